@@ -1,0 +1,215 @@
+//! Names of things, each its own type, so that a term cannot be passed where an index is meant.
+
+use core::fmt;
+use core::num::NonZeroU64;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number!(
+    /// A member of the Raft group (a box or a witness); unique in a site, never reused.
+    NodeId
+);
+number!(
+    /// A term of Raft: at most one leader each. The first election makes it 1.
+    Term
+);
+number!(
+    /// A span within a term with one replication set; every entry carries it (see consensus.md).
+    Subterm
+);
+number!(
+    /// A position in the replicated log. The first entry has index 1; 0 is "before the first".
+    LogIndex
+);
+number!(
+    /// Whatever counts: a box, a device, a program. Unique in a site.
+    SourceId
+);
+number!(
+    /// One life of a source's memory; random, never reused, without order among epochs.
+    Epoch
+);
+
+impl LogIndex {
+    /// Before the first entry.
+    pub const ZERO: LogIndex = LogIndex(0);
+
+    /// The index after this one. Saturates: a log of 2^64 entries cannot be written.
+    #[must_use]
+    pub const fn next(self) -> LogIndex {
+        LogIndex(self.0.saturating_add(1))
+    }
+
+    /// The index before this one, or zero.
+    #[must_use]
+    pub const fn prev(self) -> LogIndex {
+        LogIndex(self.0.saturating_sub(1))
+    }
+}
+
+impl Term {
+    /// The term after this one.
+    #[must_use]
+    pub const fn next(self) -> Term {
+        Term(self.0.saturating_add(1))
+    }
+}
+
+/// The number of a report within its epoch: 1, 2, 3 and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReportNumber(NonZeroU64);
+
+impl ReportNumber {
+    /// The first report of an epoch.
+    pub const FIRST: ReportNumber = ReportNumber(NonZeroU64::MIN);
+
+    /// `None` for zero, which numbers nothing.
+    #[must_use]
+    pub const fn new(number: u64) -> Option<ReportNumber> {
+        match NonZeroU64::new(number) {
+            Some(number) => Some(ReportNumber(number)),
+            None => None,
+        }
+    }
+
+    /// As a plain integer, 1 or more.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The number after this one.
+    #[must_use]
+    pub const fn next(self) -> ReportNumber {
+        ReportNumber(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for ReportNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The longest name of a series, in bytes of UTF-8.
+pub const SERIES_NAME_BYTES_MAX: usize = 96;
+
+/// The name of a series, checked: 1 to 96 bytes of UTF-8, segments divided by `/`, none empty,
+/// without `+`, `#`, NUL and control characters (so that it can stand in an MQTT topic).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeriesName<'a>(&'a str);
+
+/// Why a text is not the name of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeriesNameError {
+    /// No bytes at all.
+    Empty,
+    /// More than [`SERIES_NAME_BYTES_MAX`] bytes; how many there were.
+    TooLong(usize),
+    /// A segment between slashes is empty.
+    EmptySegment,
+    /// A character that MQTT gives a meaning, or a control character.
+    Forbidden(char),
+    /// Not UTF-8.
+    NotUtf8,
+}
+
+impl<'a> SeriesName<'a> {
+    /// Checks a text.
+    pub fn new(text: &'a str) -> Result<Self, SeriesNameError> {
+        if text.is_empty() {
+            return Err(SeriesNameError::Empty);
+        }
+        if text.len() > SERIES_NAME_BYTES_MAX {
+            return Err(SeriesNameError::TooLong(text.len()));
+        }
+        if let Some(bad) = text.chars().find(|c| matches!(c, '+' | '#') || c.is_control()) {
+            return Err(SeriesNameError::Forbidden(bad));
+        }
+        if text.split('/').any(str::is_empty) {
+            return Err(SeriesNameError::EmptySegment);
+        }
+        Ok(SeriesName(text))
+    }
+
+    /// Checks bytes.
+    pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, SeriesNameError> {
+        core::str::from_utf8(bytes).map_err(|_| SeriesNameError::NotUtf8).and_then(SeriesName::new)
+    }
+
+    /// The text.
+    #[must_use]
+    pub const fn as_str(self) -> &'a str {
+        self.0
+    }
+}
+
+impl fmt::Display for SeriesName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for SeriesNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SeriesNameError::Empty => f.write_str("a series name has at least one byte"),
+            SeriesNameError::TooLong(bytes) => {
+                write!(f, "a series name has at most {SERIES_NAME_BYTES_MAX} bytes, this one has {bytes}")
+            }
+            SeriesNameError::EmptySegment => {
+                f.write_str("a series name has no empty segment: no slash at either end, no two in a row")
+            }
+            SeriesNameError::Forbidden(c) => {
+                write!(f, "a series name has no '+', '#' or control characters, this one has {c:?}")
+            }
+            SeriesNameError::NotUtf8 => f.write_str("a series name is UTF-8"),
+        }
+    }
+}
+
+impl core::error::Error for SeriesNameError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+
+    #[test]
+    fn names_that_mqtt_could_not_carry_are_refused() {
+        for (text, error) in [
+            ("", SeriesNameError::Empty),
+            ("a//b", SeriesNameError::EmptySegment),
+            ("/a", SeriesNameError::EmptySegment),
+            ("a/", SeriesNameError::EmptySegment),
+            ("a+b", SeriesNameError::Forbidden('+')),
+            ("a/#", SeriesNameError::Forbidden('#')),
+            ("a\0", SeriesNameError::Forbidden('\0')),
+            ("a\n", SeriesNameError::Forbidden('\n')),
+            ("a\u{85}", SeriesNameError::Forbidden('\u{85}')),
+        ] {
+            assert_eq!(SeriesName::new(text), Err(error), "{text:?}");
+        }
+        assert_eq!(SeriesName::from_bytes(b"\xff"), Err(SeriesNameError::NotUtf8));
+    }
+
+    #[test]
+    fn a_name_has_at_most_96_bytes() {
+        let name: String = core::iter::repeat_n('x', 97).collect();
+        assert_eq!(SeriesName::new(&name), Err(SeriesNameError::TooLong(97)));
+        assert!(SeriesName::new(&name[..96]).is_ok());
+        assert!(SeriesName::new("línea 1/prensa/ç").is_ok());
+    }
+}

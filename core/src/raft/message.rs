@@ -1,0 +1,162 @@
+//! What nodes say to each other, and what the core says to its driver. No payloads: messages name
+//! ranges of the log; the driver adds the entry bytes on sending and strips them on receiving.
+
+use crate::id::{LogIndex, NodeId, Subterm, Term};
+
+/// Where an entry stands and under whom it was written. Two logs that agree on a position agree
+/// on everything before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// Its index.
+    pub index: LogIndex,
+    /// The term of the leader that appended it.
+    pub term: Term,
+    /// The subterm of that leader.
+    pub subterm: Subterm,
+}
+
+impl Position {
+    /// Before the first entry.
+    pub const ZERO: Position = Position { index: LogIndex::ZERO, term: Term(0), subterm: Subterm(0) };
+}
+
+/// Entries `first..=last` (at least one), all of one term and subterm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryRange {
+    /// Term of all of them.
+    pub term: Term,
+    /// Subterm of all of them.
+    pub subterm: Subterm,
+    /// The first index.
+    pub first: LogIndex,
+    /// The last index, not below `first`.
+    pub last: LogIndex,
+}
+
+/// A message between two nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The sender's term; for a pre-vote and a granted answer to one, the term it would campaign in.
+    pub term: Term,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Would you vote for me? Changes nothing at the receiver.
+    PreVote {
+        /// The end of the candidate's log.
+        last: Position,
+    },
+    /// The answer to a pre-vote.
+    PreVoteAnswer {
+        /// Yes or no.
+        granted: bool,
+    },
+    /// Vote for me.
+    Vote {
+        /// The end of the candidate's log.
+        last: Position,
+    },
+    /// The answer to a vote request; a grant is durable before it is sent.
+    VoteAnswer {
+        /// Yes or no.
+        granted: bool,
+    },
+    /// Entries to append, or a probe without any.
+    Append {
+        /// The position right before `entries`.
+        previous: Position,
+        /// The entries; `None` for a probe.
+        entries: Option<EntryRange>,
+        /// The leader's commit index.
+        commit: LogIndex,
+    },
+    /// The answer to an append or an installed snapshot: durable up to here.
+    Appended {
+        /// Everything up to here equals the leader's log and is durable.
+        matched: LogIndex,
+    },
+    /// The answer to an append whose `previous` does not fit.
+    Rejected {
+        /// The index of the append's `previous`.
+        previous: LogIndex,
+        /// The latest position in the follower's log at or below `previous` that could match.
+        hint: Position,
+    },
+    /// I lead. Small, so that bulk cannot delay it; may overtake appends.
+    Heartbeat {
+        /// The leader's commit index; the follower takes it up to what it knows to match.
+        commit: LogIndex,
+        /// The latest round of reads and quorum checks; the answer names it.
+        round: u64,
+    },
+    /// The answer to a heartbeat.
+    HeartbeatAnswer {
+        /// The round of the heartbeat.
+        round: u64,
+    },
+    /// The follower needs what is compacted away. The driver sends the snapshot's bytes along; the
+    /// receiving driver hands this message to the core once it holds them, verified and durable.
+    Snapshot {
+        /// The last entry that the snapshot covers.
+        last: Position,
+    },
+}
+
+/// What must survive a restart besides the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The latest term seen.
+    pub term: Term,
+    /// For whom this node voted in that term.
+    pub vote: Option<NodeId>,
+}
+
+/// A member's part in the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberRole {
+    /// Votes and is counted.
+    Voter,
+    /// Replicates only.
+    Observer,
+}
+
+/// A member of the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub id: NodeId,
+    /// As what.
+    pub role: MemberRole,
+}
+
+/// What the driver makes durable: in this order, in one group with one sync. One at a time: the
+/// core yields no other until [`handle_persisted`](super::Raft::handle_persisted) was told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persist {
+    /// Names this group; given back when it is durable.
+    pub ticket: u64,
+    /// The hard state, if it changed.
+    pub hard_state: Option<HardState>,
+    /// The log was replaced by a snapshot (durable already) that ends here.
+    pub reset: Option<Position>,
+    /// Entries after this index are to be dropped from the durable log.
+    pub truncate_after: Option<LogIndex>,
+    /// Entries `first..=last` of the driver's log are to be appended. May span several terms.
+    pub entries: Option<(LogIndex, LogIndex)>,
+}
+
+/// The driver's log, for what the core has forgotten. It holds what was proposed, accepted or
+/// written at the core's word, durable or not.
+pub trait LogView {
+    /// The position of the entry at `index`, also for the last one that a snapshot covers;
+    /// `None` if it is compacted away or not there.
+    fn position(&self, index: LogIndex) -> Option<Position>;
+
+    /// How far a message that begins with entry `first` can go without exceeding `bytes_max` of
+    /// payload or `last`: the last index (at least `first`) and the bytes up to it.
+    fn fit(&self, first: LogIndex, last: LogIndex, bytes_max: u32) -> (LogIndex, u32);
+}

@@ -1,0 +1,3 @@
+//! Consensus without payloads, clock, allocator or thread.
+mod message;
+pub use message::*;

@@ -1,0 +1,1 @@
+//! What was counted here and is not yet committed.

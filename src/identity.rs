@@ -1,0 +1,101 @@
+//! Who this box is and who the others are: made by `provision` (or by the first start of a site of
+//! one), kept in the data directory, fixed until membership can change.
+
+use serde::{Deserialize, Serialize};
+use tally_core::id::NodeId;
+
+/// A site's random identity, made when it is founded; 16 hexadecimal digits in text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SiteId(pub u64);
+
+impl std::fmt::Display for SiteId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl From<SiteId> for String {
+    fn from(id: SiteId) -> String {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for SiteId {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.len() != 16 {
+            return Err(format!("a site id is 16 hexadecimal digits, not {text:?}"));
+        }
+        u64::from_str_radix(&text, 16)
+            .map(SiteId)
+            .map_err(|_| format!("a site id is 16 hexadecimal digits, not {text:?}"))
+    }
+}
+
+/// What a member of the site may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Votes and is counted.
+    Voter,
+    /// Replicates only.
+    Observer,
+}
+
+/// A box of the site, as every box knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberInfo {
+    /// Its number in the Raft group.
+    pub id: u64,
+    /// Its name, 1 to 32 of `a-z 0-9 -`.
+    pub name: String,
+    /// Where its peers reach it: HOST:PORT, QUIC over UDP. Empty in a site of one that nobody dials.
+    pub address: String,
+    /// Voter or observer.
+    pub role: Role,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo), hexadecimal: this decides who is who.
+    pub key: String,
+}
+
+/// The file `identity.json` of a data directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The site's name, 1 to 32 of `a-z 0-9 -`.
+    pub site: String,
+    /// The site's random identity.
+    pub site_id: SiteId,
+    /// This box's number.
+    pub node: u64,
+    /// The base span of windows that the site is founded with, in milliseconds.
+    pub window_ms: u64,
+    /// All boxes of the site, this one included, by number.
+    pub members: Vec<MemberInfo>,
+}
+
+impl Identity {
+    /// This box's number as the core knows it.
+    pub fn node_id(&self) -> NodeId {
+        NodeId(self.node)
+    }
+
+    /// This box among the members.
+    ///
+    /// # Panics
+    /// Never for an identity that was loaded: loading checks that the box is a member.
+    pub fn me(&self) -> &MemberInfo {
+        self.member(self.node_id()).expect("a loaded identity names its own box among the members")
+    }
+
+    /// The member of that number.
+    pub fn member(&self, id: NodeId) -> Option<&MemberInfo> {
+        self.members.iter().find(|member| member.id == id.0)
+    }
+}
+
+/// Whether a text can name a site, a box or a source: 1 to 32 of `a-z 0-9 -`.
+pub fn is_name(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}

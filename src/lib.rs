@@ -1,0 +1,15 @@
+//! The daemon. `ARCHITECTURE.md` shows the house; each module's header says what its room is for.
+
+pub mod accumulator;
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod identity;
+pub mod ingest;
+pub mod metrics;
+pub mod node;
+pub mod site;
+pub mod storage;
+pub mod transport;
+pub mod upstream;

@@ -1,0 +1,192 @@
+//! What the site shows to those who read it: plain values, no references into the state.
+
+use tally_core::id::{Epoch, ReportNumber, SourceId};
+use tally_core::report::{Amount, Kind, Last, Sum};
+use tally_core::time::{Elapsed, SiteTime};
+
+/// A series by number: dense from 0 in order of creation, the same on every box, for life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeriesId(pub u32);
+
+/// A series and what it came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesView {
+    /// By number.
+    pub id: SeriesId,
+    /// By name.
+    pub name: String,
+    /// For life.
+    pub kind: Kind,
+    /// Counter, updown: the total. Sample: how many values.
+    pub total: i128,
+    /// Sample only: all values ever together.
+    pub sample: Option<SampleView>,
+    /// The log index that last changed it: for those who watch.
+    pub changed: u64,
+}
+
+/// Samples taken together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampleView {
+    /// How many.
+    pub count: u64,
+    /// Their sum.
+    pub sum: Sum,
+    /// The least.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+    /// The latest.
+    pub last: Last,
+}
+
+/// What one series did in one window (or in several that were thinned together).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Its number, once it has one.
+    pub seq: Option<u64>,
+    /// Which series.
+    pub series: SeriesId,
+    /// When the window begins.
+    pub start: SiteTime,
+    /// How long it is, in milliseconds.
+    pub span_ms: u64,
+    /// What happened in it.
+    pub amount: Amount,
+    /// Sum of the series' increases over all numbers up to this one; once it has a number.
+    pub total: Option<i128>,
+    /// An addend for a window that was closed before.
+    pub late: bool,
+    /// Whether the leader's clock was synchronised when the window was closed.
+    pub synced: bool,
+}
+
+/// The time that a leader stamped on an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Site time.
+    pub site: SiteTime,
+    /// Elapsed time.
+    pub elapsed: Elapsed,
+    /// Whether the leader's clock was synchronised.
+    pub synced: bool,
+}
+
+/// What applying an entry came to: told to whoever waits for it, on every box alike.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Applied {
+    /// An entry that answers nobody (a leader's first, a closed window, a tick).
+    Nothing,
+    /// A report was judged.
+    Report {
+        /// Whose.
+        source: SourceId,
+        /// Of which epoch.
+        epoch: Epoch,
+        /// Which.
+        number: ReportNumber,
+        /// A hash of its content, as its entry names it.
+        hash: u64,
+        /// What came of it.
+        verdict: Verdict,
+    },
+    /// An epoch was opened (or found open under the same nonce).
+    Opened {
+        /// The source's nonce.
+        nonce: u128,
+        /// Whose; `Err`: the site keeps no more sources.
+        result: Result<(SourceId, Epoch), OpenRefused>,
+    },
+    /// A setting was asked for.
+    Set {
+        /// Names the request.
+        nonce: u64,
+        /// The new value in its normal form, or why it was refused.
+        result: Result<String, String>,
+    },
+    /// Summaries got numbers, or were delivered.
+    Outbox,
+}
+
+/// Why an epoch was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenRefused {
+    /// As many sources as the site keeps.
+    TooManySources,
+}
+
+/// What became of a report.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Applied, now or before: `repeated` tells which.
+    Receipt {
+        /// Whether it had been applied before and changed nothing now.
+        repeated: bool,
+        /// The cells that were refused, by their place among the cells, in order.
+        refused: Vec<(u32, Refusal)>,
+        /// What became of the keyed adds, in order. Empty if `repeated`.
+        keyed: Vec<KeyOutcome>,
+    },
+    /// The last number with other content.
+    Changed {
+        /// The last number applied.
+        last: ReportNumber,
+    },
+    /// Neither the next number nor the last.
+    OutOfOrder {
+        /// The last number applied.
+        last: Option<ReportNumber>,
+    },
+    /// The epoch is not open.
+    UnknownEpoch {
+        /// Its last number, if it is remembered.
+        last: Option<ReportNumber>,
+    },
+}
+
+/// Why a cell was refused where it was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The series is of another kind.
+    WrongKind {
+        /// What the series is.
+        is: Kind,
+        /// What the cell would need it to be.
+        asked: Kind,
+    },
+    /// The total would overflow.
+    Overflow,
+    /// The site has as many series as it may.
+    TooManySeries,
+    /// The window begins later than any box's clock can be ahead.
+    WindowInFuture,
+    /// The cell's content is out of bounds (a sample whose parts do not belong together, say).
+    Malformed,
+}
+
+/// What became of an add with an idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum KeyOutcome {
+    /// Added now.
+    Added {
+        /// The total with it.
+        total: i128,
+        /// The site time at which it was.
+        time: SiteTime,
+    },
+    /// Added before under this key; nothing was added now.
+    Known {
+        /// The total then.
+        total: i128,
+        /// The site time then.
+        time: SiteTime,
+    },
+    /// The key is known with another series or amount; nothing was added.
+    Reused,
+    /// Too long on its way for the key's life; nothing was added now, an earlier try may have been.
+    Stale,
+    /// No room for a key; nothing was added.
+    TableFull,
+    /// Refused like a cell without a key; the key is not kept.
+    Refused(Refusal),
+}
