@@ -215,5 +215,6 @@ mod tests {
 }
 
 #[cfg(test)]
-#[path = "broker_tests.rs"]
+mod broker_harness;
+#[cfg(test)]
 mod broker_tests;

@@ -49,6 +49,8 @@ enum Sent {
     /// A part of a number.
     Number(Token),
     Status,
+    /// The last status of the last box.
+    Offline,
 }
 
 /// See the module.
@@ -135,6 +137,10 @@ impl<'a, O: Outbox> Session<'a, O> {
 
     /// Records what was acknowledged and closes the connection. `last`: no box is left that could lead.
     pub(super) async fn close(mut self, end: &End, last: bool) {
+        if matches!(end, End::Stopped) {
+            // What is under way is mostly a round trip from being settled.
+            let _ = tokio::time::timeout(FAREWELL, self.settle()).await;
+        }
         if !matches!(end, End::NotLeading) {
             let recorded = tokio::time::timeout(FAREWELL, self.report()).await;
             if !matches!(recorded, Ok(Ok(()))) {
@@ -143,8 +149,40 @@ impl<'a, O: Outbox> Session<'a, O> {
                 );
             }
         }
+        if last && tokio::time::timeout(FAREWELL, self.say_offline()).await.is_err() {
+            tracing::info!("upstream: the broker did not take the offline status; the will says it later");
+        }
         if !self.ended {
             self.connection.close(last).await;
+        }
+    }
+
+    /// Takes answers until nothing is under way.
+    async fn settle(&mut self) {
+        while !self.ended && self.ledger.under_way() > 0 {
+            let answer = self.connection.answer().await;
+            // Trouble is noted where it is taken; the farewell goes on regardless.
+            let _ = self.take(answer);
+        }
+    }
+
+    /// Publishes `offline` and waits until the broker has it: Mosquitto delays even the will of a
+    /// session that has ended.
+    async fn say_offline(&mut self) {
+        let nobody = SiteState { leader: None, boxes: 0, ..self.outbox.state() };
+        let message = json::status(self.naming, false, &nobody);
+        if self.ended || self.connection.send(Sent::Offline, message).is_err() {
+            return;
+        }
+        loop {
+            match self.connection.answer().await {
+                Answer::Acknowledged(Sent::Offline) | Answer::Refused(Sent::Offline, _) => return,
+                answer => {
+                    if self.take(answer).is_err() {
+                        return;
+                    }
+                }
+            }
         }
     }
 
@@ -303,7 +341,7 @@ impl<'a, O: Outbox> Session<'a, O> {
                     self.backoff = Backoff::default();
                 }
             }
-            Answer::Acknowledged(Sent::Status) => {}
+            Answer::Acknowledged(Sent::Status | Sent::Offline) => {}
             Answer::Refused(Sent::Number(token), reason) => {
                 self.shared.refused();
                 if self.ledger.is_current(token) {
@@ -317,7 +355,7 @@ impl<'a, O: Outbox> Session<'a, O> {
                     ));
                 }
             }
-            Answer::Refused(Sent::Status, reason) => {
+            Answer::Refused(Sent::Status | Sent::Offline, reason) => {
                 self.shared.refused();
                 self.shared.trouble(format!("the broker refuses the status topic: {reason}"));
             }
