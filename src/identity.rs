@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tally_core::id::NodeId;
 
+pub(crate) use authority::server_name;
 pub use authority::{Authority, Issued};
-pub(crate) use files::write_file;
 pub use files::{CA_CERTIFICATE, CA_KEY, IDENTITY, NODE_CERTIFICATE, NODE_KEY};
 pub use keys::Keys;
+pub(crate) use keys::{hex, key_hash};
 
 /// The most members that a site may have in this release.
 pub const MEMBERS_MAX: usize = 9;
