@@ -13,6 +13,7 @@ use tally_core::id::NodeId;
 pub(crate) use authority::server_name;
 pub use authority::{Authority, Issued};
 pub use files::{CA_CERTIFICATE, CA_KEY, IDENTITY, NODE_CERTIFICATE, NODE_KEY};
+pub(crate) use files::{check_address, create_directory, write_file};
 pub use keys::Keys;
 pub(crate) use keys::{hex, key_hash};
 
