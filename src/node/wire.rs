@@ -6,7 +6,7 @@ use tally_core::id::{LogIndex, Subterm, Term};
 use tally_core::raft::{Body, EntryRange, Message, Position};
 use tally_core::time::SiteTime;
 
-use crate::codec::{Malformed, Reader, put_varint};
+use crate::site::codec::{Malformed, Reader, put_varint};
 
 /// Most bytes of payload in one append; also the most that one entry may have.
 pub(super) const APPEND_BYTES_MAX: u32 = 1 << 20;
@@ -172,7 +172,10 @@ fn encode_message(message: &Message, payloads: &[Bytes], clock: Option<Clock>) -
                 }
             }
         }
-        Body::Appended { matched } => put_varint(&mut out, matched.0),
+        Body::Appended { matched, received } => {
+            put_varint(&mut out, matched.0);
+            put_varint(&mut out, received.0);
+        }
         Body::Rejected { previous, hint } => {
             put_varint(&mut out, previous.0);
             put_position(&mut out, hint);
@@ -205,7 +208,10 @@ fn decode_message(kind: u8, mut reader: Reader<'_>, frame: &Bytes) -> Result<Fra
             let entries = entries(&mut reader, previous, frame, &mut payloads)?;
             Body::Append { previous, entries, commit }
         }
-        APPENDED => Body::Appended { matched: LogIndex(reader.varint()?) },
+        APPENDED => {
+            let matched = LogIndex(reader.varint()?);
+            Body::Appended { matched, received: LogIndex(reader.varint()?) }
+        }
         REJECTED => {
             let previous = LogIndex(reader.varint()?);
             Body::Rejected { previous, hint: position(&mut reader)? }
@@ -310,7 +316,9 @@ mod tests {
             position.clone().prop_map(move |last| plain(Body::Vote { last })),
             any::<bool>().prop_map(move |granted| plain(Body::VoteAnswer { granted })),
             any::<bool>().prop_map(move |granted| plain(Body::PreVoteAnswer { granted })),
-            any::<u64>().prop_map(move |index| plain(Body::Appended { matched: LogIndex(index) })),
+            any::<(u64, u64)>().prop_map(move |(matched, received)| {
+                plain(Body::Appended { matched: LogIndex(matched), received: LogIndex(received) })
+            }),
             (any::<u64>(), position.clone()).prop_map(move |(previous, hint)| {
                 plain(Body::Rejected { previous: LogIndex(previous), hint })
             }),

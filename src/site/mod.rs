@@ -1,6 +1,6 @@
 //! The replicated state machine, pure: what the same log makes the same on every box.
 
-mod codec;
+pub(crate) mod codec;
 mod digest;
 pub mod entry;
 mod outbox;
