@@ -331,9 +331,8 @@ fn next_steps(made: &Provisioned) -> String {
          way: node.key is the box's secret\n  \
          2. start it: tallyd run --data-dir DATA-DIRECTORY\n  \
          3. look: tallyd status\n\
-         Keep ca.key safe and off the boxes.
-"
-    ));
+         Keep ca.key safe and off the boxes.\n",
+    );
     text
 }
 
