@@ -7,9 +7,17 @@
 //! On disk: `lock`, `format`, `log/NUMBER.log` (see `segment`), `snapshots/INDEX-TERM-SUBTERM.snap`
 //! (see `snapshot`).
 
+mod codec;
+mod directory;
 mod error;
 mod fs;
+mod group;
+mod index;
+mod log;
 mod metrics;
+mod recovery;
+mod segment;
+mod snapshot;
 mod store;
 
 pub use error::{OpenError, ReadError, WriteError};
@@ -24,6 +32,14 @@ use tally_core::raft::{HardState, Position};
 /// The unit of writing, in bytes: a group begins on a multiple of it and fills whole ones, so that
 /// a torn write never touches what was acknowledged before.
 pub const BLOCK_BYTES: usize = 4096;
+
+/// The newest data format that this release reads, and the one that it writes.
+const FORMAT_VERSION: u32 = 1;
+
+/// What to do about damage in a site of several boxes, and in a site of one.
+const RESTORE_ADVICE: &str = "Nothing was changed. Check the disk. If the site's other boxes run, move \
+    this data directory away (keep it) and set this box up anew; it gets everything from them. If this \
+    box is alone, restore the directory from a backup.";
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
