@@ -26,7 +26,7 @@ use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{
     self, Config as RaftConfig, Durable, HardState, Member, MemberRole, Position, Raft, SetupError,
 };
-use tally_core::time::{Duration as CoreDuration, Instant as CoreInstant, SiteTime};
+use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -55,6 +55,9 @@ use tail::Tail;
 
 /// How many requests may wait for the loop; beyond, they are told that the box is too busy.
 const COMMANDS_MAX: usize = 16_384;
+
+/// After a failed write the disk is tried again this often.
+const DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// How the node behaves; the rest is agreed on by the site.
 #[derive(Clone, Debug)]
@@ -142,6 +145,12 @@ pub struct Node {
     transport_events: mpsc::Receiver<Event>,
     stopping: Option<Stopping>,
     disk_trouble: Option<String>,
+    disk_retry_at: Option<Instant>,
+    /// Followers for whom the disk is reading entries.
+    reading: BTreeSet<NodeId>,
+    /// Elapsed time of the last tick that this leader proposed.
+    ticked: Elapsed,
+    status_at: Option<Instant>,
     failed: Option<NodeError>,
 }
 
@@ -152,7 +161,7 @@ struct Stopping {
 }
 
 /// What a node is made of.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "a file system has no useful text")]
 pub struct Parts<F: FileSystem> {
     /// Who this box is.
     pub identity: Identity,
@@ -227,6 +236,10 @@ impl Node {
             transport_events,
             stopping: None,
             disk_trouble: None,
+            disk_retry_at: None,
+            reading: BTreeSet::new(),
+            ticked: Elapsed(0),
+            status_at: None,
             failed: None,
             founding,
             config,

@@ -140,7 +140,7 @@ impl Node {
                 self.after_apply();
             }
             Ok(_) => {}
-            Err(ignored) => self.shared.metrics.raft_ignored.raise_for(&ignored),
+            Err(_) => self.shared.metrics.raft_ignored.raise(),
         }
     }
 }

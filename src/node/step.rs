@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use tally_core::id::{LogIndex, Term};
+use bytes::Bytes;
+use tally_core::id::LogIndex;
 use tally_core::raft::{Event, LogView, Persist};
 use tracing::{info, warn};
 
-use super::batches::Batches;
 use super::disk::Job;
 use super::handle::random_u128;
 use super::reads::Asker;
@@ -45,6 +44,7 @@ impl Node {
             self.persist();
         }
         self.snapshot_if_due();
+        self.refresh_status();
     }
 
     fn take_events(&mut self) {
@@ -72,6 +72,7 @@ impl Node {
             }
             let leader = self.raft.leader();
             let view = RoleView { leads: self.leads(), leader, term: self.raft.term().0 };
+            self.status_at = None;
             self.role.send_if_modified(|role| std::mem::replace(role, view) != view);
         }
     }
@@ -121,7 +122,7 @@ impl Node {
         if self.batches.should_freeze(backlog, self.stopping.is_some(), now) {
             let number = self.batches.next_number();
             let writer = ReportWriter::new(source, epoch, number, 0);
-            let batch = self.shared.accumulator.freeze(writer, source);
+            let batch = self.shared.accumulator.freeze(writer);
             self.batches.frozen(batch, now);
         }
         if let Some(body) = self.batches.to_send(term, now) {
@@ -208,20 +209,20 @@ impl Node {
             self.hard_state = hard_state;
         }
         let ticket = persist.ticket;
-        if persist.reset.is_some()
-            && let Some((position, bytes)) = self.snapshots.installing.take()
-        {
-            // Entries that came after it are offered with the next group.
-            self.disk.ask(Job::Install { ticket, position, bytes, hard_state: self.hard_state });
-            return;
-        }
         let entries = persist.entries.and_then(|(first, last)| self.tail.entries(first, last));
         let group = WriteGroup {
             hard_state: persist.hard_state,
             truncate_after: persist.truncate_after,
             entries: entries.unwrap_or_default(),
         };
-        self.disk.ask(Job::Write { ticket, group });
+        if persist.reset.is_some()
+            && let Some((position, bytes)) = self.snapshots.installing.take()
+        {
+            let hard_state = self.hard_state;
+            self.disk.ask(Job::Install { ticket, position, bytes, hard_state, group });
+        } else {
+            self.disk.ask(Job::Write { ticket, group });
+        }
     }
 
     /// Applies what is committed, and tells those who wait.
@@ -313,7 +314,7 @@ impl Node {
     fn readdress_batch(&mut self) {
         let Some((source, epoch)) = self.batches.epoch() else { return };
         if let Some(batch) = self.batches.in_flight_mut()
-            && let Ok(body) = entry::readdressed(&batch.body, source, epoch, tally_core::id::ReportNumber::FIRST)
+            && let Ok(body) = crate::site::readdressed(&batch.body, source, epoch, tally_core::id::ReportNumber::FIRST)
         {
             batch.body = body;
         }
