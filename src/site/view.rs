@@ -113,6 +113,9 @@ pub enum Applied {
 pub enum OpenRefused {
     /// As many sources as the site keeps.
     TooManySources,
+    /// The name is empty, or longer than [`super::entry::SOURCE_NAME_BYTES_MAX`] bytes, or has
+    /// control characters.
+    BadName,
 }
 
 /// What became of a report.
@@ -162,6 +165,18 @@ pub enum Refusal {
     WindowInFuture,
     /// The cell's content is out of bounds (a sample whose parts do not belong together, say).
     Malformed,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::WrongKind { is, asked } => write!(f, "the series is a {is}, not a {asked}"),
+            Refusal::Overflow => f.write_str("the total would overflow"),
+            Refusal::TooManySeries => f.write_str("the site has as many series as it may (setting series.max)"),
+            Refusal::WindowInFuture => f.write_str("the window begins later than any clock of the site can be ahead"),
+            Refusal::Malformed => f.write_str("the parts of the sample do not belong together"),
+        }
+    }
 }
 
 /// What became of an add with an idempotency key.
