@@ -234,7 +234,7 @@ impl Site {
         let believes = Arc::new(Mutex::new(Some(1)));
         let changes = self.version.subscribe();
         let outbox = Node { site: self.clone(), name, changes, believes: Some(Arc::clone(&believes)) };
-        let upstream = spawn(outbox, "s", SITE_ID, config).unwrap();
+        let upstream = spawn_on(outbox, "s", SITE_ID, config).unwrap();
         let mut changes = self.version.subscribe();
         changes.wait_for(|_| believes.lock().unwrap().is_none()).await.unwrap();
         upstream
@@ -259,7 +259,7 @@ impl Site {
     pub(super) fn start(&self, name: &'static str, config: &UpstreamConfig) -> Upstream {
         let changes = self.version.subscribe();
         let outbox = Node { site: self.clone(), name, changes, believes: None };
-        let upstream = spawn(outbox, "s", SITE_ID, config).unwrap();
+        let upstream = spawn_on(outbox, "s", SITE_ID, config).unwrap();
         self.state.lock().unwrap().shared = Some(upstream.shared().clone());
         upstream
     }
@@ -330,6 +330,8 @@ impl Outbox for Node {
             })
             .collect()
     }
+
+    fn show(&self, _status: &UpstreamStatus) {}
 
     fn state(&self) -> SiteState {
         let state = self.site.state.lock().unwrap();

@@ -5,13 +5,14 @@
 //! * `ledger`: what was sent and acknowledged, pure.
 //! * `session`: one connection's life: fence, number, publish, report as delivered.
 //! * `mqtt`: the connection itself, and the only file that knows the client library.
-//! * `outbox`: what all this needs of the site.
+//! * `outbox`: what all this needs of the site; `node_outbox`: from whom it gets that.
 
 mod config;
 mod format;
 mod json;
 mod ledger;
 mod mqtt;
+mod node_outbox;
 mod outbox;
 mod session;
 mod status;
@@ -28,7 +29,9 @@ pub use format::{Format, Naming, Numbered, SiteState};
 pub use outbox::{Outbox, Position};
 pub use status::{Shared, State, Trouble, UpstreamStatus};
 
+use crate::node::Handle;
 use mqtt::Target;
+use node_outbox::NodeOutbox;
 use session::{End, Session};
 
 /// Waits between tries to reach the broker: the first try is immediate.
@@ -51,18 +54,29 @@ struct Task {
     handle: JoinHandle<()>,
 }
 
-/// Starts the upstream of a box. It acts only while the box leads; without a broker it does nothing.
+/// Starts the upstream of a box; see [`spawn_on`].
 ///
 /// # Errors
 /// What the configuration gets wrong: unreadable files, a password without a user, no authorities.
-pub fn spawn(
+pub fn spawn(handle: Handle, config: &UpstreamConfig) -> Result<Upstream, UpstreamError> {
+    let (site, site_id) = (handle.identity().site.clone(), handle.identity().site_id);
+    spawn_on(NodeOutbox::new(handle), &site, site_id, config)
+}
+
+/// Starts an upstream on any outbox. It acts only while the box leads; without a broker it does nothing.
+///
+/// # Errors
+/// What the configuration gets wrong: unreadable files, a password without a user, no authorities.
+pub fn spawn_on(
     outbox: impl Outbox,
     site: &str,
     site_id: crate::identity::SiteId,
     config: &UpstreamConfig,
 ) -> Result<Upstream, UpstreamError> {
     let Some(url) = config.url.clone() else {
-        return Ok(Upstream { task: None, shared: Shared::new(None) });
+        let shared = Shared::new(None);
+        outbox.show(&shared.status());
+        return Ok(Upstream { task: None, shared });
     };
     let password = config.password(&url)?;
     if password.is_some() && url.user.is_none() {
@@ -124,7 +138,7 @@ impl<O: Outbox> Driver<O> {
     async fn run(&mut self) {
         let mut backoff = Backoff::default();
         loop {
-            self.shared.enter(if self.outbox.leads().is_some() { State::Connecting } else { State::Standby });
+            self.enter(if self.outbox.leads().is_some() { State::Connecting } else { State::Standby });
             let Some(term) = self.outbox.leads() else {
                 tokio::select! {
                     () = self.outbox.changed() => continue,
@@ -164,9 +178,14 @@ impl<O: Outbox> Driver<O> {
         }
     }
 
+    fn enter(&self, state: State) {
+        self.shared.enter(state);
+        self.outbox.show(&self.shared.status());
+    }
+
     /// Waits before the next try, less if leadership changes. Returns whether the upstream is to stop.
     async fn pause(&mut self, backoff: &mut Backoff) -> bool {
-        self.shared.enter(State::Connecting);
+        self.enter(State::Connecting);
         let until = Instant::now() + backoff.next(jitter());
         while self.outbox.leads().is_some() {
             tokio::select! {

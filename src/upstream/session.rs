@@ -26,6 +26,12 @@ const DELIVERED_EVERY: Duration = Duration::from_secs(1);
 /// The status topic is renewed this often even if neither leader nor boxes changed.
 const STATUS_EVERY: Duration = Duration::from_secs(30);
 
+/// Leader and boxes are compared with the status topic this often.
+const STATE_LOOKED_EVERY: Duration = Duration::from_secs(1);
+
+/// This box's own status is brought up to date this often.
+const SHOWN_EVERY: Duration = Duration::from_millis(500);
+
 /// How soon after a look at the outbox the next one is taken: under load it changes all the time.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -68,6 +74,10 @@ pub(super) struct Session<'a, O> {
     /// The last number recorded as delivered, and when that was last tried.
     reported: (u64, Instant),
     status_sent: Option<(Instant, SiteState)>,
+    /// When the site's state was last compared with that.
+    state_looked: Option<Instant>,
+    /// When this box's own status was last brought up to date.
+    shown: Instant,
     /// How many numbers may be under way: one at first, twice as many with each one taken. A broker
     /// that resets the connection over a message (Mosquitto 2.0.11 does where a rule denies one) takes the
     /// acknowledgements before it along; step by step everything before it is settled.
@@ -118,6 +128,8 @@ impl<'a, O: Outbox> Session<'a, O> {
             fenced: Some(fence_began),
             reported: (delivered, Instant::now()),
             status_sent: None,
+            state_looked: None,
+            shown: Instant::now(),
             pace: 1,
             resume: None,
             backoff: Backoff::default(),
@@ -190,6 +202,10 @@ impl<'a, O: Outbox> Session<'a, O> {
     async fn round(&mut self) -> Result<(), End> {
         self.check_term()?;
         let looked = Instant::now();
+        if looked >= self.shown + SHOWN_EVERY {
+            self.shown = looked;
+            self.outbox.show(&self.shared.status());
+        }
         if self.report_due().is_some_and(|due| due <= looked)
             && let Err(error) = self.report().await
         {
@@ -273,10 +289,14 @@ impl<'a, O: Outbox> Session<'a, O> {
 
     /// Sends the status where it changed, or was not sent for a while.
     async fn send_status(&mut self) -> Result<(), End> {
+        if self.state_looked.is_some_and(|at| at.elapsed() < STATE_LOOKED_EVERY) {
+            return Ok(());
+        }
+        self.state_looked = Some(Instant::now());
         let state = self.outbox.state();
         let due = self.status_sent.as_ref().is_none_or(|(at, sent)| {
             let changed = (&sent.leader, sent.boxes) != (&state.leader, state.boxes);
-            at.elapsed() >= if changed { DELIVERED_EVERY } else { STATUS_EVERY }
+            changed || at.elapsed() >= STATUS_EVERY
         });
         if !due || self.connection.room() == 0 {
             return Ok(());
