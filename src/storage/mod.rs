@@ -8,8 +8,12 @@
 //! (see `snapshot`).
 
 mod codec;
+#[cfg(test)]
+mod crash_tests;
 mod directory;
 mod error;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod fs;
 mod group;
 mod index;
