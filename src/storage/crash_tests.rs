@@ -190,7 +190,8 @@ impl Run {
                         return self.found(&found, &possible);
                     }
                 }
-                self.restart(true, &possible);
+                // Down: killed with what was cached still there, or without power.
+                self.restart(self.boot % 2 == 0, &possible);
             }
         }
         assert_eq!(self.storage.last(), self.model.last());

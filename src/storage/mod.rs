@@ -29,6 +29,9 @@ pub use fs::{FileSystem, RealFileSystem, StoredFile};
 pub use metrics::{Stats, StorageMetrics};
 pub use store::Storage;
 
+#[cfg(test)]
+mod storage_tests;
+
 use bytes::Bytes;
 use tally_core::id::LogIndex;
 use tally_core::raft::{HardState, Position};
