@@ -65,10 +65,13 @@ fn what_is_saved_is_loaded() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
 }
 
+/// Makes an identity wrong.
+type Spoil = fn(&mut Identity);
+
 #[test]
 fn an_identity_that_contradicts_itself_is_refused_with_file_reason_and_remedy() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&str, fn(&mut Identity)); 14] = [
+    let cases: [(&str, Spoil); 14] = [
         ("number 3, is not among", |identity| identity.node = 3),
         ("0 members", |identity| identity.members.clear()),
         ("10 members", |identity| identity.members = (1..=10).map(member).collect()),

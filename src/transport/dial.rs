@@ -46,6 +46,7 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>) {
             () = tokio::time::sleep(backoff.next_delay()) => {}
         }
         shared.metrics.dials.raise();
+        let begun = Instant::now();
         // The peer may be quicker; then this dial is given up, unless the peer can have taken it already: two
         // boxes that each give up their own dial for the other's would have none.
         let outcome = tokio::select! {
@@ -54,7 +55,7 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>) {
             _ = connected.wait_for(|connected| *connected) => continue,
         };
         let outcome = match outcome {
-            Ok(connection) => in_time(confirm(&shared, connection)).await,
+            Ok(connection) => in_time(confirm(&shared, connection, begun)).await,
             Err(why) => Err(why),
         };
         let why = match outcome {
@@ -89,12 +90,16 @@ async fn connect(shared: &Shared, peer: &Peer, tries: u32) -> Result<Connection,
 
 /// Waits until the peer has taken the connection: it judges this box's key only after this side's
 /// handshake is done, and then opens its control lane.
-async fn confirm(shared: &Shared, connection: Connection) -> Result<(Fresh, RecvStream), String> {
+async fn confirm(
+    shared: &Shared,
+    connection: Connection,
+    begun: Instant,
+) -> Result<(Fresh, RecvStream), String> {
     let address = connection.remote_address();
     let first = connection.accept_uni().await.map_err(|error| explain(shared, address, &error))?;
     let control = link::open_lane(&connection, Lane::Control).await;
     let control = control.map_err(|error| explain(shared, address, &error))?;
-    Ok((Fresh { connection, control, dialled_here: true }, first))
+    Ok((Fresh { connection, control, dialled_here: true, begun }, first))
 }
 
 fn explain(shared: &Shared, address: SocketAddr, error: &ConnectionError) -> String {
