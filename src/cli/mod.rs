@@ -1,2 +1,3 @@
 //! (room of the cli)
+pub mod bench;
 pub mod provision;
