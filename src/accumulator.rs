@@ -1,1 +1,390 @@
-//! What was counted here and is not yet committed.
+//! What was counted here and is not yet committed; batches and their waiters.
+//!
+//! Counts that nobody waits for are merged at once, per series and window. Adds of clients that
+//! wait stay apart until their batch is frozen, so that one can be taken back until then.
+
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashMap;
+use tally_core::id::{SeriesName, SourceId};
+use tally_core::report::{Amount, Kind, MergeError};
+use tally_core::time::{Elapsed, SiteTime};
+use tally_core::window::Span;
+use tokio::sync::{Notify, oneshot};
+
+use crate::clock::SiteClock;
+use crate::node::{Added, RequestError};
+use crate::site::entry::{KeyedAdd, ReportWriter, SeriesRef};
+use crate::site::{Refusal, SeriesId, Site};
+
+mod batch;
+pub use batch::Batch;
+use batch::Waiter;
+
+/// Most requests that may wait at one box.
+const WAITING_MAX: usize = 65_536;
+/// Most cells in one batch, with and without keys: bounds the entry and the time to apply it.
+const BATCH_CELLS_MAX: usize = 8_192;
+/// Without a quorum a box keeps at most this many windows per series apart; then neighbours merge.
+const WINDOWS_APART_MAX: usize = 64;
+
+/// A series as this box counts it. Valid as long as the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot(u32);
+
+/// What was counted here and is not yet in a batch.
+#[derive(Debug)]
+pub struct Accumulator {
+    inner: Mutex<Inner>,
+    clock: Arc<SiteClock>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    slots: Vec<SlotState>,
+    by_name: HashMap<Box<str>, Slot>,
+    /// Slots with something in `pending`.
+    dirty: Vec<Slot>,
+    waiting: Vec<Waiting>,
+    waiting_id: u64,
+    base: Span,
+    slots_max: usize,
+    /// Adds that would have overflowed their cell and were refused here.
+    overflowed: u64,
+}
+
+#[derive(Debug)]
+struct SlotState {
+    name: Box<str>,
+    kind: Kind,
+    /// As the site numbers it, once that is known here.
+    series: Option<SeriesId>,
+    window: SiteTime,
+    pending: Option<Amount>,
+    /// What was pending when its window ended before it got into a batch.
+    older: Vec<(SiteTime, Amount)>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    id: u64,
+    slot: Slot,
+    window: SiteTime,
+    amount: Amount,
+    key: Option<Key>,
+    answer: oneshot::Sender<Outcome>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Key {
+    hash: u128,
+    check: u64,
+    taken: Elapsed,
+}
+
+/// What a waiting add is told.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Committed and applied.
+    Added(Added),
+    /// Not, or not known.
+    Failed(RequestError),
+}
+
+/// Whether a waiting add could be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawn {
+    /// It was in no batch yet, and never will be.
+    BeforeItsBatch,
+    /// Its batch was frozen before.
+    TooLate,
+}
+
+/// The accumulator under its lock.
+#[derive(Debug)]
+pub struct Bulk<'a> {
+    inner: MutexGuard<'a, Inner>,
+    window: SiteTime,
+}
+
+/// What waits, for those who decide when the next batch goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Cells that nobody waits for.
+    pub cells: usize,
+}
+
+impl Accumulator {
+    /// An empty one.
+    pub fn new(clock: Arc<SiteClock>, base: Span, slots_max: usize) -> Accumulator {
+        let inner = Inner {
+            slots: Vec::new(),
+            by_name: HashMap::new(),
+            dirty: Vec::new(),
+            waiting: Vec::new(),
+            waiting_id: 0,
+            base,
+            slots_max,
+            overflowed: 0,
+        };
+        Accumulator { inner: Mutex::new(inner), clock, wake: Notify::new() }
+    }
+
+    /// One lock for many adds that nobody waits for. Never hold it across an await.
+    pub fn lock(&self) -> Bulk<'_> {
+        let now = self.clock.site();
+        let inner = self.guard();
+        let window = inner.base.start_of(now);
+        Bulk { inner, window }
+    }
+
+    /// The slot of a series, made if it is new.
+    pub fn slot(&self, name: SeriesName<'_>, kind: Kind) -> Result<Slot, Refusal> {
+        self.guard().slot(name, kind)
+    }
+
+    /// Takes an add whose client waits. `key`: the hash of its idempotency key, and the check.
+    pub fn add_waiting(
+        &self,
+        name: SeriesName<'_>,
+        amount: Amount,
+        key: Option<(u128, u64)>,
+    ) -> Result<(u64, oneshot::Receiver<Outcome>), RequestError> {
+        let taken = self.clock.elapsed_applied();
+        let now = self.clock.site();
+        let mut inner = self.guard();
+        if inner.waiting.len() >= WAITING_MAX {
+            return Err(RequestError::TooBusy);
+        }
+        let slot = inner.slot(name, amount.kind()).map_err(RequestError::Refused)?;
+        let (answer, receiver) = oneshot::channel();
+        inner.waiting_id += 1;
+        let id = inner.waiting_id;
+        let window = inner.base.start_of(now);
+        let key = key.map(|(hash, check)| Key { hash, check, taken });
+        inner.waiting.push(Waiting { id, slot, window, amount, key, answer });
+        drop(inner);
+        self.wake.notify_one();
+        Ok((id, receiver))
+    }
+
+    /// Takes a waiting add back, unless its batch is frozen already.
+    pub fn withdraw(&self, id: u64) -> Withdrawn {
+        let mut inner = self.guard();
+        match inner.waiting.binary_search_by_key(&id, |waiting| waiting.id) {
+            Ok(place) => {
+                inner.waiting.remove(place);
+                Withdrawn::BeforeItsBatch
+            }
+            Err(_) => Withdrawn::TooLate,
+        }
+    }
+
+    /// Returns when a waiting add has come since the last call.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// What waits.
+    pub fn backlog(&self) -> Backlog {
+        let inner = self.guard();
+        Backlog { waiting: inner.waiting.len(), cells: inner.dirty.len() }
+    }
+
+    /// How many waiting or merged adds would have overflowed their cell and were refused here.
+    pub fn overflowed(&self) -> u64 {
+        self.guard().overflowed
+    }
+
+    /// Follows the site's settings.
+    pub fn configure(&self, base: Span, slots_max: usize) {
+        let mut inner = self.guard();
+        inner.base = base;
+        inner.slots_max = slots_max;
+    }
+
+    /// Takes out what waits and writes it as a report. The caller sees to it that there is something.
+    pub fn freeze(&self, mut report: ReportWriter, box_source: SourceId) -> Batch {
+        let mut inner = self.guard();
+        let inner = &mut *inner;
+        let taken = inner.waiting.len().min(BATCH_CELLS_MAX);
+        let rest = inner.waiting.split_off(taken);
+        let waiting = mem::replace(&mut inner.waiting, rest);
+        let mut batch = Batch::default();
+        for Waiting { slot, window, amount, key, answer, .. } in waiting {
+            let waiter = Waiter { slot, window, answer };
+            match key {
+                None => match inner.add(slot, window, amount) {
+                    Ok(()) => batch.waiters.push(waiter),
+                    Err(refusal) => waiter.tell(Outcome::Failed(RequestError::Refused(refusal))),
+                },
+                Some(Key { hash, check, taken }) => {
+                    let series = inner.slots[slot.0 as usize].series_ref();
+                    let amount = with_source(amount, box_source);
+                    report.keyed(&KeyedAdd { series, window, amount, key: hash, check, taken });
+                    batch.keyed.push(waiter);
+                }
+            }
+        }
+        for _ in 0..BATCH_CELLS_MAX {
+            let Some((slot, window, amount)) = inner.take_cell() else { break };
+            let series = inner.slots[slot.0 as usize].series_ref();
+            report.cell(series, window, &with_source(amount, box_source));
+            batch.cells.push((slot, window));
+        }
+        (batch.body, batch.hash) = report.finish_hashed();
+        batch
+    }
+
+    /// Learns how the site numbers the series of a batch that was applied, and of what kind they are.
+    pub fn learn(&self, batch: &Batch, site: &Site) {
+        let mut inner = self.guard();
+        for slot in batch.slots() {
+            let state = &mut inner.slots[slot.0 as usize];
+            if state.series.is_none()
+                && let Some(id) = site.find(&state.name)
+            {
+                state.series = Some(id);
+                // Another box may have made it of another kind meanwhile; what is pending here will
+                // be refused where it is applied, what comes now is refused here.
+                state.kind = site.kind(id);
+            }
+        }
+    }
+
+    /// How the site numbers the series of slots, as far as that is known here; under one lock.
+    pub(super) fn numbering(&self) -> impl Fn(Slot) -> Option<SeriesId> {
+        let inner = self.guard();
+        move |slot| inner.slots[slot.0 as usize].series
+    }
+
+    fn guard(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in here panics while holding the lock.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bulk<'_> {
+    /// The slot of a series, made if it is new.
+    pub fn slot(&mut self, name: SeriesName<'_>, kind: Kind) -> Result<Slot, Refusal> {
+        self.inner.slot(name, kind)
+    }
+
+    /// Counts `n` more on a counter. The hot path: no lookup, no allocation.
+    #[inline]
+    pub fn count(&mut self, slot: Slot, n: u64) -> Result<(), Refusal> {
+        let state = &mut self.inner.slots[slot.0 as usize];
+        if state.window == self.window
+            && let Some(Amount::Counter(sum)) = &mut state.pending
+            && let Some(more) = sum.checked_add(u128::from(n))
+        {
+            *sum = more;
+            return Ok(());
+        }
+        self.add(slot, Amount::Counter(u128::from(n)))
+    }
+
+    /// Adds an amount to the window that is open now.
+    pub fn add(&mut self, slot: Slot, amount: Amount) -> Result<(), Refusal> {
+        self.inner.add(slot, self.window, amount)
+    }
+}
+
+impl Inner {
+    fn slot(&mut self, name: SeriesName<'_>, kind: Kind) -> Result<Slot, Refusal> {
+        if let Some(slot) = self.by_name.get(name.as_str()) {
+            let is = self.slots[slot.0 as usize].kind;
+            return if is == kind { Ok(*slot) } else { Err(Refusal::WrongKind { is, asked: kind }) };
+        }
+        if self.slots.len() >= self.slots_max {
+            return Err(Refusal::TooManySeries);
+        }
+        let slot = Slot(u32::try_from(self.slots.len()).map_err(|_| Refusal::TooManySeries)?);
+        let name: Box<str> = name.as_str().into();
+        self.by_name.insert(name.clone(), slot);
+        self.slots.push(SlotState { name, kind, series: None, window: SiteTime(0), pending: None, older: Vec::new() });
+        Ok(slot)
+    }
+
+    fn add(&mut self, slot: Slot, window: SiteTime, amount: Amount) -> Result<(), Refusal> {
+        let state = &mut self.slots[slot.0 as usize];
+        if state.kind != amount.kind() {
+            return Err(Refusal::WrongKind { is: state.kind, asked: amount.kind() });
+        }
+        match state.pending {
+            None => {
+                state.pending = Some(amount);
+                state.window = window;
+                self.dirty.push(slot);
+            }
+            Some(pending) if state.window == window => match pending.merged(amount) {
+                Ok(sum) => state.pending = Some(sum),
+                Err(MergeError::Overflow | MergeError::Kinds) => {
+                    self.overflowed += 1;
+                    return Err(Refusal::Overflow);
+                }
+            },
+            Some(pending) => {
+                state.keep_older(pending);
+                state.pending = Some(amount);
+                state.window = window;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out the next cell: of a slot, ended windows first.
+    fn take_cell(&mut self) -> Option<(Slot, SiteTime, Amount)> {
+        let slot = *self.dirty.last()?;
+        let state = &mut self.slots[slot.0 as usize];
+        if let Some((window, amount)) = state.older.pop() {
+            return Some((slot, window, amount));
+        }
+        self.dirty.pop();
+        let amount = state.pending.take().expect("a slot is dirty exactly while something is pending");
+        Some((slot, state.window, amount))
+    }
+}
+
+impl SlotState {
+    /// Keeps what the ended window came to; beyond the bound the newest neighbours merge.
+    fn keep_older(&mut self, amount: Amount) {
+        if self.older.len() >= WINDOWS_APART_MAX - 1
+            && let Some((_, last)) = self.older.last_mut()
+            && let Ok(sum) = last.merged(amount)
+        {
+            *last = sum;
+            return;
+        }
+        self.older.push((self.window, amount));
+    }
+
+    fn series_ref(&self) -> SeriesRef<'_> {
+        match self.series {
+            Some(id) => SeriesRef::Id(id),
+            None => SeriesRef::Name(
+                SeriesName::new(&self.name).expect("a slot is made from a checked name"),
+                self.kind,
+            ),
+        }
+    }
+}
+
+/// A sample counted here is this box's: its last value says so.
+fn with_source(amount: Amount, source: SourceId) -> Amount {
+    match amount {
+        Amount::Sample(mut sample) => {
+            sample.last.source = source;
+            Amount::Sample(sample)
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+#[path = "accumulator_tests.rs"]
+mod tests;

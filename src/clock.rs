@@ -76,3 +76,11 @@ impl View {
         SiteTime(self.site.0 + now.saturating_duration_since(self.heard).as_millis() as u64)
     }
 }
+
+/// Whether a time service keeps this box's wall clock. `systemd-timesyncd` and `chrony` under systemd
+/// leave a mark; without one nothing is claimed.
+pub fn wall_is_synced() -> bool {
+    ["/run/systemd/timesync/synchronized", "/run/chrony/chronyd.pid", "/run/ntpd.pid"]
+        .iter()
+        .any(|mark| std::path::Path::new(mark).exists())
+}

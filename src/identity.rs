@@ -1,8 +1,24 @@
 //! Who this box is and who the others are: made by `provision` (or by the first start of a site of
 //! one), kept in the data directory, fixed until membership can change.
 
+mod authority;
+mod files;
+mod keys;
+
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use tally_core::id::NodeId;
+
+pub(crate) use authority::server_name;
+pub use authority::{Authority, Issued};
+pub use files::{CA_CERTIFICATE, CA_KEY, IDENTITY, NODE_CERTIFICATE, NODE_KEY};
+pub(crate) use files::{check_address, create_directory, write_file};
+pub use keys::Keys;
+pub(crate) use keys::{hex, key_hash};
+
+/// The most members that a site may have in this release.
+pub const MEMBERS_MAX: usize = 9;
 
 /// A site's random identity, made when it is founded; 16 hexadecimal digits in text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -99,3 +115,38 @@ pub fn is_name(text: &str) -> bool {
     (1..=32).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
+
+/// Why the files that say who a box is cannot be used. Each text names the file, what is wrong with
+/// it and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The file system refused.
+    #[error("cannot {doing} {}: {source}; {remedy}", path.display())]
+    Io {
+        /// What was being done: "read", "write".
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The file is there and is not what it has to be.
+    #[error("{}: {what}; {remedy}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Keys or certificates could not be made.
+    #[error("cannot make keys: {0}")]
+    Crypto(String),
+}
+
+#[cfg(test)]
+#[path = "identity_tests.rs"]
+mod tests;

@@ -214,7 +214,11 @@ impl Amount {
     #[must_use]
     pub fn updown(add: i128) -> Amount {
         let magnitude = add.unsigned_abs();
-        if add < 0 { Amount::Updown { up: 0, down: magnitude } } else { Amount::Updown { up: magnitude, down: 0 } }
+        if add < 0 {
+            Amount::Updown { up: 0, down: magnitude }
+        } else {
+            Amount::Updown { up: magnitude, down: 0 }
+        }
     }
 
     /// The kind of series it belongs to.

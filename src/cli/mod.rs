@@ -1,1 +1,2 @@
 //! (room of the cli)
+pub mod provision;

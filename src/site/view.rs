@@ -113,6 +113,9 @@ pub enum Applied {
 pub enum OpenRefused {
     /// As many sources as the site keeps.
     TooManySources,
+    /// The name is empty, or longer than [`super::entry::SOURCE_NAME_BYTES_MAX`] bytes, or has
+    /// control characters.
+    BadName,
 }
 
 /// What became of a report.

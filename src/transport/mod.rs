@@ -1,1 +1,308 @@
-//! (room of the transport)
+//! Moves frames between the boxes of the site over QUIC, and knows who is who by the pinned keys; what
+//! the frames mean is none of its business.
+//!
+//! Between two boxes there is a connection, or for a moment two. In it each lane is a stream in each
+//! direction, made of frames with their length before them; datagrams go beside. Either side dials.
+//!
+//! * [`frame`]: frames in a stream of bytes. * [`queue`]: what waits to be sent, bounded.
+//! * [`tls`], [`config`]: who may connect; how QUIC is tuned. * [`peer`]: the connections to a box and
+//!   which of them is used. * [`dial`], [`accept`]: how connections come to be. * [`link`]: one
+//!   connection at work. * [`refusal`]: why a peer was turned away, counted and logged.
+
+mod accept;
+mod config;
+mod congestion;
+mod dial;
+mod frame;
+mod link;
+mod peer;
+mod queue;
+mod refusal;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tally_core::id::NodeId;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::identity::{Identity, Keys};
+use crate::metrics::Counter;
+
+use peer::Peer;
+use refusal::RefusalLog;
+pub use refusal::{REFUSALS, Refusal};
+
+/// A stream of frames to each peer; the lanes do not hold each other up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Votes, acknowledgements, transfers: small, goes before everything else.
+    Control,
+    /// Entries of the log.
+    Entries,
+    /// Requests between boxes: batches, reads.
+    Requests,
+    /// Chunks of snapshots: goes last.
+    Snapshot,
+}
+
+impl Lane {
+    /// All of them; a lane's place is its number in the protocol.
+    pub const ALL: [Lane; 4] = [Lane::Control, Lane::Entries, Lane::Requests, Lane::Snapshot];
+
+    /// The longest frame, in bytes. A peer that announces a longer one loses its connection.
+    pub const fn frame_bytes_max(self) -> usize {
+        match self {
+            Lane::Control => 64 * 1024,
+            Lane::Entries | Lane::Requests => 4 * 1024 * 1024,
+            Lane::Snapshot => 1024 * 1024,
+        }
+    }
+
+    const fn index(self) -> usize {
+        self as usize
+    }
+
+    fn from_index(index: u8) -> Option<Lane> {
+        Lane::ALL.get(usize::from(index)).copied()
+    }
+}
+
+/// What the transport tells the node. The channel is bounded: while it is full, streams are not read
+/// (so peers are held back) and datagrams are dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// From now on frames to this peer go over a new connection. Comes again without a
+    /// `Disconnected` before it when a connection was replaced (the peer was restarted, say): what was
+    /// sent before and not answered may be lost.
+    Connected(NodeId),
+    /// There is no connection to this peer any more; what waited to be sent is dropped.
+    Disconnected(NodeId),
+    /// A frame came.
+    Received {
+        /// Who sent it, as its key proves.
+        from: NodeId,
+        /// The lane it came on; `None` for a datagram.
+        lane: Option<Lane>,
+        /// The frame, in memory of its own.
+        frame: Bytes,
+    },
+}
+
+/// A peer as status shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct PeerStatus {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Whether frames can be sent to it.
+    pub connected: bool,
+    /// Where it is: of the connection if there is one, else as configured.
+    pub address: String,
+    /// Smoothed round-trip time of the connection in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Bytes that wait to be sent, all lanes.
+    pub queued_bytes: u64,
+}
+
+/// Why a frame was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// There is no connection to this peer now.
+    #[error("not connected")]
+    NotConnected,
+    /// As much waits for this peer and lane as may.
+    #[error("the queue is full")]
+    Full,
+    /// Longer than [`Lane::frame_bytes_max`].
+    #[error("the frame is too long for its lane")]
+    TooLarge,
+    /// No other member has this number.
+    #[error("not a peer")]
+    NotAPeer,
+}
+
+/// Why the transport could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The UDP port could not be bound.
+    #[error("cannot listen on {address} (UDP, [cluster] listen): {source}; {remedy}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// `node.key` is not the key that `identity.json` lists for this box.
+    #[error(
+        "node.key is not the key that identity.json lists for {0:?}; copy the box's files anew from where \
+         `tallyd provision` wrote them"
+    )]
+    OtherKey(String),
+    /// TLS could not be set up.
+    #[error("cannot set up TLS with node.key and node.crt: {0}")]
+    Tls(String),
+}
+
+/// What the transport counted.
+#[derive(Debug, Default)]
+pub struct TransportMetrics {
+    /// Frames handed to connections, datagrams not included.
+    pub frames_sent: Counter,
+    /// Their bytes.
+    pub frame_bytes_sent: Counter,
+    /// Frames received, datagrams not included.
+    pub frames_received: Counter,
+    /// Their bytes.
+    pub frame_bytes_received: Counter,
+    /// Datagrams handed to connections.
+    pub datagrams_sent: Counter,
+    /// Datagrams received.
+    pub datagrams_received: Counter,
+    /// Datagrams that were received and dropped because the node was behind.
+    pub datagrams_dropped: Counter,
+    /// Connections made, dialled and accepted.
+    pub connections_made: Counter,
+    /// Connections that ended, for whatever reason.
+    pub connections_ended: Counter,
+    /// Dials begun.
+    pub dials: Counter,
+    /// Dials that came to nothing.
+    pub dials_failed: Counter,
+    refused: [Counter; REFUSALS.len()],
+}
+
+impl TransportMetrics {
+    /// How often peers were turned away for a reason.
+    pub fn refused(&self, reason: Refusal) -> &Counter {
+        &self.refused[reason as usize]
+    }
+}
+
+/// The box's end of all its connections. Dropping it closes them.
+#[derive(Debug)]
+pub struct Transport {
+    shared: Arc<Shared>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What all tasks of the transport share.
+#[derive(Debug)]
+struct Shared {
+    server_name: String,
+    peers: Vec<Arc<Peer>>,
+    pins: Arc<tls::Pins>,
+    endpoint: quinn::Endpoint,
+    events: mpsc::Sender<Event>,
+    metrics: Arc<TransportMetrics>,
+    refusals: RefusalLog,
+}
+
+impl Transport {
+    /// Listens on a UDP address and begins to dial the other members.
+    pub async fn start(
+        identity: &Identity,
+        keys: Keys,
+        listen: SocketAddr,
+        events: mpsc::Sender<Event>,
+        metrics: Arc<TransportMetrics>,
+    ) -> Result<Transport, TransportError> {
+        if !identity.matches(&keys) {
+            return Err(TransportError::OtherKey(identity.me().name.clone()));
+        }
+        let pins = Arc::new(tls::Pins::new(identity));
+        let endpoint = config::endpoint(&keys, &pins, listen)?;
+        let me = identity.node_id();
+        let mut peers = Vec::new();
+        for member in identity.members.iter().filter(|member| member.id != me.0) {
+            let client = config::client(&keys, &pins, NodeId(member.id))?;
+            peers.push(Arc::new(Peer::new(me, member, client)));
+        }
+        let server_name = crate::identity::server_name(identity.site_id);
+        let refusals = RefusalLog::new(metrics.clone());
+        let shared = Arc::new(Shared { server_name, peers, pins, endpoint, events, metrics, refusals });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept::accept(shared.clone()));
+        for peer in shared.peers.iter().filter(|peer| !peer.address.is_empty()) {
+            tasks.spawn(dial::keep_connected(shared.clone(), peer.clone()));
+        }
+        Ok(Transport { shared, tasks: Mutex::new(tasks) })
+    }
+
+    /// The address that it listens on.
+    pub fn local_address(&self) -> std::io::Result<SocketAddr> {
+        self.shared.endpoint.local_addr()
+    }
+
+    /// Queues a frame. Never blocks.
+    pub fn send(&self, to: NodeId, lane: Lane, frame: Bytes) -> Result<(), SendError> {
+        self.peer(to).ok_or(SendError::NotAPeer)?.queue(lane).push(frame)
+    }
+
+    /// Whether [`Transport::send`] would take a frame of moderate size now.
+    pub fn has_room(&self, to: NodeId, lane: Lane) -> bool {
+        self.peer(to).is_some_and(|peer| peer.queue(lane).has_room())
+    }
+
+    /// Queues a frame as soon as there is room. Ends with `NotConnected` when the connection ends
+    /// meanwhile.
+    pub async fn send_when_ready(&self, to: NodeId, lane: Lane, frame: Bytes) -> Result<(), SendError> {
+        self.peer(to).ok_or(SendError::NotAPeer)?.queue(lane).push_when_ready(frame).await
+    }
+
+    /// Sends a frame that may be lost, and overtakes everything. One that does not fit into a packet
+    /// goes on the control lane.
+    pub fn datagram(&self, to: NodeId, frame: Bytes) -> Result<(), SendError> {
+        let peer = self.peer(to).ok_or(SendError::NotAPeer)?;
+        if peer.send_datagram(&frame)? {
+            self.shared.metrics.datagrams_sent.raise();
+            return Ok(());
+        }
+        peer.queue(Lane::Control).push(frame)
+    }
+
+    /// The other members, by number.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.shared.peers.iter().map(|peer| peer.status()).collect()
+    }
+
+    /// Tells the peers that this box goes and frees the port. What is still queued may be lost.
+    pub async fn close(&self) {
+        self.shut();
+        // The peers are told by the first packet; waiting longer only frees the port in good order.
+        let _ = tokio::time::timeout(Duration::from_millis(250), self.shared.endpoint.wait_idle()).await;
+    }
+
+    fn shut(&self) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.shared.endpoint.close(refusal::CLOSE_GOING, b"the box stops");
+    }
+
+    fn peer(&self, id: NodeId) -> Option<&Arc<Peer>> {
+        self.shared.peer(id)
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+
+impl Shared {
+    // At most eight others: a walk is quicker than a hash.
+    fn peer(&self, id: NodeId) -> Option<&Arc<Peer>> {
+        self.peers.iter().find(|peer| peer.id == id)
+    }
+}
+
+#[cfg(test)]
+#[path = "transport_tests.rs"]
+mod tests;

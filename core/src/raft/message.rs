@@ -36,7 +36,8 @@ pub struct EntryRange {
 /// A message between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The sender's term; for a pre-vote and a granted answer to one, the term it would campaign in.
+    /// The sender's term; for a pre-vote and a granted answer to one, the term of the campaign that
+    /// it asks for.
     pub term: Term,
     /// What it says.
     pub body: Body,
@@ -78,6 +79,9 @@ pub enum Body {
     Appended {
         /// Everything up to here equals the leader's log and is durable.
         matched: LogIndex,
+        /// Everything up to here equals the leader's log and may still be on its way to the disk:
+        /// the leader need not send it again. Not below `matched`.
+        received: LogIndex,
     },
     /// The answer to an append whose `previous` does not fit.
     Rejected {
@@ -104,6 +108,62 @@ pub enum Body {
         /// The last entry that the snapshot covers.
         last: Position,
     },
+}
+
+/// Terms and indexes from here on are refused: no honest site gets there, and sums below cannot overflow.
+pub(super) const NUMBER_LIMIT: u64 = 1 << 62;
+
+impl Position {
+    /// Term and subterm: never falling along a log, and equal at an index only if all before is.
+    pub(super) const fn key(self) -> (Term, Subterm) {
+        (self.term, self.subterm)
+    }
+
+    fn is_plausible(self) -> bool {
+        let numbered = self.index.0 < NUMBER_LIMIT && self.term.0 < NUMBER_LIMIT;
+        numbered
+            && ((self.index == LogIndex::ZERO) == (self.term == Term(0)))
+            && (self.term.0 > 0 || self == Position::ZERO)
+    }
+}
+
+impl EntryRange {
+    /// Term and subterm of all of them.
+    pub(super) const fn key(&self) -> (Term, Subterm) {
+        (self.term, self.subterm)
+    }
+
+    fn follows(&self, previous: Position) -> bool {
+        self.first == previous.index.next()
+            && self.first <= self.last
+            && self.last.0 < NUMBER_LIMIT
+            && self.term.0 > 0
+            && self.key() >= previous.key()
+    }
+}
+
+impl Message {
+    /// Whether the numbers belong together, as far as the message itself tells. The core ignores any
+    /// other; a driver may check before it does more with one.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        let index = |index: LogIndex| index.0 < NUMBER_LIMIT;
+        let by_body = match self.body {
+            Body::PreVoteAnswer { .. } | Body::VoteAnswer { .. } | Body::HeartbeatAnswer { .. } => true,
+            Body::PreVote { last } | Body::Vote { last } => last.is_plausible() && last.term <= self.term,
+            Body::Append { previous, entries, commit } => {
+                let fits = entries.is_none_or(|range| range.follows(previous) && range.term <= self.term);
+                previous.is_plausible() && previous.term <= self.term && fits && index(commit)
+            }
+            Body::Appended { matched, received } => matched <= received && index(received),
+            Body::Rejected { previous, hint } => {
+                hint.is_plausible() && hint.index <= previous && index(previous)
+            }
+            Body::Heartbeat { commit, .. } => index(commit),
+            Body::Snapshot { last } => last.is_plausible() && last.index.0 > 0 && last.term <= self.term,
+        };
+        by_body && (1..NUMBER_LIMIT).contains(&self.term.0)
+    }
 }
 
 /// What must survive a restart besides the log.

@@ -1,3 +1,304 @@
 //! Consensus without payloads, clock, allocator or thread.
+//!
+//! Everything comes in through `handle_*`, [`propose`](Raft::propose) and [`read_index`](Raft::read_index), each with the
+//! driver's `now`; everything goes out through `poll_*`, which derive it from the state when asked: not
+//! asking is backpressure. After each input the driver
+//!
+//! 1. does what [`handle_message`](Raft::handle_message) returned ([`Handled`]), before anything else;
+//! 2. calls [`poll_event`](Raft::poll_event) until `None` and stores the no-op that [`Event::BecameLeader`] names;
+//! 3. calls [`poll_message`](Raft::poll_message) for each peer until `None`, and sends;
+//! 4. calls [`poll_persist`](Raft::poll_persist); when the group is durable, [`handle_persisted`](Raft::handle_persisted);
+//! 5. applies up to [`commit_index`](Raft::commit_index), and answers the reads up to
+//!    [`read_confirmed`](Raft::read_confirmed) once their index is applied.
+//!
+//! Sending (3) before the disk (4) lets a leader's entries travel while they are written; what depends
+//! on the disk is not yielded before the disk has it. The rooms: `election` decides who leads, `replication`
+//! brings the logs together, `snapshot` helps those who are too far behind, `read` confirms reads, `output`
+//! yields messages and events, `persist` is the gate to the disk, `log` and `quorum` are the arithmetic.
+
+mod election;
+mod log;
 mod message;
+mod output;
+mod peer;
+mod persist;
+mod quorum;
+mod read;
+mod replication;
+mod setup;
+mod snapshot;
+mod timer;
+
 pub use message::*;
+pub use output::{Event, PeerStatus, Status};
+pub use peer::{INFLIGHT_MESSAGES_MAX, PeerState};
+pub use read::{Read, ReadError};
+pub use replication::ProposeError;
+pub use setup::{Config, Durable, SetupError};
+
+use crate::id::{LogIndex, NodeId, Term};
+use crate::time::Instant;
+use heapless::Vec;
+
+use log::Log;
+use peer::Peer;
+use persist::Gate;
+use read::Rounds;
+use replication::Tail;
+use timer::{Jitter, Timers};
+
+/// What a node does at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Follows a leader or waits for one. Observers never do anything else.
+    Follower,
+    /// Asks whether a campaign would succeed.
+    PreCandidate,
+    /// Campaigns.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// What the driver has to do about its log after a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Handled {
+    /// Nothing.
+    Nothing,
+    /// Put the message's entries of this range, which is a suffix of the message's, into the log from
+    /// `first` on, and drop what stood at or after `first`.
+    Append(EntryRange),
+    /// Replace state and log by the snapshot that came with the message and ends here.
+    Install(Position),
+}
+
+/// Why a message changed nothing. Not an error of this node; worth a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// The sender is no other member.
+    UnknownSender,
+    /// Only a voter may send this.
+    NotVoter,
+    /// The numbers do not belong together, or contradict what is committed.
+    Malformed,
+    /// Of an older term than this node's, or overtaken by a later message.
+    Stale,
+    /// Asks for a vote while a leader is heard.
+    Leased,
+    /// An answer to nothing that this node asked, in its present role.
+    NotAwaited,
+    /// Needs an entry that the driver's log does not show.
+    LogUnreadable,
+}
+
+/// The core of one node, for at most `NODES` members; it remembers `RUNS` terms of its log.
+#[derive(Clone, Debug)]
+pub struct Raft<const NODES: usize = 9, const RUNS: usize = 32> {
+    config: Config,
+    voter: bool,
+    jitter: Jitter,
+    timers: Timers,
+    /// The latest that an input brought.
+    now: Instant,
+
+    role: Role,
+    hard_state: HardState,
+    leader: Option<NodeId>,
+    /// When a leader was last heard; `None` since the start, or since this node led.
+    leader_heard_at: Option<Instant>,
+
+    log: Log<RUNS>,
+    gate: Gate,
+    commit: LogIndex,
+
+    /// Follower: everything up to here equals the log of the leader of this term. Not below `commit`.
+    matched: LogIndex,
+    /// Follower: an append is to be answered although nothing more became durable.
+    appended_due: bool,
+    /// Follower: the latest durable index that the leader of this term was told.
+    appended_sent: LogIndex,
+    /// Follower: the answer owed to an append that does not fit.
+    rejection: Option<(LogIndex, Position)>,
+
+    /// Leader: its first entry. Nothing is committed by counting below it.
+    term_start: LogIndex,
+    /// Leader: its proposals that are not committed.
+    tail: Tail,
+    rounds: Rounds,
+
+    /// The term of leadership that the driver was told of.
+    told_leading: Option<Term>,
+    /// The leader and term that the driver was told of.
+    told_leader: (Option<NodeId>, Term),
+
+    /// The other members.
+    peers: Vec<Peer, NODES>,
+}
+
+impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
+    /// Takes a message in. Snapshot messages are handed over once the driver holds the snapshot, verified
+    /// and durable. What is returned is to be done before anything else is called.
+    pub fn handle_message(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        message: &Message,
+        log: &impl LogView,
+    ) -> Result<Handled, Ignored> {
+        self.clock(now);
+        let slot = self.slot(from).ok_or(Ignored::UnknownSender)?;
+        if !message.is_plausible() {
+            return Err(Ignored::Malformed);
+        }
+        self.check_sender(slot, &message.body)?;
+        match message.body {
+            Body::PreVote { last } => return self.handle_pre_vote(slot, message.term, last),
+            Body::PreVoteAnswer { granted: true } => return self.handle_pre_vote_granted(slot, message.term),
+            _ => {}
+        }
+        self.agree_on_term(slot, message)?;
+        if self.role == Role::Leader {
+            self.peers[slot].heard_at = self.now;
+        }
+        match message.body {
+            Body::PreVote { .. } | Body::PreVoteAnswer { .. } => Ok(Handled::Nothing),
+            Body::Vote { last } => self.handle_vote(slot, last),
+            Body::VoteAnswer { granted } => self.handle_vote_answer(slot, granted),
+            Body::Append { previous, entries, commit } => {
+                self.follow(slot)?;
+                self.handle_append(previous, entries, commit, log)
+            }
+            Body::Appended { matched, received } => self.handle_appended(slot, matched, received),
+            Body::Rejected { previous, hint } => self.handle_rejected(slot, previous, hint, log),
+            Body::Heartbeat { commit, round } => {
+                self.follow(slot)?;
+                self.handle_heartbeat(slot, commit, round)
+            }
+            Body::HeartbeatAnswer { round } => self.handle_heartbeat_answer(slot, round),
+            Body::Snapshot { last } => {
+                self.follow(slot)?;
+                self.handle_snapshot(last, log)
+            }
+        }
+    }
+
+    /// Does what is due at `now`; nothing if nothing is.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.clock(now);
+        if self.timers.tick <= self.now && self.role != Role::Follower {
+            self.timers.tick = self.now + self.config.heartbeat_interval;
+            match self.role {
+                Role::Leader => self.tick_as_leader(),
+                _ => self.ask_again(),
+            }
+        }
+        if self.timers.election <= self.now && self.role != Role::Leader {
+            self.election_timeout();
+        }
+    }
+
+    /// When [`handle_timeout`](Raft::handle_timeout) is to be called next; at the end of time for an observer.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Instant {
+        match self.role {
+            Role::Leader => self.timers.tick,
+            Role::Follower if !self.voter => Instant(u64::MAX),
+            Role::Follower => self.timers.election,
+            Role::PreCandidate | Role::Candidate => self.timers.tick.min(self.timers.election),
+        }
+    }
+
+    /// What is to be made durable next; `None` while a group is outstanding. The driver's log holds the
+    /// entries that it names.
+    pub fn poll_persist(&mut self) -> Option<Persist> {
+        self.gate.next(self.hard_state, &self.log)
+    }
+
+    /// The group of this ticket is durable.
+    pub fn handle_persisted(&mut self, now: Instant, ticket: u64) {
+        self.clock(now);
+        if !self.gate.persisted(ticket) {
+            return;
+        }
+        match self.role {
+            Role::Candidate => self.count_votes(),
+            Role::Leader => self.advance_commit(),
+            Role::Follower | Role::PreCandidate => {}
+        }
+    }
+
+    /// The group of this ticket is not durable, or nobody knows. A leader steps down; the node neither
+    /// campaigns nor votes until a later group is durable. [`poll_persist`](Raft::poll_persist) offers the content again.
+    pub fn handle_persist_failed(&mut self, now: Instant, ticket: u64) {
+        self.clock(now);
+        if self.gate.persist_failed(ticket) && self.role != Role::Follower {
+            self.stand_down();
+        }
+    }
+
+    /// Stops leading or campaigning, for a graceful stop; others get the time to take over.
+    pub fn resign(&mut self, now: Instant) {
+        self.clock(now);
+        if self.role != Role::Follower {
+            self.stand_down();
+        }
+        self.timers.election += self.config.election_timeout;
+    }
+
+    /// Everything up to here is committed.
+    #[must_use]
+    pub const fn commit_index(&self) -> LogIndex {
+        self.commit
+    }
+
+    /// Everything up to here is durable on this node. Snapshots of what is beyond are refused.
+    #[must_use]
+    pub const fn durable_index(&self) -> LogIndex {
+        self.gate.stable()
+    }
+
+    /// What this node does.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Who leads, as far as this node knows.
+    #[must_use]
+    pub const fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// The current term.
+    #[must_use]
+    pub const fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// The end of the log.
+    #[must_use]
+    pub fn last(&self) -> Position {
+        self.log.last()
+    }
+
+    /// What a snapshot covers: the driver's log begins after it.
+    #[must_use]
+    pub const fn snapshot(&self) -> Position {
+        self.log.base()
+    }
+
+    fn slot(&self, id: NodeId) -> Option<usize> {
+        self.peers.iter().position(|peer| peer.id == id)
+    }
+
+    fn clock(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// One value of each voter: this node's own first, if it votes.
+    fn of_voters<T>(&self, own: T, of: impl Fn(&Peer) -> T) -> Vec<T, NODES> {
+        let own = self.voter.then_some(own);
+        own.into_iter().chain(self.peers.iter().filter(|peer| peer.voter).map(of)).collect()
+    }
+}

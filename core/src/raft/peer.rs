@@ -1,0 +1,230 @@
+//! Another member as this node sees it: what is owed to it, and how far a leader has brought it.
+
+use heapless::Deque;
+
+use super::message::{Member, MemberRole, Position};
+use crate::id::{LogIndex, NodeId, Term};
+use crate::time::Instant;
+
+/// At most so many appends are on their way to one follower.
+pub const INFLIGHT_MESSAGES_MAX: usize = 16;
+
+/// How a leader sends to a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// Where the logs meet is not known: one append at a time.
+    Probe,
+    /// The logs meet: appends are sent ahead of the answers, within the bounds.
+    Replicate,
+    /// What it needs is compacted away: it was told of the snapshot that ends at this index.
+    Snapshot(LogIndex),
+}
+
+/// An append on its way.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    last: LogIndex,
+    bytes: u32,
+}
+
+/// The appends on their way to one follower, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inflight {
+    sent: Deque<Sent, INFLIGHT_MESSAGES_MAX>,
+    bytes: u64,
+}
+
+impl Inflight {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn is_full(&self, bytes_max: u32) -> bool {
+        self.sent.is_full() || self.bytes >= u64::from(bytes_max)
+    }
+
+    pub(super) fn push(&mut self, last: LogIndex, bytes: u32) {
+        let pushed = self.sent.push_back(Sent { last, bytes });
+        debug_assert!(pushed.is_ok(), "the caller asked for room");
+        self.bytes += u64::from(bytes);
+    }
+
+    pub(super) fn arrived(&mut self, matched: LogIndex) {
+        while let Some(sent) = self.sent.front().copied().filter(|sent| sent.last <= matched) {
+            self.sent.pop_front();
+            self.bytes -= u64::from(sent.bytes);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.sent.clear();
+        self.bytes = 0;
+    }
+}
+
+/// What a pre-vote of this peer is answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PreVoteReply {
+    /// The campaign's term if granted, else this node's.
+    pub(super) term: Term,
+    pub(super) granted: bool,
+}
+
+/// A probe or snapshot that was sent, and what is known of its fate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// Not sent yet.
+    #[default]
+    First,
+    /// Sent then, so many times before.
+    Sent { at: Instant, before: u32 },
+    /// To be sent again, after so many times.
+    Again { before: u32 },
+}
+
+impl Attempt {
+    pub(super) const fn is_due(self) -> bool {
+        !matches!(self, Attempt::Sent { .. })
+    }
+
+    pub(super) const fn sent(self, at: Instant) -> Attempt {
+        let before = match self {
+            Attempt::First => 0,
+            Attempt::Sent { before, .. } | Attempt::Again { before } => before.saturating_add(1),
+        };
+        Attempt::Sent { at, before }
+    }
+
+    pub(super) const fn again(self) -> Attempt {
+        match self {
+            Attempt::First => Attempt::First,
+            Attempt::Sent { before, .. } | Attempt::Again { before } => Attempt::Again { before },
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) id: NodeId,
+    pub(super) voter: bool,
+
+    // Owed as a voter or follower.
+    pub(super) vote_answer_due: bool,
+    pub(super) pre_vote_answer: Option<PreVoteReply>,
+    pub(super) heartbeat_answer: Option<u64>,
+
+    // As a candidate.
+    pub(super) request_due: bool,
+    pub(super) answered: bool,
+    pub(super) granted: bool,
+
+    // As a leader; everything from here on begins anew with each term led.
+    pub(super) state: PeerState,
+    /// Known to be durable there.
+    pub(super) matched: LogIndex,
+    /// The next entry to send; above `matched`.
+    pub(super) next: LogIndex,
+    pub(super) inflight: Inflight,
+    /// Of the probe in state `Probe`, of the snapshot in state `Snapshot`.
+    pub(super) attempt: Attempt,
+    /// When it last answered in this term.
+    pub(super) heard_at: Instant,
+    /// When `matched` last rose, or entries were sent with none outstanding.
+    pub(super) progress_at: Instant,
+    /// The latest round that it answered.
+    pub(super) round: u64,
+    pub(super) heartbeat_due: bool,
+    /// It waits for the commit index.
+    pub(super) commit_due: bool,
+    /// The latest commit index it was told.
+    pub(super) commit_sent: LogIndex,
+}
+
+impl Peer {
+    pub(super) fn new(member: &Member) -> Peer {
+        Peer {
+            id: member.id,
+            voter: member.role == MemberRole::Voter,
+            vote_answer_due: false,
+            pre_vote_answer: None,
+            heartbeat_answer: None,
+            request_due: false,
+            answered: false,
+            granted: false,
+            state: PeerState::Probe,
+            matched: LogIndex::ZERO,
+            next: LogIndex(1),
+            inflight: Inflight::default(),
+            attempt: Attempt::First,
+            heard_at: Instant(0),
+            progress_at: Instant(0),
+            round: 0,
+            heartbeat_due: false,
+            commit_due: false,
+            commit_sent: LogIndex::ZERO,
+        }
+    }
+
+    /// What was owed in an older term is owed no more.
+    pub(super) fn forget_term(&mut self) {
+        self.heartbeat_answer = None;
+        self.forget_campaign(false);
+    }
+
+    pub(super) fn forget_campaign(&mut self, ask: bool) {
+        self.request_due = ask;
+        self.answered = false;
+        self.granted = false;
+    }
+
+    /// A leader begins with the assumption that the follower has what it has itself.
+    pub(super) fn begin_term(&mut self, last: LogIndex, now: Instant) {
+        self.state = PeerState::Probe;
+        self.matched = LogIndex::ZERO;
+        self.next = last.next();
+        self.inflight.clear();
+        self.attempt = Attempt::First;
+        self.heard_at = now;
+        self.progress_at = now;
+        self.round = 0;
+        self.heartbeat_due = true;
+        self.commit_due = false;
+        self.commit_sent = LogIndex::ZERO;
+    }
+
+    /// One append at a time, from after `previous` on.
+    pub(super) fn probe(&mut self, previous: LogIndex, attempt: Attempt) {
+        self.state = PeerState::Probe;
+        self.next = previous.max(self.matched).next();
+        self.inflight.clear();
+        self.attempt = attempt;
+    }
+
+    /// The follower has everything up to `received`.
+    pub(super) fn replicate(&mut self, received: LogIndex, now: Instant) {
+        self.state = PeerState::Replicate;
+        self.next = received.max(self.matched).next();
+        self.inflight.clear();
+        self.progress_at = now;
+    }
+
+    /// Tell it of the snapshot that ends at `last`.
+    pub(super) fn offer_snapshot(&mut self, last: Position) {
+        self.state = PeerState::Snapshot(last.index);
+        self.inflight.clear();
+        self.attempt = Attempt::First;
+    }
+
+    /// A message with this commit index leaves for it.
+    pub(super) fn tell_commit(&mut self, commit: LogIndex) {
+        if commit > self.commit_sent {
+            self.commit_sent = commit;
+            self.commit_due = false;
+        }
+    }
+
+    /// Entries were sent that are not known to be durable there.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.next > self.matched.next()
+    }
+}

@@ -1,0 +1,164 @@
+//! What a node starts from: its configuration, the members, what was durable.
+
+use core::fmt;
+
+use heapless::Vec;
+
+use super::log::Log;
+use super::message::{HardState, Member, MemberRole, Position};
+use super::peer::Peer;
+use super::persist::Gate;
+use super::read::Rounds;
+use super::replication::Tail;
+use super::timer::{Jitter, Timers};
+use super::{Raft, Role};
+use crate::id::{LogIndex, NodeId};
+use crate::time::{Duration, Instant};
+
+/// How a node behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This node.
+    pub id: NodeId,
+    /// Without a leader for this long, up to twice as long (by chance), a node campaigns. At least
+    /// twice `heartbeat_interval`.
+    pub election_timeout: Duration,
+    /// A leader shows itself this often.
+    pub heartbeat_interval: Duration,
+    /// Decides the chances; another one on each node.
+    pub seed: u64,
+    /// A single append carries at most so many bytes of payload (or one entry).
+    pub append_bytes_max: u32,
+    /// When so many bytes are on their way to a follower, no more are sent. At most
+    /// [`INFLIGHT_MESSAGES_MAX`](super::INFLIGHT_MESSAGES_MAX) messages are in any case.
+    pub inflight_bytes_max: u32,
+    /// When a leader has so many bytes of proposals uncommitted, it takes no more.
+    pub uncommitted_bytes_max: u64,
+}
+
+/// What was durable before the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// What the latest snapshot covers; [`Position::ZERO`] without one.
+    pub snapshot: Position,
+    /// The end of the log; equal to `snapshot` if there is nothing after it.
+    pub last: Position,
+}
+
+/// Why a node cannot start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetupError {
+    /// More members than there is room for.
+    TooManyMembers {
+        /// The room.
+        most: usize,
+    },
+    /// The node itself is not among the members.
+    NotMember(NodeId),
+    /// A member is named twice.
+    MemberTwice(NodeId),
+    /// Nobody votes.
+    NoVoter,
+    /// The election timeout is less than two heartbeat intervals, or the interval is zero.
+    Timeouts,
+    /// The durable log ends before the snapshot does, or in a later term than the hard state's.
+    Inconsistent,
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SetupError::TooManyMembers { most } => write!(f, "a site has at most {most} members"),
+            SetupError::NotMember(id) => write!(f, "node {id} is not a member of the site"),
+            SetupError::MemberTwice(id) => write!(f, "node {id} is named twice among the members"),
+            SetupError::NoVoter => f.write_str("a site needs one voter at least"),
+            SetupError::Timeouts => f.write_str(
+                "the election timeout must be twice the heartbeat interval or more, and that more than zero",
+            ),
+            SetupError::Inconsistent => f.write_str(
+                "the durable log does not fit its snapshot or the durable term: it is not this core's",
+            ),
+        }
+    }
+}
+
+impl core::error::Error for SetupError {}
+
+impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
+    /// A node that was started, or started again. The only voter of a site campaigns at once.
+    pub fn new(
+        config: Config,
+        members: &[Member],
+        durable: Durable,
+        now: Instant,
+    ) -> Result<Self, SetupError> {
+        check(&config, &durable)?;
+        let (voter, peers) = arrange(config.id, members)?;
+        let mut raft = Raft {
+            config,
+            voter,
+            jitter: Jitter::new(config.seed ^ config.id.0.rotate_left(32)),
+            timers: Timers { election: now, tick: now },
+            now,
+            role: Role::Follower,
+            hard_state: durable.hard_state,
+            leader: None,
+            leader_heard_at: None,
+            log: Log::new(durable.snapshot, durable.last),
+            gate: Gate::new(durable.hard_state, durable.last.index),
+            commit: durable.snapshot.index,
+            matched: durable.snapshot.index,
+            appended_due: false,
+            appended_sent: LogIndex::ZERO,
+            rejection: None,
+            term_start: LogIndex::ZERO,
+            tail: Tail::default(),
+            rounds: Rounds::default(),
+            told_leading: None,
+            told_leader: (None, durable.hard_state.term),
+            peers,
+        };
+        if raft.voter && !raft.peers.iter().any(|peer| peer.voter) {
+            raft.campaign();
+        } else {
+            raft.restart_election_timer();
+        }
+        Ok(raft)
+    }
+}
+
+fn check(config: &Config, durable: &Durable) -> Result<(), SetupError> {
+    let interval = config.heartbeat_interval;
+    if interval.0 == 0 || config.election_timeout < interval + interval {
+        return Err(SetupError::Timeouts);
+    }
+    let Durable { hard_state, snapshot, last } = durable;
+    let ends_late_enough =
+        if last.index == snapshot.index { last == snapshot } else { last.index > snapshot.index };
+    if !ends_late_enough || last.key() < snapshot.key() || last.term > hard_state.term {
+        return Err(SetupError::Inconsistent);
+    }
+    Ok(())
+}
+
+fn arrange<const NODES: usize>(
+    id: NodeId,
+    members: &[Member],
+) -> Result<(bool, Vec<Peer, NODES>), SetupError> {
+    if members.len() > NODES {
+        return Err(SetupError::TooManyMembers { most: NODES });
+    }
+    let twice =
+        |(place, member): &(usize, &Member)| members[..*place].iter().any(|other| other.id == member.id);
+    if let Some((_, member)) = members.iter().enumerate().find(twice) {
+        return Err(SetupError::MemberTwice(member.id));
+    }
+    if !members.iter().any(|member| member.role == MemberRole::Voter) {
+        return Err(SetupError::NoVoter);
+    }
+    let own = members.iter().find(|member| member.id == id).ok_or(SetupError::NotMember(id))?;
+    let peers = members.iter().filter(|member| member.id != id).map(Peer::new).collect();
+    Ok((own.role == MemberRole::Voter, peers))
+}

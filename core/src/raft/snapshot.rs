@@ -1,0 +1,78 @@
+//! Compaction, and followers that are too far behind for the log.
+
+use super::message::{Body, LogView, Position};
+use super::peer::PeerState;
+use super::{Handled, Ignored, Raft};
+use crate::id::NodeId;
+use crate::time::Duration;
+
+/// A snapshot that was not answered is offered again after 8 election timeouts, then after 16, 32, and
+/// from then on 64.
+const RETRY_TIMEOUTS_LOG2_MIN: u32 = 3;
+const RETRY_TIMEOUTS_LOG2_MAX: u32 = 6;
+
+impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
+    /// The driver has a durable snapshot up to here and discards the log that it covers. `false`, and
+    /// nothing is changed, if that is not committed and durable here or not newer than the last one:
+    /// then the driver must keep its log.
+    #[must_use]
+    pub fn compacted(&mut self, snapshot: Position) -> bool {
+        let accepted = snapshot.index > self.log.base().index
+            && snapshot.index <= self.commit
+            && snapshot.index <= self.gate.stable();
+        if accepted {
+            self.log.compact(snapshot);
+        }
+        accepted
+    }
+
+    /// The driver could not deliver a snapshot, or its connection broke: it is offered again at once.
+    pub fn snapshot_lost(&mut self, to: NodeId) {
+        if let Some(slot) = self.slot(to)
+            && matches!(self.peers[slot].state, PeerState::Snapshot(_))
+        {
+            self.peers[slot].attempt = self.peers[slot].attempt.again();
+        }
+    }
+
+    /// A follower's part: a snapshot came whole.
+    pub(super) fn handle_snapshot(&mut self, last: Position, log: &impl LogView) -> Result<Handled, Ignored> {
+        if last.index <= self.commit {
+            // The leader learns from the answer that this node is further than it thought.
+            self.appended_due = true;
+            return Err(Ignored::Stale);
+        }
+        let has_it = self.log.position(last.index, log) == Some(last);
+        if !has_it && last.index <= self.matched {
+            return Err(Ignored::Malformed);
+        }
+        self.commit = last.index;
+        self.matched = self.matched.max(last.index);
+        if has_it {
+            self.appended_due = true;
+            return Ok(Handled::Nothing);
+        }
+        self.log.reset(last);
+        self.gate.was_reset();
+        self.rejection = None;
+        Ok(Handled::Install(last))
+    }
+
+    /// The newest snapshot, once: it needs room in the bulk lane.
+    pub(super) fn next_snapshot(&mut self, slot: usize, bulk: bool) -> Option<Body> {
+        let last = self.log.base();
+        let peer = &mut self.peers[slot];
+        if !bulk || !peer.attempt.is_due() {
+            return None;
+        }
+        peer.state = PeerState::Snapshot(last.index);
+        peer.attempt = peer.attempt.sent(self.now);
+        Some(Body::Snapshot { last })
+    }
+}
+
+/// Whether a snapshot that was sent so long ago, after so many times before, is to be offered again.
+pub(super) fn is_overdue(election_timeout: Duration, (ago, before): (Duration, u32)) -> bool {
+    let log2 = RETRY_TIMEOUTS_LOG2_MIN.saturating_add(before).min(RETRY_TIMEOUTS_LOG2_MAX);
+    ago.0 >= election_timeout.0.saturating_mul(1 << log2)
+}

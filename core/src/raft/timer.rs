@@ -1,0 +1,54 @@
+//! When something is due: the election deadline with its jitter, the leader's tick.
+
+use crate::time::{Duration, Instant};
+
+/// The generator of the election jitter (SplitMix64 by Steele, Lea and Flood): the same seed gives
+/// the same history.
+#[derive(Clone, Debug)]
+pub(super) struct Jitter(u64);
+
+impl Jitter {
+    pub(super) const fn new(seed: u64) -> Jitter {
+        Jitter(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A span from `base` up to twice that.
+    pub(super) fn span(&mut self, base: Duration) -> Duration {
+        base + Duration(self.next() % base.0.max(1))
+    }
+}
+
+/// The two timers; which of them counts depends on the role.
+#[derive(Clone, Debug)]
+pub(super) struct Timers {
+    /// Without news from a leader until then, the node campaigns.
+    pub(super) election: Instant,
+    /// Leader: the next heartbeat and check of the quorum. Candidate: ask again whoever is silent.
+    pub(super) tick: Instant,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jitter_stays_between_once_and_twice_the_base_and_differs_by_seed() {
+        let base = Duration::from_millis(100);
+        let mut spans = [1, 2].map(|seed| {
+            let mut jitter = Jitter::new(seed);
+            core::array::from_fn::<Duration, 1000, _>(|_| jitter.span(base))
+        });
+        assert!(spans.iter().flatten().all(|span| *span >= base && span.0 < 2 * base.0));
+        assert_ne!(spans[0], spans[1]);
+        spans[0].sort_unstable();
+        assert!(spans[0][0] < Duration::from_millis(105) && spans[0][999] > Duration::from_millis(195));
+    }
+}

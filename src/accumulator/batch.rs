@@ -1,0 +1,108 @@
+//! A frozen batch: what it says, who waits for it, and what they are told.
+
+use tally_core::time::SiteTime;
+use tokio::sync::oneshot;
+
+use super::{Accumulator, Outcome, Slot};
+use crate::node::{Added, RequestError};
+use crate::site::{KeyOutcome, Refusal, Site};
+
+/// A batch that is on its way, unchanged until its receipt comes.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The encoded report.
+    pub body: Vec<u8>,
+    /// The hash of its content that the entry names.
+    pub hash: u64,
+    /// Its cells without a key, in order: which slot and window.
+    pub(super) cells: Vec<(Slot, SiteTime)>,
+    /// Who waits for a cell without a key.
+    pub(super) waiters: Vec<Waiter>,
+    /// Who waits for a keyed add, in the order of the entry.
+    pub(super) keyed: Vec<Waiter>,
+}
+
+/// Someone who waits for a batch.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) slot: Slot,
+    pub(super) window: SiteTime,
+    pub(super) answer: oneshot::Sender<Outcome>,
+}
+
+impl Waiter {
+    pub(super) fn tell(self, outcome: Outcome) {
+        // The client may have gone; its add stands all the same.
+        let _ = self.answer.send(outcome);
+    }
+}
+
+impl Batch {
+    /// How many requests wait for it.
+    pub fn waiting(&self) -> usize {
+        self.waiters.len() + self.keyed.len()
+    }
+
+    /// The slots that it touches.
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+        let keyed = self.keyed.iter().map(|waiter| waiter.slot);
+        self.cells.iter().map(|(slot, _)| *slot).chain(keyed)
+    }
+
+    /// Answers all who wait, from the receipt and the site as it is with the batch applied.
+    pub fn answer(
+        self,
+        accumulator: &Accumulator,
+        site: &Site,
+        refused: &[(u32, Refusal)],
+        keyed: &[KeyOutcome],
+    ) {
+        let time = site.stamp().site;
+        let series_of = accumulator.numbering();
+        let refused_cell = |waiter: &Waiter| {
+            let is_its = |place: u32| {
+                self.cells.get(place as usize) == Some(&(waiter.slot, waiter.window))
+            };
+            refused.iter().find(|(place, _)| is_its(*place)).map(|(_, refusal)| *refusal)
+        };
+        for waiter in self.waiters {
+            let refusal = if refused.is_empty() { None } else { refused_cell(&waiter) };
+            let outcome = match (refusal, series_of(waiter.slot)) {
+                (Some(refusal), _) => Outcome::Failed(RequestError::Refused(refusal)),
+                (None, Some(id)) => Outcome::Added(Added { total: site.series_total(id), time }),
+                (None, None) => unknown("the site does not know the series after its batch"),
+            };
+            waiter.tell(outcome);
+        }
+        let mut outcomes = keyed.iter();
+        for waiter in self.keyed {
+            waiter.tell(match outcomes.next() {
+                Some(outcome) => of_key(outcome),
+                None => unknown("the batch was applied before, and what became of its keys is forgotten"),
+            });
+        }
+    }
+
+    /// Tells all who wait that nobody knows.
+    pub fn give_up(self, why: &str) {
+        for waiter in self.waiters.into_iter().chain(self.keyed) {
+            waiter.tell(unknown(why));
+        }
+    }
+}
+
+fn of_key(outcome: &KeyOutcome) -> Outcome {
+    Outcome::Failed(match *outcome {
+        KeyOutcome::Added { total, time } | KeyOutcome::Known { total, time } => {
+            return Outcome::Added(Added { total, time });
+        }
+        KeyOutcome::Reused => RequestError::KeyReused,
+        KeyOutcome::Stale => return unknown("this try was too long on its way for the life of its key"),
+        KeyOutcome::TableFull => RequestError::KeyTableFull,
+        KeyOutcome::Refused(refusal) => RequestError::Refused(refusal),
+    })
+}
+
+fn unknown(why: &str) -> Outcome {
+    Outcome::Failed(RequestError::OutcomeUnknown { why: why.to_owned() })
+}

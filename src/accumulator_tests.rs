@@ -1,0 +1,86 @@
+use super::*;
+use tally_core::id::{Epoch, ReportNumber};
+
+fn accumulator() -> Accumulator {
+    let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0)));
+    Accumulator::new(clock, Span::DEFAULT, 3)
+}
+
+fn name(text: &str) -> SeriesName<'_> {
+    SeriesName::new(text).unwrap()
+}
+
+fn freeze(accumulator: &Accumulator) -> Batch {
+    let report = ReportWriter::new(SourceId(1), Epoch(1), ReportNumber::FIRST, 0);
+    accumulator.freeze(report, SourceId(1))
+}
+
+#[test]
+fn an_add_is_taken_back_until_its_batch_is_frozen() {
+    let accumulator = accumulator();
+    let (first, _first) = accumulator.add_waiting(name("a"), Amount::Counter(1), None).unwrap();
+    let (second, _second) = accumulator.add_waiting(name("a"), Amount::Counter(2), None).unwrap();
+    assert_eq!(accumulator.withdraw(first), Withdrawn::BeforeItsBatch);
+    assert_eq!(accumulator.withdraw(first), Withdrawn::TooLate);
+    let batch = freeze(&accumulator);
+    assert_eq!(batch.waiting(), 1);
+    assert_eq!(accumulator.withdraw(second), Withdrawn::TooLate);
+    assert_eq!(accumulator.backlog(), Backlog { waiting: 0, cells: 0 });
+}
+
+#[test]
+fn many_adds_make_one_cell() {
+    let accumulator = accumulator();
+    let mut bulk = accumulator.lock();
+    let slot = bulk.slot(name("a"), Kind::Counter).unwrap();
+    for _ in 0..1000 {
+        bulk.count(slot, 2).unwrap();
+    }
+    drop(bulk);
+    let many = freeze(&accumulator);
+    let mut report = ReportWriter::new(SourceId(1), Epoch(1), ReportNumber::FIRST, 0);
+    let window = Span::DEFAULT.start_of(SiteTime(1_000_000));
+    report.cell(SeriesRef::Name(name("a"), Kind::Counter), window, &Amount::Counter(2000));
+    assert_eq!((many.body, many.hash), report.finish_hashed());
+}
+
+#[test]
+fn another_kind_and_one_series_too_many_are_refused() {
+    let accumulator = accumulator();
+    for text in ["a", "b", "c"] {
+        accumulator.slot(name(text), Kind::Counter).unwrap();
+    }
+    assert_eq!(accumulator.slot(name("d"), Kind::Counter), Err(Refusal::TooManySeries));
+    let wrong = Refusal::WrongKind { is: Kind::Counter, asked: Kind::Sample };
+    assert_eq!(accumulator.slot(name("a"), Kind::Sample), Err(wrong));
+}
+
+#[test]
+fn windows_stay_apart_up_to_a_bound_and_nothing_is_lost_beyond() {
+    let accumulator = accumulator();
+    let slot = accumulator.slot(name("a"), Kind::Counter).unwrap();
+    let windows = 3 * WINDOWS_APART_MAX as u64;
+    for window in 0..windows {
+        accumulator.guard().add(slot, SiteTime(window * 60_000), Amount::Counter(1)).unwrap();
+    }
+    let mut inner = accumulator.guard();
+    let mut cells = Vec::new();
+    while let Some((_, window, amount)) = inner.take_cell() {
+        cells.push((window, amount.increase().unwrap()));
+    }
+    assert_eq!(cells.len(), WINDOWS_APART_MAX);
+    assert_eq!(cells.iter().map(|(_, sum)| sum).sum::<i128>(), i128::from(windows));
+    assert!(inner.dirty.is_empty());
+}
+
+#[test]
+fn an_add_that_would_overflow_its_cell_is_refused_and_changes_nothing() {
+    let accumulator = accumulator();
+    let mut bulk = accumulator.lock();
+    let slot = bulk.slot(name("a"), Kind::Counter).unwrap();
+    bulk.add(slot, Amount::Counter(u128::MAX)).unwrap();
+    assert_eq!(bulk.count(slot, 1), Err(Refusal::Overflow));
+    drop(bulk);
+    assert_eq!(accumulator.overflowed(), 1);
+    assert_eq!(accumulator.guard().take_cell().unwrap().2, Amount::Counter(u128::MAX));
+}

@@ -1,0 +1,119 @@
+//! The site's own certificate authority: it certifies the boxes' keys.
+
+use std::fmt;
+use std::path::Path;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SerialNumber,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::files::{CA_CERTIFICATE, CA_KEY, NODE_CERTIFICATE, NODE_KEY, write_file};
+use super::keys::{hex, sha256};
+use super::{IdentityError, SiteId};
+
+/// The authority of a site, with its private key. Its `Debug` does not show the key.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// What a box needs to be known by: its new private key and the certificate for it.
+pub struct Issued {
+    /// SHA-256 of the public key, hexadecimal, as members list it.
+    pub key_hash: String,
+    private_pem: String,
+    certificate_pem: String,
+    authority_pem: String,
+}
+
+impl Authority {
+    /// Makes a new authority for a site.
+    pub fn found(site: &str, site_id: SiteId) -> Result<Authority, IdentityError> {
+        let mut params = params(&format!("tally site {site} {site_id}"))?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let issuer = CertifiedIssuer::self_signed(params, new_key()?).map_err(crypto)?;
+        Ok(Authority { issuer })
+    }
+
+    /// Makes a key for a box and certifies it.
+    pub fn issue(&self, node: &str, site_id: SiteId) -> Result<Issued, IdentityError> {
+        let key = new_key()?;
+        let mut params = params(node)?;
+        params.subject_alt_names =
+            CertificateParams::new(vec![server_name(site_id)]).map_err(crypto)?.subject_alt_names;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(crypto)?;
+        Ok(Issued {
+            key_hash: hex(&sha256(&key.subject_public_key_info())),
+            private_pem: key.serialize_pem(),
+            certificate_pem: certificate.pem(),
+            authority_pem: self.issuer.pem(),
+        })
+    }
+
+    /// Writes `ca.key` and `ca.crt` into a directory.
+    pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
+        write_file(&dir.join(CA_KEY), self.issuer.key().serialize_pem().as_bytes(), 0o600)?;
+        write_file(&dir.join(CA_CERTIFICATE), self.issuer.pem().as_bytes(), 0o644)
+    }
+}
+
+impl Issued {
+    /// Writes `node.key`, `node.crt` and `ca.crt` into a directory.
+    pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
+        write_file(&dir.join(NODE_KEY), self.private_pem.as_bytes(), 0o600)?;
+        write_file(&dir.join(NODE_CERTIFICATE), self.certificate_pem.as_bytes(), 0o644)?;
+        write_file(&dir.join(CA_CERTIFICATE), self.authority_pem.as_bytes(), 0o644)
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("key_hash", &self.key_hash).finish_non_exhaustive()
+    }
+}
+
+/// The name that a box of the site answers to in TLS: it tells the sites apart before any key is
+/// seen. (The suffix keeps a site id of digits only from being taken for an address.)
+pub(crate) fn server_name(site_id: SiteId) -> String {
+    format!("{site_id}.tally")
+}
+
+/// Ed25519: small, quick on boards without special instructions, and signing needs no randomness,
+/// which a board may lack just after boot.
+fn new_key() -> Result<KeyPair, IdentityError> {
+    KeyPair::generate_for(&PKCS_ED25519).map_err(crypto)
+}
+
+fn params(common_name: &str) -> Result<CertificateParams, IdentityError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    // Boxes have no clock to trust and provisioning may run on one of them; the pinned key decides.
+    // RFC 5280, 4.1.2.5: 9999-12-31 is for certificates without a known end.
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_after = rcgen::date_time_ymd(9999, 12, 31);
+    let mut serial = [0; 16];
+    SystemRandom::new()
+        .fill(&mut serial)
+        .map_err(|_| IdentityError::Crypto("the system gives no random numbers".into()))?;
+    // Positive, and of the same length for all.
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    Ok(params)
+}
+
+fn crypto(error: rcgen::Error) -> IdentityError {
+    IdentityError::Crypto(error.to_string())
+}

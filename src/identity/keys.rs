@@ -1,0 +1,111 @@
+//! A box's private key and certificate, and what is derived from them.
+
+use std::fmt;
+use std::path::Path;
+
+use ring::{digest, hkdf};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::ParsedCertificate;
+
+use super::IdentityError;
+use super::files::{NODE_CERTIFICATE, NODE_KEY, invalid, read};
+
+const REMEDY: &str = "copy the box's files anew from where `tallyd provision` wrote them";
+
+/// The private key of this box and its certificate. Its `Debug` shows neither.
+pub struct Keys {
+    private: PrivatePkcs8KeyDer<'static>,
+    certificate: CertificateDer<'static>,
+    hash: [u8; 32],
+}
+
+impl Keys {
+    /// Reads `node.key` and `node.crt` of a data directory and checks that they belong together.
+    pub fn load(dir: &Path) -> Result<Keys, IdentityError> {
+        let (key_path, certificate_path) = (dir.join(NODE_KEY), dir.join(NODE_CERTIFICATE));
+        warn_if_others_can_read(&key_path);
+        let key = read(&key_path, REMEDY)?;
+        let certificate = read(&certificate_path, REMEDY)?;
+        let private = PrivatePkcs8KeyDer::from_pem_slice(&key)
+            .map_err(|_| invalid(&key_path, "is not a private key in PEM (PKCS#8)", REMEDY))?;
+        let certificate = CertificateDer::from_pem_slice(&certificate)
+            .map_err(|_| invalid(&certificate_path, "is not a certificate in PEM", REMEDY))?;
+        let hash = key_hash(&certificate)
+            .ok_or_else(|| invalid(&certificate_path, "is not an X.509 certificate", REMEDY))?;
+        let signer =
+            rustls::crypto::ring::sign::any_supported_type(&PrivateKeyDer::from(private.clone_key()))
+                .map_err(|_| invalid(&key_path, "is of a kind that is not supported (Ed25519 is)", REMEDY))?;
+        let own = signer.public_key().map(|key| sha256(key.as_ref()));
+        if own != Some(hash) {
+            return Err(invalid(&certificate_path, "certifies another key than the one in node.key", REMEDY));
+        }
+        Ok(Keys { private, certificate, hash })
+    }
+
+    /// SHA-256 of the public key (SubjectPublicKeyInfo), hexadecimal, as members list it.
+    pub fn key_hash(&self) -> String {
+        hex(&self.hash)
+    }
+
+    /// The private key, for TLS.
+    pub(crate) fn private(&self) -> PrivateKeyDer<'static> {
+        self.private.clone_key().into()
+    }
+
+    /// The certificate, for TLS.
+    pub(crate) fn certificate(&self) -> CertificateDer<'static> {
+        self.certificate.clone()
+    }
+
+    /// A secret for one purpose (HKDF-SHA256 of the private key): the same in each life of the box,
+    /// known to nobody else, and of no help to find the key.
+    pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tally/1 derived from a node key");
+        let mut secret = [0; 32];
+        salt.extract(self.private.secret_pkcs8_der())
+            .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut secret))
+            .expect("32 bytes are what HKDF-SHA256 gives");
+        secret
+    }
+}
+
+impl Clone for Keys {
+    fn clone(&self) -> Keys {
+        Keys { private: self.private.clone_key(), certificate: self.certificate.clone(), hash: self.hash }
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("key_hash", &self.key_hash()).finish_non_exhaustive()
+    }
+}
+
+/// SHA-256 of a certificate's SubjectPublicKeyInfo; `None` for what is no certificate. Neither its
+/// dates nor its signature are looked at.
+pub(crate) fn key_hash(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    Some(sha256(parsed.subject_public_key_info().as_ref()))
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
+}
+
+fn warn_if_others_can_read(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    // A warning, not a refusal: some copies (a FAT stick) cannot keep modes.
+    let mode = std::fs::metadata(path).map_or(0, |data| data.permissions().mode());
+    if mode & 0o077 != 0 {
+        tracing::warn!("{} can be read by others than its owner: chmod 600 it", path.display());
+    }
+}

@@ -1,0 +1,283 @@
+//! When the box's own batches go, and what comes back: pure decisions, the node acts on them.
+//!
+//! One batch is in flight at a time. When its receipt has come, the next goes as soon as as many
+//! wait again as were just answered or waiting, after 5 ms at most: so clients in a closed loop
+//! share one sync instead of splitting into two halves, and a single client never waits.
+
+use std::time::{Duration, Instant};
+
+use tally_core::id::{Epoch, ReportNumber, SourceId, Term};
+
+use crate::accumulator::{Backlog, Batch};
+
+/// How long a batch waits for the clients that were just answered.
+const GATHER: Duration = Duration::from_millis(5);
+/// When a batch or an opening without an answer is sent again to the same leader, at first.
+const RESEND_FIRST: Duration = Duration::from_millis(500);
+/// And at most.
+const RESEND_MAX: Duration = Duration::from_secs(4);
+
+/// The box as a source.
+#[derive(Debug)]
+pub(super) struct Batches {
+    /// Names this life of the box's memory.
+    nonce: u128,
+    epoch: Option<(SourceId, Epoch)>,
+    next: ReportNumber,
+    in_flight: Option<InFlight>,
+    opening: Option<Sending>,
+    commit_interval: Duration,
+    target: usize,
+    gather_until: Instant,
+    frozen_at: Instant,
+    sent: u64,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    batch: Batch,
+    number: ReportNumber,
+    sending: Option<Sending>,
+}
+
+/// When something was last sent, and to the leader of which term.
+#[derive(Clone, Copy, Debug)]
+struct Sending {
+    term: Term,
+    at: Instant,
+    wait: Duration,
+}
+
+impl Sending {
+    fn due(sending: Option<Sending>, term: Term, now: Instant) -> bool {
+        sending.is_none_or(|sent| sent.term != term || now >= sent.at + sent.wait)
+    }
+
+    fn again(sending: Option<Sending>, term: Term, now: Instant) -> Sending {
+        let wait = match sending {
+            Some(sent) if sent.term == term => (sent.wait * 2).min(RESEND_MAX),
+            _ => RESEND_FIRST,
+        };
+        Sending { term, at: now, wait }
+    }
+}
+
+impl Batches {
+    pub(super) fn new(nonce: u128, commit_interval: Duration, now: Instant) -> Batches {
+        Batches {
+            nonce,
+            epoch: None,
+            next: ReportNumber::FIRST,
+            in_flight: None,
+            opening: None,
+            commit_interval,
+            target: 1,
+            gather_until: now,
+            frozen_at: now,
+            sent: 0,
+        }
+    }
+
+    /// The nonce under which this box's epoch is opened.
+    pub(super) fn nonce(&self) -> u128 {
+        self.nonce
+    }
+
+    /// The open epoch.
+    pub(super) fn epoch(&self) -> Option<(SourceId, Epoch)> {
+        self.epoch
+    }
+
+    /// How many batches were frozen.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Whether a batch is on its way.
+    pub(super) fn busy(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Whether the epoch should be asked for now, of the leader of this term.
+    pub(super) fn should_open(&self, term: Term, now: Instant) -> bool {
+        self.epoch.is_none() && Sending::due(self.opening, term, now)
+    }
+
+    /// It was asked for.
+    pub(super) fn asked(&mut self, term: Term, now: Instant) {
+        self.opening = Some(Sending::again(self.opening, term, now));
+    }
+
+    /// It is open.
+    pub(super) fn opened(&mut self, source: SourceId, epoch: Epoch) {
+        if self.epoch.is_none() {
+            self.epoch = Some((source, epoch));
+            self.opening = None;
+        }
+    }
+
+    /// Whether the next batch should be frozen now. `stopping`: do not wait for company.
+    pub(super) fn should_freeze(&self, backlog: Backlog, stopping: bool, now: Instant) -> bool {
+        if self.in_flight.is_some() || self.epoch.is_none() {
+            return false;
+        }
+        let gathered = backlog.waiting >= self.target || now >= self.gather_until || stopping;
+        let idle_due = stopping || now >= self.frozen_at + self.commit_interval;
+        (backlog.waiting > 0 && gathered) || (backlog.cells > 0 && idle_due)
+    }
+
+    /// The number of the batch that is to be frozen.
+    pub(super) fn next_number(&self) -> ReportNumber {
+        self.next
+    }
+
+    /// A batch was frozen under the next number.
+    pub(super) fn frozen(&mut self, batch: Batch, now: Instant) {
+        self.in_flight = Some(InFlight { batch, number: self.next, sending: None });
+        self.next = self.next.next();
+        self.frozen_at = now;
+        self.sent += 1;
+    }
+
+    /// The body to send now to the leader of this term, if it is due.
+    pub(super) fn to_send(&mut self, term: Term, now: Instant) -> Option<&[u8]> {
+        let in_flight = self.in_flight.as_mut()?;
+        if !Sending::due(in_flight.sending, term, now) {
+            return None;
+        }
+        in_flight.sending = Some(Sending::again(in_flight.sending, term, now));
+        Some(&in_flight.batch.body)
+    }
+
+    /// It could not be sent: try again at once when that changes, a little later otherwise.
+    pub(super) fn not_sent(&mut self, now: Instant) {
+        if let Some(sending) = self.in_flight.as_mut().and_then(|in_flight| in_flight.sending.as_mut()) {
+            sending.at = now;
+            sending.wait = Duration::from_millis(20);
+        }
+    }
+
+    /// Takes the batch whose report was judged, if it is the one in flight.
+    pub(super) fn judged(&mut self, source: SourceId, epoch: Epoch, number: ReportNumber) -> Option<Batch> {
+        if self.epoch != Some((source, epoch)) {
+            return None;
+        }
+        self.in_flight.take_if(|in_flight| in_flight.number == number).map(|in_flight| in_flight.batch)
+    }
+
+    /// So many were answered, and so many wait already.
+    pub(super) fn answered(&mut self, answered: usize, waiting: usize, now: Instant) {
+        self.target = (answered + waiting).max(1);
+        self.gather_until = now + GATHER;
+    }
+
+    /// The site has closed this epoch: the frozen batch goes again under a new one, as number one.
+    pub(super) fn reopen(&mut self, nonce: u128, batch: Option<Batch>) {
+        self.nonce = nonce;
+        self.epoch = None;
+        self.opening = None;
+        self.next = ReportNumber::FIRST;
+        self.in_flight = batch.map(|batch| {
+            self.next = ReportNumber::FIRST.next();
+            InFlight { batch, number: ReportNumber::FIRST, sending: None }
+        });
+    }
+
+    /// The batch in flight, to be re-addressed once a new epoch is open.
+    pub(super) fn in_flight_mut(&mut self) -> Option<&mut Batch> {
+        self.in_flight.as_mut().map(|in_flight| &mut in_flight.batch)
+    }
+
+    /// When something here is due next, given what waits and whether a leader is known.
+    pub(super) fn due(&self, backlog: Backlog, leader: bool) -> Option<Instant> {
+        if !leader {
+            return None;
+        }
+        if self.epoch.is_none() {
+            return self.opening.map(|sent| sent.at + sent.wait);
+        }
+        if let Some(in_flight) = &self.in_flight {
+            return in_flight.sending.map(|sent| sent.at + sent.wait);
+        }
+        let gather = (backlog.waiting > 0).then_some(self.gather_until);
+        let idle = (backlog.cells > 0).then_some(self.frozen_at + self.commit_interval);
+        gather.into_iter().chain(idle).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Backlog = Backlog { waiting: 0, cells: 0 };
+
+    fn open() -> (Batches, Instant) {
+        let now = Instant::now();
+        let mut batches = Batches::new(7, Duration::from_secs(1), now);
+        assert!(batches.should_open(Term(1), now));
+        batches.opened(SourceId(1), Epoch(1));
+        (batches, now)
+    }
+
+    fn waiting(count: usize) -> Backlog {
+        Backlog { waiting: count, cells: 0 }
+    }
+
+    fn receipt(batches: &mut Batches, number: u64) {
+        let number = ReportNumber::new(number).unwrap();
+        assert!(batches.judged(SourceId(1), Epoch(1), number).is_some());
+    }
+
+    #[test]
+    fn a_single_client_never_waits() {
+        let (mut batches, now) = open();
+        for number in 1..10 {
+            assert!(batches.should_freeze(waiting(1), false, now));
+            batches.frozen(Batch::default(), now);
+            receipt(&mut batches, number);
+            batches.answered(1, 0, now);
+        }
+    }
+
+    #[test]
+    fn two_halves_of_a_closed_loop_become_one_batch() {
+        let (mut batches, now) = open();
+        batches.frozen(Batch::default(), now);
+        receipt(&mut batches, 1);
+        batches.answered(8, 8, now);
+        assert!(!batches.should_freeze(waiting(15), false, now));
+        assert!(batches.should_freeze(waiting(16), false, now));
+        assert!(batches.should_freeze(waiting(1), false, now + GATHER));
+    }
+
+    #[test]
+    fn counts_that_nobody_waits_for_go_once_an_interval() {
+        let (batches, now) = open();
+        let counted = Backlog { waiting: 0, cells: 3 };
+        assert!(!batches.should_freeze(counted, false, now));
+        assert!(batches.should_freeze(counted, false, now + Duration::from_secs(1)));
+        assert!(batches.should_freeze(counted, true, now));
+        assert!(!batches.should_freeze(NONE, true, now + Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn a_batch_without_a_receipt_goes_again_unchanged_and_at_once_to_a_new_leader() {
+        let (mut batches, now) = open();
+        batches.frozen(Batch { body: vec![1, 2], ..Batch::default() }, now);
+        assert_eq!(batches.to_send(Term(1), now), Some(&[1, 2][..]));
+        assert_eq!(batches.to_send(Term(1), now), None);
+        assert_eq!(batches.to_send(Term(2), now), Some(&[1, 2][..]));
+        assert_eq!(batches.to_send(Term(2), now + RESEND_FIRST), Some(&[1, 2][..]));
+        assert!(!batches.should_freeze(waiting(5), true, now));
+    }
+
+    #[test]
+    fn another_sources_receipt_is_not_taken_for_this_boxs() {
+        let (mut batches, now) = open();
+        batches.frozen(Batch::default(), now);
+        assert!(batches.judged(SourceId(2), Epoch(1), ReportNumber::FIRST).is_none());
+        assert!(batches.judged(SourceId(1), Epoch(2), ReportNumber::FIRST).is_none());
+        assert!(batches.judged(SourceId(1), Epoch(1), ReportNumber::FIRST.next()).is_none());
+        receipt(&mut batches, 1);
+    }
+}

@@ -1,0 +1,111 @@
+//! The thread that owns the storage: the node hands it jobs and hears of them when they are done,
+//! so that a slow or hung disk delays acknowledgements and nothing else.
+
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use tally_core::id::{LogIndex, NodeId};
+use tally_core::raft::{HardState, Message, Position};
+use tokio::sync::mpsc as tokio_mpsc;
+use tracing::error;
+
+use crate::storage::{Entry, FileSystem, ReadError, Storage, WriteError, WriteGroup};
+
+/// What the node asks of the disk. Done in order.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Make a group durable.
+    Write { ticket: u64, group: WriteGroup },
+    /// Replace the log by a snapshot that came from the leader.
+    Install { ticket: u64, position: Position, bytes: Vec<u8>, hard_state: HardState },
+    /// Fetch entries for a follower that is behind; they go with this message.
+    Read { to: NodeId, message: Message, first: LogIndex, last: LogIndex, bytes_max: usize },
+    /// Write a snapshot of the state as of this position and let go of the log before it.
+    Save { position: Position, bytes: Vec<u8> },
+    /// Fetch the latest snapshot for a follower that needs it.
+    LoadSnapshot { to: NodeId, message: Message },
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub(super) enum Done {
+    Written { ticket: u64, result: Result<(), WriteError> },
+    Read { to: NodeId, message: Message, result: Result<Vec<Entry>, ReadError> },
+    /// `first`: the first index that the log still has.
+    Saved { result: Result<LogIndex, WriteError>, log_bytes: u64 },
+    Loaded { to: NodeId, message: Message, result: Result<Option<(Position, Vec<u8>)>, ReadError> },
+}
+
+/// The node's end of the disk thread.
+#[derive(Debug)]
+pub(super) struct Disk {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Disk {
+    /// Starts the thread.
+    pub(super) fn start<F: FileSystem + 'static>(
+        storage: Storage<F>,
+    ) -> std::io::Result<(Disk, tokio_mpsc::UnboundedReceiver<Done>)> {
+        let (jobs, inbox) = mpsc::channel();
+        // Bounded by what is asked for: one write, one save, and one read a follower at a time.
+        let (outbox, done) = tokio_mpsc::unbounded_channel();
+        let thread = thread::Builder::new()
+            .name("disk".to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || serve(storage, &inbox, &outbox))?;
+        Ok((Disk { jobs: Some(jobs), thread: Some(thread) }, done))
+    }
+
+    /// Hands over a job.
+    pub(super) fn ask(&self, job: Job) {
+        if let Some(jobs) = &self.jobs
+            && jobs.send(job).is_err()
+        {
+            error!("the disk thread is gone: nothing more is acknowledged; restart this box");
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Closing the channel ends the thread after what it was asked for.
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!("the disk thread panicked");
+        }
+    }
+}
+
+fn serve<F: FileSystem>(
+    mut storage: Storage<F>,
+    inbox: &mpsc::Receiver<Job>,
+    outbox: &tokio_mpsc::UnboundedSender<Done>,
+) {
+    while let Ok(job) = inbox.recv() {
+        let done = match job {
+            Job::Write { ticket, group } => Done::Written { ticket, result: storage.write(&group) },
+            Job::Install { ticket, position, bytes, hard_state } => {
+                let result = storage.install_snapshot(position, &bytes, hard_state);
+                Done::Written { ticket, result }
+            }
+            Job::Read { to, message, first, last, bytes_max } => {
+                Done::Read { to, message, result: storage.read(first, last, bytes_max) }
+            }
+            Job::Save { position, bytes } => {
+                let result = storage.save_snapshot(position, &bytes);
+                let result = result.map(|()| storage.first_index());
+                Done::Saved { result, log_bytes: storage.log_bytes_since_snapshot() }
+            }
+            Job::LoadSnapshot { to, message } => {
+                Done::Loaded { to, message, result: storage.load_snapshot() }
+            }
+        };
+        if outbox.send(done).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! How the other rooms reach the node: requests over a channel, reads of the site directly.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ring::digest;
+use tally_core::id::{Epoch, NodeId, ReportNumber, SeriesName, SourceId};
+use tally_core::report::{Amount, Kind};
+use tally_core::time::SiteTime;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::accumulator::{Accumulator, Outcome, Withdrawn};
+use crate::clock::SiteClock;
+use crate::identity::Identity;
+use crate::metrics::Metrics;
+use crate::node::status::NodeStatus;
+use crate::site::entry::{self, SeriesRef, SourceKind};
+use crate::site::{Applied, OpenRefused, Refusal, Site, Verdict};
+
+/// How long a request waits for its answer before it is told that there is none.
+pub const REQUEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Reaches the node from any task. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// What the node and its handles share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) identity: Identity,
+    pub(super) site: Mutex<Site>,
+    pub(super) accumulator: Arc<Accumulator>,
+    pub(super) clock: Arc<SiteClock>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) status: Mutex<NodeStatus>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) role: watch::Receiver<RoleView>,
+    pub(super) applied: watch::Receiver<u64>,
+}
+
+/// Who leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoleView {
+    /// Whether this box does.
+    pub leads: bool,
+    /// Who does, if known.
+    pub leader: Option<NodeId>,
+    /// In which term.
+    pub term: u64,
+}
+
+/// What handles ask of the node.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Get a body into the log and say what applying it came to.
+    Propose { body: Vec<u8>, retry: Retry, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    /// Propose here or not at all: only a leader may.
+    ProposeHere { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    /// Make the local site linearizable for reads that begin after this.
+    Fence { reply: oneshot::Sender<Result<(), RequestError>> },
+    /// Commit what was counted, then leave.
+    Stop { reply: oneshot::Sender<()> },
+}
+
+/// Whether a body may be sent again while its first copy may still be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// Applying it twice changes nothing more.
+    Freely,
+    /// Applying it twice could undo what came between.
+    Never,
+}
+
+/// One add of a client that waits.
+#[derive(Clone, Debug)]
+pub struct Add {
+    /// To which series.
+    pub series: String,
+    /// How much; of the series' kind. The caller has checked its bounds.
+    pub amount: Amount,
+    /// The client's idempotency key, 1 to 64 bytes.
+    pub key: Option<String>,
+}
+
+/// An add that is committed and applied.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Added {
+    /// The series' total with it (samples: how many values).
+    pub total: i128,
+    /// The site time of the answer; for a known key, of the first answer.
+    pub time: SiteTime,
+}
+
+/// A report of a named source.
+#[derive(Clone, Debug)]
+pub struct NamedReport {
+    /// The source's name.
+    pub source: String,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The report's number in it.
+    pub number: ReportNumber,
+    /// What it reports.
+    pub cells: Vec<ReportCell>,
+}
+
+/// A cell of a named source's report.
+#[derive(Clone, Debug)]
+pub struct ReportCell {
+    /// The series' name, checked.
+    pub series: String,
+    /// Start of the window; absent: the open one.
+    pub window: Option<SiteTime>,
+    /// What it adds.
+    pub amount: ReportAmount,
+}
+
+/// What a cell adds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ReportAmount {
+    /// To a counter or an updown, whichever the series is; a new series becomes a counter if it is
+    /// positive and an updown if it is negative.
+    Add(i128),
+    /// Of a kind of its own.
+    Amount(Amount),
+}
+
+/// Why a request has no result.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RequestError {
+    /// The site refuses it.
+    #[error("the site refuses it: {0}")]
+    Refused(Refusal),
+    /// The key was used for another series or amount.
+    #[error("this Idempotency-Key was used for another series or amount; nothing was added")]
+    KeyReused,
+    /// No room for another key.
+    #[error("the site remembers as many idempotency keys as it may; nothing was added; try again later")]
+    KeyTableFull,
+    /// A key of 1 to 64 bytes is needed.
+    #[error("an Idempotency-Key has 1 to 64 bytes")]
+    BadKey,
+    /// Too many requests wait here.
+    #[error("too many requests wait at this box; nothing was added; try again, or at another box")]
+    TooBusy,
+    /// Certainly not done.
+    #[error("not committed: {why}")]
+    NotCommitted {
+        /// Why.
+        why: String,
+    },
+    /// May have been done or not.
+    #[error("outcome unknown: {why}")]
+    OutcomeUnknown {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Why a report was not judged.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ReportError {
+    /// No source of that name has opened an epoch.
+    #[error("no source of this name is known here; open an epoch first")]
+    UnknownSource,
+    /// A cell names what is no series.
+    #[error("cell {0}: {1}")]
+    BadCell(usize, String),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Why a setting was not changed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SetError {
+    /// The key or the value is not valid.
+    #[error("{0}")]
+    Invalid(String),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+impl Handle {
+    pub(super) fn new(shared: Arc<Shared>) -> Handle {
+        Handle { shared }
+    }
+
+    /// Adds to a series and waits until that is committed and applied here.
+    pub async fn add(&self, add: Add) -> Result<Added, RequestError> {
+        let shared = &*self.shared;
+        let key = add.key.as_deref().map(|key| hash_key(key, &add)).transpose()?;
+        let name = SeriesName::new(&add.series)
+            .map_err(|error| RequestError::NotCommitted { why: error.to_string() })?;
+        let (id, answer) = shared.accumulator.add_waiting(name, add.amount, key)?;
+        match tokio::time::timeout(REQUEST_WAIT, answer).await {
+            Ok(Ok(Outcome::Added(added))) => Ok(added),
+            Ok(Ok(Outcome::Failed(error))) => Err(error),
+            Ok(Err(_)) => Err(unknown("this box stopped")),
+            Err(_) => Err(match shared.accumulator.withdraw(id) {
+                Withdrawn::BeforeItsBatch => RequestError::NotCommitted {
+                    why: "the site did not commit in time, and this add was taken back".to_owned(),
+                },
+                Withdrawn::TooLate => unknown("the site did not commit in time"),
+            }),
+        }
+    }
+
+    /// Opens an epoch of a named source. The same nonce gets the same epoch.
+    pub async fn open_epoch(
+        &self,
+        source: &str,
+        nonce: Option<u128>,
+    ) -> Result<(SourceId, Epoch), RequestError> {
+        let nonce = nonce.unwrap_or_else(random_u128);
+        let epoch = Epoch(random_u128() as u64);
+        let body = entry::open(SourceKind::Named, source, nonce, epoch);
+        match self.propose(body, Retry::Freely).await? {
+            Applied::Opened { result: Ok(opened), .. } => Ok(opened),
+            Applied::Opened { result: Err(OpenRefused::TooManySources), .. } => {
+                Err(RequestError::NotCommitted { why: "the site keeps as many sources as it may".to_owned() })
+            }
+            _ => Err(unknown("the site gave another answer")),
+        }
+    }
+
+    /// Hands over a numbered report of a named source and tells how the site judged it.
+    pub async fn report(&self, report: NamedReport) -> Result<Verdict, ReportError> {
+        let source = match self.site(|site| site.source(&report.source)) {
+            Some(source) => source,
+            None => {
+                // This box may lag behind the one where the epoch was opened.
+                self.fence().await?;
+                self.site(|site| site.source(&report.source)).ok_or(ReportError::UnknownSource)?
+            }
+        };
+        let body = self.encode_report(source, &report)?;
+        match self.propose(body, Retry::Freely).await? {
+            Applied::Report { verdict, .. } => Ok(verdict),
+            _ => Err(unknown("the site gave another answer").into()),
+        }
+    }
+
+    fn encode_report(&self, source: SourceId, report: &NamedReport) -> Result<Vec<u8>, ReportError> {
+        let hash = super::named::content_hash(report);
+        let open = self.shared.clock.site();
+        self.site(|site| {
+            let base = site.settings().window_base();
+            let mut writer = entry::ReportWriter::new(source, report.epoch, report.number, hash);
+            for (place, cell) in report.cells.iter().enumerate() {
+                let name = SeriesName::new(&cell.series)
+                    .map_err(|error| ReportError::BadCell(place, error.to_string()))?;
+                let known = site.find(&cell.series);
+                let amount = match cell.amount {
+                    ReportAmount::Amount(amount) => amount,
+                    ReportAmount::Add(add) => {
+                        let is_counter = known.map_or(add > 0, |id| site.kind(id) == Kind::Counter);
+                        match (is_counter, u128::try_from(add)) {
+                            (true, Ok(add)) if add > 0 => Amount::Counter(add),
+                            (true, _) => {
+                                let why = format!("a counter's add is 1 or more, not {add}");
+                                return Err(ReportError::BadCell(place, why));
+                            }
+                            (false, _) => Amount::updown(add),
+                        }
+                    }
+                };
+                let series = known.map_or(SeriesRef::Name(name, amount.kind()), SeriesRef::Id);
+                writer.cell(series, base.start_of(cell.window.unwrap_or(open)), &amount);
+            }
+            Ok(writer.finish())
+        })
+    }
+
+    /// Confirms the leader and catches up with it: reads of the local site that begin when this
+    /// returns see everything that was acknowledged before it was called.
+    pub async fn fence(&self) -> Result<(), RequestError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Fence { reply }, answer).await
+    }
+
+    /// Changes a replicated setting; gives its value in normal form.
+    pub async fn set(&self, key: &str, value: &str) -> Result<String, SetError> {
+        let body = entry::set(random_u128() as u64, key, value);
+        match self.propose(body, Retry::Never).await? {
+            Applied::Set { result, .. } => result.map_err(SetError::Invalid),
+            _ => Err(unknown("the site gave another answer").into()),
+        }
+    }
+
+    /// Gives the next `count` summaries their numbers. Only at the leader.
+    pub async fn number(&self, count: u32) -> Result<(), RequestError> {
+        self.propose_here(entry::number(count)).await
+    }
+
+    /// Says that the broker has acknowledged all summaries up to a number. Only at the leader.
+    pub async fn delivered(&self, up_to: u64) -> Result<(), RequestError> {
+        self.propose_here(entry::delivered(up_to)).await
+    }
+
+    /// Commits what was counted here as far as that goes, and stops the node.
+    pub async fn stop(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.shared.commands.send(Command::Stop { reply }).await.is_ok() {
+            // An error means that the node is gone already.
+            let _ = answer.await;
+        }
+    }
+
+    /// Reads the site as this box has it. Keep it short: the node waits meanwhile.
+    pub fn site<R>(&self, read: impl FnOnce(&Site) -> R) -> R {
+        read(&self.shared.site.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How this box is, as of now.
+    pub fn status(&self) -> NodeStatus {
+        let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        super::complete_status(&mut status, &self.shared);
+        status
+    }
+
+    /// Adds a part to the status that another room fills.
+    pub fn show_ingest(&self, name: &str, part: serde_json::Value) {
+        let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.ingest.insert(name.to_owned(), part);
+    }
+
+    /// Shows how the way out is.
+    pub fn show_upstream(&self, part: serde_json::Value) {
+        self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).upstream = part;
+    }
+
+    /// Who leads, and changes of that.
+    pub fn role(&self) -> watch::Receiver<RoleView> {
+        self.shared.role.clone()
+    }
+
+    /// The index that this box has applied, and its rising.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.shared.applied.clone()
+    }
+
+    /// Who this box is.
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// This box's clocks.
+    pub fn clock(&self) -> &SiteClock {
+        &self.shared.clock
+    }
+
+    /// Counters of what happened.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// Where counts that nobody waits for go.
+    pub fn accumulator(&self) -> &Arc<Accumulator> {
+        &self.shared.accumulator
+    }
+
+    async fn propose(&self, body: Vec<u8>, retry: Retry) -> Result<Applied, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Propose { body, retry, reply }, answer).await
+    }
+
+    async fn propose_here(&self, body: Vec<u8>) -> Result<(), RequestError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::ProposeHere { body, reply }, answer).await.map(|_| ())
+    }
+
+    async fn ask<T>(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<Result<T, RequestError>>,
+    ) -> Result<T, RequestError> {
+        match self.shared.commands.try_send(command) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(RequestError::TooBusy),
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                return Err(RequestError::NotCommitted { why: "this box is stopping".to_owned() });
+            }
+        }
+        match tokio::time::timeout(REQUEST_WAIT, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(unknown("this box stopped")),
+            Err(_) => Err(unknown("the site did not answer in time")),
+        }
+    }
+}
+
+/// A key as the log has it: a cryptographic hash, and a check of what it is for.
+fn hash_key(key: &str, add: &Add) -> Result<(u128, u64), RequestError> {
+    if !(1..=64).contains(&key.len()) {
+        return Err(RequestError::BadKey);
+    }
+    let mut check = digest::Context::new(&digest::SHA256);
+    check.update(add.series.as_bytes());
+    check.update(&[0]);
+    super::named::hash_amount(&mut check, &add.amount);
+    Ok((
+        u128::from_le_bytes(first_bytes(&digest::digest(&digest::SHA256, key.as_bytes()))),
+        u64::from_le_bytes(first_bytes(&check.finish())),
+    ))
+}
+
+/// The first N bytes of a SHA-256 digest.
+pub(super) fn first_bytes<const N: usize>(digest: &digest::Digest) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&digest.as_ref()[..N]);
+    bytes
+}
+
+/// 128 random bits from the system.
+pub(super) fn random_u128() -> u128 {
+    let random = ring::rand::SystemRandom::new();
+    let bytes = ring::rand::generate::<[u8; 16]>(&random);
+    u128::from_le_bytes(bytes.expect("the system's random source works once the process runs").expose())
+}
+
+fn unknown(why: &str) -> RequestError {
+    RequestError::OutcomeUnknown { why: why.to_owned() }
+}
+
+/// A body with its tag, as it goes into the log.
+pub(super) type TaggedBody = Bytes;

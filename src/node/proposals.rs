@@ -1,0 +1,266 @@
+//! Bodies on their way into the log on behalf of someone who waits for what applying them comes to.
+//!
+//! Each travels under a random tag, so that a box knows its own entries when it applies them.
+
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use hashbrown::HashMap;
+use tally_core::id::{ReportNumber, Term};
+use tokio::sync::oneshot;
+
+use super::handle::{REQUEST_WAIT, RequestError, Retry};
+use crate::site::{Applied, Verdict};
+
+/// Most requests that may be on their way from one box.
+const PENDING_MAX: usize = 16_384;
+/// When one is sent again to the same leader.
+const RESEND: Duration = Duration::from_secs(1);
+/// A body is given up here a little before its client gives up, so that the client hears why.
+const GIVE_UP: Duration = REQUEST_WAIT.saturating_sub(Duration::from_millis(500));
+
+const PLAIN: u8 = 0;
+const TAGGED: u8 = 1;
+
+/// A body without a tag, as it travels to the leader and into the log.
+pub(super) fn plain(body: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(1 + body.len());
+    out.put_u8(PLAIN);
+    out.put_slice(body);
+    out.freeze()
+}
+
+/// A body with a tag.
+fn tagged(tag: u64, body: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(9 + body.len());
+    out.put_u8(TAGGED);
+    out.put_u64_le(tag);
+    out.put_slice(body);
+    out.freeze()
+}
+
+/// Divides what `plain` and `tagged` made, or what a leader made of it: envelope and content.
+pub(super) fn split(bytes: &[u8]) -> Option<(Option<u64>, &[u8])> {
+    match bytes.split_first()? {
+        (&PLAIN, content) => Some((None, content)),
+        (&TAGGED, rest) => {
+            let (tag, content) = rest.split_first_chunk::<8>()?;
+            Some((Some(u64::from_le_bytes(*tag)), content))
+        }
+        _ => None,
+    }
+}
+
+/// The same envelope around other content.
+pub(super) fn reenvelope(tag: Option<u64>, content: &[u8]) -> Bytes {
+    tag.map_or_else(|| plain(content), |tag| tagged(tag, content))
+}
+
+/// Who waits for which tag.
+#[derive(Debug, Default)]
+pub(super) struct Proposals {
+    pending: HashMap<u64, Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    envelope: Bytes,
+    retry: Retry,
+    reply: oneshot::Sender<Result<Applied, RequestError>>,
+    copies: u32,
+    began: Instant,
+    sent: Option<(Term, Instant)>,
+}
+
+impl Proposals {
+    /// Takes a body; it is sent by the next [`due`](Self::due).
+    pub(super) fn add(
+        &mut self,
+        tag: u64,
+        body: &[u8],
+        retry: Retry,
+        reply: oneshot::Sender<Result<Applied, RequestError>>,
+        now: Instant,
+    ) {
+        if self.pending.len() >= PENDING_MAX {
+            // The client may have gone.
+            let _ = reply.send(Err(RequestError::TooBusy));
+            return;
+        }
+        let envelope = tagged(tag, body);
+        self.pending.insert(tag, Pending { envelope, retry, reply, copies: 0, began: now, sent: None });
+    }
+
+    /// The tags to send now to the leader of this term, in no particular order. Those that must not
+    /// be sent twice and may be lost are answered instead.
+    pub(super) fn due(&mut self, leader: Option<Term>, now: Instant) -> Vec<u64> {
+        if self.pending.is_empty() {
+            return Vec::new();
+        }
+        let given_up: Vec<u64> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.is_over(leader, now))
+            .map(|(tag, _)| *tag)
+            .collect();
+        for tag in given_up {
+            if let Some(pending) = self.pending.remove(&tag) {
+                pending.give_up();
+            }
+        }
+        let Some(term) = leader else { return Vec::new() };
+        let due = |pending: &Pending| {
+            pending.sent.is_none_or(|(sent, at)| sent != term || now >= at + RESEND)
+        };
+        self.pending.iter().filter(|(_, pending)| due(pending)).map(|(tag, _)| *tag).collect()
+    }
+
+    /// The envelope to send, counted as sent.
+    pub(super) fn send(&mut self, tag: u64, term: Term, now: Instant) -> Option<Bytes> {
+        let pending = self.pending.get_mut(&tag)?;
+        pending.copies += 1;
+        pending.sent = Some((term, now));
+        Some(pending.envelope.clone())
+    }
+
+    /// It could not be sent after all.
+    pub(super) fn not_sent(&mut self, tag: u64, now: Instant) {
+        if let Some(pending) = self.pending.get_mut(&tag) {
+            pending.copies -= 1;
+            // Again soon: the connection or the leader's room may come back.
+            let soon = now.checked_sub(RESEND).map(|at| at + Duration::from_millis(20));
+            pending.sent = pending.sent.map(|(term, at)| (term, soon.unwrap_or(at)));
+        }
+    }
+
+    /// An entry with this tag was applied.
+    pub(super) fn applied(&mut self, tag: u64, applied: Applied) {
+        let Some(pending) = self.pending.remove(&tag) else { return };
+        let result = if pending.copies > 1 && could_be_applied_later(&applied) {
+            let why = "a copy of this report came too early, another may still be applied".to_owned();
+            Err(RequestError::OutcomeUnknown { why })
+        } else {
+            Ok(applied)
+        };
+        let _ = pending.reply.send(result);
+    }
+
+    /// When to look again.
+    pub(super) fn next_due(&self, leader: bool) -> Option<Instant> {
+        let next = |pending: &Pending| match pending.sent {
+            Some((_, at)) => at + RESEND,
+            // It goes as soon as a leader is known; until then only its patience can run out.
+            None if leader => pending.began,
+            None => pending.began + GIVE_UP,
+        };
+        self.pending.values().map(next).min()
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+}
+
+impl Pending {
+    fn is_over(&self, leader: Option<Term>, now: Instant) -> bool {
+        let deposed = match (self.sent, leader) {
+            (Some((sent, _)), Some(term)) => sent != term,
+            _ => false,
+        };
+        self.reply.is_closed()
+            || now >= self.began + GIVE_UP
+            || (self.retry == Retry::Never && deposed)
+    }
+
+    fn give_up(self) {
+        let error = if self.copies == 0 {
+            let why = "no leader could be reached in time; nothing was sent".to_owned();
+            RequestError::NotCommitted { why }
+        } else {
+            let why = "the leader that this was sent to did not answer in time".to_owned();
+            RequestError::OutcomeUnknown { why }
+        };
+        let _ = self.reply.send(Err(error));
+    }
+}
+
+/// Whether a refusal could turn into an application when a second copy of the same body is applied
+/// after others: only a report that came before its turn.
+fn could_be_applied_later(applied: &Applied) -> bool {
+    match applied {
+        Applied::Report { number, verdict: Verdict::OutOfOrder { last }, .. } => {
+            number.get() > last.map_or(0, ReportNumber::get)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tally_core::id::{Epoch, SourceId};
+
+    type Answer = oneshot::Receiver<Result<Applied, RequestError>>;
+
+    fn with(retry: Retry, now: Instant) -> (Proposals, Answer) {
+        let mut proposals = Proposals::default();
+        let (reply, answer) = oneshot::channel();
+        proposals.add(5, b"body", retry, reply, now);
+        (proposals, answer)
+    }
+
+    #[test]
+    fn an_envelope_comes_apart_as_it_was_put_together() {
+        assert_eq!(split(&plain(b"x")), Some((None, &b"x"[..])));
+        assert_eq!(split(&tagged(9, b"x")), Some((Some(9), &b"x"[..])));
+        assert_eq!(split(&[TAGGED, 1]), None);
+        assert_eq!(split(&[9]), None);
+        assert_eq!(split(&[]), None);
+    }
+
+    #[test]
+    fn what_was_never_sent_is_certainly_not_committed() {
+        let now = Instant::now();
+        let (mut proposals, mut answer) = with(Retry::Freely, now);
+        assert!(proposals.due(None, now + GIVE_UP).is_empty());
+        assert!(matches!(answer.try_recv(), Ok(Err(RequestError::NotCommitted { .. }))));
+    }
+
+    #[test]
+    fn what_must_not_be_applied_twice_is_not_sent_to_a_second_leader() {
+        let now = Instant::now();
+        let (mut proposals, mut answer) = with(Retry::Never, now);
+        assert_eq!(proposals.due(Some(Term(1)), now), [5]);
+        assert!(proposals.send(5, Term(1), now).is_some());
+        assert!(proposals.due(Some(Term(2)), now).is_empty());
+        assert!(matches!(answer.try_recv(), Ok(Err(RequestError::OutcomeUnknown { .. }))));
+    }
+
+    #[test]
+    fn what_may_be_applied_twice_goes_to_the_next_leader_at_once() {
+        let now = Instant::now();
+        let (mut proposals, mut answer) = with(Retry::Freely, now);
+        assert!(proposals.send(5, Term(1), now).is_some());
+        assert!(proposals.due(Some(Term(1)), now).is_empty());
+        assert_eq!(proposals.due(Some(Term(2)), now), [5]);
+        proposals.applied(5, Applied::Nothing);
+        assert_eq!(answer.try_recv(), Ok(Ok(Applied::Nothing)));
+    }
+
+    #[test]
+    fn a_refusal_that_another_copy_could_overturn_is_not_told_as_final() {
+        let now = Instant::now();
+        for (last, copies, is_final) in [(3, 2, false), (3, 1, true), (9, 2, true)] {
+            let (mut proposals, mut answer) = with(Retry::Freely, now);
+            for _ in 0..copies {
+                proposals.send(5, Term(1), now);
+            }
+            let verdict = Verdict::OutOfOrder { last: ReportNumber::new(last) };
+            let number = ReportNumber::new(7).unwrap();
+            let (source, epoch) = (SourceId(1), Epoch(1));
+            proposals.applied(5, Applied::Report { source, epoch, number, hash: 1, verdict });
+            assert_eq!(answer.try_recv().unwrap().is_ok(), is_final, "last {last}, copies {copies}");
+        }
+    }
+}

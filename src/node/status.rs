@@ -1,0 +1,160 @@
+//! What a box tells of itself and its site: `/v1/status`, `tallyd status`, the page, metrics.
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// The answer of `GET /v1/status`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct NodeStatus {
+    /// This box's name.
+    pub node: String,
+    /// This box's number.
+    pub node_id: u64,
+    /// The site's name.
+    pub site: String,
+    /// The site's random identity.
+    pub site_id: String,
+    /// `leader`, `follower`, `candidate` or `observer`.
+    pub role: &'static str,
+    /// The leader's name, if one is known.
+    pub leader: Option<String>,
+    /// The current term.
+    pub term: u64,
+    /// Up to which index the log is committed, as far as this box knows.
+    pub commit: u64,
+    /// Up to which index this box has applied it.
+    pub applied: u64,
+    /// The end of this box's log.
+    pub last: u64,
+    /// Whether this box can commit: it knows a leader, and its own epoch is open.
+    pub ready: bool,
+    /// All boxes.
+    pub members: Vec<MemberStatus>,
+    /// How many boxes can fail from now on without stopping the site, and that in words.
+    pub tolerates: Tolerates,
+    /// The summaries that wait.
+    pub outbox: OutboxStatus,
+    /// Site time.
+    pub clock: ClockStatus,
+    /// Running digest of the state at `applied`, 16 hexadecimal digits.
+    pub digest: String,
+    /// Disk.
+    pub storage: StorageStatus,
+    /// What was counted here and is on its way.
+    pub accumulator: AccumulatorStatus,
+    /// How many elections this box has seen begin, won and lost leaders, since it started.
+    pub elections: ElectionStatus,
+    /// How many series the site has.
+    pub series: u64,
+    /// Seconds since this process started.
+    pub uptime_s: u64,
+    /// The version of the program.
+    pub version: &'static str,
+    /// Process id, for those who measure.
+    pub pid: u32,
+    /// The ways in (StatsD, polled files), by name.
+    pub ingest: serde_json::Map<String, Value>,
+    /// The way out.
+    pub upstream: Value,
+}
+
+/// A box as this box sees it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MemberStatus {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// `voter` or `observer`.
+    pub membership: &'static str,
+    /// `leader`, `follower`, or `unknown` as far as this box can tell.
+    pub role: &'static str,
+    /// Where its peers reach it.
+    pub address: String,
+    /// Whether this box has a live connection to it (true for itself).
+    pub connected: bool,
+    /// At the leader: up to which index its log is known to be durable.
+    pub matched: Option<u64>,
+    /// Round trip of the connection in microseconds.
+    pub rtt_us: Option<u64>,
+}
+
+/// What the site can lose.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tolerates {
+    /// Boxes that can fail from now on.
+    pub failures: u64,
+    /// In words.
+    pub text: String,
+}
+
+/// The outbox.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct OutboxStatus {
+    /// Summaries not delivered.
+    pub waiting: u64,
+    /// Of these, how many have no number yet.
+    pub unnumbered: u64,
+    /// The last number given.
+    pub numbered: u64,
+    /// Up to which number the broker has acknowledged.
+    pub delivered: u64,
+}
+
+/// Clocks.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ClockStatus {
+    /// Site time now, Unix milliseconds.
+    pub site_ms: u64,
+    /// This box's wall clock, Unix milliseconds.
+    pub wall_ms: u64,
+    /// Whether the leader's clock is synchronised.
+    pub synced: bool,
+    /// Elapsed time as last applied, milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// Disk.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StorageStatus {
+    /// `ok`, or what is wrong.
+    pub state: String,
+    /// Bytes written by this process to log and snapshots.
+    pub bytes_written: u64,
+    /// Syncs.
+    pub syncs: u64,
+    /// Mean time of a sync, microseconds.
+    pub sync_us_mean: u64,
+    /// Longest sync, microseconds.
+    pub sync_us_max: u64,
+    /// Size of the log on disk, bytes.
+    pub log_bytes: u64,
+    /// Size of the latest snapshot, bytes.
+    pub snapshot_bytes: u64,
+    /// Index of the latest snapshot.
+    pub snapshot_index: u64,
+}
+
+/// What was counted here and is on its way.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AccumulatorStatus {
+    /// Series with counts that are not in a batch yet.
+    pub pending: u64,
+    /// Requests that wait.
+    pub waiting: u64,
+    /// Batches sent since start.
+    pub batches: u64,
+    /// Adds answered since start.
+    pub answered: u64,
+    /// Cells of batches that were refused where they were applied.
+    pub refused: u64,
+}
+
+/// Elections.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ElectionStatus {
+    /// How often this box began to campaign.
+    pub campaigns: u64,
+    /// How often the leader that this box knows changed.
+    pub leader_changes: u64,
+}

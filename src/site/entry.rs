@@ -1,0 +1,500 @@
+//! What the entries of the log say: a leader's stamp, then a body that a box encoded.
+//!
+//! An entry's payload is empty (a leader's no-op) or stamp and body. The stamp is site time and
+//! elapsed time as varints and a flag byte; the body's first byte is its kind. What a body means
+//! never changes; new rules get new kinds.
+
+use bytes::Bytes;
+use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
+use tally_core::report::{Amount, Kind, Last, Sample, Sum};
+use tally_core::time::{Elapsed, SiteTime};
+
+use super::codec::{Malformed, Reader, put_bytes, put_varint, put_varint_u128, unzigzag, zigzag};
+use super::digest;
+use super::view::{SeriesId, Stamp};
+
+/// The longest name of a source, in bytes.
+pub const SOURCE_NAME_BYTES_MAX: usize = 96;
+
+/// Whose name a source's name is: the two kinds do not share names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceKind {
+    /// A box of the site.
+    Box,
+    /// A device or a program.
+    Named,
+}
+
+/// Why an entry cannot be read. Its log position must not be passed: another box may read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// Not in the form that this version writes.
+    #[error("the entry is malformed: it ends early, or says what no version writes")]
+    Malformed,
+    /// A kind of entry that this version does not know.
+    #[error("the entry is of kind {0}, which this version does not know: a newer one wrote it")]
+    UnknownKind(u8),
+    /// An index that was applied before.
+    #[error("the entry's index {index} is not above {applied}, the last one applied")]
+    NotNext {
+        /// Its index.
+        index: u64,
+        /// The last one applied.
+        applied: u64,
+    },
+}
+
+impl From<Malformed> for EntryError {
+    fn from(_: Malformed) -> Self {
+        EntryError::Malformed
+    }
+}
+
+/// What kind of body it is, for those who only pass it on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyKind {
+    /// Opens an epoch.
+    Open,
+    /// A report.
+    Report,
+    /// Closes windows.
+    Close,
+    /// Numbers summaries.
+    Number,
+    /// Summaries were delivered.
+    Delivered,
+    /// Changes a setting.
+    Set,
+    /// Only the stamp counts.
+    Tick,
+}
+
+const OPEN: u8 = 1;
+const REPORT: u8 = 2;
+const CLOSE: u8 = 3;
+const NUMBER: u8 = 4;
+const DELIVERED: u8 = 5;
+const SET: u8 = 6;
+const TICK: u8 = 7;
+
+const CELL_KIND: u8 = 0b0000_0011;
+const CELL_NAMED: u8 = 0b0000_0100;
+const CELL_WINDOW: u8 = 0b0000_1000;
+const CELL_KEYED: u8 = 0b0001_0000;
+const CELL_KNOWN: u8 = 0b0001_1111;
+
+/// Opens an epoch of a source, which is made if it is not known. `epoch` is taken unless the
+/// nonce opened one before. A name of more than [`SOURCE_NAME_BYTES_MAX`] bytes is refused where
+/// it is applied.
+#[must_use]
+pub fn open(kind: SourceKind, name: &str, nonce: u128, epoch: Epoch) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len() + 32);
+    out.push(OPEN);
+    out.push(match kind {
+        SourceKind::Box => 0,
+        SourceKind::Named => 1,
+    });
+    out.extend_from_slice(&nonce.to_le_bytes());
+    out.extend_from_slice(&epoch.0.to_le_bytes());
+    put_bytes(&mut out, name.as_bytes());
+    out
+}
+
+/// Closes every open window that ends at `until` or before. See `Site::close_due`.
+#[must_use]
+pub fn close(until: SiteTime) -> Vec<u8> {
+    with_number(CLOSE, until.0)
+}
+
+/// Gives the next `count` summaries their numbers, or as many as there are and may be.
+#[must_use]
+pub fn number(count: u32) -> Vec<u8> {
+    with_number(NUMBER, u64::from(count))
+}
+
+/// Everything numbered up to `up_to` was delivered.
+#[must_use]
+pub fn delivered(up_to: u64) -> Vec<u8> {
+    with_number(DELIVERED, up_to)
+}
+
+/// Changes a setting. The nonce names the request in [`super::Applied::Set`].
+#[must_use]
+pub fn set(nonce: u64, key: &str, value: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len() + value.len() + 16);
+    out.push(SET);
+    out.extend_from_slice(&nonce.to_le_bytes());
+    put_bytes(&mut out, key.as_bytes());
+    put_bytes(&mut out, value.as_bytes());
+    out
+}
+
+/// Carries nothing but its stamp.
+#[must_use]
+pub fn tick() -> Vec<u8> {
+    vec![TICK]
+}
+
+fn with_number(kind: u8, number: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(11);
+    out.push(kind);
+    put_varint(&mut out, number);
+    out
+}
+
+/// A whole payload: the leader's stamp before a body.
+#[must_use]
+pub fn stamped(stamp: Stamp, body: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(body.len() + 24);
+    put_varint(&mut out, stamp.site.0);
+    put_varint(&mut out, stamp.elapsed.0);
+    out.push(u8::from(stamp.synced));
+    out.extend_from_slice(body);
+    Bytes::from(out)
+}
+
+/// Whether a body is well formed: a leader asks before it proposes what another box sent, since
+/// an entry that cannot be read stops every box.
+pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
+    Ok(match Body::decode(body)? {
+        Body::Open { .. } => BodyKind::Open,
+        Body::Report(report) => {
+            report.check_cells()?;
+            BodyKind::Report
+        }
+        Body::Close { .. } => BodyKind::Close,
+        Body::Number { .. } => BodyKind::Number,
+        Body::Delivered { .. } => BodyKind::Delivered,
+        Body::Set { .. } => BodyKind::Set,
+        Body::Tick => BodyKind::Tick,
+    })
+}
+
+/// How a cell names its series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeriesRef<'a> {
+    /// Known to the sender's replica.
+    Id(SeriesId),
+    /// By name; made with this kind if it is not there. The amount must be of the kind.
+    Name(SeriesName<'a>, Kind),
+}
+
+/// An add with an idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KeyedAdd<'a> {
+    /// To which series.
+    pub series: SeriesRef<'a>,
+    /// The window it was counted in.
+    pub window: SiteTime,
+    /// What to add.
+    pub amount: Amount,
+    /// A cryptographic hash of the key.
+    pub key: u128,
+    /// A check of series and amount.
+    pub check: u64,
+    /// The elapsed time that the box had last applied when it took the request in.
+    pub taken: Elapsed,
+}
+
+/// Writes the body of a report, cell by cell.
+#[derive(Clone, Debug)]
+pub struct ReportWriter {
+    out: Vec<u8>,
+    hash_at: usize,
+    window: Option<SiteTime>,
+    cells: u32,
+    keyed: u32,
+}
+
+impl ReportWriter {
+    /// A report without cells. `hash` is of its content, however the source makes it: the same
+    /// report sent again must have the same. See also [`ReportWriter::finish_hashed`].
+    #[must_use]
+    pub fn new(source: SourceId, epoch: Epoch, number: ReportNumber, hash: u64) -> ReportWriter {
+        let mut out = Vec::with_capacity(256);
+        out.push(REPORT);
+        put_varint(&mut out, source.0);
+        put_varint(&mut out, number.get());
+        out.extend_from_slice(&epoch.0.to_le_bytes());
+        let hash_at = out.len();
+        out.extend_from_slice(&hash.to_le_bytes());
+        ReportWriter { out, hash_at, window: None, cells: 0, keyed: 0 }
+    }
+
+    /// Adds a cell. Its place, by which a receipt names it if it is refused, is what
+    /// [`ReportWriter::cells`] said before. A sample's `last.source` is not written: it is the
+    /// report's source.
+    pub fn cell(&mut self, series: SeriesRef<'_>, window_start: SiteTime, amount: &Amount) {
+        self.put_cell(0, series, window_start, amount);
+        self.cells += 1;
+    }
+
+    /// Adds an add with a key. Keyed adds have places of their own: the order in which they were
+    /// written is the order of their outcomes.
+    pub fn keyed(&mut self, add: &KeyedAdd<'_>) {
+        self.put_cell(CELL_KEYED, add.series, add.window, &add.amount);
+        self.out.extend_from_slice(&add.key.to_le_bytes());
+        self.out.extend_from_slice(&add.check.to_le_bytes());
+        put_varint(&mut self.out, add.taken.0);
+        self.keyed += 1;
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
+        self.out
+    }
+
+    /// The body with a hash of its cells in place of the one given at the start, and that hash.
+    #[must_use]
+    pub fn finish_hashed(mut self) -> (Vec<u8>, u64) {
+        let cells_at = self.hash_at + 8;
+        let hash = digest::of_bytes(&self.out[cells_at..]);
+        self.out[self.hash_at..cells_at].copy_from_slice(&hash.to_le_bytes());
+        (self.out, hash)
+    }
+
+    /// Bytes of the body so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether there is neither a cell nor a keyed add yet.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.cells == 0 && self.keyed == 0
+    }
+
+    /// How many cells without a key so far.
+    #[must_use]
+    pub const fn cells(&self) -> u32 {
+        self.cells
+    }
+
+    /// How many keyed adds so far.
+    #[must_use]
+    pub const fn keyed_adds(&self) -> u32 {
+        self.keyed
+    }
+
+    fn put_cell(&mut self, flags: u8, series: SeriesRef<'_>, window: SiteTime, amount: &Amount) {
+        let mut tag = flags | kind_code(amount.kind());
+        if matches!(series, SeriesRef::Name(..)) {
+            tag |= CELL_NAMED;
+        }
+        let same_window = self.window == Some(window);
+        if !same_window {
+            tag |= CELL_WINDOW;
+        }
+        self.out.push(tag);
+        match series {
+            SeriesRef::Id(id) => put_varint(&mut self.out, u64::from(id.0)),
+            SeriesRef::Name(name, kind) => {
+                self.out.push(kind_code(kind));
+                put_bytes(&mut self.out, name.as_str().as_bytes());
+            }
+        }
+        if !same_window {
+            put_varint(&mut self.out, window.0);
+            self.window = Some(window);
+        }
+        put_amount(&mut self.out, amount);
+    }
+}
+
+const fn kind_code(kind: Kind) -> u8 {
+    match kind {
+        Kind::Counter => 0,
+        Kind::Updown => 1,
+        Kind::Sample => 2,
+    }
+}
+
+fn put_amount(out: &mut Vec<u8>, amount: &Amount) {
+    match amount {
+        Amount::Counter(sum) => put_varint_u128(out, *sum),
+        Amount::Updown { up, down } => {
+            put_varint_u128(out, *up);
+            put_varint_u128(out, *down);
+        }
+        Amount::Sample(sample) => {
+            put_varint(out, sample.count);
+            put_varint_u128(out, zigzag(sample.sum.0));
+            put_varint(out, sample.last.at.0);
+            for value in [sample.min, sample.max, sample.last.value] {
+                out.extend_from_slice(&value.to_le_bytes());
+            }
+        }
+    }
+}
+
+/// A body, read but not judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Body<'a> {
+    Open { kind: SourceKind, name: &'a str, nonce: u128, epoch: Epoch },
+    Report(Report<'a>),
+    Close { until: SiteTime },
+    Number { count: u32 },
+    Delivered { up_to: u64 },
+    Set { nonce: u64, key: &'a str, value: &'a str },
+    Tick,
+}
+
+/// A report, its cells not read yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report<'a> {
+    pub(super) source: SourceId,
+    pub(super) epoch: Epoch,
+    pub(super) number: ReportNumber,
+    pub(super) hash: u64,
+    cells: Reader<'a>,
+}
+
+/// A cell as its bytes say; `name` is not checked yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cell<'a> {
+    pub(super) series: CellSeries<'a>,
+    pub(super) window: SiteTime,
+    pub(super) amount: Amount,
+    pub(super) key: Option<CellKey>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CellSeries<'a> {
+    Id(SeriesId),
+    Name(&'a [u8], Kind),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CellKey {
+    pub(super) key: u128,
+    pub(super) check: u64,
+    pub(super) taken: Elapsed,
+}
+
+/// The stamp and the body after it.
+pub(super) fn split(payload: &[u8]) -> Result<(Stamp, &[u8]), EntryError> {
+    let mut reader = Reader::new(payload);
+    let site = SiteTime(reader.varint()?);
+    let elapsed = Elapsed(reader.varint()?);
+    let synced = reader.bool()?;
+    Ok((Stamp { site, elapsed, synced }, reader.rest()))
+}
+
+impl<'a> Body<'a> {
+    /// Reads a body; a report's cells stay as they are.
+    pub(super) fn decode(body: &'a [u8]) -> Result<Body<'a>, EntryError> {
+        let mut reader = Reader::new(body);
+        let body = match reader.u8()? {
+            OPEN => {
+                let kind = match reader.u8()? {
+                    0 => SourceKind::Box,
+                    1 => SourceKind::Named,
+                    _ => return Err(EntryError::Malformed),
+                };
+                let nonce = reader.u128()?;
+                let epoch = Epoch(reader.u64()?);
+                Body::Open { kind, nonce, epoch, name: reader.text()? }
+            }
+            REPORT => {
+                let source = SourceId(reader.varint()?);
+                let number = ReportNumber::new(reader.varint()?).ok_or(EntryError::Malformed)?;
+                let epoch = Epoch(reader.u64()?);
+                let hash = reader.u64()?;
+                return Ok(Body::Report(Report { source, epoch, number, hash, cells: reader }));
+            }
+            CLOSE => Body::Close { until: SiteTime(reader.varint()?) },
+            NUMBER => {
+                Body::Number { count: u32::try_from(reader.varint()?).map_err(|_| EntryError::Malformed)? }
+            }
+            DELIVERED => Body::Delivered { up_to: reader.varint()? },
+            SET => Body::Set { nonce: reader.u64()?, key: reader.text()?, value: reader.text()? },
+            TICK => Body::Tick,
+            kind => return Err(EntryError::UnknownKind(kind)),
+        };
+        reader.done()?;
+        Ok(body)
+    }
+}
+
+impl<'a> Report<'a> {
+    /// The cells from the first on.
+    pub(super) fn cells(&self) -> Cells<'a> {
+        Cells { reader: self.cells, window: None, source: self.source }
+    }
+
+    /// Whether every cell can be read: asked before the first one changes anything.
+    pub(super) fn check_cells(&self) -> Result<(), EntryError> {
+        let mut cells = self.cells();
+        while cells.next()?.is_some() {}
+        Ok(())
+    }
+}
+
+/// Reads cells one after the other.
+#[derive(Debug)]
+pub(super) struct Cells<'a> {
+    reader: Reader<'a>,
+    window: Option<SiteTime>,
+    source: SourceId,
+}
+
+impl<'a> Cells<'a> {
+    /// The next cell, `None` after the last.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Cell<'a>>, Malformed> {
+        if self.reader.left() == 0 {
+            return Ok(None);
+        }
+        let tag = self.reader.u8()?;
+        if tag & !CELL_KNOWN != 0 {
+            return Err(Malformed);
+        }
+        let series = if tag & CELL_NAMED == 0 {
+            let id = self.reader.varint()?;
+            CellSeries::Id(SeriesId(u32::try_from(id).map_err(|_| Malformed)?))
+        } else {
+            let kind = kind_of(self.reader.u8()?)?;
+            CellSeries::Name(self.reader.bytes()?, kind)
+        };
+        if tag & CELL_WINDOW != 0 {
+            self.window = Some(SiteTime(self.reader.varint()?));
+        }
+        let window = self.window.ok_or(Malformed)?;
+        let amount = self.amount(tag & CELL_KIND)?;
+        let key = if tag & CELL_KEYED == 0 { None } else { Some(self.key()?) };
+        Ok(Some(Cell { series, window, amount, key }))
+    }
+
+    #[inline]
+    fn amount(&mut self, kind: u8) -> Result<Amount, Malformed> {
+        let reader = &mut self.reader;
+        Ok(match kind_of(kind)? {
+            Kind::Counter => Amount::Counter(reader.varint_u128()?),
+            Kind::Updown => Amount::Updown { up: reader.varint_u128()?, down: reader.varint_u128()? },
+            Kind::Sample => {
+                let count = reader.varint()?;
+                let sum = Sum(unzigzag(reader.varint_u128()?));
+                let at = SiteTime(reader.varint()?);
+                let (min, max, value) = (reader.f64()?, reader.f64()?, reader.f64()?);
+                let last = Last { at, source: self.source, value };
+                Amount::Sample(Sample { count, sum, min, max, last })
+            }
+        })
+    }
+
+    fn key(&mut self) -> Result<CellKey, Malformed> {
+        let reader = &mut self.reader;
+        Ok(CellKey { key: reader.u128()?, check: reader.u64()?, taken: Elapsed(reader.varint()?) })
+    }
+}
+
+const fn kind_of(code: u8) -> Result<Kind, Malformed> {
+    match code {
+        0 => Ok(Kind::Counter),
+        1 => Ok(Kind::Updown),
+        2 => Ok(Kind::Sample),
+        _ => Err(Malformed),
+    }
+}

@@ -1,0 +1,105 @@
+//! Durations, sizes and counts as people write them: `60s`, `15m`, `64MiB`, `20000`.
+
+const DURATIONS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+/// What a number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Milliseconds.
+    Duration,
+    /// Bytes.
+    Bytes,
+    /// Things.
+    Count,
+}
+
+impl Unit {
+    /// The number that a text says, in milliseconds, bytes or things.
+    pub(super) fn parse(self, text: &str) -> Result<u64, String> {
+        let text = text.trim();
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (digits, suffix) = text.split_at(digits);
+        let number: u64 = digits.parse().map_err(|_| self.expected(text))?;
+        let factor = match self {
+            Unit::Count if suffix.is_empty() => 1,
+            Unit::Count => return Err(self.expected(text)),
+            // Zero is zero in every unit.
+            Unit::Duration if suffix.is_empty() && number == 0 => 1,
+            Unit::Bytes if suffix.is_empty() => 1,
+            Unit::Duration => factor_of(&DURATIONS, suffix).ok_or_else(|| self.expected(text))?,
+            Unit::Bytes => factor_of(&SIZES, suffix).ok_or_else(|| self.expected(text))?,
+        };
+        number.checked_mul(factor).ok_or_else(|| format!("{text:?} is too large"))
+    }
+
+    /// The normal form: the largest unit that divides it.
+    pub(super) fn format(self, value: u64) -> String {
+        let units: &[(&str, u64)] = match self {
+            Unit::Count => return value.to_string(),
+            Unit::Duration if value == 0 => return "0s".to_string(),
+            Unit::Bytes if value == 0 => return "0B".to_string(),
+            Unit::Duration => &DURATIONS,
+            Unit::Bytes => &SIZES,
+        };
+        let whole = units.iter().find(|(_, factor)| value.is_multiple_of(*factor));
+        whole.map_or_else(|| value.to_string(), |(suffix, factor)| format!("{}{suffix}", value / factor))
+    }
+
+    fn expected(self, text: &str) -> String {
+        let example = match self {
+            Unit::Duration => "a duration such as 500ms, 60s, 15m, 12h or 30d",
+            Unit::Bytes => "a size such as 512KiB, 64MiB or 1GiB",
+            Unit::Count => "a whole number such as 20000",
+        };
+        format!("{text:?} is not {example}")
+    }
+}
+
+fn factor_of(units: &[(&str, u64)], suffix: &str) -> Option<u64> {
+    units.iter().find(|(name, _)| *name == suffix).map(|(_, factor)| *factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_normal_form_reads_back(value in any::<u64>(), zeros in 0u32..64) {
+            let value = value >> zeros;
+            for unit in [Unit::Duration, Unit::Bytes, Unit::Count] {
+                prop_assert_eq!(unit.parse(&unit.format(value)), Ok(value));
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_shown_in_the_largest_unit_that_divides_them() {
+        assert_eq!(Unit::Duration.format(60_000), "1m");
+        assert_eq!(Unit::Duration.format(90_000), "90s");
+        assert_eq!(Unit::Duration.format(1_500), "1500ms");
+        assert_eq!(Unit::Duration.format(30 * 86_400_000), "30d");
+        assert_eq!(Unit::Bytes.format(64 << 20), "64MiB");
+        assert_eq!(Unit::Bytes.format(1_000_000), "1000000B");
+    }
+
+    #[test]
+    fn what_is_no_value_is_refused_with_an_example() {
+        for (unit, text) in [
+            (Unit::Duration, "60"),
+            (Unit::Duration, "1.5s"),
+            (Unit::Duration, "s"),
+            (Unit::Duration, "-1s"),
+            (Unit::Bytes, "64MB"),
+            (Unit::Count, "1k"),
+            (Unit::Count, ""),
+        ] {
+            let error = unit.parse(text).unwrap_err();
+            assert!(error.contains("such as"), "{error}");
+        }
+        assert!(Unit::Duration.parse("99999999999999999d").unwrap_err().contains("too large"));
+    }
+}

@@ -1,0 +1,460 @@
+//! Reading the log back: what was acknowledged is all there, a write that did not finish is cut,
+//! and anything else is damage, which is refused with words instead of repaired by guessing.
+//!
+//! Only one group can be unfinished, the last: the next is written after its sync. So a group that
+//! cannot be read is an unfinished one if no group stands after it, in this segment or a later one.
+//! The next write goes over it.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tally_core::id::LogIndex;
+use tally_core::raft::{HardState, Position};
+
+use super::fs::{FileSystem, StoredFile};
+use super::group::{self, Facts, Group};
+use super::index::{Index, Spot};
+use super::log::{Log, Place, Segment, WRITE_AHEAD_BYTES};
+use super::segment::{self, Named, SegmentHeader};
+use super::snapshot::{self, LoadError};
+use super::{BLOCK_BYTES, Entry, OpenError, RESTORE_ADVICE, Recovered};
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+const WINDOW_BYTES: usize = 256 << 10;
+
+/// Reads log and snapshots, cuts an unfinished write, and makes a group durable that says so (with
+/// a raised boot number, if this is a start). Everything in the answer is durable.
+pub(super) fn recover<F: FileSystem>(
+    fs: &F,
+    place: Place,
+    snapshot_dir: &Path,
+    raise_boot: bool,
+) -> Result<(Log<F>, Recovered), OpenError> {
+    // A killed process may have left names that are not durable yet.
+    for dir in [&*place.dir, snapshot_dir] {
+        fs.sync_dir(dir).map_err(|source| OpenError::from_io(dir, source))?;
+    }
+    let choice = choose_snapshot(fs, &place, snapshot_dir)?;
+    let mut files = list(fs, &place)?;
+    let useless = std::mem::take(&mut files.useless);
+    if files.segments.is_empty() {
+        if let Some(position) = choice.newest() {
+            return Err(no_log(&place.dir, position));
+        }
+        return found(fs, place, files.spares);
+    }
+    let floor = choice.chosen.as_ref().map_or(LogIndex::ZERO, |(position, _)| position.index);
+    let (mut log, mut scan) = scan(fs, place, files, floor)?;
+    let reset = check(&log, &scan, &choice, snapshot_dir)?;
+    for path in useless {
+        fs.remove(&path).map_err(|source| OpenError::from_io(&path, source))?;
+    }
+    if reset.is_some() {
+        scan.entries.clear();
+    }
+    log.index = scan.index;
+    log.since_snapshot = log.index.bytes_after(floor);
+    log.boot += u64::from(raise_boot);
+    if let Some(tail) = log.segments.back().filter(|tail| log.offset + BLOCK > tail.bytes) {
+        // The group goes into a new segment: its sync does not make this one durable.
+        tail.file.sync_data().map_err(|source| OpenError::from_io(&tail.path, source))?;
+    }
+    log.put(fs, &Facts { boot: Some(log.boot), reset, ..Facts::default() }, &[])?;
+    log.count_bytes();
+    let recovered = Recovered {
+        hard_state: log.hard_state,
+        snapshot: choice.chosen,
+        last: log.index.last(),
+        entries: scan.entries,
+        boot: log.boot,
+    };
+    Ok((log, recovered))
+}
+
+/// The first segment of a directory without any.
+fn found<F: FileSystem>(fs: &F, place: Place, spares: Vec<u64>) -> Result<(Log<F>, Recovered), OpenError> {
+    let mut log = Log::new(place, spares);
+    log.boot = 1;
+    log.roll(fs, BLOCK)?;
+    let recovered = Recovered {
+        hard_state: HardState::default(),
+        snapshot: None,
+        last: Position::ZERO,
+        entries: Vec::new(),
+        boot: 1,
+    };
+    Ok((log, recovered))
+}
+
+fn no_log(dir: &Path, snapshot: Position) -> OpenError {
+    OpenError::Damaged {
+        file: dir.to_path_buf(),
+        offset: 0,
+        certain: format!(
+            "the log is gone, but there is a snapshot up to entry {}; with the log this box's vote is lost, \
+             which could let two boxes lead.",
+            snapshot.index
+        ),
+        advice: RESTORE_ADVICE.to_string(),
+    }
+}
+
+/// The newest snapshot that can be used, and the newest that cannot.
+struct Choice {
+    chosen: Option<(Position, Vec<u8>)>,
+    damaged: Option<(Position, String)>,
+}
+
+impl Choice {
+    fn newest(&self) -> Option<Position> {
+        self.damaged
+            .as_ref()
+            .map(|(position, _)| *position)
+            .or_else(|| self.chosen.as_ref().map(|(position, _)| *position))
+    }
+}
+
+fn choose_snapshot<F: FileSystem>(fs: &F, place: &Place, dir: &Path) -> Result<Choice, OpenError> {
+    let mut choice = Choice { chosen: None, damaged: None };
+    let listed = snapshot::list(fs, dir).map_err(|source| OpenError::from_io(dir, source))?;
+    for position in listed {
+        match snapshot::load(fs, dir, place.owner, position) {
+            Ok(bytes) => {
+                choice.chosen = Some((position, bytes));
+                break;
+            }
+            Err(LoadError::Damaged(what)) => {
+                tracing::warn!(file = %snapshot::path(dir, position).display(), what, "a damaged snapshot");
+                choice.damaged.get_or_insert((position, what));
+            }
+            Err(LoadError::Refused(refusal)) => return Err(refusal),
+            Err(LoadError::Io(source)) => {
+                return Err(OpenError::from_io(&snapshot::path(dir, position), source));
+            }
+        }
+    }
+    Ok(choice)
+}
+
+/// The files of the log.
+struct Files {
+    /// Numbers without a gap, oldest first.
+    segments: Vec<u64>,
+    spares: Vec<u64>,
+    /// To be removed once the log was found whole.
+    useless: Vec<PathBuf>,
+}
+
+fn list<F: FileSystem>(fs: &F, place: &Place) -> Result<Files, OpenError> {
+    let error = |source| OpenError::from_io(&place.dir, source);
+    let mut files = Files { segments: Vec::new(), spares: Vec::new(), useless: Vec::new() };
+    for name in fs.list(&place.dir).map_err(error)? {
+        match segment::named(&name) {
+            Named::Segment(number) => files.segments.push(number),
+            Named::Spare(number) if files.spares.len() < place.options.spare_segments => {
+                files.spares.push(number);
+            }
+            Named::Spare(_) | Named::Unfinished => files.useless.push(place.dir.join(name)),
+            Named::Other => {}
+        }
+    }
+    files.segments.sort_unstable();
+    // Segments are removed oldest first, but a file system may forget a removal and keep a later
+    // one. What stands before a gap was free; if it was not, the check of the log's beginning fails.
+    if let Some(gap) = files.segments.windows(2).rposition(|pair| pair[0] + 1 != pair[1]) {
+        let freed = files.segments.drain(..=gap);
+        files.useless.extend(freed.map(|number| segment::path(&place.dir, number)));
+    }
+    Ok(files)
+}
+
+/// Reads all segments.
+fn scan<F: FileSystem>(
+    fs: &F,
+    place: Place,
+    files: Files,
+    floor: LogIndex,
+) -> Result<(Log<F>, Scan), OpenError> {
+    let mut log = Log::<F>::new(place, files.spares);
+    let mut scan: Option<Scan> = None;
+    for number in files.segments {
+        let (segment, header) = open_segment(fs, &log.place, number)?;
+        let scan = match &mut scan {
+            None => scan.insert(Scan::new(&header, floor)),
+            Some(scan) => {
+                let before = log.segments.back().expect("a scan has begun with a segment");
+                scan.check_next(before, log.offset, &segment, &header)?;
+                scan
+            }
+        };
+        log.offset = scan.segment(&segment)?;
+        log.segments.push_back(segment);
+    }
+    let mut scan = scan.expect("there is at least one segment");
+    let tail = log.segments.back_mut().expect("there is at least one segment");
+    scan.check_tail(tail, log.offset)?;
+    tail.written_to = tail.written_to.max(log.offset.next_multiple_of(WRITE_AHEAD_BYTES)).min(tail.bytes);
+    log.hard_state = scan.hard_state;
+    log.boot = scan.boot;
+    log.sequence = scan.sequence;
+    Ok((log, scan))
+}
+
+fn open_segment<F: FileSystem>(
+    fs: &F,
+    place: &Place,
+    number: u64,
+) -> Result<(Segment<F::File>, SegmentHeader), OpenError> {
+    let path = segment::path(&place.dir, number);
+    let error = |source| OpenError::from_io(&path, source);
+    let file = fs.open(&path).map_err(error)?;
+    file.forget_cache().map_err(error)?;
+    let bytes = file.size().map_err(error)?;
+    let mut block = vec![0; BLOCK_BYTES];
+    let read = file.read_at(0, &mut block).map_err(error)?;
+    let dir = place.dir.parent().unwrap_or(&place.dir);
+    let header = SegmentHeader::decode(&block[..read], &path, dir, place.owner, number)?;
+    let written_to = if header.reused { bytes } else { BLOCK };
+    Ok((Segment { number, path, file, salt: header.salt, bytes, written_to }, header))
+}
+
+/// What was read so far.
+struct Scan {
+    floor: LogIndex,
+    index: Index,
+    hard_state: HardState,
+    boot: u64,
+    /// The next group's.
+    sequence: u64,
+    /// Live entries after the floor.
+    entries: Vec<Entry>,
+    window: Window,
+}
+
+impl Scan {
+    fn new(header: &SegmentHeader, floor: LogIndex) -> Scan {
+        Scan {
+            floor,
+            index: Index::new(header.previous),
+            hard_state: header.hard_state,
+            boot: header.boot,
+            sequence: header.sequence,
+            entries: Vec::new(),
+            window: Window::default(),
+        }
+    }
+
+    /// Takes the groups of a segment; where they end.
+    fn segment<S: StoredFile>(&mut self, segment: &Segment<S>) -> Result<u64, OpenError> {
+        self.window.forget();
+        let mut offset = BLOCK;
+        while let Some(bytes) = self.window.group(segment, offset)? {
+            let bytes = Bytes::copy_from_slice(bytes);
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let spot = Spot { first: LogIndex::ZERO, segment: segment.number, offset, bytes: length };
+            let taken =
+                group::decode(&bytes).ok_or("it is not readable").and_then(|group| self.take(group, spot));
+            taken.map_err(|what| OpenError::Damaged {
+                file: segment.path.clone(),
+                offset,
+                certain: format!("group {} has a right checksum, but {what}.", self.sequence),
+                advice: RESTORE_ADVICE.to_string(),
+            })?;
+            offset += u64::from(length).next_multiple_of(BLOCK);
+        }
+        Ok(offset)
+    }
+
+    fn take(&mut self, group: Group, mut spot: Spot) -> Result<(), &'static str> {
+        if group.sequence != self.sequence {
+            return Err("it is not the next one: groups before it are missing");
+        }
+        if group.last_before != self.index.last().index {
+            return Err("it does not follow the end of the log");
+        }
+        if group.facts.truncate.is_some_and(|to| to.index > self.index.last().index) {
+            return Err("it cuts the log after its end");
+        }
+        self.sequence += 1;
+        self.boot = group.facts.boot.unwrap_or(self.boot);
+        self.hard_state = group.facts.hard_state.unwrap_or(self.hard_state);
+        if let Some(to) = group.facts.truncate {
+            self.index.truncate(to);
+            let live = self.entries.partition_point(|entry| entry.position.index <= to.index);
+            self.entries.truncate(live);
+        }
+        if let Some(to) = group.facts.reset {
+            self.index.reset(to);
+            self.entries.clear();
+        }
+        spot.first = self.index.last().index.next();
+        self.index.append(spot, &group.entries);
+        let floor = self.floor;
+        self.entries.extend(group.entries.into_iter().filter(|entry| entry.position.index > floor));
+        Ok(())
+    }
+
+    /// The next segment must go on where `before` ended (at `offset`).
+    fn check_next<S>(
+        &self,
+        before: &Segment<S>,
+        offset: u64,
+        next: &Segment<S>,
+        header: &SegmentHeader,
+    ) -> Result<(), OpenError> {
+        if header.sequence != self.sequence {
+            return Err(OpenError::Damaged {
+                file: before.path.clone(),
+                offset,
+                certain: format!(
+                    "group {} should be here and cannot be read, but the segment after it begins with group \
+                     {}: entries {} to {} or more were acknowledged and are damaged.",
+                    self.sequence,
+                    header.sequence,
+                    self.index.last().index.next(),
+                    header.previous.index
+                ),
+                advice: RESTORE_ADVICE.to_string(),
+            });
+        }
+        if header.previous != self.index.last() || header.hard_state != self.hard_state {
+            return Err(OpenError::Damaged {
+                file: next.path.clone(),
+                offset: 0,
+                certain: "the segment does not follow the one before it.".to_string(),
+                advice: RESTORE_ADVICE.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Nothing may stand after the end of the last segment.
+    fn check_tail<S: StoredFile>(&mut self, tail: &Segment<S>, end: u64) -> Result<(), OpenError> {
+        let mut offset = end + BLOCK;
+        while offset < tail.bytes {
+            if let Some(bytes) = self.window.group(tail, offset)? {
+                let later = group::decode(&Bytes::copy_from_slice(bytes));
+                let later = later.map_or(LogIndex::ZERO, |group| group.last_before);
+                return Err(OpenError::Damaged {
+                    file: tail.path.clone(),
+                    offset: end,
+                    certain: format!(
+                        "group {} should be here and cannot be read, but a later one, at byte {offset}, can: what \
+                         lies between was acknowledged and is damaged (the log is whole up to entry {}, and went \
+                         to entry {later} or further).",
+                        self.sequence,
+                        self.index.last().index
+                    ),
+                    advice: RESTORE_ADVICE.to_string(),
+                });
+            }
+            offset += BLOCK;
+        }
+        if self.window.unfinished(tail, end, self.sequence)? {
+            tracing::info!(file = %tail.path.display(), offset = end, "cut a write that did not finish");
+        }
+        Ok(())
+    }
+}
+
+/// Whether log and snapshot belong together. Gives the position after which the log has to begin
+/// anew, if the snapshot replaces it.
+fn check<F: FileSystem>(
+    log: &Log<F>,
+    scan: &Scan,
+    choice: &Choice,
+    snapshot_dir: &Path,
+) -> Result<Option<Position>, OpenError> {
+    let (base, last) = (scan.index.base().index, scan.index.last().index);
+    let covered = choice.chosen.as_ref().map(|(position, _)| *position);
+    let floor = covered.map_or(LogIndex::ZERO, |position| position.index);
+    if let Some((position, what)) = &choice.damaged
+        && (base > floor || last < position.index)
+    {
+        return Err(OpenError::Damaged {
+            file: snapshot::path(snapshot_dir, *position),
+            offset: 0,
+            certain: format!(
+                "{what}, and the log (entries {} to {last}) does not go back far enough without it.",
+                base.next()
+            ),
+            advice: RESTORE_ADVICE.to_string(),
+        });
+    }
+    if base > floor {
+        let file = log.segments.front().map(|segment| segment.path.clone()).unwrap_or_default();
+        return Err(OpenError::Damaged {
+            file,
+            offset: 0,
+            certain: format!(
+                "the log begins with entry {}, but the snapshot ends with entry {floor}: a segment or a \
+                 snapshot is missing.",
+                base.next()
+            ),
+            advice: RESTORE_ADVICE.to_string(),
+        });
+    }
+    // A snapshot from a leader became durable, and the group that begins the log anew did not.
+    Ok(covered.filter(|position| scan.index.position(position.index) != Some(*position)))
+}
+
+/// Part of a file, read ahead.
+#[derive(Default)]
+struct Window {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    /// What was read is another file's.
+    fn forget(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// The whole group (without padding) that begins at `offset`, if one does.
+    fn group<S: StoredFile>(
+        &mut self,
+        segment: &Segment<S>,
+        offset: u64,
+    ) -> Result<Option<&[u8]>, OpenError> {
+        if offset >= segment.bytes {
+            return Ok(None);
+        }
+        let length = match group::length(self.get(segment, offset, BLOCK_BYTES)?) {
+            Some(length) if length as u64 <= segment.bytes - offset => length,
+            _ => return Ok(None),
+        };
+        let bytes = self.get(segment, offset, length)?;
+        Ok(group::is_whole(bytes, segment.salt).then_some(bytes))
+    }
+
+    /// Whether the remains of that group stand at `offset`.
+    fn unfinished<S: StoredFile>(
+        &mut self,
+        segment: &Segment<S>,
+        offset: u64,
+        sequence: u64,
+    ) -> Result<bool, OpenError> {
+        let block = self.get(segment, offset, BLOCK_BYTES)?;
+        Ok(group::length(block).is_some() && block.get(16..24) == Some(&sequence.to_le_bytes()[..]))
+    }
+
+    /// `length` bytes at `offset`, fewer at the end of the file.
+    fn get<S: StoredFile>(
+        &mut self,
+        segment: &Segment<S>,
+        offset: u64,
+        length: usize,
+    ) -> Result<&[u8], OpenError> {
+        let end = offset + length as u64;
+        if offset < self.start || end > self.start + self.bytes.len() as u64 {
+            self.start = offset;
+            self.bytes.resize(length.max(WINDOW_BYTES), 0);
+            let read = segment.file.read_at(offset, &mut self.bytes);
+            let read = read.map_err(|source| OpenError::from_io(&segment.path, source))?;
+            self.bytes.truncate(read);
+        }
+        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.bytes.len());
+        Ok(&self.bytes[from..(from + length).min(self.bytes.len())])
+    }
+}

@@ -1,0 +1,209 @@
+//! The storage as its driver sees it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tally_core::id::LogIndex;
+use tally_core::raft::{HardState, Position};
+
+use super::group::Facts;
+use super::log::{Log, Place};
+use super::snapshot::{self, LoadError};
+use super::{
+    Entry, FileSystem, OpenError, Options, Owner, ReadError, RealFileSystem, Recovered, Stats,
+    StorageMetrics, WriteError, WriteGroup, directory, recovery,
+};
+
+/// A box's log and snapshots. One thread drives it; dropping it releases the directory.
+///
+/// After a failed write or sync nobody knows what the disk holds, so every later write says
+/// [`WriteError::Poisoned`] until [`recover`](Storage::recover) has read the disk again. Reading
+/// what was acknowledged still works meanwhile.
+#[derive(Debug)]
+pub struct Storage<F: FileSystem = RealFileSystem> {
+    fs: F,
+    log: Log<F>,
+    snapshot_dir: PathBuf,
+    snapshot: Option<Position>,
+    poisoned: bool,
+    /// Held for as long as this is open.
+    _lock: F::File,
+}
+
+impl<F: FileSystem> Storage<F> {
+    /// Locks the directory, reads what is there (founds it if it is empty) and raises the boot
+    /// number. Everything in the answer is durable. Writes one block, in a directory that is not new.
+    pub fn open(
+        fs: F,
+        dir: &Path,
+        owner: Owner,
+        options: Options,
+    ) -> Result<(Storage<F>, Recovered), OpenError> {
+        let lock = directory::lock(&fs, dir)?;
+        let (log_dir, snapshot_dir) = directory::prepare(&fs, dir)?;
+        let place = Place { dir: log_dir, owner, options, metrics: Arc::default() };
+        let (log, recovered) = recovery::recover(&fs, place, &snapshot_dir, true)?;
+        let mut storage = Storage { fs, log, snapshot_dir, snapshot: None, poisoned: false, _lock: lock };
+        storage.took_snapshot(&recovered);
+        Ok((storage, recovered))
+    }
+
+    /// Reads everything again from the disk after a failed write, and makes sure that the disk takes
+    /// writes. What was acknowledged is in the answer; the group that failed may be. The boot number
+    /// stays. On an error the storage stays poisoned; try again later.
+    pub fn recover(&mut self) -> Result<Recovered, OpenError> {
+        self.poisoned = true;
+        let place = self.log.place.clone();
+        let (log, recovered) = recovery::recover(&self.fs, place, &self.snapshot_dir, false)?;
+        self.log = log;
+        self.took_snapshot(&recovered);
+        self.poisoned = false;
+        Ok(recovered)
+    }
+
+    fn took_snapshot(&mut self, recovered: &Recovered) {
+        self.snapshot = recovered.snapshot.as_ref().map(|(position, _)| *position);
+        let bytes = recovered.snapshot.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        self.log.place.metrics.snapshot_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Makes a group durable: one write, one sync. Nothing is written for a group that changes nothing.
+    pub fn write(&mut self, group: &WriteGroup) -> Result<(), WriteError> {
+        self.check_poison()?;
+        let floor = self.snapshot.map_or(LogIndex::ZERO, |position| position.index);
+        let written = self.log.write(&self.fs, group, floor);
+        self.poison_on_failure(written)
+    }
+
+    /// Entries from `first` up to `last` (or the log's end), at least one, then no more than
+    /// `bytes_max` of payload in all.
+    pub fn read(
+        &mut self,
+        first: LogIndex,
+        last: LogIndex,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
+        self.log.read(first, last, bytes_max)
+    }
+
+    /// Makes a snapshot durable that covers the log up to `position`, and frees the log before it but
+    /// for what [`Options`] keep for followers. When the snapshot file cannot be written, the log
+    /// is as good as before; see [`is_poisoned`](Storage::is_poisoned).
+    pub fn save_snapshot(&mut self, position: Position, bytes: &[u8]) -> Result<(), WriteError> {
+        self.check_poison()?;
+        if self.snapshot == Some(position) {
+            return Ok(());
+        }
+        if self.log.index.position(position.index) != Some(position) {
+            let (base, last) = (self.log.index.base(), self.log.index.last());
+            let why =
+                format!("a snapshot at {position:?}, which is not in the log after {base:?} to {last:?}");
+            return Err(WriteError::Invalid(why));
+        }
+        self.check_newer(position)?;
+        self.put_snapshot(position, bytes)?;
+        self.after_snapshot(position)
+    }
+
+    /// Takes a snapshot that a leader sent: durable, and the log begins anew after it.
+    pub fn install_snapshot(
+        &mut self,
+        position: Position,
+        bytes: &[u8],
+        hard_state: HardState,
+    ) -> Result<(), WriteError> {
+        self.check_poison()?;
+        self.check_newer(position)?;
+        self.put_snapshot(position, bytes)?;
+        let hard_state = Some(hard_state).filter(|hard_state| *hard_state != self.log.hard_state);
+        let facts = Facts { hard_state, reset: Some(position), ..Facts::default() };
+        let written = self.log.put(&self.fs, &facts, &[]);
+        self.poison_on_failure(written)?;
+        self.after_snapshot(position)
+    }
+
+    fn check_newer(&self, position: Position) -> Result<(), WriteError> {
+        match self.snapshot {
+            Some(present) if present.index > position.index => Err(WriteError::Invalid(format!(
+                "a snapshot at {position:?}, older than the present one at {present:?}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn put_snapshot(&mut self, position: Position, bytes: &[u8]) -> Result<(), WriteError> {
+        let Place { owner, metrics, .. } = &self.log.place;
+        snapshot::save(&self.fs, &self.snapshot_dir, *owner, position, bytes, metrics)?;
+        metrics.snapshots.fetch_add(1, Ordering::Relaxed);
+        metrics.snapshot_bytes.store(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn after_snapshot(&mut self, position: Position) -> Result<(), WriteError> {
+        self.snapshot = Some(position);
+        snapshot::remove_others(&self.fs, &self.snapshot_dir, position);
+        let compacted = self.log.compact(&self.fs, position.index);
+        self.poison_on_failure(compacted)
+    }
+
+    fn check_poison(&self) -> Result<(), WriteError> {
+        if self.poisoned { Err(WriteError::Poisoned) } else { Ok(()) }
+    }
+
+    fn poison_on_failure(&mut self, result: Result<(), WriteError>) -> Result<(), WriteError> {
+        if result.as_ref().is_err_and(|error| !matches!(error, WriteError::Invalid(_))) {
+            self.poisoned = true;
+        }
+        result
+    }
+
+    /// The present snapshot, read from disk and checked.
+    pub fn load_snapshot(&self) -> Result<Option<(Position, Vec<u8>)>, ReadError> {
+        let Some(position) = self.snapshot else { return Ok(None) };
+        let path = snapshot::path(&self.snapshot_dir, position);
+        match snapshot::load(&self.fs, &self.snapshot_dir, self.log.place.owner, position) {
+            Ok(bytes) => Ok(Some((position, bytes))),
+            Err(LoadError::Io(source)) => Err(ReadError::Io { path, source }),
+            Err(LoadError::Damaged(what)) => Err(ReadError::Damaged { file: path, offset: 0, what }),
+            Err(LoadError::Refused(refusal)) => {
+                Err(ReadError::Damaged { file: path, offset: 0, what: refusal.to_string() })
+            }
+        }
+    }
+
+    /// The first index that [`read`](Storage::read) can give (one after the log's end if it is empty).
+    pub fn first_index(&self) -> LogIndex {
+        self.log.index.base().index.next()
+    }
+
+    /// The end of the durable log.
+    pub fn last(&self) -> Position {
+        self.log.index.last()
+    }
+
+    /// The position of an entry that [`read`](Storage::read) can give, or of the one before the first.
+    pub fn position(&self, index: LogIndex) -> Option<Position> {
+        self.log.index.position(index)
+    }
+
+    /// Bytes of log written since the present snapshot: what a restart has to replay.
+    pub fn log_bytes_since_snapshot(&self) -> u64 {
+        self.log.since_snapshot
+    }
+
+    /// Whether a write failed and [`recover`](Storage::recover) is due.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// The counters, to be read from any thread.
+    pub fn metrics(&self) -> Arc<StorageMetrics> {
+        Arc::clone(&self.log.place.metrics)
+    }
+
+    /// The counters at this moment.
+    pub fn stats(&self) -> Stats {
+        self.log.place.metrics.stats()
+    }
+}

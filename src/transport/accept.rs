@@ -1,0 +1,68 @@
+//! Connections that others make.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{ConnectionError, Incoming};
+use tokio::task::JoinSet;
+
+use super::peer::{Fresh, Peer};
+use super::{Lane, Refusal, Shared, link};
+
+/// Handshakes under way at once: each costs some processor time and a few KiB before the other side has
+/// proved anything.
+const HANDSHAKES_MAX: usize = 32;
+/// From so many on, a peer first proves that its address is not forged.
+const HANDSHAKES_UNVALIDATED_MAX: usize = 8;
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Accepts until the endpoint closes.
+pub(super) async fn accept(shared: Arc<Shared>) {
+    let mut handshakes = JoinSet::new();
+    while let Some(incoming) = shared.endpoint.accept().await {
+        while handshakes.try_join_next().is_some() {}
+        if handshakes.len() >= HANDSHAKES_MAX {
+            shared.refusals.refuse(Refusal::TooManyHandshakes, incoming.remote_address());
+            incoming.refuse();
+        } else if handshakes.len() >= HANDSHAKES_UNVALIDATED_MAX && incoming.may_retry() {
+            // It may retry, so this cannot fail.
+            let _ = incoming.retry();
+        } else {
+            handshakes.spawn(admit(shared.clone(), incoming));
+        }
+    }
+}
+
+async fn admit(shared: Arc<Shared>, incoming: Incoming) {
+    let address = incoming.remote_address();
+    let refusal = match tokio::time::timeout(HANDSHAKE_TIME_MAX, handshake(&shared, incoming)).await {
+        Ok(Ok((peer, fresh))) => return link::start(shared, peer, fresh, None).await,
+        Ok(Err(refusal)) => refusal,
+        Err(_) => Some(Refusal::HandshakeTimeout),
+    };
+    if let Some(reason) = refusal {
+        refuse(&shared, reason, address);
+    }
+}
+
+fn refuse(shared: &Shared, reason: Refusal, address: SocketAddr) {
+    shared.refusals.refuse(reason, address);
+}
+
+/// The peer, proved, and its connection; or why not (`None`: it went away by itself).
+async fn handshake(shared: &Shared, incoming: Incoming) -> Result<(Arc<Peer>, Fresh), Option<Refusal>> {
+    let why = |error: ConnectionError| Refusal::of(&error);
+    let mut connecting = incoming.accept().map_err(why)?;
+    let data = connecting.handshake_data().await.map_err(why)?;
+    let asked_for = data.downcast::<HandshakeData>().ok().and_then(|data| data.server_name);
+    if asked_for.as_ref() != Some(&shared.server_name) {
+        return Err(Some(Refusal::OtherSite));
+    }
+    let connection = connecting.await.map_err(why)?;
+    let id = shared.pins.peer_of(&connection).ok_or(Some(Refusal::UnknownKey))?;
+    let peer = shared.peer(id).ok_or(Some(Refusal::UnknownKey))?.clone();
+    let control = link::open_lane(&connection, Lane::Control).await.map_err(why)?;
+    Ok((peer, Fresh { connection, control, dialled_here: false }))
+}

@@ -1,0 +1,117 @@
+//! How QUIC is tuned: for a LAN, low latency and little memory.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{
+    AckFrequencyConfig, ClientConfig, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
+use socket2::{Domain, Protocol, Socket, Type};
+use tally_core::id::NodeId;
+
+use super::congestion::Floor;
+use super::tls::{self, Pins};
+use super::{Lane, TransportError};
+use crate::identity::Keys;
+
+/// A peer that says nothing for so long is gone. (Raft notices much sooner; this frees the connection.)
+const IDLE_MAX: VarInt = VarInt::from_u32(3000);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Until the round trip is measured. The usual 333 ms would make a lost first packet cost a second;
+/// this repeats it after 60 ms, which on a slower network only sends one packet too many.
+const RTT_INITIAL: Duration = Duration::from_millis(20);
+
+/// How long a peer may wait before it acknowledges: bounds how late a lost last packet is noticed.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
+/// So many packets may come before one acknowledgement goes: fewer packets under load.
+const ACK_PACKETS: u32 = 8;
+
+/// What a stream may have under way unread: 1 Gbit/s at 8 ms.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// Binds the port and makes the endpoint.
+pub(super) fn endpoint(
+    keys: &Keys,
+    pins: &Arc<Pins>,
+    listen: SocketAddr,
+) -> Result<quinn::Endpoint, TransportError> {
+    let fail = |source: io::Error| {
+        let remedy = match source.kind() {
+            io::ErrorKind::AddrInUse => "another program, a running tallyd perhaps, has this port",
+            io::ErrorKind::AddrNotAvailable => {
+                "the address is not one of this machine's; 0.0.0.0 means all of them"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "use a port from 1024 on, or run with the right to bind lower ones"
+            }
+            _ => "check the address",
+        };
+        TransportError::Listen { address: listen, source, remedy }
+    };
+    let socket = bind(listen).map_err(fail)?;
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &keys.derive("stateless reset"));
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    // The same after a restart, as the reset key: else packets for the old life's connections would be
+    // taken for garbage, and not answered with the reset that tells the peer to connect anew.
+    let cid_key = u64::from_le_bytes(*keys.derive("connection ids").first_chunk().expect("32 bytes have 8"));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)));
+    config.min_reset_interval(Duration::from_millis(1));
+    let tls = tls::server(keys, pins).map_err(|error| TransportError::Tls(error.to_string()))?;
+    let tls = QuicServerConfig::try_from(tls).map_err(|error| TransportError::Tls(error.to_string()))?;
+    let mut server = ServerConfig::with_crypto(Arc::new(tls));
+    server.transport_config(Arc::new(transport()));
+    // What strangers can make the box hold before they have proved anything.
+    server.max_incoming(64).incoming_buffer_size(8 * 1024).incoming_buffer_size_total(64 * 1024);
+    quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(fail)
+}
+
+/// How a peer is dialled.
+pub(super) fn client(keys: &Keys, pins: &Arc<Pins>, peer: NodeId) -> Result<ClientConfig, TransportError> {
+    let tls = tls::client(keys, pins, peer).map_err(|error| TransportError::Tls(error.to_string()))?;
+    let tls = QuicClientConfig::try_from(tls).map_err(|error| TransportError::Tls(error.to_string()))?;
+    let mut client = ClientConfig::new(Arc::new(tls));
+    client.transport_config(Arc::new(transport()));
+    Ok(client)
+}
+
+fn transport() -> TransportConfig {
+    let lanes = Lane::ALL.len() as u32;
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS)).max_ack_delay(Some(ACK_DELAY_MAX));
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        // A lane whose sender changes connections and comes back opens a second stream.
+        .max_concurrent_uni_streams(VarInt::from_u32(2 * lanes))
+        .max_idle_timeout(Some(IDLE_MAX.into()))
+        .keep_alive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .initial_rtt(RTT_INITIAL)
+        .ack_frequency_config(Some(acks))
+        .congestion_controller_factory(Arc::new(Floor))
+        // Room for all lanes, so that one that is not read does not hold up the others.
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(2 * lanes * STREAM_WINDOW_BYTES))
+        .send_window(u64::from((lanes + 1) * STREAM_WINDOW_BYTES))
+        .send_fairness(false)
+        .datagram_receive_buffer_size(Some(64 * 1024))
+        .datagram_send_buffer_size(64 * 1024);
+    config
+}
+
+fn bind(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
+    if listen.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // As much as the system gives: a burst that comes while the one thread is busy should not be lost.
+    let _ = socket.set_recv_buffer_size(2 << 20);
+    let _ = socket.set_send_buffer_size(2 << 20);
+    socket.bind(&listen.into())?;
+    Ok(socket.into())
+}

@@ -1,0 +1,144 @@
+//! Connections that this box makes.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn::{ConnectionError, RecvStream};
+
+use super::peer::{Fresh, Peer};
+use super::{Lane, Refusal, Shared, link};
+
+const DELAY_FIRST: Duration = Duration::from_millis(20);
+const DELAY_MAX: Duration = Duration::from_secs(1);
+/// One dial; QUIC repeats its first packet several times meanwhile.
+const DIAL_TIME_MAX: Duration = Duration::from_millis(1500);
+/// A connection that held so long was a good one.
+const GOOD_AFTER: Duration = Duration::from_secs(2);
+/// A peer that cannot be reached is said so once in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// When a connection is lost both sides dial; the one that does not decide lets the other begin.
+const YIELD: Duration = Duration::from_millis(10);
+
+/// Dials whenever there is no connection, for ever.
+pub(super) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>) {
+    let mut connected = peer.connected();
+    let mut backoff = Backoff::default();
+    let mut logged: Option<Instant> = None;
+    loop {
+        if *connected.borrow_and_update() {
+            let since = Instant::now();
+            if connected.wait_for(|connected| !connected).await.is_err() {
+                return;
+            }
+            if since.elapsed() >= GOOD_AFTER {
+                backoff = Backoff::default();
+            }
+            if !peer.decides {
+                tokio::time::sleep(YIELD).await;
+            }
+        }
+        tokio::select! {
+            biased;
+            _ = connected.wait_for(|connected| *connected) => continue,
+            () = tokio::time::sleep(backoff.next_delay()) => {}
+        }
+        shared.metrics.dials.raise();
+        let outcome = tokio::select! {
+            biased;
+            // The peer was quicker.
+            _ = connected.wait_for(|connected| *connected) => continue,
+            outcome = tokio::time::timeout(DIAL_TIME_MAX, dial(&shared, &peer, backoff.tries)) => outcome,
+        };
+        let why = match outcome {
+            Ok(Ok((fresh, first))) => {
+                link::start(shared.clone(), peer.clone(), fresh, Some(first)).await;
+                continue;
+            }
+            Ok(Err(why)) => why,
+            Err(_) => "no answer".into(),
+        };
+        shared.metrics.dials_failed.raise();
+        // Not at the first try: at a start of the whole site the others may be a moment later.
+        if backoff.tries > 3 && logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+            logged = Some(Instant::now());
+            tracing::warn!("cannot reach {} at {}: {why}; trying on", peer.name, peer.address);
+        }
+    }
+}
+
+/// One try at one of the peer's addresses.
+async fn dial(shared: &Shared, peer: &Peer, tries: u32) -> Result<(Fresh, RecvStream), String> {
+    let address = resolve(&peer.address, tries).await?;
+    let connecting = shared
+        .endpoint
+        .connect_with(peer.client.clone(), address, &shared.server_name)
+        .map_err(|error| error.to_string())?;
+    let attempt = async {
+        let connection = connecting.await?;
+        // The peer judges this box's key only after this side's handshake is done; its control lane says
+        // that it took the connection.
+        let first = connection.accept_uni().await?;
+        let control = link::open_lane(&connection, Lane::Control).await?;
+        Ok((Fresh { connection, control, dialled_here: true }, first))
+    };
+    attempt.await.map_err(|error: ConnectionError| {
+        // Nobody there is no refusal.
+        match Refusal::of(&error).filter(|reason| *reason != Refusal::HandshakeTimeout) {
+            Some(reason) => shared.refusals.refuse(reason, address),
+            None => tracing::debug!("dialling {} at {address}: {error}", peer.name),
+        }
+        error.to_string()
+    })
+}
+
+/// The peer's address now; a name with several is tried by turns.
+async fn resolve(address: &str, tries: u32) -> Result<SocketAddr, String> {
+    if let Ok(address) = address.parse() {
+        return Ok(address);
+    }
+    let found =
+        tokio::net::lookup_host(address).await.map_err(|error| format!("cannot look it up: {error}"))?;
+    let found: Vec<SocketAddr> = found.collect();
+    match found.len() {
+        0 => Err("its name has no address".into()),
+        count => Ok(found[tries as usize % count]),
+    }
+}
+
+/// None before the first try, then 20 ms, doubling to 1 s, half as much more or less at random.
+#[derive(Debug, Default)]
+struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    fn next_delay(&mut self) -> Duration {
+        let tries = self.tries;
+        self.tries = tries.saturating_add(1);
+        if tries == 0 {
+            return Duration::ZERO;
+        }
+        let delay = DELAY_FIRST.saturating_mul(1 << (tries - 1).min(16)).min(DELAY_MAX);
+        let random = RandomState::new().hash_one(tries) % 1024;
+        delay / 2 + delay.mul_f64(random as f64 / 1024.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_from_none_to_a_second() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.next_delay(), Duration::ZERO);
+        let first = backoff.next_delay();
+        assert!((DELAY_FIRST / 2..DELAY_FIRST * 2).contains(&first), "{first:?}");
+        for _ in 0..40 {
+            assert!(backoff.next_delay() < DELAY_MAX * 3 / 2);
+        }
+        assert!(backoff.next_delay() >= DELAY_MAX / 2);
+    }
+}

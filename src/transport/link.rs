@@ -1,0 +1,198 @@
+//! One connection at work: frames out of the queues into streams, and out of streams to the node.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, WriteError};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::task::JoinSet;
+
+use super::frame::{Decoder, Encoder};
+use super::peer::{Fresh, Link, Peer, Removed};
+use super::refusal::CLOSE_REFUSED;
+use super::{Event, Lane, Refusal, Shared};
+
+/// A connection that is not used any more stays so long for what is still under way in it.
+const RETIRE_AFTER: Duration = Duration::from_secs(1);
+
+/// How many pieces of a stream are taken at once.
+const READ_CHUNKS: usize = 32;
+
+/// Opens a lane: its number is the first byte of the stream.
+pub(super) async fn open_lane(connection: &Connection, lane: Lane) -> Result<SendStream, ConnectionError> {
+    let mut stream = connection.open_uni().await?;
+    // Neither can fail otherwise than by the connection's end, which the next use reports.
+    let _ = stream.set_priority(Lane::ALL.len() as i32 - lane.index() as i32);
+    match stream.write_all(&[lane.index() as u8]).await {
+        Err(WriteError::ConnectionLost(error)) => Err(error),
+        _ => Ok(stream),
+    }
+}
+
+/// Takes a connection in use, if it is the one to use, and serves it until it ends. Returns when the
+/// node has been told; serving goes on beside.
+pub(super) async fn start(shared: Arc<Shared>, peer: Arc<Peer>, fresh: Fresh, first: Option<RecvStream>) {
+    let Fresh { connection, control, dialled_here } = fresh;
+    shared.metrics.connections_made.raise();
+    let announcing = peer.announcing.lock().await;
+    let added = peer.add(connection, dialled_here);
+    tracing::debug!(
+        "connection {} with {} at {} ({}, {})",
+        added.link.serial,
+        peer.name,
+        added.link.connection.remote_address(),
+        if dialled_here { "dialled" } else { "accepted" },
+        if added.in_use { "in use" } else { "spare" },
+    );
+    // A spare one keeps its control stream open beside: the other side may be waiting to see it.
+    let spare = if added.in_use {
+        spawn_writers(&shared, &peer, &added.link, Some(control));
+        let _ = shared.events.send(Event::Connected(peer.id)).await;
+        None
+    } else {
+        Some(control)
+    };
+    if let Some(superfluous) = added.superfluous.filter(|_| peer.decides) {
+        tokio::spawn(retire(peer.clone(), superfluous.serial));
+    }
+    drop(announcing);
+    tokio::spawn(serve(shared, peer, added.link, first, spare));
+}
+
+async fn retire(peer: Arc<Peer>, serial: u64) {
+    tokio::time::sleep(RETIRE_AFTER).await;
+    peer.retire(serial);
+}
+
+async fn serve(
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    link: Link,
+    first: Option<RecvStream>,
+    _spare: Option<SendStream>,
+) {
+    tokio::join!(
+        read_streams(&shared, &peer, &link, first),
+        read_datagrams(&shared, &peer, &link.connection)
+    );
+    let ended = link.connection.closed().await;
+    shared.metrics.connections_ended.raise();
+    let announcing = peer.announcing.lock().await;
+    let removed = peer.remove(link.serial);
+    tracing::debug!("connection {} with {} ended: {ended} ({removed:?})", link.serial, peer.name);
+    match removed {
+        Removed::Unused => {}
+        Removed::Replaced(next) => {
+            spawn_writers(&shared, &peer, &next, None);
+            let _ = shared.events.send(Event::Connected(peer.id)).await;
+        }
+        Removed::Disconnected => {
+            let _ = shared.events.send(Event::Disconnected(peer.id)).await;
+        }
+    }
+    drop(announcing);
+}
+
+fn spawn_writers(shared: &Arc<Shared>, peer: &Arc<Peer>, link: &Link, mut control: Option<SendStream>) {
+    for lane in Lane::ALL {
+        let stream = if lane == Lane::Control { control.take() } else { None };
+        tokio::spawn(write_lane(shared.clone(), peer.clone(), link.clone(), lane, stream));
+    }
+}
+
+/// Writes what is queued for a lane until the connection ends or is not used any more.
+async fn write_lane(
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    link: Link,
+    lane: Lane,
+    mut stream: Option<SendStream>,
+) {
+    let queue = peer.queue(lane);
+    let mut encoder = Encoder::default();
+    let mut batch = Vec::new();
+    loop {
+        batch.clear();
+        if !poll_fn(|cx| queue.poll_take(cx, link.serial, &mut batch)).await {
+            return;
+        }
+        shared.metrics.frames_sent.add(batch.len() as u64);
+        shared.metrics.frame_bytes_sent.add(batch.iter().map(|frame| frame.len() as u64).sum());
+        let stream = match &mut stream {
+            Some(stream) => stream,
+            // Opened at its first frame: most lanes of most boxes are never used.
+            closed => match open_lane(&link.connection, lane).await {
+                Ok(opened) => closed.insert(opened),
+                Err(_) => return,
+            },
+        };
+        if stream.write_all_chunks(encoder.encode(&batch)).await.is_err() {
+            // Ended, or stopped by the peer, which it never does: a new connection starts afresh.
+            link.connection.close(CLOSE_REFUSED, b"a lane was stopped");
+            return;
+        }
+    }
+}
+
+/// Reads all lanes until the connection ends and all that came before is handed over.
+async fn read_streams(shared: &Arc<Shared>, peer: &Arc<Peer>, link: &Link, first: Option<RecvStream>) {
+    let mut readers = JoinSet::new();
+    let spawn = |readers: &mut JoinSet<()>, stream| {
+        readers.spawn(read_lane(shared.clone(), peer.clone(), link.connection.clone(), stream));
+        while readers.try_join_next().is_some() {}
+    };
+    if let Some(stream) = first {
+        spawn(&mut readers, stream);
+    }
+    while let Ok(stream) = link.connection.accept_uni().await {
+        spawn(&mut readers, stream);
+    }
+    while readers.join_next().await.is_some() {}
+}
+
+async fn read_lane(shared: Arc<Shared>, peer: Arc<Peer>, connection: Connection, mut stream: RecvStream) {
+    let mut number = [0];
+    if stream.read_exact(&mut number).await.is_err() {
+        return;
+    }
+    let refuse = |reason: Refusal| {
+        shared.refusals.refuse(reason, connection.remote_address());
+        connection.close(CLOSE_REFUSED, reason.as_str().as_bytes());
+    };
+    let Some(lane) = Lane::from_index(number[0]) else { return refuse(Refusal::UnknownLane) };
+    let mut decoder = Decoder::new(lane.frame_bytes_max());
+    let mut chunks = [const { Bytes::new() }; READ_CHUNKS];
+    while let Ok(Some(count)) = stream.read_chunks(&mut chunks).await {
+        for chunk in &mut chunks[..count] {
+            let mut chunk = std::mem::take(chunk);
+            loop {
+                let frame = match decoder.next(&mut chunk) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => break,
+                    Err(_) => return refuse(Refusal::OversizedFrame),
+                };
+                shared.metrics.frames_received.raise();
+                shared.metrics.frame_bytes_received.add(frame.len() as u64);
+                let event = Event::Received { from: peer.id, lane: Some(lane), frame };
+                // Waiting here leaves the stream unread, and so holds the peer back.
+                if shared.events.send(event).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn read_datagrams(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: &Connection) {
+    while let Ok(datagram) = connection.read_datagram().await {
+        shared.metrics.datagrams_received.raise();
+        // Copied, so that it does not keep the packets that came with it.
+        let frame = Bytes::copy_from_slice(&datagram);
+        let event = Event::Received { from: peer.id, lane: None, frame };
+        if let Err(TrySendError::Full(_)) = shared.events.try_send(event) {
+            shared.metrics.datagrams_dropped.raise();
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Why a peer was turned away: counted each time, logged now and then, with the address.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use quinn::{ConnectionError, VarInt};
+
+use super::TransportMetrics;
+
+/// At most one line in this time for each reason: a peer that tries all day must not fill the disk.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The box stops in good order.
+pub(super) const CLOSE_GOING: VarInt = VarInt::from_u32(1);
+/// Another connection is in use.
+pub(super) const CLOSE_SUPERSEDED: VarInt = VarInt::from_u32(2);
+/// The peer was turned away.
+pub(super) const CLOSE_REFUSED: VarInt = VarInt::from_u32(3);
+
+/// TLS alerts that the verifiers cause (see tls.rs) and rustls sends; QUIC error codes are 0x100 and
+/// the alert.
+const ALERT_OWN_KEY: u64 = 44;
+const ALERT_UNKNOWN_KEY: u64 = 48;
+const ALERT_OTHER_MEMBER: u64 = 49;
+const ALERT_NO_CERTIFICATE: u64 = 116;
+const ALERT_NO_PROTOCOL: u64 = 120;
+
+/// Why a peer was turned away, or turned this box away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// It showed no certificate.
+    NoCertificate,
+    /// Its key is not that of a member.
+    UnknownKey,
+    /// It has this box's own key: a copied data directory, or an address that leads back here.
+    OwnKey,
+    /// Another member answers at this member's address.
+    OtherMember,
+    /// It asked for another site.
+    OtherSite,
+    /// It speaks another protocol, or another version of this one.
+    OtherProtocol,
+    /// It announced a frame longer than its lane carries.
+    OversizedFrame,
+    /// It opened a lane that does not exist.
+    UnknownLane,
+    /// Too many are at the door at once.
+    TooManyHandshakes,
+    /// It began and did not finish.
+    HandshakeTimeout,
+    /// Its handshake was wrong in another way.
+    HandshakeFailed,
+    /// It turned this box away.
+    RefusedByPeer,
+}
+
+/// All reasons, in the order of their numbers.
+pub const REFUSALS: [Refusal; 12] = [
+    Refusal::NoCertificate,
+    Refusal::UnknownKey,
+    Refusal::OwnKey,
+    Refusal::OtherMember,
+    Refusal::OtherSite,
+    Refusal::OtherProtocol,
+    Refusal::OversizedFrame,
+    Refusal::UnknownLane,
+    Refusal::TooManyHandshakes,
+    Refusal::HandshakeTimeout,
+    Refusal::HandshakeFailed,
+    Refusal::RefusedByPeer,
+];
+
+impl Refusal {
+    /// As metrics name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Refusal::NoCertificate => "no-certificate",
+            Refusal::UnknownKey => "unknown-key",
+            Refusal::OwnKey => "own-key",
+            Refusal::OtherMember => "other-member",
+            Refusal::OtherSite => "other-site",
+            Refusal::OtherProtocol => "other-protocol",
+            Refusal::OversizedFrame => "oversized-frame",
+            Refusal::UnknownLane => "unknown-lane",
+            Refusal::TooManyHandshakes => "too-many-handshakes",
+            Refusal::HandshakeTimeout => "handshake-timeout",
+            Refusal::HandshakeFailed => "handshake-failed",
+            Refusal::RefusedByPeer => "refused-by-peer",
+        }
+    }
+
+    /// In words, with what to do.
+    const fn explain(self) -> &'static str {
+        match self {
+            Refusal::NoCertificate => "it showed no certificate; only boxes of this site may connect here",
+            Refusal::UnknownKey => "its key is not that of a member; was one of the sites provisioned anew?",
+            Refusal::OwnKey => {
+                "it has this box's own key; was the data directory copied to a second box, or does a member's \
+                 address lead back here?"
+            }
+            Refusal::OtherMember => "another member answers there; compare the addresses in identity.json",
+            Refusal::OtherSite => "it asked for another site; compare the addresses of the two sites",
+            Refusal::OtherProtocol => {
+                "it speaks another protocol or version; do all boxes run the same release?"
+            }
+            Refusal::OversizedFrame => {
+                "it announced a frame longer than allowed; do all boxes run the same release?"
+            }
+            Refusal::UnknownLane => "it opened a lane unknown here; do all boxes run the same release?",
+            Refusal::TooManyHandshakes => "too many connections are being made at once",
+            Refusal::HandshakeTimeout => "it began a connection and did not finish",
+            Refusal::HandshakeFailed => "its handshake was wrong",
+            Refusal::RefusedByPeer => "it refused this box; its log says why",
+        }
+    }
+
+    /// Why a connection could not be made; `None` if nobody refused anybody.
+    pub(super) fn of(error: &ConnectionError) -> Option<Refusal> {
+        match error {
+            ConnectionError::TransportError(error) => Some(Refusal::of_code(error.code.into())),
+            ConnectionError::VersionMismatch => Some(Refusal::OtherProtocol),
+            ConnectionError::ConnectionClosed(close) => match u64::from(close.error_code) & 0xff {
+                ALERT_NO_PROTOCOL => Some(Refusal::OtherProtocol),
+                _ => Some(Refusal::RefusedByPeer),
+            },
+            ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_GOING => None,
+            ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_SUPERSEDED => None,
+            ConnectionError::ApplicationClosed(_) => Some(Refusal::RefusedByPeer),
+            ConnectionError::TimedOut => Some(Refusal::HandshakeTimeout),
+            ConnectionError::Reset | ConnectionError::LocallyClosed | ConnectionError::CidsExhausted => None,
+        }
+    }
+
+    fn of_code(code: u64) -> Refusal {
+        match code.checked_sub(0x100) {
+            Some(ALERT_NO_CERTIFICATE) => Refusal::NoCertificate,
+            Some(ALERT_UNKNOWN_KEY) => Refusal::UnknownKey,
+            Some(ALERT_OWN_KEY) => Refusal::OwnKey,
+            Some(ALERT_OTHER_MEMBER) => Refusal::OtherMember,
+            Some(ALERT_NO_PROTOCOL) => Refusal::OtherProtocol,
+            _ => Refusal::HandshakeFailed,
+        }
+    }
+}
+
+/// Counts refusals, and logs some.
+#[derive(Debug)]
+pub(super) struct RefusalLog {
+    metrics: Arc<TransportMetrics>,
+    lines: Mutex<[Line; REFUSALS.len()]>,
+}
+
+/// The last line about a reason, and how many were left out since.
+#[derive(Clone, Copy, Debug, Default)]
+struct Line {
+    written: Option<Instant>,
+    left_out: u64,
+}
+
+impl RefusalLog {
+    pub(super) fn new(metrics: Arc<TransportMetrics>) -> RefusalLog {
+        RefusalLog { metrics, lines: Mutex::default() }
+    }
+
+    /// A peer at an address was turned away.
+    pub(super) fn refuse(&self, reason: Refusal, address: SocketAddr) {
+        self.metrics.refused(reason).raise();
+        let Some(left_out) = self.due(reason, Instant::now()) else { return };
+        let (name, why) = (reason.as_str(), reason.explain());
+        if left_out == 0 {
+            tracing::warn!("no connection with {address} ({name}): {why}");
+        } else {
+            tracing::warn!(
+                "no connection with {address} ({name}): {why} ({left_out} more since the last line)"
+            );
+        }
+    }
+
+    /// How many lines were left out, if one may be written now.
+    fn due(&self, reason: Refusal, now: Instant) -> Option<u64> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = &mut lines[reason as usize];
+        if line.written.is_some_and(|written| now.duration_since(written) < LOG_INTERVAL) {
+            line.left_out += 1;
+            return None;
+        }
+        line.written = Some(now);
+        Some(std::mem::take(&mut line.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_stands_at_its_number() {
+        for (at, reason) in REFUSALS.iter().enumerate() {
+            assert_eq!(*reason as usize, at);
+        }
+    }
+
+    #[test]
+    fn a_reason_is_logged_once_in_ten_seconds_with_the_number_left_out() {
+        let log = RefusalLog::new(Arc::default());
+        let start = Instant::now();
+        assert_eq!(log.due(Refusal::UnknownKey, start), Some(0));
+        assert_eq!(log.due(Refusal::UnknownKey, start), None);
+        assert_eq!(log.due(Refusal::OwnKey, start), Some(0));
+        assert_eq!(log.due(Refusal::UnknownKey, start + LOG_INTERVAL / 2), None);
+        assert_eq!(log.due(Refusal::UnknownKey, start + LOG_INTERVAL), Some(2));
+    }
+}

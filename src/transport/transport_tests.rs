@@ -1,0 +1,518 @@
+//! Real endpoints on loopback.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::Instant;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::*;
+use crate::identity::{Authority, MemberInfo, Role, SiteId};
+
+/// A site whose boxes can be started, each with a directory of its own.
+struct TestSite {
+    dirs: Vec<tempfile::TempDir>,
+    identities: Vec<Identity>,
+}
+
+/// A running box, as far as the transport goes.
+struct TestBox {
+    transport: Transport,
+    events: mpsc::Receiver<Event>,
+    metrics: Arc<TransportMetrics>,
+}
+
+impl TestSite {
+    fn new(count: u64) -> TestSite {
+        let site_id = SiteId::random().unwrap();
+        let authority = Authority::found("test", site_id).unwrap();
+        let mut dirs = Vec::new();
+        let mut members = Vec::new();
+        for id in 1..=count {
+            let dir = tempfile::tempdir().unwrap();
+            let name = format!("box{id}");
+            let issued = authority.issue(&name, site_id).unwrap();
+            issued.save(dir.path()).unwrap();
+            let address = free_address().to_string();
+            members.push(MemberInfo { id, name, address, role: Role::Voter, key: issued.key_hash });
+            dirs.push(dir);
+        }
+        let identity = |node| Identity {
+            site: "test".into(),
+            site_id,
+            node,
+            window_ms: 60_000,
+            members: members.clone(),
+        };
+        TestSite { dirs, identities: (1..=count).map(identity).collect() }
+    }
+
+    fn address(&self, node: u64) -> SocketAddr {
+        self.identities[0].member(NodeId(node)).unwrap().address.parse().unwrap()
+    }
+
+    fn keys(&self, node: u64) -> Keys {
+        Keys::load(self.dirs[node as usize - 1].path()).unwrap()
+    }
+
+    async fn start(&self, node: u64) -> TestBox {
+        self.start_with(node, 1024).await
+    }
+
+    async fn start_with(&self, node: u64, events_max: usize) -> TestBox {
+        let (sender, events) = mpsc::channel(events_max);
+        let metrics = Arc::<TransportMetrics>::default();
+        let identity = &self.identities[node as usize - 1];
+        let listen = self.address(node);
+        let transport =
+            Transport::start(identity, self.keys(node), listen, sender, metrics.clone()).await.unwrap();
+        TestBox { transport, events, metrics }
+    }
+
+    /// The two boxes of a site of two, connected.
+    async fn pair() -> (TestSite, TestBox, TestBox) {
+        let site = TestSite::new(2);
+        let (mut one, mut two) = (site.start(1).await, site.start(2).await);
+        one.wait_connected(2).await;
+        two.wait_connected(1).await;
+        (site, one, two)
+    }
+}
+
+impl TestBox {
+    async fn next(&mut self) -> Event {
+        within(self.events.recv()).await.expect("the transport ended")
+    }
+
+    async fn wait_connected(&mut self, peer: u64) {
+        while self.next().await != Event::Connected(NodeId(peer)) {}
+    }
+
+    /// The next frame, whatever happens to connections meanwhile.
+    async fn frame(&mut self) -> (Option<Lane>, Bytes) {
+        loop {
+            if let Event::Received { lane, frame, .. } = self.next().await {
+                return (lane, frame);
+            }
+        }
+    }
+
+    async fn wait_refused(&self, reason: Refusal) {
+        wait_until(|| self.metrics.refused(reason).get() > 0).await;
+    }
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("nothing happened within 10 s")
+}
+
+async fn wait_until(condition: impl Fn() -> bool) {
+    within(async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+fn free_address() -> SocketAddr {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+/// Dials box 1 with a rustls configuration of the attacker's own.
+async fn intrude(site: &TestSite, config: rustls::ClientConfig, name: &str) -> Option<quinn::Connection> {
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
+    let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let client = quinn::ClientConfig::new(Arc::new(tls));
+    within(endpoint.connect_with(client, site.address(1), name).unwrap()).await.ok()
+}
+
+/// Box 2's own view of box 1, as a start for what intruders do.
+fn client_of(site: &TestSite, keys: &Keys) -> rustls::ClientConfig {
+    let pins = Arc::new(tls::Pins::new(&site.identities[1]));
+    tls::client(keys, &pins, NodeId(1)).unwrap()
+}
+
+fn name_of(site: &TestSite) -> String {
+    crate::identity::server_name(site.identities[0].site_id)
+}
+
+#[tokio::test]
+async fn frames_arrive_on_each_lane_in_order() {
+    let (_site, one, mut two) = TestSite::pair().await;
+    for number in 0..500u32 {
+        for lane in Lane::ALL {
+            let length = if number % 50 == 0 { 60_000 } else { 100 };
+            let mut frame = vec![0; length];
+            frame[..4].copy_from_slice(&number.to_le_bytes());
+            one.transport.send_when_ready(NodeId(2), lane, frame.into()).await.unwrap();
+        }
+    }
+    let mut next = [0u32; 4];
+    while next != [500; 4] {
+        let (lane, frame) = two.frame().await;
+        let lane = lane.expect("no datagram was sent").index();
+        assert_eq!(u32::from_le_bytes(frame[..4].try_into().unwrap()), next[lane]);
+        next[lane] += 1;
+    }
+    assert_eq!(two.metrics.frames_received.get(), 2000);
+    assert_eq!(one.metrics.frames_sent.get(), 2000);
+}
+
+#[tokio::test]
+async fn the_longest_frame_of_each_lane_arrives() {
+    let (_site, mut one, two) = TestSite::pair().await;
+    for lane in Lane::ALL {
+        let frame = Bytes::from(vec![9; lane.frame_bytes_max()]);
+        assert_eq!(two.transport.send(NodeId(1), lane, frame.clone()), Ok(()));
+        let came = one.frame().await;
+        assert!(came == (Some(lane), frame), "{lane:?}");
+        let longer = Bytes::from(vec![9; lane.frame_bytes_max() + 1]);
+        assert_eq!(two.transport.send(NodeId(1), lane, longer), Err(SendError::TooLarge));
+    }
+}
+
+#[tokio::test]
+async fn a_datagram_goes_beside_and_a_long_one_on_the_control_lane() {
+    let (_site, one, mut two) = TestSite::pair().await;
+    one.transport.datagram(NodeId(2), Bytes::from_static(b"tick")).unwrap();
+    assert_eq!(two.frame().await, (None, Bytes::from_static(b"tick")));
+    let long = Bytes::from(vec![5; 5000]);
+    one.transport.datagram(NodeId(2), long.clone()).unwrap();
+    assert_eq!(two.frame().await, (Some(Lane::Control), long));
+}
+
+#[tokio::test]
+async fn a_node_that_is_behind_holds_its_peers_back_and_loses_no_frame() {
+    let site = TestSite::new(2);
+    let (mut one, mut two) = (site.start(1).await, site.start_with(2, 4).await);
+    one.wait_connected(2).await;
+    two.wait_connected(1).await;
+    let mut sent = 0u32;
+    let full = |sent: u32| {
+        let mut frame = vec![0; 100_000];
+        frame[..4].copy_from_slice(&sent.to_le_bytes());
+        one.transport.send(NodeId(2), Lane::Entries, frame.into()) == Err(SendError::Full)
+    };
+    // Nobody reads at the other end: the queue fills, for good.
+    within(async {
+        let mut full_since = Instant::now();
+        while full_since.elapsed() < Duration::from_millis(200) {
+            if !full(sent) {
+                sent += 1;
+                full_since = Instant::now();
+            }
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+    })
+    .await;
+    assert!(sent < 200, "{sent} frames of 100 kB fit into bounded queues");
+    one.transport.datagram(NodeId(2), Bytes::from_static(b"lost")).unwrap();
+    wait_until(|| two.metrics.datagrams_dropped.get() == 1).await;
+    for number in 0..sent {
+        let (_, frame) = two.frame().await;
+        assert_eq!(u32::from_le_bytes(frame[..4].try_into().unwrap()), number);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_with_another_sites_key_is_refused_and_counted() {
+    let (site, other) = (TestSite::new(2), TestSite::new(2));
+    let one = site.start(1).await;
+    // It knows the site's name and trusts its box, but its key is not a member's.
+    let connection = intrude(&site, client_of(&site, &other.keys(2)), &name_of(&site)).await;
+    one.wait_refused(Refusal::UnknownKey).await;
+    // The dialling side of TLS 1.3 learns of it a moment later.
+    if let Some(connection) = connection {
+        within(connection.closed()).await;
+    }
+    assert!(!one.transport.peers()[0].connected);
+}
+
+#[tokio::test]
+async fn a_peer_without_a_certificate_is_refused_and_counted() {
+    let site = TestSite::new(2);
+    let one = site.start(1).await;
+    let mut config = client_of(&site, &site.keys(2));
+    config.client_auth_cert_resolver = Arc::new(NoCertificate);
+    if let Some(connection) = intrude(&site, config, &name_of(&site)).await {
+        within(connection.closed()).await;
+    }
+    one.wait_refused(Refusal::NoCertificate).await;
+    assert!(!one.transport.peers()[0].connected);
+}
+
+#[derive(Debug)]
+struct NoCertificate;
+
+impl rustls::client::ResolvesClientCert for NoCertificate {
+    fn resolve(
+        &self,
+        _hints: &[&[u8]],
+        _schemes: &[rustls::SignatureScheme],
+    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_copied_key_another_site_and_another_protocol_are_told_apart() {
+    let site = TestSite::new(2);
+    let one = site.start(1).await;
+    intrude(&site, client_of(&site, &site.keys(1)), &name_of(&site)).await;
+    one.wait_refused(Refusal::OwnKey).await;
+    intrude(&site, client_of(&site, &site.keys(2)), "0000000000000000.tally").await;
+    one.wait_refused(Refusal::OtherSite).await;
+    let mut config = client_of(&site, &site.keys(2));
+    config.alpn_protocols = vec![b"tally/9".to_vec()];
+    intrude(&site, config, &name_of(&site)).await;
+    one.wait_refused(Refusal::OtherProtocol).await;
+}
+
+#[tokio::test]
+async fn a_box_of_another_site_at_a_peers_address_is_refused_by_the_dialler() {
+    let mut site = TestSite::new(2);
+    let other = TestSite::new(1);
+    for identity in &mut site.identities {
+        identity.members[1].address = other.address(1).to_string();
+    }
+    let stranger = other.start(1).await;
+    let one = site.start(1).await;
+    wait_until(|| {
+        one.metrics.refused(Refusal::UnknownKey).get() + one.metrics.refused(Refusal::RefusedByPeer).get() > 0
+    })
+    .await;
+    stranger.wait_refused(Refusal::OtherSite).await;
+    assert!(!one.transport.peers()[0].connected);
+}
+
+#[tokio::test]
+async fn boxes_whose_addresses_are_swapped_are_told_so() {
+    let mut site = TestSite::new(3);
+    let third = site.start(3).await;
+    let members = &mut site.identities[0].members;
+    members[1].address = members[2].address.clone();
+    let one = site.start(1).await;
+    one.wait_refused(Refusal::OtherMember).await;
+    drop(third);
+}
+
+#[tokio::test]
+async fn an_oversized_frame_closes_that_connection_and_nothing_else() {
+    let site = TestSite::new(3);
+    let (mut one, three) = (site.start(1).await, site.start(3).await);
+    one.wait_connected(3).await;
+    let connection = intrude(&site, client_of(&site, &site.keys(2)), &name_of(&site)).await.unwrap();
+    one.wait_connected(2).await;
+    let mut stream = connection.open_uni().await.unwrap();
+    stream.write_all(&[Lane::Control.index() as u8, 1, 0, 1, 0]).await.unwrap();
+    one.wait_refused(Refusal::OversizedFrame).await;
+    within(connection.closed()).await;
+    assert_eq!(one.next().await, Event::Disconnected(NodeId(2)));
+    three.transport.send(NodeId(1), Lane::Control, Bytes::from_static(b"still here")).unwrap();
+    assert_eq!(one.frame().await, (Some(Lane::Control), Bytes::from_static(b"still here")));
+}
+
+#[tokio::test]
+async fn an_unknown_lane_closes_the_connection() {
+    let site = TestSite::new(2);
+    let mut one = site.start(1).await;
+    let connection = intrude(&site, client_of(&site, &site.keys(2)), &name_of(&site)).await.unwrap();
+    one.wait_connected(2).await;
+    connection.open_uni().await.unwrap().write_all(&[4]).await.unwrap();
+    one.wait_refused(Refusal::UnknownLane).await;
+    assert_eq!(one.next().await, Event::Disconnected(NodeId(2)));
+}
+
+#[tokio::test]
+async fn garbage_does_not_disturb() {
+    let (site, one, mut two) = TestSite::pair().await;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut byte = 1u8;
+    for length in 0..1400usize {
+        let garbage: Vec<u8> = (0..length)
+            .map(|_| {
+                byte = byte.wrapping_mul(73).wrapping_add(29);
+                byte
+            })
+            .collect();
+        socket.send_to(&garbage, site.address(2)).unwrap();
+    }
+    one.transport.send(NodeId(2), Lane::Control, Bytes::from_static(b"fine")).unwrap();
+    assert_eq!(two.frame().await.1, Bytes::from_static(b"fine"));
+    assert_eq!(two.metrics.connections_made.get(), 1);
+}
+
+#[test]
+fn a_peer_killed_and_restarted_is_connected_again_fast() {
+    let site = TestSite::new(2);
+    run(async {
+        let mut one = site.start(1).await;
+        for _ in 0..5 {
+            std::thread::scope(|scope| scope.spawn(|| live_and_be_killed(&site)).join().unwrap());
+            let start = Instant::now();
+            let mut two = site.start(2).await;
+            two.wait_connected(1).await;
+            println!("connected again {:?} after the restart", start.elapsed());
+            assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+            // Box 1 may not have noticed yet that the first life is over: its frames go to the new one soon.
+            within(async {
+                while one.transport.send(NodeId(2), Lane::Control, Bytes::from_static(b"hello")).is_err() {
+                    one.next().await;
+                }
+            })
+            .await;
+            one.transport.send(NodeId(2), Lane::Control, Bytes::from_static(b"hello")).unwrap();
+            assert_eq!(two.frame().await.1, Bytes::from_static(b"hello"));
+            two.transport.close().await;
+        }
+    });
+}
+
+/// Box 2 from its start until, connected, it ends as by kill -9: its tasks and its socket are gone, and
+/// nobody is told.
+fn live_and_be_killed(site: &TestSite) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let two = runtime.block_on(async {
+        let mut two = site.start(2).await;
+        two.wait_connected(1).await;
+        two
+    });
+    drop(runtime);
+    drop(two);
+}
+
+#[tokio::test]
+async fn dials_that_cross_end_in_a_connection_that_works_both_ways() {
+    for _ in 0..10 {
+        let (_site, mut one, mut two) = TestSite::pair().await;
+        wait_until(|| one.transport.peers()[0].connected && two.transport.peers()[0].connected).await;
+        one.transport.send(NodeId(2), Lane::Requests, Bytes::from_static(b"ping")).unwrap();
+        assert_eq!(two.frame().await.1, Bytes::from_static(b"ping"));
+        two.transport.send(NodeId(1), Lane::Requests, Bytes::from_static(b"pong")).unwrap();
+        assert_eq!(one.frame().await.1, Bytes::from_static(b"pong"));
+    }
+}
+
+#[tokio::test]
+async fn of_two_connections_the_superfluous_one_is_closed_without_a_word_to_the_node() {
+    let (site, mut one, _two) = TestSite::pair().await;
+    // A second connection of box 2, made as if its first had been forgotten.
+    let connection = intrude(&site, client_of(&site, &site.keys(2)), &name_of(&site)).await.unwrap();
+    assert_eq!(one.next().await, Event::Connected(NodeId(2)), "the newest is used");
+    wait_until(|| one.metrics.connections_ended.get() == 1).await;
+    assert!(connection.close_reason().is_none(), "the older one was closed");
+    assert!(one.events.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn certificates_that_have_run_out_still_connect() {
+    let site = TestSite::new(2);
+    for dir in &site.dirs {
+        let keys = expire(dir.path());
+        assert_eq!(Keys::load(dir.path()).unwrap().key_hash(), keys, "the key is the same");
+    }
+    let (mut one, mut two) = (site.start(1).await, site.start(2).await);
+    one.wait_connected(2).await;
+    two.wait_connected(1).await;
+}
+
+/// Replaces the certificate by one for the same key that ran out in 2001.
+fn expire(dir: &Path) -> String {
+    let key = rcgen::KeyPair::from_pem(&std::fs::read_to_string(dir.join("node.key")).unwrap()).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    let pem = params.self_signed(&key).unwrap().pem();
+    std::fs::write(dir.join("node.crt"), &pem).unwrap();
+    let hash = crate::identity::key_hash(&CertificateDer::from_pem_slice(pem.as_bytes()).unwrap());
+    crate::identity::hex(&hash.unwrap())
+}
+
+#[tokio::test]
+async fn the_one_that_goes_tells_its_peers_at_once() {
+    let (_site, mut one, two) = TestSite::pair().await;
+    let start = Instant::now();
+    two.transport.close().await;
+    assert_eq!(one.next().await, Event::Disconnected(NodeId(2)));
+    assert!(start.elapsed() < Duration::from_secs(1), "not by the idle timeout");
+    let frame = Bytes::from_static(b"late");
+    assert_eq!(one.transport.send(NodeId(2), Lane::Control, frame.clone()), Err(SendError::NotConnected));
+    assert_eq!(one.transport.datagram(NodeId(2), frame.clone()), Err(SendError::NotConnected));
+    assert_eq!(one.transport.send(NodeId(7), Lane::Control, frame), Err(SendError::NotAPeer));
+}
+
+#[tokio::test]
+async fn a_port_in_use_and_another_boxs_key_are_named() {
+    let site = TestSite::new(2);
+    let _one = site.start(1).await;
+    let (sender, _events) = mpsc::channel(1);
+    let start = |identity: u64, keys: u64| {
+        let identity = &site.identities[identity as usize - 1];
+        Transport::start(identity, site.keys(keys), site.address(1), sender.clone(), Arc::default())
+    };
+    let text = start(1, 1).await.unwrap_err().to_string();
+    assert!(text.contains(&site.address(1).to_string()) && text.contains("another program"), "{text}");
+    let text = start(1, 2).await.unwrap_err().to_string();
+    assert!(text.contains("node.key") && text.contains("box1"), "{text}");
+}
+
+#[tokio::test]
+async fn three_boxes_are_all_connected_soon_after_they_start() {
+    let site = TestSite::new(3);
+    let start = Instant::now();
+    let mut boxes = vec![site.start(1).await, site.start(2).await, site.start(3).await];
+    for each in &mut boxes {
+        let mut peers = 0;
+        while peers < 2 {
+            peers += u32::from(matches!(each.next().await, Event::Connected(_)));
+        }
+    }
+    println!("three boxes connected in {:?}", start.elapsed());
+    assert!(boxes.iter().all(|each| each.transport.peers().iter().all(|peer| peer.connected)));
+}
+
+/// Prints the round trip between two threads, as two boxes are two processes.
+#[test]
+fn the_round_trip_is_measured() {
+    let site = Arc::new(TestSite::new(2));
+    let other = site.clone();
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let echo = std::thread::spawn(move || {
+        run(async {
+            let mut two = other.start(2).await;
+            loop {
+                let event = tokio::select! { event = two.events.recv() => event, _ = &mut stopped => return };
+                if let Some(Event::Received { from, lane: Some(lane), frame }) = event {
+                    two.transport.send(from, lane, frame).unwrap();
+                }
+            }
+        });
+    });
+    run(async {
+        let mut one = site.start(1).await;
+        one.wait_connected(2).await;
+        let mut times = Vec::new();
+        for number in 0..3000u32 {
+            let start = Instant::now();
+            let frame = Bytes::from(vec![number as u8; 200]);
+            one.transport.send(NodeId(2), Lane::Entries, frame.clone()).unwrap();
+            assert_eq!(one.frame().await, (Some(Lane::Entries), frame));
+            times.push(start.elapsed());
+        }
+        times.sort();
+        println!("round trip of 200 bytes: p50 {:?}, p99 {:?}", times[1500], times[2970]);
+    });
+    stop.send(()).unwrap();
+    echo.join().unwrap();
+}
+
+fn run(future: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
+}
