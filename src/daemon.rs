@@ -124,8 +124,7 @@ impl Ways {
             .map(|listen| Statsd::start(listen, Arc::clone(accumulator), Arc::clone(clock)))
             .transpose()?;
         let polls = Polls::start(config.polls().map_err(RunError::Other)?, accumulator, clock);
-        let identity = handle.identity();
-        let upstream = upstream::spawn(handle.clone(), &identity.site, identity.site_id, &config.upstream)?;
+        let upstream = upstream::spawn(handle.clone(), &config.upstream)?;
         Ok(Ways { statsd, polls, upstream })
     }
 
