@@ -24,8 +24,10 @@ fn main() -> io::Result<()> {
         out,
         "entries/group  segments  bytes/payload byte  write median  p99  sync mean (us)  entries/s"
     )?;
-    let open =
-        || Storage::open(RealFileSystem, &dir, OWNER, Options { keep_entries: 0, ..Options::default() });
+    // Small segments, so that each row goes through several.
+    let options =
+        Options { segment_bytes: 2 << 20, keep_entries: 0, spare_segments: 64, ..Options::default() };
+    let open = || Storage::open(RealFileSystem, &dir, OWNER, options.clone());
     let (mut storage, found) = open().map_err(io::Error::other)?;
     let mut last = found.last.index;
     for entries in [1, 16, 256] {
