@@ -354,8 +354,9 @@ async fn three_boxes_are_all_connected_soon_after_they_start() {
     assert!(boxes.iter().all(|each| each.transport.peers().iter().all(|peer| peer.connected)));
 }
 
-/// Prints the round trip between two threads, one right after another (both ends awake) and after
-/// pauses (both asleep): the two differ several times over. To be run alone: the other tests slow it.
+/// Prints the round trip between two threads, one right after another and after pauses. It depends as
+/// much on whether the scheduler puts both on one core as on the transport, and on what else runs: to
+/// compare two versions, run it alone and pinned (`taskset`).
 #[test]
 fn the_round_trip_is_measured() {
     let site = Arc::new(TestSite::new(2));
