@@ -50,7 +50,7 @@ fn behaviour(targets: Vec<Target>, failover: bool) -> Behaviour {
 async fn run(behaviour: Behaviour, clients: u32, keyed: bool) -> Tally {
     let requests = Arc::new(Requests::new("h", "bench", 1, keyed));
     let scripts = (0..clients).map(|client| Script::adds(Arc::clone(&requests), 1, client)).collect();
-    let load = Load::start(behaviour, scripts, 1);
+    let load = Load::start(behaviour, scripts, 1).await;
     load.measure(Duration::from_millis(100)).await;
     load.finish().await
 }

@@ -88,8 +88,10 @@ async fn a_series_of_another_kind_is_an_error_and_what_it_missed_is_not_forgotte
     let polls = fixture.start(PollKind::Counter);
     eventually(&polls, "the base is read", |status| status.readings > 0).await;
     fixture.write("n 5\n");
-    eventually(&polls, "refused", |status| status.error.as_ref().is_some_and(|error| error.contains("a sample, not a counter")))
-        .await;
+    eventually(&polls, "refused", |status| {
+        status.error.as_ref().is_some_and(|error| error.contains("a sample, not a counter"))
+    })
+    .await;
     assert_eq!(polls.status()[0].last, Some(1.0));
 }
 
