@@ -7,7 +7,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
-use tally_core::id::{SeriesName, SourceId};
+use tally_core::id::SeriesName;
 use tally_core::report::{Amount, Kind, MergeError};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
@@ -208,7 +208,7 @@ impl Accumulator {
     }
 
     /// Takes out what waits and writes it as a report. The caller sees to it that there is something.
-    pub fn freeze(&self, mut report: ReportWriter, box_source: SourceId) -> Batch {
+    pub fn freeze(&self, mut report: ReportWriter) -> Batch {
         let mut inner = self.guard();
         let inner = &mut *inner;
         let taken = inner.waiting.len().min(BATCH_CELLS_MAX);
@@ -224,7 +224,6 @@ impl Accumulator {
                 },
                 Some(Key { hash, check, taken }) => {
                     let series = inner.slots[slot.0 as usize].series_ref();
-                    let amount = with_source(amount, box_source);
                     report.keyed(&KeyedAdd { series, window, amount, key: hash, check, taken });
                     batch.keyed.push(waiter);
                 }
@@ -233,7 +232,7 @@ impl Accumulator {
         for _ in 0..BATCH_CELLS_MAX {
             let Some((slot, window, amount)) = inner.take_cell() else { break };
             let series = inner.slots[slot.0 as usize].series_ref();
-            report.cell(series, window, &with_source(amount, box_source));
+            report.cell(series, window, &amount);
             batch.cells.push((slot, window));
         }
         (batch.body, batch.hash) = report.finish_hashed();
@@ -306,7 +305,14 @@ impl Inner {
         let slot = Slot(u32::try_from(self.slots.len()).map_err(|_| Refusal::TooManySeries)?);
         let name: Box<str> = name.as_str().into();
         self.by_name.insert(name.clone(), slot);
-        self.slots.push(SlotState { name, kind, series: None, window: SiteTime(0), pending: None, older: Vec::new() });
+        self.slots.push(SlotState {
+            name,
+            kind,
+            series: None,
+            window: SiteTime(0),
+            pending: None,
+            older: Vec::new(),
+        });
         Ok(slot)
     }
 
@@ -371,17 +377,6 @@ impl SlotState {
                 self.kind,
             ),
         }
-    }
-}
-
-/// A sample counted here is this box's: its last value says so.
-fn with_source(amount: Amount, source: SourceId) -> Amount {
-    match amount {
-        Amount::Sample(mut sample) => {
-            sample.last.source = source;
-            Amount::Sample(sample)
-        }
-        other => other,
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use tally_core::id::{Epoch, ReportNumber};
+use tally_core::id::{Epoch, ReportNumber, SourceId};
 
 fn accumulator() -> Accumulator {
     let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0)));
@@ -12,7 +12,7 @@ fn name(text: &str) -> SeriesName<'_> {
 
 fn freeze(accumulator: &Accumulator) -> Batch {
     let report = ReportWriter::new(SourceId(1), Epoch(1), ReportNumber::FIRST, 0);
-    accumulator.freeze(report, SourceId(1))
+    accumulator.freeze(report)
 }
 
 #[test]

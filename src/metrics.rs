@@ -28,3 +28,22 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// What the node and the accumulator count.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Frames of peers that could not be read.
+    pub frames_malformed: Counter,
+    /// Messages of the core that were refused: stale, of a stranger, contradictory.
+    pub raft_ignored: Counter,
+    /// How often the leader that this box knows changed, or the term did.
+    pub leader_changes: Counter,
+    /// How often this box became the leader.
+    pub leaderships: Counter,
+    /// Cells of this box's batches that were refused where they were applied.
+    pub cells_refused: Counter,
+    /// Adds of waiting clients that were answered with a receipt.
+    pub adds_answered: Counter,
+    /// Entries applied.
+    pub entries_applied: Counter,
+}

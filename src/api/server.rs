@@ -73,6 +73,12 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener, ApiError> {
     })
 }
 
+/// Returns when the sender says stop, or is gone.
+async fn stop_asked(stop: &mut watch::Receiver<bool>) {
+    // The guard that this yields must not live across the other branches' awaits.
+    let _ = stop.wait_for(|stop| *stop).await.map(|_| ());
+}
+
 /// Serves until `stop` becomes true (or its sender is gone), then lets the requests that are being
 /// answered end.
 pub async fn serve(listener: TcpListener, api: Api, config: &ApiConfig, stop: watch::Receiver<bool>) {
@@ -98,7 +104,7 @@ pub async fn serve(listener: TcpListener, api: Api, config: &ApiConfig, stop: wa
             },
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             _ = look.tick() => connections.close_idle(config.idle_max),
-            _ = stopped.wait_for(|stop| *stop) => break,
+            () = stop_asked(&mut stopped) => break,
         }
     }
     drop(listener);

@@ -124,7 +124,8 @@ fn body(kind: KindArg, amount: &str) -> Result<Bytes, ClientError> {
             format!("{{\"value\":{value:?}}}")
         }
         KindArg::Counter | KindArg::Updown => {
-            let add: i128 = amount.parse().map_err(|_| usage("a whole number (for samples: --kind sample)"))?;
+            let add: i128 =
+                amount.parse().map_err(|_| usage("a whole number (for samples: --kind sample)"))?;
             format!("{{\"add\":{add}}}")
         }
     }))
@@ -152,9 +153,12 @@ mod tests {
         assert_eq!(of(KindArg::Updown, "-5"), Ok(Bytes::from_static(br#"{"add":-5}"#)));
         assert_eq!(of(KindArg::Sample, "21"), Ok(Bytes::from_static(br#"{"value":21.0}"#)));
         assert_eq!(of(KindArg::Sample, "-1e-9"), Ok(Bytes::from_static(br#"{"value":-1e-9}"#)));
-        for (kind, amount) in
-            [(KindArg::Counter, "x"), (KindArg::Counter, "1.5"), (KindArg::Sample, "NaN"), (KindArg::Sample, "")]
-        {
+        for (kind, amount) in [
+            (KindArg::Counter, "x"),
+            (KindArg::Counter, "1.5"),
+            (KindArg::Sample, "NaN"),
+            (KindArg::Sample, ""),
+        ] {
             assert_eq!(of(kind, amount), Err(2), "{amount}");
         }
     }

@@ -46,7 +46,11 @@ fn an_unknown_outcome_stays_unknown_until_something_settles_it() {
     assert_eq!(status(vec![broken()]), 4);
     assert_eq!(status(vec![problem(503, "outcome-unknown"), problem(503, "not-committed")]), 4);
     assert_eq!(status(vec![broken(), unreached(), problem(429, "key-table-full")]), 4);
-    assert_eq!(status(vec![broken(), problem(401, "unauthorized")]), 4, "another box's token settles nothing");
+    assert_eq!(
+        status(vec![broken(), problem(401, "unauthorized")]),
+        4,
+        "another box's token settles nothing"
+    );
     assert_eq!(status(vec![broken(), done()]), 0);
     assert_eq!(status(vec![broken(), problem(409, "wrong-kind")]), 1);
 }

@@ -1,6 +1,7 @@
 //! The command line: what it takes, and one file a family of subcommands that talk to the HTTP API.
 
 mod add;
+pub mod bench;
 pub mod client;
 mod documents;
 pub mod provision;
@@ -12,8 +13,10 @@ mod watch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 pub use client::{ClientError, Server};
 
@@ -23,7 +26,7 @@ pub use client::{ClientError, Server};
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
-    pub command: Command,
+    command: Command,
 }
 
 const EXAMPLE: &str = "\
@@ -37,8 +40,7 @@ not committed; 4 outcome unknown.";
 
 /// All that the program can do.
 #[derive(Subcommand, Clone, Debug)]
-pub enum Command {
-    /// Run the daemon
+enum Command {
     Run(RunArgs),
     Provision(provision::ProvisionArgs),
     Add(add::AddArgs),
@@ -48,56 +50,91 @@ pub enum Command {
     Watch(watch::WatchArgs),
     Settings(settings::SettingsArgs),
     Status(status::StatusArgs),
+    Bench(bench::BenchArgs),
     Completions(documents::CompletionsArgs),
     Man(documents::ManArgs),
 }
 
-/// Arguments of `tallyd run`.
+/// Run the daemon
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
 Example: a site of one box in a folder of its own, without any configuration
   tallyd run --data-dir ./tally
 Example: a box that was provisioned
   tallyd run --data-dir /var/lib/tallyd")]
-pub struct RunArgs {
+struct RunArgs {
     /// Configuration file; default: tallyd.toml in the data directory, then /etc/tallyd/tallyd.toml
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    config: Option<PathBuf>,
     /// Data directory; default: systemd's STATE_DIRECTORY, else /var/lib/tallyd for root, else the
     /// user's state directory
     #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
 }
 
-impl Command {
-    /// Runs a command that is a client of the API or needs nothing at all; gives others back, for
-    /// which the program has more to set up. The exit status is as `tallyd --help` says; errors are
-    /// written to standard error.
-    ///
-    /// # Errors
-    /// The commands that are not for here.
-    #[expect(clippy::result_large_err, reason = "called once")]
-    pub fn run_client(self) -> Result<u8, Command> {
-        let result = match self {
-            Command::Add(args) => blocking(|| add::run(args)),
-            Command::Get(args) => blocking(|| reads::get(args)),
-            Command::Series(args) => blocking(|| reads::series(args)),
-            Command::Windows(args) => blocking(|| reads::windows(args)),
-            Command::Watch(args) => blocking(|| watch::run(args)),
-            Command::Settings(args) => blocking(|| settings::run(args)),
-            Command::Status(args) => blocking(|| status::run(args)),
-            Command::Completions(args) => documents::completions(&args),
-            Command::Man(args) => documents::man(&args),
-            other => return Err(other),
-        };
-        Ok(match result {
-            Ok(()) => 0,
-            Err(error) => {
-                // Nobody may be there to read it.
-                let _ = writeln!(io::stderr(), "tallyd: {error}");
-                error.exit_status()
-            }
-        })
+/// Runs a command; gives the exit status that `tallyd --help` tells.
+pub fn main(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Run(args) => daemon(args),
+        Command::Provision(args) => {
+            provision::run(&args, &mut io::stdout().lock()).map_err(|error| match error {
+                provision::ProvisionError::Usage(_) => Failure::new(2, &error),
+                provision::ProvisionError::Failed(_) => Failure::new(1, &error),
+            })
+        }
+        Command::Bench(args) => bench::run(&args).map_err(|error| match error {
+            bench::BenchError::Usage(_) => Failure::new(2, &error),
+            _ => Failure::new(1, &error),
+        }),
+        client => run_client(client).map_err(|error| Failure::new(error.exit_status(), &error)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has had enough.
+        Err(failure) if failure.status == 0 => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody may listen any more.
+            let _ = writeln!(io::stderr(), "tallyd: {}", failure.text);
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// Why a command ends otherwise than well.
+struct Failure {
+    status: u8,
+    text: String,
+}
+
+impl Failure {
+    fn new(status: u8, error: &dyn std::fmt::Display) -> Failure {
+        Failure { status, text: error.to_string() }
+    }
+}
+
+fn daemon(args: RunArgs) -> Result<(), Failure> {
+    let filter = EnvFilter::try_from_env("TALLYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(1, &error))?;
+    runtime.block_on(crate::daemon::run(args.config, args.data_dir)).map_err(|error| Failure::new(1, &error))
+}
+
+/// The commands that talk to the API, or to nobody.
+fn run_client(command: Command) -> Result<(), ClientError> {
+    match command {
+        Command::Add(args) => blocking(|| add::run(args)),
+        Command::Get(args) => blocking(|| reads::get(args)),
+        Command::Series(args) => blocking(|| reads::series(args)),
+        Command::Windows(args) => blocking(|| reads::windows(args)),
+        Command::Watch(args) => blocking(|| watch::run(args)),
+        Command::Settings(args) => blocking(|| settings::run(args)),
+        Command::Status(args) => blocking(|| status::run(args)),
+        Command::Completions(args) => documents::completions(&args),
+        Command::Man(args) => documents::man(&args),
+        Command::Run(_) | Command::Provision(_) | Command::Bench(_) => {
+            Err(ClientError::Usage("this command is no client".to_owned()))
+        }
     }
 }
 

@@ -128,7 +128,8 @@ pub(super) async fn series(args: SeriesArgs) -> Result<(), ClientError> {
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     while all.len() < limit {
         let count = PAGE.min(limit - all.len());
-        let after_part = after.as_deref().map_or(String::new(), |name| format!("&after={}", text::in_query(name)));
+        let after_part =
+            after.as_deref().map_or(String::new(), |name| format!("&after={}", text::in_query(name)));
         let path = format!(
             "/v1/series?prefix={}&limit={count}{after_part}{}",
             text::in_query(&args.prefix),
@@ -145,7 +146,8 @@ pub(super) async fn series(args: SeriesArgs) -> Result<(), ClientError> {
         let list: Vec<&str> = all.iter().map(|series| series.get()).collect();
         return print(&format!("{{\"series\":[{}]}}\n", list.join(",")));
     }
-    let mut table = Table::new(&[("SERIES", Side::Left), ("KIND", Side::Left), ("TOTAL", Side::Right), ("", Side::Left)]);
+    let mut table =
+        Table::new(&[("SERIES", Side::Left), ("KIND", Side::Left), ("TOTAL", Side::Right), ("", Side::Left)]);
     for raw in &all {
         let series: Series = parsed(&args.server, raw.get().as_bytes())?;
         let note = series.mean.map_or(String::new(), |mean| sample_words(&series, mean));
@@ -154,7 +156,11 @@ pub(super) async fn series(args: SeriesArgs) -> Result<(), ClientError> {
     if table.is_empty() {
         return print("no series\n");
     }
-    let more = if after.is_some() { format!("and more than these {}: see --limit\n", all.len()) } else { String::new() };
+    let more = if after.is_some() {
+        format!("and more than these {}: see --limit\n", all.len())
+    } else {
+        String::new()
+    };
     print(&format!("{}{more}", table.text()))
 }
 

@@ -81,7 +81,10 @@ async fn show(client: &Client, server: &Server, key: Option<&str>) -> Result<(),
     };
     let Some(setting) = list.settings.iter().find(|setting| setting.key == key) else {
         let keys: Vec<&str> = list.settings.iter().map(|setting| setting.key.as_str()).collect();
-        return Err(ClientError::Usage(format!("there is no setting {key:?}; there are {}", keys.join(", "))));
+        return Err(ClientError::Usage(format!(
+            "there is no setting {key:?}; there are {}",
+            keys.join(", ")
+        )));
     };
     if server.json {
         let form = serde_json::json!({

@@ -31,9 +31,16 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
 
 fn in_words(status: &Value) -> String {
     let ready = if status["ready"] == true { "ready" } else { "NOT READY" };
-    let leader = status["leader"].as_str().map_or("no leader known".to_owned(), |name| format!("leader {name}"));
+    let leader =
+        status["leader"].as_str().map_or("no leader known".to_owned(), |name| format!("leader {name}"));
     let mut lines = vec![
-        format!("{} of site {} ({}): {}, {ready}", of(status, "node"), of(status, "site"), of(status, "site_id"), of(status, "role")),
+        format!(
+            "{} of site {} ({}): {}, {ready}",
+            of(status, "node"),
+            of(status, "site"),
+            of(status, "site_id"),
+            of(status, "role")
+        ),
         format!("{leader} in term {}; {}", of(status, "term"), of(&status["tolerates"], "text")),
         String::new(),
     ];
@@ -44,7 +51,15 @@ fn in_words(status: &Value) -> String {
     let storage = &status["storage"];
     let size = |key: &str| text::bytes(storage[key].as_u64().unwrap_or_default());
     for (name, words) in [
-        ("log", format!("committed to {}, applied to {}, digest {}", of(status, "commit"), of(status, "applied"), of(status, "digest"))),
+        (
+            "log",
+            format!(
+                "committed to {}, applied to {}, digest {}",
+                of(status, "commit"),
+                of(status, "applied"),
+                of(status, "digest")
+            ),
+        ),
         ("series", of(status, "series")),
         (
             "outbox",
@@ -75,7 +90,11 @@ fn in_words(status: &Value) -> String {
     for (name, ingest) in status["ingest"].as_object().into_iter().flatten() {
         lines.push(format!("{name:<9} {}", part(ingest)));
     }
-    lines.push(format!("version   {}, up {}", of(status, "version"), text::span(1000 * status["uptime_s"].as_u64().unwrap_or_default())));
+    lines.push(format!(
+        "version   {}, up {}",
+        of(status, "version"),
+        text::span(1000 * status["uptime_s"].as_u64().unwrap_or_default())
+    ));
     lines.iter().map(|line| text_line(line)).collect()
 }
 
@@ -88,14 +107,16 @@ fn members(status: &Value) -> Table {
         ("ROUND TRIP", Side::Right),
     ]);
     for member in status["members"].as_array().into_iter().flatten() {
-        let role = if member["membership"] == "observer" { "observer".to_owned() } else { of(member, "role") };
+        let role =
+            if member["membership"] == "observer" { "observer".to_owned() } else { of(member, "role") };
         let here = member["name"] == status["node"];
         let reached = match (here, member["connected"] == true) {
             (true, _) => "this box",
             (false, true) => "yes",
             (false, false) => "NO",
         };
-        let rtt = member["rtt_us"].as_f64().map_or(String::new(), |us| format!("{} ms", text::number(us / 1e3)));
+        let rtt =
+            member["rtt_us"].as_f64().map_or(String::new(), |us| format!("{} ms", text::number(us / 1e3)));
         table.row([of(member, "name"), role, of(member, "address"), reached.to_owned(), rtt]);
     }
     table
@@ -116,7 +137,8 @@ fn part(value: &Value) -> String {
         return if value.is_null() { "none".to_owned() } else { text::printable(&value.to_string()) };
     };
     let plain = map.iter().filter(|(_, value)| !value.is_object() && !value.is_array() && !value.is_null());
-    let words: Vec<String> = plain.map(|(key, _)| format!("{} {}", key.replace('_', " "), of(value, key))).collect();
+    let words: Vec<String> =
+        plain.map(|(key, _)| format!("{} {}", key.replace('_', " "), of(value, key))).collect();
     words.join(", ")
 }
 

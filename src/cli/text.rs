@@ -119,7 +119,8 @@ pub(super) fn time(ms: u64) -> String {
 
 /// Year, month and day of a day since 1970-01-01.
 fn date(mut day: u64) -> (u64, usize, u64) {
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     // 400 years have 146,097 days: the loop below then has few turns.
     let mut year = 1970 + day / 146_097 * 400;
     day %= 146_097;
@@ -199,7 +200,14 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        for (value, text) in [(21.5, "21.5"), (0.0, "0"), (3.0, "3"), (1234.5678, "1234.6"), (-0.5, "-0.5"), (1e12, "1.0000e12")] {
+        for (value, text) in [
+            (21.5, "21.5"),
+            (0.0, "0"),
+            (3.0, "3"),
+            (1234.5678, "1234.6"),
+            (-0.5, "-0.5"),
+            (1e12, "1.0000e12"),
+        ] {
             assert_eq!(number(value), text);
         }
         assert_eq!((span(60_000), span(1500), span(3_600_000)), ("1m".into(), "1500ms".into(), "1h".into()));

@@ -114,7 +114,11 @@ fn shown((event, data): &Event, json: bool) -> String {
     let amount = match value["kind"].as_str() {
         Some("counter") => format!("+{}", exact(data, "increase")),
         Some("updown") => format!("+{} -{}", exact(data, "up"), exact(data, "down")),
-        _ => format!("{} values, last {}", exact(data, "count"), value["last"].as_f64().map_or(String::new(), text::number)),
+        _ => format!(
+            "{} values, last {}",
+            exact(data, "count"),
+            value["last"].as_f64().map_or(String::new(), text::number)
+        ),
     };
     let late = if value["late"] == true { "  late" } else { "" };
     format!("{series}  {amount}  in {span} from {start}{late}\n")
@@ -136,7 +140,8 @@ mod tests {
                       event: window\ndata: {}\n\n";
         for size in 1..stream.len() {
             let mut lines = Lines::default();
-            let events: Vec<Event> = stream.as_bytes().chunks(size).flat_map(|piece| lines.push(piece)).collect();
+            let events: Vec<Event> =
+                stream.as_bytes().chunks(size).flat_map(|piece| lines.push(piece)).collect();
             assert_eq!(events.len(), 2, "{size}");
             assert_eq!(events[0], ("total".to_owned(), r#"{"series":"é","total":5}"#.to_owned()));
             assert_eq!(events[1].0, "window");
@@ -154,11 +159,16 @@ mod tests {
 
     #[test]
     fn a_change_is_one_line() {
-        let total = ("total".to_owned(), format!(r#"{{"series":"a","kind":"updown","total":{}}}"#, i128::MIN));
+        let total =
+            ("total".to_owned(), format!(r#"{{"series":"a","kind":"updown","total":{}}}"#, i128::MIN));
         assert_eq!(shown(&total, false), format!("a  {}\n", i128::MIN));
         assert_eq!(shown(&total, true), format!("{{\"event\":\"total\",\"data\":{}}}\n", total.1));
-        let window = r#"{"series":"a","kind":"counter","start":1763858400000,"span":60000,"increase":37,"late":true}"#;
-        assert_eq!(shown(&("window".into(), window.into()), false), "a  +37  in 1m from 2025-11-23 00:40:00Z  late\n");
+        let window =
+            r#"{"series":"a","kind":"counter","start":1763858400000,"span":60000,"increase":37,"late":true}"#;
+        assert_eq!(
+            shown(&("window".into(), window.into()), false),
+            "a  +37  in 1m from 2025-11-23 00:40:00Z  late\n"
+        );
         assert_eq!(shown(&("x".into(), "{".into()), true), "{\"event\":\"x\",\"data\":null}\n");
     }
 }

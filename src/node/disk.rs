@@ -16,8 +16,8 @@ use crate::storage::{Entry, FileSystem, ReadError, Storage, WriteError, WriteGro
 pub(super) enum Job {
     /// Make a group durable.
     Write { ticket: u64, group: WriteGroup },
-    /// Replace the log by a snapshot that came from the leader.
-    Install { ticket: u64, position: Position, bytes: Vec<u8>, hard_state: HardState },
+    /// Replace the log by a snapshot that came from the leader, then make a group durable.
+    Install { ticket: u64, position: Position, bytes: Vec<u8>, hard_state: HardState, group: WriteGroup },
     /// Fetch entries for a follower that is behind; they go with this message.
     Read { to: NodeId, message: Message, first: LogIndex, last: LogIndex, bytes_max: usize },
     /// Write a snapshot of the state as of this position and let go of the log before it.
@@ -29,11 +29,25 @@ pub(super) enum Job {
 /// What became of a job.
 #[derive(Debug)]
 pub(super) enum Done {
-    Written { ticket: u64, result: Result<(), WriteError> },
-    Read { to: NodeId, message: Message, result: Result<Vec<Entry>, ReadError> },
+    Written {
+        ticket: u64,
+        result: Result<(), WriteError>,
+    },
+    Read {
+        to: NodeId,
+        message: Message,
+        result: Result<Vec<Entry>, ReadError>,
+    },
     /// `first`: the first index that the log still has.
-    Saved { result: Result<LogIndex, WriteError>, log_bytes: u64 },
-    Loaded { to: NodeId, message: Message, result: Result<Option<(Position, Vec<u8>)>, ReadError> },
+    Saved {
+        result: Result<LogIndex, WriteError>,
+        log_bytes: u64,
+    },
+    Loaded {
+        to: NodeId,
+        message: Message,
+        result: Result<Option<(Position, Vec<u8>)>, ReadError>,
+    },
 }
 
 /// The node's end of the disk thread.
@@ -87,9 +101,13 @@ fn serve<F: FileSystem>(
 ) {
     while let Ok(job) = inbox.recv() {
         let done = match job {
-            Job::Write { ticket, group } => Done::Written { ticket, result: storage.write(&group) },
-            Job::Install { ticket, position, bytes, hard_state } => {
-                let result = storage.install_snapshot(position, &bytes, hard_state);
+            Job::Write { ticket, group } => Done::Written { ticket, result: write(&mut storage, group) },
+            Job::Install { ticket, position, bytes, hard_state, group } => {
+                let installed = storage.install_snapshot(position, &bytes, hard_state);
+                let result = installed.and_then(|()| match group.entries.is_empty() {
+                    true => Ok(()),
+                    false => write(&mut storage, group),
+                });
                 Done::Written { ticket, result }
             }
             Job::Read { to, message, first, last, bytes_max } => {
@@ -108,4 +126,19 @@ fn serve<F: FileSystem>(
             return;
         }
     }
+}
+
+/// Writes a group; after a failure before, what is on disk is read again first.
+fn write<F: FileSystem>(storage: &mut Storage<F>, mut group: WriteGroup) -> Result<(), WriteError> {
+    if storage.is_poisoned() {
+        storage.recover().map_err(|_| WriteError::Poisoned)?;
+        // The group that failed may have reached the disk all the same, and comes again now.
+        if let Some(first) = group.entries.first().map(|entry| entry.position.index)
+            && storage.last().index >= first
+        {
+            let keep = first.prev();
+            group.truncate_after = Some(group.truncate_after.map_or(keep, |after| after.min(keep)));
+        }
+    }
+    storage.write(&group)
 }

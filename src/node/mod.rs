@@ -1,1 +1,371 @@
-//! The one loop that drives the core.
+//! The one loop that drives the core: events in, persist, send, apply, timers. One task owns the
+//! core, the log's tail, the batches and everybody who waits; other rooms reach it by a [`Handle`].
+
+mod batches;
+mod commands;
+mod disk;
+mod handle;
+mod leader_clock;
+mod named;
+mod peers;
+mod proposals;
+mod reads;
+mod report;
+mod snapshots;
+pub mod status;
+mod step;
+mod tail;
+mod wire;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use tally_core::id::{LogIndex, NodeId};
+use tally_core::raft::{
+    self, Config as RaftConfig, Durable, HardState, Member, MemberRole, Position, Raft, SetupError,
+};
+use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant, SiteTime};
+use tally_core::window::Span;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use handle::{
+    Add, Added, Handle, NamedReport, ReportAmount, ReportCell, ReportError, RequestError, RoleView, SetError,
+};
+pub use status::*;
+
+use crate::accumulator::Accumulator;
+use crate::clock::SiteClock;
+use crate::identity::{Identity, Role as MemberKind};
+use crate::metrics::Metrics;
+use crate::site::{Applied, Founding, Site, SnapshotError};
+use crate::storage::{FileSystem, Recovered, Storage, StorageMetrics};
+use crate::transport::{Event, Transport};
+
+use batches::Batches;
+use disk::{Disk, Done};
+use handle::{Command, Shared};
+use leader_clock::LeaderClock;
+use proposals::Proposals;
+use reads::Reads;
+use report::complete_status;
+use snapshots::Snapshots;
+use tail::Tail;
+
+/// How many requests may wait for the loop; beyond, they are told that the box is too busy.
+const COMMANDS_MAX: usize = 16_384;
+
+/// After a failed write the disk is tried again this often.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// How the node behaves; the rest is agreed on by the site.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// For counts that nobody waits for.
+    pub commit_interval: Duration,
+    /// Without a leader for this long, up to twice as long, a box campaigns.
+    pub election_timeout: Duration,
+    /// A leader shows itself this often.
+    pub heartbeat_interval: Duration,
+    /// A snapshot is written when the log since the last one has this many bytes, or four times the
+    /// size of that one if that is more.
+    pub snapshot_log_bytes: u64,
+}
+
+impl Default for NodeConfig {
+    fn default() -> NodeConfig {
+        NodeConfig {
+            commit_interval: Duration::from_secs(1),
+            election_timeout: Duration::from_millis(200),
+            heartbeat_interval: Duration::from_millis(50),
+            snapshot_log_bytes: 16 << 20,
+        }
+    }
+}
+
+/// Why the node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What is on disk does not fit this site.
+    #[error(
+        "the snapshot on disk cannot be read in: {0}; restore this box from another one or from a backup"
+    )]
+    Snapshot(#[from] SnapshotError),
+    /// The members or the log do not fit the core.
+    #[error("the site's members or the log on disk do not fit: {0}")]
+    Setup(#[from] SetupError),
+    /// No thread for the disk.
+    #[error("cannot start the disk thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Why the node stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// An entry that this program cannot read.
+    #[error(
+        "entry {index} of the site's log cannot be read ({why}): the site runs a newer version; update this box"
+    )]
+    Entry {
+        /// Which.
+        index: u64,
+        /// Why.
+        why: String,
+    },
+    /// The disk thread is gone.
+    #[error("the disk thread ended; nothing more can be acknowledged; restart this box")]
+    Disk,
+}
+
+/// The node's loop, ready to [`run`](Node::run).
+#[derive(Debug)]
+pub struct Node {
+    shared: Arc<Shared>,
+    config: NodeConfig,
+    founding: Founding,
+    started: Instant,
+    raft: Raft,
+    tail: Tail,
+    hard_state: HardState,
+    disk: Disk,
+    storage_metrics: Arc<StorageMetrics>,
+    transport: Option<Arc<Transport>>,
+    connected: BTreeSet<NodeId>,
+    batches: Batches,
+    proposals: Proposals,
+    here: HashMap<LogIndex, (tally_core::id::Term, oneshot::Sender<Result<Applied, RequestError>>)>,
+    reads: Reads,
+    snapshots: Snapshots,
+    leader_clock: LeaderClock,
+    /// The end of windows that this leader has proposed to close already.
+    close_proposed: SiteTime,
+    role: watch::Sender<RoleView>,
+    applied: watch::Sender<u64>,
+    commands: mpsc::Receiver<Command>,
+    disk_done: mpsc::UnboundedReceiver<Done>,
+    transport_events: mpsc::Receiver<Event>,
+    stopping: Option<Stopping>,
+    disk_trouble: Option<String>,
+    disk_retry_at: Option<Instant>,
+    /// Followers for whom the disk is reading entries.
+    reading: BTreeSet<NodeId>,
+    /// Elapsed time of the last tick that this leader proposed.
+    ticked: Elapsed,
+    status_at: Option<Instant>,
+    failed: Option<NodeError>,
+}
+
+#[derive(Debug)]
+struct Stopping {
+    until: Instant,
+    reply: oneshot::Sender<()>,
+}
+
+/// What a node is made of.
+#[allow(missing_debug_implementations, reason = "a file system has no useful text")]
+pub struct Parts<F: FileSystem> {
+    /// Who this box is.
+    pub identity: Identity,
+    /// Its disk, and what was found on it.
+    pub storage: Storage<F>,
+    /// What was found.
+    pub recovered: Recovered,
+    /// Its way to the others; none in a site of one.
+    pub transport: Option<Arc<Transport>>,
+    /// What comes from the others.
+    pub transport_events: mpsc::Receiver<Event>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Node {
+    /// Puts a node together.
+    pub fn new<F: FileSystem + 'static>(
+        parts: Parts<F>,
+        config: NodeConfig,
+    ) -> Result<(Node, Handle), StartError> {
+        let Parts { identity, storage, recovered, transport, transport_events, metrics } = parts;
+        let founding = Founding {
+            site: identity.site.clone(),
+            site_id: identity.site_id.0,
+            base_span: Span::from_millis(identity.window_ms).unwrap_or(Span::DEFAULT),
+        };
+        let (site, snapshot) = match &recovered.snapshot {
+            Some((position, bytes)) => (Site::restore(&founding, bytes)?, *position),
+            None => (Site::new(&founding), Position::ZERO),
+        };
+        let started = Instant::now();
+        let raft = start_raft(&identity, &config, &recovered, snapshot)?;
+        let storage_metrics = storage.metrics();
+        let (disk, disk_done) = Disk::start(storage)?;
+        let clock = Arc::new(SiteClock::new(site.stamp().site, site.stamp().elapsed));
+        let settings = site.settings();
+        let slots_max = settings.series_max() as usize;
+        let accumulator = Arc::new(Accumulator::new(clock.clone(), settings.window_base(), slots_max));
+        let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let (role, role_receiver) = watch::channel(RoleView::default());
+        let (applied, applied_receiver) = watch::channel(site.applied().0);
+        let leader_clock = LeaderClock::new(site.stamp());
+        let shared = Arc::new(Shared {
+            identity,
+            site: Mutex::new(site),
+            accumulator,
+            clock,
+            metrics,
+            status: Mutex::default(),
+            commands: command_sender,
+            role: role_receiver,
+            applied: applied_receiver,
+        });
+        let node = Node {
+            started,
+            raft,
+            tail: Tail::new(snapshot, recovered.entries),
+            hard_state: recovered.hard_state,
+            disk,
+            storage_metrics,
+            transport,
+            connected: BTreeSet::new(),
+            batches: Batches::new(handle::random_u128(), config.commit_interval, started),
+            proposals: Proposals::default(),
+            here: HashMap::new(),
+            reads: Reads::default(),
+            snapshots: Snapshots::new(snapshot.index),
+            leader_clock,
+            close_proposed: SiteTime(0),
+            role,
+            applied,
+            commands,
+            disk_done,
+            transport_events,
+            stopping: None,
+            disk_trouble: None,
+            disk_retry_at: None,
+            reading: BTreeSet::new(),
+            ticked: Elapsed(0),
+            status_at: None,
+            failed: None,
+            founding,
+            config,
+            shared: shared.clone(),
+        };
+        Ok((node, Handle::new(shared)))
+    }
+
+    /// Runs until it is told to stop (by [`Handle::stop`]) or cannot go on.
+    pub async fn run(mut self) -> Result<(), NodeError> {
+        self.step();
+        while self.failed.is_none() && !self.may_leave() {
+            let due = tokio::time::Instant::from_std(self.next_due());
+            tokio::select! {
+                biased;
+                done = self.disk_done.recv() => match done {
+                    Some(done) => self.on_disk(done),
+                    None => return Err(NodeError::Disk),
+                },
+                Some(event) = self.transport_events.recv() => self.on_transport(event),
+                Some(command) = self.commands.recv() => self.on_command(command),
+                () = self.shared.accumulator.woken() => {}
+                () = tokio::time::sleep_until(due) => {}
+            }
+            self.drain();
+            self.step();
+        }
+        let failed = self.failed.take();
+        self.leave().await;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Takes in what else is ready, so that one step serves it all.
+    fn drain(&mut self) {
+        for _ in 0..COMMANDS_MAX {
+            let mut any = false;
+            if let Ok(done) = self.disk_done.try_recv() {
+                self.on_disk(done);
+                any = true;
+            }
+            if let Ok(event) = self.transport_events.try_recv() {
+                self.on_transport(event);
+                any = true;
+            }
+            if let Ok(command) = self.commands.try_recv() {
+                self.on_command(command);
+                any = true;
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
+    fn now(&self) -> CoreInstant {
+        CoreInstant(self.started.elapsed().as_micros() as u64)
+    }
+
+    fn site(&self) -> MutexGuard<'_, Site> {
+        // A panic while it was held would have ended the process.
+        self.shared.site.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leads(&self) -> bool {
+        self.raft.role() == raft::Role::Leader
+    }
+
+    /// Whether what is proposed now can get to a leader.
+    fn leader_term(&self) -> Option<tally_core::id::Term> {
+        let leader = self.raft.leader()?;
+        let reachable = self.leads() || self.connected.contains(&leader);
+        reachable.then(|| self.raft.term())
+    }
+
+    fn may_leave(&self) -> bool {
+        let Some(stopping) = &self.stopping else { return false };
+        let backlog = self.shared.accumulator.backlog();
+        let empty =
+            !self.batches.busy() && backlog.waiting == 0 && backlog.cells == 0 && self.proposals.len() == 0;
+        empty || Instant::now() >= stopping.until
+    }
+
+    /// Hands over as well as it can and tells the others.
+    async fn leave(mut self) {
+        let now = self.now();
+        self.raft.resign(now);
+        if let Some(transport) = &self.transport {
+            transport.close().await;
+        }
+        if let Some(stopping) = self.stopping.take() {
+            // Whoever asked may have given up waiting.
+            let _ = stopping.reply.send(());
+        }
+    }
+}
+
+fn start_raft(
+    identity: &Identity,
+    config: &NodeConfig,
+    recovered: &Recovered,
+    snapshot: Position,
+) -> Result<Raft, SetupError> {
+    let core = |span: Duration| CoreDuration(span.as_micros() as u64);
+    let raft_config = RaftConfig {
+        id: identity.node_id(),
+        election_timeout: core(config.election_timeout),
+        heartbeat_interval: core(config.heartbeat_interval),
+        seed: handle::random_u128() as u64,
+        append_bytes_max: wire::APPEND_BYTES_MAX,
+        inflight_bytes_max: 4 * wire::APPEND_BYTES_MAX,
+        uncommitted_bytes_max: 16 << 20,
+    };
+    let role = |kind| match kind {
+        MemberKind::Voter => MemberRole::Voter,
+        MemberKind::Observer => MemberRole::Observer,
+    };
+    let members: Vec<Member> = identity
+        .members
+        .iter()
+        .map(|member| Member { id: NodeId(member.id), role: role(member.role) })
+        .collect();
+    let durable = Durable { hard_state: recovered.hard_state, snapshot, last: recovered.last };
+    Raft::new(raft_config, &members, durable, CoreInstant(0))
+}

@@ -4,8 +4,9 @@ pub(crate) mod codec;
 mod digest;
 pub mod entry;
 mod outbox;
+mod readdress;
 mod settings;
-mod units;
+pub(crate) mod units;
 mod view;
 
 use tally_core::id::{Epoch, LogIndex, ReportNumber, SourceId};
@@ -14,6 +15,7 @@ use tally_core::time::SiteTime;
 use tally_core::window::Span;
 
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
+pub use readdress::readdressed;
 pub use settings::Settings;
 pub use view::*;
 

@@ -167,6 +167,22 @@ pub enum Refusal {
     Malformed,
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::WrongKind { is, asked } => write!(f, "the series is a {is}, not a {asked}"),
+            Refusal::Overflow => f.write_str("the total would overflow"),
+            Refusal::TooManySeries => {
+                f.write_str("the site has as many series as it may (setting series.max)")
+            }
+            Refusal::WindowInFuture => {
+                f.write_str("the window begins later than any clock of the site can be ahead")
+            }
+            Refusal::Malformed => f.write_str("the parts of the sample do not belong together"),
+        }
+    }
+}
+
 /// What became of an add with an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum KeyOutcome {

@@ -1,1 +1,239 @@
-//! (room of the upstream)
+//! Sends summaries upstream by MQTT, from whichever box leads, exactly as the replicated outbox says.
+//!
+//! * `config`: where to, checked. `tls`: whom to trust there.
+//! * `format`: the list of formats; `json` is one. A new format is a file and a line in the list.
+//! * `ledger`: what was sent and acknowledged, pure.
+//! * `session`: one connection's life: fence, number, publish, report as delivered.
+//! * `mqtt`: the connection itself, and the only file that knows the client library.
+//! * `outbox`: what all this needs of the site; `node_outbox`: from whom it gets that.
+
+mod config;
+mod format;
+mod json;
+mod ledger;
+mod mqtt;
+mod node_outbox;
+mod outbox;
+mod session;
+mod status;
+mod tls;
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+pub use config::{BaseTopic, BrokerUrl, BrokerUrlError, PASSWORD_CREDENTIAL, UpstreamConfig, UpstreamError};
+pub use format::{Format, Naming, Numbered, SiteState};
+pub use outbox::{Outbox, Position};
+pub use status::{Shared, State, Trouble, UpstreamStatus};
+
+use crate::node::Handle;
+use mqtt::Target;
+use node_outbox::NodeOutbox;
+use session::{End, Session};
+
+/// Waits between tries to reach the broker: the first try is immediate.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// A connection that lasted this long was a good one: the next try is immediate again.
+const GOOD_AFTER: Duration = Duration::from_secs(10);
+
+/// The running upstream. Dropping it stops it without a farewell, as a crash would.
+#[derive(Debug)]
+pub struct Upstream {
+    task: Option<Task>,
+    shared: Shared,
+}
+
+#[derive(Debug)]
+struct Task {
+    stop: mpsc::Sender<bool>,
+    handle: JoinHandle<()>,
+}
+
+/// Starts the upstream of a box; see [`spawn_on`].
+///
+/// # Errors
+/// What the configuration gets wrong: unreadable files, a password without a user, no authorities.
+pub fn spawn(handle: Handle, config: &UpstreamConfig) -> Result<Upstream, UpstreamError> {
+    let (site, site_id) = (handle.identity().site.clone(), handle.identity().site_id);
+    spawn_on(NodeOutbox::new(handle), &site, site_id, config)
+}
+
+/// Starts an upstream on any outbox. It acts only while the box leads; without a broker it does nothing.
+///
+/// # Errors
+/// What the configuration gets wrong: unreadable files, a password without a user, no authorities.
+pub fn spawn_on(
+    outbox: impl Outbox,
+    site: &str,
+    site_id: crate::identity::SiteId,
+    config: &UpstreamConfig,
+) -> Result<Upstream, UpstreamError> {
+    let Some(url) = config.url.clone() else {
+        let shared = Shared::new(None);
+        outbox.show(&shared.status());
+        return Ok(Upstream { task: None, shared });
+    };
+    let password = config.password(&url)?;
+    if password.is_some() && url.user.is_none() {
+        return Err(UpstreamError::PasswordWithoutUser);
+    }
+    let tls = if url.tls { Some(tls::client_config(config.ca_file.as_deref())?) } else { None };
+    let shared = Shared::new(Some(url.to_string()));
+    let target = Target {
+        client_id: format!("tallyd-{site}-{}", &site_id.to_string()[..8]),
+        site_id: site_id.to_string(),
+        url,
+        password,
+        tls,
+    };
+    let base = config.base.clone().unwrap_or_else(|| BaseTopic::of_site(site));
+    let naming = Naming { site: site.to_owned(), site_id, base };
+    let (stop, stopped) = mpsc::channel(1);
+    let mut driver =
+        Driver { outbox, target, naming, formats: config.format.clone(), shared: shared.clone(), stopped };
+    let handle = tokio::spawn(async move { driver.run().await });
+    Ok(Upstream { task: Some(Task { stop, handle }), shared })
+}
+
+impl Upstream {
+    /// What status and metrics show; cloneable.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Stops in order: what the broker acknowledged is recorded, the connection closed. With `last`
+    /// (no box is left that could lead) the broker tells subscribers `offline` at once; otherwise
+    /// only if no other box connects within the will's delay. Takes a few seconds at most.
+    pub async fn stop(mut self, last: bool) {
+        if let Some(mut task) = self.task.take() {
+            let _ = task.stop.send(last).await;
+            // A panic in the task is in the log already.
+            let _ = (&mut task.handle).await;
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+/// The task: waits for leadership, connects, hands over to a session, and again.
+struct Driver<O> {
+    outbox: O,
+    target: Target,
+    naming: Naming,
+    formats: Vec<Format>,
+    shared: Shared,
+    stopped: mpsc::Receiver<bool>,
+}
+
+impl<O: Outbox> Driver<O> {
+    async fn run(&mut self) {
+        let mut backoff = Backoff::default();
+        loop {
+            self.enter(if self.outbox.leads().is_some() { State::Connecting } else { State::Standby });
+            let Some(term) = self.outbox.leads() else {
+                tokio::select! {
+                    () = self.outbox.changed() => continue,
+                    _ = self.stopped.recv() => return,
+                }
+            };
+            let began = Instant::now();
+            let session = tokio::select! {
+                opened = Session::open(&mut self.outbox, term, &self.target, &self.naming, &self.formats, &self.shared)
+                    => opened,
+                _ = self.stopped.recv() => return,
+            };
+            let end = match session {
+                Ok(mut session) => {
+                    let (end, last) = tokio::select! {
+                        end = session.run() => (end, false),
+                        last = self.stopped.recv() => (End::Stopped, last.unwrap_or(false)),
+                    };
+                    session.close(&end, last).await;
+                    end
+                }
+                Err(end) => end,
+            };
+            match end {
+                End::Stopped => return,
+                End::NotLeading => backoff = Backoff::default(),
+                End::Broken(what) => {
+                    self.shared.trouble(what);
+                    if began.elapsed() > GOOD_AFTER {
+                        backoff = Backoff::default();
+                    }
+                    if self.pause(&mut backoff).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn enter(&self, state: State) {
+        self.shared.enter(state);
+        self.outbox.show(&self.shared.status());
+    }
+
+    /// Waits before the next try, less if leadership changes. Returns whether the upstream is to stop.
+    async fn pause(&mut self, backoff: &mut Backoff) -> bool {
+        self.enter(State::Connecting);
+        let until = Instant::now() + backoff.next(jitter());
+        while self.outbox.leads().is_some() {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => break,
+                () = self.outbox.changed() => {}
+                _ = self.stopped.recv() => return true,
+            }
+        }
+        false
+    }
+}
+
+/// Doubling waits, from one second to thirty, each moved by up to a quarter.
+#[derive(Debug, Default)]
+struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    /// The next wait; `jitter` from 0 to 1.
+    fn next(&mut self, jitter: f64) -> Duration {
+        let whole = BACKOFF_MIN.saturating_mul(1 << self.tries.min(6)).min(BACKOFF_MAX);
+        self.tries = self.tries.saturating_add(1);
+        whole.mul_f64(0.75 + jitter / 2.0).min(BACKOFF_MAX)
+    }
+}
+
+/// Evenly from 0 to 1; its quality does not matter.
+fn jitter() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_from_one_second_to_thirty() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<u64> = (0..8).map(|_| backoff.next(0.5).as_millis() as u64).collect();
+        assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+        assert_eq!(Backoff::default().next(0.0), Duration::from_millis(750));
+        assert!((0.0..=1.0).contains(&jitter()));
+    }
+}
+
+#[cfg(test)]
+mod broker_harness;
+#[cfg(test)]
+mod broker_tests;

@@ -34,7 +34,9 @@ fn target(url: &str) -> Result<Target, String> {
     let rest = match url.split_once("://") {
         Some(("http", rest)) => rest,
         Some(("https", _)) => {
-            return Err(format!("--url {url}: https is not in this release; reach the box by http over a network of your own, or through a tunnel"));
+            return Err(format!(
+                "--url {url}: https is not in this release; reach the box by http over a network of your own, or through a tunnel"
+            ));
         }
         Some((scheme, _)) => return Err(format!("--url {url}: {scheme} is not http")),
         None => url,

@@ -1,0 +1,250 @@
+//! One line of StatsD taken apart, without copying, state or clock:
+//! `name:value[:value...]|type[|@rate][|#tags]`, DogStatsD 1.1 packing included.
+
+use tally_core::id::{SERIES_NAME_BYTES_MAX, SeriesName, SeriesNameError};
+
+use super::number::Decimal;
+
+/// What a line says, its parts still as bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Before the first colon; not checked yet.
+    pub name: &'a [u8],
+    /// Between the first colon and the first bar: one value, or several divided by colons.
+    pub values: &'a [u8],
+    /// What to do with the values.
+    pub what: What,
+    /// The sampling rate; 1 if none was given.
+    pub rate: Decimal,
+    /// What follows `|#`, without it; empty if there are no tags.
+    pub tags: &'a [u8],
+}
+
+/// The types that are understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// `c`: adds to a counter.
+    Count,
+    /// `g`: sets or moves the box's value of a gauge and observes it.
+    Gauge,
+    /// `ms`, `h`, `d`: observes a value.
+    Observe,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Why a line, or one of its values, was refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// All of them, each at the place of its number.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+
+            /// In words, as status prints it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => $text,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// An event (`_e{`) or a service check (`_sc|`).
+    NotAMetric = "events and service checks are not metrics",
+    /// No colon, or nothing before the bar.
+    NoValue = "no value: a line is NAME:VALUE|TYPE",
+    /// No bar after the value.
+    NoType = "no type: a line is NAME:VALUE|TYPE",
+    /// `s`.
+    Set = "sets (type s) are not supported",
+    /// Any other type.
+    UnknownType = "unknown type: there are c, g, ms, h and d",
+    /// Something after the type that is no rate, no tags and no origin.
+    UnknownField = "unknown field after the type: there are @RATE and #TAGS",
+    /// The rate is no number, or not more than 0 and at most 1.
+    BadRate = "the rate is not a number above 0 and at most 1",
+    /// Name and tags together are no name of a series.
+    EmptyName = "the name is empty",
+    /// Likewise.
+    LongName = "the name, with its tags, has more than 96 bytes",
+    /// Likewise.
+    EmptySegment = "the name, with its tags, has an empty segment between slashes",
+    /// Likewise.
+    BadCharacter = "the name or a tag has '+', '#' or a control character",
+    /// Likewise.
+    NotUtf8 = "the name or a tag is not UTF-8",
+    /// Not a decimal number.
+    BadValue = "the value is not a number",
+    /// A counter never falls.
+    Negative = "a counter takes no negative amount",
+    /// Over 2^53 - 1 after scaling, or a sample over 10^18.
+    TooLarge = "the value is too large",
+    /// The name is a series of another kind.
+    WrongKind = "the series is of another kind",
+    /// The site has as many series as it may.
+    TooManySeries = "the site has as many series as it may",
+    /// The box's sum would overflow.
+    Overflow = "the sum would overflow",
+}
+
+impl From<SeriesNameError> for Reason {
+    fn from(error: SeriesNameError) -> Reason {
+        match error {
+            SeriesNameError::Empty => Reason::EmptyName,
+            SeriesNameError::TooLong(_) => Reason::LongName,
+            SeriesNameError::EmptySegment => Reason::EmptySegment,
+            SeriesNameError::Forbidden(_) => Reason::BadCharacter,
+            SeriesNameError::NotUtf8 => Reason::NotUtf8,
+        }
+    }
+}
+
+impl<'a> Line<'a> {
+    /// Takes a line apart; it has no newline and is not empty. Values, name and tags are looked at
+    /// by whoever uses them: most lines have been seen before.
+    pub fn parse(line: &'a [u8]) -> Result<Line<'a>, Reason> {
+        let colon = line.iter().position(|&byte| byte == b':').ok_or_else(|| without_colon(line))?;
+        let (name, rest) = (&line[..colon], &line[colon + 1..]);
+        let bar = rest.iter().position(|&byte| byte == b'|').ok_or(Reason::NoType)?;
+        let (values, rest) = (&rest[..bar], &rest[bar + 1..]);
+        if values.is_empty() {
+            return Err(if name.starts_with(b"_e{") { Reason::NotAMetric } else { Reason::NoValue });
+        }
+        let mut parsed = Line { name, values, what: What::Count, rate: Decimal::ONE, tags: &[] };
+        if rest == b"c" {
+            return Ok(parsed);
+        }
+        let mut fields = rest.split(|&byte| byte == b'|');
+        parsed.what = match fields.next().unwrap_or_default() {
+            b"c" => What::Count,
+            b"g" => What::Gauge,
+            b"ms" | b"h" | b"d" => What::Observe,
+            b"s" => return Err(Reason::Set),
+            b"" => return Err(Reason::NoType),
+            _ if is_no_metric(line) => return Err(Reason::NotAMetric),
+            _ => return Err(Reason::UnknownType),
+        };
+        for field in fields {
+            match field {
+                [b'@', rate @ ..] => {
+                    parsed.rate =
+                        Decimal::parse(rate).filter(|rate| rate.is_rate()).ok_or(Reason::BadRate)?;
+                }
+                [b'#', tags @ ..] => parsed.tags = tags,
+                // The container that sent it: says nothing about what was counted.
+                [b'c', b':', ..] => {}
+                _ => return Err(Reason::UnknownField),
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// The values one by one.
+    pub fn each_value(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.values.split(|&byte| byte == b':')
+    }
+
+    /// The series that the line belongs to: the name, and each tag as a further segment, `key:value`
+    /// as `key=value`, in sorted order, the same tag once. `text` is where the name is written.
+    pub fn series<'t>(&self, text: &'t mut Vec<u8>) -> Result<SeriesName<'t>, Reason> {
+        text.clear();
+        if self.name.len() > SERIES_NAME_BYTES_MAX {
+            return Err(Reason::LongName);
+        }
+        text.extend_from_slice(self.name);
+        if !self.tags.is_empty() {
+            self.append_tags(text)?;
+        }
+        if self.name.is_empty() {
+            return Err(Reason::EmptyName);
+        }
+        Ok(SeriesName::from_bytes(text)?)
+    }
+
+    fn append_tags(&self, text: &mut Vec<u8>) -> Result<(), Reason> {
+        let mut segments: Vec<Vec<u8>> = Vec::new();
+        let mut bytes = text.len();
+        for tag in self.tags.split(|&byte| byte == b',').filter(|tag| !tag.is_empty()) {
+            bytes += 1 + tag.len();
+            if bytes > SERIES_NAME_BYTES_MAX {
+                return Err(Reason::LongName);
+            }
+            let mut segment = tag.to_vec();
+            if let Some(colon) = tag.iter().position(|&byte| byte == b':') {
+                segment[colon] = b'=';
+            }
+            segments.push(segment);
+        }
+        segments.sort_unstable();
+        segments.dedup();
+        for segment in segments {
+            text.push(b'/');
+            text.extend_from_slice(&segment);
+        }
+        Ok(())
+    }
+}
+
+fn is_no_metric(line: &[u8]) -> bool {
+    line.starts_with(b"_e{") || line.starts_with(b"_sc|")
+}
+
+fn without_colon(line: &[u8]) -> Reason {
+    if is_no_metric(line) { Reason::NotAMetric } else { Reason::NoValue }
+}
+
+/// A counter's value: digits alone, without more than 15 of them (so that nothing overflows).
+/// `None`: look at it as a [`Decimal`].
+pub fn plain_count(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 15 {
+        return None;
+    }
+    let mut number = 0u64;
+    for &byte in value {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + u64::from(digit);
+    }
+    Some(number)
+}
+
+/// A counter's value of any form, with its sign looked at.
+pub fn count(value: &[u8]) -> Result<Decimal, Reason> {
+    let unsigned = match value {
+        [b'-', rest @ ..] => {
+            return Err(if Decimal::parse(rest).is_some() { Reason::Negative } else { Reason::BadValue });
+        }
+        [b'+', rest @ ..] => rest,
+        rest => rest,
+    };
+    if let Some(number) = Decimal::parse(unsigned) {
+        return Ok(number);
+    }
+    Err(if !unsigned.is_empty() && unsigned.iter().all(u8::is_ascii_digit) {
+        Reason::TooLarge
+    } else {
+        Reason::BadValue
+    })
+}
+
+/// A sampled value. The second part tells whether it has a sign: then it moves a gauge.
+pub fn sample(value: &[u8]) -> Result<(f64, bool), Reason> {
+    let numeric = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'+' | b'-' | b'e' | b'E');
+    // The shape is checked first: Rust's parser reads "inf" and "nan" too.
+    if value.len() > 64 || !value.iter().all(numeric) {
+        return Err(Reason::BadValue);
+    }
+    let text = std::str::from_utf8(value).map_err(|_| Reason::BadValue)?;
+    let number: f64 = text.parse().map_err(|_| Reason::BadValue)?;
+    if !number.is_finite() {
+        return Err(Reason::TooLarge);
+    }
+    Ok((number, matches!(value[0], b'+' | b'-')))
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

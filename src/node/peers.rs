@@ -1,0 +1,200 @@
+//! Frames from and to the other boxes, and what the disk answered.
+
+use bytes::Bytes;
+use tally_core::id::NodeId;
+use tally_core::raft::{Body, EntryRange, Handled, Message};
+use tally_core::time::SiteTime;
+use tracing::{debug, error, info, warn};
+
+use super::Node;
+use super::disk::{Done, Job};
+use super::reads::Asker;
+use super::wire::{APPEND_BYTES_MAX, Clock, Frame};
+use crate::clock::{wall_is_synced, wall_ms};
+use crate::site::entry;
+use crate::storage::{Entry, ReadError};
+use crate::transport::{Event, Lane};
+
+impl Node {
+    pub(super) fn on_transport(&mut self, event: Event) {
+        match event {
+            Event::Connected(peer) => {
+                self.connected.insert(peer);
+                self.raft.snapshot_lost(peer);
+            }
+            Event::Disconnected(peer) => {
+                self.connected.remove(&peer);
+                self.raft.snapshot_lost(peer);
+            }
+            Event::Received { from, frame, .. } => match Frame::decode(&frame) {
+                Ok(frame) => self.on_frame(from, frame),
+                Err(_) => self.shared.metrics.frames_malformed.raise(),
+            },
+        }
+    }
+
+    fn on_frame(&mut self, from: NodeId, frame: Frame) {
+        match frame {
+            Frame::Raft { message, payloads, clock } => self.on_message(from, &message, payloads, clock),
+            Frame::Propose(envelope) => self.on_propose(&envelope),
+            Frame::ReadIndex { id } => self.on_read_index(from, id),
+            Frame::ReadAnswer { id, index } => self.reads.answered(id, index),
+            Frame::SnapshotPart(part) => self.on_snapshot_part(from, part),
+        }
+    }
+
+    fn on_message(&mut self, from: NodeId, message: &Message, payloads: Vec<Bytes>, clock: Option<Clock>) {
+        let now = self.now();
+        match self.raft.handle_message(now, from, message, &self.tail) {
+            Ok(Handled::Append(range)) => self.take_entries(message, range, payloads),
+            Ok(Handled::Nothing) => {}
+            // Only a snapshot's message leads to this, and those come in parts.
+            Ok(Handled::Install(_)) => debug!("box {from} announced a snapshot without its parts"),
+            Err(_) => {
+                self.shared.metrics.raft_ignored.raise();
+                return;
+            }
+        }
+        if let (Body::Heartbeat { .. }, Some(clock)) = (&message.body, clock) {
+            self.shared.clock.hear(clock.site, clock.synced);
+        }
+    }
+
+    fn take_entries(&mut self, message: &Message, range: EntryRange, payloads: Vec<Bytes>) {
+        let Body::Append { entries: Some(whole), .. } = message.body else { return };
+        let skip = (range.first.0 - whole.first.0) as usize;
+        self.tail.replace_from(range, payloads.into_iter().skip(skip));
+    }
+
+    /// Another box asks to get a body into the log. Without an answer: that box sees it applied, or
+    /// sends it again.
+    fn on_propose(&mut self, envelope: &Bytes) {
+        let checked = super::proposals::split(envelope).map(|(_, body)| entry::check(body));
+        if !matches!(checked, Some(Ok(_))) {
+            self.shared.metrics.frames_malformed.raise();
+            return;
+        }
+        if let Err(why) = self.append(envelope.clone()) {
+            debug!("a body of another box was not taken: {why}");
+        }
+    }
+
+    fn on_read_index(&mut self, from: NodeId, id: u64) {
+        let now = self.now();
+        match self.raft.read_index(now) {
+            Ok(read) => {
+                self.reads.await_round(read.round, read.index, Asker::Peer(from, id));
+                self.raft.request_heartbeat(from);
+            }
+            Err(_) => self.answer_read(from, id, None),
+        }
+    }
+
+    pub(super) fn answer_read(&mut self, to: NodeId, id: u64, index: Option<tally_core::id::LogIndex>) {
+        self.send(to, Lane::Requests, &Frame::ReadAnswer { id, index });
+        if index.is_some() {
+            self.raft.request_heartbeat(to);
+        }
+    }
+
+    /// Queues a frame; `false` if it could not be.
+    pub(super) fn send(&self, to: NodeId, lane: Lane, frame: &Frame) -> bool {
+        self.transport.as_ref().is_some_and(|transport| transport.send(to, lane, frame.encode()).is_ok())
+    }
+
+    /// Sends what the core has for each connected peer.
+    pub(super) fn send_messages(&mut self) {
+        let Some(transport) = self.transport.clone() else { return };
+        let peers: Vec<NodeId> = self.connected.iter().copied().collect();
+        for to in peers {
+            loop {
+                let bulk = !self.reading.contains(&to) && transport.has_room(to, Lane::Entries);
+                let now = self.now();
+                let Some(message) = self.raft.poll_message(now, to, bulk, &self.tail) else { break };
+                self.send_message(to, message);
+            }
+        }
+    }
+
+    fn send_message(&mut self, to: NodeId, message: Message) {
+        match message.body {
+            Body::Append { entries: Some(range), .. } => match self.tail.entries(range.first, range.last) {
+                Some(entries) => self.send_append(to, message, entries),
+                None => {
+                    self.reading.insert(to);
+                    let bytes_max = APPEND_BYTES_MAX as usize;
+                    self.disk.ask(Job::Read { to, message, first: range.first, last: range.last, bytes_max });
+                }
+            },
+            Body::Append { entries: None, .. } => {
+                self.send(to, Lane::Entries, &Frame::plain(message));
+            }
+            Body::Snapshot { .. } => self.disk.ask(Job::LoadSnapshot { to, message }),
+            Body::Heartbeat { .. } | Body::HeartbeatAnswer { .. } => self.send_heartbeat(to, message),
+            _ => {
+                self.send(to, Lane::Control, &Frame::plain(message));
+            }
+        }
+    }
+
+    fn send_heartbeat(&mut self, to: NodeId, message: Message) {
+        let clock = match message.body {
+            Body::Heartbeat { .. } => {
+                let stamp = self.leader_clock.stamp();
+                self.shared.clock.hear(stamp.site, stamp.synced);
+                Clock { site: stamp.site, wall_ms: wall_ms(), synced: stamp.synced }
+            }
+            _ => Clock { site: SiteTime(0), wall_ms: wall_ms(), synced: wall_is_synced() },
+        };
+        let frame = Frame::Raft { message, payloads: Vec::new(), clock: Some(clock) };
+        if let Some(transport) = &self.transport {
+            // A lost heartbeat is followed by the next.
+            let _ = transport.datagram(to, frame.encode());
+        }
+    }
+
+    fn send_append(&mut self, to: NodeId, message: Message, entries: Vec<Entry>) {
+        let payloads = entries.into_iter().map(|entry| entry.payload).collect();
+        self.send(to, Lane::Entries, &Frame::Raft { message, payloads, clock: None });
+    }
+
+    pub(super) fn on_disk(&mut self, done: Done) {
+        let now = self.now();
+        match done {
+            Done::Written { ticket, result: Ok(()) } => {
+                if self.disk_trouble.take().is_some() {
+                    info!("the disk takes writes again");
+                }
+                self.raft.handle_persisted(now, ticket);
+            }
+            Done::Written { ticket, result: Err(error) } => {
+                if self.disk_trouble.is_none() {
+                    error!("the disk does not take writes, so this box acknowledges nothing: {error}");
+                }
+                self.disk_trouble = Some(error.to_string());
+                self.disk_retry_at = Some(std::time::Instant::now() + super::DISK_RETRY);
+                self.raft.handle_persist_failed(now, ticket);
+            }
+            Done::Read { to, message, result } => self.on_read(to, message, result),
+            Done::Saved { result, log_bytes } => self.on_saved(result, log_bytes),
+            Done::Loaded { to, message, result } => self.on_loaded(to, message, result),
+        }
+    }
+
+    fn on_read(&mut self, to: NodeId, message: Message, result: Result<Vec<Entry>, ReadError>) {
+        self.reading.remove(&to);
+        let Body::Append { previous, entries: Some(range), commit } = message.body else { return };
+        let entries = match result {
+            Ok(entries) => entries,
+            Err(error) => return warn!("entries for box {to} cannot be read: {error}"),
+        };
+        // The log may have been overwritten meanwhile, and less may have been read than was asked for.
+        let same =
+            |entry: &&Entry| (entry.position.term, entry.position.subterm) == (range.term, range.subterm);
+        let entries: Vec<Entry> = entries.iter().take_while(same).cloned().collect();
+        let Some(last) = entries.last().map(|entry| entry.position.index) else { return };
+        let range = EntryRange { last, ..range };
+        let body = Body::Append { previous, entries: Some(range), commit };
+        self.send_append(to, Message { term: message.term, body }, entries);
+    }
+}

@@ -1,0 +1,338 @@
+//! One step: everything that follows from what came in.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tally_core::id::LogIndex;
+use tally_core::raft::{Event, LogView, Persist};
+use tracing::{info, warn};
+
+use super::disk::Job;
+use super::handle::random_u128;
+use super::reads::Asker;
+use super::wire::{APPEND_BYTES_MAX, Frame};
+use super::{Node, NodeError, RequestError, RoleView, proposals};
+use crate::site::entry::{self, ReportWriter, SourceKind};
+use crate::site::{Applied, Verdict};
+use crate::storage::WriteGroup;
+use crate::transport::Lane;
+
+/// An idle site's elapsed time goes on in the log at least this often, so that a key taken after a
+/// long silence is not taken for old.
+const TICK_EVERY_MS: u64 = 60_000;
+/// The loop looks around at least this often.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+impl Node {
+    pub(super) fn step(&mut self) {
+        let now = self.now();
+        if now >= self.raft.poll_timeout() {
+            self.raft.handle_timeout(now);
+        }
+        self.take_events();
+        self.send_own_batch();
+        self.send_proposals();
+        self.propose_by_time();
+        self.advance_reads();
+        self.send_messages();
+        self.persist();
+        // A leader of one, or one whose followers were quicker than its own disk, may commit by now.
+        self.apply();
+        if self.batches.should_freeze(
+            self.shared.accumulator.backlog(),
+            self.stopping.is_some(),
+            Instant::now(),
+        ) {
+            self.send_own_batch();
+            self.send_messages();
+            self.persist();
+        }
+        self.snapshot_if_due();
+        self.refresh_status();
+    }
+
+    fn take_events(&mut self) {
+        while let Some(event) = self.raft.poll_event() {
+            match event {
+                Event::BecameLeader { noop } => {
+                    info!("this box leads, in term {}", noop.term);
+                    self.tail.push(noop, Bytes::new());
+                    let stamp = self.site().stamp();
+                    self.leader_clock.applied(stamp);
+                    self.close_proposed = tally_core::time::SiteTime(0);
+                    let stamp = self.leader_clock.stamp();
+                    self.shared.clock.hear(stamp.site, stamp.synced);
+                }
+                Event::SteppedDown { term } => {
+                    info!("this box does not lead any more (term {term})");
+                    for (peer, id) in self.reads.stepped_down(Instant::now()) {
+                        self.answer_read(peer, id, None);
+                    }
+                }
+                Event::LeaderChanged { leader, term } => {
+                    self.shared.metrics.leader_changes.raise();
+                    info!("leader: {leader:?}, term {term}");
+                }
+            }
+            let leader = self.raft.leader();
+            let view = RoleView { leads: self.leads(), leader, term: self.raft.term().0 };
+            self.status_at = None;
+            self.role.send_if_modified(|role| std::mem::replace(role, view) != view);
+        }
+    }
+
+    /// Puts an envelope into the log under this leader's stamp.
+    pub(super) fn append(&mut self, envelope: Bytes) -> Result<LogIndex, String> {
+        let Some((tag, body)) = proposals::split(&envelope) else { return Err("no envelope".to_owned()) };
+        if body.len() as u64 + 64 > u64::from(APPEND_BYTES_MAX) {
+            return Err(format!("an entry has at most {APPEND_BYTES_MAX} bytes"));
+        }
+        let stamp = self.leader_clock.stamp();
+        self.shared.clock.hear(stamp.site, stamp.synced);
+        let payload = proposals::reenvelope(tag, &entry::stamped(stamp, body));
+        let now = self.now();
+        let range = self.raft.propose(now, 1, payload.len() as u64).map_err(|error| error.to_string())?;
+        self.tail.replace_from(range, std::iter::once(payload));
+        Ok(range.first)
+    }
+
+    /// Sends an envelope to whoever leads.
+    fn to_leader(&mut self, envelope: Bytes) -> bool {
+        if self.leads() {
+            return self.append(envelope).is_ok();
+        }
+        match self.raft.leader() {
+            Some(leader) => self.send(leader, Lane::Requests, &Frame::Propose(envelope)),
+            None => false,
+        }
+    }
+
+    /// Opens the box's epoch, freezes a batch when one is due, sends it until its receipt comes.
+    fn send_own_batch(&mut self) {
+        let Some(term) = self.leader_term() else { return };
+        let now = Instant::now();
+        if self.batches.should_open(term, now) {
+            let nonce = self.batches.nonce();
+            let name = self.shared.identity.me().name.clone();
+            // The epoch follows from the nonce, so that a repeated request is the same bytes.
+            let epoch = tally_core::id::Epoch((nonce >> 64) as u64);
+            let body = entry::open(SourceKind::Box, &name, nonce, epoch);
+            self.batches.asked(term, now);
+            self.to_leader(proposals::plain(&body));
+            return;
+        }
+        let Some((source, epoch)) = self.batches.epoch() else { return };
+        let backlog = self.shared.accumulator.backlog();
+        if self.batches.should_freeze(backlog, self.stopping.is_some(), now) {
+            let number = self.batches.next_number();
+            let writer = ReportWriter::new(source, epoch, number, 0);
+            let batch = self.shared.accumulator.freeze(writer);
+            self.batches.frozen(batch, now);
+        }
+        if let Some(body) = self.batches.to_send(term, now) {
+            let envelope = proposals::plain(body);
+            if !self.to_leader(envelope) {
+                self.batches.not_sent(now);
+            }
+        }
+    }
+
+    fn send_proposals(&mut self) {
+        let term = self.leader_term();
+        let now = Instant::now();
+        for tag in self.proposals.due(term, now) {
+            let Some(term) = term else { return };
+            if let Some(envelope) = self.proposals.send(tag, term, now)
+                && !self.to_leader(envelope)
+            {
+                self.proposals.not_sent(tag, now);
+            }
+        }
+    }
+
+    /// What a leader proposes because time has passed.
+    fn propose_by_time(&mut self) {
+        if !self.leads() {
+            return;
+        }
+        let stamp = self.leader_clock.stamp();
+        self.shared.clock.hear(stamp.site, stamp.synced);
+        let (close, applied) = {
+            let site = self.site();
+            (site.close_due(stamp.site), site.stamp())
+        };
+        if let Some(until) = close
+            && until > self.close_proposed
+            && self.append(proposals::plain(&entry::close(until))).is_ok()
+        {
+            self.close_proposed = until;
+        }
+        if stamp.elapsed.since_ms(applied.elapsed.max(self.ticked)) >= TICK_EVERY_MS
+            && self.append(proposals::plain(&entry::tick())).is_ok()
+        {
+            self.ticked = stamp.elapsed;
+        }
+    }
+
+    fn advance_reads(&mut self) {
+        let now = Instant::now();
+        if self.leads() {
+            if self.reads.any_fresh() {
+                let core_now = self.now();
+                // Too early: a commit of this term wakes the loop.
+                if let Ok(read) = self.raft.read_index(core_now) {
+                    let replies = self.reads.take_fresh();
+                    self.reads.await_round(read.round, read.index, Asker::Here(replies));
+                }
+            }
+            for (peer, id, index) in self.reads.confirmed(self.raft.read_confirmed()) {
+                self.answer_read(peer, id, Some(index));
+            }
+        } else if let (Some(leader), Some(term)) = (self.raft.leader(), self.leader_term())
+            && let Some(id) = self.reads.question(term, now)
+        {
+            self.send(leader, Lane::Requests, &Frame::ReadIndex { id });
+        }
+        self.reads.expire(now);
+        let applied = self.site().applied();
+        self.reads.applied(applied);
+    }
+
+    fn persist(&mut self) {
+        if self.disk_retry_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        self.disk_retry_at = None;
+        while let Some(persist) = self.raft.poll_persist() {
+            self.ask_disk(persist);
+        }
+    }
+
+    fn ask_disk(&mut self, persist: Persist) {
+        if let Some(hard_state) = persist.hard_state {
+            self.hard_state = hard_state;
+        }
+        let ticket = persist.ticket;
+        let entries = persist.entries.and_then(|(first, last)| self.tail.entries(first, last));
+        let group = WriteGroup {
+            hard_state: persist.hard_state,
+            truncate_after: persist.truncate_after,
+            entries: entries.unwrap_or_default(),
+        };
+        if persist.reset.is_some()
+            && let Some((position, bytes)) = self.snapshots.installing.take()
+        {
+            let hard_state = self.hard_state;
+            self.disk.ask(Job::Install { ticket, position, bytes, hard_state, group });
+        } else {
+            self.disk.ask(Job::Write { ticket, group });
+        }
+    }
+
+    /// Applies what is committed, and tells those who wait.
+    fn apply(&mut self) {
+        let commit = self.raft.commit_index();
+        let mut index = self.site().applied();
+        if index >= commit {
+            return;
+        }
+        while index < commit && self.failed.is_none() {
+            index = index.next();
+            let Some(payload) = self.tail.payload(index).cloned() else {
+                warn!("entry {index} is committed and not in memory");
+                return;
+            };
+            let (tag, content) = proposals::split(&payload).unwrap_or((None, &[]));
+            let applied = self.site().apply(index, content);
+            match applied {
+                Ok(applied) => self.on_applied(index, tag, applied),
+                Err(error) => {
+                    self.failed = Some(NodeError::Entry { index: index.0, why: error.to_string() });
+                }
+            }
+        }
+        self.after_apply();
+        self.advance_reads();
+    }
+
+    /// What follows from a new state: clocks, settings, waiters for indexes, memory.
+    pub(super) fn after_apply(&mut self) {
+        let (applied, stamp, base, series_max) = {
+            let site = self.site();
+            let settings = site.settings();
+            (site.applied(), site.stamp(), settings.window_base(), settings.series_max() as usize)
+        };
+        self.leader_clock.applied(stamp);
+        self.shared.clock.applied(stamp.elapsed);
+        self.shared.accumulator.configure(base, series_max);
+        self.tail.shrink(applied.min(self.raft.durable_index()));
+        self.applied.send_replace(applied.0);
+        self.reads.applied(applied);
+    }
+
+    fn on_applied(&mut self, index: LogIndex, tag: Option<u64>, applied: Applied) {
+        if let Some((term, reply)) = self.here.remove(&index) {
+            let same = self.tail.position(index).is_some_and(|position| position.term == term);
+            let lost =
+                || RequestError::NotCommitted { why: "another leader's entry took its place".to_owned() };
+            let _ = reply.send(if same { Ok(applied.clone()) } else { Err(lost()) });
+        }
+        match &applied {
+            Applied::Opened { nonce, result: Ok((source, epoch)) } if *nonce == self.batches.nonce() => {
+                self.batches.opened(*source, *epoch);
+                self.readdress_batch();
+            }
+            Applied::Report { source, epoch, number, verdict, .. } => {
+                if let Some(batch) = self.batches.judged(*source, *epoch, *number) {
+                    self.on_own_receipt(batch, verdict);
+                }
+            }
+            _ => {}
+        }
+        if let Some(tag) = tag {
+            self.proposals.applied(tag, applied);
+        }
+    }
+
+    fn on_own_receipt(&mut self, batch: crate::accumulator::Batch, verdict: &Verdict) {
+        match verdict {
+            Verdict::Receipt { refused, keyed, .. } => {
+                let answered = batch.waiting();
+                {
+                    let site = self.site();
+                    self.shared.accumulator.learn(&batch, &site);
+                    batch.answer(&self.shared.accumulator, &site, refused, keyed);
+                }
+                self.shared.metrics.cells_refused.add(refused.len() as u64);
+                self.shared.metrics.adds_answered.add(answered as u64);
+                let waiting = self.shared.accumulator.backlog().waiting;
+                self.batches.answered(answered, waiting, Instant::now());
+            }
+            Verdict::Changed { .. } | Verdict::OutOfOrder { .. } | Verdict::UnknownEpoch { .. } => {
+                warn!("the site refused this box's report ({verdict:?}); it goes again under a new epoch");
+                self.batches.reopen(random_u128(), Some(batch));
+            }
+        }
+    }
+
+    /// A batch that was frozen under an epoch that is gone goes again as the first of the new one.
+    fn readdress_batch(&mut self) {
+        let Some((source, epoch)) = self.batches.epoch() else { return };
+        if let Some(batch) = self.batches.in_flight_mut()
+            && let Ok(body) =
+                crate::site::readdressed(&batch.body, source, epoch, tally_core::id::ReportNumber::FIRST)
+        {
+            batch.body = body;
+        }
+    }
+
+    /// When the loop must look again at the latest.
+    pub(super) fn next_due(&self) -> Instant {
+        let now = Instant::now();
+        let raft = self.started + Duration::from_micros(self.raft.poll_timeout().0.min(u64::MAX >> 8));
+        let leader = self.leader_term().is_some();
+        let batches = self.batches.due(self.shared.accumulator.backlog(), leader);
+        let parts = [batches, self.proposals.next_due(leader), self.reads.next_due(), self.disk_retry_at];
+        parts.into_iter().flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
+    }
+}

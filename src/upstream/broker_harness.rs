@@ -1,0 +1,410 @@
+//! For tests: a Mosquitto process, a subscriber to it, an outbox in memory, and a broker that refuses.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tally_core::report::Amount;
+use tally_core::time::SiteTime;
+use tokio::sync::watch;
+
+use super::*;
+use crate::identity::SiteId;
+use crate::site::{SeriesId, Summary};
+
+const SITE_ID: SiteId = SiteId(0xabcd_ef01_2345_6789);
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) struct Broker {
+    directory: tempfile::TempDir,
+    pub(super) port: u16,
+    child: Option<Child>,
+    extra: String,
+}
+
+impl Broker {
+    pub(super) fn start(extra: &str) -> Broker {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let directory = tempfile::tempdir().unwrap();
+        let mut broker = Broker { directory, port, child: None, extra: extra.to_owned() };
+        broker.run();
+        broker
+    }
+
+    pub(super) fn run(&mut self) {
+        let file = self.path("mosquitto.conf");
+        let text = format!(
+            "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
+             max_queued_messages 0\nuser root\n{}\n",
+            self.port,
+            self.directory.path().display(),
+            self.extra
+        );
+        std::fs::write(&file, text).unwrap();
+        let started = Command::new("mosquitto")
+            .arg("-c")
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.child = Some(started.expect("these tests need Mosquitto: `cargo xtask verify` installs it"));
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(std::time::Instant::now() < deadline, "Mosquitto does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(super) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub(super) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(super) fn config(&self) -> UpstreamConfig {
+        let url = format!("mqtt://127.0.0.1:{}", self.port).parse().unwrap();
+        UpstreamConfig { url: Some(url), ..UpstreamConfig::default() }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// `mosquitto_sub` on everything of the site; what it received, in order.
+pub(super) struct Subscriber {
+    child: Child,
+    pub(super) received: watch::Receiver<Vec<Value>>,
+}
+
+impl Subscriber {
+    pub(super) async fn start(port: u16, extra: &[&str]) -> Subscriber {
+        let mut child = Command::new("mosquitto_sub")
+            .args(["-V", "5", "-h", "127.0.0.1", "-q", "1", "-F", "%j", "-t", "tally/#", "-t", "ready", "-p"])
+            .arg(port.to_string())
+            .args(extra)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, received) = watch::channel(Vec::new());
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let value = serde_json::from_str::<Value>(&line).unwrap();
+                sender.send_modify(|all| all.push(value));
+            }
+        });
+        let mut subscriber = Subscriber { child, received };
+        // Only once it hears its own marker is it certain to be subscribed.
+        let mark = async {
+            loop {
+                let _ = tokio::task::spawn_blocking(move || {
+                    Command::new("mosquitto_pub")
+                        .args(["-h", "127.0.0.1", "-t", "ready", "-m", "1", "-p"])
+                        .arg(port.to_string())
+                        .status()
+                })
+                .await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = mark => {}
+            () = subscriber.until(|all| all.iter().any(|one| one["topic"] == "ready")) => {}
+        }
+        subscriber
+    }
+
+    pub(super) async fn until(&mut self, holds: impl FnMut(&Vec<Value>) -> bool) {
+        let waited = tokio::time::timeout(PATIENCE, self.received.wait_for(holds)).await.map(|_| ());
+        assert!(waited.is_ok(), "received only {:#?}", &*self.received.borrow());
+    }
+
+    pub(super) fn on(&self, prefix: &str) -> Vec<Value> {
+        self.received
+            .borrow()
+            .iter()
+            .filter(|one| one["topic"].as_str().unwrap().starts_with(prefix))
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn seqs(&self) -> Vec<u64> {
+        self.on("tally/s/summary/").iter().map(|one| payload(one)["seq"].as_u64().unwrap()).collect()
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(super) fn payload(message: &Value) -> Value {
+    match &message["payload"] {
+        Value::String(text) => serde_json::from_str(text).unwrap(),
+        other => other.clone(),
+    }
+}
+
+pub(super) fn states(messages: &[Value]) -> Vec<String> {
+    let status = messages.iter().filter(|one| one["topic"] == "tally/s/status");
+    status.map(|one| payload(one)["state"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A site's outbox: shared by the boxes, which all know the same.
+#[derive(Clone)]
+pub(super) struct Site {
+    state: Arc<Mutex<State>>,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// All summaries ever, their numbers being their places.
+    all: Vec<Summary>,
+    numbered: usize,
+    delivered: u64,
+    /// Of the box started last.
+    shared: Option<Shared>,
+    numbered_at_once_max: usize,
+    leader: BTreeMap<&'static str, u64>,
+}
+
+impl Site {
+    pub(super) fn new() -> Site {
+        Site { state: Arc::default(), version: watch::Sender::new(0) }
+    }
+
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        let result = change(&mut self.state.lock().unwrap());
+        self.version.send_modify(|version| *version += 1);
+        result
+    }
+
+    /// Closes windows: one summary for each of the named series (by number), increasing it by one.
+    pub(super) fn count(&self, series: impl IntoIterator<Item = u32>) {
+        self.change(|state| {
+            for id in series {
+                let before = state.all.iter().filter(|one| one.series == SeriesId(id)).count();
+                state.all.push(Summary {
+                    seq: None,
+                    series: SeriesId(id),
+                    start: SiteTime(60_000 * before as u64),
+                    span_ms: 60_000,
+                    amount: Amount::Counter(1),
+                    total: Some(before as i128 + 1),
+                    late: false,
+                    synced: true,
+                });
+            }
+        });
+    }
+
+    pub(super) fn lead(&self, name: &'static str, term: u64) {
+        self.change(|state| state.leader = BTreeMap::from([(name, term)]));
+    }
+
+    /// The most that were numbered and undelivered at a time.
+    pub(super) fn numbered_at_once_max(&self) -> usize {
+        self.state.lock().unwrap().numbered_at_once_max
+    }
+
+    /// Starts a box that takes itself for the leader until a fence tells it better, and returns when
+    /// one has.
+    pub(super) async fn start_paused(&self, name: &'static str, config: &UpstreamConfig) -> Upstream {
+        let believes = Arc::new(Mutex::new(Some(1)));
+        let changes = self.version.subscribe();
+        let outbox = Node { site: self.clone(), name, changes, believes: Some(Arc::clone(&believes)) };
+        let upstream = spawn_on(outbox, "s", SITE_ID, config).unwrap();
+        let mut changes = self.version.subscribe();
+        changes.wait_for(|_| believes.lock().unwrap().is_none()).await.unwrap();
+        upstream
+    }
+
+    pub(super) fn delivered(&self) -> u64 {
+        self.state.lock().unwrap().delivered
+    }
+
+    pub(super) async fn until_delivered(&self, number: u64) {
+        let mut changes = self.version.subscribe();
+        let wait = changes.wait_for(|_| self.delivered() >= number);
+        let waited = tokio::time::timeout(PATIENCE, wait).await.map(|_| ());
+        assert!(
+            waited.is_ok(),
+            "only {} delivered, {:?}",
+            self.delivered(),
+            self.state.lock().unwrap().shared.as_ref().map(Shared::status)
+        );
+    }
+
+    pub(super) fn start(&self, name: &'static str, config: &UpstreamConfig) -> Upstream {
+        let changes = self.version.subscribe();
+        let outbox = Node { site: self.clone(), name, changes, believes: None };
+        let upstream = spawn_on(outbox, "s", SITE_ID, config).unwrap();
+        self.state.lock().unwrap().shared = Some(upstream.shared().clone());
+        upstream
+    }
+}
+
+pub(super) struct Node {
+    site: Site,
+    name: &'static str,
+    changes: watch::Receiver<u64>,
+    /// What a paused box takes itself for until a fence tells it better.
+    believes: Option<Arc<Mutex<Option<u64>>>>,
+}
+
+impl Outbox for Node {
+    fn leads(&self) -> Option<u64> {
+        if let Some(believes) = &self.believes {
+            return *believes.lock().unwrap();
+        }
+        self.site.state.lock().unwrap().leader.get(self.name).copied()
+    }
+
+    async fn changed(&mut self) {
+        self.changes.changed().await.unwrap();
+    }
+
+    async fn fence(&self) -> Result<(), String> {
+        if let Some(believes) = &self.believes {
+            *believes.lock().unwrap() = self.site.state.lock().unwrap().leader.get(self.name).copied();
+            self.site.change(|_| ());
+        }
+        Ok(())
+    }
+
+    async fn number(&self, count: u32) -> Result<(), String> {
+        self.site.change(|state| {
+            state.numbered = state.all.len().min(state.numbered + count as usize);
+            let outstanding = state.numbered - state.delivered as usize;
+            state.numbered_at_once_max = state.numbered_at_once_max.max(outstanding);
+        });
+        Ok(())
+    }
+
+    async fn delivered(&self, up_to: u64) -> Result<(), String> {
+        self.site.change(|state| {
+            assert!(up_to <= state.numbered as u64, "delivered what has no number");
+            state.delivered = state.delivered.max(up_to);
+        });
+        Ok(())
+    }
+
+    fn position(&self) -> Position {
+        let state = self.site.state.lock().unwrap();
+        Position {
+            delivered: state.delivered,
+            numbered_last: state.numbered as u64,
+            unnumbered: state.all.len() - state.numbered,
+        }
+    }
+
+    fn numbered(&self, after: u64, limit: usize) -> Vec<Numbered> {
+        let state = self.site.state.lock().unwrap();
+        let first = after.max(state.delivered);
+        (first + 1..=state.numbered as u64)
+            .take(limit)
+            .map(|seq| {
+                let summary = Summary { seq: Some(seq), ..state.all[seq as usize - 1].clone() };
+                Numbered { seq, name: format!("series/{}", summary.series.0), summary }
+            })
+            .collect()
+    }
+
+    fn show(&self, _status: &UpstreamStatus) {}
+
+    fn state(&self) -> SiteState {
+        let state = self.site.state.lock().unwrap();
+        let outbox = state.all.len() - state.delivered as usize;
+        SiteState { leader: Some(self.name.to_owned()), boxes: 1, outbox, time: 1 }
+    }
+}
+
+/// Waits for a trouble in the status that contains a text.
+pub(super) async fn trouble(upstream: &Upstream, text: &str) -> String {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match upstream.shared().status().last_error {
+                Some(trouble) if trouble.what.contains(text) => return trouble.what,
+                _ => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("{:?}", upstream.shared().status()))
+}
+
+/// The least of a broker: refuses the summary of series 1 a few times over its quota, takes all else.
+pub(super) async fn refusing_broker(
+    listener: tokio::net::TcpListener,
+    mut refusals: usize,
+    published: Arc<Mutex<Vec<String>>>,
+) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const QUOTA_EXCEEDED: u8 = 0x97;
+    let (mut stream, _) = listener.accept().await.unwrap();
+    loop {
+        let Ok(first) = stream.read_u8().await else { return };
+        let mut length = 0;
+        for shift in [0, 7, 14] {
+            let byte = stream.read_u8().await.unwrap();
+            length |= usize::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await.unwrap();
+        match first >> 4 {
+            1 => stream.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap(),
+            3 => {
+                let end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
+                let topic = String::from_utf8(body[2..end].to_vec()).unwrap();
+                let refused = topic.ends_with("summary/series/1") && refusals > 0;
+                refusals -= usize::from(refused);
+                published.lock().unwrap().push(topic);
+                let reason = if refused { QUOTA_EXCEEDED } else { 0 };
+                stream.write_all(&[0x40, 3, body[end], body[end + 1], reason]).await.unwrap();
+            }
+            12 => stream.write_all(&[0xd0, 0]).await.unwrap(),
+            _ => return,
+        }
+    }
+}
+
+pub(super) fn write_authority(directory: &Path, name: &str) -> rcgen::Issuer<'static, rcgen::KeyPair> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let certificate = params.self_signed(&key).unwrap();
+    std::fs::write(directory.join(format!("{name}.pem")), certificate.pem()).unwrap();
+    rcgen::Issuer::new(params, key)
+}
+
+pub(super) fn write_certificate(directory: &Path, authority: &rcgen::Issuer<'static, rcgen::KeyPair>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, authority).unwrap();
+    std::fs::write(directory.join("cert.pem"), certificate.pem()).unwrap();
+    std::fs::write(directory.join("key.pem"), key.serialize_pem()).unwrap();
+}

@@ -1,0 +1,133 @@
+//! What was handed to the broker and what it acknowledged: pure, so that any order of answers can be tried.
+//!
+//! The outbox is the truth; the ledger is this connection's page of it. A number counts as taken
+//! once every message that was sent for it is acknowledged, and only the unbroken run of taken
+//! numbers is ever reported as delivered.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::format::Numbered;
+use crate::site::SeriesId;
+
+/// Names a message that was sent, so that its answer finds its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Token {
+    seq: u64,
+    /// Of which try: answers to an earlier one count nothing.
+    attempt: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// Up to here everything is taken.
+    taken: u64,
+    /// The numbers after `taken` that were sent, without a gap: how many answers each still lacks.
+    lacking: VecDeque<usize>,
+    attempt: u64,
+}
+
+impl Ledger {
+    /// A page that begins after what the site knows as delivered.
+    pub(super) fn new(delivered: u64) -> Ledger {
+        Ledger { taken: delivered, lacking: VecDeque::new(), attempt: 0 }
+    }
+
+    /// The number to send next.
+    pub(super) fn next(&self) -> u64 {
+        self.taken + self.lacking.len() as u64 + 1
+    }
+
+    /// Up to which number everything is acknowledged.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// How many numbers were sent and are not taken.
+    pub(super) fn under_way(&self) -> usize {
+        self.lacking.len()
+    }
+
+    /// Notes that the next number is sent, in so many messages (one or more); they all share the token.
+    pub(super) fn sent(&mut self, seq: u64, messages: usize) -> Token {
+        assert_eq!(seq, self.next(), "numbers are sent in order");
+        assert!(messages > 0, "a number that is not sent at all would be skipped");
+        self.lacking.push_back(messages);
+        Token { seq, attempt: self.attempt }
+    }
+
+    /// Notes that one message of a number is acknowledged. Returns whether that moved `taken`.
+    pub(super) fn acknowledged(&mut self, token: Token) -> bool {
+        if token.attempt != self.attempt || token.seq <= self.taken {
+            return false;
+        }
+        let place = (token.seq - self.taken - 1) as usize;
+        if let Some(lacking) = self.lacking.get_mut(place) {
+            *lacking = lacking.saturating_sub(1);
+        }
+        let before = self.taken;
+        while self.lacking.front() == Some(&0) {
+            self.lacking.pop_front();
+            self.taken += 1;
+        }
+        self.taken > before
+    }
+
+    /// Whether the token is of the present try: an old one's refusal was dealt with already.
+    pub(super) fn is_current(&self, token: Token) -> bool {
+        token.attempt == self.attempt
+    }
+
+    /// Forgets what is under way: everything after `taken` is to be sent again.
+    pub(super) fn rewind(&mut self) {
+        self.lacking.clear();
+        self.attempt += 1;
+    }
+}
+
+/// The numbered summaries that wait to be sent, and which of them carries its series' retained total.
+///
+/// A total goes out once for all of a series' summaries that wait, with the *latest* of them: a new
+/// leader repeats summaries that the old one had sent, and a total as of a repeated one would go back.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiting: VecDeque<Numbered>,
+    totals: HashMap<SeriesId, Numbered>,
+}
+
+impl Queue {
+    /// The last number in here.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.waiting.back().map(|numbered| numbered.seq)
+    }
+
+    /// Takes in numbered summaries, in order.
+    pub(super) fn extend(&mut self, more: Vec<Numbered>) {
+        for numbered in more {
+            self.totals.insert(numbered.summary.series, numbered.clone());
+            self.waiting.push_back(numbered);
+        }
+    }
+
+    /// The next summary to send, and the one whose total goes with it, if one is due.
+    pub(super) fn pop(&mut self) -> Option<(Numbered, Option<Numbered>)> {
+        let numbered = self.waiting.pop_front()?;
+        let total = self.totals.remove(&numbered.summary.series);
+        Some((numbered, total))
+    }
+
+    /// The number that `pop` gives next.
+    pub(super) fn next(&self) -> Option<u64> {
+        self.waiting.front().map(|numbered| numbered.seq)
+    }
+
+    /// Empties it: after a rewind everything is read from the outbox again.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+        self.totals.clear();
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

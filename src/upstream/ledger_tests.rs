@@ -1,0 +1,109 @@
+use super::*;
+
+use proptest::prelude::*;
+use tally_core::report::Amount;
+use tally_core::time::SiteTime;
+
+use crate::site::Summary;
+
+fn numbered(seq: u64, series: u32) -> Numbered {
+    let summary = Summary {
+        seq: Some(seq),
+        series: SeriesId(series),
+        start: SiteTime(seq),
+        span_ms: 1,
+        amount: Amount::Counter(1),
+        total: Some(i128::from(seq)),
+        late: false,
+        synced: true,
+    };
+    Numbered { seq, name: format!("s{series}"), summary }
+}
+
+#[test]
+fn a_number_is_taken_when_all_of_its_messages_are() {
+    let mut ledger = Ledger::new(40);
+    assert_eq!(ledger.next(), 41);
+    let first = ledger.sent(41, 2);
+    let second = ledger.sent(42, 1);
+    assert!(!ledger.acknowledged(second));
+    assert!(!ledger.acknowledged(first));
+    assert_eq!(ledger.taken(), 40);
+    assert!(ledger.acknowledged(first));
+    assert_eq!((ledger.taken(), ledger.next()), (42, 43));
+}
+
+#[test]
+fn answers_to_an_earlier_try_count_nothing() {
+    let mut ledger = Ledger::new(0);
+    let old = ledger.sent(1, 1);
+    ledger.rewind();
+    assert!(!ledger.acknowledged(old));
+    assert!(!ledger.is_current(old));
+    assert_eq!((ledger.taken(), ledger.next()), (0, 1));
+    let again = ledger.sent(1, 1);
+    assert!(!ledger.acknowledged(old));
+    assert!(ledger.acknowledged(again));
+    assert_eq!(ledger.taken(), 1);
+}
+
+#[test]
+fn a_series_total_goes_once_and_as_of_its_latest_number() {
+    let mut queue = Queue::default();
+    queue.extend(vec![numbered(1, 7), numbered(2, 8), numbered(3, 7)]);
+    assert_eq!((queue.next(), queue.last()), (Some(1), Some(3)));
+    let totals = |popped: Option<(Numbered, Option<Numbered>)>| {
+        let (numbered, total) = popped.unwrap();
+        (numbered.seq, total.map(|total| total.seq))
+    };
+    assert_eq!(totals(queue.pop()), (1, Some(3)));
+    queue.extend(vec![numbered(4, 7)]);
+    assert_eq!(totals(queue.pop()), (2, Some(2)));
+    assert_eq!(totals(queue.pop()), (3, Some(4)));
+    assert_eq!(totals(queue.pop()), (4, None));
+    assert_eq!(queue.pop(), None);
+}
+
+proptest! {
+    /// Acknowledgements in any order, some repeated, with rewinds in between: `taken` is always the
+    /// end of the unbroken run of fully acknowledged numbers, never goes back, and gets to the end.
+    #[test]
+    fn only_the_unbroken_run_is_taken(
+        messages in prop::collection::vec(1usize..3, 1..40),
+        order in prop::collection::vec((any::<prop::sample::Index>(), 0u8..20), 0..200),
+        start in 0u64..1000,
+    ) {
+        let mut ledger = Ledger::new(start);
+        let mut lacking: Vec<usize> = messages.clone();
+        let send_rest = |ledger: &mut Ledger| -> Vec<Token> {
+            let mut tokens = Vec::new();
+            while ledger.next() <= start + messages.len() as u64 {
+                let seq = ledger.next();
+                let count = messages[(seq - start - 1) as usize];
+                tokens.extend(std::iter::repeat_n(ledger.sent(seq, count), count));
+            }
+            tokens
+        };
+        let run = |lacking: &[usize]| start + lacking.iter().take_while(|lack| **lack == 0).count() as u64;
+        let mut open = send_rest(&mut ledger);
+        for (index, action) in order {
+            if action == 0 {
+                ledger.rewind();
+                let from = (ledger.taken() - start) as usize;
+                lacking[from..].copy_from_slice(&messages[from..]);
+                open = send_rest(&mut ledger);
+            } else if !open.is_empty() {
+                let token = open.swap_remove(index.index(open.len()));
+                lacking[(token.seq - start - 1) as usize] -= 1;
+                let before = ledger.taken();
+                let moved = ledger.acknowledged(token);
+                prop_assert_eq!(moved, ledger.taken() > before);
+            }
+            prop_assert_eq!(ledger.taken(), run(&lacking));
+        }
+        for token in open {
+            ledger.acknowledged(token);
+        }
+        prop_assert_eq!(ledger.taken(), start + messages.len() as u64);
+    }
+}

@@ -1,0 +1,91 @@
+//! The outbox of a running box: its node's handle, seen as [`Outbox`].
+
+use tokio::sync::watch;
+
+use super::format::{Numbered, SiteState};
+use super::outbox::{Outbox, Position};
+use super::status::UpstreamStatus;
+use crate::node::{Handle, RequestError, RoleView};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct NodeOutbox {
+    handle: Handle,
+    role: watch::Receiver<RoleView>,
+    applied: watch::Receiver<u64>,
+}
+
+impl NodeOutbox {
+    pub(super) fn new(handle: Handle) -> NodeOutbox {
+        let (role, applied) = (handle.role(), handle.applied());
+        NodeOutbox { handle, role, applied }
+    }
+}
+
+impl Outbox for NodeOutbox {
+    fn leads(&self) -> Option<u64> {
+        let role = self.role.borrow();
+        role.leads.then_some(role.term)
+    }
+
+    async fn changed(&mut self) {
+        let changed = tokio::select! {
+            changed = self.role.changed() => changed,
+            changed = self.applied.changed() => changed,
+        };
+        if changed.is_err() {
+            // The node is gone: nothing changes any more, and the stop of the upstream is under way.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn fence(&self) -> Result<(), String> {
+        self.handle.fence().await.map_err(text)
+    }
+
+    async fn number(&self, count: u32) -> Result<(), String> {
+        self.handle.number(count).await.map_err(text)
+    }
+
+    async fn delivered(&self, up_to: u64) -> Result<(), String> {
+        self.handle.delivered(up_to).await.map_err(text)
+    }
+
+    fn position(&self) -> Position {
+        self.handle.site(|site| Position {
+            delivered: site.delivered(),
+            numbered_last: site.numbered_last(),
+            unnumbered: site.unnumbered_len(),
+        })
+    }
+
+    fn numbered(&self, after: u64, limit: usize) -> Vec<Numbered> {
+        self.handle.site(|site| {
+            let summaries = site.numbered(after, limit).into_iter();
+            let named = summaries.filter_map(|summary| {
+                let name = site.name(summary.series).to_owned();
+                summary.seq.map(|seq| Numbered { seq, name, summary })
+            });
+            named.collect()
+        })
+    }
+
+    fn state(&self) -> SiteState {
+        let status = self.handle.status();
+        SiteState {
+            leader: status.leader,
+            boxes: status.members.iter().filter(|member| member.connected).count(),
+            outbox: self.handle.site(crate::site::Site::outbox_len),
+            time: self.handle.clock().site().0,
+        }
+    }
+
+    fn show(&self, status: &UpstreamStatus) {
+        // Plain fields under text keys always encode.
+        self.handle.show_upstream(serde_json::to_value(status).unwrap_or_default());
+    }
+}
+
+fn text(error: RequestError) -> String {
+    error.to_string()
+}

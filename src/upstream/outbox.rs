@@ -1,0 +1,47 @@
+//! The site as the upstream sees it: its outbox, its leadership, and nothing else.
+
+use std::future::Future;
+
+use super::format::{Numbered, SiteState};
+use super::status::UpstreamStatus;
+
+/// Where the replicated outbox stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Up to which number the broker is known to have everything.
+    pub delivered: u64,
+    /// The last number given.
+    pub numbered_last: u64,
+    /// Summaries that have no number yet.
+    pub unnumbered: usize,
+}
+
+/// What the upstream needs of the site. Errors are texts: none of them is decided upon, only shown.
+pub trait Outbox: Send + Sync + 'static {
+    /// In which term this box leads; `None` if it does not, as far as it knows.
+    fn leads(&self) -> Option<u64>;
+
+    /// Returns when `leads` or the outbox may have changed. May be cancelled.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// ReadIndex: when it returns, this box knows of every leader and entry that came before the call.
+    fn fence(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Gives the oldest `count` unnumbered summaries their numbers.
+    fn number(&self, count: u32) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Records that the broker has everything up to a number.
+    fn delivered(&self, up_to: u64) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Where the outbox stands, as far as applied here.
+    fn position(&self) -> Position;
+
+    /// Numbered, undelivered summaries after a number, in order.
+    fn numbered(&self, after: u64, limit: usize) -> Vec<Numbered>;
+
+    /// For the status topic.
+    fn state(&self) -> SiteState;
+
+    /// Takes the upstream's own status, for whoever asks the box how it is.
+    fn show(&self, status: &UpstreamStatus);
+}
