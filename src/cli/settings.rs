@@ -14,9 +14,9 @@ use super::{print, text};
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  tallyd settings                        all, with their defaults
-  tallyd settings outbox_max             one
-  tallyd settings outbox_max 200000      change it, at every box at once")]
+  tallyd settings                               all, with their defaults
+  tallyd settings outbox.summaries_max          one
+  tallyd settings outbox.summaries_max 200000   change it, at every box at once")]
 pub(super) struct SettingsArgs {
     /// Which one; default: all
     key: Option<String>,
@@ -56,7 +56,7 @@ pub(super) async fn run(args: SettingsArgs) -> Result<(), ClientError> {
 async fn set(client: &Client, server: &Server, key: &str, value: &str) -> Result<(), ClientError> {
     let call = Call {
         method: Method::PUT,
-        path: format!("/v1/settings/{}", text::in_query(key)),
+        path: format!("/v1/settings/{}", text::in_path(key)),
         body: Bytes::from(serde_json::json!({ "value": value }).to_string()),
         key: None,
         // Sent again, it could undo what somebody else has set meanwhile.
