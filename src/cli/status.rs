@@ -83,17 +83,18 @@ fn in_words(status: &Value) -> String {
                 size("snapshot_bytes")
             ),
         ),
-        ("upstream", part(&status["upstream"])),
+        ("upstream", upstream(&status["upstream"])),
     ] {
         lines.push(format!("{name:<9} {words}"));
     }
-    for (name, ingest) in status["ingest"].as_object().into_iter().flatten() {
+    let ways_in = status["ingest"].as_object().into_iter().flatten();
+    for (name, ingest) in ways_in.filter(|(_, ingest)| !ingest.as_array().is_some_and(Vec::is_empty)) {
         lines.push(format!("{name:<9} {}", part(ingest)));
     }
     lines.push(format!(
         "version   {}, up {}",
         of(status, "version"),
-        text::span(1000 * status["uptime_s"].as_u64().unwrap_or_default())
+        text::seconds(status["uptime_s"].as_u64().unwrap_or_default())
     ));
     lines.iter().map(|line| text_line(line)).collect()
 }
@@ -133,6 +134,9 @@ fn of(value: &Value, key: &str) -> String {
 
 /// A part that another room fills: its plain members by name.
 fn part(value: &Value) -> String {
+    if let Some(list) = value.as_array() {
+        return format!("{} of them", list.len());
+    }
     let Some(map) = value.as_object() else {
         return if value.is_null() { "none".to_owned() } else { text::printable(&value.to_string()) };
     };
@@ -140,6 +144,23 @@ fn part(value: &Value) -> String {
     let words: Vec<String> =
         plain.map(|(key, _)| format!("{} {}", key.replace('_', " "), of(value, key))).collect();
     words.join(", ")
+}
+
+/// What the way out is doing.
+fn upstream(value: &Value) -> String {
+    let mut words = match value["state"].as_str() {
+        Some("off") => return "no broker is set: summaries wait in the outbox".to_owned(),
+        Some("standby") => "another box sends".to_owned(),
+        Some(state) => text::printable(state),
+        None => return part(value),
+    };
+    if let Some(url) = value["url"].as_str() {
+        words = format!("{words}, {}", text::printable(url));
+    }
+    if !value["last_error"].is_null() {
+        words = format!("{words}; trouble: {}", part(&value["last_error"]));
+    }
+    words
 }
 
 fn text_line(line: &str) -> String {
@@ -163,7 +184,7 @@ mod tests {
                 {"name": "box3", "membership": "voter", "role": "unknown", "address": "c:1", "connected": false}],
             "outbox": {"waiting": 1, "unnumbered": 1, "numbered": 5, "delivered": 5},
             "clock": {"site_ms": 0, "synced": true}, "storage": {"state": "ok"},
-            "upstream": {"state": "connected", "in_flight": 3}, "ingest": {"statsd": {"datagrams": 7, "examples": {}}},
+            "upstream": {"state": "connected", "url": "mqtt://b:1883", "last_error": {"what": "gone"}}, "ingest": {"statsd": {"datagrams": 7, "examples": {}}},
         });
         let text = in_words(&status);
         for line in [
@@ -171,7 +192,7 @@ mod tests {
             "leader box2 in term 3; no further box may fail",
             "box2  leader    b:1      yes          0.25 ms",
             "box3  unknown   c:1      NO",
-            "upstream  in flight 3, state connected",
+            "upstream  connected, mqtt://b:1883; trouble: what gone",
             "statsd    datagrams 7",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");

@@ -154,6 +154,16 @@ pub(super) fn span(ms: u64) -> String {
     format!("{ms}ms")
 }
 
+/// How long something has been, to its two largest units.
+pub(super) fn seconds(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
 /// Bytes as people say them.
 pub(super) fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
@@ -211,6 +221,7 @@ mod tests {
             assert_eq!(number(value), text);
         }
         assert_eq!((span(60_000), span(1500), span(3_600_000)), ("1m".into(), "1500ms".into(), "1h".into()));
+        assert_eq!((seconds(59), seconds(3601)), ("59s".into(), "1h 0m".into()));
         assert_eq!((bytes(512), bytes(1536)), ("512 B".into(), "1.5 KiB".into()));
     }
 

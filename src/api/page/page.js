@@ -51,6 +51,8 @@ function short(value) {
   return String(Number(value.toPrecision(4)));
 }
 
+const values = (count) => digits(count) + (count === 1 ? " value" : " values");
+
 const clock = (ms, seconds) =>
   new Date(ms).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", ...(seconds && { second: "2-digit" }) });
 
@@ -103,7 +105,7 @@ function showStatus(status) {
     ["Numbered to", digits(status.outbox.numbered)],
     ["Delivered to", digits(status.outbox.delivered)],
     ["Broker", words[out.state] || out.state || "none", out.state === "connecting" ? "wait" : ""],
-    ["Site time", clock(status.clock.site_ms, true), status.clock.synced ? "" : "wait"],
+    [status.clock.synced ? "Site time" : "Site time, not synchronised", clock(status.clock.site_ms, true), status.clock.synced ? "" : "wait"],
   ]);
   const trouble = out.last_error && (out.last_error.what || out.last_error.text || out.last_error.error);
   byId("upstream-trouble").textContent = trouble ? "Broker: " + trouble : "";
@@ -178,7 +180,7 @@ function addRow(series, before) {
 function showTotal(row, series) {
   row.total.textContent = row.kind === "sample" ? short(series.last) : digits(series.total);
   if (row.kind === "sample") {
-    row.total.append(element("span", "more", digits(series.total) + " values, mean " + short(series.mean)));
+    row.total.append(element("span", "more", values(series.total) + ", mean " + short(series.mean)));
   }
 }
 
@@ -283,8 +285,8 @@ function draw(row) {
 function axes(chart, a) {
   const label = (at, height, anchor, text) => chart.append(svg("text", { x: at, y: height, "text-anchor": anchor }, text));
   chart.append(svg("line", { class: "axis", x1: SIZE.left, x2: SIZE.width - SIZE.right, y1: a.zero, y2: a.zero }));
-  label(SIZE.left - 6, SIZE.top + 4, "end", short(a.high));
-  label(SIZE.left - 6, a.floor + 2, "end", short(a.low));
+  label(SIZE.left - 6, SIZE.top + 4, "end", short(Number(a.high.toPrecision(3))));
+  label(SIZE.left - 6, a.floor + 2, "end", short(Number(a.low.toPrecision(3))));
   label(SIZE.left, SIZE.height - 3, "start", clock(a.begin, a.seconds));
   const last = a.x(a.end);
   if (last - SIZE.left > 110) label(last, SIZE.height - 3, "end", clock(a.end, a.seconds));
@@ -314,7 +316,7 @@ function drawLine(chart, windows, x, y) {
 function hits(chart, windows, x, floor, kind) {
   for (const w of windows) {
     const hit = svg("rect", { class: "hit", x: x(w.start), width: Math.max(1, x(w.start + w.span) - x(w.start)), y: SIZE.top, height: floor - SIZE.top });
-    const what = kind === "sample" ? w.count + " values, mean " + short(w.sum / w.count) + ", " + short(w.min) + " to " + short(w.max)
+    const what = kind === "sample" ? values(w.count) + ", mean " + short(w.sum / w.count) + ", " + short(w.min) + " to " + short(w.max)
       : kind === "updown" ? "+" + digits(w.up) + " −" + digits(w.down) : "+" + digits(w.up);
     hit.append(svg("title", {}, clock(w.start, true) + ", " + spanText(w.span) + ": " + what));
     chart.append(hit);
