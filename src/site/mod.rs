@@ -291,3 +291,12 @@ impl Site {
         self.table.latest_end(limit).map(SiteTime)
     }
 }
+
+#[cfg(test)]
+mod apply_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod windows_tests;
