@@ -193,7 +193,8 @@ impl Node {
             Err(error) => return warn!("entries for box {to} cannot be read: {error}"),
         };
         // The log may have been overwritten meanwhile, and less may have been read than was asked for.
-        let same = |entry: &&Entry| (entry.position.term, entry.position.subterm) == (range.term, range.subterm);
+        let same =
+            |entry: &&Entry| (entry.position.term, entry.position.subterm) == (range.term, range.subterm);
         let entries: Vec<Entry> = entries.iter().take_while(same).cloned().collect();
         let Some(last) = entries.last().map(|entry| entry.position.index) else { return };
         let range = EntryRange { last, ..range };

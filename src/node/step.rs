@@ -277,7 +277,8 @@ impl Node {
     fn on_applied(&mut self, index: LogIndex, tag: Option<u64>, applied: Applied) {
         if let Some((term, reply)) = self.here.remove(&index) {
             let same = self.tail.position(index).is_some_and(|position| position.term == term);
-            let lost = || RequestError::NotCommitted { why: "another leader's entry took its place".to_owned() };
+            let lost =
+                || RequestError::NotCommitted { why: "another leader's entry took its place".to_owned() };
             let _ = reply.send(if same { Ok(applied.clone()) } else { Err(lost()) });
         }
         match &applied {
@@ -322,7 +323,8 @@ impl Node {
     fn readdress_batch(&mut self) {
         let Some((source, epoch)) = self.batches.epoch() else { return };
         if let Some(batch) = self.batches.in_flight_mut()
-            && let Ok(body) = crate::site::readdressed(&batch.body, source, epoch, tally_core::id::ReportNumber::FIRST)
+            && let Ok(body) =
+                crate::site::readdressed(&batch.body, source, epoch, tally_core::id::ReportNumber::FIRST)
         {
             batch.body = body;
         }

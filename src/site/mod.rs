@@ -12,13 +12,13 @@ mod keys;
 mod names;
 mod outbox;
 mod packed;
+mod readdress;
 mod refused;
 mod series;
 mod settings;
 mod snapshot;
 mod sources;
 pub(crate) mod units;
-mod readdress;
 mod view;
 
 use tally_core::id::{Epoch, LogIndex, ReportNumber, SeriesName, SourceId};
