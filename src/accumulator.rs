@@ -305,7 +305,14 @@ impl Inner {
         let slot = Slot(u32::try_from(self.slots.len()).map_err(|_| Refusal::TooManySeries)?);
         let name: Box<str> = name.as_str().into();
         self.by_name.insert(name.clone(), slot);
-        self.slots.push(SlotState { name, kind, series: None, window: SiteTime(0), pending: None, older: Vec::new() });
+        self.slots.push(SlotState {
+            name,
+            kind,
+            series: None,
+            window: SiteTime(0),
+            pending: None,
+            older: Vec::new(),
+        });
         Ok(slot)
     }
 

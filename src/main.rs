@@ -1,1 +1,9 @@
-fn main() {}
+//! Arguments, logging, exit status.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    tallyd::cli::main(tallyd::cli::Cli::parse())
+}

@@ -60,9 +60,7 @@ impl Batch {
         let time = site.stamp().site;
         let series_of = accumulator.numbering();
         let refused_cell = |waiter: &Waiter| {
-            let is_its = |place: u32| {
-                self.cells.get(place as usize) == Some(&(waiter.slot, waiter.window))
-            };
+            let is_its = |place: u32| self.cells.get(place as usize) == Some(&(waiter.slot, waiter.window));
             refused.iter().find(|(place, _)| is_its(*place)).map(|(_, refusal)| *refusal)
         };
         for waiter in self.waiters {

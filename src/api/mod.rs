@@ -1,1 +1,176 @@
-//! (room of the api)
+//! HTTP: the API under `/v1`, metrics, health and the page. Any box answers any request.
+
+mod adds;
+mod body;
+mod connections;
+mod decimal;
+mod forms;
+mod guard;
+mod metrics;
+mod page;
+mod parse;
+mod problem;
+mod reads;
+mod report_body;
+mod reports;
+mod server;
+mod settings;
+mod socket;
+mod watch;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::http::{HeaderValue, Method, Request, Response, header};
+use axum::routing::{MethodRouter, get, post, put};
+use bytes::Bytes;
+use tally_core::report::Kind;
+use tower::ServiceExt;
+
+pub use body::{BODY_BYTES_MAX, BODY_TIME_MAX, REPORT_BYTES_MAX};
+pub use parse::{KEY_BYTES_MAX, VALUES_MAX};
+pub use problem::{Name, Problem, TYPE_PREFIX};
+pub use report_body::CELLS_MAX;
+pub use server::{ApiError, bind, serve};
+
+use crate::node::Handle;
+use guard::Guard;
+
+/// How the API is served.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// Where it listens. A non-loopback address needs a token: the configuration's reader sees to it.
+    pub listen: SocketAddr,
+    /// What clients present as `Authorization: Bearer TOKEN`; `None`: nothing is asked for.
+    pub token: Option<Secret>,
+    /// The most connections at once; beyond, the one that was idle longest makes room.
+    pub connections_max: usize,
+    /// How long a connection may do nothing before it is closed.
+    pub idle_max: Duration,
+}
+
+impl ApiConfig {
+    /// Defaults but for where it listens.
+    pub fn new(listen: SocketAddr) -> ApiConfig {
+        ApiConfig { listen, token: None, connections_max: 1024, idle_max: Duration::from_secs(60) }
+    }
+}
+
+/// Bytes that are not shown, not even when debugging.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Keeps the bytes, without white space at either end (the newline of a file).
+    pub fn new(bytes: Vec<u8>) -> Secret {
+        Secret(bytes.trim_ascii().to_vec())
+    }
+
+    /// The bytes themselves.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Answers requests, however they came.
+#[derive(Clone, Debug)]
+pub struct Api {
+    shared: Arc<Shared>,
+    router: Router,
+}
+
+/// What the handlers share.
+#[derive(Debug)]
+struct Shared {
+    node: Handle,
+    guard: Guard,
+    /// How many watch now: bounded, since each costs work with every change.
+    watchers: AtomicUsize,
+}
+
+impl Api {
+    /// An API over a node.
+    pub fn new(config: &ApiConfig, node: Handle) -> Api {
+        let guard = Guard::new(config.listen, config.token.as_ref());
+        let shared = Arc::new(Shared { node, guard, watchers: AtomicUsize::new(0) });
+        Api { router: router(shared.clone()), shared }
+    }
+
+    /// Answers one request.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        if let Err(problem) = self.shared.guard.check(&request) {
+            return problem.into_response();
+        }
+        // Adds pass by the router: there are many of them, and what they need is little.
+        if *request.method() == Method::POST
+            && let Some((kind, raw)) = adds::target(request.uri().path())
+        {
+            let raw = raw.to_owned();
+            return match adds::add(&self.shared.node, kind, &raw, request).await {
+                Ok(text) => json_response(text),
+                Err(problem) => problem.into_response(),
+            };
+        }
+        let request = request.map(Body::new);
+        // Boxed, so that a connection that only adds does not carry the state of all other handlers.
+        let answer = Box::pin(self.router.clone().oneshot(request)).await;
+        answer.unwrap_or_else(|never| match never {})
+    }
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", only(get(page::page)))
+        .route("/openapi.json", only(get(page::openapi)))
+        .route("/healthz", only(get(reads::healthz)))
+        .route("/readyz", only(get(reads::readyz)))
+        .route("/metrics", only(get(metrics::metrics)))
+        .route("/v1/status", only(get(reads::status)))
+        .route("/v1/series", only(get(reads::page)))
+        .route("/v1/series/{*series}", only(get(reads::series)))
+        .route("/v1/windows/{*series}", only(get(reads::windows)))
+        .route("/v1/watch", only(get(watch::watch)))
+        .route("/v1/settings", only(get(settings::list)))
+        .route("/v1/settings/{key}", only(put(settings::set)))
+        .route("/v1/sources/{name}/epochs", only(post(reports::open_epoch)))
+        .route("/v1/reports", only(post(reports::report)))
+        // Adds themselves do not come here, only other methods.
+        .route("/v1/counters/{*series}", only(MethodRouter::new()))
+        .route("/v1/updowns/{*series}", only(MethodRouter::new()))
+        .route("/v1/samples/{*series}", only(MethodRouter::new()))
+        .fallback(reads::not_found)
+        .with_state(shared)
+}
+
+/// A route whose other methods are answered with a problem.
+fn only(route: MethodRouter<Arc<Shared>>) -> MethodRouter<Arc<Shared>> {
+    route.fallback(reads::method_not_allowed)
+}
+
+fn json_response(text: impl Into<Body>) -> Response<Body> {
+    typed_response("application/json", text)
+}
+
+fn typed_response(content_type: &'static str, text: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(text.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// The kinds of adds, by the path that they are posted to.
+const ADDS: [(&str, Kind); 3] =
+    [("/v1/counters/", Kind::Counter), ("/v1/updowns/", Kind::Updown), ("/v1/samples/", Kind::Sample)];

@@ -1,1 +1,195 @@
+use std::os::unix::fs::PermissionsExt;
 
+use clap::Parser;
+
+use super::*;
+use crate::identity::{Keys, NODE_KEY};
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    args: ProvisionArgs,
+}
+
+fn args(out: &Path, boxes: &[&str]) -> ProvisionArgs {
+    ProvisionArgs {
+        site: Some("plant7".into()),
+        boxes: boxes.iter().map(|text| (*text).into()).collect(),
+        out: Some(out.into()),
+        window: "60s".into(),
+        ..ProvisionArgs::default()
+    }
+}
+
+fn usage_of(args: &ProvisionArgs) -> String {
+    match provision(args) {
+        Err(ProvisionError::Usage(text)) => text,
+        other => panic!("not a usage error: {other:?}"),
+    }
+}
+
+const THREE: [&str; 3] = ["box1=10.0.0.11:7400", "box2=10.0.0.12:7401", "box3=box3.lan:7400"];
+
+#[test]
+fn each_box_gets_a_directory_that_is_whole_and_agrees_with_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("made");
+    let made = provision(&ProvisionArgs { window: "5m".into(), ..args(&out, &THREE) }).unwrap();
+    let identities: Vec<Identity> =
+        made.boxes.iter().map(|each| Identity::load(&each.directory).unwrap().unwrap()).collect();
+    for ((identity, each), id) in identities.iter().zip(&made.boxes).zip(1..) {
+        assert_eq!((identity.node, &identity.me().name), (id, &each.name));
+        assert_eq!((identity.window_ms, identity.site_id), (300_000, made.site_id));
+        assert_eq!(identity.members, identities[0].members);
+        assert!(identity.matches(&Keys::load(&each.directory).unwrap()));
+        let mode = fs::metadata(each.directory.join(NODE_KEY)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let authority = fs::read(out.join("ca.crt")).unwrap();
+        assert_eq!(fs::read(each.directory.join("ca.crt")).unwrap(), authority);
+        assert!(!each.directory.join("ca.key").exists(), "a box cannot make members");
+    }
+    let mode = fs::metadata(out.join("ca.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let site: serde_json::Value = serde_json::from_slice(&fs::read(out.join("site.json")).unwrap()).unwrap();
+    assert_eq!(site["boxes"][2]["address"], "box3.lan:7400");
+}
+
+#[test]
+fn the_configuration_agrees_with_the_identity() {
+    for (text, listen) in [
+        ("box1=10.0.0.11:7400", "0.0.0.0:7400"),
+        ("box1=box1.lan:7499", "0.0.0.0:7499"),
+        ("box1=[fd00::1]:7400", "[::]:7400"),
+        ("box1=127.0.0.1:7401", "127.0.0.1:7401"),
+        ("box1=127.0.3.1:7401", "127.0.3.1:7401"),
+        ("box1=[::1]:7401", "[::1]:7401"),
+        ("box1=localhost:7401", "127.0.0.1:7401"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let made = provision(&args(dir.path(), &[text])).unwrap();
+        let directory = &made.boxes[0].directory;
+        let config = fs::read_to_string(directory.join("tallyd.toml")).unwrap();
+        let config: toml::Table = config.parse().unwrap();
+        let identity = Identity::load(directory).unwrap().unwrap();
+        assert_eq!(config["node"]["name"].as_str(), Some(identity.me().name.as_str()));
+        assert_eq!(config["cluster"]["advertise"].as_str(), Some(identity.me().address.as_str()));
+        assert_eq!(config["cluster"]["listen"].as_str(), Some(listen));
+        listen.parse::<std::net::SocketAddr>().unwrap();
+    }
+}
+
+#[test]
+fn what_is_not_a_site_is_refused_with_words_and_makes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("made");
+    let ten: Vec<String> = (0..10).map(|n| format!("box{n}=10.0.0.{n}:7400")).collect();
+    let ten: Vec<&str> = ten.iter().map(String::as_str).collect();
+    for (boxes, reason) in [
+        (&[][..], "1 to 9 boxes, not 0"),
+        (&ten, "1 to 9 boxes, not 10"),
+        (&["box1"], "NAME=HOST:PORT"),
+        (&["Box1=10.0.0.1:7400"], "\"Box1\" is not a name"),
+        (&["=10.0.0.1:7400"], "\"\" is not a name"),
+        (&["../x=10.0.0.1:7400"], "\"../x\" is not a name"),
+        (&["box1=10.0.0.1"], "HOST:PORT"),
+        (&["box1=10.0.0.1:0"], "ports are 1 to 65535"),
+        (&["box1=10.0.0.1:70000"], "ports are 1 to 65535"),
+        (&["box1=10.0.0.256:7400"], "HOST:PORT"),
+        (&["box1=0.0.0.0:7400"], "not an address that others can reach"),
+        (&["box1=a\"b:7400"], "HOST:PORT"),
+        (&["box1=10.0.0.1:7400", "box1=10.0.0.2:7400"], "name \"box1\" is given twice"),
+        (&["box1=10.0.0.1:7400", "box2=10.0.0.1:7400"], "address 10.0.0.1:7400 is given twice"),
+        (&["box1=a.lan:7400", "box2=A.LAN:7400"], "given twice"),
+        (
+            &["box1=127.0.0.1:7400", "box2=10.0.0.1:7400"],
+            "127.0.0.1:7400 is on loopback and 10.0.0.1:7400 is not",
+        ),
+    ] {
+        let text = usage_of(&args(&out, boxes));
+        assert!(text.contains(reason), "{text}");
+    }
+    for (site, reason) in [("Plant", "\"Plant\""), ("", "is not a name"), (&"x".repeat(33), "is not a name")]
+    {
+        let text = usage_of(&ProvisionArgs { site: Some(site.into()), ..args(&out, &THREE) });
+        assert!(text.contains("--site") && text.contains(reason), "{text}");
+    }
+    for window in ["", "60", "0s", "s", "-1s", "1.5s", "1w", "999ms", "32d", "99999999999999999999s", "1 s"] {
+        let text = usage_of(&ProvisionArgs { window: window.into(), ..args(&out, &THREE) });
+        assert!(text.contains("--window") && text.contains("1s to 31d"), "{text}");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_directory_that_has_something_in_it_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    provision(&args(dir.path(), &THREE)).unwrap();
+    let before = fs::read(dir.path().join("box1/node.key")).unwrap();
+    assert!(usage_of(&args(dir.path(), &THREE)).contains("is not empty"));
+    assert_eq!(fs::read(dir.path().join("box1/node.key")).unwrap(), before);
+    assert!(usage_of(&args(&dir.path().join("site.json"), &THREE)).contains("is not a directory"));
+}
+
+#[test]
+fn what_cannot_be_written_fails_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    // A file stands where a directory of the path has to be.
+    fs::write(dir.path().join("file"), "").unwrap();
+    let out = dir.path().join("file/made");
+    assert!(matches!(
+        provision(&args(&out, &THREE)),
+        Err(ProvisionError::Failed(_) | ProvisionError::Usage(_))
+    ));
+    // The name of the only box is that of a file made before: the directory cannot be made.
+    let made = dir.path().join("made");
+    let plan = Plan::new(&args(&made, &THREE)).unwrap();
+    fs::create_dir(&made).unwrap();
+    fs::write(made.join("box3"), "").unwrap();
+    plan.make().unwrap_err();
+    plan.remove(true);
+    assert_eq!(fs::read_dir(&made).unwrap().count(), 0);
+    plan.remove(false);
+    assert!(!made.exists());
+}
+
+#[test]
+fn a_further_box_comes_with_membership_changes_and_the_error_says_so() {
+    let parsed = Command::try_parse_from(["x", "--extend", "made", "--box", "box4=10.0.0.14:7400"]).unwrap();
+    let mut out = Vec::new();
+    match run(&parsed.args, &mut out) {
+        Err(ProvisionError::Failed(text)) => assert!(text.contains("membership changes"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(out.is_empty());
+}
+
+#[test]
+fn the_arguments_are_those_of_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("made");
+    let line = ["x", "--site", "p", "--box", THREE[0], "--box", THREE[1], "--out", out.to_str().unwrap()];
+    let parsed = Command::try_parse_from(line).unwrap().args;
+    assert_eq!((parsed.boxes.len(), parsed.window.as_str(), parsed.json), (2, "60s", false));
+    for missing in [1, 3, 7] {
+        let mut line = line.to_vec();
+        line.drain(missing..missing + if missing == 3 { 4 } else { 2 });
+        assert_eq!(Command::try_parse_from(line).err().unwrap().exit_code(), 2);
+    }
+    let mut printed = Vec::new();
+    run(&parsed, &mut printed).unwrap();
+    let printed = String::from_utf8(printed).unwrap();
+    assert!(printed.contains("box2") && printed.contains("tallyd run --data-dir"), "{printed}");
+}
+
+#[test]
+fn with_json_what_was_made_is_printed_for_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("made");
+    let mut printed = Vec::new();
+    run(&ProvisionArgs { json: true, ..args(&out, &THREE) }, &mut printed).unwrap();
+    let value: serde_json::Value = serde_json::from_slice(&printed).unwrap();
+    assert_eq!((&value["site"], &value["window_ms"]), (&"plant7".into(), &60_000.into()));
+    assert_eq!(value["site_id"].as_str().unwrap().len(), 16);
+    assert_eq!(value["boxes"].as_array().unwrap().len(), 3);
+    assert_eq!(printed, fs::read(out.join("site.json")).unwrap());
+}

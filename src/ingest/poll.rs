@@ -171,16 +171,17 @@ impl Poller {
 
     /// Counts a reading; the number itself, for status.
     fn count(&mut self, reading: Reading) -> Result<f64, PollError> {
-        let not_counted = |error: &dyn std::fmt::Display| PollError::NotCounted(error.to_string());
-        let name = SeriesName::new(&self.state.poll.series).map_err(|error| not_counted(&error))?;
+        let not_counted = |refusal| PollError::NotCounted(super::in_words(refusal));
+        let name = SeriesName::new(&self.state.poll.series)
+            .map_err(|error| PollError::NotCounted(error.to_string()))?;
         let now = self.clock.site();
         let mut bulk = self.accumulator.lock();
         match reading {
             Reading::Count(reading) => {
                 let increase = self.tracker.increase(reading)?;
                 if increase > 0 {
-                    let slot = bulk.slot(name, Kind::Counter).map_err(|refusal| not_counted(&refusal))?;
-                    bulk.count(slot, increase);
+                    let slot = bulk.slot(name, Kind::Counter).map_err(not_counted)?;
+                    bulk.count(slot, increase).map_err(not_counted)?;
                 }
                 self.tracker.counted(reading);
                 Ok(reading as f64)
@@ -189,8 +190,8 @@ impl Poller {
                 // The batch puts the box's own source in.
                 let sample = Sample::observed(value, now, SourceId(0))
                     .ok_or_else(|| ReadingError::NotAValue(value.to_string()))?;
-                let slot = bulk.slot(name, Kind::Sample).map_err(|refusal| not_counted(&refusal))?;
-                bulk.add(slot, Amount::Sample(sample)).map_err(|error| not_counted(&error))?;
+                let slot = bulk.slot(name, Kind::Sample).map_err(not_counted)?;
+                bulk.add(slot, Amount::Sample(sample)).map_err(not_counted)?;
                 Ok(value)
             }
         }

@@ -6,8 +6,8 @@
 
 mod book;
 mod drops;
-mod number;
-mod parse;
+pub mod number;
+pub mod parse;
 
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -115,7 +115,11 @@ impl Statsd {
         Statsd::on_socket(socket, accumulator, clock).map_err(StatsdError::Start)
     }
 
-    fn on_socket(socket: UdpSocket, accumulator: Arc<Accumulator>, clock: Arc<SiteClock>) -> io::Result<Statsd> {
+    fn on_socket(
+        socket: UdpSocket,
+        accumulator: Arc<Accumulator>,
+        clock: Arc<SiteClock>,
+    ) -> io::Result<Statsd> {
         let address = socket.local_addr()?;
         let receive_buffer_bytes = enlarge_buffer(&socket)?;
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -293,10 +297,8 @@ impl Receiver {
     }
 
     fn wait(&self) {
-        let mut wanted = [
-            PollFd::new(&self.socket, PollFlags::IN),
-            PollFd::new(&self.shared.wake, PollFlags::IN),
-        ];
+        let mut wanted =
+            [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.shared.wake, PollFlags::IN)];
         // With nothing new there is nothing to look at: an idle box is not woken.
         let limit = if self.drops_due { DROPS_EVERY } else { Duration::from_secs(3_600) };
         self.wait_for(&mut wanted, limit);

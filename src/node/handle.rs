@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use ring::digest;
 use tally_core::id::{Epoch, NodeId, ReportNumber, SeriesName, SourceId};
 use tally_core::report::{Amount, Kind};
@@ -350,7 +349,7 @@ impl Handle {
     }
 
     /// This box's clocks.
-    pub fn clock(&self) -> &SiteClock {
+    pub fn clock(&self) -> &Arc<SiteClock> {
         &self.shared.clock
     }
 
@@ -426,6 +425,3 @@ pub(super) fn random_u128() -> u128 {
 fn unknown(why: &str) -> RequestError {
     RequestError::OutcomeUnknown { why: why.to_owned() }
 }
-
-/// A body with its tag, as it goes into the log.
-pub(super) type TaggedBody = Bytes;

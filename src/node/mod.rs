@@ -12,7 +12,7 @@ mod proposals;
 mod reads;
 mod report;
 mod snapshots;
-mod status;
+pub mod status;
 mod step;
 mod tail;
 mod wire;

@@ -6,7 +6,7 @@ pub mod entry;
 mod outbox;
 mod readdress;
 mod settings;
-mod units;
+pub(crate) mod units;
 mod view;
 
 use tally_core::id::{Epoch, LogIndex, ReportNumber, SourceId};

@@ -6,7 +6,7 @@ const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 <
 
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     /// Milliseconds.
     Duration,
     /// Bytes.
@@ -17,7 +17,7 @@ pub(super) enum Unit {
 
 impl Unit {
     /// The number that a text says, in milliseconds, bytes or things.
-    pub(super) fn parse(self, text: &str) -> Result<u64, String> {
+    pub(crate) fn parse(self, text: &str) -> Result<u64, String> {
         let text = text.trim();
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (digits, suffix) = text.split_at(digits);

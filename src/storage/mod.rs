@@ -8,8 +8,12 @@
 //! (see `snapshot`).
 
 mod codec;
+#[cfg(test)]
+mod crash_tests;
 mod directory;
 mod error;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod fs;
 mod group;
 mod index;
@@ -24,6 +28,9 @@ pub use error::{OpenError, ReadError, WriteError};
 pub use fs::{FileSystem, RealFileSystem, StoredFile};
 pub use metrics::{Stats, StorageMetrics};
 pub use store::Storage;
+
+#[cfg(test)]
+mod storage_tests;
 
 use bytes::Bytes;
 use tally_core::id::LogIndex;

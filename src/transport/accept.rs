@@ -1,8 +1,7 @@
 //! Connections that others make.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{ConnectionError, Incoming};
@@ -43,17 +42,14 @@ async fn admit(shared: Arc<Shared>, incoming: Incoming) {
         Err(_) => Some(Refusal::HandshakeTimeout),
     };
     if let Some(reason) = refusal {
-        refuse(&shared, reason, address);
+        shared.refusals.refuse(reason, address);
     }
-}
-
-fn refuse(shared: &Shared, reason: Refusal, address: SocketAddr) {
-    shared.refusals.refuse(reason, address);
 }
 
 /// The peer, proved, and its connection; or why not (`None`: it went away by itself).
 async fn handshake(shared: &Shared, incoming: Incoming) -> Result<(Arc<Peer>, Fresh), Option<Refusal>> {
     let why = |error: ConnectionError| Refusal::of(&error);
+    let begun = Instant::now();
     let mut connecting = incoming.accept().map_err(why)?;
     let data = connecting.handshake_data().await.map_err(why)?;
     let asked_for = data.downcast::<HandshakeData>().ok().and_then(|data| data.server_name);
@@ -64,5 +60,5 @@ async fn handshake(shared: &Shared, incoming: Incoming) -> Result<(Arc<Peer>, Fr
     let id = shared.pins.peer_of(&connection).ok_or(Some(Refusal::UnknownKey))?;
     let peer = shared.peer(id).ok_or(Some(Refusal::UnknownKey))?.clone();
     let control = link::open_lane(&connection, Lane::Control).await.map_err(why)?;
-    Ok((peer, Fresh { connection, control, dialled_here: false }))
+    Ok((peer, Fresh { connection, control, dialled_here: false, begun }))
 }

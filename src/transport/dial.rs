@@ -1,11 +1,12 @@
 //! Connections that this box makes.
 
+use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quinn::{ConnectionError, RecvStream};
+use quinn::{Connection, ConnectionError, RecvStream};
 
 use super::peer::{Fresh, Peer};
 use super::{Lane, Refusal, Shared, link};
@@ -45,19 +46,24 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>) {
             () = tokio::time::sleep(backoff.next_delay()) => {}
         }
         shared.metrics.dials.raise();
+        let begun = Instant::now();
+        // The peer may be quicker; then this dial is given up, unless the peer can have taken it already: two
+        // boxes that each give up their own dial for the other's would have none.
         let outcome = tokio::select! {
             biased;
-            // The peer was quicker.
+            outcome = in_time(connect(&shared, &peer, backoff.tries)) => outcome,
             _ = connected.wait_for(|connected| *connected) => continue,
-            outcome = tokio::time::timeout(DIAL_TIME_MAX, dial(&shared, &peer, backoff.tries)) => outcome,
+        };
+        let outcome = match outcome {
+            Ok(connection) => in_time(confirm(&shared, connection, begun)).await,
+            Err(why) => Err(why),
         };
         let why = match outcome {
-            Ok(Ok((fresh, first))) => {
+            Ok((fresh, first)) => {
                 link::start(shared.clone(), peer.clone(), fresh, Some(first)).await;
                 continue;
             }
-            Ok(Err(why)) => why,
-            Err(_) => "no answer".into(),
+            Err(why) => why,
         };
         shared.metrics.dials_failed.raise();
         // Not at the first try: at a start of the whole site the others may be a moment later.
@@ -68,29 +74,41 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>) {
     }
 }
 
+async fn in_time<T>(step: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::time::timeout(DIAL_TIME_MAX, step).await.unwrap_or_else(|_| Err("no answer".into()))
+}
+
 /// One try at one of the peer's addresses.
-async fn dial(shared: &Shared, peer: &Peer, tries: u32) -> Result<(Fresh, RecvStream), String> {
+async fn connect(shared: &Shared, peer: &Peer, tries: u32) -> Result<Connection, String> {
     let address = resolve(&peer.address, tries).await?;
     let connecting = shared
         .endpoint
         .connect_with(peer.client.clone(), address, &shared.server_name)
         .map_err(|error| error.to_string())?;
-    let attempt = async {
-        let connection = connecting.await?;
-        // The peer judges this box's key only after this side's handshake is done; its control lane says
-        // that it took the connection.
-        let first = connection.accept_uni().await?;
-        let control = link::open_lane(&connection, Lane::Control).await?;
-        Ok((Fresh { connection, control, dialled_here: true }, first))
-    };
-    attempt.await.map_err(|error: ConnectionError| {
-        // Nobody there is no refusal.
-        match Refusal::of(&error).filter(|reason| *reason != Refusal::HandshakeTimeout) {
-            Some(reason) => shared.refusals.refuse(reason, address),
-            None => tracing::debug!("dialling {} at {address}: {error}", peer.name),
-        }
-        error.to_string()
-    })
+    connecting.await.map_err(|error| explain(shared, address, &error))
+}
+
+/// Waits until the peer has taken the connection: it judges this box's key only after this side's
+/// handshake is done, and then opens its control lane.
+async fn confirm(
+    shared: &Shared,
+    connection: Connection,
+    begun: Instant,
+) -> Result<(Fresh, RecvStream), String> {
+    let address = connection.remote_address();
+    let first = connection.accept_uni().await.map_err(|error| explain(shared, address, &error))?;
+    let control = link::open_lane(&connection, Lane::Control).await;
+    let control = control.map_err(|error| explain(shared, address, &error))?;
+    Ok((Fresh { connection, control, dialled_here: true, begun }, first))
+}
+
+fn explain(shared: &Shared, address: SocketAddr, error: &ConnectionError) -> String {
+    // Nobody there is no refusal.
+    match Refusal::of(error).filter(|reason| *reason != Refusal::HandshakeTimeout) {
+        Some(reason) => shared.refusals.refuse(reason, address),
+        None => tracing::debug!("dialling {address}: {error}"),
+    }
+    error.to_string()
 }
 
 /// The peer's address now; a name with several is tried by turns.

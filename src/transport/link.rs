@@ -34,10 +34,10 @@ pub(super) async fn open_lane(connection: &Connection, lane: Lane) -> Result<Sen
 /// Takes a connection in use, if it is the one to use, and serves it until it ends. Returns when the
 /// node has been told; serving goes on beside.
 pub(super) async fn start(shared: Arc<Shared>, peer: Arc<Peer>, fresh: Fresh, first: Option<RecvStream>) {
-    let Fresh { connection, control, dialled_here } = fresh;
+    let Fresh { connection, control, dialled_here, begun } = fresh;
     shared.metrics.connections_made.raise();
     let announcing = peer.announcing.lock().await;
-    let added = peer.add(connection, dialled_here);
+    let added = peer.add(connection, dialled_here, begun);
     tracing::debug!(
         "connection {} with {} at {} ({}, {})",
         added.link.serial,

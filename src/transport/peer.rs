@@ -13,8 +13,9 @@ use super::refusal::CLOSE_SUPERSEDED;
 use super::{Lane, PeerStatus, SendError};
 use crate::identity::MemberInfo;
 
-/// Two connections made within this time, one from each side, are one pair of dials that crossed.
-const CROSSED: Duration = Duration::from_secs(1);
+/// Two dials, one from each side, have crossed when the second was begun before the first was a
+/// connection, or so shortly after that the other side may see it the other way round.
+const CROSSED: Duration = Duration::from_millis(100);
 
 /// A peer that proved who it is may still not pile up connections.
 const LINKS_MAX: usize = 4;
@@ -54,7 +55,8 @@ pub(super) struct Link {
 /// How and when a connection was made.
 #[derive(Clone, Copy, Debug)]
 struct Made {
-    at: Instant,
+    begun: Instant,
+    done: Instant,
     by_decider: bool,
 }
 
@@ -65,6 +67,8 @@ pub(super) struct Fresh {
     /// The control lane, opened already: that tells the dialling side that it was accepted.
     pub(super) control: SendStream,
     pub(super) dialled_here: bool,
+    /// When it was dialled, or knocked.
+    pub(super) begun: Instant,
 }
 
 /// What adding a connection came to.
@@ -125,10 +129,10 @@ impl Peer {
 
     /// Takes a connection in. Of two the newest is used, except that of two crossed dials both sides
     /// use the decider's, so that they agree.
-    pub(super) fn add(&self, connection: Connection, dialled_here: bool) -> Added {
+    pub(super) fn add(&self, connection: Connection, dialled_here: bool, begun: Instant) -> Added {
         let mut links = self.lock();
         links.serial_last += 1;
-        let made = Made { at: Instant::now(), by_decider: dialled_here == self.decides };
+        let made = Made { begun, done: Instant::now(), by_decider: dialled_here == self.decides };
         let link = Link { serial: links.serial_last, connection, made };
         let before = links.in_use().cloned();
         let in_use = before.as_ref().is_none_or(|before| link.made.supersedes(before.made));
@@ -223,7 +227,7 @@ impl Links {
 impl Made {
     /// Whether this, the newer one, is to be used instead of `before`.
     fn supersedes(self, before: Made) -> bool {
-        let crossed = self.at.duration_since(before.at) < CROSSED && self.by_decider != before.by_decider;
+        let crossed = self.by_decider != before.by_decider && self.begun < before.done + CROSSED;
         !crossed || self.by_decider
     }
 }
@@ -232,24 +236,28 @@ impl Made {
 mod tests {
     use super::*;
 
+    fn made(by_decider: bool, begun: Instant, done: Instant) -> Made {
+        Made { begun, done, by_decider }
+    }
+
     #[test]
     fn both_sides_of_crossed_dials_use_the_deciders() {
         let start = Instant::now();
-        let soon = start + Duration::from_millis(3);
-        let (ours, theirs) = (Made { at: start, by_decider: true }, Made { at: soon, by_decider: false });
-        assert!(!theirs.supersedes(ours), "the other's came second and is not used");
-        let (ours, theirs) = (Made { at: soon, by_decider: true }, Made { at: start, by_decider: false });
-        assert!(ours.supersedes(theirs), "the decider's came second and is used");
+        let (soon, later) = (start + Duration::from_millis(3), start + Duration::from_millis(8));
+        let (deciders, others) = (made(true, start, soon), made(false, start, later));
+        assert!(!others.supersedes(deciders), "the other's came second and is not used");
+        let (deciders, others) = (made(true, start, later), made(false, start, soon));
+        assert!(deciders.supersedes(others), "the decider's came second and is used");
     }
 
     #[test]
     fn otherwise_the_newest_is_used() {
         let start = Instant::now();
         for (before, after) in [(true, true), (false, false)] {
-            let (old, new) = (Made { at: start, by_decider: before }, Made { at: start, by_decider: after });
+            let (old, new) = (made(before, start, start), made(after, start, start));
             assert!(new.supersedes(old), "a peer that dials again was restarted");
         }
-        let old = Made { at: start, by_decider: true };
-        assert!(Made { at: start + CROSSED, by_decider: false }.supersedes(old));
+        let after = start + CROSSED;
+        assert!(made(false, after, after).supersedes(made(true, start, start)));
     }
 }

@@ -120,13 +120,18 @@ impl Refusal {
         match error {
             ConnectionError::TransportError(error) => Some(Refusal::of_code(error.code.into())),
             ConnectionError::VersionMismatch => Some(Refusal::OtherProtocol),
-            ConnectionError::ConnectionClosed(close) => match u64::from(close.error_code) & 0xff {
-                ALERT_NO_PROTOCOL => Some(Refusal::OtherProtocol),
-                _ => Some(Refusal::RefusedByPeer),
-            },
-            ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_GOING => None,
-            ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_SUPERSEDED => None,
-            ConnectionError::ApplicationClosed(_) => Some(Refusal::RefusedByPeer),
+            ConnectionError::ConnectionClosed(close) => {
+                match u64::from(close.error_code).checked_sub(0x100) {
+                    Some(ALERT_NO_PROTOCOL) => Some(Refusal::OtherProtocol),
+                    Some(_) => Some(Refusal::RefusedByPeer),
+                    // It thought better of it: another connection was quicker.
+                    None => None,
+                }
+            }
+            ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_REFUSED => {
+                Some(Refusal::RefusedByPeer)
+            }
+            ConnectionError::ApplicationClosed(_) => None,
             ConnectionError::TimedOut => Some(Refusal::HandshakeTimeout),
             ConnectionError::Reset | ConnectionError::LocallyClosed | ConnectionError::CidsExhausted => None,
         }

@@ -5,7 +5,7 @@ use crate::id::{LogIndex, NodeId, Subterm, Term};
 
 /// Where an entry stands and under whom it was written. Two logs that agree on a position agree
 /// on everything before it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Its index.
     pub index: LogIndex,

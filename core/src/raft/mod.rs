@@ -302,3 +302,8 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         own.into_iter().chain(self.peers.iter().filter(|peer| peer.voter).map(of)).collect()
     }
 }
+
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod tests;

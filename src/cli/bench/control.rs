@@ -147,9 +147,11 @@ impl Control {
 
     async fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> Result<(u16, Vec<u8>), ControlError> {
         let length = body.len();
-        let mut request =
-            format!("{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {length}\r\n\r\n", self.target.authority)
-                .into_bytes();
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {length}\r\n\r\n",
+            self.target.authority
+        )
+        .into_bytes();
         request.extend_from_slice(body);
         match self.wire.exchange(&request).await {
             Ok(Answer { status, body }) => Ok((status, body.to_vec())),

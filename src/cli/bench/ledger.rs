@@ -48,7 +48,12 @@ impl Ledger {
     }
 
     /// Compares series by series, so that a loss in one does not hide a double in another.
-    pub fn prove(&self, names: &[String], before: &HashMap<String, i128>, after: &HashMap<String, i128>) -> Proof {
+    pub fn prove(
+        &self,
+        names: &[String],
+        before: &HashMap<String, i128>,
+        after: &HashMap<String, i128>,
+    ) -> Proof {
         let mut proof = Proof::default();
         for ((name, &acknowledged), &unknown) in names.iter().zip(&self.acknowledged).zip(&self.unknown) {
             let total = |totals: &HashMap<String, i128>| totals.get(name).copied().unwrap_or(0);
@@ -92,7 +97,8 @@ impl Gaps {
     /// From now on.
     pub fn new(least_ms: f64) -> Gaps {
         let begun = Instant::now();
-        let begun_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |span| span.as_secs_f64() * 1e3);
+        let begun_unix_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |span| span.as_secs_f64() * 1e3);
         Gaps { least_ms, begun, begun_unix_ms, last: begun, kept: Vec::new() }
     }
 
@@ -154,8 +160,11 @@ mod tests {
         for ms in [10, 20, 120, 130, 180] {
             gaps.mark(begun + Duration::from_millis(ms));
         }
-        let found: Vec<(f64, f64)> =
-            gaps.found().iter().map(|gap| ((gap.from_unix_ms - gaps.begun_unix_ms).round(), gap.ms.round())).collect();
+        let found: Vec<(f64, f64)> = gaps
+            .found()
+            .iter()
+            .map(|gap| ((gap.from_unix_ms - gaps.begun_unix_ms).round(), gap.ms.round()))
+            .collect();
         assert_eq!(found, [(20.0, 100.0), (130.0, 50.0)]);
     }
 }

@@ -242,7 +242,8 @@ impl Client {
     async fn attempt(&mut self) -> Try {
         let behaviour = &self.shared.behaviour;
         let Some(limit) = behaviour.try_timeout else {
-            return attempt(&mut self.wire, &behaviour.targets[self.target], &self.script, &mut self.open).await;
+            return attempt(&mut self.wire, &behaviour.targets[self.target], &self.script, &mut self.open)
+                .await;
         };
         let target = &behaviour.targets[self.target];
         let tried = attempt(&mut self.wire, target, &self.script, &mut self.open);
@@ -250,7 +251,11 @@ impl Client {
             Ok(tried) => tried,
             Err(_) => {
                 self.wire = None;
-                if self.open { Try::Unknown("no answer in time".to_owned()) } else { Try::NotCounted("no connection in time".to_owned()) }
+                if self.open {
+                    Try::Unknown("no answer in time".to_owned())
+                } else {
+                    Try::NotCounted("no connection in time".to_owned())
+                }
             }
         }
     }
@@ -281,7 +286,11 @@ async fn attempt(wire: &mut Option<Wire>, target: &Target, script: &Script, open
             }
             // This answer is certain about this try, and says nothing of earlier ones.
             *open = was_open;
-            if answer.status == 503 || answer.status == 429 { Try::NotCounted(kind) } else { Try::Refused(kind) }
+            if answer.status == 503 || answer.status == 429 {
+                Try::NotCounted(kind)
+            } else {
+                Try::Refused(kind)
+            }
         }
         Err(error) => {
             *wire = None;

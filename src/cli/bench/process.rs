@@ -36,9 +36,11 @@ impl Figures {
     pub fn of(pid: u32) -> io::Result<Figures> {
         let read = |file: &str| {
             let path = format!("/proc/{pid}/{file}");
-            fs::read_to_string(&path).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
+            fs::read_to_string(&path)
+                .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
         };
-        let odd = |file: &str| io::Error::other(format!("/proc/{pid}/{file} is not as the kernel documents it"));
+        let odd =
+            |file: &str| io::Error::other(format!("/proc/{pid}/{file} is not as the kernel documents it"));
         let ticks = cpu_ticks(&read("stat")?).ok_or_else(|| odd("stat"))?;
         let written_bytes = field(&read("io")?, "write_bytes:").ok_or_else(|| odd("io"))?;
         let resident_kib = field(&read("status")?, "VmRSS:").ok_or_else(|| odd("status"))?;
@@ -83,7 +85,10 @@ mod tests {
     fn a_process_name_with_blanks_and_parentheses_does_not_confuse() {
         let stat = "77 (a ) b) S 1 77 77 0 -1 4194560 100 0 0 0 12 30 0 0 20 0 4 0 1 1 1";
         assert_eq!(cpu_ticks(stat), Some(42));
-        assert_eq!(field("rchar: 1\nwrite_bytes: 4096\ncancelled_write_bytes: 2\n", "write_bytes:"), Some(4096));
+        assert_eq!(
+            field("rchar: 1\nwrite_bytes: 4096\ncancelled_write_bytes: 2\n", "write_bytes:"),
+            Some(4096)
+        );
     }
 
     #[test]

@@ -47,7 +47,8 @@ impl Requests {
         let width = count.saturating_sub(1).to_string().len().max(4);
         let series: Vec<String> = (0..count).map(|number| format!("{prefix}/{number:0width$}")).collect();
         let body = r#"{"add":1}"#;
-        let key = if keyed { format!("idempotency-key: {}\r\n", "0".repeat(KEY_BYTES)) } else { String::new() };
+        let key =
+            if keyed { format!("idempotency-key: {}\r\n", "0".repeat(KEY_BYTES)) } else { String::new() };
         let add = |name: &String| {
             let length = body.len();
             format!(
@@ -79,7 +80,13 @@ impl Script {
     }
 
     /// Numbered reports of `count` neighbouring series at random, add 1 each.
-    pub fn reports(requests: Arc<Requests>, client: u32, count: usize, source: String, epoch: String) -> Script {
+    pub fn reports(
+        requests: Arc<Requests>,
+        client: u32,
+        count: usize,
+        source: String,
+        epoch: String,
+    ) -> Script {
         Script::new(requests, Kind::Report { source, epoch, number: 0 }, u64::from(client), count)
     }
 
@@ -123,8 +130,7 @@ impl Script {
                 let start = self.first * requests.cell_bytes;
                 // Without the last comma.
                 let cells = &requests.cells[start..start + self.count * requests.cell_bytes - 1];
-                let head =
-                    format!(r#"{{"source":"{source}","epoch":"{epoch}","number":{number},"cells":["#);
+                let head = format!(r#"{{"source":"{source}","epoch":"{epoch}","number":{number},"cells":["#);
                 let length = head.len() + cells.len() + 2;
                 let fields = format!(
                     "POST /v1/reports HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
@@ -183,7 +189,10 @@ mod tests {
         script.advance();
         let text = String::from_utf8(script.bytes().to_vec()).unwrap();
         let series = script.touched().next().unwrap();
-        assert!(text.starts_with(&format!("POST /v1/counters/bench/{series:04} HTTP/1.1\r\nhost: h:1\r\n")), "{text}");
+        assert!(
+            text.starts_with(&format!("POST /v1/counters/bench/{series:04} HTTP/1.1\r\nhost: h:1\r\n")),
+            "{text}"
+        );
         assert!(!text.contains("idempotency-key"));
         assert_eq!(body(script.bytes()), r#"{"add":1}"#);
     }

@@ -161,9 +161,9 @@ fn number(digits: &[u8]) -> Option<usize> {
     if digits.is_empty() || digits.len() > 9 {
         return None;
     }
-    digits.iter().try_fold(0, |number, digit| {
-        digit.is_ascii_digit().then(|| number * 10 + usize::from(digit - b'0'))
-    })
+    digits
+        .iter()
+        .try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + usize::from(digit - b'0')))
 }
 
 #[cfg(test)]
@@ -205,7 +205,9 @@ mod tests {
         assert_eq!(target.address, "127.0.0.1:7480".parse().unwrap());
         assert_eq!(target.authority, "127.0.0.1:7480");
         assert_eq!(Target::parse("http://127.0.0.1").unwrap().address.port(), 80);
-        for url in ["127.0.0.1:7480", "https://127.0.0.1:1", "http://a:1/x", "http://u@127.0.0.1:1", "http://:x"] {
+        for url in
+            ["127.0.0.1:7480", "https://127.0.0.1:1", "http://a:1/x", "http://u@127.0.0.1:1", "http://:x"]
+        {
             assert!(Target::parse(url).is_err(), "{url}");
         }
     }

@@ -152,16 +152,15 @@ impl Series {
         if rate == Decimal::ONE
             && let Some(number) = parse::plain_count(value)
         {
-            if number > 0 {
-                bulk.count(self.slot, number);
-            }
-            return Ok(());
+            return if number > 0 { bulk.count(self.slot, number).map_err(reason_of) } else { Ok(()) };
         }
         let (whole, part) = parse::count(value)?.over(rate, ADD_MAX).ok_or(Reason::TooLarge)?;
-        let number = whole + self.left.carry(part);
+        let mut left = self.left;
+        let number = whole + left.carry(part);
         if number > 0 {
-            bulk.count(self.slot, number);
+            bulk.count(self.slot, number).map_err(reason_of)?;
         }
+        self.left = left;
         Ok(())
     }
 
@@ -183,7 +182,7 @@ impl Series {
     fn observe(&self, bulk: &mut Bulk<'_>, now: SiteTime, value: f64) -> Result<(), Reason> {
         // The batch puts the box's own source in.
         let sample = Sample::observed(value, now, SourceId(0)).ok_or(Reason::TooLarge)?;
-        bulk.add(self.slot, Amount::Sample(sample)).map_err(|_| Reason::Overflow)
+        bulk.add(self.slot, Amount::Sample(sample)).map_err(reason_of)
     }
 }
 

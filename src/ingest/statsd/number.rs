@@ -106,11 +106,6 @@ impl Fraction {
     /// Nothing.
     pub const ZERO: Fraction = Fraction { above: 0, below: 1 };
 
-    /// Whether it is nothing.
-    pub fn is_zero(self) -> bool {
-        self.above == 0
-    }
-
     /// Adds another and hands out the whole that comes of it: 0 or 1. Exact as long as the common
     /// denominator has 64 bits (always for one rate, in practice for any few); to 10^-18 beyond.
     pub fn carry(&mut self, other: Fraction) -> u64 {
@@ -193,7 +188,7 @@ mod tests {
         }
         // 693 times (10/3 + 10/7 + 10/9 + 100/11)
         assert_eq!(total, 2_310 + 990 + 770 + 6_300);
-        assert!(left.is_zero());
+        assert_eq!(left, Fraction::ZERO);
     }
 
     #[test]
@@ -211,7 +206,9 @@ mod tests {
 
     #[test]
     fn only_numbers_are_read() {
-        for text in ["", ".", "e1", "1.2.3", "-1", "+1", "1e", "1e1000", "0x1", "1 ", "nan", "99999999999999999999"] {
+        for text in
+            ["", ".", "e1", "1.2.3", "-1", "+1", "1e", "1e1000", "0x1", "1 ", "nan", "99999999999999999999"]
+        {
             assert_eq!(Decimal::parse(text.as_bytes()), None, "{text:?}");
         }
         assert_eq!(decimal("1."), decimal("1.000000000000000000000000"));
@@ -221,7 +218,16 @@ mod tests {
 
     #[test]
     fn a_rate_is_more_than_nothing_and_at_most_one() {
-        for (text, is) in [("0", false), ("1", true), ("1.0", true), ("1.01", false), ("0.5", true), ("1e-9", true), ("2", false), ("1e1", false)] {
+        for (text, is) in [
+            ("0", false),
+            ("1", true),
+            ("1.0", true),
+            ("1.01", false),
+            ("0.5", true),
+            ("1e-9", true),
+            ("2", false),
+            ("1e1", false),
+        ] {
             assert_eq!(decimal(text).is_rate(), is, "{text}");
         }
     }

@@ -128,7 +128,8 @@ impl<'a> Line<'a> {
         for field in fields {
             match field {
                 [b'@', rate @ ..] => {
-                    parsed.rate = Decimal::parse(rate).filter(|rate| rate.is_rate()).ok_or(Reason::BadRate)?;
+                    parsed.rate =
+                        Decimal::parse(rate).filter(|rate| rate.is_rate()).ok_or(Reason::BadRate)?;
                 }
                 [b'#', tags @ ..] => parsed.tags = tags,
                 // The container that sent it: says nothing about what was counted.

@@ -1,0 +1,383 @@
+//! For tests: nodes with plain logs and disks on a network whose every message can be held.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::vec::Vec;
+
+use super::*;
+use crate::id::Subterm;
+use crate::time::Duration;
+
+pub(super) const TIMEOUT: u64 = 100_000;
+pub(super) const HEARTBEAT: u64 = 20_000;
+const STEP: u64 = 5_000;
+
+/// A driver's log without payloads: every entry has ten bytes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PlainLog {
+    pub(super) base: Position,
+    /// The entries after `base`.
+    pub(super) entries: Vec<Position>,
+}
+
+impl PlainLog {
+    pub(super) fn last(&self) -> Position {
+        self.entries.last().copied().unwrap_or(self.base)
+    }
+
+    fn truncate(&mut self, last: LogIndex) {
+        self.entries.retain(|entry| entry.index <= last);
+    }
+
+    pub(super) fn put(&mut self, range: &EntryRange) {
+        self.truncate(range.first.prev());
+        assert_eq!(self.last().index.next(), range.first, "a gap in the driver's log");
+        let entry = |index| Position { index: LogIndex(index), term: range.term, subterm: range.subterm };
+        self.entries.extend((range.first.0..=range.last.0).map(entry));
+    }
+
+    pub(super) fn reset(&mut self, base: Position) {
+        *self = PlainLog { base, entries: Vec::new() };
+    }
+
+    pub(super) fn compact(&mut self, base: Position) {
+        self.entries.retain(|entry| entry.index > base.index);
+        self.base = base;
+    }
+}
+
+impl LogView for PlainLog {
+    fn position(&self, index: LogIndex) -> Option<Position> {
+        if index == self.base.index {
+            return Some(self.base);
+        }
+        self.entries.iter().copied().find(|entry| entry.index == index)
+    }
+
+    fn fit(&self, first: LogIndex, last: LogIndex, bytes_max: u32) -> (LogIndex, u32) {
+        let count = (u64::from(bytes_max) / 10).clamp(1, last.0 - first.0 + 1);
+        (LogIndex(first.0 + count - 1), u32::try_from(count * 10).unwrap())
+    }
+}
+
+pub(super) struct Node {
+    pub(super) raft: Raft<5, 4>,
+    pub(super) log: PlainLog,
+    pub(super) disk: PlainLog,
+    pub(super) disk_hard_state: HardState,
+    /// The group that is being written.
+    pub(super) writing: Option<Persist>,
+    /// Groups stay in `writing` until the test says.
+    pub(super) slow_disk: bool,
+    /// Messages other than small ones are not taken.
+    pub(super) bulk_full: bool,
+    pub(super) events: Vec<Event>,
+    pub(super) ignored: Vec<Ignored>,
+    pub(super) down: bool,
+}
+
+/// A message on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) message: Message,
+}
+
+pub(super) struct Net {
+    pub(super) nodes: Vec<Node>,
+    pub(super) members: Vec<Member>,
+    pub(super) now: Instant,
+    pub(super) wire: VecDeque<Sent>,
+    pub(super) cuts: BTreeSet<(u64, u64)>,
+    /// Messages for which this holds are lost.
+    pub(super) lose: fn(&Sent) -> bool,
+    committed: Vec<Position>,
+}
+
+pub(super) fn config(id: u64) -> Config {
+    Config {
+        id: NodeId(id),
+        election_timeout: Duration(TIMEOUT),
+        heartbeat_interval: Duration(HEARTBEAT),
+        seed: 7,
+        append_bytes_max: 100,
+        inflight_bytes_max: 300,
+        uncommitted_bytes_max: 1000,
+    }
+}
+
+pub(super) fn members(voters: u64, observers: u64) -> Vec<Member> {
+    let role = |id| if id <= voters { MemberRole::Voter } else { MemberRole::Observer };
+    (1..=voters + observers).map(|id| Member { id: NodeId(id), role: role(id) }).collect()
+}
+
+pub(super) fn at(index: u64, term: u64) -> Position {
+    Position { index: LogIndex(index), term: Term(term), subterm: Subterm(0) }
+}
+
+pub(super) fn range(first: u64, last: u64, term: u64) -> EntryRange {
+    EntryRange { term: Term(term), subterm: Subterm(0), first: LogIndex(first), last: LogIndex(last) }
+}
+
+impl Net {
+    /// Nodes 1 to `voters` vote, those after observe. Nothing has happened yet.
+    pub(super) fn new(voters: u64, observers: u64) -> Net {
+        let logs = (0..voters + observers).map(|_| (HardState::default(), Vec::new())).collect();
+        Net::with_logs(voters, observers, logs)
+    }
+
+    /// With these hard states and durable logs, given as the terms of the entries.
+    pub(super) fn with_logs(voters: u64, observers: u64, logs: Vec<(HardState, Vec<u64>)>) -> Net {
+        let members = members(voters, observers);
+        let nodes = logs.into_iter().zip(1..).map(|((hard_state, terms), id)| {
+            let entries = terms.iter().zip(1..).map(|(term, index)| at(index, *term)).collect();
+            let disk = PlainLog { base: Position::ZERO, entries };
+            Net::start(id, &members, hard_state, disk, Instant(0))
+        });
+        let nodes = nodes.collect();
+        let wire = VecDeque::new();
+        let cuts = BTreeSet::new();
+        Net { nodes, members, now: Instant(0), wire, cuts, lose: |_| false, committed: Vec::new() }
+    }
+
+    fn start(id: u64, members: &[Member], hard_state: HardState, disk: PlainLog, now: Instant) -> Node {
+        let durable = Durable { hard_state, snapshot: disk.base, last: disk.last() };
+        Node {
+            raft: Raft::new(config(id), members, durable, now).unwrap(),
+            log: disk.clone(),
+            disk,
+            disk_hard_state: hard_state,
+            writing: None,
+            slow_disk: false,
+            bulk_full: false,
+            events: Vec::new(),
+            ignored: Vec::new(),
+            down: false,
+        }
+    }
+
+    pub(super) fn node(&mut self, id: u64) -> &mut Node {
+        &mut self.nodes[usize::try_from(id).unwrap() - 1]
+    }
+
+    pub(super) fn raft(&mut self, id: u64) -> &mut Raft<5, 4> {
+        &mut self.node(id).raft
+    }
+
+    fn ids(&self) -> std::ops::RangeInclusive<u64> {
+        1..=self.nodes.len() as u64
+    }
+
+    /// Forgets what was not synced and starts again.
+    pub(super) fn restart(&mut self, id: u64) {
+        let (now, members) = (self.now, self.members.clone());
+        let node = self.node(id);
+        let (hard_state, disk) = (node.disk_hard_state, node.disk.clone());
+        *node = Net::start(id, &members, hard_state, disk, now);
+    }
+
+    /// What node `id` wants to do, as its driver would: events, messages, disk.
+    pub(super) fn drive(&mut self, id: u64) {
+        let now = self.now;
+        let peers: Vec<NodeId> = self.members.iter().map(|member| member.id).filter(|p| p.0 != id).collect();
+        let node = self.node(id);
+        if node.down {
+            return;
+        }
+        while let Some(event) = node.raft.poll_event() {
+            node.events.push(event);
+            if let Event::BecameLeader { noop } = event {
+                node.log.put(&range(noop.index.0, noop.index.0, noop.term.0));
+            }
+        }
+        let mut sent = Vec::new();
+        for to in peers {
+            while let Some(message) = node.raft.poll_message(now, to, !node.bulk_full, &node.log) {
+                assert!(message.is_plausible(), "{message:?}");
+                sent.push(Sent { from: id, to: to.0, message });
+            }
+        }
+        if let Some(persist) = node.raft.poll_persist() {
+            assert!(node.writing.replace(persist).is_none(), "one group at a time");
+        }
+        if !node.slow_disk && self.node(id).writing.is_some() {
+            self.finish_write(id);
+            self.drive(id);
+        }
+        let kept = |s: &Sent| !self.cuts.contains(&(s.from, s.to)) && !(self.lose)(s);
+        self.wire.extend(sent.into_iter().filter(kept));
+        self.check_committed(id);
+    }
+
+    /// The outstanding group reaches the disk.
+    pub(super) fn finish_write(&mut self, id: u64) {
+        let now = self.now;
+        let node = self.node(id);
+        let persist = node.writing.take().expect("a group is being written");
+        if let Some(hard_state) = persist.hard_state {
+            node.disk_hard_state = hard_state;
+        }
+        if let Some(base) = persist.reset {
+            node.disk.reset(base);
+        }
+        if let Some(last) = persist.truncate_after {
+            node.disk.truncate(last);
+        }
+        if let Some((first, last)) = persist.entries {
+            for index in first.0..=last.0 {
+                // What was dropped from the log meanwhile was written all the same.
+                let entry = node.log.position(LogIndex(index)).unwrap_or(at(index, 1));
+                node.disk.put(&range(index, index, entry.term.0));
+            }
+        }
+        node.raft.handle_persisted(now, persist.ticket);
+    }
+
+    pub(super) fn fail_write(&mut self, id: u64) {
+        let now = self.now;
+        let persist = self.node(id).writing.take().expect("a group is being written");
+        self.raft(id).handle_persist_failed(now, persist.ticket);
+    }
+
+    /// Hands a message over and lets the receiver act.
+    pub(super) fn deliver(&mut self, sent: Sent) -> Result<Handled, Ignored> {
+        let now = self.now;
+        let node = self.node(sent.to);
+        if node.down {
+            return Err(Ignored::UnknownSender);
+        }
+        let handled = node.raft.handle_message(now, NodeId(sent.from), &sent.message, &node.log);
+        match handled {
+            Ok(Handled::Append(entries)) => node.log.put(&entries),
+            Ok(Handled::Install(base)) => node.log.reset(base),
+            Ok(Handled::Nothing) => {}
+            Err(why) => node.ignored.push(why),
+        }
+        self.drive(sent.to);
+        handled
+    }
+
+    /// Gives a message to a node as if it came from `from`.
+    pub(super) fn say(&mut self, from: u64, to: u64, term: u64, body: Body) -> Result<Handled, Ignored> {
+        self.deliver(Sent { from, to, message: Message { term: Term(term), body } })
+    }
+
+    /// The same, and it is taken.
+    pub(super) fn tell(&mut self, from: u64, to: u64, term: u64, body: Body) {
+        let handled = self.say(from, to, term, body);
+        assert!(handled.is_ok(), "{handled:?}");
+    }
+
+    /// Delivers until nothing is on its way.
+    pub(super) fn settle(&mut self) {
+        self.ids().for_each(|id| self.drive(id));
+        let mut budget = 100_000;
+        while let Some(sent) = self.wire.pop_front() {
+            let _ = self.deliver(sent);
+            budget -= 1;
+            assert!(budget > 0, "the network never becomes quiet");
+        }
+    }
+
+    /// Lets time pass for all.
+    pub(super) fn pass(&mut self, span: u64) {
+        let end = self.now + Duration(span);
+        while self.now < end {
+            self.now += Duration(STEP);
+            for id in self.ids() {
+                let now = self.now;
+                let node = self.node(id);
+                if !node.down && node.raft.poll_timeout() <= now {
+                    node.raft.handle_timeout(now);
+                }
+            }
+            self.settle();
+        }
+    }
+
+    /// Makes `id` campaign now, as if its timer had run out and nobody had heard a leader for long.
+    pub(super) fn campaign(&mut self, id: u64) {
+        self.now += Duration(2 * TIMEOUT);
+        let now = self.now;
+        self.raft(id).handle_timeout(now);
+        self.settle();
+    }
+
+    pub(super) fn elect(voters: u64, observers: u64) -> Net {
+        let mut net = Net::new(voters, observers);
+        net.campaign(1);
+        assert_eq!(net.leader(), Some(1));
+        net
+    }
+
+    /// The one that leads in the newest term.
+    pub(super) fn leader(&self) -> Option<u64> {
+        let leads =
+            self.nodes.iter().zip(1..).filter(|(node, _)| node.raft.role() == Role::Leader && !node.down);
+        leads.max_by_key(|(node, _)| node.raft.term()).map(|(_, id)| id)
+    }
+
+    pub(super) fn propose(&mut self, id: u64, entries: u64) -> Result<EntryRange, ProposeError> {
+        let now = self.now;
+        let node = self.node(id);
+        let taken = node.raft.propose(now, entries, entries * 10)?;
+        node.log.put(&taken);
+        Ok(taken)
+    }
+
+    pub(super) fn cut_off(&mut self, id: u64) {
+        for other in self.ids() {
+            self.cuts.insert((id, other));
+            self.cuts.insert((other, id));
+        }
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.cuts.clear();
+        self.lose = |_| false;
+    }
+
+    /// Takes what was sent out of the wire.
+    pub(super) fn sent(&mut self, from: u64, to: u64) -> Vec<Body> {
+        let is_mine = |sent: &Sent| (sent.from, sent.to) == (from, to);
+        let mine = self.wire.iter().filter(|sent| is_mine(sent)).map(|sent| sent.message.body).collect();
+        self.wire.retain(|sent| !is_mine(sent));
+        mine
+    }
+
+    pub(super) fn commits(&self) -> Vec<u64> {
+        self.nodes.iter().map(|node| node.raft.commit_index().0).collect()
+    }
+
+    pub(super) fn assert_same_logs(&self) {
+        let ends: Vec<Position> = self.nodes.iter().map(|node| node.raft.last()).collect();
+        assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
+        let index = |i| self.nodes.iter().filter_map(|n| n.log.position(i)).collect::<BTreeSet<_>>();
+        for i in 1..=ends[0].index.0 {
+            assert_eq!(index(LogIndex(i)).len(), 1, "entry {i} differs");
+        }
+    }
+
+    /// Nobody ever commits something else at an index.
+    fn check_committed(&mut self, id: u64) {
+        let node = &self.nodes[usize::try_from(id).unwrap() - 1];
+        let commit = node.raft.commit_index();
+        assert!(commit <= node.log.last().index, "committed beyond the log");
+        for index in node.log.base.index.0 + 1..=commit.0 {
+            let entry = node.log.position(LogIndex(index)).expect("a committed entry is in the log");
+            let place = usize::try_from(index).unwrap() - 1;
+            match self.committed.get(place) {
+                Some(known) => assert_eq!(*known, entry, "node {id} commits something else"),
+                None if place == self.committed.len() => self.committed.push(entry),
+                None => {}
+            }
+        }
+    }
+}
+
+impl core::fmt::Debug for Net {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let statuses = self.nodes.iter().map(|node| node.raft.status());
+        f.debug_list().entries(statuses).finish()
+    }
+}

@@ -1,0 +1,7 @@
+//! What must hold, by room. The harness checks after each step that nobody commits something else.
+
+mod elections;
+mod persisting;
+mod reading;
+mod replicating;
+mod snapshots;

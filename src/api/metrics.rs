@@ -1,0 +1,230 @@
+//! `GET /metrics`: Prometheus text (exposition format 0.0.4), names `tallyd_*`, base units.
+//!
+//! Written by hand: the figures are kept elsewhere already, and the format is three kinds of lines.
+
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::Response;
+
+use super::{Shared, typed_response};
+use crate::node::status::NodeStatus;
+
+/// `GET /metrics`
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body> {
+    let mut text = Text::default();
+    let status = shared.node.status();
+    raft(&mut text, &status);
+    site(&mut text, &status);
+    disk(&mut text, &status.storage);
+    ways_in(&mut text, &status);
+    let watchers = shared.watchers.load(Ordering::Relaxed);
+    text.gauge("tallyd_api_watchers", "Clients of /v1/watch that are connected.", watchers);
+    typed_response("text/plain; version=0.0.4; charset=utf-8", text.0)
+}
+
+fn raft(text: &mut Text, status: &NodeStatus) {
+    text.family(
+        "tallyd_build_info",
+        "gauge",
+        "1, with the version and what the box and its site are called.",
+    );
+    text.sample(
+        "tallyd_build_info",
+        &[
+            ("version", status.version),
+            ("site", &status.site),
+            ("site_id", &status.site_id),
+            ("node", &status.node),
+        ],
+        1,
+    );
+    text.gauge("tallyd_ready", "1 if this box can commit.", u8::from(status.ready));
+    text.gauge("tallyd_leader", "1 if this box leads.", u8::from(status.role == "leader"));
+    text.gauge("tallyd_term", "The current term.", status.term);
+    text.gauge(
+        "tallyd_commit_index",
+        "Up to which index the log is committed, as far as this box knows.",
+        status.commit,
+    );
+    text.gauge("tallyd_applied_index", "Up to which index this box has applied the log.", status.applied);
+    text.gauge("tallyd_last_index", "The end of this box's log.", status.last);
+    text.counter(
+        "tallyd_campaigns_total",
+        "How often this box began to campaign.",
+        status.elections.campaigns,
+    );
+    text.counter(
+        "tallyd_leader_changes_total",
+        "How often the leader that this box knows changed.",
+        status.elections.leader_changes,
+    );
+    text.gauge(
+        "tallyd_tolerated_failures",
+        "Boxes that can fail from now on without stopping the site.",
+        status.tolerates.failures,
+    );
+    text.family("tallyd_member_connected", "gauge", "1 if this box has a live connection to that member.");
+    for member in &status.members {
+        let labels = [("member", member.name.as_str())];
+        text.sample("tallyd_member_connected", &labels, u8::from(member.connected));
+    }
+    text.family("tallyd_member_rtt_seconds", "gauge", "Round trip of the connection to that member.");
+    for member in &status.members {
+        if let Some(rtt_us) = member.rtt_us {
+            let labels = [("member", member.name.as_str())];
+            text.sample("tallyd_member_rtt_seconds", &labels, seconds(rtt_us));
+        }
+    }
+}
+
+fn site(text: &mut Text, status: &NodeStatus) {
+    text.gauge("tallyd_series", "Series of the site.", status.series);
+    let outbox = &status.outbox;
+    text.gauge("tallyd_outbox_waiting", "Summaries that are not delivered.", outbox.waiting);
+    text.gauge("tallyd_outbox_unnumbered", "Of these, how many have no number yet.", outbox.unnumbered);
+    text.gauge("tallyd_outbox_numbered_seq", "The last number that a summary was given.", outbox.numbered);
+    text.gauge(
+        "tallyd_outbox_delivered_seq",
+        "Up to which number the broker has acknowledged.",
+        outbox.delivered,
+    );
+    let clock = &status.clock;
+    text.gauge("tallyd_site_time_seconds", "Site time, seconds since 1970.", millis(clock.site_ms));
+    text.gauge(
+        "tallyd_wall_time_seconds",
+        "This box's wall clock, seconds since 1970.",
+        millis(clock.wall_ms),
+    );
+    text.gauge("tallyd_clock_synced", "1 if the leader's clock is synchronised.", u8::from(clock.synced));
+    text.gauge("tallyd_uptime_seconds", "Since this process started.", status.uptime_s);
+}
+
+fn disk(text: &mut Text, storage: &crate::node::status::StorageStatus) {
+    text.gauge("tallyd_storage_ok", "1 if the disk takes writes.", u8::from(storage.state == "ok"));
+    text.counter(
+        "tallyd_storage_written_bytes_total",
+        "Bytes written to log and snapshots by this process.",
+        storage.bytes_written,
+    );
+    text.counter("tallyd_storage_syncs_total", "Syncs of the log and of snapshots.", storage.syncs);
+    text.gauge("tallyd_storage_sync_mean_seconds", "Mean time of a sync.", seconds(storage.sync_us_mean));
+    text.gauge("tallyd_storage_sync_max_seconds", "Longest sync.", seconds(storage.sync_us_max));
+    text.gauge("tallyd_log_bytes", "Size of the log on disk.", storage.log_bytes);
+    text.gauge("tallyd_snapshot_bytes", "Size of the latest snapshot.", storage.snapshot_bytes);
+    text.gauge("tallyd_snapshot_index", "Index of the latest snapshot.", storage.snapshot_index);
+}
+
+fn ways_in(text: &mut Text, status: &NodeStatus) {
+    let accumulator = &status.accumulator;
+    text.gauge(
+        "tallyd_pending_series",
+        "Series with counts that are not in a batch yet.",
+        accumulator.pending,
+    );
+    text.gauge("tallyd_waiting_requests", "Adds that wait for their batch.", accumulator.waiting);
+    text.counter("tallyd_batches_total", "Batches sent.", accumulator.batches);
+    text.counter("tallyd_answered_adds_total", "Adds answered as committed.", accumulator.answered);
+    text.counter(
+        "tallyd_refused_cells_total",
+        "Cells of batches that were refused where they were applied.",
+        accumulator.refused,
+    );
+    // What the ways in show of themselves: their numbers, by the way's name and the number's.
+    text.family("tallyd_ingest", "untyped", "Figures of the ways in; /v1/status tells what they are.");
+    for (way, part) in &status.ingest {
+        for (name, value) in part.as_object().into_iter().flatten() {
+            if let Some(value) = value.as_f64() {
+                text.sample("tallyd_ingest", &[("way", way), ("figure", name)], value);
+            }
+        }
+    }
+}
+
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+fn millis(millis: u64) -> f64 {
+    millis as f64 / 1e3
+}
+
+/// The text as it grows. Writing to a String cannot fail.
+#[derive(Debug, Default)]
+struct Text(String);
+
+impl Text {
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "gauge", help);
+        self.sample(name, &[], value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "counter", help);
+        self.sample(name, &[], value);
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.0.push_str(name);
+        for (place, (label, value)) in labels.iter().enumerate() {
+            let _ = write!(self.0, "{}{label}=\"", if place == 0 { "{" } else { "," });
+            for c in value.chars() {
+                match c {
+                    '"' => self.0.push_str("\\\""),
+                    '\\' => self.0.push_str("\\\\"),
+                    '\n' => self.0.push_str("\\n"),
+                    c => self.0.push(c),
+                }
+            }
+            self.0.push('"');
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_end_its_line() {
+        let mut text = Text::default();
+        text.family("tallyd_x", "gauge", "Of x.");
+        text.sample("tallyd_x", &[("a", "1\"\\\n2"), ("b", "")], 1.5);
+        assert_eq!(
+            text.0,
+            "# HELP tallyd_x Of x.\n# TYPE tallyd_x gauge\ntallyd_x{a=\"1\\\"\\\\\\n2\",b=\"\"} 1.5\n"
+        );
+    }
+
+    #[test]
+    fn every_figure_is_described_once_and_named_after_the_program() {
+        let mut text = Text::default();
+        let mut status = NodeStatus::default();
+        status.members.push(crate::node::status::MemberStatus { rtt_us: Some(70), ..Default::default() });
+        status.ingest.insert("statsd".to_owned(), serde_json::json!({"datagrams": 5, "listen": "x"}));
+        raft(&mut text, &status);
+        site(&mut text, &status);
+        disk(&mut text, &status.storage);
+        ways_in(&mut text, &status);
+        let mut described = std::collections::BTreeSet::new();
+        for line in text.0.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                assert!(described.insert(rest.split(' ').next().unwrap()), "{line}");
+            } else if !line.starts_with('#') {
+                let name = line.split(['{', ' ']).next().unwrap();
+                assert!(name.starts_with("tallyd_") && described.contains(name), "{line}");
+                assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
+            }
+        }
+        assert!(text.0.contains("tallyd_ingest{way=\"statsd\",figure=\"datagrams\"} 5\n"), "{}", text.0);
+        assert!(text.0.contains("tallyd_member_rtt_seconds{member=\"\"} 0.00007\n"), "{}", text.0);
+    }
+}

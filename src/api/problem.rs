@@ -1,0 +1,224 @@
+//! Errors as `application/problem+json` (RFC 9457), with types that scripts can hold on to.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Map, Value, json};
+use tally_core::report::Kind;
+
+use crate::node::RequestError;
+use crate::site::Refusal;
+
+/// What stands before the stable name in a problem's `type`.
+pub const TYPE_PREFIX: &str = "urn:tallyd:error:";
+
+/// Why a request was not done: the stable name decides the status and the title.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// The request cannot be understood.
+    Malformed,
+    /// The token is missing or wrong.
+    Unauthorized,
+    /// The `Host` header names neither this listener nor a loopback name.
+    ForbiddenHost,
+    /// A browser sent it for a page of another origin.
+    CrossOrigin,
+    /// No series of that name.
+    NoSuchSeries,
+    /// No setting of that name.
+    NoSuchSetting,
+    /// No resource at that path.
+    NotFound,
+    /// The resource has no such method.
+    MethodNotAllowed,
+    /// The body did not come in time.
+    RequestTimeout,
+    /// The series is of another kind.
+    WrongKind,
+    /// The total would overflow.
+    Overflow,
+    /// The idempotency key is known with another body.
+    KeyReused,
+    /// The epoch is not open.
+    UnknownEpoch,
+    /// Neither the next report nor the last.
+    OutOfOrder,
+    /// The last report's number with other content.
+    ReportChanged,
+    /// The body, or the list in it, is too large.
+    TooLarge,
+    /// As many series as the site may have.
+    TooManySeries,
+    /// As many watchers as this box serves.
+    TooManyWatchers,
+    /// The table of idempotency keys is full.
+    KeyTableFull,
+    /// This box has as many requests waiting as it may.
+    TooBusy,
+    /// This try was certainly not counted.
+    NotCommitted,
+    /// This try may have been counted or not.
+    OutcomeUnknown,
+    /// The site cannot commit now.
+    NotReady,
+}
+
+impl Name {
+    /// The name, the status and the title.
+    pub const fn parts(self) -> (&'static str, StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Name::Malformed => ("malformed", S::BAD_REQUEST, "The request cannot be understood"),
+            Name::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "A token is needed"),
+            Name::ForbiddenHost => ("forbidden-host", S::FORBIDDEN, "Not served under this host name"),
+            Name::CrossOrigin => ("cross-origin", S::FORBIDDEN, "Refused from a page of another origin"),
+            Name::NoSuchSeries => ("no-such-series", S::NOT_FOUND, "No such series"),
+            Name::NoSuchSetting => ("no-such-setting", S::NOT_FOUND, "No such setting"),
+            Name::NotFound => ("not-found", S::NOT_FOUND, "Nothing at this path"),
+            Name::MethodNotAllowed => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "Not with this method"),
+            Name::RequestTimeout => ("request-timeout", S::REQUEST_TIMEOUT, "The body did not come in time"),
+            Name::WrongKind => ("wrong-kind", S::CONFLICT, "The series is of another kind"),
+            Name::Overflow => ("overflow", S::CONFLICT, "The total would overflow"),
+            Name::KeyReused => ("key-reused", S::CONFLICT, "The idempotency key was used for another add"),
+            Name::UnknownEpoch => ("unknown-epoch", S::CONFLICT, "The epoch is not open"),
+            Name::OutOfOrder => ("out-of-order", S::CONFLICT, "Not the next report"),
+            Name::ReportChanged => {
+                ("report-changed", S::CONFLICT, "The report was applied with other content")
+            }
+            Name::TooLarge => ("too-large", S::PAYLOAD_TOO_LARGE, "Too large"),
+            Name::TooManySeries => {
+                ("too-many-series", S::TOO_MANY_REQUESTS, "The site has as many series as it may")
+            }
+            Name::TooManyWatchers => {
+                ("too-many-watchers", S::TOO_MANY_REQUESTS, "This box has as many watchers as it serves")
+            }
+            Name::KeyTableFull => {
+                ("key-table-full", S::TOO_MANY_REQUESTS, "No room for another idempotency key")
+            }
+            Name::TooBusy => ("too-busy", S::TOO_MANY_REQUESTS, "Too many requests are waiting"),
+            Name::NotCommitted => ("not-committed", S::SERVICE_UNAVAILABLE, "Certainly not counted"),
+            Name::OutcomeUnknown => ("outcome-unknown", S::SERVICE_UNAVAILABLE, "The outcome is unknown"),
+            Name::NotReady => ("not-ready", S::SERVICE_UNAVAILABLE, "The site cannot commit now"),
+        }
+    }
+}
+
+/// A problem: what, where, what to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// Its stable name.
+    pub name: Name,
+    /// This occurrence, in words.
+    pub detail: String,
+    /// Further members, for programs.
+    pub members: Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem without further members.
+    pub fn new(name: Name, detail: impl Into<String>) -> Problem {
+        Problem { name, detail: detail.into(), members: Map::new() }
+    }
+
+    /// Shorthand for the commonest one.
+    pub fn malformed(detail: impl Into<String>) -> Problem {
+        Problem::new(Name::Malformed, detail)
+    }
+
+    /// Adds a member.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: Value) -> Problem {
+        self.members.insert(key.to_owned(), value);
+        self
+    }
+
+    /// The status it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.name.parts().1
+    }
+
+    /// The answer.
+    pub fn into_response(self) -> Response<Body> {
+        let (name, status, title) = self.name.parts();
+        let mut members = self.members;
+        members.insert("type".into(), json!(format!("{TYPE_PREFIX}{name}")));
+        members.insert("title".into(), json!(title));
+        members.insert("status".into(), json!(status.as_u16()));
+        members.insert("detail".into(), json!(self.detail));
+        let mut response = Response::new(Body::from(Value::Object(members).to_string()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // What was not read of the body is not read at all: the connection ends with the answer.
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Problem {
+        let detail = error.to_string();
+        match error {
+            RequestError::Refused(why) => refusal(why),
+            RequestError::KeyReused => Problem::new(
+                Name::KeyReused,
+                "this Idempotency-Key was used for another series or amount; nothing was added; a new add \
+                 needs a new key",
+            ),
+            RequestError::KeyTableFull => Problem::new(Name::KeyTableFull, detail),
+            RequestError::BadKey => Problem::malformed(detail),
+            RequestError::TooBusy => Problem::new(Name::TooBusy, detail),
+            RequestError::NotCommitted { why } => Problem::new(
+                Name::NotCommitted,
+                format!("{why}; this try was certainly not counted: try again, here or at another box"),
+            ),
+            RequestError::OutcomeUnknown { why } => Problem::new(
+                Name::OutcomeUnknown,
+                format!(
+                    "{why}; this try may have been counted or not: try again with the same Idempotency-Key \
+                     (a report: unchanged)"
+                ),
+            ),
+        }
+    }
+}
+
+/// The stable name and the words for a cell that was refused where it was applied.
+pub fn refusal(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::WrongKind { is, asked } => wrong_kind(is, asked),
+        Refusal::Overflow => {
+            Problem::new(Name::Overflow, "the total would leave the range of 128 bits; nothing was counted")
+        }
+        Refusal::TooManySeries => Problem::new(
+            Name::TooManySeries,
+            "the series is new and the site has as many as the setting series_max allows; nothing was counted",
+        ),
+        Refusal::WindowInFuture => Problem::malformed(
+            "the window begins later than any box's clock can be ahead; compare the sender's clock with \
+             site time (GET /v1/status)",
+        ),
+        Refusal::Malformed => Problem::malformed(
+            "the parts of the amount do not belong together (a sample whose last is not between min and \
+             max, say)",
+        ),
+    }
+}
+
+fn wrong_kind(is: Kind, asked: Kind) -> Problem {
+    let detail = format!(
+        "the series is of kind {is} and has it for life; the request is for kind {asked}; use another name, \
+         or the request for kind {is}"
+    );
+    Problem::new(Name::WrongKind, detail).with("is", json!(is.as_str())).with("asked", json!(asked.as_str()))
+}

@@ -1,0 +1,260 @@
+//! The body of `POST /v1/reports`, JSON or CBOR, as a checked report.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
+use tally_core::report::{Amount, Last, Sample, Sum};
+use tally_core::time::SiteTime;
+
+use super::decimal;
+use super::problem::{Name, Problem};
+use crate::identity::is_name;
+use crate::node::{NamedReport, ReportAmount, ReportCell};
+
+/// The most cells of one report.
+pub const CELLS_MAX: usize = 1000;
+
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Json,
+    Cbor,
+}
+
+impl Format {
+    /// By the content type; JSON where there is none or another.
+    pub(super) fn of(content_type: Option<&[u8]>) -> Format {
+        let media = content_type.unwrap_or_default().split(|byte| *byte == b';').next().unwrap_or_default();
+        if media.trim_ascii().eq_ignore_ascii_case(b"application/cbor") { Format::Cbor } else { Format::Json }
+    }
+}
+
+/// Reads and checks a report.
+pub(super) fn parse(body: &[u8], format: Format, now: SiteTime) -> Result<NamedReport, Problem> {
+    match format {
+        Format::Json => checked(
+            serde_json::from_slice::<ReportBody<Box<RawValue>>>(body)
+                .map_err(|error| Problem::malformed(format!("the body: {error}")))?,
+            now,
+        ),
+        Format::Cbor => checked(
+            serde_cbor::from_slice::<ReportBody<CborNumber>>(body)
+                .map_err(|error| Problem::malformed(format!("the body as CBOR: {error}")))?,
+            now,
+        ),
+    }
+}
+
+fn checked<S: ToSum>(body: ReportBody<S>, now: SiteTime) -> Result<NamedReport, Problem> {
+    if !is_name(&body.source) {
+        let detail = format!("source: {:?} is not 1 to 32 of a-z, 0-9 and -", shortened(&body.source));
+        return Err(Problem::malformed(detail));
+    }
+    let epoch = body.epoch.parse().map(Epoch).map_err(|_| {
+        let detail = format!(
+            "epoch: {:?} is not what POST /v1/sources/{}/epochs answered, a decimal number as a string",
+            shortened(&body.epoch),
+            body.source
+        );
+        Problem::malformed(detail)
+    })?;
+    let number = ReportNumber::new(body.number)
+        .ok_or_else(|| Problem::malformed("number: reports of an epoch are numbered from 1"))?;
+    if body.cells.count > CELLS_MAX {
+        let detail = format!(
+            "cells: {} of them, a report has at most {CELLS_MAX}; send the others in the next report",
+            body.cells.count
+        );
+        return Err(Problem::new(Name::TooLarge, detail));
+    }
+    let mut cells = Vec::with_capacity(body.cells.kept.len());
+    for (place, cell) in body.cells.kept.into_iter().enumerate() {
+        cells.push(cell.checked(now).map_err(|why| Problem::malformed(format!("cells[{place}]: {why}")))?);
+    }
+    Ok(NamedReport { source: body.source, epoch, number, cells })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, bound = "S: Deserialize<'de>")]
+struct ReportBody<S> {
+    source: String,
+    epoch: String,
+    number: u64,
+    cells: Cells<S>,
+}
+
+/// Not more cells than a report may have, and how many there were.
+struct Cells<S> {
+    kept: Vec<CellBody<S>>,
+    count: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, bound = "S: Deserialize<'de>")]
+struct CellBody<S> {
+    series: String,
+    window: Option<u64>,
+    add: Option<Whole>,
+    sample: Option<SamplePart<S>>,
+    meter: Option<IgnoredAny>,
+    reading: Option<IgnoredAny>,
+    heard: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, bound = "S: Deserialize<'de>")]
+struct SamplePart<S> {
+    count: u64,
+    sum: S,
+    min: f64,
+    max: f64,
+    last: f64,
+    last_at: Option<u64>,
+}
+
+impl<S: ToSum> CellBody<S> {
+    fn checked(self, now: SiteTime) -> Result<ReportCell, String> {
+        SeriesName::new(&self.series).map_err(|error| format!("series: {error}"))?;
+        if self.meter.is_some() || self.reading.is_some() || self.heard.is_some() {
+            return Err(
+                "readings of meters come with a later release; send what was counted as \"add\"".into()
+            );
+        }
+        let window = self.window.map(SiteTime);
+        let amount = match (self.add, self.sample) {
+            (Some(Whole(0)), None) => return Err("add: 0 adds nothing; leave the cell out".into()),
+            (Some(Whole(add)), None) => ReportAmount::Add(add),
+            (None, Some(sample)) => {
+                ReportAmount::Amount(Amount::Sample(sample.checked(window.unwrap_or(now))?))
+            }
+            _ => return Err("a cell has either \"add\" or \"sample\", not both and not none".into()),
+        };
+        Ok(ReportCell { series: self.series, window, amount })
+    }
+}
+
+impl<S: ToSum> SamplePart<S> {
+    /// `at`: when the last value was observed, if the source does not say.
+    fn checked(self, at: SiteTime) -> Result<Sample, String> {
+        let sum = self.sum.to_sum().ok_or("sample: sum: not a number within range")?;
+        let at = self.last_at.map_or(at, SiteTime);
+        let last = Last { at, source: SourceId(0), value: self.last + 0.0 };
+        let sample = Sample { count: self.count, sum, min: self.min + 0.0, max: self.max + 0.0, last };
+        if sample.is_plausible() {
+            return Ok(sample);
+        }
+        Err("sample: count is 1 or more, min <= last <= max, all finite and at most 1e18 in magnitude, and sum \
+             is one of such values"
+            .into())
+    }
+}
+
+/// A whole number of either sign; what does not fit 64 bits is no single amount.
+struct Whole(i128);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WholeVisitor;
+        impl Visitor<'_> for WholeVisitor {
+            type Value = Whole;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number of at most 64 bits")
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Whole, E> {
+                Ok(Whole(value.into()))
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Whole, E> {
+                Ok(Whole(value.into()))
+            }
+        }
+        deserializer.deserialize_any(WholeVisitor)
+    }
+}
+
+/// A sum as its format writes it.
+trait ToSum {
+    fn to_sum(&self) -> Option<Sum>;
+}
+
+impl ToSum for Box<RawValue> {
+    fn to_sum(&self) -> Option<Sum> {
+        decimal::parse(self.get())
+    }
+}
+
+/// CBOR has integers and floats; the nearest decimal of nine places is taken of a float.
+enum CborNumber {
+    Whole(i128),
+    Float(f64),
+}
+
+impl ToSum for CborNumber {
+    fn to_sum(&self) -> Option<Sum> {
+        match *self {
+            CborNumber::Whole(value) => value.checked_mul(Sum::UNITS).map(Sum),
+            // The product with a count can be beyond what one value may be.
+            CborNumber::Float(value) => decimal::parse(&format!("{value}")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CborNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberVisitor;
+        impl Visitor<'_> for NumberVisitor {
+            type Value = CborNumber;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number")
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<CborNumber, E> {
+                Ok(CborNumber::Whole(value.into()))
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<CborNumber, E> {
+                Ok(CborNumber::Whole(value.into()))
+            }
+            fn visit_f64<E>(self, value: f64) -> Result<CborNumber, E> {
+                Ok(CborNumber::Float(value))
+            }
+        }
+        deserializer.deserialize_any(NumberVisitor)
+    }
+}
+
+impl<'de, S: Deserialize<'de>> Deserialize<'de> for Cells<S> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CellsVisitor<S>(std::marker::PhantomData<S>);
+        impl<'de, S: Deserialize<'de>> Visitor<'de> for CellsVisitor<S> {
+            type Value = Cells<S>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {CELLS_MAX} cells")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Cells<S>, A::Error> {
+                let mut kept = Vec::new();
+                while kept.len() < CELLS_MAX {
+                    match list.next_element()? {
+                        Some(cell) => kept.push(cell),
+                        None => return Ok(Cells { count: kept.len(), kept }),
+                    }
+                }
+                let mut count = kept.len();
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Cells { kept, count })
+            }
+        }
+        deserializer.deserialize_seq(CellsVisitor(std::marker::PhantomData))
+    }
+}
+
+/// As much of a text from outside as belongs in an error.
+fn shortened(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+#[cfg(test)]
+#[path = "report_body_tests.rs"]
+mod tests;

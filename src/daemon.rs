@@ -1,0 +1,270 @@
+//! Puts the rooms together: `tallyd run`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::api::{self, Api, ApiConfig, ApiError, Secret};
+use crate::config::{Config, ConfigError};
+use crate::identity::{Identity, IdentityError, Keys, is_name};
+use crate::ingest::poll::Polls;
+use crate::ingest::statsd::{Statsd, StatsdError};
+use crate::metrics::Metrics;
+use crate::node::{Handle, Node, NodeConfig, NodeError, Parts, StartError};
+use crate::service;
+use crate::storage::{OpenError, Options, Owner, RealFileSystem, Storage};
+use crate::transport::{Transport, TransportError, TransportMetrics};
+use crate::upstream::{self, Upstream, UpstreamError};
+
+/// Where a configuration is looked for when none is named, after the data directory.
+const SYSTEM_CONFIG: &str = "/etc/tallyd/tallyd.toml";
+/// How often the ways in and out are shown in the status.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each wraps another room's error, which says it all")]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Storage(#[from] OpenError),
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Statsd(#[from] StatsdError),
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// `tallyd run`, until a signal stops it.
+pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<(), RunError> {
+    let (config, dir, had_file) = configuration(config_file, data_dir)?;
+    let identity = identity(&config, &dir, had_file)?;
+    let owner = Owner { site_id: identity.site_id.0, node: identity.node };
+    let (storage, recovered) = Storage::open(RealFileSystem, &dir, owner, Options::default())?;
+    let listener = api::bind(config.api.listen).await?;
+    let (events, transport_events) = mpsc::channel(1024);
+    let transport = transport(&identity, &config, &dir, events).await?;
+    let node_config = NodeConfig {
+        commit_interval: config.commit.interval,
+        election_timeout: config.cluster.election_timeout,
+        heartbeat_interval: config.cluster.heartbeat_interval,
+        ..NodeConfig::default()
+    };
+    let metrics = Arc::new(Metrics::default());
+    let parts = Parts { identity, storage, recovered, transport, transport_events, metrics };
+    let (node, handle) = Node::new(parts, node_config)?;
+    let mut node = tokio::spawn(node.run());
+    let ways = Ways::open(&config, &handle)?;
+
+    let (stop_api, stopped) = watch::channel(false);
+    let api_config = api_config(&config)?;
+    let api = Api::new(&api_config, handle.clone());
+    let serving = tokio::spawn(async move { api::serve(listener, api, &api_config, stopped).await });
+    let notifying = service::ready(handle.clone());
+    info!("the API and the page are at http://{}/", config.api.listen);
+
+    let ended = tokio::select! {
+        signal = signal() => {
+            info!("{signal}: stopping");
+            None
+        }
+        ended = &mut node => Some(ended),
+        () = ways.show(&handle) => None,
+    };
+    service::stopping();
+    notifying.abort();
+    let last = handle.status().members.iter().filter(|member| member.connected).count() <= 1;
+    ways.close(last).await;
+    // Requests that wait are answered while the node still runs.
+    let _ = stop_api.send(true);
+    let _ = serving.await;
+    let result = match ended {
+        Some(ended) => ended,
+        None => {
+            handle.stop().await;
+            node.await
+        }
+    };
+    match result {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(RunError::Other(format!("the node's task ended: {error}"))),
+    }
+}
+
+/// The ways in and out.
+struct Ways {
+    statsd: Option<Statsd>,
+    polls: Polls,
+    upstream: Upstream,
+}
+
+impl Ways {
+    fn open(config: &Config, handle: &Handle) -> Result<Ways, RunError> {
+        let (accumulator, clock) = (handle.accumulator(), handle.clock());
+        let statsd = config
+            .ingest
+            .statsd
+            .listen
+            .map(|listen| Statsd::start(listen, Arc::clone(accumulator), Arc::clone(clock)))
+            .transpose()?;
+        let polls = Polls::start(config.polls().map_err(RunError::Other)?, accumulator, clock);
+        let upstream = upstream::spawn(handle.clone(), &config.upstream)?;
+        Ok(Ways { statsd, polls, upstream })
+    }
+
+    /// Keeps the status up to date; never returns.
+    async fn show(&self, handle: &Handle) {
+        loop {
+            if let Some(statsd) = &self.statsd {
+                handle.show_ingest("statsd", to_value(&statsd.status()));
+            }
+            handle.show_ingest("poll", to_value(&self.polls.status()));
+            handle.show_upstream(to_value(&self.upstream.shared().status()));
+            tokio::time::sleep(SHOW_EVERY).await;
+        }
+    }
+
+    async fn close(self, last: bool) {
+        if let Some(statsd) = self.statsd {
+            statsd.stop();
+        }
+        self.upstream.stop(last).await;
+    }
+}
+
+fn to_value(status: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(status).unwrap_or_default()
+}
+
+/// The configuration, the data directory, and whether there was a file.
+fn configuration(
+    file: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
+) -> Result<(Config, PathBuf, bool), RunError> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let explicit = data_dir.or_else(|| environment("TALLYD_NODE_DATA_DIR").map(PathBuf::from));
+    let guess = explicit.clone().unwrap_or_else(default_data_dir);
+    let system = Path::new(SYSTEM_CONFIG).exists().then(|| PathBuf::from(SYSTEM_CONFIG));
+    let inside = guess.join("tallyd.toml");
+    let file = file.or_else(|| inside.exists().then_some(inside)).or(system);
+    let config = Config::load(file.as_deref(), environment)?;
+    let dir = explicit.or_else(|| config.node.data_dir.clone()).unwrap_or(guess);
+    Ok((config, dir, file.is_some()))
+}
+
+fn default_data_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("STATE_DIRECTORY") {
+        return PathBuf::from(dir);
+    }
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/tallyd");
+    }
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".local/state");
+    state.unwrap_or_else(home).join("tallyd")
+}
+
+/// Who this box is: as provisioned; founded now if nothing at all was said about a site.
+fn identity(config: &Config, dir: &Path, had_file: bool) -> Result<Identity, RunError> {
+    let identity = match Identity::load(dir)? {
+        Some(identity) => identity,
+        None if had_file => {
+            return Err(RunError::Other(format!(
+                "{} holds no identity, and there is a configuration, so no new site is founded here (a disk may \
+                 not be mounted): copy the box's directory that `tallyd provision` made, or run without a \
+                 configuration for a site of one box",
+                dir.display()
+            )));
+        }
+        None => {
+            let name = host_name();
+            info!("founding a site of one box, {name:?}, in {}", dir.display());
+            Identity::found_single(dir, &name, &name)?
+        }
+    };
+    if let Some(name) = &config.node.name
+        && *name != identity.me().name
+    {
+        return Err(RunError::Other(format!(
+            "node.name is {name:?}, but {} belongs to box {:?}: correct the name or the data directory",
+            dir.display(),
+            identity.me().name
+        )));
+    }
+    if let Some(advertise) = &config.cluster.advertise
+        && *advertise != identity.me().address
+    {
+        return Err(RunError::Other(format!(
+            "cluster.advertise is {advertise:?}, but the site knows this box at {:?}: correct it, or provision \
+             the site anew",
+            identity.me().address
+        )));
+    }
+    Ok(identity)
+}
+
+/// The host name as far as it can name a box.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let name: String = name.split('.').next().unwrap_or_default().chars().take(32).collect();
+    if is_name(&name) { name } else { "box1".to_owned() }
+}
+
+async fn transport(
+    identity: &Identity,
+    config: &Config,
+    dir: &Path,
+    events: mpsc::Sender<crate::transport::Event>,
+) -> Result<Option<Arc<Transport>>, RunError> {
+    if identity.members.len() < 2 {
+        return Ok(None);
+    }
+    let keys = Keys::load(dir)?;
+    let listen: SocketAddr = config.cluster.listen;
+    let metrics = Arc::new(TransportMetrics::default());
+    Ok(Some(Arc::new(Transport::start(identity, keys, listen, events, metrics).await?)))
+}
+
+fn api_config(config: &Config) -> Result<ApiConfig, RunError> {
+    let mut api = ApiConfig::new(config.api.listen);
+    api.connections_max = config.api.connections_max;
+    if let Some(file) = &config.api.token_file {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| RunError::Other(format!("api.token_file {}: {error}", file.display())))?;
+        let token = text.lines().next().unwrap_or_default().trim();
+        if token.len() < 16 {
+            let what = format!("api.token_file {}: the first line is the token, of 16 characters or more", file.display());
+            return Err(RunError::Other(what));
+        }
+        api.token = Some(Secret::new(token.as_bytes().to_vec()));
+    }
+    Ok(api)
+}
+
+async fn signal() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        warn!("signals cannot be received: stop this box with kill -9 only");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    }
+}

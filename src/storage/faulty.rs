@@ -1,0 +1,411 @@
+//! A file system in memory that does to files what real ones do at bad moments: forgets what was
+//! not synced, tears writes, fails, runs full, and lies in its cache after a failed sync.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::fs::{FileSystem, StoredFile};
+
+/// What a disk writes as a whole.
+const SECTOR: usize = 512;
+
+/// What goes wrong, at a chosen operation that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The power fails in the middle of it: nothing works until [`FaultyFileSystem::restart`].
+    Crash,
+    /// It fails once, perhaps half done.
+    Error(io::ErrorKind),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct FaultyFileSystem(Arc<Mutex<World>>);
+
+#[derive(Debug)]
+pub(crate) struct FaultyFile {
+    world: Arc<Mutex<World>>,
+    inode: usize,
+    /// Handles of a process that is gone are dead.
+    life: u64,
+    holds_lock: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    inodes: Vec<Inode>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    /// Changes of names that no sync of the directory has covered, in order.
+    pending: Vec<NameChange>,
+    locks: BTreeSet<usize>,
+    capacity: Option<usize>,
+    fault: Option<(u32, Fault)>,
+    down: bool,
+    life: u64,
+    random: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inode {
+    durable: Vec<u8>,
+    cached: Vec<u8>,
+    dirty: BTreeSet<usize>,
+}
+
+#[derive(Debug)]
+enum NameChange {
+    Link(PathBuf, usize),
+    Unlink(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
+
+impl NameChange {
+    fn dir(&self) -> Option<&Path> {
+        match self {
+            NameChange::Link(path, _) | NameChange::Unlink(path) | NameChange::Rename(path, _) => {
+                path.parent()
+            }
+        }
+    }
+}
+
+impl FaultyFileSystem {
+    /// An empty one; the seed decides what crashes leave.
+    pub(crate) fn new(seed: u64) -> FaultyFileSystem {
+        FaultyFileSystem(Arc::new(Mutex::new(World { random: seed, ..World::default() })))
+    }
+
+    /// The operation after `operations` further ones that change something goes wrong.
+    pub(crate) fn fail_after(&self, operations: u32, fault: Fault) {
+        self.world().fault = Some((operations, fault));
+    }
+
+    /// How many bytes all files may have together.
+    pub(crate) fn limit(&self, capacity: Option<usize>) {
+        self.world().capacity = capacity;
+    }
+
+    /// The process is gone; with `power_lost`, so is what was not synced (or some of it).
+    pub(crate) fn restart(&self, power_lost: bool) {
+        let mut world = self.world();
+        if power_lost {
+            world.lose_power();
+        }
+        world.down = false;
+        world.fault = None;
+        world.life += 1;
+        world.locks.clear();
+    }
+
+    /// What a file holds.
+    pub(crate) fn contents(&self, path: &Path) -> Vec<u8> {
+        let world = self.world();
+        world.inodes[world.names[path]].cached.clone()
+    }
+
+    /// Changes a file behind everybody's back, durably.
+    pub(crate) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut world = self.world();
+        let inode = world.names[path];
+        let inode = &mut world.inodes[inode];
+        change(&mut inode.cached);
+        inode.durable = inode.cached.clone();
+        inode.dirty.clear();
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self, inode: usize, life: u64) -> FaultyFile {
+        FaultyFile { world: Arc::clone(&self.0), inode, life, holds_lock: AtomicBool::new(false) }
+    }
+}
+
+impl World {
+    fn alive(&self) -> io::Result<()> {
+        if self.down { Err(io::Error::other("the power is gone")) } else { Ok(()) }
+    }
+
+    /// Called by every operation that changes something; the fault that happens in it.
+    fn fault(&mut self) -> io::Result<Option<Fault>> {
+        self.alive()?;
+        match &mut self.fault {
+            Some((0, fault)) => {
+                let fault = *fault;
+                self.fault = None;
+                self.down = fault == Fault::Crash;
+                Ok(Some(fault))
+            }
+            Some((operations, _)) => {
+                *operations -= 1;
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn change_name(&mut self, change: NameChange) -> io::Result<()> {
+        let fault = self.fault()?;
+        if let Some(Fault::Error(kind)) = fault {
+            return Err(kind.into());
+        }
+        apply(&mut self.names, &change);
+        self.pending.push(change);
+        self.alive()
+    }
+
+    fn sync_names(&mut self, dir: &Path) {
+        for change in std::mem::take(&mut self.pending) {
+            if change.dir() == Some(dir) {
+                apply(&mut self.durable_names, &change);
+            } else {
+                self.pending.push(change);
+            }
+        }
+    }
+
+    /// Some of the dirty sectors reach the disk: none, all, or any.
+    fn write_back_some(&mut self, inode: usize) {
+        let how = self.random() % 4;
+        let size_too = self.random() % 2 == 0;
+        if size_too && how != 0 {
+            let size = self.inodes[inode].cached.len();
+            self.inodes[inode].durable.resize(size, 0);
+        }
+        for sector in std::mem::take(&mut self.inodes[inode].dirty) {
+            if how == 1 || (how > 1 && self.random() % 2 == 0) {
+                self.inodes[inode].write_back(sector);
+            }
+        }
+    }
+
+    fn lose_power(&mut self) {
+        for inode in 0..self.inodes.len() {
+            self.write_back_some(inode);
+            self.inodes[inode].cached = self.inodes[inode].durable.clone();
+        }
+        let mut lost: BTreeSet<PathBuf> = BTreeSet::new();
+        for change in std::mem::take(&mut self.pending) {
+            let dir = change.dir().map(Path::to_path_buf).unwrap_or_default();
+            // A directory keeps the first of its changes, up to some one.
+            if lost.contains(&dir) || self.random() % 3 == 0 {
+                lost.insert(dir);
+            } else {
+                apply(&mut self.durable_names, &change);
+            }
+        }
+        self.names = self.durable_names.clone();
+    }
+
+    fn has_room(&self, more: usize) -> io::Result<()> {
+        let used: usize = self.names.values().map(|inode| self.inodes[*inode].cached.len()).sum();
+        match self.capacity {
+            Some(capacity) if used + more > capacity => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn apply(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
+    match change {
+        NameChange::Link(path, inode) => {
+            names.insert(path.clone(), *inode);
+        }
+        NameChange::Unlink(path) => {
+            names.remove(path);
+        }
+        NameChange::Rename(from, to) => {
+            if let Some(inode) = names.remove(from) {
+                names.insert(to.clone(), inode);
+            }
+        }
+    }
+}
+
+impl Inode {
+    fn write_back(&mut self, sector: usize) {
+        let start = sector * SECTOR;
+        let end = (start + SECTOR).min(self.cached.len());
+        if self.durable.len() < end {
+            self.durable.resize(end, 0);
+        }
+        self.durable[start..end].copy_from_slice(&self.cached[start..end]);
+    }
+}
+
+impl FileSystem for FaultyFileSystem {
+    type File = FaultyFile;
+
+    fn create_dir_all(&self, _path: &Path) -> io::Result<()> {
+        self.world().alive()
+    }
+
+    fn open(&self, path: &Path) -> io::Result<FaultyFile> {
+        let world = self.world();
+        world.alive()?;
+        let inode = *world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.file(inode, world.life))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<FaultyFile> {
+        let mut world = self.world();
+        let inode = world.inodes.len();
+        world.inodes.push(Inode::default());
+        world.change_name(NameChange::Link(path.to_path_buf(), inode))?;
+        Ok(self.file(inode, world.life))
+    }
+
+    fn open_or_create(&self, path: &Path) -> io::Result<FaultyFile> {
+        self.open(path).or_else(|_| self.create(path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.world().change_name(NameChange::Rename(from.to_path_buf(), to.to_path_buf()))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.world().change_name(NameChange::Unlink(path.to_path_buf()))
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.world();
+        if let Some(fault) = world.fault()? {
+            return Err(match fault {
+                Fault::Crash => io::Error::other("the power is gone"),
+                Fault::Error(kind) => kind.into(),
+            });
+        }
+        world.sync_names(path);
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let world = self.world();
+        world.alive()?;
+        let inside = world.names.keys().filter(|name| name.parent() == Some(path));
+        Ok(inside.filter_map(|name| Some(name.file_name()?.to_str()?.to_string())).collect())
+    }
+}
+
+impl FaultyFile {
+    fn world(&self) -> io::Result<MutexGuard<'_, World>> {
+        let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        if world.life == self.life { Ok(world) } else { Err(io::Error::other("a handle of an earlier life")) }
+    }
+}
+
+impl StoredFile for FaultyFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.world()?.inodes[self.inode].cached.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let world = self.world()?;
+        world.alive()?;
+        let bytes = &world.inodes[self.inode].cached;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let length = buffer.len().min(bytes.len() - from);
+        buffer[..length].copy_from_slice(&bytes[from..from + length]);
+        Ok(length)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut world = self.world()?;
+        let fault = world.fault()?;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let length = match fault {
+            None => bytes.len(),
+            Some(_) => usize::try_from(world.random()).unwrap_or(0) % (bytes.len() + 1),
+        };
+        let end = from + length;
+        let size = world.inodes[self.inode].cached.len();
+        world.has_room(end.saturating_sub(size))?;
+        let inode = &mut world.inodes[self.inode];
+        inode.cached.resize(size.max(end), 0);
+        inode.cached[from..end].copy_from_slice(&bytes[..length]);
+        inode.dirty.extend(from / SECTOR..end.div_ceil(SECTOR));
+        match fault {
+            Some(Fault::Error(kind)) => Err(kind.into()),
+            _ => world.alive(),
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut world = self.world()?;
+        match world.fault()? {
+            Some(Fault::Crash) => world.alive(),
+            Some(Fault::Error(kind)) => {
+                // The cache keeps what it has and calls it clean; the disk has some of it.
+                world.write_back_some(self.inode);
+                Err(kind.into())
+            }
+            None => {
+                let inode = &mut world.inodes[self.inode];
+                inode.durable.resize(inode.cached.len(), 0);
+                for sector in std::mem::take(&mut inode.dirty) {
+                    inode.write_back(sector);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let room = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.world()?.has_room(room)?;
+        self.set_size(bytes)
+    }
+
+    fn set_size(&self, bytes: u64) -> io::Result<()> {
+        let mut world = self.world()?;
+        if let Some(Fault::Error(kind)) = world.fault()? {
+            return Err(kind.into());
+        }
+        let inode = &mut world.inodes[self.inode];
+        inode.cached.resize(usize::try_from(bytes).unwrap_or(usize::MAX), 0);
+        world.alive()
+    }
+
+    fn forget_cache(&self) -> io::Result<()> {
+        let mut world = self.world()?;
+        world.alive()?;
+        let inode = &mut world.inodes[self.inode];
+        for sector in 0..inode.cached.len().div_ceil(SECTOR) {
+            if !inode.dirty.contains(&sector) {
+                let start = sector * SECTOR;
+                let end = (start + SECTOR).min(inode.cached.len());
+                for at in start..end {
+                    inode.cached[at] = inode.durable.get(at).copied().unwrap_or(0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        let free = self.world()?.locks.insert(self.inode);
+        self.holds_lock.store(free, Ordering::Relaxed);
+        Ok(free)
+    }
+}
+
+impl Drop for FaultyFile {
+    fn drop(&mut self) {
+        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        if world.life == self.life && self.holds_lock.load(Ordering::Relaxed) {
+            world.locks.remove(&self.inode);
+        }
+    }
+}
