@@ -1,6 +1,8 @@
 //! The project's own commands, `cargo xtask ...`: what builds, verifies and shows Tallyd.
 #![expect(clippy::print_stdout, reason = "a command-line tool prints")]
 
+mod demo;
+mod http;
 mod run;
 mod targets;
 mod tools;
@@ -20,6 +22,8 @@ enum Command {
     /// Everything that must hold before a change lands: format, lints, documentation, tests,
     /// microcontroller build, dependencies. Changes nothing; installs what is missing.
     Verify,
+    /// A site of three boxes on this machine: counts, loses its leader, and proves that nothing was lost.
+    Demo(demo::Arguments),
     /// Builds the core for microcontrollers, fetching what that needs.
     Targets(targets::Arguments),
 }
@@ -27,6 +31,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Verify => verify::verify(),
+        Command::Demo(arguments) => demo::demo(&arguments),
         Command::Targets(arguments) => targets::targets(&arguments),
     }
 }

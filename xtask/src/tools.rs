@@ -1,5 +1,6 @@
 //! Tools that the project uses and a machine may lack: found, installed, or asked for in plain words.
 
+use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -45,9 +46,37 @@ impl Tool {
     }
 }
 
+/// Whether something may be installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consent {
+    Given,
+    /// On a terminal the user is asked; elsewhere the answer is no.
+    Ask,
+}
+
+impl Consent {
+    pub(crate) const fn of(yes: bool) -> Consent {
+        if yes { Consent::Given } else { Consent::Ask }
+    }
+
+    fn is_given(self, wish: &str) -> bool {
+        if self == Consent::Given {
+            return true;
+        }
+        let mut input = std::io::stdin();
+        if !input.is_terminal() {
+            return false;
+        }
+        print!("May I run `{wish}`? [Y/n] ");
+        let mut answer = [0; 64];
+        let read = std::io::stdout().flush().and_then(|()| input.read(&mut answer)).unwrap_or_default();
+        matches!(answer[..read].trim_ascii(), b"" | b"y" | b"Y" | b"yes") && read > 0
+    }
+}
+
 /// Makes sure that the tools are there: installs what is missing if this runs as root on a system
-/// with apt, and otherwise names the command to run.
-pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
+/// with apt and may do so, and otherwise names the command to run.
+pub(crate) fn ensure(tools: &[Tool], consent: Consent) -> Result<()> {
     let missing: Vec<Tool> = tools.iter().copied().filter(|tool| find(tool.program()).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
@@ -59,6 +88,9 @@ pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
     }
     if !is_root() {
         bail!("{} is missing; please run `sudo {wish}` and try again", packages.join(" and "));
+    }
+    if !consent.is_given(&wish) {
+        bail!("{} is missing; run `{wish}`, or this command with --yes", packages.join(" and "));
     }
     println!("installing what is missing: {wish}");
     install(&packages)?;

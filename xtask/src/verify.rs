@@ -86,7 +86,7 @@ fn quiet(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Step> {
 
 fn tests(counts: &mut Counts) -> Result<Step> {
     // Tests of the way out speak to a real broker.
-    tools::ensure(&[Tool::Mosquitto, Tool::MosquittoClients])?;
+    tools::ensure(&[Tool::Mosquitto, Tool::MosquittoClients], tools::Consent::Given)?;
     let arguments: &[&str] = if tools::has_cargo_tool("cargo-nextest") {
         &["nextest", "run", "--locked", "--workspace", "--no-fail-fast", "--status-level", "fail"]
     } else {
