@@ -16,6 +16,12 @@ use super::view::{SeriesId, Stamp};
 /// The longest name of a source, in bytes.
 pub const SOURCE_NAME_BYTES_MAX: usize = 96;
 
+/// The most cells of one report, keyed adds included.
+pub const REPORT_CELLS_MAX: u32 = 1 << 16;
+
+/// Stamps are times of at most 48 bits: the year 10889.
+pub(super) const STAMP_MAX: u64 = (1 << 48) - 1;
+
 /// Whose name a source's name is: the two kinds do not share names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceKind {
@@ -34,8 +40,8 @@ pub enum EntryError {
     /// A kind of entry that this version does not know.
     #[error("the entry is of kind {0}, which this version does not know: a newer one wrote it")]
     UnknownKind(u8),
-    /// An index that was applied before.
-    #[error("the entry's index {index} is not above {applied}, the last one applied")]
+    /// An index that is not the one after the last applied.
+    #[error("the entry has index {index}, and the last one applied has {applied}")]
     NotNext {
         /// Its index.
         index: u64,
@@ -142,7 +148,7 @@ fn with_number(kind: u8, number: u64) -> Vec<u8> {
     out
 }
 
-/// A whole payload: the leader's stamp before a body.
+/// A whole payload: the leader's stamp before a body. Its times have at most 48 bits.
 #[must_use]
 pub fn stamped(stamp: Stamp, body: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(body.len() + 24);
@@ -196,7 +202,7 @@ pub struct KeyedAdd<'a> {
     pub taken: Elapsed,
 }
 
-/// Writes the body of a report, cell by cell.
+/// Writes the body of a report, cell by cell: at most [`REPORT_CELLS_MAX`] of them.
 #[derive(Clone, Debug)]
 pub struct ReportWriter {
     out: Vec<u8>,
@@ -379,6 +385,9 @@ pub(super) fn split(payload: &[u8]) -> Result<(Stamp, &[u8]), EntryError> {
     let site = SiteTime(reader.varint()?);
     let elapsed = Elapsed(reader.varint()?);
     let synced = reader.bool()?;
+    if site.0 > STAMP_MAX || elapsed.0 > STAMP_MAX {
+        return Err(EntryError::Malformed);
+    }
     Ok((Stamp { site, elapsed, synced }, reader.rest()))
 }
 
@@ -427,7 +436,13 @@ impl<'a> Report<'a> {
     /// Whether every cell can be read: asked before the first one changes anything.
     pub(super) fn check_cells(&self) -> Result<(), EntryError> {
         let mut cells = self.cells();
-        while cells.next()?.is_some() {}
+        let mut count = 0;
+        while cells.next()?.is_some() {
+            count += 1;
+            if count > REPORT_CELLS_MAX {
+                return Err(EntryError::Malformed);
+            }
+        }
         Ok(())
     }
 }

@@ -1,18 +1,36 @@
 //! The replicated state machine, pure: what the same log makes the same on every box.
+//!
+//! Entries ([`entry`]) go in by [`Site::apply`], one after the other; everything else reads. Each
+//! room below keeps one part of the state and writes it into a snapshot itself.
 
+mod apply;
 pub(crate) mod codec;
 mod digest;
 pub mod entry;
+mod history;
+mod keys;
+mod names;
 mod outbox;
-mod readdress;
+mod packed;
+mod refused;
+mod series;
 mod settings;
+mod snapshot;
+mod sources;
 pub(crate) mod units;
+mod readdress;
 mod view;
 
-use tally_core::id::{Epoch, LogIndex, ReportNumber, SourceId};
+use tally_core::id::{Epoch, LogIndex, ReportNumber, SeriesName, SourceId};
 use tally_core::report::Kind;
 use tally_core::time::SiteTime;
 use tally_core::window::Span;
+
+use history::History;
+use keys::Keys;
+use outbox::Outbox;
+use series::Table;
+use sources::Sources;
 
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use readdress::readdressed;
@@ -50,6 +68,8 @@ pub enum SnapshotError {
 }
 
 /// The state of a site: a function of the entries applied and of nothing else.
+///
+/// Methods that take a [`SeriesId`] panic on one that this site did not give out.
 #[derive(Debug)]
 pub struct Site {
     site_id: u64,
@@ -57,190 +77,217 @@ pub struct Site {
     stamp: Stamp,
     digest: u64,
     settings: Settings,
+    sources: Sources,
+    table: Table,
+    outbox: Outbox,
+    history: History,
+    keys: Keys,
 }
 
 impl Site {
     /// A site to which nothing has happened.
     #[must_use]
     pub fn new(founding: &Founding) -> Site {
+        let site_id = founding.site_id;
         Site {
-            site_id: founding.site_id,
+            site_id,
             applied: LogIndex::ZERO,
             stamp: Stamp::default(),
-            digest: founding.site_id,
+            digest: site_id,
             settings: Settings::new(founding.base_span),
+            sources: Sources::default(),
+            table: Table::new(site_id),
+            outbox: Outbox::new(),
+            history: History::default(),
+            keys: Keys::new(site_id),
         }
-    }
-
-    /// Applies one entry, and says what came of it.
-    pub fn apply(&mut self, index: LogIndex, payload: &[u8]) -> Result<Applied, EntryError> {
-        if index <= self.applied {
-            return Err(EntryError::NotNext { index: index.0, applied: self.applied.0 });
-        }
-        if !payload.is_empty() {
-            let (stamp, body) = entry::split(payload)?;
-            entry::check(body)?;
-            self.stamp = stamp;
-        }
-        self.applied = index;
-        Ok(Applied::Nothing)
     }
 
     /// The index of the last entry applied.
     #[must_use]
-    pub fn applied(&self) -> LogIndex {
+    pub const fn applied(&self) -> LogIndex {
         self.applied
     }
 
-    /// The time stamped on the last entry that had one; neither part ever goes back.
+    /// The latest time stamped on an entry; neither part ever goes back.
     #[must_use]
-    pub fn stamp(&self) -> Stamp {
+    pub const fn stamp(&self) -> Stamp {
         self.stamp
     }
 
     /// A running hash over all effects: equal on boxes that applied the same entries.
     #[must_use]
-    pub fn digest(&self) -> u64 {
+    pub const fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// The whole state as bytes; the same bytes on boxes that applied the same entries.
+    /// The replicated settings.
     #[must_use]
-    pub fn snapshot(&self) -> Vec<u8> {
-        self.site_id.to_le_bytes().to_vec()
-    }
-
-    /// The state that a snapshot holds.
-    pub fn restore(founding: &Founding, bytes: &[u8]) -> Result<Site, SnapshotError> {
-        if bytes == founding.site_id.to_le_bytes() {
-            return Ok(Site::new(founding));
-        }
-        Err(SnapshotError::Damaged("it is not a snapshot"))
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The series of that name.
     #[must_use]
-    pub fn find(&self, _name: &str) -> Option<SeriesId> {
-        None
+    pub fn find(&self, name: &str) -> Option<SeriesId> {
+        self.table.names.find(name).map(SeriesId)
     }
 
     /// A series' kind.
     #[must_use]
-    pub fn kind(&self, _id: SeriesId) -> Kind {
-        Kind::Counter
+    pub fn kind(&self, id: SeriesId) -> Kind {
+        self.table.rows[id.0 as usize].kind
     }
 
     /// A series' name.
     #[must_use]
-    pub fn name(&self, _id: SeriesId) -> &str {
-        ""
+    pub fn name(&self, id: SeriesId) -> &str {
+        self.table.names.get(id.0)
     }
 
     /// A series as it is.
     #[must_use]
     pub fn series(&self, id: SeriesId) -> SeriesView {
-        SeriesView { id, name: String::new(), kind: Kind::Counter, total: 0, sample: None, changed: 0 }
+        self.table.view(id)
     }
 
-    /// How many series there are.
+    /// How many series there are; their ids are those below.
     #[must_use]
-    pub fn series_len(&self) -> usize {
-        0
+    pub const fn series_len(&self) -> usize {
+        self.table.rows.len()
     }
 
     /// A series' total; a sample's count.
     #[must_use]
-    pub fn series_total(&self, _id: SeriesId) -> i128 {
-        0
+    pub fn series_total(&self, id: SeriesId) -> i128 {
+        self.table.rows[id.0 as usize].total
     }
 
-    /// Series by name order, from after `after`.
+    /// The span of the windows that a series opens now.
     #[must_use]
-    pub fn page(&self, _prefix: &str, _after: Option<&str>, _limit: usize) -> Vec<SeriesView> {
-        Vec::new()
+    pub fn span(&self, id: SeriesId) -> Span {
+        self.settings.span_for(self.name(id))
     }
 
-    /// Series that an entry after `index` changed.
-    #[must_use]
-    pub fn changed_since(&self, _index: LogIndex, _prefix: &str) -> Vec<SeriesView> {
-        Vec::new()
+    /// Whether an amount of that kind for that series would be refused as far as known here.
+    pub fn check_series(&self, name: &str, kind: Kind) -> Result<(), Refusal> {
+        SeriesName::new(name).map_err(|_| Refusal::Malformed)?;
+        match self.find(name) {
+            Some(id) if self.kind(id) == kind => Ok(()),
+            Some(id) => Err(Refusal::WrongKind { is: self.kind(id), asked: kind }),
+            None if self.series_len() as u64 >= self.settings.series_max() => Err(Refusal::TooManySeries),
+            None => Ok(()),
+        }
     }
 
-    /// The latest closed windows of a series, oldest first.
+    /// Up to `limit` series by name order (by bytes): those that begin with `prefix`, after `after`.
     #[must_use]
-    pub fn windows(&self, _id: SeriesId, _last: usize) -> Vec<Summary> {
-        Vec::new()
+    pub fn page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<SeriesView> {
+        self.table.names.range(prefix, after).take(limit).map(|id| self.series(SeriesId(id))).collect()
     }
 
-    /// Windows closed since a position, and the present position.
+    /// Series that an entry after `index` changed and that begin with `prefix`, by id. Looks at one
+    /// number for each series of the site.
     #[must_use]
-    pub fn closed_after(&self, _ring_position: u64, _prefix: &str) -> (u64, Vec<Summary>) {
-        (0, Vec::new())
+    pub fn changed_since(&self, index: LogIndex, prefix: &str) -> Vec<SeriesView> {
+        let changed = (0u32..).zip(&self.table.changed).filter(|(_, changed)| **changed > index.0);
+        let ids = changed.map(|(id, _)| SeriesId(id));
+        ids.filter(|id| self.name(*id).starts_with(prefix)).map(|id| self.series(id)).collect()
     }
 
-    /// The replicated settings.
+    /// The latest closed windows of a series in the order in which they were closed: as many as
+    /// asked for and kept.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    pub fn windows(&self, id: SeriesId, last: usize) -> Vec<Summary> {
+        self.history.latest(id, last)
+    }
+
+    /// Windows closed since a position, of series that begin with `prefix`, and the position to go
+    /// on from. Start with `u64::MAX`, which gives the present position. At most 10,000 at once;
+    /// of what has left the history meanwhile nothing is told. A late amount that joined a late
+    /// window told before is not told again.
+    #[must_use]
+    pub fn closed_after(&self, ring_position: u64, prefix: &str) -> (u64, Vec<Summary>) {
+        self.history.after(ring_position, |id| self.name(id).starts_with(prefix))
     }
 
     /// The named source (a device or program) of that name.
     #[must_use]
-    pub fn source(&self, _name: &str) -> Option<SourceId> {
-        None
+    pub fn source(&self, name: &str) -> Option<SourceId> {
+        self.sources.find(SourceKind::Named, name)
     }
 
     /// The box of that name as a source.
     #[must_use]
-    pub fn box_source(&self, _name: &str) -> Option<SourceId> {
-        None
+    pub fn box_source(&self, name: &str) -> Option<SourceId> {
+        self.sources.find(SourceKind::Box, name)
     }
 
-    /// Whether an amount of that kind for that series would be refused as far as known here.
-    pub fn check_series(&self, _name: &str, _kind: Kind) -> Result<(), Refusal> {
-        Ok(())
+    /// A source's kind and name.
+    #[must_use]
+    pub fn source_name(&self, source: SourceId) -> Option<(SourceKind, &str)> {
+        self.sources.name(source)
+    }
+
+    /// How many sources the site remembers, folded ones included.
+    #[must_use]
+    pub fn sources_len(&self) -> usize {
+        self.sources.len()
     }
 
     /// The open epochs of a source and their last numbers, oldest first.
     #[must_use]
-    pub fn epochs_of(&self, _source: SourceId) -> Vec<(Epoch, Option<ReportNumber>)> {
-        Vec::new()
+    pub fn epochs_of(&self, source: SourceId) -> Vec<(Epoch, Option<ReportNumber>)> {
+        self.sources.epochs_of(source)
+    }
+
+    /// How many idempotency keys are held.
+    #[must_use]
+    pub const fn keys_len(&self) -> u64 {
+        self.keys.len()
     }
 
     /// How many summaries wait: numbered and undelivered, and unnumbered.
     #[must_use]
     pub fn outbox_len(&self) -> usize {
-        0
+        self.outbox.len()
+    }
+
+    /// Bytes of the summaries that wait, as `outbox.bytes_max` counts them.
+    #[must_use]
+    pub fn outbox_bytes(&self) -> u64 {
+        self.outbox.bytes()
     }
 
     /// How many summaries have no number yet.
     #[must_use]
-    pub fn unnumbered_len(&self) -> usize {
-        0
+    pub const fn unnumbered_len(&self) -> usize {
+        self.outbox.unnumbered_len()
     }
 
-    /// The last number given.
+    /// The last number given; 0 before the first.
     #[must_use]
-    pub fn numbered_last(&self) -> u64 {
-        0
+    pub const fn numbered_last(&self) -> u64 {
+        self.outbox.last()
     }
 
-    /// The last number delivered.
+    /// The last number delivered; 0 before the first.
     #[must_use]
-    pub fn delivered(&self) -> u64 {
-        0
+    pub const fn delivered(&self) -> u64 {
+        self.outbox.delivered_up_to()
     }
 
-    /// Numbered, undelivered summaries after a number, in order.
+    /// Up to `limit` numbered, undelivered summaries after a number, in order.
     #[must_use]
-    pub fn numbered(&self, _after_seq: u64, _limit: usize) -> Vec<Summary> {
-        Vec::new()
+    pub fn numbered(&self, after_seq: u64, limit: usize) -> Vec<Summary> {
+        self.outbox.numbered(after_seq, limit).cloned().collect()
     }
 
-    /// What a leader should propose to close at `now`: the latest end of an open window that
-    /// ended at least the grace ago.
+    /// What a leader should propose to close ([`entry::close`]) at `now`: the latest end of an open
+    /// window that ended at least the grace ago. `None`: nothing is due.
     #[must_use]
-    pub fn close_due(&self, _now: SiteTime) -> Option<SiteTime> {
-        None
+    pub fn close_due(&self, now: SiteTime) -> Option<SiteTime> {
+        let limit = now.0.checked_sub(self.settings.window_grace_ms())?;
+        self.table.latest_end(limit).map(SiteTime)
     }
 }

@@ -89,8 +89,12 @@ struct Run {
 impl Run {
     fn new(seed: u64, keep_entries: u64) -> Run {
         let fs = FaultyFileSystem::new(seed);
-        let options =
-            Options { segment_bytes: 32 << 10, keep_entries, keep_bytes: 96 << 10, spare_segments: 2 };
+        let options = Options {
+            segment_bytes: 32 << 10,
+            keep_entries,
+            keep_bytes: keep_entries * 2000,
+            spare_segments: 2,
+        };
         let (storage, found) = Storage::open(fs.clone(), Path::new("/data"), OWNER, options.clone()).unwrap();
         let model = Model {
             hard_state: HardState::default(),
@@ -107,8 +111,8 @@ impl Run {
             Step::Append { count, bytes, cut, vote } => self.append(count, bytes, cut, vote),
             Step::Snapshot { behind, bytes } => self.snapshot(behind, bytes),
             Step::Install { ahead, bytes } => self.install(ahead, bytes),
-            Step::PowerLoss => self.restart(true, &[self.model.clone()]),
-            Step::Kill => self.restart(false, &[self.model.clone()]),
+            Step::PowerLoss => self.restart_idle(true),
+            Step::Kill => self.restart_idle(false),
             Step::Arm { after, fault } => self.fs.fail_after(after.into(), fault),
         }
     }
@@ -191,10 +195,15 @@ impl Run {
                     }
                 }
                 // Down: killed with what was cached still there, or without power.
-                self.restart(self.boot % 2 == 0, &possible);
+                self.restart(self.boot.is_multiple_of(2), &possible);
             }
         }
         assert_eq!(self.storage.last(), self.model.last());
+    }
+
+    fn restart_idle(&mut self, power_lost: bool) {
+        let model = self.model.clone();
+        self.restart(power_lost, &[model]);
     }
 
     fn restart(&mut self, power_lost: bool, possible: &[Model]) {
@@ -246,7 +255,7 @@ proptest! {
             run.step(step);
         }
         run.fs.fail_after(u32::MAX, Fault::Crash);
-        run.restart(true, &[run.model.clone()]);
+        run.restart_idle(true);
         run.read_back();
     }
 }
@@ -273,7 +282,7 @@ fn no_operation_is_a_bad_moment_for_a_crash() {
                 for step in &history {
                     run.step(step);
                 }
-                run.restart(true, &[run.model.clone()]);
+                run.restart_idle(true);
             }
         }
     }
@@ -296,7 +305,7 @@ fn a_crash_while_opening_loses_nothing() {
                 run.storage = storage;
                 run.boot = found.boot;
             }
-            run.restart(true, &[run.model.clone()]);
+            run.restart_idle(true);
         }
     }
 }

@@ -179,13 +179,13 @@ impl World {
     /// Some of the dirty sectors reach the disk: none, all, or any.
     fn write_back_some(&mut self, inode: usize) {
         let how = self.random() % 4;
-        let size_too = self.random() % 2 == 0;
+        let size_too = self.random().is_multiple_of(2);
         if size_too && how != 0 {
             let size = self.inodes[inode].cached.len();
             self.inodes[inode].durable.resize(size, 0);
         }
         for sector in std::mem::take(&mut self.inodes[inode].dirty) {
-            if how == 1 || (how > 1 && self.random() % 2 == 0) {
+            if how == 1 || (how > 1 && self.random().is_multiple_of(2)) {
                 self.inodes[inode].write_back(sector);
             }
         }
@@ -200,7 +200,7 @@ impl World {
         for change in std::mem::take(&mut self.pending) {
             let dir = change.dir().map(Path::to_path_buf).unwrap_or_default();
             // A directory keeps the first of its changes, up to some one.
-            if lost.contains(&dir) || self.random() % 3 == 0 {
+            if lost.contains(&dir) || self.random().is_multiple_of(3) {
                 lost.insert(dir);
             } else {
                 apply(&mut self.durable_names, &change);

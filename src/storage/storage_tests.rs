@@ -262,6 +262,16 @@ fn the_vote_and_the_boot_number_survive_the_segments_that_they_were_written_in()
 }
 
 #[test]
+fn what_the_snapshot_does_not_cover_is_kept_whatever_the_bounds() {
+    let fs = FaultyFileSystem::new(1);
+    let (mut storage, _) = open(&fs).unwrap();
+    fill(&mut storage, 1, 40);
+    storage.save_snapshot(at(9, 1), b"s").unwrap();
+    assert_eq!(storage.first_index(), LogIndex(8), "the segment of entry 9 begins with entry 8");
+    assert_eq!(reopen(&fs).unwrap().1.entries, append(10, 40, 1).entries);
+}
+
+#[test]
 fn entries_behind_a_snapshot_are_kept_for_followers_within_bounds() {
     let fs = FaultyFileSystem::new(1);
     let options = Options { keep_entries: 1000, keep_bytes: 24 * BLOCK, ..small() };

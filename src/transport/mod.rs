@@ -4,10 +4,10 @@
 //! Between two boxes there is a connection, or for a moment two. In it each lane is a stream in each
 //! direction, made of frames with their length before them; datagrams go beside. Either side dials.
 //!
-//! * [`frame`]: frames in a stream of bytes. * [`queue`]: what waits to be sent, bounded.
-//! * [`tls`], [`config`]: who may connect; how QUIC is tuned. * [`peer`]: the connections to a box and
-//!   which of them is used. * [`dial`], [`accept`]: how connections come to be. * [`link`]: one
-//!   connection at work. * [`refusal`]: why a peer was turned away, counted and logged.
+//! * `frame`: frames in a stream of bytes. `queue`: what waits to be sent, bounded.
+//! * `tls`, `config`, `congestion`: who may connect; how QUIC is tuned.
+//! * `peer`: the connections to a box and which of them is used. `link`: one connection at work.
+//! * `dial`, `accept`: how connections come to be. `refusal`: why one did not, counted and logged.
 
 mod accept;
 mod config;

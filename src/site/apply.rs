@@ -1,0 +1,225 @@
+//! Applying entries: the only way in which a site changes.
+
+use tally_core::id::{LogIndex, SeriesName};
+use tally_core::report::Amount;
+use tally_core::time::SiteTime;
+
+use super::Site;
+use super::digest::{mix, mix_bytes};
+use super::entry::{self, Body, Cell, CellKey, CellSeries, EntryError, Report};
+use super::keys::KeyRecord;
+use super::outbox::Marks;
+use super::packed::Packed;
+use super::refused::Refused;
+use super::series::{Clock, Closed, Placed};
+use super::sources::Judged;
+use super::view::{Applied, KeyOutcome, Refusal, SeriesId, Stamp, Verdict};
+
+/// How many keys whose life is over one entry takes out at most.
+const EXPIRED_MAX: u32 = 256;
+
+impl Site {
+    /// Applies one entry, the one after the last, and says what came of it.
+    ///
+    /// An error changes nothing; the box must not go on to the next entry.
+    pub fn apply(&mut self, index: LogIndex, payload: &[u8]) -> Result<Applied, EntryError> {
+        if index != self.applied.next() {
+            return Err(EntryError::NotNext { index: index.0, applied: self.applied.0 });
+        }
+        let applied = if payload.is_empty() {
+            Applied::Nothing
+        } else {
+            let (stamp, body) = entry::split(payload)?;
+            let body = Body::decode(body)?;
+            if let Body::Report(report) = &body {
+                report.check_cells()?;
+            }
+            self.advance_stamp(stamp);
+            self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
+            self.apply_body(index, &body)?
+        };
+        self.applied = index;
+        self.digest = mix(self.digest, index.0);
+        Ok(applied)
+    }
+
+    /// Neither time goes back, whatever a leader stamps.
+    fn advance_stamp(&mut self, stamp: Stamp) {
+        self.stamp = Stamp {
+            site: self.stamp.site.max(stamp.site),
+            elapsed: self.stamp.elapsed.max(stamp.elapsed),
+            synced: stamp.synced,
+        };
+        self.digest = mix(mix(self.digest, self.stamp.site.0), self.stamp.elapsed.0);
+    }
+
+    fn apply_body(&mut self, index: LogIndex, body: &Body<'_>) -> Result<Applied, EntryError> {
+        let now = self.stamp.elapsed;
+        Ok(match *body {
+            Body::Report(ref report) => return self.apply_report(index, report),
+            Body::Open { kind, name, nonce, epoch } => {
+                self.sources.age(now, &self.settings);
+                let result = self.sources.open(kind, name, nonce, epoch, now, &self.settings);
+                let (source, epoch) = result.map_or((0, 0), |(source, epoch)| (source.0, epoch.0));
+                self.digest = mix(mix(self.digest, source), epoch);
+                Applied::Opened { nonce, result }
+            }
+            Body::Close { until } => {
+                self.sources.age(now, &self.settings);
+                self.close(until);
+                Applied::Nothing
+            }
+            Body::Number { count } => {
+                self.digest = self.outbox.number(count, &self.settings, self.digest);
+                Applied::Outbox
+            }
+            Body::Delivered { up_to } => {
+                self.outbox.deliver(up_to);
+                self.digest = mix(self.digest, self.outbox.delivered_up_to());
+                Applied::Outbox
+            }
+            Body::Set { nonce, key, value } => Applied::Set { nonce, result: self.set(key, value) },
+            Body::Tick => {
+                self.sources.age(now, &self.settings);
+                Applied::Nothing
+            }
+        })
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<String, String> {
+        let series = self.table.rows.len() as u64;
+        let result = self.settings.set(key, value, series);
+        if let Ok(value) = &result {
+            self.digest = mix_bytes(mix_bytes(self.digest, key.as_bytes()), value.as_bytes());
+            self.table.respan(&self.settings);
+            self.digest = self.outbox.thin(&self.settings, self.digest);
+            self.history.trim(&self.settings);
+        }
+        result
+    }
+
+    fn close(&mut self, until: SiteTime) {
+        // No leader means to close what is still to come.
+        let until = until.min(self.stamp.site);
+        let marks = Marks { late: false, synced: self.stamp.synced };
+        for closed in self.table.close(until.0) {
+            self.summarise(closed, marks);
+        }
+    }
+
+    fn summarise(&mut self, closed: Closed, marks: Marks) {
+        self.digest = mix(mix(self.digest, u64::from(closed.series)), closed.start);
+        self.digest = mix(self.digest, closed.amount.digest());
+        self.history.push(&closed, marks, &self.settings);
+        self.outbox.push(closed, marks);
+        self.digest = self.outbox.thin(&self.settings, self.digest);
+    }
+
+    fn apply_report(&mut self, index: LogIndex, report: &Report<'_>) -> Result<Applied, EntryError> {
+        let Report { source, epoch, number, hash, .. } = *report;
+        let verdict = match self.sources.judge(source, epoch, number, hash) {
+            Judged::Next => self.apply_cells(index, report)?,
+            Judged::Repeated(refused) => match refused.cells() {
+                Some(refused) => Verdict::Receipt { repeated: true, refused, keyed: Vec::new() },
+                None => Verdict::OutOfOrder { last: Some(number) },
+            },
+            Judged::Changed(last) => Verdict::Changed { last },
+            Judged::OutOfOrder(last) => Verdict::OutOfOrder { last },
+            Judged::Unknown(last) => Verdict::UnknownEpoch { last },
+        };
+        Ok(Applied::Report { source, epoch, number, hash, verdict })
+    }
+
+    fn apply_cells(&mut self, index: LogIndex, report: &Report<'_>) -> Result<Verdict, EntryError> {
+        let clock = Clock::new(self.stamp, &self.settings, index.0);
+        let mut refused = Vec::new();
+        let mut keyed = Vec::new();
+        let mut place = 0;
+        let mut digest = self.digest;
+        let mut cells = report.cells();
+        while let Some(cell) = cells.next()? {
+            if let (CellSeries::Id(id), Amount::Counter(sum), None) = (cell.series, cell.amount, cell.key)
+                && let Some(total) = self.table.count(id, cell.window, sum, index.0)
+            {
+                digest = mix(digest, total as u64 ^ u64::from(id.0) << 40);
+                place += 1;
+                continue;
+            }
+            self.digest = digest;
+            match cell.key {
+                Some(key) => keyed.push(self.apply_keyed(&cell, key, &clock)),
+                None => {
+                    if let Err(why) = self.apply_cell(&cell, &clock) {
+                        refused.push((place, why));
+                    }
+                    place += 1;
+                }
+            }
+            digest = self.digest;
+        }
+        self.digest = mix(mix(digest, report.source.0), report.number.get());
+        let Report { source, epoch, number, hash, .. } = *report;
+        let list = Refused::new(&refused);
+        self.sources.advance(source, epoch, (number, hash), list, self.stamp.elapsed);
+        Ok(Verdict::Receipt { repeated: false, refused, keyed })
+    }
+
+    /// Adds one cell; returns the total with it.
+    fn apply_cell(&mut self, cell: &Cell<'_>, clock: &Clock) -> Result<i128, Refusal> {
+        let id = match cell.series {
+            CellSeries::Id(id) => id,
+            CellSeries::Name(name, kind) => {
+                let name = SeriesName::from_bytes(name).map_err(|_| Refusal::Malformed)?.as_str();
+                if kind != cell.amount.kind() {
+                    return Err(Refusal::Malformed);
+                }
+                match self.table.names.find(name) {
+                    Some(id) => SeriesId(id),
+                    None if self.table.rows.len() as u64 >= self.settings.series_max() => {
+                        return Err(Refusal::TooManySeries);
+                    }
+                    None => self.table.create(name, cell.window, &cell.amount, clock, &self.settings)?,
+                }
+            }
+        };
+        let placed = self.table.add(id, cell.window, &cell.amount, clock)?;
+        let total = self.table.rows[id.0 as usize].total;
+        self.digest = mix(self.digest, total as u64 ^ u64::from(id.0) << 40);
+        if let Placed::Late { start, end } = placed {
+            let closed = Closed { series: id.0, start, end, amount: Packed::new(cell.amount) };
+            self.summarise(closed, Marks { late: true, synced: self.stamp.synced });
+        }
+        Ok(total)
+    }
+
+    fn apply_keyed(&mut self, cell: &Cell<'_>, key: CellKey, clock: &Clock) -> KeyOutcome {
+        let (now, age_ms) = (self.stamp.elapsed, self.settings.keys_age_ms());
+        if let Some(known) = self.keys.find(key.key, now, age_ms) {
+            return if known.check == key.check {
+                KeyOutcome::Known { total: known.total, time: known.time }
+            } else {
+                KeyOutcome::Reused
+            };
+        }
+        // An earlier try may have been added under a key whose life is over by now.
+        if now.since_ms(key.taken) > age_ms / 3 {
+            return KeyOutcome::Stale;
+        }
+        if self.keys.len() >= self.settings.keys_max() {
+            self.keys.expire(now, age_ms, EXPIRED_MAX);
+        }
+        if self.keys.len() >= self.settings.keys_max() {
+            return KeyOutcome::TableFull;
+        }
+        match self.apply_cell(cell, clock) {
+            Err(why) => KeyOutcome::Refused(why),
+            Ok(total) => {
+                let time = self.stamp.site;
+                let (key, check) = (key.key, key.check);
+                self.keys.insert(KeyRecord { key, check, total, time, added: now });
+                self.digest = mix(mix(self.digest, key as u64), check);
+                KeyOutcome::Added { total, time }
+            }
+        }
+    }
+}

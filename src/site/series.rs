@@ -1,0 +1,428 @@
+//! Series: totals and open windows; where an amount is added.
+//!
+//! A cell joins the open window of its series that contains the cell's window start. If there is
+//! none, it opens the window of the series' span that contains it, unless that ended at or before
+//! the last closing, or the grace before now: then it is late. So a series has few open windows at
+//! any moment, whatever comes in. One of them, the newest as a rule, lies in the series' row, where
+//! the hot path finds it; the others are parked in a map.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tally_core::report::{Amount, Kind, Sample, Sum};
+use tally_core::time::SiteTime;
+
+use super::names::Names;
+use super::packed::Packed;
+use super::settings::Settings;
+use super::view::{Refusal, SampleView, SeriesId, SeriesView, Stamp};
+
+/// All series.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) names: Names,
+    pub(super) rows: Vec<Row>,
+    /// The log index that last changed each; apart from the rows, so that it is quickly scanned.
+    pub(super) changed: Vec<u64>,
+    pub(super) updowns: Vec<Updown>,
+    pub(super) samples: Vec<Sampled>,
+    /// Open windows beside the rows' own, by series and start.
+    pub(super) parked: BTreeMap<(u32, u64), Parked>,
+    /// When open windows end.
+    pub(super) ends: BTreeSet<u64>,
+    /// Every window that ends here or before is closed.
+    pub(super) closed: u64,
+}
+
+/// A series, in one cache line. Its open window is empty if `start == end`.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) total: i128,
+    /// A counter's sum in the open window; the other kinds have theirs at their side.
+    pub(super) window: u128,
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// The span of windows that it opens, in milliseconds.
+    pub(super) span_ms: u32,
+    /// Its place among the updowns or samples.
+    pub(super) side: u32,
+    pub(super) kind: Kind,
+}
+
+/// What an updown has beside its row.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Updown {
+    /// All that was ever added. With the total it bounds both parts of any sum of its windows.
+    pub(super) ups: i128,
+    pub(super) up: u128,
+    pub(super) down: u128,
+}
+
+/// What a sample series has beside its row.
+#[derive(Clone, Debug)]
+pub(super) struct Sampled {
+    pub(super) all: Sample,
+    /// The sum of the magnitudes of all sums ever: it bounds the sum of any of its windows.
+    pub(super) magnitude: i128,
+    pub(super) window: Option<Sample>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Parked {
+    pub(super) end: u64,
+    pub(super) amount: Packed,
+}
+
+/// What windows a cell can join, by the time of its entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    now: u64,
+    grace_ms: u64,
+    latest_start: u64,
+    index: u64,
+}
+
+/// Where an amount was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Placed {
+    Open,
+    /// In the total only: the caller makes a late summary of this window.
+    Late {
+        start: u64,
+        end: u64,
+    },
+}
+
+/// A window that was closed.
+#[derive(Clone, Debug)]
+pub(super) struct Closed {
+    pub(super) series: u32,
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) amount: Packed,
+}
+
+enum Target {
+    Row,
+    Parked(u64),
+    Opens { start: u64, end: u64 },
+    Late { start: u64, end: u64 },
+}
+
+impl Clock {
+    pub(super) fn new(stamp: Stamp, settings: &Settings, index: u64) -> Clock {
+        let ahead = settings.window_base().as_millis() * 2;
+        let latest_start = stamp.site.0.saturating_add(ahead);
+        Clock { now: stamp.site.0, grace_ms: settings.window_grace_ms(), latest_start, index }
+    }
+
+    fn is_due(&self, end: u64) -> bool {
+        end.saturating_add(self.grace_ms) <= self.now
+    }
+}
+
+impl Row {
+    const fn has_window(&self) -> bool {
+        self.start < self.end
+    }
+
+    const fn contains(&self, at: u64) -> bool {
+        self.start <= at && at < self.end
+    }
+}
+
+impl Table {
+    pub(super) const fn new(seed: u64) -> Table {
+        Table {
+            names: Names::new(seed),
+            rows: Vec::new(),
+            changed: Vec::new(),
+            updowns: Vec::new(),
+            samples: Vec::new(),
+            parked: BTreeMap::new(),
+            ends: BTreeSet::new(),
+            closed: 0,
+        }
+    }
+
+    /// The hot path: a counter's cell in the window that its row has open. Returns the new total;
+    /// `None`: not such a cell, nothing was changed, see [`Table::add`].
+    #[inline]
+    pub(super) fn count(&mut self, id: SeriesId, window: SiteTime, sum: u128, index: u64) -> Option<i128> {
+        let row = self.rows.get_mut(id.0 as usize)?;
+        if row.kind != Kind::Counter || !row.contains(window.0) || sum == 0 {
+            return None;
+        }
+        let total = row.total.checked_add(i128::try_from(sum).ok()?)?;
+        row.total = total;
+        // At most the total, so it cannot overflow either.
+        row.window += sum;
+        self.changed[id.0 as usize] = index;
+        Some(total)
+    }
+
+    /// Adds to a series that is there. Refused: nothing was changed.
+    pub(super) fn add(
+        &mut self,
+        id: SeriesId,
+        window: SiteTime,
+        amount: &Amount,
+        clock: &Clock,
+    ) -> Result<Placed, Refusal> {
+        sane(amount)?;
+        let row = self.rows.get(id.0 as usize).ok_or(Refusal::Malformed)?;
+        if row.kind != amount.kind() {
+            return Err(Refusal::WrongKind { is: row.kind, asked: amount.kind() });
+        }
+        let target = self.locate(id.0, window.0, clock)?;
+        self.add_to_total(id.0, amount).ok_or(Refusal::Overflow)?;
+        self.changed[id.0 as usize] = clock.index;
+        match target {
+            Target::Late { start, end } => return Ok(Placed::Late { start, end }),
+            Target::Row => self.add_to_row(id.0, amount),
+            Target::Parked(start) => self.add_to_parked(id.0, start, amount),
+            Target::Opens { start, end } => self.open(id.0, start, end, amount),
+        }
+        Ok(Placed::Open)
+    }
+
+    /// Makes a series for an amount that [`Table::add`] would take. The caller bounds how many.
+    pub(super) fn create(
+        &mut self,
+        name: &str,
+        window: SiteTime,
+        amount: &Amount,
+        clock: &Clock,
+        settings: &Settings,
+    ) -> Result<SeriesId, Refusal> {
+        sane(amount)?;
+        if window.0 > clock.latest_start {
+            return Err(Refusal::WindowInFuture);
+        }
+        let side = match amount {
+            Amount::Counter(_) => 0,
+            Amount::Updown { .. } => {
+                self.updowns.push(Updown::default());
+                self.updowns.len() as u32 - 1
+            }
+            Amount::Sample(sample) => {
+                self.samples.push(Sampled { all: nothing_of(sample), magnitude: 0, window: None });
+                self.samples.len() as u32 - 1
+            }
+        };
+        let span_ms = span_ms(settings, name);
+        self.rows.push(Row { total: 0, window: 0, start: 0, end: 0, span_ms, side, kind: amount.kind() });
+        self.changed.push(clock.index);
+        Ok(SeriesId(self.names.push(name)))
+    }
+
+    fn locate(&self, id: u32, at: u64, clock: &Clock) -> Result<Target, Refusal> {
+        let row = &self.rows[id as usize];
+        if row.contains(at) {
+            return Ok(Target::Row);
+        }
+        if at > clock.latest_start {
+            return Err(Refusal::WindowInFuture);
+        }
+        let before = self.parked.range((id, 0)..=(id, at)).next_back();
+        if let Some((key, _)) = before.filter(|(_, parked)| at < parked.end) {
+            return Ok(Target::Parked(key.1));
+        }
+        let span = u64::from(row.span_ms);
+        let start = at - at % span;
+        let end = start.saturating_add(span);
+        Ok(if row.has_window() && row.start == start {
+            // It was opened with another span.
+            Target::Row
+        } else if self.parked.contains_key(&(id, start)) {
+            Target::Parked(start)
+        } else if end <= self.closed || clock.is_due(end) {
+            Target::Late { start, end }
+        } else {
+            Target::Opens { start, end }
+        })
+    }
+
+    /// Checks and adds; `None`: some sum would overflow, nothing was changed.
+    fn add_to_total(&mut self, id: u32, amount: &Amount) -> Option<()> {
+        let row = &mut self.rows[id as usize];
+        let total = row.total.checked_add(amount.increase().ok()?)?;
+        match amount {
+            Amount::Counter(_) => {}
+            Amount::Updown { up, .. } => {
+                let side = &mut self.updowns[row.side as usize];
+                let ups = side.ups.checked_add(i128::try_from(*up).ok()?)?;
+                // All that was ever taken away is bounded too.
+                ups.checked_sub(total)?;
+                side.ups = ups;
+            }
+            Amount::Sample(sample) => {
+                let side = &mut self.samples[row.side as usize];
+                let magnitude = side.magnitude.checked_add(sample.sum.0.checked_abs()?)?;
+                side.all = if side.all.count == 0 { *sample } else { side.all.merged(*sample).ok()? };
+                side.magnitude = magnitude;
+            }
+        }
+        row.total = total;
+        Some(())
+    }
+
+    // The sums of the three below are parts of what `add_to_total` has checked: they cannot overflow.
+
+    fn add_to_row(&mut self, id: u32, amount: &Amount) {
+        let row = &mut self.rows[id as usize];
+        match amount {
+            Amount::Counter(sum) => row.window = row.window.saturating_add(*sum),
+            Amount::Updown { up, down } => {
+                let side = &mut self.updowns[row.side as usize];
+                side.up = side.up.saturating_add(*up);
+                side.down = side.down.saturating_add(*down);
+            }
+            Amount::Sample(sample) => {
+                let side = &mut self.samples[row.side as usize];
+                let merged = side.window.map_or(Ok(*sample), |window| window.merged(*sample));
+                side.window = merged.ok().or(side.window);
+            }
+        }
+    }
+
+    fn add_to_parked(&mut self, id: u32, start: u64, amount: &Amount) {
+        if let Some(parked) = self.parked.get_mut(&(id, start))
+            && let Some(merged) = parked.amount.merged(*amount)
+        {
+            parked.amount = merged;
+        }
+    }
+
+    fn open(&mut self, id: u32, start: u64, end: u64, amount: &Amount) {
+        self.ends.insert(end);
+        let row = &self.rows[id as usize];
+        if row.has_window() && row.start > start {
+            self.parked.insert((id, start), Parked { end, amount: Packed::new(*amount) });
+            return;
+        }
+        if row.has_window() {
+            let key = (id, row.start);
+            let parked = Parked { end: row.end, amount: self.take_row_window(id) };
+            self.parked.insert(key, parked);
+        }
+        let row = &mut self.rows[id as usize];
+        (row.start, row.end) = (start, end);
+        self.add_to_row(id, amount);
+    }
+
+    /// Empties the row's window and returns what was in it.
+    fn take_row_window(&mut self, id: u32) -> Packed {
+        let row = &mut self.rows[id as usize];
+        (row.start, row.end) = (0, 0);
+        let window = core::mem::take(&mut row.window);
+        Packed::new(match row.kind {
+            Kind::Counter => Amount::Counter(window),
+            Kind::Updown => {
+                let side = &mut self.updowns[row.side as usize];
+                Amount::Updown { up: core::mem::take(&mut side.up), down: core::mem::take(&mut side.down) }
+            }
+            Kind::Sample => {
+                let side = &mut self.samples[row.side as usize];
+                Amount::Sample(side.window.take().unwrap_or(nothing_of(&side.all)))
+            }
+        })
+    }
+
+    /// Closes every open window that ends at `until` or before, in order of end, start and series.
+    pub(super) fn close(&mut self, until: u64) -> Vec<Closed> {
+        self.closed = self.closed.max(until);
+        if self.ends.first().is_none_or(|end| *end > until) {
+            return Vec::new();
+        }
+        self.ends = self.ends.split_off(&until.saturating_add(1));
+        let mut closed = Vec::new();
+        for id in 0..self.rows.len() as u32 {
+            let Row { start, end, .. } = self.rows[id as usize];
+            if start < end && end <= until {
+                closed.push(Closed { series: id, start, end, amount: self.take_row_window(id) });
+            }
+        }
+        self.parked.retain(|(series, start), parked| {
+            if parked.end > until {
+                return true;
+            }
+            let amount = core::mem::replace(&mut parked.amount, Packed::Counter(0));
+            closed.push(Closed { series: *series, start: *start, end: parked.end, amount });
+            false
+        });
+        closed.sort_unstable_by_key(|closed| (closed.end, closed.start, closed.series));
+        closed
+    }
+
+    /// The latest end of an open window that is not after `limit`.
+    pub(super) fn latest_end(&self, limit: u64) -> Option<u64> {
+        self.ends.range(..=limit).next_back().copied()
+    }
+
+    /// Gives every series the span that the settings say; windows that are open keep theirs.
+    pub(super) fn respan(&mut self, settings: &Settings) {
+        for (id, row) in self.rows.iter_mut().enumerate() {
+            row.span_ms = span_ms(settings, self.names.get(id as u32));
+        }
+    }
+
+    pub(super) fn view(&self, id: SeriesId) -> SeriesView {
+        let row = &self.rows[id.0 as usize];
+        let sampled = (row.kind == Kind::Sample).then(|| &self.samples[row.side as usize].all);
+        SeriesView {
+            id,
+            name: self.names.get(id.0).to_string(),
+            kind: row.kind,
+            total: row.total,
+            sample: sampled.map(|all| SampleView {
+                count: all.count,
+                sum: all.sum,
+                min: all.min,
+                max: all.max,
+                last: all.last,
+            }),
+            changed: self.changed[id.0 as usize],
+        }
+    }
+
+    /// What the open windows of a series hold together.
+    #[cfg(test)]
+    pub(super) fn open_amounts(&self, id: u32) -> Vec<Amount> {
+        let row = &self.rows[id as usize];
+        let mut amounts: Vec<Amount> =
+            self.parked.range((id, 0)..=(id, u64::MAX)).map(|(_, parked)| parked.amount.amount()).collect();
+        if row.has_window() {
+            amounts.push(match row.kind {
+                Kind::Counter => Amount::Counter(row.window),
+                Kind::Updown => {
+                    let side = &self.updowns[row.side as usize];
+                    Amount::Updown { up: side.up, down: side.down }
+                }
+                Kind::Sample => Amount::Sample(self.samples[row.side as usize].window.unwrap()),
+            });
+        }
+        amounts
+    }
+}
+
+/// Whether an amount can be one at all.
+fn sane(amount: &Amount) -> Result<(), Refusal> {
+    let fits = |value: u128| if value <= i128::MAX as u128 { Ok(()) } else { Err(Refusal::Overflow) };
+    match amount {
+        Amount::Counter(0) | Amount::Updown { up: 0, down: 0 } => Err(Refusal::Malformed),
+        Amount::Counter(sum) => fits(*sum),
+        Amount::Updown { up, down } => fits(*up).and_then(|()| fits(*down)),
+        Amount::Sample(sample) if sample.is_plausible() && sample.sum.0 != i128::MIN => Ok(()),
+        Amount::Sample(_) => Err(Refusal::Malformed),
+    }
+}
+
+/// A sample of no values: what a series has before its first.
+const fn nothing_of(like: &Sample) -> Sample {
+    Sample { count: 0, sum: Sum(0), min: like.min, max: like.max, last: like.last }
+}
+
+fn span_ms(settings: &Settings, name: &str) -> u32 {
+    // A span is at most 31 days, which fits.
+    settings.span_for(name).as_millis() as u32
+}

@@ -1,0 +1,227 @@
+//! The whole state as bytes, and back: fixed-width integers in a fixed order, room by room.
+//!
+//! Equal states have equal bytes, whatever their history, and a restored site goes on as the
+//! one whose bytes it was given would.
+
+use tally_core::id::LogIndex;
+use tally_core::report::{Amount, Kind};
+use tally_core::time::{Elapsed, SiteTime};
+
+use super::codec::{Malformed, Reader, put_bytes};
+use super::history::History;
+use super::keys::Keys;
+use super::outbox::Outbox;
+use super::packed::{Packed, put_sample, read_sample};
+use super::series::{Parked, Row, Sampled, Table, Updown};
+use super::settings::Settings;
+use super::sources::Sources;
+use super::view::Stamp;
+use super::{Founding, Site, SnapshotError};
+
+const MAGIC: [u8; 8] = *b"tallysnp";
+pub(super) const VERSION: u32 = 1;
+
+impl Site {
+    /// The whole state as bytes; the same bytes on boxes that applied the same entries.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.snapshot_size_guess());
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        for number in [
+            self.site_id,
+            self.applied.0,
+            self.digest,
+            self.stamp.site.0,
+            self.stamp.elapsed.0,
+            u64::from(self.stamp.synced),
+        ] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        let (values, spans) = self.settings.parts();
+        out.push(values.len() as u8);
+        for value in values {
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        put_bytes(&mut out, spans.as_bytes());
+        self.sources.put(&mut out);
+        self.table.put(&mut out);
+        self.outbox.put(&mut out);
+        self.history.put(&mut out);
+        self.keys.put(&mut out);
+        out
+    }
+
+    /// The state that a snapshot of this site holds.
+    pub fn restore(founding: &Founding, bytes: &[u8]) -> Result<Site, SnapshotError> {
+        let mut reader = Reader::new(bytes);
+        if reader.array::<8>().ok() != Some(MAGIC) {
+            return Err(SnapshotError::Damaged("it does not begin like one"));
+        }
+        let version = reader.u32().map_err(damaged("its version"))?;
+        if version != VERSION {
+            return Err(SnapshotError::Version(version));
+        }
+        let found = reader.u64().map_err(damaged("its site"))?;
+        if found != founding.site_id {
+            return Err(SnapshotError::Foreign { found, expected: founding.site_id });
+        }
+        let (applied, digest, stamp) = read_head(&mut reader).map_err(damaged("its head"))?;
+        let settings = read_settings(founding, &mut reader)?;
+        let sources = Sources::read(&mut reader).map_err(damaged("its sources"))?;
+        let mut table = Table::read(founding.site_id, &mut reader).map_err(damaged("its series"))?;
+        table.respan(&settings);
+        let is_kind = |series: u32, amount: &Amount| {
+            table.rows.get(series as usize).is_some_and(|row| row.kind == amount.kind())
+        };
+        let outbox = Outbox::read(&mut reader, is_kind).map_err(damaged("its outbox"))?;
+        let history = History::read(&mut reader, is_kind).map_err(damaged("its history"))?;
+        let keys = Keys::read(founding.site_id, &mut reader).map_err(damaged("its keys"))?;
+        reader.done().map_err(damaged("its end"))?;
+        let site_id = founding.site_id;
+        Ok(Site { site_id, applied, stamp, digest, settings, sources, table, outbox, history, keys })
+    }
+
+    fn snapshot_size_guess(&self) -> usize {
+        // A vector that doubles at 50 MB would need 150.
+        let series = self.table.rows.len() * 220;
+        let windows =
+            self.table.parked.len() * 100 + self.outbox.bytes() as usize + self.history.bytes() as usize;
+        series + windows + self.sources.len() * 512 + self.keys.len() as usize * 52 + 4096
+    }
+}
+
+fn damaged(part: &'static str) -> impl Fn(Malformed) -> SnapshotError {
+    move |_| SnapshotError::Damaged(part)
+}
+
+fn read_head(reader: &mut Reader<'_>) -> Result<(LogIndex, u64, Stamp), Malformed> {
+    let (applied, digest) = (LogIndex(reader.u64()?), reader.u64()?);
+    let (site, elapsed) = (SiteTime(reader.u64()?), Elapsed(reader.u64()?));
+    let synced = match reader.u64()? {
+        0 => false,
+        1 => true,
+        _ => return Err(Malformed),
+    };
+    if site.0 > super::entry::STAMP_MAX || elapsed.0 > super::entry::STAMP_MAX {
+        return Err(Malformed);
+    }
+    Ok((applied, digest, Stamp { site, elapsed, synced }))
+}
+
+fn read_settings(founding: &Founding, reader: &mut Reader<'_>) -> Result<Settings, SnapshotError> {
+    let parts = |reader: &mut Reader<'_>| {
+        let count = reader.u8()?;
+        let values = (0..count).map(|_| reader.u64()).collect::<Result<Vec<u64>, Malformed>>()?;
+        Ok((values, reader.text()?.to_string()))
+    };
+    let (values, spans) = parts(reader).map_err(damaged("its settings"))?;
+    Settings::from_parts(founding.base_span, &values, &spans)
+        .map_err(|_| SnapshotError::Damaged("its settings"))
+}
+
+impl Table {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.closed.to_le_bytes());
+        self.names.put(out);
+        for (row, changed) in self.rows.iter().zip(&self.changed) {
+            out.push(row.kind as u8);
+            out.extend_from_slice(&row.total.to_le_bytes());
+            out.extend_from_slice(&changed.to_le_bytes());
+            out.extend_from_slice(&row.start.to_le_bytes());
+            out.extend_from_slice(&row.end.to_le_bytes());
+            match row.kind {
+                Kind::Counter => out.extend_from_slice(&row.window.to_le_bytes()),
+                Kind::Updown => {
+                    let side = &self.updowns[row.side as usize];
+                    out.extend_from_slice(&side.ups.to_le_bytes());
+                    out.extend_from_slice(&side.up.to_le_bytes());
+                    out.extend_from_slice(&side.down.to_le_bytes());
+                }
+                Kind::Sample => {
+                    let side = &self.samples[row.side as usize];
+                    put_sample(out, &side.all);
+                    out.extend_from_slice(&side.magnitude.to_le_bytes());
+                    if let Some(window) = &side.window {
+                        put_sample(out, window);
+                    }
+                }
+            }
+        }
+        out.extend_from_slice(&(self.parked.len() as u32).to_le_bytes());
+        for ((series, start), parked) in &self.parked {
+            out.extend_from_slice(&series.to_le_bytes());
+            out.extend_from_slice(&start.to_le_bytes());
+            out.extend_from_slice(&parked.end.to_le_bytes());
+            parked.amount.put(out);
+        }
+    }
+
+    /// The spans are not read: the settings give them.
+    fn read(seed: u64, reader: &mut Reader<'_>) -> Result<Table, Malformed> {
+        let mut table = Table::new(seed);
+        table.closed = reader.u64()?;
+        table.names = super::names::Names::read(seed, reader)?;
+        for _ in 0..table.names.len() {
+            table.read_row(reader)?;
+        }
+        let parked = reader.u32()?;
+        let mut before = None;
+        for _ in 0..parked {
+            let key = (reader.u32()?, reader.u64()?);
+            let end = reader.u64()?;
+            let amount = Packed::read(reader)?;
+            let row = table.rows.get(key.0 as usize).ok_or(Malformed)?;
+            if before >= Some(key) || key.1 >= end || amount.amount().kind() != row.kind {
+                return Err(Malformed);
+            }
+            before = Some(key);
+            table.ends.insert(end);
+            table.parked.insert(key, Parked { end, amount });
+        }
+        Ok(table)
+    }
+
+    fn read_row(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+        let kind = match reader.u8()? {
+            0 => Kind::Counter,
+            1 => Kind::Updown,
+            2 => Kind::Sample,
+            _ => return Err(Malformed),
+        };
+        let total = reader.i128()?;
+        self.changed.push(reader.u64()?);
+        let (start, end) = (reader.u64()?, reader.u64()?);
+        if start >= end && (start, end) != (0, 0) {
+            return Err(Malformed);
+        }
+        let (mut window, mut side) = (0, 0);
+        match kind {
+            Kind::Counter => window = reader.u128()?,
+            Kind::Updown => {
+                side = self.updowns.len() as u32;
+                let (ups, up, down) = (reader.i128()?, reader.u128()?, reader.u128()?);
+                self.updowns.push(Updown { ups, up, down });
+            }
+            Kind::Sample => {
+                side = self.samples.len() as u32;
+                let all = read_sample(reader)?;
+                let magnitude = reader.i128()?;
+                let window = if start < end { Some(read_sample(reader)?) } else { None };
+                if magnitude < 0 || total != i128::from(all.count) {
+                    return Err(Malformed);
+                }
+                self.samples.push(Sampled { all, magnitude, window });
+            }
+        }
+        // What the hot path takes for granted: no part is more than the whole.
+        if kind == Kind::Counter && u128::try_from(total).map_or(true, |total| window > total) {
+            return Err(Malformed);
+        }
+        if start < end {
+            self.ends.insert(end);
+        }
+        self.rows.push(Row { total, window, start, end, span_ms: 1, side, kind });
+        Ok(())
+    }
+}
