@@ -4,6 +4,7 @@
 //! room below keeps one part of the state and writes it into a snapshot itself.
 
 mod apply;
+mod body;
 mod codec;
 mod digest;
 pub mod entry;
