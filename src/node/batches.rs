@@ -263,7 +263,9 @@ mod tests {
     #[test]
     fn a_batch_without_a_receipt_goes_again_unchanged_and_at_once_to_a_new_leader() {
         let (mut batches, now) = open();
-        batches.frozen(Batch { body: vec![1, 2], ..Batch::default() }, now);
+        let mut batch = Batch::default();
+        batch.body = vec![1, 2];
+        batches.frozen(batch, now);
         assert_eq!(batches.to_send(Term(1), now), Some(&[1, 2][..]));
         assert_eq!(batches.to_send(Term(1), now), None);
         assert_eq!(batches.to_send(Term(2), now), Some(&[1, 2][..]));

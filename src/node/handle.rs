@@ -223,6 +223,9 @@ impl Handle {
             Applied::Opened { result: Err(OpenRefused::TooManySources), .. } => {
                 Err(RequestError::NotCommitted { why: "the site keeps as many sources as it may".to_owned() })
             }
+            Applied::Opened { result: Err(OpenRefused::BadName), .. } => {
+                Err(RequestError::NotCommitted { why: format!("{source:?} cannot name a source") })
+            }
             _ => Err(unknown("the site gave another answer")),
         }
     }

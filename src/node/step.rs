@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tally_core::id::LogIndex;
+use tally_core::id::{LogIndex, ReportNumber};
 use tally_core::raft::{Event, LogView, Persist};
 use tracing::{info, warn};
 
@@ -12,6 +12,7 @@ use super::handle::random_u128;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, NodeError, RequestError, RoleView, proposals};
+use crate::accumulator::Batch;
 use crate::site::entry::{self, ReportWriter, SourceKind};
 use crate::site::{Applied, Verdict};
 use crate::storage::WriteGroup;
@@ -288,7 +289,7 @@ impl Node {
             }
             Applied::Report { source, epoch, number, verdict, .. } => {
                 if let Some(batch) = self.batches.judged(*source, *epoch, *number) {
-                    self.on_own_receipt(batch, verdict);
+                    self.on_own_receipt(batch, *number, verdict);
                 }
             }
             _ => {}
@@ -298,7 +299,7 @@ impl Node {
         }
     }
 
-    fn on_own_receipt(&mut self, batch: crate::accumulator::Batch, verdict: &Verdict) {
+    fn on_own_receipt(&mut self, batch: Batch, number: ReportNumber, verdict: &Verdict) {
         match verdict {
             Verdict::Receipt { refused, keyed, .. } => {
                 let answered = batch.waiting();
@@ -312,7 +313,17 @@ impl Node {
                 let waiting = self.shared.accumulator.backlog().waiting;
                 self.batches.answered(answered, waiting, Instant::now());
             }
+            Verdict::OutOfOrder { last } if *last >= Some(number) => {
+                batch.give_up("the batch was applied before, and what became of its cells is forgotten");
+            }
+            Verdict::UnknownEpoch { last } if last.is_none_or(|last| last >= number) => {
+                // It was applied, or nobody knows: it never goes again, so nothing is counted twice.
+                warn!("the site has closed this box's epoch; a new one is opened");
+                batch.give_up("the site has closed this box's epoch, and forgotten what became of this");
+                self.batches.reopen(random_u128(), None);
+            }
             Verdict::Changed { .. } | Verdict::OutOfOrder { .. } | Verdict::UnknownEpoch { .. } => {
+                // Certainly not applied, and never will be under this number.
                 warn!("the site refused this box's report ({verdict:?}); it goes again under a new epoch");
                 self.batches.reopen(random_u128(), Some(batch));
             }
@@ -323,8 +334,7 @@ impl Node {
     fn readdress_batch(&mut self) {
         let Some((source, epoch)) = self.batches.epoch() else { return };
         if let Some(batch) = self.batches.in_flight_mut()
-            && let Ok(body) =
-                crate::site::readdressed(&batch.body, source, epoch, tally_core::id::ReportNumber::FIRST)
+            && let Ok(body) = crate::site::readdressed(&batch.body, source, epoch, ReportNumber::FIRST)
         {
             batch.body = body;
         }
