@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tally_core::id::{LogIndex, ReportNumber};
 use tally_core::raft::{Event, LogView, Persist};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::disk::Job;
 use super::handle::random_u128;
@@ -218,11 +218,22 @@ impl Node {
             self.hard_state = hard_state;
         }
         let ticket = persist.ticket;
-        let entries = persist.entries.and_then(|(first, last)| self.tail.entries(first, last));
+        let entries = match persist.entries {
+            None => Vec::new(),
+            Some((first, last)) => match self.tail.entries(first, last) {
+                Some(entries) => entries,
+                None => {
+                    // What is not durable never leaves memory; if it did, acknowledging would be a lie.
+                    error!("entries {first} to {last} are to be written and not in memory");
+                    let now = self.now();
+                    return self.raft.handle_persist_failed(now, ticket);
+                }
+            },
+        };
         let group = WriteGroup {
             hard_state: persist.hard_state,
             truncate_after: persist.truncate_after,
-            entries: entries.unwrap_or_default(),
+            entries,
         };
         if persist.reset.is_some()
             && let Some((position, bytes)) = self.snapshots.installing.take()
