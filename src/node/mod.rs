@@ -17,7 +17,7 @@ mod step;
 mod tail;
 mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -150,6 +150,8 @@ pub struct Node {
     disk_retry_at: Option<Instant>,
     /// Followers for whom the disk is reading entries.
     reading: BTreeSet<NodeId>,
+    /// Which commit other boxes wait for: what they proposed last.
+    tell_commit: BTreeMap<NodeId, LogIndex>,
     /// Elapsed time of the last tick that this leader proposed.
     ticked: Elapsed,
     status_at: Option<Instant>,
@@ -243,6 +245,7 @@ impl Node {
             disk_trouble: None,
             disk_retry_at: None,
             reading: BTreeSet::new(),
+            tell_commit: BTreeMap::new(),
             ticked: Elapsed(0),
             status_at: None,
             failed: None,

@@ -38,17 +38,21 @@ impl Node {
         self.persist();
         // A leader of one, or one whose followers were quicker than its own disk, may commit by now.
         self.apply();
-        if self.batches.should_freeze(
-            self.shared.accumulator.backlog(),
-            self.stopping.is_some(),
-            Instant::now(),
-        ) {
-            self.send_own_batch();
-            self.send_messages();
-            self.persist();
-        }
+        // Whoever was just answered, here or at another box, may be followed by the next at once.
+        self.tell_commits();
+        self.send_own_batch();
+        self.send_messages();
+        self.persist();
         self.snapshot_if_due();
         self.refresh_status();
+    }
+
+    /// Tells boxes that wait for the commit of what they proposed.
+    fn tell_commits(&mut self) {
+        let commit = self.raft.commit_index();
+        for (peer, _) in self.tell_commit.extract_if(.., |_, index| *index <= commit) {
+            self.raft.request_heartbeat(peer);
+        }
     }
 
     fn take_events(&mut self) {

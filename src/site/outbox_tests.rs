@@ -156,3 +156,52 @@ fn an_emptied_outbox_gives_its_memory_back() {
     outbox.push(closed(0, 1, 1), ON_TIME);
     assert_eq!(outbox.len(), 1);
 }
+
+#[test]
+fn late_windows_that_came_in_any_order_merge_to_what_spans_both() {
+    let mut outbox = Outbox::new();
+    outbox.push(closed(0, 9, 1), LATE);
+    outbox.push(closed(0, 4, 2), Marks { late: true, synced: false });
+    assert!(outbox.thin_once().is_some());
+    let merged = &outbox.unnumbered()[0];
+    assert_eq!((merged.start.0 / MINUTE, merged.span_ms / MINUTE), (4, 6));
+    assert_eq!((merged.late, merged.synced, outbox.len()), (true, false, 1));
+    // A late amount of one of them is not known to be in there: it stands for itself.
+    outbox.push(closed(0, 9, 1), LATE);
+    assert_eq!(outbox.len(), 2);
+}
+
+#[test]
+fn a_restored_outbox_goes_on_with_the_sweep() {
+    let mut outbox = Outbox::new();
+    for window in 0..40 {
+        for series in 0..5 {
+            // Some series have few windows: sweeps come up empty and others follow.
+            if window % (u64::from(series) + 1) == 0 {
+                outbox.push(closed(series, window, 1), ON_TIME);
+            }
+        }
+    }
+    let bytes = |outbox: &Outbox| {
+        let mut out = Vec::new();
+        outbox.put(&mut out);
+        out
+    };
+    let restored = |outbox: &Outbox| {
+        let out = bytes(outbox);
+        Outbox::read(&mut crate::site::codec::Reader::new(&out), |_, _| true).unwrap()
+    };
+    let mut steps = 0;
+    loop {
+        let mut copy = restored(&outbox);
+        assert!(bytes(&copy) == bytes(&outbox));
+        let (merged, in_copy) = (outbox.thin_once(), copy.thin_once());
+        assert_eq!(merged.is_some(), in_copy.is_some());
+        assert!(bytes(&copy) == bytes(&outbox), "after {steps} steps");
+        if merged.is_none() {
+            break;
+        }
+        steps += 1;
+    }
+    assert_eq!(outbox.len(), 5);
+}

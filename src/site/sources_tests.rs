@@ -181,3 +181,18 @@ fn ageing_does_bounded_work_at_a_time() {
     bench.age();
     assert_eq!((bench.sources.live.len(), bench.sources.folded.len()), (200 - AGED_MAX, AGED_MAX));
 }
+
+#[test]
+fn a_folded_source_gives_the_room_of_its_lists_back() {
+    let mut bench = Bench::new(&[]);
+    let source = bench.open("a", 1).unwrap();
+    bench.advance(source, 1, Refused::new(&[(3, Refusal::Overflow)]));
+    assert!(bench.sources.refused_bytes > 0);
+    bench.now.0 += 30 * DAY;
+    bench.age();
+    assert_eq!(bench.sources.refused_bytes, 0);
+    for nonce in 2..9 {
+        bench.open("a", nonce).unwrap();
+    }
+    assert_eq!(bench.sources.refused_bytes, 0);
+}
