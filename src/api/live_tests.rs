@@ -315,7 +315,7 @@ async fn a_body_that_is_too_large_is_answered_before_it_is_read() {
     drop(stream);
     stop.send(true).unwrap();
     serving.await.unwrap();
-    assert!(matches!(bind(address).await, Ok(_)), "the port is free again");
+    assert!(bind(address).await.is_ok(), "the port is free again");
 }
 
 #[tokio::test]
