@@ -18,7 +18,7 @@ use crate::site::entry::{self, SeriesRef, SourceKind};
 use crate::site::{Applied, OpenRefused, Refusal, Site, Verdict};
 
 /// How long a request waits for its answer before it is told that there is none.
-pub const REQUEST_WAIT: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Reaches the node from any task. Cheap to clone.
 #[derive(Clone, Debug)]

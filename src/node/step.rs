@@ -102,7 +102,7 @@ impl Node {
     }
 
     /// Sends an envelope to whoever leads.
-    fn to_leader(&mut self, envelope: Bytes) -> bool {
+    fn pass_to_leader(&mut self, envelope: Bytes) -> bool {
         if self.leads() {
             return self.append(envelope).is_ok();
         }
@@ -123,7 +123,7 @@ impl Node {
             let epoch = tally_core::id::Epoch((nonce >> 64) as u64);
             let body = entry::open(SourceKind::Box, &name, nonce, epoch);
             self.batches.asked(term, now);
-            self.to_leader(proposals::plain(&body));
+            self.pass_to_leader(proposals::plain(&body));
             return;
         }
         let Some((source, epoch)) = self.batches.epoch() else { return };
@@ -134,9 +134,9 @@ impl Node {
             let batch = self.shared.accumulator.freeze(writer);
             self.batches.frozen(batch, now);
         }
-        if let Some(body) = self.batches.to_send(term, now) {
+        if let Some(body) = self.batches.next_send(term, now) {
             let envelope = proposals::plain(body);
-            if !self.to_leader(envelope) {
+            if !self.pass_to_leader(envelope) {
                 self.batches.not_sent(now);
             }
         }
@@ -148,7 +148,7 @@ impl Node {
         for tag in self.proposals.due(term, now) {
             let Some(term) = term else { return };
             if let Some(envelope) = self.proposals.send(tag, term, now)
-                && !self.to_leader(envelope)
+                && !self.pass_to_leader(envelope)
             {
                 self.proposals.not_sent(tag, now);
             }
@@ -230,11 +230,8 @@ impl Node {
                 }
             },
         };
-        let group = WriteGroup {
-            hard_state: persist.hard_state,
-            truncate_after: persist.truncate_after,
-            entries,
-        };
+        let group =
+            WriteGroup { hard_state: persist.hard_state, truncate_after: persist.truncate_after, entries };
         if persist.reset.is_some()
             && let Some((position, bytes)) = self.snapshots.installing.take()
         {

@@ -40,9 +40,13 @@ pub enum Event {
         boot: u64,
         what: Own,
     },
-    Restart { node: NodeId },
+    Restart {
+        node: NodeId,
+    },
     /// Power goes at a box.
-    Crash { node: NodeId },
+    Crash {
+        node: NodeId,
+    },
     Trouble,
     /// A disk works again.
     DiskRecovers {
