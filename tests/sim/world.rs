@@ -7,7 +7,7 @@ use crate::checks::Learner;
 use crate::client::Client;
 use crate::coverage::Coverage;
 use crate::node::Node;
-use crate::plan::Micros;
+use crate::plan::{Micros, size};
 use crate::sim::{Event, Sim};
 use crate::trouble;
 
@@ -16,14 +16,14 @@ const LAST_REQUESTS: Micros = 300_000;
 /// By then all must be done: elections, snapshots, retries.
 const PATIENCE: Micros = 15_000_000;
 
-pub struct World {
+pub(crate) struct World {
     sim: Sim,
     nodes: Vec<Node>,
     clients: Vec<Client>,
 }
 
 /// Plays the history of a seed; what it came through.
-pub fn play(seed: u64, trace: bool) -> Coverage {
+pub(crate) fn play(seed: u64, trace: bool) -> Coverage {
     let mut world = World::new(seed, trace);
     world.run_until(world.sim.plan.trouble);
     world.heal();
@@ -49,9 +49,9 @@ impl World {
         let ids: Vec<NodeId> = sim.plan.members.iter().map(|member| member.id).collect();
         let mut nodes: Vec<Node> =
             ids.into_iter().map(|id| Node::new(id, sim.rng.between(950, 1050))).collect();
-        let clients = (0..usize::try_from(sim.plan.clients).unwrap()).map(Client::new).collect();
+        let clients = (0..size(sim.plan.clients)).map(Client::new).collect();
         nodes.iter_mut().for_each(|node| node.start(&mut sim));
-        for client in 0..usize::try_from(sim.plan.clients).unwrap() {
+        for client in 0..size(sim.plan.clients) {
             sim.after(1, Event::ClientWakes { client });
         }
         sim.after(20_000, Event::Trouble);
@@ -91,8 +91,7 @@ impl World {
                 }
             }
             Event::ToClient { client, answer } => {
-                let Sim { now, rng, checks, coverage, .. } = sim;
-                self.clients[client].hear(*now, answer, rng, checks, coverage);
+                self.clients[client].hear(sim, &answer);
                 self.wake_client(client);
             }
             Event::ClientWakes { client } => self.client_wakes(client),
@@ -126,8 +125,7 @@ impl World {
         if self.sim.healed && client.is_idle() && self.sim.now > self.sim.plan.trouble + LAST_REQUESTS {
             return;
         }
-        let Sim { now, rng, plan, checks, coverage, .. } = &mut self.sim;
-        let (to, request) = client.wake(*now, plan.boxes(), rng, checks, coverage);
+        let (to, request) = client.wake(&mut self.sim);
         if self.sim.healed || !self.sim.rng.chance(30) {
             let delay = self.sim.network.delay(&mut self.sim.rng);
             self.sim.after(delay, Event::ToBox { to, request });
@@ -179,7 +177,9 @@ impl World {
         let committed = self.sim.checks.committed.len();
         let is_done = |node: &Node| {
             node.life.as_ref().is_some_and(|life| {
-                life.machine.applied().0 == committed && life.core.last().index.0 == committed
+                life.machine.applied().0 == committed
+                    && life.core.last().index.0 == committed
+                    && life.machine.is_at_rest()
             })
         };
         self.clients.iter().all(Client::is_idle)
@@ -192,10 +192,20 @@ impl World {
         for node in &self.nodes {
             let life = node.life.as_ref().expect("all boxes run at the end");
             conservation.holds(&life.machine);
+            self.sim.checks.delivery.holds(&life.machine);
             self.sim.coverage.add("look-ups beyond the remembered runs", life.log.look_ups.get());
         }
         self.sim.checks.reads.hold(conservation);
         self.sim.coverage.add("entries committed", self.sim.checks.committed.len());
+        self.sim.coverage.add(
+            "summaries delivered",
+            self.nodes
+                .iter()
+                .flat_map(|node| &node.life)
+                .map(|life| life.machine.delivered())
+                .max()
+                .unwrap_or(0),
+        );
         assert!(self.sim.checks.committed.len() > 0);
     }
 
@@ -220,5 +230,5 @@ fn node(nodes: &mut [Node], id: NodeId) -> &mut Node {
 }
 
 fn place(id: NodeId) -> usize {
-    usize::try_from(id.0).unwrap() - 1
+    size(id.0) - 1
 }
