@@ -3,10 +3,11 @@
 use tally_core::id::NodeId;
 
 use crate::node::Node;
+use crate::plan::size;
 use crate::sim::{Event, Sim};
 
 /// One trouble, of whatever kind.
-pub fn strike(sim: &mut Sim, nodes: &mut [Node]) {
+pub(crate) fn strike(sim: &mut Sim, nodes: &mut [Node]) {
     let victim = victim(sim, nodes);
     match sim.rng.below(16) {
         0..=2 => crash(sim, nodes, victim),
@@ -36,7 +37,7 @@ pub fn strike(sim: &mut Sim, nodes: &mut [Node]) {
 
 /// A new leader may crash within milliseconds, and may not even be heard until then: what it left on its
 /// own disk, others have to judge later.
-pub fn shorten_reign(sim: &mut Sim, leader: NodeId) {
+pub(crate) fn shorten_reign(sim: &mut Sim, leader: NodeId) {
     if sim.healed || !sim.rng.chance(sim.plan.short_reigns_permille) {
         return;
     }
@@ -54,11 +55,11 @@ pub fn shorten_reign(sim: &mut Sim, leader: NodeId) {
 /// Whoever leads, half of the time.
 fn victim(sim: &mut Sim, nodes: &[Node]) -> usize {
     let leader = nodes.iter().position(Node::leads).filter(|_| sim.rng.chance(500));
-    leader.unwrap_or_else(|| usize::try_from(sim.rng.below(nodes.len() as u64)).unwrap())
+    leader.unwrap_or_else(|| size(sim.rng.below(nodes.len() as u64)))
 }
 
 /// Power goes at one box, and comes back after a while.
-pub fn crash(sim: &mut Sim, nodes: &mut [Node], victim: usize) {
+pub(crate) fn crash(sim: &mut Sim, nodes: &mut [Node], victim: usize) {
     let node = &mut nodes[victim];
     sim.network.mend_from(node.id);
     if node.life.is_some() && !sim.healed {
