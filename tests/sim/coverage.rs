@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub struct Coverage(BTreeMap<&'static str, u64>);
 
 /// Each of these must have happened in a full run.
-const MUST_HAPPEN: [&str; 34] = [
+const MUST_HAPPEN: [&str; 36] = [
     "leaders elected",
     "leaders that stepped down",
     "crashes",
@@ -14,6 +14,8 @@ const MUST_HAPPEN: [&str; 34] = [
     "crashes with unsynced writes",
     "groups torn by a crash",
     "groups that failed",
+    "short reigns",
+    "leaders that nobody heard",
     "pauses",
     "boxes cut off",
     "one-way cuts",

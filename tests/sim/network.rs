@@ -46,6 +46,11 @@ impl Network {
         self.cuts.insert((from, to));
     }
 
+    /// What one box says arrives again.
+    pub fn mend_from(&mut self, from: NodeId) {
+        self.cuts.retain(|(cut, _)| *cut != from);
+    }
+
     pub fn mend(&mut self) {
         self.cuts.clear();
     }

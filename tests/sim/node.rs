@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::network::Packet;
 use crate::plan::Micros;
 use crate::sim::{Event, Own, Sim};
+use crate::trouble;
 
 /// A sync takes no longer, whatever ails the disk.
 const SYNC_MAX: Micros = 700_000;
@@ -292,6 +293,7 @@ impl Node {
                     let Sim { checks, .. } = sim;
                     checks.elections.leads(self.id, noop.term, &life.log, &checks.committed);
                     life.put(sim, Entry { position: noop, payload: Rc::new([]) });
+                    trouble::shorten_reign(sim, self.id);
                 }
                 CoreEvent::SteppedDown { .. } => {
                     sim.coverage.count("leaders that stepped down");

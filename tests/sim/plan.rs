@@ -33,6 +33,9 @@ pub struct Plan {
     pub append_bytes_max: u32,
     pub inflight_bytes_max: u32,
     pub uncommitted_bytes_max: u64,
+    /// So many of a thousand new leaders crash within milliseconds: those leave entries behind that
+    /// others have to judge.
+    pub short_reigns_permille: u64,
 }
 
 impl Plan {
@@ -44,7 +47,7 @@ impl Plan {
         Plan {
             members: (1..=voters + observers).map(|id| Member { id: NodeId(id), role: role(id) }).collect(),
             clients: rng.between(2, 4),
-            trouble: 4_000_000,
+            trouble: 6_000_000,
             calm: rng.between(30_000, 300_000),
             loss_permille: rng.pick(&[0, 5, 50, 200]),
             duplicate_permille: rng.pick(&[0, 20, 100]),
@@ -55,6 +58,7 @@ impl Plan {
             append_bytes_max,
             inflight_bytes_max: append_bytes_max * 3,
             uncommitted_bytes_max: rng.pick(&[100, 4_000]),
+            short_reigns_permille: rng.pick(&[0, 300, 900]),
         }
     }
 

@@ -43,6 +43,10 @@ pub enum Event {
     Restart {
         node: NodeId,
     },
+    /// Power goes at a box.
+    Crash {
+        node: NodeId,
+    },
     Trouble,
     /// A disk works again.
     DiskRecovers {

@@ -102,6 +102,7 @@ impl World {
                     node.start(sim);
                 }
             }
+            Event::Crash { node: id } => trouble::crash(sim, &mut self.nodes, place(id)),
             Event::Trouble => {
                 if !sim.healed {
                     trouble::strike(sim, &mut self.nodes);
