@@ -202,7 +202,7 @@ pub fn refusal(refusal: Refusal) -> Problem {
         }
         Refusal::TooManySeries => Problem::new(
             Name::TooManySeries,
-            "the series is new and the site has as many as the setting series_max allows; nothing was counted",
+            "the series is new and the site has as many as the setting series.max allows; nothing was counted",
         ),
         Refusal::WindowInFuture => Problem::malformed(
             "the window begins later than any box's clock can be ahead; compare the sender's clock with \

@@ -162,7 +162,6 @@ async fn serve_connection(stream: TcpStream, place: Place, api: Api, mut stop: w
         .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .pipeline_flush(true)
         .half_close(false)
         .serve_connection(TokioIo::new(Socket::new(stream)), service);
     tokio::pin!(connection);

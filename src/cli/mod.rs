@@ -1,66 +1,165 @@
-//! The command line: one file a family of subcommands.
+//! The command line: what it takes, and one file a family of subcommands that talk to the HTTP API.
 
+mod add;
 pub mod bench;
+pub mod client;
+mod documents;
 pub mod provision;
+mod reads;
+mod settings;
+mod status;
+mod text;
+mod watch;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-/// Counts what happens at the edge, exactly.
-#[derive(Debug, Parser)]
-#[command(version, about)]
+pub use client::{ClientError, Server};
+
+/// Counts what happens at the edge, exactly
+#[derive(Parser, Clone, Debug)]
+#[command(name = "tallyd", version, propagate_version = true, after_help = EXAMPLE)]
 pub struct Cli {
+    /// What to do
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+const EXAMPLE: &str = "\
+Example: a site of one box, and a count in it
+  tallyd run --data-dir ./tally &
+  tallyd add coffee
+  tallyd get coffee
+
+Exit status: 0 done; 1 failed, certainly not done; 2 wrong usage; 3 could not be tried, or certainly
+not committed; 4 outcome unknown.";
+
+/// All that the program can do.
+#[derive(Subcommand, Clone, Debug)]
 enum Command {
-    /// Run the daemon
-    Run {
-        #[arg(long)]
-        config: Option<PathBuf>,
-        #[arg(long)]
-        data_dir: Option<PathBuf>,
-    },
+    Run(RunArgs),
     Provision(provision::ProvisionArgs),
+    Add(add::AddArgs),
+    Get(reads::GetArgs),
+    Series(reads::SeriesArgs),
+    Windows(reads::WindowsArgs),
+    Watch(watch::WatchArgs),
+    Settings(settings::SettingsArgs),
+    Status(status::StatusArgs),
     Bench(bench::BenchArgs),
+    Completions(documents::CompletionsArgs),
+    Man(documents::ManArgs),
 }
 
-/// Runs a command; gives the exit status.
+/// Run the daemon
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+Example: a site of one box in a folder of its own, without any configuration
+  tallyd run --data-dir ./tally
+Example: a box that was provisioned
+  tallyd run --data-dir /var/lib/tallyd")]
+struct RunArgs {
+    /// Configuration file; default: tallyd.toml in the data directory, then /etc/tallyd/tallyd.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data directory; default: systemd's STATE_DIRECTORY, else /var/lib/tallyd for root, else the
+    /// user's state directory
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Runs a command; gives the exit status that `tallyd --help` tells.
 pub fn main(cli: Cli) -> ExitCode {
-    match cli.command {
-        Command::Run { config, data_dir } => run(config, data_dir),
-        Command::Provision(args) => match provision::run(&args, &mut std::io::stdout().lock()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error, 1),
-        },
-        Command::Bench(args) => match bench::run(&args) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error, 1),
-        },
-    }
-}
-
-fn run(config: Option<PathBuf>, data_dir: Option<PathBuf>) -> ExitCode {
-    let filter = EnvFilter::try_from_env("TALLYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
-        runtime.block_on(crate::daemon::run(config, data_dir)).map_err(|error| error.to_string())
-    });
+    let result = match cli.command {
+        Command::Run(args) => daemon(args),
+        Command::Provision(args) => {
+            provision::run(&args, &mut io::stdout().lock()).map_err(|error| match error {
+                provision::ProvisionError::Usage(_) => Failure::new(2, &error),
+                provision::ProvisionError::Failed(_) => Failure::new(1, &error),
+            })
+        }
+        Command::Bench(args) => bench::run(&args).map_err(|error| match error {
+            bench::BenchError::Usage(_) => Failure::new(2, &error),
+            _ => Failure::new(1, &error),
+        }),
+        client => run_client(client).map_err(|error| Failure::new(error.exit_status(), &error)),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, 1),
+        // Whoever read the output has had enough.
+        Err(failure) if failure.status == 0 => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody may listen any more.
+            let _ = writeln!(io::stderr(), "tallyd: {}", failure.text);
+            ExitCode::from(failure.status)
+        }
     }
 }
 
-fn fail(error: &dyn std::fmt::Display, status: u8) -> ExitCode {
-    // Nobody may listen any more.
-    let _ = writeln!(std::io::stderr(), "tallyd: {error}");
-    ExitCode::from(status)
+/// Why a command ends otherwise than well.
+struct Failure {
+    status: u8,
+    text: String,
 }
+
+impl Failure {
+    fn new(status: u8, error: &dyn std::fmt::Display) -> Failure {
+        Failure { status, text: error.to_string() }
+    }
+}
+
+fn daemon(args: RunArgs) -> Result<(), Failure> {
+    let filter = EnvFilter::try_from_env("TALLYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(1, &error))?;
+    runtime.block_on(crate::daemon::run(args.config, args.data_dir)).map_err(|error| Failure::new(1, &error))
+}
+
+/// The commands that talk to the API, or to nobody.
+fn run_client(command: Command) -> Result<(), ClientError> {
+    match command {
+        Command::Add(args) => blocking(|| add::run(args)),
+        Command::Get(args) => blocking(|| reads::get(args)),
+        Command::Series(args) => blocking(|| reads::series(args)),
+        Command::Windows(args) => blocking(|| reads::windows(args)),
+        Command::Watch(args) => blocking(|| watch::run(args)),
+        Command::Settings(args) => blocking(|| settings::run(args)),
+        Command::Status(args) => blocking(|| status::run(args)),
+        Command::Completions(args) => documents::completions(&args),
+        Command::Man(args) => documents::man(&args),
+        Command::Run(_) | Command::Provision(_) | Command::Bench(_) => {
+            Err(ClientError::Usage("this command is no client".to_owned()))
+        }
+    }
+}
+
+/// Runs a client on a runtime of its own.
+fn blocking<F: Future<Output = Result<(), ClientError>>>(run: impl FnOnce() -> F) -> Result<(), ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| ClientError::NotTried(format!("no runtime: {error}")))?;
+    runtime.block_on(run())
+}
+
+/// Writes to standard output. A reader that went away (`| head`) wants no more: that is no error.
+fn print(text: &str) -> Result<(), ClientError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ClientError::ReaderGone),
+        Err(error) => Err(ClientError::Output(error)),
+    }
+}
+
+/// A series as an argument, checked.
+fn series_name(text: &str) -> Result<String, String> {
+    tally_core::id::SeriesName::new(text).map(|name| name.to_string()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+#[path = "cli_tests.rs"]
+mod tests;

@@ -38,13 +38,21 @@ impl Node {
         self.persist();
         // A leader of one, or one whose followers were quicker than its own disk, may commit by now.
         self.apply();
-        if self.batches.should_freeze(self.shared.accumulator.backlog(), self.stopping.is_some(), Instant::now()) {
-            self.send_own_batch();
-            self.send_messages();
-            self.persist();
-        }
+        // Whoever was just answered, here or at another box, may be followed by the next at once.
+        self.tell_commits();
+        self.send_own_batch();
+        self.send_messages();
+        self.persist();
         self.snapshot_if_due();
         self.refresh_status();
+    }
+
+    /// Tells boxes that wait for the commit of what they proposed.
+    fn tell_commits(&mut self) {
+        let commit = self.raft.commit_index();
+        for (peer, _) in self.tell_commit.extract_if(.., |_, index| *index <= commit) {
+            self.raft.request_heartbeat(peer);
+        }
     }
 
     fn take_events(&mut self) {
@@ -269,7 +277,8 @@ impl Node {
     fn on_applied(&mut self, index: LogIndex, tag: Option<u64>, applied: Applied) {
         if let Some((term, reply)) = self.here.remove(&index) {
             let same = self.tail.position(index).is_some_and(|position| position.term == term);
-            let lost = || RequestError::NotCommitted { why: "another leader's entry took its place".to_owned() };
+            let lost =
+                || RequestError::NotCommitted { why: "another leader's entry took its place".to_owned() };
             let _ = reply.send(if same { Ok(applied.clone()) } else { Err(lost()) });
         }
         match &applied {
@@ -314,7 +323,8 @@ impl Node {
     fn readdress_batch(&mut self) {
         let Some((source, epoch)) = self.batches.epoch() else { return };
         if let Some(batch) = self.batches.in_flight_mut()
-            && let Ok(body) = crate::site::readdressed(&batch.body, source, epoch, tally_core::id::ReportNumber::FIRST)
+            && let Ok(body) =
+                crate::site::readdressed(&batch.body, source, epoch, tally_core::id::ReportNumber::FIRST)
         {
             batch.body = body;
         }

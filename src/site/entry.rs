@@ -437,7 +437,7 @@ impl<'a> Report<'a> {
     pub(super) fn check_cells(&self) -> Result<(), EntryError> {
         let mut cells = self.cells();
         let mut count = 0;
-        while cells.next()?.is_some() {
+        while cells.next_plain().is_some() || cells.next()?.is_some() {
             count += 1;
             if count > REPORT_CELLS_MAX {
                 return Err(EntryError::Malformed);
@@ -448,7 +448,7 @@ impl<'a> Report<'a> {
 }
 
 /// Reads cells one after the other.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Cells<'a> {
     reader: Reader<'a>,
     window: Option<SiteTime>,
@@ -456,8 +456,24 @@ pub(super) struct Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    /// The next cell, `None` after the last.
+    /// The next cell if it is the usual one: a count for a known series, without a key. Otherwise
+    /// `None`, and nothing was read: ask [`Cells::next`].
     #[inline]
+    pub(super) fn next_plain(&mut self) -> Option<(SeriesId, SiteTime, u64)> {
+        let mut reader = self.reader;
+        let tag = reader.u8().ok()?;
+        if tag & !CELL_WINDOW != 0 {
+            return None;
+        }
+        let id = u32::try_from(reader.varint().ok()?).ok()?;
+        let window = if tag & CELL_WINDOW == 0 { self.window? } else { SiteTime(reader.varint().ok()?) };
+        let sum = reader.varint().ok()?;
+        self.window = Some(window);
+        self.reader = reader;
+        Some((SeriesId(id), window, sum))
+    }
+
+    /// The next cell, `None` after the last.
     pub(super) fn next(&mut self) -> Result<Option<Cell<'a>>, Malformed> {
         if self.reader.left() == 0 {
             return Ok(None);
@@ -482,7 +498,6 @@ impl<'a> Cells<'a> {
         Ok(Some(Cell { series, window, amount, key }))
     }
 
-    #[inline]
     fn amount(&mut self, kind: u8) -> Result<Amount, Malformed> {
         let reader = &mut self.reader;
         Ok(match kind_of(kind)? {

@@ -12,13 +12,13 @@ mod keys;
 mod names;
 mod outbox;
 mod packed;
+mod readdress;
 mod refused;
 mod series;
 mod settings;
 mod snapshot;
 mod sources;
 pub(crate) mod units;
-mod readdress;
 mod view;
 
 use tally_core::id::{Epoch, LogIndex, ReportNumber, SeriesName, SourceId};
@@ -291,3 +291,12 @@ impl Site {
         self.table.latest_end(limit).map(SiteTime)
     }
 }
+
+#[cfg(test)]
+mod apply_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod windows_tests;

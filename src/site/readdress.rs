@@ -27,8 +27,8 @@ pub fn readdressed(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::site::entry::{ReportWriter, SeriesRef};
     use crate::site::SeriesId;
+    use crate::site::entry::{ReportWriter, SeriesRef};
     use tally_core::report::Amount;
     use tally_core::time::SiteTime;
 

@@ -1,0 +1,322 @@
+//! The client of the HTTP API: several boxes tried in turn, and a clear end for each request: done,
+//! certainly not done, not tried, or unknown.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::client::answer::{Judged, Refused, judge};
+
+mod answer;
+mod url;
+
+pub use answer::Refused as RefusedBy;
+use url::Target;
+
+/// The longest answer that is taken, in bytes.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// How long a box may take to accept a connection before the next is tried.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How long is waited after each box was tried once: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+/// Where the site is, and how to talk to it.
+#[derive(Args, Clone, Debug)]
+pub struct Server {
+    /// Address of a box; several, comma-separated, are tried in turn
+    #[arg(long, env = "TALLYD_URL", value_name = "URL", default_value = "http://127.0.0.1:7480")]
+    pub url: String,
+    /// File with the token of a box that asks for one (its api.token_file)
+    #[arg(long, env = "TALLYD_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// How long to try: 500ms, 10s, 2m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::text::duration)]
+    pub timeout: Duration,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why a command has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Exit status 1: failed, certainly not done.
+    #[error("{0}")]
+    Failed(Box<Refused>),
+    /// Exit status 2: wrong usage.
+    #[error("{0}")]
+    Usage(String),
+    /// Exit status 3: could not be tried, or every try was certainly not committed.
+    #[error("{0}")]
+    NotTried(String),
+    /// Exit status 4: may have been done or not.
+    #[error("outcome unknown, it may have been done or not: {0}")]
+    Unknown(String),
+    /// The answer is not what the API gives.
+    #[error("the answer of {0} is not understood; is it another program, or another version? ({1})")]
+    Answer(String, String),
+    /// What was to be read by somebody could not be written.
+    #[error("the output could not be written: {0}")]
+    Output(#[source] std::io::Error),
+    /// Who read the output went away.
+    #[error("the reader of the output is gone")]
+    ReaderGone,
+}
+
+impl ClientError {
+    /// The exit status of the command.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            ClientError::ReaderGone => 0,
+            ClientError::Failed(_) | ClientError::Answer(..) | ClientError::Output(_) => 1,
+            ClientError::Usage(_) => 2,
+            ClientError::NotTried(_) => 3,
+            ClientError::Unknown(_) => 4,
+        }
+    }
+}
+
+/// What a request may be put through when a try fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Changes nothing: try again; give up when no box can be reached.
+    Read,
+    /// Applied once however often it is sent: try again until the time is up.
+    Repeatable,
+    /// Sent again only if the try before was certainly not done.
+    Once,
+}
+
+/// A request to whichever box takes it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// GET, POST, PUT.
+    pub method: Method,
+    /// Path and query, percent-encoded.
+    pub path: String,
+    /// JSON, or nothing.
+    pub body: Bytes,
+    /// The idempotency key.
+    pub key: Option<String>,
+    /// What to do after a failed try.
+    pub policy: Policy,
+}
+
+impl Call {
+    /// A read.
+    pub fn get(path: String) -> Call {
+        Call { method: Method::GET, path, body: Bytes::new(), key: None, policy: Policy::Read }
+    }
+}
+
+/// Talks to the boxes of one site.
+#[derive(Debug)]
+pub struct Client {
+    targets: Vec<Target>,
+    token: Option<String>,
+    /// When trying ends.
+    deadline: Instant,
+    /// How long one box may take to answer.
+    try_max: Duration,
+}
+
+/// What came of one try at one box.
+#[derive(Debug)]
+enum Tried {
+    /// The connection could not be made: nothing was sent.
+    Unreached(String),
+    /// Something was sent and no whole answer came.
+    Broken(String),
+    /// An answer.
+    Answered(u16, Bytes),
+}
+
+impl Client {
+    /// A client as the arguments say; its time begins now.
+    ///
+    /// # Errors
+    /// Addresses and token files that are not usable.
+    pub fn new(server: &Server) -> Result<Client, ClientError> {
+        let targets = url::targets(&server.url).map_err(ClientError::Usage)?;
+        let token = server.token_file.as_ref().map(|path| {
+            std::fs::read_to_string(path)
+                .map(|token| token.trim().to_owned())
+                .map_err(|error| ClientError::Usage(format!("token file {}: {error}", path.display())))
+        });
+        // A box that hangs must leave time for the others.
+        let share = server.timeout / u32::try_from(targets.len()).unwrap_or(u32::MAX);
+        let deadline = Instant::now() + server.timeout;
+        Ok(Client { targets, token: token.transpose()?, deadline, try_max: share })
+    }
+
+    /// Sends a request to the boxes in turn until one settles it or the time is up.
+    ///
+    /// # Errors
+    /// [`ClientError::Failed`], [`ClientError::NotTried`] or [`ClientError::Unknown`].
+    pub async fn call(&self, call: &Call) -> Result<Bytes, ClientError> {
+        let mut history = History::default();
+        let mut pause = PAUSE.0;
+        loop {
+            let mut reached = false;
+            for target in &self.targets {
+                let until = self.deadline.min(Instant::now() + self.try_max);
+                let tried = self.attempt(target, call, until).await;
+                reached |= !matches!(tried, Tried::Unreached(_));
+                if let Some(end) = history.take(target, call.policy, tried) {
+                    return end;
+                }
+                if Instant::now() >= self.deadline {
+                    return Err(history.end());
+                }
+            }
+            if call.policy == Policy::Read && !reached {
+                return Err(history.end());
+            }
+            sleep(pause.min(self.deadline.saturating_duration_since(Instant::now()))).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    /// Begins a request whose answer is read as it comes; at the first box that answers it.
+    pub(super) async fn open(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+        let mut history = History::default();
+        for target in &self.targets {
+            let until = self.deadline.min(Instant::now() + self.try_max);
+            let call = Call::get(path.to_owned());
+            let tried = match self.send(target, &call, until).await {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => read_whole(response, until).await,
+                Err(tried) => tried,
+            };
+            if let Some(end) = history.take(target, Policy::Read, tried) {
+                return Err(end.err().unwrap_or_else(|| history.end()));
+            }
+        }
+        Err(history.end())
+    }
+
+    async fn attempt(&self, target: &Target, call: &Call, until: Instant) -> Tried {
+        match self.send(target, call, until).await {
+            Ok(response) => read_whole(response, until).await,
+            Err(tried) => tried,
+        }
+    }
+
+    async fn send(&self, target: &Target, call: &Call, until: Instant) -> Result<Response<Incoming>, Tried> {
+        let connect = timeout_at(until, timeout(CONNECT_TIME_MAX, TcpStream::connect(&target.authority)));
+        let stream = match connect.await {
+            Ok(Ok(Ok(stream))) => stream,
+            Ok(Ok(Err(error))) => return Err(Tried::Unreached(error.to_string())),
+            Ok(Err(_)) | Err(_) => return Err(Tried::Unreached("no connection in time".to_owned())),
+        };
+        let broken = |error: hyper::Error| Tried::Broken(error.to_string());
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        // It ends with the sender and the answer; its errors show there.
+        tokio::spawn(connection);
+        let request = self.request(target, call).map_err(|error| Tried::Unreached(error.to_string()))?;
+        match timeout_at(until, sender.send_request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(broken(error)),
+            Err(_) => Err(Tried::Broken("no answer in time".to_owned())),
+        }
+    }
+
+    fn request(&self, target: &Target, call: &Call) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(format!("{}{}", target.base, call.path))
+            .header(header::HOST, &target.authority)
+            .header(header::USER_AGENT, concat!("tallyd/", env!("CARGO_PKG_VERSION")));
+        if !call.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(key) = &call.key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        request.body(Full::new(call.body.clone()))
+    }
+}
+
+async fn read_whole(response: Response<Incoming>, until: Instant) -> Tried {
+    let status = response.status().as_u16();
+    match timeout_at(until, Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect()).await {
+        Ok(Ok(body)) => Tried::Answered(status, body.to_bytes()),
+        Ok(Err(error)) => Tried::Broken(error.to_string()),
+        Err(_) => Tried::Broken("the answer did not end in time".to_owned()),
+    }
+}
+
+/// What the tries so far came to.
+#[derive(Debug, Default)]
+struct History {
+    /// A try whose outcome is unknown, and which nothing has settled.
+    unknown: Option<String>,
+    /// The latest refusal over a bound: time may help.
+    over_bound: Option<Box<Refused>>,
+    /// The latest try that was certainly not done.
+    not_done: Option<String>,
+}
+
+impl History {
+    /// Takes one try in; the end, if that settles it.
+    fn take(&mut self, target: &Target, policy: Policy, tried: Tried) -> Option<Result<Bytes, ClientError>> {
+        match tried {
+            Tried::Unreached(why) => self.not_done = Some(format!("{target}: {why}")),
+            Tried::Broken(why) => return self.unknown(target, policy, &why),
+            Tried::Answered(status, body) => match judge(status, &body) {
+                Judged::Done => return Some(Ok(body)),
+                Judged::NotDone(why) => self.not_done = Some(format!("{target}: {why}")),
+                Judged::Unknown(why) => return self.unknown(target, policy, &why),
+                Judged::OverBound(refused) => self.over_bound = Some(refused),
+                Judged::Refused(refused) => {
+                    // Only some refusals tell about earlier tries, too.
+                    if self.unknown.is_some() && !refused.settles_earlier_tries() {
+                        return Some(Err(self.end()));
+                    }
+                    return Some(Err(ClientError::Failed(refused)));
+                }
+            },
+        }
+        None
+    }
+
+    fn unknown(&mut self, target: &Target, policy: Policy, why: &str) -> Option<Result<Bytes, ClientError>> {
+        let why = format!("{target}: {why}");
+        match policy {
+            // A read has no outcome that could be unknown.
+            Policy::Read => self.not_done = Some(why),
+            Policy::Repeatable => self.unknown = Some(why),
+            Policy::Once => return Some(Err(ClientError::Unknown(why))),
+        }
+        None
+    }
+
+    /// The end where nothing settled it.
+    fn end(&mut self) -> ClientError {
+        if let Some(why) = self.unknown.take() {
+            return ClientError::Unknown(why);
+        }
+        if let Some(refused) = self.over_bound.take() {
+            return ClientError::Failed(refused);
+        }
+        ClientError::NotTried(self.not_done.take().unwrap_or_else(|| "no box was tried in time".to_owned()))
+    }
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;
