@@ -4,8 +4,9 @@ use tally_core::id::{LogIndex, SeriesName};
 use tally_core::time::SiteTime;
 
 use super::Site;
+use super::body::{self, Body, Cell, CellKey, CellSeries, Report};
 use super::digest::{mix, mix_bytes};
-use super::entry::{self, Body, Cell, CellKey, CellSeries, EntryError, Report};
+use super::entry::EntryError;
 use super::keys::KeyRecord;
 use super::outbox::Marks;
 use super::packed::Packed;
@@ -28,7 +29,7 @@ impl Site {
         let applied = if payload.is_empty() {
             Applied::Nothing
         } else {
-            let (stamp, body) = entry::split(payload)?;
+            let (stamp, body) = body::split(payload)?;
             let body = Body::decode(body)?;
             if let Body::Report(report) = &body {
                 report.check_cells()?;

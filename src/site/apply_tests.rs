@@ -1,3 +1,4 @@
+use super::entry::BodyKind;
 use super::testing::*;
 use super::*;
 use tally_core::id::{Epoch, LogIndex, ReportNumber, SeriesName, SourceId};
@@ -314,6 +315,42 @@ fn an_entry_that_is_not_the_next_or_cannot_be_read_changes_nothing() {
     assert_eq!(driver.site.apply(next, &entry::stamped(far, &entry::tick())), Err(EntryError::Malformed));
     assert_eq!(driver.site.snapshot(), before);
     assert_eq!(driver.site.apply(next, &[]), Ok(Applied::Nothing));
+}
+
+#[test]
+fn a_leader_can_check_every_body_before_it_proposes_it() {
+    let mut writer = ReportWriter::new(SourceId(1), Epoch(2), ReportNumber::FIRST, 3);
+    writer.cell(named("a", &ONE), SiteTime(START), &ONE);
+    let report = writer.finish();
+    for (body, kind) in [
+        (entry::open(SourceKind::Box, "box1", 1, Epoch(1)), BodyKind::Open),
+        (report, BodyKind::Report),
+        (entry::close(SiteTime(START)), BodyKind::Close),
+        (entry::number(9), BodyKind::Number),
+        (entry::delivered(300), BodyKind::Delivered),
+        (entry::set(1, "keys.age", "5m"), BodyKind::Set),
+        (entry::tick(), BodyKind::Tick),
+    ] {
+        assert_eq!(entry::check(&body), Ok(kind));
+        for end in 0..body.len() {
+            // A report can end between cells; nothing else can be cut.
+            let cut = entry::check(&body[..end]);
+            assert!(cut.is_err() || kind == BodyKind::Report && end == 19, "{kind:?} {end}");
+        }
+        let longer = [&body[..], &[0]].concat();
+        assert!(entry::check(&longer).is_err(), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_report_of_too_many_cells_is_not_read() {
+    let mut writer = ReportWriter::new(SourceId(1), Epoch(2), ReportNumber::FIRST, 3);
+    for _ in 0..entry::REPORT_CELLS_MAX {
+        writer.cell(SeriesRef::Id(SeriesId(0)), SiteTime(START), &ONE);
+    }
+    assert_eq!(entry::check(&writer.clone().finish()), Ok(BodyKind::Report));
+    writer.cell(SeriesRef::Id(SeriesId(0)), SiteTime(START), &ONE);
+    assert_eq!(entry::check(&writer.finish()), Err(EntryError::Malformed));
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! room below keeps one part of the state and writes it into a snapshot itself.
 
 mod apply;
-pub(crate) mod codec;
+mod body;
+mod codec;
 mod digest;
 pub mod entry;
 mod history;

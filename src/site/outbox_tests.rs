@@ -203,5 +203,6 @@ fn a_restored_outbox_goes_on_with_the_sweep() {
         }
         steps += 1;
     }
+    assert!(bytes(&restored(&outbox)) == bytes(&outbox));
     assert_eq!(outbox.len(), 5);
 }
