@@ -6,6 +6,7 @@ mod connections;
 mod decimal;
 mod forms;
 mod guard;
+mod map_only;
 mod metrics;
 mod page;
 mod parse;

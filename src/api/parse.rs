@@ -11,6 +11,7 @@ use tally_core::id::{SERIES_NAME_BYTES_MAX, SeriesName, SourceId};
 use tally_core::report::{ADD_MAX, Amount, Kind, SAMPLE_MAGNITUDE_MAX, Sample};
 use tally_core::time::SiteTime;
 
+use super::map_only::MapOnly;
 use super::problem::{Name, Problem};
 
 /// The most values in one request for samples.
@@ -74,7 +75,8 @@ pub(super) fn amount(kind: Kind, body: &[u8], now: SiteTime) -> Result<Amount, P
 
 /// A JSON body, with an example of one in what is said of others.
 pub(super) fn json<'a, T: Deserialize<'a>>(body: &'a [u8], example: &str) -> Result<T, Problem> {
-    serde_json::from_slice(body)
+    serde_json::from_slice::<MapOnly<T>>(body)
+        .map(|MapOnly(body)| body)
         .map_err(|error| Problem::malformed(format!("the body: {error}; a body is like {example}")))
 }
 

@@ -10,6 +10,7 @@ use tally_core::report::{Amount, Last, Sample, Sum};
 use tally_core::time::SiteTime;
 
 use super::decimal;
+use super::map_only::MapOnly;
 use super::problem::{Name, Problem};
 use crate::identity::is_name;
 use crate::node::{NamedReport, ReportAmount, ReportCell};
@@ -36,12 +37,14 @@ impl Format {
 pub(super) fn parse(body: &[u8], format: Format, now: SiteTime) -> Result<NamedReport, Problem> {
     match format {
         Format::Json => checked(
-            serde_json::from_slice::<ReportBody<Box<RawValue>>>(body)
+            serde_json::from_slice::<MapOnly<ReportBody<Box<RawValue>>>>(body)
+                .map(|MapOnly(report)| report)
                 .map_err(|error| Problem::malformed(format!("the body: {error}")))?,
             now,
         ),
         Format::Cbor => checked(
-            serde_cbor::from_slice::<ReportBody<CborNumber>>(body)
+            serde_cbor::from_slice::<MapOnly<ReportBody<CborNumber>>>(body)
+                .map(|MapOnly(report)| report)
                 .map_err(|error| Problem::malformed(format!("the body as CBOR: {error}")))?,
             now,
         ),
@@ -98,7 +101,7 @@ struct CellBody<S> {
     series: String,
     window: Option<u64>,
     add: Option<Whole>,
-    sample: Option<SamplePart<S>>,
+    sample: Option<MapOnly<SamplePart<S>>>,
     meter: Option<IgnoredAny>,
     reading: Option<IgnoredAny>,
     heard: Option<IgnoredAny>,
@@ -127,7 +130,7 @@ impl<S: ToSum> CellBody<S> {
         let amount = match (self.add, self.sample) {
             (Some(Whole(0)), None) => return Err("add: 0 adds nothing; leave the cell out".into()),
             (Some(Whole(add)), None) => ReportAmount::Add(add),
-            (None, Some(sample)) => {
+            (None, Some(MapOnly(sample))) => {
                 ReportAmount::Amount(Amount::Sample(sample.checked(window.unwrap_or(now))?))
             }
             _ => return Err("a cell has either \"add\" or \"sample\", not both and not none".into()),
@@ -235,7 +238,7 @@ impl<'de, S: Deserialize<'de>> Deserialize<'de> for Cells<S> {
                 let mut kept = Vec::new();
                 while kept.len() < CELLS_MAX {
                     match list.next_element()? {
-                        Some(cell) => kept.push(cell),
+                        Some(MapOnly(cell)) => kept.push(cell),
                         None => return Ok(Cells { count: kept.len(), kept }),
                     }
                 }

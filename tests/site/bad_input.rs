@@ -16,6 +16,7 @@ fn bad_requests_get_a_clear_error_and_change_nothing() {
     let table: &[(&str, &str, u16)] = &[
         ("/v1/counters/good", "{", 400),
         ("/v1/counters/good", "[]", 400),
+        ("/v1/counters/good", "[1]", 400),
         ("/v1/counters/good", r#"{"add": 0}"#, 400),
         ("/v1/counters/good", r#"{"add": -1}"#, 400),
         ("/v1/counters/good", r#"{"add": 1.5}"#, 400),

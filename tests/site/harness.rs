@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -38,7 +39,7 @@ impl Site {
         let mut provision = Command::new(TALLYD);
         provision.args(["provision", "--site", "plant7", "--window", "1s", "--out"]).arg(&out);
         for name in &names {
-            provision.arg("--box").arg(format!("{name}=127.0.0.1:{}", free_udp_port()));
+            provision.arg("--box").arg(format!("{name}=127.0.0.1:{}", free_port()));
         }
         let made = provision.output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -87,8 +88,8 @@ impl Process {
         Process {
             name: name.to_owned(),
             data,
-            api: format!("127.0.0.1:{}", free_tcp_port()),
-            statsd: format!("127.0.0.1:{}", free_udp_port()),
+            api: format!("127.0.0.1:{}", free_port()),
+            statsd: format!("127.0.0.1:{}", free_port()),
             extra: extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             log: dir.join(format!("{name}.log")),
             child: None,
@@ -223,10 +224,15 @@ pub(crate) fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T
     }
 }
 
-pub(crate) fn free_tcp_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-pub(crate) fn free_udp_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port that nobody has: below the range from which the system takes ports for connections, in a
+/// stretch of this test's own process.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let stretch = 10_000 + (std::process::id() % 500) as u16 * 40;
+    wait("a free port", || {
+        let port = stretch + NEXT.fetch_add(1, Ordering::Relaxed) % 40;
+        let is_free =
+            TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        is_free.then_some(port)
+    })
 }
