@@ -1,9 +1,5 @@
-//! Arguments, logging, exit status.
+//! Arguments, logging, exit status: see `cli`.
 
-use std::process::ExitCode;
-
-use clap::Parser;
-
-fn main() -> ExitCode {
-    tallyd::cli::main(tallyd::cli::Cli::parse())
+fn main() -> std::process::ExitCode {
+    tallyd::cli::main()
 }
