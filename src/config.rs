@@ -81,7 +81,11 @@ pub struct ApiSection {
 
 impl Default for ApiSection {
     fn default() -> ApiSection {
-        ApiSection { listen: SocketAddr::from(([127, 0, 0, 1], 7480)), token_file: None, connections_max: 1024 }
+        ApiSection {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            token_file: None,
+            connections_max: 1024,
+        }
     }
 }
 
@@ -217,7 +221,8 @@ impl Config {
                     .to_owned(),
             );
         }
-        if self.commit.interval < Duration::from_millis(1) || self.commit.interval > Duration::from_secs(3600) {
+        if self.commit.interval < Duration::from_millis(1) || self.commit.interval > Duration::from_secs(3600)
+        {
             return wrong("commit.interval must be from 1ms to 1h".to_owned());
         }
         self.polls().map_err(|what| ConfigError::Wrong { place: place.to_owned(), what })?;
@@ -255,7 +260,8 @@ fn wrong(text: &str, place: &str, error: &toml::de::Error) -> ConfigError {
     let what = match quoted.next() {
         Some(unknown) if message.starts_with("unknown field") => {
             let nearest = quoted.min_by_key(|known| strsim::damerau_levenshtein(unknown, known));
-            let hint = nearest.map(|known| format!("; the nearest known key is \"{known}\"")).unwrap_or_default();
+            let hint =
+                nearest.map(|known| format!("; the nearest known key is \"{known}\"")).unwrap_or_default();
             format!("unknown key \"{unknown}\"{hint}")
         }
         _ => message.to_owned(),
@@ -297,10 +303,8 @@ mod tests {
         let example = include_str!("../packaging/examples/tallyd.toml");
         assert_eq!(load(example, &[]).unwrap(), Config::default());
         // What is commented out with a default must be that default too.
-        let uncommented: String = example
-            .lines()
-            .map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n")
-            .collect();
+        let uncommented: String =
+            example.lines().map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n").collect();
         assert_ne!(uncommented, example);
         assert_eq!(load(&uncommented, &[]).unwrap(), Config::default());
     }
@@ -314,7 +318,8 @@ mod tests {
 
     #[test]
     fn the_environment_overrides_and_is_named_when_it_is_wrong() {
-        let config = load("[api]\nlisten = \"127.0.0.1:1\"\n", &[("TALLYD_API_LISTEN", "127.0.0.1:2")]).unwrap();
+        let config =
+            load("[api]\nlisten = \"127.0.0.1:1\"\n", &[("TALLYD_API_LISTEN", "127.0.0.1:2")]).unwrap();
         assert_eq!(config.api.listen.port(), 2);
         let error = load("", &[("TALLYD_INGEST_STATSD_LISTEN", "nowhere")]).unwrap_err();
         assert!(error.contains("TALLYD_INGEST_STATSD_LISTEN") && error.contains("nowhere"), "{error}");

@@ -249,7 +249,10 @@ fn api_config(config: &Config) -> Result<ApiConfig, RunError> {
             .map_err(|error| RunError::Other(format!("api.token_file {}: {error}", file.display())))?;
         let token = text.lines().next().unwrap_or_default().trim();
         if token.len() < 16 {
-            let what = format!("api.token_file {}: the first line is the token, of 16 characters or more", file.display());
+            let what = format!(
+                "api.token_file {}: the first line is the token, of 16 characters or more",
+                file.display()
+            );
             return Err(RunError::Other(what));
         }
         api.token = Some(Secret::new(token.as_bytes().to_vec()));
@@ -259,7 +262,8 @@ fn api_config(config: &Config) -> Result<ApiConfig, RunError> {
 
 async fn signal() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         warn!("signals cannot be received: stop this box with kill -9 only");
         return std::future::pending().await;
     };

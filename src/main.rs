@@ -1,5 +1,9 @@
-//! Arguments, logging, exit status: see `cli`.
+//! Arguments, logging, exit status.
 
-fn main() -> std::process::ExitCode {
-    tallyd::cli::main()
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    tallyd::cli::main(tallyd::cli::Cli::parse())
 }

@@ -194,7 +194,7 @@ impl From<RequestError> for Problem {
 }
 
 /// The stable name and the words for a cell that was refused where it was applied.
-pub fn refusal(refusal: Refusal) -> Problem {
+pub(super) fn refusal(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::WrongKind { is, asked } => wrong_kind(is, asked),
         Refusal::Overflow => {
@@ -202,7 +202,7 @@ pub fn refusal(refusal: Refusal) -> Problem {
         }
         Refusal::TooManySeries => Problem::new(
             Name::TooManySeries,
-            "the series is new and the site has as many as the setting series_max allows; nothing was counted",
+            "the series is new and the site has as many as the setting series.max allows; nothing was counted",
         ),
         Refusal::WindowInFuture => Problem::malformed(
             "the window begins later than any box's clock can be ahead; compare the sender's clock with \

@@ -221,7 +221,7 @@ impl Site<'_> {
             settle: Duration::from_secs_f64(args.settle),
             gap_ms_least: args.gap,
         };
-        let load = Load::start(behaviour, scripts, self.requests.series.len());
+        let load = Load::start(behaviour, scripts, self.requests.series.len()).await;
         tokio::time::sleep(Duration::from_secs_f64(args.warm_up)).await;
         let meter = Meter::start(&self.pids);
         load.measure(Duration::from_secs_f64(args.seconds)).await;

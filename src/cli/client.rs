@@ -1,363 +1,333 @@
-//! What client commands share: where the boxes are, and asking them until there is an answer or no time.
+//! The client of the HTTP API: several boxes tried in turn, and a clear end for each request: done,
+//! certainly not done, not tried, or unknown.
 
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
-use serde::Deserialize;
-use tokio::time::{Instant, sleep_until};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::Failure;
-use super::connection::{self, Lost, Question, Received};
-use super::table::{plain, span};
-use super::tries::{self, End, Next, Repeat};
-use super::url::Url;
-use crate::api::{Secret, TYPE_PREFIX};
-use crate::site::units::Unit;
+use super::client::answer::{Judged, Refused, judge};
 
-/// Where to connect, if there are others to try.
-const CONNECT_MAX: Duration = Duration::from_secs(1);
+mod answer;
+mod url;
 
-/// How long the answer of the last try is waited for when the time is up: what is known then is worth more.
-const LAST_WORD_MAX: Duration = Duration::from_millis(500);
+pub use answer::Refused as RefusedBy;
+use url::Target;
 
-/// Options of all client commands.
+/// The longest answer that is taken, in bytes.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// How long a box may take to accept a connection before the next is tried.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How much longer than the time to try an answer is waited for: a box tells after 10 s that an add was
+/// certainly not counted, and whoever tries for 10 s should hear it.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long is waited after each box was tried once: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+/// Where the site is, and how to talk to it.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Connection")]
-pub struct ClientArgs {
-    /// Where boxes serve their API; several, comma-separated, are tried in turn
-    #[arg(
-        long,
-        env = "TALLYD_URL",
-        value_name = "URL",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7480"
-    )]
-    pub url: Vec<Url>,
-    /// How long to try, in seconds or as 500ms, 30s, 2m
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
-    pub timeout: Duration,
-    /// File with the token of the boxes' api.token_file
+pub struct Server {
+    /// Address of a box; several, comma-separated, are tried in turn
+    #[arg(long, env = "TALLYD_URL", value_name = "URL", default_value = "http://127.0.0.1:7480")]
+    pub url: String,
+    /// File with the token of a box that asks for one (its api.token_file)
     #[arg(long, env = "TALLYD_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// How long to try: 500ms, 10s, 2m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::text::duration)]
+    pub timeout: Duration,
     /// Print JSON, for programs
     #[arg(long)]
     pub json: bool,
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
-    let longest = Duration::from_secs(24 * 3600);
-    let time = match text.trim().parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| "not a time".to_owned())?,
-        Err(_) => Duration::from_millis(Unit::Duration.parse(text)?),
-    };
-    if (Duration::from_millis(1)..=longest).contains(&time) {
-        Ok(time)
-    } else {
-        Err("it must be from 1ms to 24h".to_owned())
+/// Why a command has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Exit status 1: failed, certainly not done.
+    #[error("{0}")]
+    Failed(Box<Refused>),
+    /// Exit status 2: wrong usage.
+    #[error("{0}")]
+    Usage(String),
+    /// Exit status 3: could not be tried, or every try was certainly not committed.
+    #[error("{0}")]
+    NotTried(String),
+    /// Exit status 4: may have been done or not.
+    #[error("outcome unknown, it may have been done or not: {0}")]
+    Unknown(String),
+    /// The answer is not what the API gives.
+    #[error("the answer of {0} is not understood; is it another program, or another version? ({1})")]
+    Answer(String, String),
+    /// What was to be read by somebody could not be written.
+    #[error("the output could not be written: {0}")]
+    Output(#[source] std::io::Error),
+    /// Who read the output went away.
+    #[error("the reader of the output is gone")]
+    ReaderGone,
+}
+
+impl ClientError {
+    /// The exit status of the command.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            ClientError::ReaderGone => 0,
+            ClientError::Failed(_) | ClientError::Answer(..) | ClientError::Output(_) => 1,
+            ClientError::Usage(_) => 2,
+            ClientError::NotTried(_) => 3,
+            ClientError::Unknown(_) => 4,
+        }
     }
 }
 
-/// Asks boxes.
+/// What a request may be put through when a try fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Changes nothing: try again; give up when no box can be reached.
+    Read,
+    /// Applied once however often it is sent: try again until the time is up.
+    Repeatable,
+    /// Sent again only if the try before was certainly not done.
+    Once,
+}
+
+/// A request to whichever box takes it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// GET, POST, PUT.
+    pub method: Method,
+    /// Path and query, percent-encoded.
+    pub path: String,
+    /// JSON, or nothing.
+    pub body: Bytes,
+    /// The idempotency key.
+    pub key: Option<String>,
+    /// What to do after a failed try.
+    pub policy: Policy,
+}
+
+impl Call {
+    /// A read.
+    pub fn get(path: String) -> Call {
+        Call { method: Method::GET, path, body: Bytes::new(), key: None, policy: Policy::Read }
+    }
+}
+
+/// Talks to the boxes of one site.
 #[derive(Debug)]
 pub struct Client {
-    urls: Vec<Url>,
-    timeout: Duration,
+    targets: Vec<Target>,
     token: Option<String>,
+    /// When trying ends.
+    deadline: Instant,
+    /// How long one box may take to answer.
+    try_max: Duration,
 }
 
-/// Why a question has no answer that helps.
+/// What came of one try at one box.
 #[derive(Debug)]
-pub struct AskError {
-    /// The exit status.
-    pub status: u8,
-    /// What, where, what to do.
-    pub text: String,
-    /// What the box said, if its saying decided.
-    pub problem: Option<Problem>,
-}
-
-impl From<AskError> for Failure {
-    fn from(error: AskError) -> Failure {
-        Failure { status: error.status, text: error.text }
-    }
-}
-
-/// What is read of an `application/problem+json`.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Problem {
-    #[serde(rename = "type", default)]
-    kind: String,
-    #[serde(default)]
-    detail: String,
-    /// With `wrong-kind`: the series' kind.
-    pub is: Option<String>,
-}
-
-impl Problem {
-    /// Its stable name, empty if it is none of ours.
-    pub fn name(&self) -> &str {
-        self.kind.strip_prefix(TYPE_PREFIX).unwrap_or_default()
-    }
-}
-
-/// How one try went.
-struct Try {
-    end: End,
-    text: String,
-    body: String,
-    problem: Option<Problem>,
+enum Tried {
+    /// The connection could not be made: nothing was sent.
+    Unreached(String),
+    /// Something was sent and no whole answer came.
+    Broken(String),
+    /// An answer.
+    Answered(u16, Bytes),
 }
 
 impl Client {
-    /// Reads the token, too.
-    pub fn new(args: &ClientArgs) -> Result<Client, Failure> {
-        let file = args.token_file.as_deref().filter(|file| !file.as_os_str().is_empty());
-        let token = file.map(token).transpose()?;
-        Ok(Client { urls: args.url.clone(), timeout: args.timeout, token })
+    /// A client as the arguments say; its time begins now.
+    ///
+    /// # Errors
+    /// Addresses and token files that are not usable.
+    pub fn new(server: &Server) -> Result<Client, ClientError> {
+        let targets = url::targets(&server.url).map_err(ClientError::Usage)?;
+        let token = server.token_file.as_ref().map(|path| {
+            std::fs::read_to_string(path)
+                .map(|token| token.trim().to_owned())
+                .map_err(|error| ClientError::Usage(format!("token file {}: {error}", path.display())))
+        });
+        // A box that hangs must leave time for the others.
+        let share = match u32::try_from(targets.len()) {
+            Ok(1) => server.timeout + GRACE,
+            Ok(count) => server.timeout / count,
+            Err(_) => GRACE,
+        };
+        let deadline = Instant::now() + server.timeout;
+        Ok(Client { targets, token: token.transpose()?, deadline, try_max: share })
     }
 
-    /// The boxes, in the order in which they are tried.
-    pub fn urls(&self) -> &[Url] {
-        &self.urls
-    }
-
-    /// How long to try.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
-    /// What to present.
-    pub fn token(&self) -> Option<&str> {
-        self.token.as_deref()
-    }
-
-    /// Reads, wherever there is an answer.
-    pub async fn read(&self, path: String) -> Result<String, AskError> {
-        self.ask(&Question::get(path), Repeat::Reads).await
-    }
-
-    /// Asks box after box until it is decided or the time is up; gives the body of the answer 200.
-    pub async fn ask(&self, question: &Question, repeat: Repeat) -> Result<String, AskError> {
-        let start = Instant::now();
-        let until = start + self.timeout;
-        let mut ends = Vec::new();
-        let mut said: Vec<Option<String>> = vec![None; self.urls.len()];
-        let mut unknown = None;
-        for round in 0.. {
-            for (place, url) in self.urls.iter().enumerate() {
-                if !ends.is_empty() && Instant::now() >= until {
-                    return Err(verdict(&ends, &said, unknown));
+    /// Sends a request to the boxes in turn until one settles it or the time is up.
+    ///
+    /// # Errors
+    /// [`ClientError::Failed`], [`ClientError::NotTried`] or [`ClientError::Unknown`].
+    pub async fn call(&self, call: &Call) -> Result<Bytes, ClientError> {
+        let mut history = History::default();
+        let mut pause = PAUSE.0;
+        loop {
+            let mut reached = false;
+            for target in &self.targets {
+                let until = (self.deadline + GRACE).min(Instant::now() + self.try_max);
+                let tried = self.attempt(target, call, until).await;
+                reached |= !matches!(tried, Tried::Unreached(_));
+                if let Some(end) = history.take(target, call.policy, tried) {
+                    return end;
                 }
-                let one = self.attempt(url, question, repeat, until).await;
-                ends.push(one.end);
-                match (tries::next(&ends, repeat), one.end) {
-                    (Next::Stop, End::Done) => return Ok(one.body),
-                    (Next::Stop, End::Refused | End::RefusedForGood) => {
-                        let status = tries::exit_status(&ends);
-                        return Err(AskError { status, text: one.text, problem: one.problem });
+                if Instant::now() >= self.deadline {
+                    return Err(history.end());
+                }
+            }
+            if call.policy == Policy::Read && !reached {
+                return Err(history.end());
+            }
+            sleep(pause.min(self.deadline.saturating_duration_since(Instant::now()))).await;
+            pause = (pause * 2).min(PAUSE.1);
+            if Instant::now() >= self.deadline {
+                return Err(history.end());
+            }
+        }
+    }
+
+    /// Begins a request whose answer is read as it comes; at the first box that answers it.
+    pub(super) async fn open(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+        let mut history = History::default();
+        for target in &self.targets {
+            let until = self.deadline.min(Instant::now() + self.try_max);
+            let call = Call::get(path.to_owned());
+            let tried = match self.send(target, &call, until).await {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => read_whole(response, until).await,
+                Err(tried) => tried,
+            };
+            if let Some(end) = history.take(target, Policy::Read, tried) {
+                return Err(end.err().unwrap_or_else(|| history.end()));
+            }
+        }
+        Err(history.end())
+    }
+
+    async fn attempt(&self, target: &Target, call: &Call, until: Instant) -> Tried {
+        match self.send(target, call, until).await {
+            Ok(response) => read_whole(response, until).await,
+            Err(tried) => tried,
+        }
+    }
+
+    async fn send(&self, target: &Target, call: &Call, until: Instant) -> Result<Response<Incoming>, Tried> {
+        let connect = timeout_at(until, timeout(CONNECT_TIME_MAX, TcpStream::connect(&target.authority)));
+        let stream = match connect.await {
+            Ok(Ok(Ok(stream))) => stream,
+            Ok(Ok(Err(error))) => return Err(Tried::Unreached(error.to_string())),
+            Ok(Err(_)) | Err(_) => return Err(Tried::Unreached("no connection in time".to_owned())),
+        };
+        let broken = |error: hyper::Error| Tried::Broken(error.to_string());
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        // It ends with the sender and the answer; its errors show there.
+        tokio::spawn(connection);
+        let request = self.request(target, call).map_err(|error| Tried::Unreached(error.to_string()))?;
+        match timeout_at(until, sender.send_request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(broken(error)),
+            Err(_) => Err(Tried::Broken("no answer in time".to_owned())),
+        }
+    }
+
+    fn request(&self, target: &Target, call: &Call) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(format!("{}{}", target.base, call.path))
+            .header(header::HOST, &target.authority)
+            .header(header::USER_AGENT, concat!("tallyd/", env!("CARGO_PKG_VERSION")));
+        if !call.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(key) = &call.key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        request.body(Full::new(call.body.clone()))
+    }
+}
+
+async fn read_whole(response: Response<Incoming>, until: Instant) -> Tried {
+    let status = response.status().as_u16();
+    match timeout_at(until, Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect()).await {
+        Ok(Ok(body)) => Tried::Answered(status, body.to_bytes()),
+        Ok(Err(error)) => Tried::Broken(error.to_string()),
+        Err(_) => Tried::Broken("the answer did not end in time".to_owned()),
+    }
+}
+
+/// What the tries so far came to.
+#[derive(Debug, Default)]
+struct History {
+    /// A try whose outcome is unknown, and which nothing has settled.
+    unknown: Option<String>,
+    /// The latest refusal over a bound: time may help.
+    over_bound: Option<Box<Refused>>,
+    /// The latest try that was certainly not done.
+    not_done: Option<String>,
+}
+
+impl History {
+    /// Takes one try in; the end, if that settles it.
+    fn take(&mut self, target: &Target, policy: Policy, tried: Tried) -> Option<Result<Bytes, ClientError>> {
+        match tried {
+            Tried::Unreached(why) => self.not_done = Some(format!("{target}: {why}")),
+            Tried::Broken(why) => return self.unknown(target, policy, &why),
+            Tried::Answered(status, body) => match judge(status, &body) {
+                Judged::Done => return Some(Ok(body)),
+                Judged::NotDone(why) => self.not_done = Some(format!("{target}: {why}")),
+                Judged::Unknown(why) => return self.unknown(target, policy, &why),
+                Judged::OverBound(refused) => self.over_bound = Some(refused),
+                Judged::Refused(refused) => {
+                    // Only some refusals tell about earlier tries, too.
+                    if self.unknown.is_some() && !refused.settles_earlier_tries() {
+                        return Some(Err(self.end()));
                     }
-                    (_, End::Unknown) => unknown = Some(one.text.clone()),
-                    _ => {}
+                    return Some(Err(ClientError::Failed(refused)));
                 }
-                said[place] = Some(one.text);
-                if tries::next(&ends, repeat) == Next::Stop {
-                    return Err(verdict(&ends, &said, unknown));
-                }
-            }
-            let nobody = ends.iter().rev().take(self.urls.len()).all(|end| *end == End::NotReached);
-            if nobody && repeat != Repeat::Keyed {
-                break;
-            }
-            if round == 0 {
-                self.tell_that_it_goes_on(&said);
-            }
-            let wake = Instant::now() + tries::pause(round);
-            if wake >= until {
-                break;
-            }
-            sleep_until(wake).await;
+            },
         }
-        Err(verdict(&ends, &said, unknown))
+        None
     }
 
-    async fn attempt(&self, url: &Url, question: &Question, repeat: Repeat, until: Instant) -> Try {
-        let now = Instant::now();
-        let last_word = until + (self.timeout / 10).min(LAST_WORD_MAX);
-        let boxes = u32::try_from(self.urls.len()).unwrap_or(u32::MAX);
-        let (connect_until, answer_until) = if boxes == 1 {
-            (until, last_word)
-        } else {
-            let share = (self.timeout / boxes).max(Duration::from_secs(1));
-            // What must not be repeated is worth waiting for.
-            let answer = if repeat == Repeat::Harms { last_word } else { last_word.min(now + share) };
-            (until.min(now + CONNECT_MAX), answer)
-        };
-        let token = self.token.as_deref();
-        match connection::exchange(url, question, token, connect_until, answer_until).await {
-            Ok(received) => judge(url, received, repeat),
-            Err(Lost::NotReached(text)) => Try::failed(End::NotReached, text),
-            Err(Lost::AfterSending(text)) => Try::failed(lost(repeat), text),
+    fn unknown(&mut self, target: &Target, policy: Policy, why: &str) -> Option<Result<Bytes, ClientError>> {
+        let why = format!("{target}: {why}");
+        match policy {
+            // A read has no outcome that could be unknown.
+            Policy::Read => self.not_done = Some(why),
+            Policy::Repeatable => self.unknown = Some(why),
+            Policy::Once => return Some(Err(ClientError::Unknown(why))),
         }
+        None
     }
 
-    /// Whoever sits at a terminal should know what the silence means.
-    fn tell_that_it_goes_on(&self, said: &[Option<String>]) {
-        let mut stderr = std::io::stderr();
-        if stderr.is_terminal() {
-            let _ = writeln!(stderr, "tallyd: {}; trying for {}", joined(said), span(millis(self.timeout)));
+    /// The end where nothing settled it.
+    fn end(&mut self) -> ClientError {
+        if let Some(why) = self.unknown.take() {
+            return ClientError::Unknown(why);
         }
-    }
-}
-
-impl Try {
-    fn failed(end: End, text: String) -> Try {
-        Try { end, text, body: String::new(), problem: None }
-    }
-}
-
-/// What an answer that never came leaves behind.
-fn lost(repeat: Repeat) -> End {
-    if repeat == Repeat::Reads { End::NotDone } else { End::Unknown }
-}
-
-/// What an answer means.
-fn judge(url: &Url, received: Received, repeat: Repeat) -> Try {
-    let body = String::from_utf8(received.body).unwrap_or_default();
-    let strange = || {
-        let status = received.status;
-        format!("{url} answers with status {status}, but not as tallyd does: is it the right address?")
-    };
-    if received.status == 200 {
-        return match serde_json::from_str::<&serde_json::value::RawValue>(&body) {
-            Ok(json) if json.get().starts_with('{') => {
-                Try { end: End::Done, text: String::new(), body, problem: None }
-            }
-            _ if repeat == Repeat::Reads => Try::failed(End::Refused, strange()),
-            _ => Try::failed(End::Unknown, strange()),
-        };
-    }
-    let problem: Problem = serde_json::from_str(&body).unwrap_or_default();
-    let end = meaning(received.status, problem.name(), repeat);
-    if problem.name().is_empty() {
-        return Try::failed(end, strange());
-    }
-    let mut text = format!("{url}: {} ({})", plain(&problem.detail), plain(problem.name()));
-    if problem.name() == "unauthorized" {
-        text.push_str("; --token-file names a file with it");
-    }
-    Try { end, text, body, problem: Some(problem) }
-}
-
-/// What an answer other than 200 to a question without an effect means: the text where another box may do
-/// better, else the error.
-pub(super) fn refused(url: &Url, status: u16, body: Vec<u8>) -> Result<String, AskError> {
-    let one = judge(url, Received { status, body }, Repeat::Reads);
-    match one.end {
-        End::NotDone => Ok(one.text),
-        _ => Err(AskError { status: tries::FAILED, text: one.text, problem: one.problem }),
-    }
-}
-
-fn meaning(status: u16, name: &str, repeat: Repeat) -> End {
-    match (name, status) {
-        (
-            "not-committed" | "not-ready" | "too-busy" | "key-table-full" | "too-many-watchers"
-            | "request-timeout",
-            _,
-        ) => End::NotDone,
-        // A series has its kind for life: an earlier try cannot have been counted, nor will it be.
-        ("wrong-kind", _) => End::RefusedForGood,
-        ("outcome-unknown", _) => lost(repeat),
-        // Proxies say these of their own.
-        ("", 429) => End::NotDone,
-        ("", 408) => lost(repeat),
-        (_, 300..500) => End::Refused,
-        _ => lost(repeat),
-    }
-}
-
-fn verdict(ends: &[End], said: &[Option<String>], unknown: Option<String>) -> AskError {
-    let status = tries::exit_status(ends);
-    let text = match unknown {
-        Some(text) if status == tries::UNKNOWN => text,
-        _ => joined(said),
-    };
-    AskError { status, text, problem: None }
-}
-
-fn joined(said: &[Option<String>]) -> String {
-    let texts: Vec<&str> = said.iter().flatten().map(String::as_str).collect();
-    texts.join("; ")
-}
-
-fn token(file: &Path) -> Result<String, Failure> {
-    let failed = |why: String| {
-        let text = format!("the token in {}: {why}; --token-file names another file", file.display());
-        Failure { status: tries::NOT_TRIED, text }
-    };
-    let secret = Secret::new(std::fs::read(file).map_err(|error| failed(error.to_string()))?);
-    match std::str::from_utf8(secret.expose()) {
-        Ok(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') => {
-            Ok(text.to_owned())
+        if let Some(refused) = self.over_bound.take() {
+            return ClientError::Failed(refused);
         }
-        _ => Err(failed("it is not one line of visible ASCII characters".to_owned())),
+        ClientError::NotTried(self.not_done.take().unwrap_or_else(|| "no box was tried in time".to_owned()))
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_means_what_its_type_says_whatever_the_request() {
-        for (status, name, keyed, reads) in [
-            (503, "not-committed", End::NotDone, End::NotDone),
-            (503, "outcome-unknown", End::Unknown, End::NotDone),
-            (429, "too-busy", End::NotDone, End::NotDone),
-            (409, "wrong-kind", End::RefusedForGood, End::RefusedForGood),
-            (409, "overflow", End::Refused, End::Refused),
-            (400, "malformed", End::Refused, End::Refused),
-            (401, "unauthorized", End::Refused, End::Refused),
-            (404, "no-such-series", End::Refused, End::Refused),
-            (301, "", End::Refused, End::Refused),
-            (429, "", End::NotDone, End::NotDone),
-            (408, "", End::Unknown, End::NotDone),
-            (502, "", End::Unknown, End::NotDone),
-            (503, "", End::Unknown, End::NotDone),
-            (204, "", End::Unknown, End::NotDone),
-        ] {
-            assert_eq!(meaning(status, name, Repeat::Keyed), keyed, "{status} {name}");
-            assert_eq!(meaning(status, name, Repeat::Harms), keyed, "{status} {name}");
-            assert_eq!(meaning(status, name, Repeat::Reads), reads, "{status} {name}");
-        }
-    }
-
-    #[test]
-    fn timeouts_are_seconds_or_have_a_unit() {
-        for (text, ms) in [("10", 10_000), ("0.5", 500), ("500ms", 500), ("2m", 120_000)] {
-            assert_eq!(timeout(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        for text in ["", "0", "-1", "nan", "inf", "x", "25h", "1e300"] {
-            assert!(timeout(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_token_is_read_without_its_newline_and_never_with_two_lines() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("token");
-        std::fs::write(&file, "s3cret\n").unwrap();
-        assert_eq!(token(&file).unwrap(), "s3cret");
-        for bad in ["", "\n", "a\nb", "\u{e9}"] {
-            std::fs::write(&file, bad).unwrap();
-            assert_eq!(token(&file).unwrap_err().status, tries::NOT_TRIED, "{bad:?}");
-        }
-        assert!(token(&dir.path().join("none")).unwrap_err().text.contains("--token-file"));
-    }
-}
+#[path = "client_tests.rs"]
+mod tests;

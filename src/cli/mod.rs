@@ -1,199 +1,167 @@
-//! The command line: one file a family of subcommands.
+//! The command line: what it takes, and one file a family of subcommands that talk to the HTTP API.
 
-pub mod add;
+mod add;
 pub mod bench;
 pub mod client;
-pub mod connection;
-pub mod docs;
+mod documents;
 pub mod provision;
-pub mod read;
-pub mod run;
-pub mod settings;
-pub mod status;
-pub mod table;
-pub mod tries;
-pub mod url;
-pub mod watch;
+mod reads;
+mod settings;
+mod status;
+mod text;
+mod watch;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
-const EXAMPLE: &str = "\
-Examples:
-  tallyd run --data-dir /tmp/tally     a site of one box, working at once
-  tallyd add coffee 1
-  tallyd get coffee
-
-Exit status: 0 done; 1 failed, certainly not done; 2 wrong usage; 3 could not be tried, or every try ended
-not-committed; 4 outcome unknown.";
+pub use client::{ClientError, Server};
 
 /// Counts what happens at the edge, exactly
-#[derive(Debug, Parser)]
-#[command(name = "tallyd", version, about, after_help = EXAMPLE, max_term_width = 110)]
+#[derive(Parser, Clone, Debug)]
+#[command(name = "tallyd", version, propagate_version = true, after_help = EXAMPLE)]
 pub struct Cli {
+    /// What to do
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+const EXAMPLE: &str = "\
+Example: a site of one box, and a count in it
+  tallyd run --data-dir ./tally &
+  tallyd add coffee
+  tallyd get coffee
+
+Exit status: 0 done; 1 failed, certainly not done; 2 wrong usage; 3 could not be tried, or certainly
+not committed; 4 outcome unknown.";
+
+/// All that the program can do.
+#[derive(Subcommand, Clone, Debug)]
 enum Command {
-    Run(run::RunArgs),
+    Run(RunArgs),
     Provision(provision::ProvisionArgs),
     Add(add::AddArgs),
-    Get(read::GetArgs),
-    Series(read::SeriesArgs),
-    Windows(read::WindowsArgs),
+    Get(reads::GetArgs),
+    Series(reads::SeriesArgs),
+    Windows(reads::WindowsArgs),
     Watch(watch::WatchArgs),
     Settings(settings::SettingsArgs),
     Status(status::StatusArgs),
     Bench(bench::BenchArgs),
-    Completions(docs::CompletionsArgs),
-    Man(docs::ManArgs),
+    Completions(documents::CompletionsArgs),
+    Man(documents::ManArgs),
 }
 
-/// Why a command ends without having done what it is for.
-#[derive(Debug)]
-pub struct Failure {
-    /// The exit status.
-    pub status: u8,
-    /// What, where, what to do; empty: nothing to say.
-    pub text: String,
+/// Run the daemon
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+Example: a site of one box in a folder of its own, without any configuration
+  tallyd run --data-dir ./tally
+Example: a box that was provisioned
+  tallyd run --data-dir /var/lib/tallyd")]
+struct RunArgs {
+    /// Configuration file; default: tallyd.toml in the data directory, then /etc/tallyd/tallyd.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data directory; default: systemd's STATE_DIRECTORY, else /var/lib/tallyd for root, else the
+    /// user's state directory
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
 }
 
-impl Failure {
-    /// A failure with something to say.
-    pub fn new(status: u8, text: impl Into<String>) -> Failure {
-        Failure { status, text: text.into() }
-    }
-}
-
-impl From<io::Error> for Failure {
-    /// Of writing output: who closed the pipe has read enough.
-    fn from(error: io::Error) -> Failure {
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            return Failure::new(tries::DONE, "");
+/// Runs a command; gives the exit status that `tallyd --help` tells.
+pub fn main(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Run(args) => daemon(args),
+        Command::Provision(args) => {
+            provision::run(&args, &mut io::stdout().lock()).map_err(|error| match error {
+                provision::ProvisionError::Usage(_) => Failure::new(2, &error),
+                provision::ProvisionError::Failed(_) => Failure::new(1, &error),
+            })
         }
-        Failure::new(tries::FAILED, format!("cannot write the output: {error}"))
-    }
-}
-
-/// Reads the arguments of this process and runs the command.
-pub fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(cli) => run(cli),
-        Err(error) if !error.use_stderr() => {
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            let text = error.render().to_string();
-            let text = text.strip_prefix("error: ").map_or(text.clone(), |rest| format!("tallyd: {rest}"));
-            let _ = write!(io::stderr(), "{text}");
-            ExitCode::from(tries::USAGE)
-        }
-    }
-}
-
-/// Runs a command; gives the exit status.
-pub fn run(cli: Cli) -> ExitCode {
-    let mut out = io::stdout().lock();
-    let result = cli.command.run(&mut out).and_then(|()| Ok(out.flush()?));
+        Command::Bench(args) => bench::run(&args).map_err(|error| match error {
+            bench::BenchError::Usage(_) => Failure::new(2, &error),
+            _ => Failure::new(1, &error),
+        }),
+        client => run_client(client).map_err(|error| Failure::new(error.exit_status(), &error)),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has had enough.
+        Err(failure) if failure.status == 0 => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.text.is_empty() {
-                // Nobody may listen any more.
-                let _ = writeln!(io::stderr(), "tallyd: {}", failure.text);
-            }
+            // Nobody may listen any more.
+            let _ = writeln!(io::stderr(), "tallyd: {}", failure.text);
             ExitCode::from(failure.status)
         }
     }
 }
 
-impl Command {
-    fn run(self, out: &mut dyn Write) -> Result<(), Failure> {
-        match self {
-            Command::Run(args) => run::run(args),
-            Command::Provision(args) => provision::run(&args, out).map_err(|error| {
-                let usage = matches!(error, provision::ProvisionError::Usage(_));
-                Failure::new(if usage { tries::USAGE } else { tries::FAILED }, error.to_string())
-            }),
-            Command::Add(args) => wait(add::run(&args, out)),
-            Command::Get(args) => wait(read::get(&args, out)),
-            Command::Series(args) => wait(read::series(&args, out)),
-            Command::Windows(args) => wait(read::windows(&args, out)),
-            Command::Watch(args) => wait(watch::run(&args, out)),
-            Command::Settings(args) => wait(settings::run(&args, out)),
-            Command::Status(args) => wait(status::run(&args, out)),
-            Command::Bench(args) => bench(&args),
-            Command::Completions(args) => docs::completions(&args, out),
-            Command::Man(args) => docs::man(&args, out),
+/// Why a command ends otherwise than well.
+struct Failure {
+    status: u8,
+    text: String,
+}
+
+impl Failure {
+    fn new(status: u8, error: &dyn std::fmt::Display) -> Failure {
+        Failure { status, text: error.to_string() }
+    }
+}
+
+fn daemon(args: RunArgs) -> Result<(), Failure> {
+    let filter = EnvFilter::try_from_env("TALLYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(1, &error))?;
+    runtime.block_on(crate::daemon::run(args.config, args.data_dir)).map_err(|error| Failure::new(1, &error))
+}
+
+/// The commands that talk to the API, or to nobody.
+fn run_client(command: Command) -> Result<(), ClientError> {
+    match command {
+        Command::Add(args) => blocking(|| add::run(args)),
+        Command::Get(args) => blocking(|| reads::get(args)),
+        Command::Series(args) => blocking(|| reads::series(args)),
+        Command::Windows(args) => blocking(|| reads::windows(args)),
+        Command::Watch(args) => blocking(|| watch::run(args)),
+        Command::Settings(args) => blocking(|| settings::run(args)),
+        Command::Status(args) => blocking(|| status::run(args)),
+        Command::Completions(args) => documents::completions(&args),
+        Command::Man(args) => documents::man(&args),
+        Command::Run(_) | Command::Provision(_) | Command::Bench(_) => {
+            Err(ClientError::Usage("this command is no client".to_owned()))
         }
     }
 }
 
-fn bench(args: &bench::BenchArgs) -> Result<(), Failure> {
-    use bench::BenchError;
-    bench::run(args).map_err(|error| match error {
-        BenchError::Usage(text) => Failure::new(tries::USAGE, text),
-        BenchError::Control(bench::control::ControlError::Wire { .. }) => {
-            Failure::new(tries::NOT_TRIED, error.to_string())
-        }
-        BenchError::Control(_) => Failure::new(tries::FAILED, error.to_string()),
-        BenchError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => error.into(),
-        BenchError::Io(error) => Failure::new(tries::FAILED, error.to_string()),
-    })
+/// Runs a client on a runtime of its own.
+fn blocking<F: Future<Output = Result<(), ClientError>>>(run: impl FnOnce() -> F) -> Result<(), ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| ClientError::NotTried(format!("no runtime: {error}")))?;
+    runtime.block_on(run())
 }
 
-/// Runs a client command.
-fn wait(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(tries::NOT_TRIED, format!("cannot start: {error}")))?;
-    let result = runtime.block_on(command);
-    // A look-up of a name may still hang; nobody needs it any more.
-    runtime.shutdown_background();
-    result
-}
-
-/// Prints what a box answered.
-fn print(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
-    out.write_all(text.as_bytes())?;
-    if !text.ends_with('\n') {
-        out.write_all(b"\n")?;
+/// Writes to standard output. A reader that went away (`| head`) wants no more: that is no error.
+fn print(text: &str) -> Result<(), ClientError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ClientError::ReaderGone),
+        Err(error) => Err(ClientError::Output(error)),
     }
-    Ok(out.flush()?)
 }
 
-/// Prints what was done: the output may fail, but that does not undo it.
-fn print_done(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
-    print(out, text).map_err(|failure| match failure.text.as_str() {
-        "" => failure,
-        why => Failure::new(tries::DONE, format!("done, but {why}")),
-    })
-}
-
-/// An answer as the form that is documented.
-fn parsed<'a, T: serde::Deserialize<'a>>(body: &'a str) -> Result<T, Failure> {
-    serde_json::from_str(body).map_err(|error| {
-        Failure::new(
-            tries::FAILED,
-            format!(
-                "the answer is not as documented ({error}): is the box of another version? --json prints it"
-            ),
-        )
-    })
-}
-
-/// The name of a series, checked before anything is sent.
+/// A series as an argument, checked.
 fn series_name(text: &str) -> Result<String, String> {
-    match tally_core::id::SeriesName::new(text) {
-        Ok(name) => Ok(name.as_str().to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
+    tally_core::id::SeriesName::new(text).map(|name| name.to_string()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

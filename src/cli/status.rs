@@ -1,162 +1,202 @@
-//! `tallyd status`: how the site is, as one box sees it.
-
-use std::io::Write;
+//! `tallyd status`: how the asked box and its site are.
 
 use clap::Args;
 use serde_json::Value;
 
-use super::client::{Client, ClientArgs};
-use super::table::{Lean, bytes, list, plain, span, table, time, whole};
-use super::{Failure, parsed, print};
+use super::client::{Call, Client, ClientError, Server};
+use super::reads::{parsed, print_json};
+use super::text::{Side, Table};
+use super::{print, text};
 
-/// Show how the site is
+/// Show how a box and its site are
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:\n  tallyd status\n  tallyd status --url http://box2:7480 --json")]
-pub struct StatusArgs {
+#[command(after_help = "\
+Examples:
+  tallyd status
+  tallyd status --url http://10.0.0.11:7480 --json")]
+pub(super) struct StatusArgs {
     #[command(flatten)]
-    pub client: ClientArgs,
+    server: Server,
 }
 
-/// Shows it.
-pub async fn run(args: &StatusArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let body = Client::new(&args.client)?.read("/v1/status".to_owned()).await?;
-    if args.client.json {
-        return print(out, &body);
+pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.server)?;
+    let body = client.call(&Call::get("/v1/status".to_owned())).await?;
+    if args.server.json {
+        return print_json(&body);
     }
-    print(out, &told(&parsed(&body)?))
+    let status: Value = parsed(&args.server, &body)?;
+    print(&in_words(&status))
 }
 
-/// Boxes of other versions may tell less or more: what is missing is a dash.
-fn told(status: &Value) -> String {
-    let at = |pointer: &str| text(status.pointer(pointer));
-    let number = |pointer: &str| status.pointer(pointer).and_then(Value::as_u64);
-    let count = |pointer: &str| number(pointer).map_or_else(dash, whole);
-    let size = |pointer: &str| number(pointer).map_or_else(dash, bytes);
-    let ready = match status.get("ready").and_then(Value::as_bool) {
-        Some(true) => "ready",
-        _ => "NOT READY: it cannot commit now",
-    };
-    let up = number("/uptime_s").map_or_else(dash, |s| span(s.saturating_mul(1000)));
-    let clock = number("/clock/site_ms").map_or_else(dash, |ms| format!("{} UTC", time(ms / 1000 * 1000)));
-    let synced = match status.pointer("/clock/synced").and_then(Value::as_bool) {
-        Some(true) => "",
-        _ => ", the leader's clock is not synchronised",
-    };
-    let rows = [
-        ("site", format!("{} ({})", at("/site"), at("/site_id"))),
-        ("box", format!("{}, {}, {ready}, up {up}, version {}", at("/node"), at("/role"), at("/version"))),
-        ("leader", format!("{} in term {}", at("/leader"), at("/term"))),
-        ("tolerates", at("/tolerates/text")),
-        ("log", format!("applied {}, committed {}", count("/applied"), count("/commit"))),
-        ("digest", at("/digest")),
-        ("series", count("/series")),
+fn in_words(status: &Value) -> String {
+    let ready = if status["ready"] == true { "ready" } else { "NOT READY" };
+    let leader =
+        status["leader"].as_str().map_or("no leader known".to_owned(), |name| format!("leader {name}"));
+    let mut lines = vec![
+        format!(
+            "{} of site {} ({}): {}, {ready}",
+            of(status, "node"),
+            of(status, "site"),
+            of(status, "site_id"),
+            of(status, "role")
+        ),
+        format!("{leader} in term {}; {}", of(status, "term"), of(&status["tolerates"], "text")),
+        String::new(),
+    ];
+    lines.push(members(status).text());
+    let outbox = &status["outbox"];
+    let clock = &status["clock"];
+    let synced = if clock["synced"] == true { "synchronised" } else { "not synchronised" };
+    let storage = &status["storage"];
+    let size = |key: &str| text::bytes(storage[key].as_u64().unwrap_or_default());
+    for (name, words) in [
+        (
+            "log",
+            format!(
+                "committed to {}, applied to {}, digest {}",
+                of(status, "commit"),
+                of(status, "applied"),
+                of(status, "digest")
+            ),
+        ),
+        ("series", of(status, "series")),
         (
             "outbox",
             format!(
-                "{} wait, numbered to {}, delivered to {}",
-                count("/outbox/waiting"),
-                count("/outbox/numbered"),
-                count("/outbox/delivered")
+                "{} summaries wait, {} of them unnumbered; numbered to {}, delivered to {}",
+                of(outbox, "waiting"),
+                of(outbox, "unnumbered"),
+                of(outbox, "numbered"),
+                of(outbox, "delivered")
             ),
         ),
-        ("clock", format!("{clock}{synced}")),
+        ("clock", format!("{}, {synced}", text::time(clock["site_ms"].as_u64().unwrap_or_default()))),
         (
             "storage",
             format!(
-                "{}, log {}, snapshot {}, written {}",
-                at("/storage/state"),
-                size("/storage/log_bytes"),
-                size("/storage/snapshot_bytes"),
-                size("/storage/bytes_written")
+                "{}; {} written in {} syncs; log {}, snapshot {}",
+                of(storage, "state"),
+                size("bytes_written"),
+                of(storage, "syncs"),
+                size("log_bytes"),
+                size("snapshot_bytes")
             ),
         ),
-    ];
-    format!("{}\n{}", list(&rows), members(status))
+        ("upstream", upstream(&status["upstream"])),
+    ] {
+        lines.push(format!("{name:<9} {words}"));
+    }
+    let ways_in = status["ingest"].as_object().into_iter().flatten();
+    for (name, ingest) in ways_in.filter(|(_, ingest)| !ingest.as_array().is_some_and(Vec::is_empty)) {
+        lines.push(format!("{name:<9} {}", part(ingest)));
+    }
+    lines.push(format!(
+        "version   {}, up {}",
+        of(status, "version"),
+        text::seconds(status["uptime_s"].as_u64().unwrap_or_default())
+    ));
+    lines.iter().map(|line| text_line(line)).collect()
 }
 
-fn members(status: &Value) -> String {
-    let columns = [
-        ("BOX", Lean::Left),
-        ("ROLE", Lean::Left),
-        ("MEMBER", Lean::Left),
-        ("ADDRESS", Lean::Left),
-        ("CONNECTED", Lean::Left),
-        ("RTT", Lean::Right),
-        ("LOG TO", Lean::Right),
-    ];
-    let members = status.get("members").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let rows: Vec<Vec<String>> = members
-        .iter()
-        .map(|member| {
-            let of = |key: &str| text(member.get(key));
-            let number = |key: &str| member.get(key).and_then(Value::as_u64);
-            let connected = match member.get("connected").and_then(Value::as_bool) {
-                Some(true) => "yes",
-                Some(false) => "NO",
-                None => "-",
-            };
-            let rtt = number("rtt_us").map_or_else(dash, |us| format!("{:.2} ms", us as f64 / 1000.0));
-            let matched = number("matched").map_or_else(dash, whole);
-            vec![of("name"), of("role"), of("membership"), of("address"), connected.to_owned(), rtt, matched]
-        })
-        .collect();
-    table(&columns, &rows)
+fn members(status: &Value) -> Table {
+    let mut table = Table::new(&[
+        ("BOX", Side::Left),
+        ("ROLE", Side::Left),
+        ("ADDRESS", Side::Left),
+        ("REACHED", Side::Left),
+        ("ROUND TRIP", Side::Right),
+    ]);
+    for member in status["members"].as_array().into_iter().flatten() {
+        let role =
+            if member["membership"] == "observer" { "observer".to_owned() } else { of(member, "role") };
+        let here = member["name"] == status["node"];
+        let reached = match (here, member["connected"] == true) {
+            (true, _) => "this box",
+            (false, true) => "yes",
+            (false, false) => "NO",
+        };
+        let rtt =
+            member["rtt_us"].as_f64().map_or(String::new(), |us| format!("{} ms", text::number(us / 1e3)));
+        table.row([of(member, "name"), role, of(member, "address"), reached.to_owned(), rtt]);
+    }
+    table
 }
 
-fn text(value: Option<&Value>) -> String {
-    match value {
-        None | Some(Value::Null) => dash(),
-        Some(Value::String(text)) if text.is_empty() => dash(),
-        Some(Value::String(text)) => plain(text),
-        Some(other) => plain(&other.to_string()),
+/// A member of an object as a text, whatever it is.
+fn of(value: &Value, key: &str) -> String {
+    match &value[key] {
+        Value::Null => "?".to_owned(),
+        Value::String(text) => text::printable(text),
+        other => other.to_string(),
     }
 }
 
-fn dash() -> String {
-    "-".to_owned()
+/// A part that another room fills: its plain members by name.
+fn part(value: &Value) -> String {
+    if let Some(list) = value.as_array() {
+        return format!("{} of them", list.len());
+    }
+    let Some(map) = value.as_object() else {
+        return if value.is_null() { "none".to_owned() } else { text::printable(&value.to_string()) };
+    };
+    let plain = map.iter().filter(|(_, value)| !value.is_object() && !value.is_array() && !value.is_null());
+    let words: Vec<String> =
+        plain.map(|(key, _)| format!("{} {}", key.replace('_', " "), of(value, key))).collect();
+    words.join(", ")
+}
+
+/// What the way out is doing.
+fn upstream(value: &Value) -> String {
+    let mut words = match value["state"].as_str() {
+        Some("off") => return "no broker is set: summaries wait in the outbox".to_owned(),
+        Some("standby") => "another box sends".to_owned(),
+        Some(state) => text::printable(state),
+        None => return part(value),
+    };
+    if let Some(url) = value["url"].as_str() {
+        words = format!("{words}, {}", text::printable(url));
+    }
+    if !value["last_error"].is_null() {
+        words = format!("{words}; trouble: {}", part(&value["last_error"]));
+    }
+    words
+}
+
+fn text_line(line: &str) -> String {
+    format!("{}\n", line.trim_end_matches('\n'))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::status::{MemberStatus, NodeStatus};
+    use serde_json::json;
 
     #[test]
-    fn what_a_box_tells_of_itself_is_shown() {
-        let mut status = NodeStatus {
-            node: "box1".to_owned(),
-            site: "plant7".to_owned(),
-            role: "leader",
-            leader: Some("box1".to_owned()),
-            term: 7,
-            ready: true,
-            applied: 1234,
-            uptime_s: 61,
-            ..NodeStatus::default()
-        };
-        status.members.push(MemberStatus {
-            name: "box2".to_owned(),
-            membership: "voter",
-            role: "follower",
-            address: "10.0.0.12:7400".to_owned(),
-            rtt_us: Some(250),
-            ..MemberStatus::default()
+    fn the_status_says_who_leads_and_who_is_away() {
+        let status = json!({
+            "node": "box1", "site": "plant7", "site_id": "9f3c51d2a07be644", "role": "follower", "leader": "box2", "term": 3,
+            "commit": 10, "applied": 10, "ready": true, "digest": "00", "series": 2, "uptime_s": 60, "version": "0.1.0",
+            "tolerates": {"failures": 0, "text": "no further box may fail"},
+            "members": [
+                {"name": "box1", "membership": "voter", "role": "follower", "address": "a:1", "connected": true},
+                {"name": "box2", "membership": "voter", "role": "leader", "address": "b:1", "connected": true, "rtt_us": 250},
+                {"name": "box3", "membership": "voter", "role": "unknown", "address": "c:1", "connected": false}],
+            "outbox": {"waiting": 1, "unnumbered": 1, "numbered": 5, "delivered": 5},
+            "clock": {"site_ms": 0, "synced": true}, "storage": {"state": "ok"},
+            "upstream": {"state": "connected", "url": "mqtt://b:1883", "last_error": {"what": "gone"}}, "ingest": {"statsd": {"datagrams": 7, "examples": {}}},
         });
-        let text = told(&serde_json::to_value(&status).unwrap());
-        for part in [
-            "plant7 (-)",
-            "box1, leader, ready, up 1m 1s",
-            "box1 in term 7",
-            "applied 1,234",
-            "box2  follower  voter   10.0.0.12:7400  NO         0.25 ms       -",
+        let text = in_words(&status);
+        for line in [
+            "box1 of site plant7 (9f3c51d2a07be644): follower, ready",
+            "leader box2 in term 3; no further box may fail",
+            "box2  leader    b:1      yes          0.25 ms",
+            "box3  unknown   c:1      NO",
+            "upstream  connected, mqtt://b:1883; trouble: what gone",
+            "statsd    datagrams 7",
         ] {
-            assert!(text.contains(part), "{part}:\n{text}");
+            assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
         }
-    }
-
-    #[test]
-    fn an_answer_with_nothing_in_it_is_shown_as_dashes() {
-        let text = told(&serde_json::json!({}));
-        assert!(text.contains("NOT READY") && text.contains("leader     - in term -"), "{text}");
+        assert!(in_words(&json!({})).contains("NOT READY"), "an answer of another version is shown, too");
     }
 }

@@ -21,6 +21,7 @@ pub use self::config::{Poll, PollConfig, PollConfigError, PollProblem};
 pub use self::track::{PollKind, Reading, ReadingError, Tracker};
 use crate::accumulator::Accumulator;
 use crate::clock::SiteClock;
+use crate::site::Refusal;
 
 /// Most of a file that is read.
 const FILE_BYTES_MAX: usize = 64 << 10;
@@ -171,7 +172,7 @@ impl Poller {
 
     /// Counts a reading; the number itself, for status.
     fn count(&mut self, reading: Reading) -> Result<f64, PollError> {
-        let not_counted = |refusal| PollError::NotCounted(super::in_words(refusal));
+        let not_counted = |refusal: Refusal| PollError::NotCounted(refusal.to_string());
         let name = SeriesName::new(&self.state.poll.series)
             .map_err(|error| PollError::NotCounted(error.to_string()))?;
         let now = self.clock.site();

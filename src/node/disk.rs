@@ -29,11 +29,25 @@ pub(super) enum Job {
 /// What became of a job.
 #[derive(Debug)]
 pub(super) enum Done {
-    Written { ticket: u64, result: Result<(), WriteError> },
-    Read { to: NodeId, message: Message, result: Result<Vec<Entry>, ReadError> },
+    Written {
+        ticket: u64,
+        result: Result<(), WriteError>,
+    },
+    Read {
+        to: NodeId,
+        message: Message,
+        result: Result<Vec<Entry>, ReadError>,
+    },
     /// `first`: the first index that the log still has.
-    Saved { result: Result<LogIndex, WriteError>, log_bytes: u64 },
-    Loaded { to: NodeId, message: Message, result: Result<Option<(Position, Vec<u8>)>, ReadError> },
+    Saved {
+        result: Result<LogIndex, WriteError>,
+        log_bytes: u64,
+    },
+    Loaded {
+        to: NodeId,
+        message: Message,
+        result: Result<Option<(Position, Vec<u8>)>, ReadError>,
+    },
 }
 
 /// The node's end of the disk thread.

@@ -17,7 +17,7 @@ mod step;
 mod tail;
 mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -88,7 +88,9 @@ impl Default for NodeConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// What is on disk does not fit this site.
-    #[error("the snapshot on disk cannot be read in: {0}; restore this box from another one or from a backup")]
+    #[error(
+        "the snapshot on disk cannot be read in: {0}; restore this box from another one or from a backup"
+    )]
     Snapshot(#[from] SnapshotError),
     /// The members or the log do not fit the core.
     #[error("the site's members or the log on disk do not fit: {0}")]
@@ -148,6 +150,8 @@ pub struct Node {
     disk_retry_at: Option<Instant>,
     /// Followers for whom the disk is reading entries.
     reading: BTreeSet<NodeId>,
+    /// Which commit other boxes wait for: what they proposed last.
+    tell_commit: BTreeMap<NodeId, LogIndex>,
     /// Elapsed time of the last tick that this leader proposed.
     ticked: Elapsed,
     status_at: Option<Instant>,
@@ -179,7 +183,10 @@ pub struct Parts<F: FileSystem> {
 
 impl Node {
     /// Puts a node together.
-    pub fn new<F: FileSystem + 'static>(parts: Parts<F>, config: NodeConfig) -> Result<(Node, Handle), StartError> {
+    pub fn new<F: FileSystem + 'static>(
+        parts: Parts<F>,
+        config: NodeConfig,
+    ) -> Result<(Node, Handle), StartError> {
         let Parts { identity, storage, recovered, transport, transport_events, metrics } = parts;
         let founding = Founding {
             site: identity.site.clone(),
@@ -238,6 +245,7 @@ impl Node {
             disk_trouble: None,
             disk_retry_at: None,
             reading: BTreeSet::new(),
+            tell_commit: BTreeMap::new(),
             ticked: Elapsed(0),
             status_at: None,
             failed: None,
@@ -317,7 +325,8 @@ impl Node {
     fn may_leave(&self) -> bool {
         let Some(stopping) = &self.stopping else { return false };
         let backlog = self.shared.accumulator.backlog();
-        let empty = !self.batches.busy() && backlog.waiting == 0 && backlog.cells == 0 && self.proposals.len() == 0;
+        let empty =
+            !self.batches.busy() && backlog.waiting == 0 && backlog.cells == 0 && self.proposals.len() == 0;
         empty || Instant::now() >= stopping.until
     }
 
@@ -355,8 +364,11 @@ fn start_raft(
         MemberKind::Voter => MemberRole::Voter,
         MemberKind::Observer => MemberRole::Observer,
     };
-    let members: Vec<Member> =
-        identity.members.iter().map(|member| Member { id: NodeId(member.id), role: role(member.role) }).collect();
+    let members: Vec<Member> = identity
+        .members
+        .iter()
+        .map(|member| Member { id: NodeId(member.id), role: role(member.role) })
+        .collect();
     let durable = Durable { hard_state: recovered.hard_state, snapshot, last: recovered.last };
     Raft::new(raft_config, &members, durable, CoreInstant(0))
 }

@@ -36,7 +36,7 @@ impl Node {
     fn on_frame(&mut self, from: NodeId, frame: Frame) {
         match frame {
             Frame::Raft { message, payloads, clock } => self.on_message(from, &message, payloads, clock),
-            Frame::Propose(envelope) => self.on_propose(&envelope),
+            Frame::Propose(envelope) => self.on_propose(from, &envelope),
             Frame::ReadIndex { id } => self.on_read_index(from, id),
             Frame::ReadAnswer { id, index } => self.reads.answered(id, index),
             Frame::SnapshotPart(part) => self.on_snapshot_part(from, part),
@@ -68,14 +68,18 @@ impl Node {
 
     /// Another box asks to get a body into the log. Without an answer: that box sees it applied, or
     /// sends it again.
-    fn on_propose(&mut self, envelope: &Bytes) {
+    fn on_propose(&mut self, from: NodeId, envelope: &Bytes) {
         let checked = super::proposals::split(envelope).map(|(_, body)| entry::check(body));
         if !matches!(checked, Some(Ok(_))) {
             self.shared.metrics.frames_malformed.raise();
             return;
         }
-        if let Err(why) = self.append(envelope.clone()) {
-            debug!("a body of another box was not taken: {why}");
+        match self.append(envelope.clone()) {
+            // It waits for this commit: it is told of it at once, not with the next heartbeat.
+            Ok(index) => {
+                self.tell_commit.insert(from, index);
+            }
+            Err(why) => debug!("a body of another box was not taken: {why}"),
         }
     }
 
@@ -189,7 +193,8 @@ impl Node {
             Err(error) => return warn!("entries for box {to} cannot be read: {error}"),
         };
         // The log may have been overwritten meanwhile, and less may have been read than was asked for.
-        let same = |entry: &&Entry| (entry.position.term, entry.position.subterm) == (range.term, range.subterm);
+        let same =
+            |entry: &&Entry| (entry.position.term, entry.position.subterm) == (range.term, range.subterm);
         let entries: Vec<Entry> = entries.iter().take_while(same).cloned().collect();
         let Some(last) = entries.last().map(|entry| entry.position.index) else { return };
         let range = EntryRange { last, ..range };

@@ -109,9 +109,8 @@ impl Proposals {
             }
         }
         let Some(term) = leader else { return Vec::new() };
-        let due = |pending: &Pending| {
-            pending.sent.is_none_or(|(sent, at)| sent != term || now >= at + RESEND)
-        };
+        let due =
+            |pending: &Pending| pending.sent.is_none_or(|(sent, at)| sent != term || now >= at + RESEND);
         self.pending.iter().filter(|(_, pending)| due(pending)).map(|(tag, _)| *tag).collect()
     }
 
@@ -168,9 +167,7 @@ impl Pending {
             (Some((sent, _)), Some(term)) => sent != term,
             _ => false,
         };
-        self.reply.is_closed()
-            || now >= self.began + GIVE_UP
-            || (self.retry == Retry::Never && deposed)
+        self.reply.is_closed() || now >= self.began + GIVE_UP || (self.retry == Retry::Never && deposed)
     }
 
     fn give_up(self) {

@@ -9,8 +9,8 @@ use tally_core::raft::Role;
 
 use super::handle::Shared;
 use super::{
-    AccumulatorStatus, ClockStatus, ElectionStatus, MemberStatus, Node, NodeStatus, OutboxStatus, StorageStatus,
-    Tolerates,
+    AccumulatorStatus, ClockStatus, ElectionStatus, MemberStatus, Node, NodeStatus, OutboxStatus,
+    StorageStatus, Tolerates,
 };
 use crate::clock::wall_ms;
 use crate::identity::Role as MemberKind;
@@ -45,7 +45,8 @@ impl Node {
         status.term = self.raft.term().0;
         status.commit = self.raft.commit_index().0;
         status.last = self.raft.last().index.0;
-        status.ready = self.leader_term().is_some() && self.batches.epoch().is_some() && self.disk_trouble.is_none();
+        status.ready =
+            self.leader_term().is_some() && self.batches.epoch().is_some() && self.disk_trouble.is_none();
         status.tolerates = tolerates(identity, &members);
         status.members = members;
         status.storage = self.storage_status();
@@ -93,7 +94,9 @@ impl Node {
                 connected,
                 matched: match is_me {
                     true => Some(self.raft.durable_index().0),
-                    false => progress.peers.iter().find(|peer| peer.id.0 == member.id).map(|peer| peer.matched.0),
+                    false => {
+                        progress.peers.iter().find(|peer| peer.id.0 == member.id).map(|peer| peer.matched.0)
+                    }
                 },
                 rtt_us: link.and_then(|link| link.rtt_us),
             }
@@ -110,7 +113,11 @@ fn tolerates(identity: &crate::identity::Identity, members: &[MemberStatus]) -> 
     let failures = up.saturating_sub(quorum) as u64;
     let boxes = |count: usize| if count == 1 { "1 box".to_owned() } else { format!("{count} boxes") };
     let text = if up < quorum {
-        format!("{} of {voters} reachable: nothing is committed until {} more return", boxes(up), boxes(quorum - up))
+        format!(
+            "{} of {voters} reachable: nothing is committed until {} more return",
+            boxes(up),
+            boxes(quorum - up)
+        )
     } else if failures == 0 {
         format!("{} of {voters} reachable: tolerates no failure", boxes(up))
     } else {

@@ -150,8 +150,7 @@ async fn send_parts(transport: Arc<Transport>, to: NodeId, term: Term, last: Pos
     let mut offset = 0;
     while offset < bytes.len() {
         let end = (offset + PART_BYTES).min(bytes.len());
-        let part =
-            SnapshotPart { term, last, total, offset: offset as u64, bytes: bytes.slice(offset..end) };
+        let part = SnapshotPart { term, last, total, offset: offset as u64, bytes: bytes.slice(offset..end) };
         let frame = Frame::SnapshotPart(part).encode();
         if transport.send_when_ready(to, Lane::Snapshot, frame).await.is_err() {
             // The core offers it again when the connection is back.

@@ -157,7 +157,9 @@ fn encode_message(message: &Message, payloads: &[Bytes], clock: Option<Clock>) -
     out.push(kind);
     put_varint(&mut out, message.term.0);
     match message.body {
-        Body::PreVote { last } | Body::Vote { last } | Body::Snapshot { last } => put_position(&mut out, last),
+        Body::PreVote { last } | Body::Vote { last } | Body::Snapshot { last } => {
+            put_position(&mut out, last)
+        }
         Body::PreVoteAnswer { granted } | Body::VoteAnswer { granted } => out.push(u8::from(granted)),
         Body::Append { previous, entries, commit } => {
             put_position(&mut out, previous);
@@ -288,15 +290,21 @@ mod tests {
     use proptest::prelude::*;
 
     fn messages() -> impl Strategy<Value = Frame> {
-        let position = (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(index, term, subterm)| Position {
-            index: LogIndex(index >> 1),
-            term: Term(term),
-            subterm: Subterm(subterm),
+        let position = (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(index, term, subterm)| {
+            Position { index: LogIndex(index >> 1), term: Term(term), subterm: Subterm(subterm) }
         });
-        let clock = prop::option::of((any::<u64>(), any::<u64>(), any::<bool>()).prop_map(
-            |(site, wall_ms, synced)| Clock { site: SiteTime(site), wall_ms, synced },
-        ));
-        let append = (position.clone(), any::<u64>(), prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..5))
+        let clock = prop::option::of(
+            (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(site, wall_ms, synced)| Clock {
+                site: SiteTime(site),
+                wall_ms,
+                synced,
+            }),
+        );
+        let append = (
+            position.clone(),
+            any::<u64>(),
+            prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..5),
+        )
             .prop_map(|(previous, commit, payloads)| {
                 let range = EntryRange {
                     term: Term(3),

@@ -1,12 +1,12 @@
 //! Applying entries: the only way in which a site changes.
 
 use tally_core::id::{LogIndex, SeriesName};
-use tally_core::report::Amount;
 use tally_core::time::SiteTime;
 
 use super::Site;
+use super::body::{self, Body, Cell, CellKey, CellSeries, Report};
 use super::digest::{mix, mix_bytes};
-use super::entry::{self, Body, Cell, CellKey, CellSeries, EntryError, Report};
+use super::entry::EntryError;
 use super::keys::KeyRecord;
 use super::outbox::Marks;
 use super::packed::Packed;
@@ -29,7 +29,7 @@ impl Site {
         let applied = if payload.is_empty() {
             Applied::Nothing
         } else {
-            let (stamp, body) = entry::split(payload)?;
+            let (stamp, body) = body::split(payload)?;
             let body = Body::decode(body)?;
             if let Body::Report(report) = &body {
                 report.check_cells()?;
@@ -137,14 +137,18 @@ impl Site {
         let mut place = 0;
         let mut digest = self.digest;
         let mut cells = report.cells();
-        while let Some(cell) = cells.next()? {
-            if let (CellSeries::Id(id), Amount::Counter(sum), None) = (cell.series, cell.amount, cell.key)
-                && let Some(total) = self.table.count(id, cell.window, sum, index.0)
+        loop {
+            // Nearly every cell is a count for a series whose window is open in its row.
+            let before = cells;
+            if let Some((id, window, sum)) = cells.next_plain()
+                && let Some(total) = self.table.count(id, window, sum, index.0)
             {
                 digest = mix(digest, total as u64 ^ u64::from(id.0) << 40);
                 place += 1;
                 continue;
             }
+            cells = before;
+            let Some(cell) = cells.next()? else { break };
             self.digest = digest;
             match cell.key {
                 Some(key) => keyed.push(self.apply_keyed(&cell, key, &clock)),

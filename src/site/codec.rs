@@ -89,6 +89,10 @@ impl<'a> Reader<'a> {
         if first < 0x80 {
             return Ok(u64::from(first));
         }
+        if let Some(second @ 1..0x80) = self.rest.first().copied() {
+            self.rest = &self.rest[1..];
+            return Ok(u64::from(first & 0x7f) | u64::from(second) << 7);
+        }
         let long = self.varint_tail(u128::from(first & 0x7f))?;
         u64::try_from(long).map_err(|_| Malformed)
     }

@@ -6,10 +6,11 @@
 
 use bytes::Bytes;
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
-use tally_core::report::{Amount, Kind, Last, Sample, Sum};
+use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
-use super::codec::{Malformed, Reader, put_bytes, put_varint, put_varint_u128, unzigzag, zigzag};
+use super::body::Body;
+use super::codec::{Malformed, put_bytes, put_varint, put_varint_u128, zigzag};
 use super::digest;
 use super::view::{SeriesId, Stamp};
 
@@ -75,19 +76,19 @@ pub enum BodyKind {
     Tick,
 }
 
-const OPEN: u8 = 1;
-const REPORT: u8 = 2;
-const CLOSE: u8 = 3;
-const NUMBER: u8 = 4;
-const DELIVERED: u8 = 5;
-const SET: u8 = 6;
-const TICK: u8 = 7;
+pub(super) const OPEN: u8 = 1;
+pub(super) const REPORT: u8 = 2;
+pub(super) const CLOSE: u8 = 3;
+pub(super) const NUMBER: u8 = 4;
+pub(super) const DELIVERED: u8 = 5;
+pub(super) const SET: u8 = 6;
+pub(super) const TICK: u8 = 7;
 
-const CELL_KIND: u8 = 0b0000_0011;
-const CELL_NAMED: u8 = 0b0000_0100;
-const CELL_WINDOW: u8 = 0b0000_1000;
-const CELL_KEYED: u8 = 0b0001_0000;
-const CELL_KNOWN: u8 = 0b0001_1111;
+pub(super) const CELL_KIND: u8 = 0b0000_0011;
+pub(super) const CELL_NAMED: u8 = 0b0000_0100;
+pub(super) const CELL_WINDOW: u8 = 0b0000_1000;
+pub(super) const CELL_KEYED: u8 = 0b0001_0000;
+pub(super) const CELL_KNOWN: u8 = 0b0001_1111;
 
 /// Opens an epoch of a source, which is made if it is not known. `epoch` is taken unless the
 /// nonce opened one before. A name of more than [`SOURCE_NAME_BYTES_MAX`] bytes is refused where
@@ -332,184 +333,5 @@ fn put_amount(out: &mut Vec<u8>, amount: &Amount) {
                 out.extend_from_slice(&value.to_le_bytes());
             }
         }
-    }
-}
-
-/// A body, read but not judged.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Body<'a> {
-    Open { kind: SourceKind, name: &'a str, nonce: u128, epoch: Epoch },
-    Report(Report<'a>),
-    Close { until: SiteTime },
-    Number { count: u32 },
-    Delivered { up_to: u64 },
-    Set { nonce: u64, key: &'a str, value: &'a str },
-    Tick,
-}
-
-/// A report, its cells not read yet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Report<'a> {
-    pub(super) source: SourceId,
-    pub(super) epoch: Epoch,
-    pub(super) number: ReportNumber,
-    pub(super) hash: u64,
-    cells: Reader<'a>,
-}
-
-/// A cell as its bytes say; `name` is not checked yet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cell<'a> {
-    pub(super) series: CellSeries<'a>,
-    pub(super) window: SiteTime,
-    pub(super) amount: Amount,
-    pub(super) key: Option<CellKey>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum CellSeries<'a> {
-    Id(SeriesId),
-    Name(&'a [u8], Kind),
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CellKey {
-    pub(super) key: u128,
-    pub(super) check: u64,
-    pub(super) taken: Elapsed,
-}
-
-/// The stamp and the body after it.
-pub(super) fn split(payload: &[u8]) -> Result<(Stamp, &[u8]), EntryError> {
-    let mut reader = Reader::new(payload);
-    let site = SiteTime(reader.varint()?);
-    let elapsed = Elapsed(reader.varint()?);
-    let synced = reader.bool()?;
-    if site.0 > STAMP_MAX || elapsed.0 > STAMP_MAX {
-        return Err(EntryError::Malformed);
-    }
-    Ok((Stamp { site, elapsed, synced }, reader.rest()))
-}
-
-impl<'a> Body<'a> {
-    /// Reads a body; a report's cells stay as they are.
-    pub(super) fn decode(body: &'a [u8]) -> Result<Body<'a>, EntryError> {
-        let mut reader = Reader::new(body);
-        let body = match reader.u8()? {
-            OPEN => {
-                let kind = match reader.u8()? {
-                    0 => SourceKind::Box,
-                    1 => SourceKind::Named,
-                    _ => return Err(EntryError::Malformed),
-                };
-                let nonce = reader.u128()?;
-                let epoch = Epoch(reader.u64()?);
-                Body::Open { kind, nonce, epoch, name: reader.text()? }
-            }
-            REPORT => {
-                let source = SourceId(reader.varint()?);
-                let number = ReportNumber::new(reader.varint()?).ok_or(EntryError::Malformed)?;
-                let epoch = Epoch(reader.u64()?);
-                let hash = reader.u64()?;
-                return Ok(Body::Report(Report { source, epoch, number, hash, cells: reader }));
-            }
-            CLOSE => Body::Close { until: SiteTime(reader.varint()?) },
-            NUMBER => {
-                Body::Number { count: u32::try_from(reader.varint()?).map_err(|_| EntryError::Malformed)? }
-            }
-            DELIVERED => Body::Delivered { up_to: reader.varint()? },
-            SET => Body::Set { nonce: reader.u64()?, key: reader.text()?, value: reader.text()? },
-            TICK => Body::Tick,
-            kind => return Err(EntryError::UnknownKind(kind)),
-        };
-        reader.done()?;
-        Ok(body)
-    }
-}
-
-impl<'a> Report<'a> {
-    /// The cells from the first on.
-    pub(super) fn cells(&self) -> Cells<'a> {
-        Cells { reader: self.cells, window: None, source: self.source }
-    }
-
-    /// Whether every cell can be read: asked before the first one changes anything.
-    pub(super) fn check_cells(&self) -> Result<(), EntryError> {
-        let mut cells = self.cells();
-        let mut count = 0;
-        while cells.next()?.is_some() {
-            count += 1;
-            if count > REPORT_CELLS_MAX {
-                return Err(EntryError::Malformed);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads cells one after the other.
-#[derive(Debug)]
-pub(super) struct Cells<'a> {
-    reader: Reader<'a>,
-    window: Option<SiteTime>,
-    source: SourceId,
-}
-
-impl<'a> Cells<'a> {
-    /// The next cell, `None` after the last.
-    #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<Cell<'a>>, Malformed> {
-        if self.reader.left() == 0 {
-            return Ok(None);
-        }
-        let tag = self.reader.u8()?;
-        if tag & !CELL_KNOWN != 0 {
-            return Err(Malformed);
-        }
-        let series = if tag & CELL_NAMED == 0 {
-            let id = self.reader.varint()?;
-            CellSeries::Id(SeriesId(u32::try_from(id).map_err(|_| Malformed)?))
-        } else {
-            let kind = kind_of(self.reader.u8()?)?;
-            CellSeries::Name(self.reader.bytes()?, kind)
-        };
-        if tag & CELL_WINDOW != 0 {
-            self.window = Some(SiteTime(self.reader.varint()?));
-        }
-        let window = self.window.ok_or(Malformed)?;
-        let amount = self.amount(tag & CELL_KIND)?;
-        let key = if tag & CELL_KEYED == 0 { None } else { Some(self.key()?) };
-        Ok(Some(Cell { series, window, amount, key }))
-    }
-
-    #[inline]
-    fn amount(&mut self, kind: u8) -> Result<Amount, Malformed> {
-        let reader = &mut self.reader;
-        Ok(match kind_of(kind)? {
-            Kind::Counter => Amount::Counter(reader.varint_u128()?),
-            Kind::Updown => Amount::Updown { up: reader.varint_u128()?, down: reader.varint_u128()? },
-            Kind::Sample => {
-                let count = reader.varint()?;
-                let sum = Sum(unzigzag(reader.varint_u128()?));
-                let at = SiteTime(reader.varint()?);
-                let (min, max, value) = (reader.f64()?, reader.f64()?, reader.f64()?);
-                let last = Last { at, source: self.source, value };
-                Amount::Sample(Sample { count, sum, min, max, last })
-            }
-        })
-    }
-
-    fn key(&mut self) -> Result<CellKey, Malformed> {
-        let reader = &mut self.reader;
-        Ok(CellKey { key: reader.u128()?, check: reader.u64()?, taken: Elapsed(reader.varint()?) })
-    }
-}
-
-const fn kind_of(code: u8) -> Result<Kind, Malformed> {
-    match code {
-        0 => Ok(Kind::Counter),
-        1 => Ok(Kind::Updown),
-        2 => Ok(Kind::Sample),
-        _ => Err(Malformed),
     }
 }

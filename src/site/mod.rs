@@ -4,6 +4,7 @@
 //! room below keeps one part of the state and writes it into a snapshot itself.
 
 mod apply;
+mod body;
 pub(crate) mod codec;
 mod digest;
 pub mod entry;
@@ -12,13 +13,13 @@ mod keys;
 mod names;
 mod outbox;
 mod packed;
+mod readdress;
 mod refused;
 mod series;
 mod settings;
 mod snapshot;
 mod sources;
 pub(crate) mod units;
-mod readdress;
 mod view;
 
 use tally_core::id::{Epoch, LogIndex, ReportNumber, SeriesName, SourceId};
@@ -291,3 +292,12 @@ impl Site {
         self.table.latest_end(limit).map(SiteTime)
     }
 }
+
+#[cfg(test)]
+mod apply_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod windows_tests;

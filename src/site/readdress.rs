@@ -2,7 +2,8 @@
 
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 
-use super::codec::{Malformed, Reader, put_varint};
+use super::EntryError;
+use super::codec::{Reader, put_varint};
 
 /// The same cells as another report. Only for a body whose old epoch is closed for good or whose
 /// number another report has: the old one can never be applied any more.
@@ -11,7 +12,7 @@ pub fn readdressed(
     source: SourceId,
     epoch: Epoch,
     number: ReportNumber,
-) -> Result<Vec<u8>, Malformed> {
+) -> Result<Vec<u8>, EntryError> {
     let mut reader = Reader::new(body);
     let kind = reader.u8()?;
     let (_source, _number, _epoch) = (reader.varint()?, reader.varint()?, reader.u64()?);
@@ -27,8 +28,8 @@ pub fn readdressed(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::site::entry::{ReportWriter, SeriesRef};
     use crate::site::SeriesId;
+    use crate::site::entry::{ReportWriter, SeriesRef};
     use tally_core::report::Amount;
     use tally_core::time::SiteTime;
 

@@ -147,15 +147,15 @@ impl Table {
     /// The hot path: a counter's cell in the window that its row has open. Returns the new total;
     /// `None`: not such a cell, nothing was changed, see [`Table::add`].
     #[inline]
-    pub(super) fn count(&mut self, id: SeriesId, window: SiteTime, sum: u128, index: u64) -> Option<i128> {
+    pub(super) fn count(&mut self, id: SeriesId, window: SiteTime, sum: u64, index: u64) -> Option<i128> {
         let row = self.rows.get_mut(id.0 as usize)?;
         if row.kind != Kind::Counter || !row.contains(window.0) || sum == 0 {
             return None;
         }
-        let total = row.total.checked_add(i128::try_from(sum).ok()?)?;
+        let total = row.total.checked_add(i128::from(sum))?;
         row.total = total;
         // At most the total, so it cannot overflow either.
-        row.window += sum;
+        row.window += u128::from(sum);
         self.changed[id.0 as usize] = index;
         Some(total)
     }

@@ -172,8 +172,12 @@ impl std::fmt::Display for Refusal {
         match self {
             Refusal::WrongKind { is, asked } => write!(f, "the series is a {is}, not a {asked}"),
             Refusal::Overflow => f.write_str("the total would overflow"),
-            Refusal::TooManySeries => f.write_str("the site has as many series as it may (setting series.max)"),
-            Refusal::WindowInFuture => f.write_str("the window begins later than any clock of the site can be ahead"),
+            Refusal::TooManySeries => {
+                f.write_str("the site has as many series as it may (setting series.max)")
+            }
+            Refusal::WindowInFuture => {
+                f.write_str("the window begins later than any clock of the site can be ahead")
+            }
             Refusal::Malformed => f.write_str("the parts of the sample do not belong together"),
         }
     }

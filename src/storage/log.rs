@@ -158,7 +158,8 @@ impl<F: FileSystem> Log<F> {
         group::seal(buffer, segment.salt);
         let length = group::length(buffer).unwrap_or_default();
         let end = offset + padded;
-        if ahead && end > segment.written_to {
+        let runs_ahead = ahead && end > segment.written_to;
+        if runs_ahead {
             let to = end.next_multiple_of(WRITE_AHEAD_BYTES).min(segment.bytes);
             buffer.resize(usize::try_from(to - offset).unwrap_or(buffer.len()), 0);
             segment.written_to = to;
@@ -169,6 +170,11 @@ impl<F: FileSystem> Log<F> {
         let begun = Instant::now();
         segment.file.sync_data().map_err(error)?;
         self.place.metrics.synced_log(begun.elapsed());
+        if runs_ahead {
+            // The system caches one large write as one large page, and each later block in it would
+            // count, and on some file systems be written, as all of it. A cache that stays does no harm.
+            let _ = segment.file.forget_cache();
+        }
         self.offset = end;
         self.since_snapshot += padded;
         let bytes = u32::try_from(length).unwrap_or(u32::MAX);

@@ -331,8 +331,6 @@ impl Outbox for Node {
             .collect()
     }
 
-    fn show(&self, _status: &UpstreamStatus) {}
-
     fn state(&self) -> SiteState {
         let state = self.site.state.lock().unwrap();
         let outbox = state.all.len() - state.delivered as usize;

@@ -74,9 +74,7 @@ pub fn spawn_on(
     config: &UpstreamConfig,
 ) -> Result<Upstream, UpstreamError> {
     let Some(url) = config.url.clone() else {
-        let shared = Shared::new(None);
-        outbox.show(&shared.status());
-        return Ok(Upstream { task: None, shared });
+        return Ok(Upstream { task: None, shared: Shared::new(None) });
     };
     let password = config.password(&url)?;
     if password.is_some() && url.user.is_none() {
@@ -138,7 +136,7 @@ impl<O: Outbox> Driver<O> {
     async fn run(&mut self) {
         let mut backoff = Backoff::default();
         loop {
-            self.enter(if self.outbox.leads().is_some() { State::Connecting } else { State::Standby });
+            self.shared.enter(if self.outbox.leads().is_some() { State::Connecting } else { State::Standby });
             let Some(term) = self.outbox.leads() else {
                 tokio::select! {
                     () = self.outbox.changed() => continue,
@@ -178,14 +176,9 @@ impl<O: Outbox> Driver<O> {
         }
     }
 
-    fn enter(&self, state: State) {
-        self.shared.enter(state);
-        self.outbox.show(&self.shared.status());
-    }
-
     /// Waits before the next try, less if leadership changes. Returns whether the upstream is to stop.
     async fn pause(&mut self, backoff: &mut Backoff) -> bool {
-        self.enter(State::Connecting);
+        self.shared.enter(State::Connecting);
         let until = Instant::now() + backoff.next(jitter());
         while self.outbox.leads().is_some() {
             tokio::select! {

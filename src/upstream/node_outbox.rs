@@ -4,7 +4,6 @@ use tokio::sync::watch;
 
 use super::format::{Numbered, SiteState};
 use super::outbox::{Outbox, Position};
-use super::status::UpstreamStatus;
 use crate::node::{Handle, RequestError, RoleView};
 
 /// See the module.
@@ -78,11 +77,6 @@ impl Outbox for NodeOutbox {
             outbox: self.handle.site(crate::site::Site::outbox_len),
             time: self.handle.clock().site().0,
         }
-    }
-
-    fn show(&self, status: &UpstreamStatus) {
-        // Plain fields under text keys always encode.
-        self.handle.show_upstream(serde_json::to_value(status).unwrap_or_default());
     }
 }
 

@@ -3,7 +3,6 @@
 use std::future::Future;
 
 use super::format::{Numbered, SiteState};
-use super::status::UpstreamStatus;
 
 /// Where the replicated outbox stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +40,4 @@ pub trait Outbox: Send + Sync + 'static {
 
     /// For the status topic.
     fn state(&self) -> SiteState;
-
-    /// Takes the upstream's own status, for whoever asks the box how it is.
-    fn show(&self, status: &UpstreamStatus);
 }

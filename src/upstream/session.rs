@@ -29,9 +29,6 @@ const STATUS_EVERY: Duration = Duration::from_secs(30);
 /// Leader and boxes are compared with the status topic this often.
 const STATE_LOOKED_EVERY: Duration = Duration::from_secs(1);
 
-/// This box's own status is brought up to date this often.
-const SHOWN_EVERY: Duration = Duration::from_millis(500);
-
 /// How soon after a look at the outbox the next one is taken: under load it changes all the time.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -76,8 +73,6 @@ pub(super) struct Session<'a, O> {
     status_sent: Option<(Instant, SiteState)>,
     /// When the site's state was last compared with that.
     state_looked: Option<Instant>,
-    /// When this box's own status was last brought up to date.
-    shown: Instant,
     /// How many numbers may be under way: one at first, twice as many with each one taken. A broker
     /// that resets the connection over a message (Mosquitto 2.0.11 does where a rule denies one) takes the
     /// acknowledgements before it along; step by step everything before it is settled.
@@ -129,7 +124,6 @@ impl<'a, O: Outbox> Session<'a, O> {
             reported: (delivered, Instant::now()),
             status_sent: None,
             state_looked: None,
-            shown: Instant::now(),
             pace: 1,
             resume: None,
             backoff: Backoff::default(),
@@ -202,10 +196,6 @@ impl<'a, O: Outbox> Session<'a, O> {
     async fn round(&mut self) -> Result<(), End> {
         self.check_term()?;
         let looked = Instant::now();
-        if looked >= self.shown + SHOWN_EVERY {
-            self.shown = looked;
-            self.outbox.show(&self.shared.status());
-        }
         if self.report_due().is_some_and(|due| due <= looked)
             && let Err(error) = self.report().await
         {

@@ -1,1 +1,37 @@
-fn main() {}
+//! The project's own commands, `cargo xtask ...`: what builds, verifies and shows Tallyd.
+#![expect(clippy::print_stdout, reason = "a command-line tool prints")]
+
+mod demo;
+mod http;
+mod run;
+mod targets;
+mod tools;
+mod verify;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that must hold before a change lands: format, lints, documentation, tests,
+    /// microcontroller build, dependencies. Changes nothing; installs what is missing.
+    Verify,
+    /// A site of three boxes on this machine: counts, loses its leader, and proves that nothing was lost.
+    Demo(demo::Arguments),
+    /// Builds the core for microcontrollers, fetching what that needs.
+    Targets(targets::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Verify => verify::verify(),
+        Command::Demo(arguments) => demo::demo(&arguments),
+        Command::Targets(arguments) => targets::targets(&arguments),
+    }
+}

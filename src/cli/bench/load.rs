@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::ledger::{Gaps, Ledger};
@@ -65,13 +66,15 @@ pub struct Tally {
 #[derive(Debug)]
 struct Shared {
     phase: AtomicU8,
+    /// Raised by each client when it has connected, or failed to.
+    connected: Semaphore,
     behaviour: Behaviour,
     tally: Mutex<Tally>,
 }
 
 impl Load {
-    /// Connects the clients and begins, unmeasured. To be called on the runtime.
-    pub fn start(behaviour: Behaviour, scripts: Vec<Script>, series: usize) -> Load {
+    /// Connects the clients and begins, unmeasured; returns when all have connected or failed to.
+    pub async fn start(behaviour: Behaviour, scripts: Vec<Script>, series: usize) -> Load {
         let tally = Tally {
             requests: 0,
             adds: 0,
@@ -82,13 +85,21 @@ impl Load {
             gaps: Gaps::new(behaviour.gap_ms_least),
             measured: Duration::ZERO,
         };
-        let shared = Arc::new(Shared { phase: AtomicU8::new(WARM_UP), behaviour, tally: Mutex::new(tally) });
+        let shared = Arc::new(Shared {
+            phase: AtomicU8::new(WARM_UP),
+            connected: Semaphore::new(0),
+            behaviour,
+            tally: Mutex::new(tally),
+        });
         let mut clients = JoinSet::new();
+        let wanted = u32::try_from(scripts.len()).unwrap_or(u32::MAX);
         for (number, script) in scripts.into_iter().enumerate() {
             let target = if shared.behaviour.spread { number % shared.behaviour.targets.len() } else { 0 };
             let client = Client { shared: Arc::clone(&shared), script, wire: None, target, open: false };
             clients.spawn(client.run());
         }
+        // The semaphore is never closed, and a connection that hangs ends in an error.
+        let _ = shared.connected.acquire_many(wanted).await;
         Load { shared, clients }
     }
 
@@ -181,6 +192,13 @@ struct Client {
 
 impl Client {
     async fn run(mut self) {
+        // What goes wrong here is counted when the first request meets it.
+        let target = &self.shared.behaviour.targets[self.target];
+        self.wire = match self.shared.behaviour.try_timeout {
+            Some(limit) => tokio::time::timeout(limit, Wire::connect(target)).await.ok().and_then(Result::ok),
+            None => Wire::connect(target).await.ok(),
+        };
+        self.shared.connected.add_permits(1);
         while !self.shared.ended() {
             self.script.advance();
             let begun = Instant::now();

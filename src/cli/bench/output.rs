@@ -172,7 +172,8 @@ impl Run {
 
 impl Cost {
     fn new(boxes: Vec<Usage>, client_cpu_s: f64, adds: u64) -> Cost {
-        let cpu_s: f64 = boxes.iter().map(|usage| usage.cpu_s).sum();
+        // Not `sum`: of nothing that is -0.
+        let cpu_s = boxes.iter().fold(0.0, |sum, usage| sum + usage.cpu_s);
         let written_bytes: u64 = boxes.iter().map(|usage| usage.written_bytes).sum();
         let each = |amount: f64, of: f64| if adds == 0 { 0.0 } else { amount * of / adds as f64 };
         Cost {

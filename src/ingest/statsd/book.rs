@@ -141,6 +141,11 @@ impl Book {
         });
     }
 
+    #[cfg(test)]
+    pub(super) fn spellings_kept(&self) -> usize {
+        self.spellings.len()
+    }
+
     fn forget_spellings(&mut self) {
         self.spellings.clear();
         self.spellings_bytes = 0;

@@ -1,0 +1,185 @@
+//! `cargo xtask demo`: a site of three boxes before one's eyes, its leader killed, and the proof at the end.
+
+mod broker;
+mod client;
+mod proof;
+mod screen;
+mod site;
+mod subscriber;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::run;
+use crate::tools::{self, Tool};
+use broker::Broker;
+use client::Clients;
+use screen::Screen;
+use site::Site;
+use subscriber::Subscriber;
+
+/// Windows of the demo's site: short, so that there is something to see.
+const WINDOW: Duration = Duration::from_secs(5);
+
+/// With `--seconds`: how much of them the end takes (the last windows close, the last summaries arrive).
+const ENDING: Duration = Duration::from_secs(10);
+
+/// How long after its death the killed box is started again.
+const DEAD_FOR: Duration = Duration::from_secs(8);
+
+/// Without `--seconds`: when the leader is killed.
+const KILL_AFTER: Duration = Duration::from_secs(25);
+
+const REFRESH: Duration = Duration::from_millis(500);
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// End by itself after about this long; exit status 0 only if acknowledged, held and received agree.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(30..))]
+    seconds: Option<u64>,
+    /// Install what is missing without asking.
+    #[arg(long)]
+    yes: bool,
+    /// Build and run with all optimisations (takes longer to build).
+    #[arg(long)]
+    release: bool,
+    /// Save a picture of the page (PNG) before the end; needs Chromium.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
+}
+
+pub(crate) fn demo(arguments: &Arguments) -> Result<()> {
+    let mut needed = vec![Tool::Mosquitto, Tool::MosquittoClients];
+    needed.extend(arguments.picture.as_ref().map(|_| Tool::Chromium));
+    tools::ensure(&needed, tools::Consent::of(arguments.yes))?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("cannot listen for Ctrl-C")?;
+    }
+    let program = site::build(arguments.release)?;
+    let folder = run::root().join("target/demo");
+    // A demo of before; its data would be another site's.
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let broker = Broker::start(&folder)?;
+    let subscriber = Subscriber::start(broker.port(), site::NAME)?;
+    let mut site = Site::start(&program, &folder, broker.port(), WINDOW)?;
+    site.wait_ready()?;
+    let clients = Clients::start(site.api_addresses());
+    let mut show =
+        Show { began: Instant::now(), interrupted, screen: Screen::new(&folder), fate: Fate::Waiting };
+    show.watch(arguments, &mut site, &subscriber, &clients)?;
+    let acknowledged = clients.finish()?;
+    show.screen.note("no more adds; waiting for the last windows to close and their summaries to arrive");
+    let proof = proof::await_agreement(&site, &subscriber, &acknowledged, |site, subscriber| {
+        show.screen.draw(site, subscriber, &acknowledged);
+    })?;
+    if let Some(file) = &arguments.picture {
+        picture(&site, file)?;
+    }
+    show.screen.finish();
+    proof.print(&acknowledged);
+    site.stop();
+    drop(broker);
+    match (proof.holds(), &show.fate) {
+        (true, Fate::Back { .. }) => Ok(()),
+        (true, _) => bail!("all three agree, but no leader was killed and started again in that time"),
+        (false, _) => bail!("the three do NOT agree; logs and data are in {}", folder.display()),
+    }
+}
+
+/// What became of the leader.
+enum Fate {
+    Waiting,
+    Killed { name: String, at: Instant },
+    Back { name: String },
+}
+
+struct Show {
+    began: Instant,
+    interrupted: Arc<AtomicBool>,
+    screen: Screen,
+    fate: Fate,
+}
+
+impl Show {
+    /// Shows the site until it is time to end.
+    fn watch(
+        &mut self,
+        arguments: &Arguments,
+        site: &mut Site,
+        subscriber: &Subscriber,
+        clients: &Clients,
+    ) -> Result<()> {
+        let length = arguments.seconds.map(|seconds| Duration::from_secs(seconds).saturating_sub(ENDING));
+        let kill_at = length.map_or(KILL_AFTER, |length| length * 2 / 5);
+        loop {
+            let now = self.began.elapsed();
+            if length.is_some_and(|length| now >= length) || self.interrupted.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            site.check()?;
+            self.advance(now, kill_at, site, clients)?;
+            if let Some(what) = clients.trouble() {
+                bail!("a client was refused: {what}");
+            }
+            self.screen.draw(site, subscriber, &clients.acknowledged());
+            std::thread::sleep(REFRESH);
+        }
+    }
+
+    /// Kills the leader when it is time, tells who took over, starts the dead box again.
+    fn advance(
+        &mut self,
+        now: Duration,
+        kill_at: Duration,
+        site: &mut Site,
+        clients: &Clients,
+    ) -> Result<()> {
+        match &self.fate {
+            Fate::Waiting if now >= kill_at => {
+                let name = site.leader().context("no box says that it leads")?;
+                self.screen.note(&format!("kill -9 of {name}, the leader"));
+                let at = site.kill(&name)?;
+                clients.mark(at);
+                let (heir, led) = site.wait_leader_other_than(&name, at)?;
+                let resumed = clients.wait_acknowledged()?;
+                self.screen.note(&format!(
+                    "{heir} took over: it led {} ms after the kill, the next add was acknowledged after {} ms",
+                    led.as_millis(),
+                    resumed.as_millis()
+                ));
+                self.fate = Fate::Killed { name, at };
+            }
+            Fate::Killed { name, at } if at.elapsed() >= DEAD_FOR => {
+                site.revive(name)?;
+                self.screen.note(&format!("{name} is started again, and catches up"));
+                self.fate = Fate::Back { name: name.clone() };
+            }
+            Fate::Waiting | Fate::Killed { .. } => {}
+            Fate::Back { name } => self.screen.mark_revived(name),
+        }
+        Ok(())
+    }
+}
+
+/// A picture of the page by a browser without a window.
+fn picture(site: &Site, file: &std::path::Path) -> Result<()> {
+    let Some(address) = site.api_addresses().first().copied() else { bail!("the site has no boxes") };
+    let browser = tools::find("chromium").context("chromium is not on the path")?;
+    let mut command = std::process::Command::new(browser);
+    command
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1200,900"])
+        .args(["--virtual-time-budget=6000", "--timeout=15000"])
+        .arg(format!("--screenshot={}", file.display()))
+        .arg(format!("http://{address}/"));
+    let outcome = run::collect(&mut command)?;
+    if !file.exists() {
+        bail!("{} made no picture:\n{}", run::show(&command), outcome.text);
+    }
+    Ok(())
+}

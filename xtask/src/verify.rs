@@ -1,0 +1,172 @@
+//! `cargo xtask verify`: one read-only command that says whether a change may land.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::tools::Tool;
+use crate::{run, targets, tools};
+
+/// What became of a step.
+enum Step {
+    Passed(String),
+    Failed(String),
+    /// It could not be tried here; says why. Not a failure of the change.
+    NotRun(String),
+}
+
+/// A runner's counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+}
+
+struct Report {
+    lines: Vec<String>,
+    failed: usize,
+}
+
+pub(crate) fn verify() -> Result<()> {
+    let began = Instant::now();
+    let mut report = Report { lines: Vec::new(), failed: 0 };
+    let mut counts = Counts::default();
+    report.step("format", || quiet(&["fmt", "--all", "--check"], &[]));
+    let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+    report.step("lints", || quiet(&clippy, &[]));
+    let doc = ["doc", "--locked", "--workspace", "--no-deps", "--document-private-items", "--quiet"];
+    report.step("documentation", || quiet(&doc, &[("RUSTDOCFLAGS", "-D warnings")]));
+    report.step("tests", || tests(&mut counts));
+    report.step("documentation's tests", || doc_tests(&mut counts));
+    for target in targets::CORE_TARGETS {
+        report.step(&format!("core for {target}"), || targets::build_core(target, false).map(Step::Passed));
+    }
+    report.step("dependencies", dependencies);
+    report.print(counts, began.elapsed());
+    if report.failed > 0 {
+        bail!("{} of the steps above failed", report.failed);
+    }
+    Ok(())
+}
+
+impl Report {
+    fn step(&mut self, name: &str, run: impl FnOnce() -> Result<Step>) {
+        println!("==> {name}");
+        let began = Instant::now();
+        let step = run().unwrap_or_else(|error| Step::Failed(format!("{error:#}")));
+        let (word, detail) = match step {
+            Step::Passed(detail) => ("ok", detail),
+            Step::NotRun(why) => ("not run", why),
+            Step::Failed(why) => {
+                self.failed += 1;
+                println!("{why}");
+                ("FAILED", String::new())
+            }
+        };
+        let dash = if detail.is_empty() { "" } else { ": " };
+        let line = format!("{word:8}{:>7.1} s  {name}{dash}{detail}", began.elapsed().as_secs_f64());
+        println!("    {line}");
+        self.lines.push(line);
+    }
+
+    fn print(&self, counts: Counts, took: Duration) {
+        println!("\nsummary, after {:.0} s:", took.as_secs_f64());
+        for line in &self.lines {
+            println!("  {line}");
+        }
+        println!("{} passed, {} failed", counts.passed, counts.failed);
+    }
+}
+
+/// Runs cargo and shows what it prints only if it fails.
+fn quiet(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Step> {
+    let outcome = run::collect(run::cargo(arguments).envs(environment.iter().copied()))?;
+    Ok(if outcome.ok { Step::Passed(String::new()) } else { Step::Failed(outcome.text) })
+}
+
+fn tests(counts: &mut Counts) -> Result<Step> {
+    // Tests of the way out speak to a real broker.
+    tools::ensure(&[Tool::Mosquitto, Tool::MosquittoClients], tools::Consent::Given)?;
+    let arguments: &[&str] = if tools::has_cargo_tool("cargo-nextest") {
+        &["nextest", "run", "--locked", "--workspace", "--no-fail-fast", "--status-level", "fail"]
+    } else {
+        &["test", "--locked", "--workspace", "--all-targets", "--no-fail-fast", "--quiet"]
+    };
+    run_tests(arguments, counts)
+}
+
+/// nextest does not run the examples in the documentation; cargo does.
+fn doc_tests(counts: &mut Counts) -> Result<Step> {
+    run_tests(&["test", "--locked", "--workspace", "--doc", "--no-fail-fast", "--quiet"], counts)
+}
+
+fn run_tests(arguments: &[&str], counts: &mut Counts) -> Result<Step> {
+    let outcome = run::follow(&mut run::cargo(arguments))?;
+    let here = Counts::read(&outcome.text);
+    counts.passed += here.passed;
+    counts.failed += here.failed;
+    let line = format!("{} passed, {} failed", here.passed, here.failed);
+    Ok(if outcome.ok && here.failed == 0 { Step::Passed(line) } else { Step::Failed(line) })
+}
+
+impl Counts {
+    /// Sums up what the runners say at their ends: `test result: ok. 3 passed; 0 failed; ...` of each
+    /// of cargo's, `Summary [ 1.2s] 4 tests run: 3 passed (1 slow), 1 failed, 0 skipped` of nextest.
+    fn read(text: &str) -> Counts {
+        let mut counts = Counts::default();
+        for line in text.lines().map(str::trim_start) {
+            let Some(rest) = line.strip_prefix("test result:").or_else(|| line.strip_prefix("Summary ["))
+            else {
+                continue;
+            };
+            for part in rest.split([';', ',', ':', '.']) {
+                let mut words = part.split_whitespace();
+                let (number, word) = (words.next().and_then(|word| word.parse::<u64>().ok()), words.next());
+                match (number, word) {
+                    (Some(number), Some("passed")) => counts.passed += number,
+                    (Some(number), Some("failed" | "timed")) => counts.failed += number,
+                    _ => {}
+                }
+            }
+        }
+        counts
+    }
+}
+
+/// Advisories, licences, bans and sources by cargo-deny; without its database, what needs none.
+fn dependencies() -> Result<Step> {
+    if let Err(error) = tools::ensure_cargo_tool("cargo-deny") {
+        return Ok(Step::NotRun(format!("{error:#}")));
+    }
+    let rest =
+        run::collect(&mut run::cargo(&["deny", "--color", "never", "check", "bans", "licenses", "sources"]))?;
+    if !rest.ok {
+        return Ok(Step::Failed(rest.text));
+    }
+    let advisories = run::collect(&mut run::cargo(&["deny", "--color", "never", "check", "advisories"]))?;
+    if advisories.ok {
+        return Ok(Step::Passed("advisories, licences, bans, sources".to_owned()));
+    }
+    if advisories.text.contains("failed to fetch advisory database") {
+        let detail =
+            "licences, bans, sources; advisories NOT checked, their database cannot be reached from here";
+        return Ok(Step::Passed(detail.to_owned()));
+    }
+    Ok(Step::Failed(advisories.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_from_both_runners() {
+        let cargo = "running 3 tests\n...\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n\
+                     test result: FAILED. 10 passed; 2 failed; 0 ignored; 0 measured; finished in 0.1s\n";
+        assert_eq!(Counts::read(cargo), Counts { passed: 13, failed: 2 });
+        let nextest =
+            "     Summary [   8.449s] 34 tests run: 31 passed (2 slow), 2 failed, 1 timed out, 3 skipped\n";
+        assert_eq!(Counts::read(nextest), Counts { passed: 31, failed: 3 });
+        assert_eq!(Counts::read("nothing ran"), Counts::default());
+    }
+}
