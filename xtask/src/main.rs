@@ -1,6 +1,7 @@
 //! The project's own commands, `cargo xtask ...`: what builds, verifies and shows Tallyd.
 #![expect(clippy::print_stdout, reason = "a command-line tool prints")]
 
+mod bench;
 mod demo;
 mod http;
 mod run;
@@ -24,6 +25,8 @@ enum Command {
     Verify,
     /// A site of three boxes on this machine: counts, loses its leader, and proves that nothing was lost.
     Demo(demo::Arguments),
+    /// The figures of a site of three boxes on this machine, several rounds with medians.
+    Bench(bench::Arguments),
     /// Builds the core for microcontrollers, fetching what that needs.
     Targets(targets::Arguments),
 }
@@ -32,6 +35,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Verify => verify::verify(),
         Command::Demo(arguments) => demo::demo(&arguments),
+        Command::Bench(arguments) => bench::bench(&arguments),
         Command::Targets(arguments) => targets::targets(&arguments),
     }
 }
