@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    tallyd::cli::main(tallyd::cli::Cli::parse())
+    tallyd::cli::arguments().map_or_else(|end| end, tallyd::cli::main)
 }

@@ -6,7 +6,7 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::client::{Call, Client, ClientError, Policy, Server};
-use super::{print, series_name, text};
+use super::{print_done, series_name, text};
 
 /// Add to a series, and wait until that is committed
 #[derive(Args, Clone, Debug)]
@@ -89,17 +89,23 @@ pub(super) async fn run(args: AddArgs) -> Result<(), ClientError> {
 }
 
 fn shown(args: &AddArgs, body: &Bytes) -> Result<(), ClientError> {
-    if args.server.json {
-        return print(&format!("{}\n", String::from_utf8_lossy(body).trim_end()));
-    }
-    let answer: Answer = serde_json::from_slice(body)
-        .map_err(|error| ClientError::Answer(args.server.url.clone(), error.to_string()))?;
+    let answer: Answer = serde_json::from_slice(body).map_err(not_understood)?;
     let text = match (answer.total, answer.count) {
         (Some(total), _) => total.to_string(),
         (None, Some(count)) => format!("{count} values"),
-        (None, None) => "added".to_owned(),
+        (None, None) => return Err(not_understood("it has neither total nor count")),
     };
-    print(&format!("{}  {text}\n", args.series))
+    if args.server.json {
+        return print_done(&format!("{}\n", String::from_utf8_lossy(body).trim_end()));
+    }
+    print_done(&format!("{}  {text}\n", args.series))
+}
+
+/// Whoever answered so may have counted.
+fn not_understood(why: impl std::fmt::Display) -> ClientError {
+    ClientError::Unknown(format!(
+        "the answer is not understood; is it another program, or another version? ({why})"
+    ))
 }
 
 fn call(args: &AddArgs, kind: KindArg, key: &str) -> Result<Call, ClientError> {

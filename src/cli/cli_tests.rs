@@ -1,3 +1,7 @@
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
 use super::*;
 use clap::CommandFactory;
 
@@ -67,4 +71,141 @@ fn a_box_that_is_not_there_is_3() {
     }
     let line = format!("tallyd add a --url http://{free} --timeout 20ms");
     assert_eq!(status(&line), 3, "{line}");
+}
+
+#[test]
+fn what_the_log_should_say_is_checked() {
+    for text in [None, Some(""), Some("debug"), Some("info,tallyd::transport=debug")] {
+        assert!(log_filter(text).is_ok(), "{text:?}");
+    }
+    let failure = log_filter(Some("tallyd=loud")).unwrap_err();
+    assert_eq!(failure.status, 2);
+    assert!(failure.text.contains("TALLYD_LOG"), "{}", failure.text);
+}
+
+#[test]
+fn where_nothing_listens_the_error_says_at_which_boxes_and_what_to_do() {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (one, two) = (free(), free());
+    let line = format!("tallyd get a --url http://{one},http://{two}");
+    let text = run_client(parse(&line).unwrap().command).unwrap_err().to_string();
+    for part in [one.to_string(), two.to_string(), "is tallyd running? `tallyd run`".to_owned()] {
+        assert!(text.contains(&part), "{text}");
+    }
+}
+
+/// A box that answers each connection with one of these texts in turn, the last one for ever, and closes
+/// (an empty one: without an answer); gives its address and what it was asked.
+fn scripted(answers: &[String]) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (answers, asked) = (answers.to_vec(), Arc::new(Mutex::new(Vec::new())));
+    let keep = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for turn in 0.. {
+            let (mut stream, _) = listener.accept().unwrap();
+            let Some(request) = request(&mut stream) else { continue };
+            keep.lock().unwrap().push(request);
+            let answer = &answers[turn.min(answers.len() - 1)];
+            // The client may have gone.
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    (format!("http://{address}"), asked)
+}
+
+/// A whole request, so that closing resets nothing.
+fn request(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).to_string();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                return Some(text);
+            }
+        }
+        let mut piece = [0; 4096];
+        match stream.read(&mut piece) {
+            Ok(0) | Err(_) => return None,
+            Ok(count) => bytes.extend_from_slice(&piece[..count]),
+        }
+    }
+}
+
+fn answer(status: u16, body: &str) -> String {
+    format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn problem(status: u16, name: &str) -> String {
+    answer(status, &format!(r#"{{"type":"urn:tallyd:error:{name}","detail":"why","is":"sample"}}"#))
+}
+
+#[test]
+fn the_exit_status_of_an_add_says_what_is_certain() {
+    let done = || answer(200, r#"{"series":"a","total":1,"time":1}"#);
+    let cut = String::new;
+    for (answers, expected) in [
+        (vec![done()], 0),
+        (vec![problem(503, "not-committed")], 3),
+        (vec![problem(503, "outcome-unknown")], 4),
+        (vec![cut()], 4),
+        (vec!["HTTP/1.1 200 x\r\ncontent-length: 100\r\n\r\n{".to_owned()], 4),
+        (vec![answer(200, "<html>")], 4),
+        (vec![answer(200, "{}")], 4),
+        (vec![answer(502, "<html>")], 4),
+        (vec![problem(409, "wrong-kind")], 1),
+        (vec![problem(400, "malformed")], 1),
+        (vec![problem(401, "unauthorized")], 1),
+        (vec![answer(404, "<html>")], 1),
+        (vec![cut(), problem(503, "not-committed")], 4),
+        (vec![cut(), problem(401, "unauthorized")], 4),
+        (vec![cut(), problem(409, "wrong-kind")], 1),
+        (vec![cut(), done()], 0),
+        (vec![problem(503, "not-committed"), done()], 0),
+    ] {
+        let (url, _) = scripted(&answers);
+        let line = format!("tallyd add a 5 --timeout 300ms --url {url}");
+        assert_eq!(status(&line), expected, "{answers:?}");
+    }
+}
+
+#[test]
+fn all_tries_of_an_add_have_the_same_key_at_whichever_box() {
+    let (one, asked_one) = scripted(&[String::new()]);
+    let not_yet = problem(503, "not-committed");
+    let (two, asked_two) = scripted(&[not_yet, answer(200, r#"{"series":"a","total":1,"time":1}"#)]);
+    assert_eq!(status(&format!("tallyd add a --url {one},{two}")), 0);
+    let asked = [asked_one.lock().unwrap().clone(), asked_two.lock().unwrap().clone()].concat();
+    let key =
+        |text: &String| text.lines().find(|line| line.starts_with("idempotency-key: ")).map(str::to_owned);
+    assert_eq!(asked.len(), 4);
+    assert!(key(&asked[0]).is_some() && asked.iter().all(|text| key(text) == key(&asked[0])), "{asked:?}");
+}
+
+#[test]
+fn a_setting_is_never_sent_twice_in_doubt() {
+    let (url, asked) = scripted(&[String::new()]);
+    assert_eq!(status(&format!("tallyd settings keys.max 5 --url {url}")), 4);
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    let (url, _) =
+        scripted(&[problem(503, "not-committed"), answer(200, r#"{"key":"keys.max","value":"5"}"#)]);
+    assert_eq!(status(&format!("tallyd settings keys.max 5 --url {url}")), 0);
+}
+
+#[test]
+fn the_token_of_the_file_is_presented_and_another_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let (url, asked) = scripted(&[answer(200, "{}")]);
+    let line = format!("tallyd status --url {url}/base/ --token-file {}", file.display());
+    assert_eq!(status(&line), 2, "there is no such file");
+    std::fs::write(&file, "a\nb").unwrap();
+    assert_eq!(status(&line), 2, "two lines");
+    std::fs::write(&file, "s3cret\n").unwrap();
+    assert_eq!(status(&line), 0);
+    let asked = asked.lock().unwrap();
+    assert!(
+        asked[0].starts_with("GET /base/v1/status ") && asked[0].contains("authorization: Bearer s3cret\r\n")
+    );
 }

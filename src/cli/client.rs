@@ -1,7 +1,8 @@
 //! The client of the HTTP API: several boxes tried in turn, and a clear end for each request: done,
 //! certainly not done, not tried, or unknown.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,8 +33,15 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// certainly not counted, and whoever tries for 10 s should hear it.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// However many boxes there are, each has so much time to answer.
+const SHARE_LEAST: Duration = Duration::from_secs(1);
+
 /// How long is waited after each box was tried once: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+/// What is said of an address that refuses connections.
+const NOBODY: &str =
+    "nothing listens there: is tallyd running? `tallyd run` starts it, --url names other boxes";
 
 /// Where the site is, and how to talk to it.
 #[derive(Args, Clone, Debug)]
@@ -153,15 +161,13 @@ impl Client {
     /// Addresses and token files that are not usable.
     pub fn new(server: &Server) -> Result<Client, ClientError> {
         let targets = url::targets(&server.url).map_err(ClientError::Usage)?;
-        let token = server.token_file.as_ref().map(|path| {
-            std::fs::read_to_string(path)
-                .map(|token| token.trim().to_owned())
-                .map_err(|error| ClientError::Usage(format!("token file {}: {error}", path.display())))
-        });
+        // An empty variable of the environment names no file.
+        let file = server.token_file.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let token = file.map(read_token);
         // A box that hangs must leave time for the others.
         let share = match u32::try_from(targets.len()) {
             Ok(1) => server.timeout + GRACE,
-            Ok(count) => server.timeout / count,
+            Ok(count) => (server.timeout / count).max(SHARE_LEAST),
             Err(_) => GRACE,
         };
         let deadline = Instant::now() + server.timeout;
@@ -178,7 +184,12 @@ impl Client {
         loop {
             let mut reached = false;
             for target in &self.targets {
-                let until = (self.deadline + GRACE).min(Instant::now() + self.try_max);
+                let last_word = self.deadline + GRACE;
+                let until = match call.policy {
+                    // It would not be tried again: better to wait for what this box says.
+                    Policy::Once => last_word,
+                    Policy::Read | Policy::Repeatable => last_word.min(Instant::now() + self.try_max),
+                };
                 let tried = self.attempt(target, call, until).await;
                 reached |= !matches!(tried, Tried::Unreached(_));
                 if let Some(end) = history.take(target, call.policy, tried) {
@@ -188,7 +199,8 @@ impl Client {
                     return Err(history.end());
                 }
             }
-            if call.policy == Policy::Read && !reached {
+            // Only an add is worth waiting until somebody starts a box.
+            if call.policy != Policy::Repeatable && !reached {
                 return Err(history.end());
             }
             sleep(pause.min(self.deadline.saturating_duration_since(Instant::now()))).await;
@@ -228,6 +240,9 @@ impl Client {
         let connect = timeout_at(until, timeout(CONNECT_TIME_MAX, TcpStream::connect(&target.authority)));
         let stream = match connect.await {
             Ok(Ok(Ok(stream))) => stream,
+            Ok(Ok(Err(error))) if error.kind() == ErrorKind::ConnectionRefused => {
+                return Err(Tried::Unreached(NOBODY.to_owned()));
+            }
             Ok(Ok(Err(error))) => return Err(Tried::Unreached(error.to_string())),
             Ok(Err(_)) | Err(_) => return Err(Tried::Unreached("no connection in time".to_owned())),
         };
@@ -262,6 +277,16 @@ impl Client {
     }
 }
 
+fn read_token(file: &Path) -> Result<String, ClientError> {
+    let failed = |why: String| ClientError::Usage(format!("token file {}: {why}", file.display()));
+    let token = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+    let token = token.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return Err(failed("a token is one line of visible ASCII characters".to_owned()));
+    }
+    Ok(token.to_owned())
+}
+
 async fn read_whole(response: Response<Incoming>, until: Instant) -> Tried {
     let status = response.status().as_u16();
     match timeout_at(until, Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect()).await {
@@ -278,19 +303,19 @@ struct History {
     unknown: Option<String>,
     /// The latest refusal over a bound: time may help.
     over_bound: Option<Box<Refused>>,
-    /// The latest try that was certainly not done.
-    not_done: Option<String>,
+    /// Of each box, the latest try that was certainly not done.
+    not_done: Vec<(Target, String)>,
 }
 
 impl History {
     /// Takes one try in; the end, if that settles it.
     fn take(&mut self, target: &Target, policy: Policy, tried: Tried) -> Option<Result<Bytes, ClientError>> {
         match tried {
-            Tried::Unreached(why) => self.not_done = Some(format!("{target}: {why}")),
+            Tried::Unreached(why) => self.not_done(target, why),
             Tried::Broken(why) => return self.unknown(target, policy, &why),
             Tried::Answered(status, body) => match judge(status, &body) {
                 Judged::Done => return Some(Ok(body)),
-                Judged::NotDone(why) => self.not_done = Some(format!("{target}: {why}")),
+                Judged::NotDone(why) => self.not_done(target, why),
                 Judged::Unknown(why) => return self.unknown(target, policy, &why),
                 Judged::OverBound(refused) => self.over_bound = Some(refused),
                 Judged::Refused(refused) => {
@@ -306,14 +331,18 @@ impl History {
     }
 
     fn unknown(&mut self, target: &Target, policy: Policy, why: &str) -> Option<Result<Bytes, ClientError>> {
-        let why = format!("{target}: {why}");
         match policy {
             // A read has no outcome that could be unknown.
-            Policy::Read => self.not_done = Some(why),
-            Policy::Repeatable => self.unknown = Some(why),
-            Policy::Once => return Some(Err(ClientError::Unknown(why))),
+            Policy::Read => self.not_done(target, why.to_owned()),
+            Policy::Repeatable => self.unknown = Some(format!("{target}: {why}")),
+            Policy::Once => return Some(Err(ClientError::Unknown(format!("{target}: {why}")))),
         }
         None
+    }
+
+    fn not_done(&mut self, target: &Target, why: String) {
+        self.not_done.retain(|(known, _)| known != target);
+        self.not_done.push((target.clone(), why));
     }
 
     /// The end where nothing settled it.
@@ -324,7 +353,10 @@ impl History {
         if let Some(refused) = self.over_bound.take() {
             return ClientError::Failed(refused);
         }
-        ClientError::NotTried(self.not_done.take().unwrap_or_else(|| "no box was tried in time".to_owned()))
+        let said: Vec<String> =
+            self.not_done.drain(..).map(|(target, why)| format!("{target}: {why}")).collect();
+        let said = if said.is_empty() { "no box was tried in time".to_owned() } else { said.join("; ") };
+        ClientError::NotTried(said)
     }
 }
 

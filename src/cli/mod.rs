@@ -82,10 +82,7 @@ pub fn main(cli: Cli) -> ExitCode {
                 provision::ProvisionError::Failed(_) => Failure::new(1, &error),
             })
         }
-        Command::Bench(args) => bench::run(&args).map_err(|error| match error {
-            bench::BenchError::Usage(_) => Failure::new(2, &error),
-            _ => Failure::new(1, &error),
-        }),
+        Command::Bench(args) => bench::run(&args).map_err(|error| Failure::new(bench_status(&error), &error)),
         client => run_client(client).map_err(|error| Failure::new(error.exit_status(), &error)),
     };
     match result {
@@ -97,6 +94,29 @@ pub fn main(cli: Cli) -> ExitCode {
             let _ = writeln!(io::stderr(), "tallyd: {}", failure.text);
             ExitCode::from(failure.status)
         }
+    }
+}
+
+/// The arguments of this process; or what it ends with: help, the version, wrong usage.
+pub fn arguments() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        if !error.use_stderr() {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        let text = error.render().to_string();
+        let text = text.strip_prefix("error: ").map_or_else(|| text.clone(), |why| format!("tallyd: {why}"));
+        let _ = io::stderr().write_all(text.as_bytes());
+        ExitCode::from(2)
+    })
+}
+
+fn bench_status(error: &bench::BenchError) -> u8 {
+    match error {
+        bench::BenchError::Usage(_) => 2,
+        bench::BenchError::Control(bench::control::ControlError::Wire { .. }) => 3,
+        bench::BenchError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        bench::BenchError::Control(_) | bench::BenchError::Io(_) => 1,
     }
 }
 
@@ -113,15 +133,21 @@ impl Failure {
 }
 
 fn daemon(args: RunArgs) -> Result<(), Failure> {
-    let filter = EnvFilter::try_from_env("TALLYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-        .init();
+    let filter = log_filter(std::env::var("TALLYD_LOG").ok().as_deref())?;
+    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && io::IsTerminal::is_terminal(&io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(1, &error))?;
     runtime.block_on(crate::daemon::run(args.config, args.data_dir)).map_err(|error| Failure::new(1, &error))
+}
+
+/// What the log should say; nothing was said: `info`.
+fn log_filter(text: Option<&str>) -> Result<EnvFilter, Failure> {
+    let text = text.filter(|text| !text.trim().is_empty()).unwrap_or("info");
+    EnvFilter::try_new(text).map_err(|error| {
+        Failure::new(2, &format!("TALLYD_LOG is {text:?}: {error}; it is a level, such as info or debug"))
+    })
 }
 
 /// The commands that talk to the API, or to nobody.
@@ -146,7 +172,10 @@ fn run_client(command: Command) -> Result<(), ClientError> {
 fn blocking<F: Future<Output = Result<(), ClientError>>>(run: impl FnOnce() -> F) -> Result<(), ClientError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| ClientError::NotTried(format!("no runtime: {error}")))?;
-    runtime.block_on(run())
+    let result = runtime.block_on(run());
+    // The look-up of a name may still hang; nobody waits for it any more.
+    runtime.shutdown_background();
+    result
 }
 
 /// Writes to standard output. A reader that went away (`| head`) wants no more: that is no error.
@@ -156,6 +185,17 @@ fn print(text: &str) -> Result<(), ClientError> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ClientError::ReaderGone),
         Err(error) => Err(ClientError::Output(error)),
+    }
+}
+
+/// Prints what was done: that the output cannot be written does not undo it.
+fn print_done(text: &str) -> Result<(), ClientError> {
+    match print(text) {
+        Err(error @ ClientError::Output(_)) => {
+            let _ = writeln!(io::stderr(), "tallyd: done, but {error}");
+            Ok(())
+        }
+        result => result,
     }
 }
 

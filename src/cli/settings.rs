@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::client::{Call, Client, ClientError, Policy, Server};
 use super::reads::{parsed, print_json};
 use super::text::{Side, Table};
-use super::{print, text};
+use super::{print, print_done, text};
 
 /// Show or change the settings that all boxes of the site share
 #[derive(Args, Clone, Debug)]
@@ -63,11 +63,12 @@ async fn set(client: &Client, server: &Server, key: &str, value: &str) -> Result
         policy: Policy::Once,
     };
     let body = client.call(&call).await?;
+    let changed: Changed = serde_json::from_slice(&body)
+        .map_err(|error| ClientError::Unknown(format!("the answer is not understood ({error})")))?;
     if server.json {
-        return print_json(&body);
+        return print_done(&format!("{}\n", String::from_utf8_lossy(&body).trim_end()));
     }
-    let changed: Changed = parsed(server, &body)?;
-    print(&format!("{} = {}\n", changed.key, text::printable(&changed.value)))
+    print_done(&format!("{} = {}\n", changed.key, text::printable(&changed.value)))
 }
 
 async fn show(client: &Client, server: &Server, key: Option<&str>) -> Result<(), ClientError> {

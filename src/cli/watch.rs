@@ -1,12 +1,13 @@
 //! `tallyd watch`: totals and windows as they change.
 
+use std::io::Write;
 use std::time::Duration;
 
 use clap::Args;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::client::{Client, ClientError, Server};
 use super::{print, text};
@@ -16,6 +17,9 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// How long is waited before a broken stream is taken up again.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// A box says every 10 s that it lives; beyond this, the connection is taken for dead.
+const SILENCE_MAX: Duration = Duration::from_secs(25);
 
 /// Print totals and windows as they change, until interrupted
 #[derive(Args, Clone, Debug)]
@@ -36,23 +40,28 @@ pub(super) struct WatchArgs {
 pub(super) async fn run(args: WatchArgs) -> Result<(), ClientError> {
     let path = format!("/v1/watch?prefix={}", text::in_query(&args.prefix));
     let mut left = args.count.unwrap_or(u64::MAX);
-    let mut watched = false;
+    let (mut watched, mut told) = (false, false);
     loop {
         // Each connection has the whole time to be made.
         let response = match Client::new(&args.server)?.open(&path).await {
             Ok(response) => response,
             Err(error @ ClientError::NotTried(_)) if watched => {
                 // The box is away for a while: whoever watches wants to see it come back.
-                tracing::debug!(%error, "watch");
+                if !std::mem::replace(&mut told, true) {
+                    note(&format!("{error}; trying on"));
+                }
                 sleep(PAUSE).await;
                 continue;
             }
             Err(error) => return Err(error),
         };
-        watched = true;
+        if watched {
+            note("watching again; changes in between were not shown");
+        }
+        (watched, told) = (true, false);
         let mut body = response.into_body();
         let mut lines = Lines::default();
-        while let Some(Ok(frame)) = body.frame().await {
+        while let Ok(Some(Ok(frame))) = timeout(SILENCE_MAX, body.frame()).await {
             let Some(data) = frame.data_ref() else { continue };
             for event in lines.push(data) {
                 print(&shown(&event, args.server.json))?;
@@ -62,8 +71,14 @@ pub(super) async fn run(args: WatchArgs) -> Result<(), ClientError> {
                 }
             }
         }
+        note("the stream of changes ended");
         sleep(PAUSE).await;
     }
+}
+
+/// Beside the output, which may be a program's input.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "tallyd: {text}");
 }
 
 /// An event of the stream: its name and its data.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// A refusal: trying again would come to the same.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,7 +53,13 @@ impl fmt::Display for Refused {
 /// Judges an answer by its status and the type of its problem.
 pub(super) fn judge(status: u16, body: &[u8]) -> Judged {
     if (200..300).contains(&status) {
-        return Judged::Done;
+        // Another program's 200 is no promise; nor is one that a proxy cut short.
+        return match serde_json::from_slice::<&RawValue>(body) {
+            Ok(json) if json.get().starts_with('{') => Judged::Done,
+            _ => Judged::Unknown(format!(
+                "answers with status {status}, but not as tallyd does; is it another program?"
+            )),
+        };
     }
     let refused = refused(status, body);
     match (status, refused.name.as_str()) {
@@ -87,13 +94,20 @@ mod tests {
 
     #[test]
     fn the_type_decides_what_an_answer_means() {
-        assert_eq!(judge(200, b""), Judged::Done);
+        assert_eq!(judge(200, b"{}"), Judged::Done);
         assert!(matches!(problem(503, "not-committed"), Judged::NotDone(_)));
         assert!(matches!(problem(503, "outcome-unknown"), Judged::Unknown(_)));
         assert!(matches!(problem(429, "key-table-full"), Judged::OverBound(_)));
         assert!(matches!(problem(429, "too-many-series"), Judged::Refused(_)));
         assert!(matches!(problem(409, "wrong-kind"), Judged::Refused(_)));
         assert!(matches!(problem(404, "no-such-series"), Judged::Refused(_)));
+    }
+
+    #[test]
+    fn a_success_that_is_not_the_apis_is_no_promise() {
+        for body in ["", "<html>", "[]", "7", "{\"total\":", "\u{1}"] {
+            assert!(matches!(judge(200, body.as_bytes()), Judged::Unknown(_)), "{body:?}");
+        }
     }
 
     #[test]
