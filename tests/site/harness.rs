@@ -1,0 +1,147 @@
+//! What the tests stand on: free ports, waiting for conditions, and processes that never outlive a test.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a test waits for what must come, on a machine that is busy with other tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(15);
+
+/// Below the range from which the system takes ports for outgoing connections: a port from there
+/// could be taken while the box that listens on it is down.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
+/// Waits until something is there.
+///
+/// # Panics
+/// After [`PATIENCE`], with `what` was waited for.
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, what, look)
+}
+
+/// As [`until`], with another patience.
+pub(crate) fn until_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain: {what}");
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// A port of this machine's loopback that is free for TCP and UDP, and not handed out before.
+pub(crate) fn free_port() -> u16 {
+    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let mut taken = TAKEN.lock().unwrap();
+    let width = PORTS.end - PORTS.start;
+    // Tests run in processes of their own: each begins somewhere else.
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
+    let begin = (u64::from(std::process::id()) * 7919 + u64::from(nanos)) % u64::from(width);
+    if taken.is_empty() {
+        NEXT.store(begin as u16, Ordering::Relaxed);
+    }
+    for _ in 0..width {
+        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % width;
+        let free = TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        if free && taken.insert(port) {
+            return port;
+        }
+    }
+    panic!("no free port in {PORTS:?}");
+}
+
+/// The program under test, with an environment in which nothing configures it.
+pub(crate) fn tallyd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tallyd"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TALLYD_") {
+            command.env_remove(name);
+        }
+    }
+    for name in ["STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A process with its output in a file; killed at the latest when dropped, also by a panic.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts it; both outputs are appended to the file.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Process {
+        let file = File::options().create(true).append(true).open(log).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{:?} cannot be started: {error}", command.get_program()));
+        Process { child, log: log.to_owned() }
+    }
+
+    /// As `kill -9` does; returns when it is gone.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its exit status, if it has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        until("the process ends by itself", || self.ended())
+    }
+
+    /// What it and its predecessors wrote.
+    pub(crate) fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    fn end(&mut self) {
+        // An error means that it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Shows the end of a log when the test fails.
+pub(crate) fn show_log(name: &str, log: &Path) {
+    let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = &lines[lines.len().saturating_sub(60)..];
+    eprintln!("--- the last {} lines of {name} ---\n{}\n", shown.len(), shown.join("\n"));
+}
