@@ -71,7 +71,8 @@ impl SiteClock {
 impl View {
     fn site_at(&self, now: Instant) -> SiteTime {
         if self.site == SiteTime(0) {
-            return self.site;
+            // No leader has said anything yet: this box's own clock is the best guess.
+            return SiteTime(wall_ms());
         }
         SiteTime(self.site.0 + now.saturating_duration_since(self.heard).as_millis() as u64)
     }

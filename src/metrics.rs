@@ -46,4 +46,10 @@ pub struct Metrics {
     pub adds_answered: Counter,
     /// Entries applied.
     pub entries_applied: Counter,
+    /// Requests of HTTP clients.
+    pub api_requests: Counter,
+    /// Of these, how many were answered with a problem.
+    pub api_problems: Counter,
+    /// Connections of HTTP clients that were turned away because all were busy.
+    pub api_turned_away: Counter,
 }

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::Response;
 
 use super::{Shared, typed_response};
+use crate::metrics::Metrics;
 use crate::node::status::NodeStatus;
 
 /// `GET /metrics`
@@ -21,6 +22,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body>
     site(&mut text, &status);
     disk(&mut text, &status.storage);
     ways_in(&mut text, &status);
+    counted(&mut text, shared.node.metrics());
     let watchers = shared.watchers.load(Ordering::Relaxed);
     text.gauge("tallyd_api_watchers", "Clients of /v1/watch that are connected.", watchers);
     typed_response("text/plain; version=0.0.4; charset=utf-8", text.0)
@@ -144,6 +146,37 @@ fn ways_in(text: &mut Text, status: &NodeStatus) {
     }
 }
 
+/// What the rooms count as it happens.
+fn counted(text: &mut Text, metrics: &Metrics) {
+    for (name, help, counter) in [
+        ("tallyd_api_requests_total", "Requests of HTTP clients.", &metrics.api_requests),
+        (
+            "tallyd_api_problems_total",
+            "Of these, how many were answered with a problem.",
+            &metrics.api_problems,
+        ),
+        (
+            "tallyd_api_turned_away_total",
+            "Connections of HTTP clients that were turned away because all were busy.",
+            &metrics.api_turned_away,
+        ),
+        ("tallyd_leaderships_total", "How often this box became the leader.", &metrics.leaderships),
+        ("tallyd_entries_applied_total", "Entries of the log that were applied.", &metrics.entries_applied),
+        (
+            "tallyd_peer_frames_malformed_total",
+            "Frames of peers that could not be read.",
+            &metrics.frames_malformed,
+        ),
+        (
+            "tallyd_raft_ignored_total",
+            "Messages of the core that were refused: stale, of a stranger, contradictory.",
+            &metrics.raft_ignored,
+        ),
+    ] {
+        text.counter(name, help, counter.get());
+    }
+}
+
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
@@ -214,6 +247,7 @@ mod tests {
         site(&mut text, &status);
         disk(&mut text, &status.storage);
         ways_in(&mut text, &status);
+        counted(&mut text, &Metrics::default());
         let mut described = std::collections::BTreeSet::new();
         for line in text.0.lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {

@@ -112,6 +112,20 @@ impl Api {
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
+        let metrics = self.shared.node.metrics();
+        metrics.api_requests.raise();
+        let response = self.routed(request).await;
+        if !response.status().is_success() {
+            metrics.api_problems.raise();
+        }
+        response
+    }
+
+    async fn routed<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
         if let Err(problem) = self.shared.guard.check(&request) {
             return problem.into_response();
         }
@@ -129,6 +143,11 @@ impl Api {
         // Boxed, so that a connection that only adds does not carry the state of all other handlers.
         let answer = Box::pin(self.router.clone().oneshot(request)).await;
         answer.unwrap_or_else(|never| match never {})
+    }
+
+    /// Counts a connection that found no place.
+    fn turned_away(&self) {
+        self.shared.node.metrics().api_turned_away.raise();
     }
 }
 
@@ -174,3 +193,7 @@ fn typed_response(content_type: &'static str, text: impl Into<Body>) -> Response
 /// The kinds of adds, by the path that they are posted to.
 const ADDS: [(&str, Kind); 3] =
     [("/v1/counters/", Kind::Counter), ("/v1/updowns/", Kind::Updown), ("/v1/samples/", Kind::Sample)];
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod live_tests;

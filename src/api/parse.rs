@@ -20,7 +20,7 @@ pub const VALUES_MAX: usize = 1000;
 pub const KEY_BYTES_MAX: usize = 64;
 
 /// The header of the idempotency key.
-pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The name of a series as it stands in a path: percent-encoded, its slashes raw or encoded.
 pub(super) fn series(raw: &str) -> Result<Cow<'_, str>, Problem> {

@@ -194,7 +194,7 @@ impl From<RequestError> for Problem {
 }
 
 /// The stable name and the words for a cell that was refused where it was applied.
-pub fn refusal(refusal: Refusal) -> Problem {
+pub(super) fn refusal(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::WrongKind { is, asked } => wrong_kind(is, asked),
         Refusal::Overflow => {

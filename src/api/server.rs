@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -25,6 +25,9 @@ const HEAD_BYTES_MAX: usize = 32 << 10;
 
 /// The most header lines of a request.
 const HEADERS_MAX: usize = 64;
+
+/// How many connections the kernel keeps until they are accepted: a flood beyond it waits for a second.
+const BACKLOG: u32 = 4096;
 
 /// How long requests that are being answered may take when the box stops.
 const STOP_WAIT: Duration = Duration::from_secs(3);
@@ -55,7 +58,14 @@ pub enum ApiError {
 /// # Errors
 /// Names the address, what the system said and what to do.
 pub async fn bind(listen: SocketAddr) -> Result<TcpListener, ApiError> {
-    TcpListener::bind(listen).await.map_err(|source| {
+    let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let listening = socket.and_then(|socket| {
+        // A restarted box takes its port again, though connections of its past linger.
+        socket.set_reuseaddr(true)?;
+        socket.bind(listen)?;
+        socket.listen(BACKLOG)
+    });
+    listening.map_err(|source| {
         let hint = match source.kind() {
             std::io::ErrorKind::AddrInUse => {
                 "; another program (another tallyd, perhaps) listens there: stop it, or set api.listen or \
@@ -130,6 +140,7 @@ fn start(
     stop: &watch::Receiver<bool>,
 ) {
     let Some(place) = connections.admit() else {
+        api.turned_away();
         refuse(&stream);
         return;
     };

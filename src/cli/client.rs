@@ -28,6 +28,10 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 /// How long a box may take to accept a connection before the next is tried.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// How much longer than the time to try an answer is waited for: a box tells after 10 s that an add was
+/// certainly not counted, and whoever tries for 10 s should hear it.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// How long is waited after each box was tried once: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
@@ -155,7 +159,11 @@ impl Client {
                 .map_err(|error| ClientError::Usage(format!("token file {}: {error}", path.display())))
         });
         // A box that hangs must leave time for the others.
-        let share = server.timeout / u32::try_from(targets.len()).unwrap_or(u32::MAX);
+        let share = match u32::try_from(targets.len()) {
+            Ok(1) => server.timeout + GRACE,
+            Ok(count) => server.timeout / count,
+            Err(_) => GRACE,
+        };
         let deadline = Instant::now() + server.timeout;
         Ok(Client { targets, token: token.transpose()?, deadline, try_max: share })
     }
@@ -170,7 +178,7 @@ impl Client {
         loop {
             let mut reached = false;
             for target in &self.targets {
-                let until = self.deadline.min(Instant::now() + self.try_max);
+                let until = (self.deadline + GRACE).min(Instant::now() + self.try_max);
                 let tried = self.attempt(target, call, until).await;
                 reached |= !matches!(tried, Tried::Unreached(_));
                 if let Some(end) = history.take(target, call.policy, tried) {
@@ -185,6 +193,9 @@ impl Client {
             }
             sleep(pause.min(self.deadline.saturating_duration_since(Instant::now()))).await;
             pause = (pause * 2).min(PAUSE.1);
+            if Instant::now() >= self.deadline {
+                return Err(history.end());
+            }
         }
     }
 

@@ -91,7 +91,7 @@ async fn box_that_answers(answers: Vec<&'static str>) -> String {
             let _ = stream.read(&mut head).await;
             let text = format!("HTTP/1.1 {}\r\ncontent-length: {}\r\n\r\n", &answer[..3], answer.len() - 3);
             let _ = stream.write_all(text.as_bytes()).await;
-            let _ = stream.write_all(answer[3..].as_bytes()).await;
+            let _ = stream.write_all(&answer.as_bytes()[3..]).await;
         }
     });
     address.to_string()

@@ -114,7 +114,11 @@ impl Failure {
 
 fn daemon(args: RunArgs) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_env("TALLYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(1, &error))?;
     runtime.block_on(crate::daemon::run(args.config, args.data_dir)).map_err(|error| Failure::new(1, &error))

@@ -140,7 +140,7 @@ impl Batches {
     }
 
     /// The body to send now to the leader of this term, if it is due.
-    pub(super) fn to_send(&mut self, term: Term, now: Instant) -> Option<&[u8]> {
+    pub(super) fn next_send(&mut self, term: Term, now: Instant) -> Option<&[u8]> {
         let in_flight = self.in_flight.as_mut()?;
         if !Sending::due(in_flight.sending, term, now) {
             return None;
@@ -263,11 +263,13 @@ mod tests {
     #[test]
     fn a_batch_without_a_receipt_goes_again_unchanged_and_at_once_to_a_new_leader() {
         let (mut batches, now) = open();
-        batches.frozen(Batch { body: vec![1, 2], ..Batch::default() }, now);
-        assert_eq!(batches.to_send(Term(1), now), Some(&[1, 2][..]));
-        assert_eq!(batches.to_send(Term(1), now), None);
-        assert_eq!(batches.to_send(Term(2), now), Some(&[1, 2][..]));
-        assert_eq!(batches.to_send(Term(2), now + RESEND_FIRST), Some(&[1, 2][..]));
+        let mut batch = Batch::default();
+        batch.body = vec![1, 2];
+        batches.frozen(batch, now);
+        assert_eq!(batches.next_send(Term(1), now), Some(&[1, 2][..]));
+        assert_eq!(batches.next_send(Term(1), now), None);
+        assert_eq!(batches.next_send(Term(2), now), Some(&[1, 2][..]));
+        assert_eq!(batches.next_send(Term(2), now + RESEND_FIRST), Some(&[1, 2][..]));
         assert!(!batches.should_freeze(waiting(5), true, now));
     }
 

@@ -18,7 +18,7 @@ use crate::site::entry::{self, SeriesRef, SourceKind};
 use crate::site::{Applied, OpenRefused, Refusal, Site, Verdict};
 
 /// How long a request waits for its answer before it is told that there is none.
-pub const REQUEST_WAIT: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Reaches the node from any task. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -222,6 +222,9 @@ impl Handle {
             Applied::Opened { result: Ok(opened), .. } => Ok(opened),
             Applied::Opened { result: Err(OpenRefused::TooManySources), .. } => {
                 Err(RequestError::NotCommitted { why: "the site keeps as many sources as it may".to_owned() })
+            }
+            Applied::Opened { result: Err(OpenRefused::BadName), .. } => {
+                Err(RequestError::NotCommitted { why: format!("{source:?} cannot name a source") })
             }
             _ => Err(unknown("the site gave another answer")),
         }

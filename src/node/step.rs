@@ -3,15 +3,16 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tally_core::id::LogIndex;
+use tally_core::id::{LogIndex, ReportNumber};
 use tally_core::raft::{Event, LogView, Persist};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::disk::Job;
 use super::handle::random_u128;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, NodeError, RequestError, RoleView, proposals};
+use crate::accumulator::Batch;
 use crate::site::entry::{self, ReportWriter, SourceKind};
 use crate::site::{Applied, Verdict};
 use crate::storage::WriteGroup;
@@ -101,7 +102,7 @@ impl Node {
     }
 
     /// Sends an envelope to whoever leads.
-    fn to_leader(&mut self, envelope: Bytes) -> bool {
+    fn pass_to_leader(&mut self, envelope: Bytes) -> bool {
         if self.leads() {
             return self.append(envelope).is_ok();
         }
@@ -122,7 +123,7 @@ impl Node {
             let epoch = tally_core::id::Epoch((nonce >> 64) as u64);
             let body = entry::open(SourceKind::Box, &name, nonce, epoch);
             self.batches.asked(term, now);
-            self.to_leader(proposals::plain(&body));
+            self.pass_to_leader(proposals::plain(&body));
             return;
         }
         let Some((source, epoch)) = self.batches.epoch() else { return };
@@ -133,9 +134,9 @@ impl Node {
             let batch = self.shared.accumulator.freeze(writer);
             self.batches.frozen(batch, now);
         }
-        if let Some(body) = self.batches.to_send(term, now) {
+        if let Some(body) = self.batches.next_send(term, now) {
             let envelope = proposals::plain(body);
-            if !self.to_leader(envelope) {
+            if !self.pass_to_leader(envelope) {
                 self.batches.not_sent(now);
             }
         }
@@ -147,7 +148,7 @@ impl Node {
         for tag in self.proposals.due(term, now) {
             let Some(term) = term else { return };
             if let Some(envelope) = self.proposals.send(tag, term, now)
-                && !self.to_leader(envelope)
+                && !self.pass_to_leader(envelope)
             {
                 self.proposals.not_sent(tag, now);
             }
@@ -217,12 +218,20 @@ impl Node {
             self.hard_state = hard_state;
         }
         let ticket = persist.ticket;
-        let entries = persist.entries.and_then(|(first, last)| self.tail.entries(first, last));
-        let group = WriteGroup {
-            hard_state: persist.hard_state,
-            truncate_after: persist.truncate_after,
-            entries: entries.unwrap_or_default(),
+        let entries = match persist.entries {
+            None => Vec::new(),
+            Some((first, last)) => match self.tail.entries(first, last) {
+                Some(entries) => entries,
+                None => {
+                    // What is not durable never leaves memory; if it did, acknowledging would be a lie.
+                    error!("entries {first} to {last} are to be written and not in memory");
+                    let now = self.now();
+                    return self.raft.handle_persist_failed(now, ticket);
+                }
+            },
         };
+        let group =
+            WriteGroup { hard_state: persist.hard_state, truncate_after: persist.truncate_after, entries };
         if persist.reset.is_some()
             && let Some((position, bytes)) = self.snapshots.installing.take()
         {
@@ -288,7 +297,7 @@ impl Node {
             }
             Applied::Report { source, epoch, number, verdict, .. } => {
                 if let Some(batch) = self.batches.judged(*source, *epoch, *number) {
-                    self.on_own_receipt(batch, verdict);
+                    self.on_own_receipt(batch, *number, verdict);
                 }
             }
             _ => {}
@@ -298,7 +307,7 @@ impl Node {
         }
     }
 
-    fn on_own_receipt(&mut self, batch: crate::accumulator::Batch, verdict: &Verdict) {
+    fn on_own_receipt(&mut self, batch: Batch, number: ReportNumber, verdict: &Verdict) {
         match verdict {
             Verdict::Receipt { refused, keyed, .. } => {
                 let answered = batch.waiting();
@@ -312,7 +321,17 @@ impl Node {
                 let waiting = self.shared.accumulator.backlog().waiting;
                 self.batches.answered(answered, waiting, Instant::now());
             }
+            Verdict::OutOfOrder { last } if *last >= Some(number) => {
+                batch.give_up("the batch was applied before, and what became of its cells is forgotten");
+            }
+            Verdict::UnknownEpoch { last } if last.is_none_or(|last| last >= number) => {
+                // It was applied, or nobody knows: it never goes again, so nothing is counted twice.
+                warn!("the site has closed this box's epoch; a new one is opened");
+                batch.give_up("the site has closed this box's epoch, and forgotten what became of this");
+                self.batches.reopen(random_u128(), None);
+            }
             Verdict::Changed { .. } | Verdict::OutOfOrder { .. } | Verdict::UnknownEpoch { .. } => {
+                // Certainly not applied, and never will be under this number.
                 warn!("the site refused this box's report ({verdict:?}); it goes again under a new epoch");
                 self.batches.reopen(random_u128(), Some(batch));
             }
@@ -323,8 +342,7 @@ impl Node {
     fn readdress_batch(&mut self) {
         let Some((source, epoch)) = self.batches.epoch() else { return };
         if let Some(batch) = self.batches.in_flight_mut()
-            && let Ok(body) =
-                crate::site::readdressed(&batch.body, source, epoch, tally_core::id::ReportNumber::FIRST)
+            && let Ok(body) = crate::site::readdressed(&batch.body, source, epoch, ReportNumber::FIRST)
         {
             batch.body = body;
         }

@@ -248,3 +248,7 @@ impl Record {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;

@@ -61,13 +61,10 @@ impl Keys {
     /// Takes out up to `limit` records whose life is over.
     pub(super) fn expire(&mut self, now: Elapsed, age_ms: u64, limit: u32) {
         for _ in 0..limit {
-            if self.first == self.next {
-                return;
-            }
             let place = self.first as u32;
-            let Some(record) = KeyRecord::read(self.bytes_at(place)) else { return };
+            let Some(record) = KeyRecord::read(self.bytes_at(place)) else { break };
             if !is_over(record.added, now, age_ms) {
-                return;
+                break;
             }
             let hash = self.hash(record.key);
             let shard = self.shard(record.key);
@@ -82,7 +79,7 @@ impl Keys {
                 self.chunks.pop_front();
             }
         }
-        if self.first == self.next {
+        if self.first == self.next && !self.index.is_empty() {
             // The memory of a busy hour is not kept.
             *self = Keys::new(self.seed);
         }
@@ -192,3 +189,7 @@ impl KeyRecord {
 const fn is_over(added: Elapsed, now: Elapsed, age_ms: u64) -> bool {
     now.since_ms(added) >= age_ms
 }
+
+#[cfg(test)]
+#[path = "keys_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@
 
 mod apply;
 mod body;
-mod codec;
+pub(crate) mod codec;
 mod digest;
 pub mod entry;
 mod history;

@@ -358,3 +358,7 @@ impl Outbox {
 
 #[path = "outbox_snapshot.rs"]
 mod snapshot;
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

@@ -75,6 +75,36 @@ impl Outbox {
     }
 }
 
+#[cfg(test)]
+impl Outbox {
+    /// All without a number, oldest first.
+    pub(in crate::site) fn unnumbered(&self) -> Vec<Summary> {
+        let mut summaries = Vec::new();
+        let mut at = self.queue.first;
+        while let Some(node) = self.nodes.get(at as usize) {
+            summaries.push(Summary {
+                seq: None,
+                series: SeriesId(node.series),
+                start: SiteTime(node.start),
+                span_ms: node.end - node.start,
+                amount: node.amount.amount(),
+                total: None,
+                late: node.late,
+                synced: node.synced,
+            });
+            at = node.next;
+        }
+        summaries
+    }
+
+    /// The bytes, counted one by one.
+    pub(in crate::site) fn counted_bytes(&self) -> u64 {
+        let unnumbered = self.unnumbered().into_iter();
+        let bytes = unnumbered.map(|summary| SUMMARY_BYTES + Packed::new(summary.amount).heap_bytes());
+        bytes.sum::<u64>() + self.numbered.len() as u64 * NUMBERED_BYTES
+    }
+}
+
 fn put_summary(out: &mut Vec<u8>, summary: &Summary) {
     out.extend_from_slice(&summary.series.0.to_le_bytes());
     out.extend_from_slice(&summary.start.0.to_le_bytes());

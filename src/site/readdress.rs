@@ -2,7 +2,8 @@
 
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 
-use super::codec::{Malformed, Reader, put_varint};
+use super::EntryError;
+use super::codec::{Reader, put_varint};
 
 /// The same cells as another report. Only for a body whose old epoch is closed for good or whose
 /// number another report has: the old one can never be applied any more.
@@ -11,7 +12,7 @@ pub fn readdressed(
     source: SourceId,
     epoch: Epoch,
     number: ReportNumber,
-) -> Result<Vec<u8>, Malformed> {
+) -> Result<Vec<u8>, EntryError> {
     let mut reader = Reader::new(body);
     let kind = reader.u8()?;
     let (_source, _number, _epoch) = (reader.varint()?, reader.varint()?, reader.u64()?);

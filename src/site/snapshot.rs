@@ -225,3 +225,7 @@ impl Table {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "snapshot_tests.rs"]
+mod tests;

@@ -310,3 +310,7 @@ impl Source {
         Ok(Source { kind, name, since, is_folded, epochs })
     }
 }
+
+#[cfg(test)]
+#[path = "sources_tests.rs"]
+mod tests;

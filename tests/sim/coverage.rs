@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Default)]
-pub struct Coverage(BTreeMap<&'static str, u64>);
+pub(crate) struct Coverage(BTreeMap<&'static str, u64>);
 
 /// Each of these must have happened in a full run.
-const MUST_HAPPEN: [&str; 34] = [
+const MUST_HAPPEN: [&str; 37] = [
     "leaders elected",
     "leaders that stepped down",
     "crashes",
@@ -14,6 +14,8 @@ const MUST_HAPPEN: [&str; 34] = [
     "crashes with unsynced writes",
     "groups torn by a crash",
     "groups that failed",
+    "short reigns",
+    "leaders that nobody heard",
     "pauses",
     "boxes cut off",
     "one-way cuts",
@@ -38,27 +40,28 @@ const MUST_HAPPEN: [&str; 34] = [
     "reports acknowledged",
     "reports acknowledged as repeated",
     "reports abandoned",
+    "summaries delivered",
     "messages ignored as stale",
     "votes ignored under a lease",
     "restarts from a snapshot",
 ];
 
 impl Coverage {
-    pub fn count(&mut self, what: &'static str) {
+    pub(crate) fn count(&mut self, what: &'static str) {
         self.add(what, 1);
     }
 
-    pub fn add(&mut self, what: &'static str, count: u64) {
+    pub(crate) fn add(&mut self, what: &'static str, count: u64) {
         *self.0.entry(what).or_default() += count;
     }
 
-    pub fn merge(&mut self, other: &Coverage) {
+    pub(crate) fn merge(&mut self, other: &Coverage) {
         for (what, count) in &other.0 {
             self.add(what, *count);
         }
     }
 
-    pub fn missing(&self) -> Vec<&'static str> {
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
         MUST_HAPPEN.into_iter().filter(|what| !self.0.contains_key(what)).collect()
     }
 }

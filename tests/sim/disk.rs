@@ -9,23 +9,23 @@ use crate::log::{Entry, Log};
 use crate::rng::Rng;
 
 #[derive(Clone, Debug, Default)]
-pub struct Disk {
-    pub hard_state: HardState,
-    pub snapshot: Option<(Position, Rc<[u8]>)>,
-    pub log: Log,
+pub(crate) struct Disk {
+    pub(crate) hard_state: HardState,
+    pub(crate) snapshot: Option<(Position, Rc<[u8]>)>,
+    pub(crate) log: Log,
     /// Groups fail while this is set.
-    pub fails: bool,
+    pub(crate) fails: bool,
     /// Syncs take this many times as long.
-    pub slowness: u64,
+    pub(crate) slowness: u64,
 }
 
 /// A group on its way to the disk, with what it writes.
 #[derive(Clone, Debug)]
-pub struct Write {
-    pub persist: Persist,
-    pub entries: Vec<Entry>,
+pub(crate) struct Write {
+    pub(crate) persist: Persist,
+    pub(crate) entries: Vec<Entry>,
     /// The snapshot that replaces the log.
-    pub reset: Option<(Position, Rc<[u8]>)>,
+    pub(crate) reset: Option<(Position, Rc<[u8]>)>,
 }
 
 impl Write {
@@ -38,7 +38,7 @@ impl Write {
 }
 
 impl Disk {
-    pub fn durable(&self) -> Durable {
+    pub(crate) fn durable(&self) -> Durable {
         let snapshot = self.snapshot.as_ref().map_or(Position::ZERO, |(position, _)| *position);
         let last = self.log.last();
         let last = if last.index > snapshot.index { last } else { snapshot };
@@ -46,25 +46,25 @@ impl Disk {
     }
 
     /// The whole group is synced.
-    pub fn sync(&mut self, write: &Write) {
+    pub(crate) fn sync(&mut self, write: &Write) {
         self.write(write, write.records());
     }
 
     /// A crash or an error in the middle: some of the group may be there. Whether anything is lost.
-    pub fn tear(&mut self, write: &Write, rng: &mut Rng) -> bool {
+    pub(crate) fn tear(&mut self, write: &Write, rng: &mut Rng) -> bool {
         let records = rng.between(0, write.records());
         self.write(write, records);
         records > 0 && records < write.records()
     }
 
     /// Whether this entry is durable here, in the log or in the snapshot.
-    pub fn holds(&self, position: Position) -> bool {
+    pub(crate) fn holds(&self, position: Position) -> bool {
         let in_snapshot = self.snapshot.as_ref().is_some_and(|(last, _)| last.index >= position.index);
         in_snapshot || self.log.get(position.index).is_some_and(|entry| entry.position == position)
     }
 
     /// The end of what is durable.
-    pub fn end(&self) -> LogIndex {
+    pub(crate) fn end(&self) -> LogIndex {
         self.durable().last.index
     }
 

@@ -4,59 +4,60 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::plan::size;
 use tally_core::id::LogIndex;
 use tally_core::raft::{EntryRange, LogView, Position};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub position: Position,
-    pub payload: Rc<[u8]>,
+pub(crate) struct Entry {
+    pub(crate) position: Position,
+    pub(crate) payload: Rc<[u8]>,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Log {
-    pub base: Position,
+pub(crate) struct Log {
+    pub(crate) base: Position,
     entries: VecDeque<Entry>,
     /// How often the core asked for what it does not remember.
-    pub look_ups: Cell<u64>,
+    pub(crate) look_ups: Cell<u64>,
 }
 
 impl Log {
-    pub fn new(base: Position, entries: impl IntoIterator<Item = Entry>) -> Log {
+    pub(crate) fn new(base: Position, entries: impl IntoIterator<Item = Entry>) -> Log {
         let entries = entries.into_iter().filter(|entry| entry.position.index > base.index).collect();
         Log { base, entries, look_ups: Cell::new(0) }
     }
 
-    pub fn last(&self) -> Position {
+    pub(crate) fn last(&self) -> Position {
         self.entries.back().map_or(self.base, |entry| entry.position)
     }
 
-    pub fn get(&self, index: LogIndex) -> Option<&Entry> {
+    pub(crate) fn get(&self, index: LogIndex) -> Option<&Entry> {
         let place = index.0.checked_sub(self.base.index.0 + 1)?;
-        self.entries.get(usize::try_from(place).unwrap())
+        self.entries.get(size(place))
     }
 
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
     }
 
-    pub fn range(&self, first: LogIndex, last: LogIndex) -> Vec<Entry> {
+    pub(crate) fn range(&self, first: LogIndex, last: LogIndex) -> Vec<Entry> {
         let entry = |index| self.get(LogIndex(index)).expect("the core names what is in the log").clone();
         (first.0..=last.0).map(entry).collect()
     }
 
-    pub fn truncate(&mut self, last: LogIndex) {
+    pub(crate) fn truncate(&mut self, last: LogIndex) {
         while self.last().index > last && !self.entries.is_empty() {
             self.entries.pop_back();
         }
     }
 
-    pub fn put(&mut self, entry: Entry) {
+    pub(crate) fn put(&mut self, entry: Entry) {
         assert_eq!(self.last().index.next(), entry.position.index, "a gap in a log");
         self.entries.push_back(entry);
     }
 
-    pub fn compact(&mut self, base: Position) {
+    pub(crate) fn compact(&mut self, base: Position) {
         while self.entries.front().is_some_and(|entry| entry.position.index <= base.index) {
             self.entries.pop_front();
         }
@@ -75,7 +76,7 @@ impl LogView for Log {
         let mut end = first;
         for index in first.0..=last.0 {
             let Some(entry) = self.get(LogIndex(index)) else { break };
-            let size = u32::try_from(entry.payload.len()).unwrap();
+            let size = u32::try_from(entry.payload.len()).expect("payloads are small");
             if index > first.0 && bytes + size > bytes_max {
                 break;
             }
@@ -87,7 +88,7 @@ impl LogView for Log {
 }
 
 /// The entries of a range, with these payloads.
-pub fn entries_of(range: &EntryRange, payloads: impl IntoIterator<Item = Rc<[u8]>>) -> Vec<Entry> {
+pub(crate) fn entries_of(range: &EntryRange, payloads: impl IntoIterator<Item = Rc<[u8]>>) -> Vec<Entry> {
     let position = |index| Position { index: LogIndex(index), term: range.term, subterm: range.subterm };
     let numbered = (range.first.0..=range.last.0).zip(payloads);
     numbered.map(|(index, payload)| Entry { position: position(index), payload }).collect()

@@ -1,128 +1,134 @@
-//! The state machine of a box, and what the log says to it.
+//! The state machine of a box, which is the real site's, and what the log says to it.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use tally_core::id::{Epoch, LogIndex, ReportNumber};
-use tally_core::report::{Judgement, Numbering};
+use tally_core::id::{Epoch, LogIndex, ReportNumber, SeriesName, SourceId};
+use tally_core::report::{Amount, Kind};
+use tally_core::time::{Elapsed, SiteTime};
+use tally_core::window::Span;
+use tallyd::site::entry::{self, ReportWriter, SeriesRef, SourceKind};
+use tallyd::site::{Applied, Founding, Site, Stamp, Summary};
 
-/// What applying an entry came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Nothing,
-    /// An epoch is open.
-    Opened {
-        epoch: Epoch,
-    },
-    /// A report was judged.
-    Report {
-        epoch: Epoch,
-        number: ReportNumber,
-        judgement: Option<Judgement>,
-    },
-}
+use crate::plan::Micros;
 
-/// A ledger of counters that is as plain as can be.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Machine {
-    applied: u64,
-    digest: u64,
-    epochs: BTreeMap<u64, Numbering>,
-    totals: BTreeMap<u64, u64>,
+/// Site time when a history begins.
+const START_MS: u64 = 20_000 * 86_400_000;
+const SPAN_MS: u64 = 500;
+
+/// So many summaries get their numbers at once.
+const NUMBERED_AT_ONCE: u32 = 5;
+
+#[derive(Debug)]
+pub(crate) struct Machine(Site);
+
+fn founding() -> Founding {
+    let base_span = Span::from_millis(SPAN_MS).expect("a span");
+    Founding { site: "simulated".to_string(), site_id: 0x5151, base_span }
 }
 
 impl Machine {
-    pub fn apply(&mut self, index: LogIndex, payload: &[u8]) -> Outcome {
-        assert_eq!(index.0, self.applied + 1, "entries are applied one after the other");
-        self.applied = index.0;
-        self.digest = fold(self.digest, index.0);
-        let words = words(payload);
-        match words[..] {
-            [] => Outcome::Nothing,
-            [epoch] => {
-                self.epochs.entry(epoch).or_default();
-                Outcome::Opened { epoch: Epoch(epoch) }
-            }
-            [epoch, number, ref cells @ ..] => {
-                let number = ReportNumber::new(number).expect("reports are numbered from 1");
-                let judgement = self.report(epoch, number, cells);
-                Outcome::Report { epoch: Epoch(epoch), number, judgement }
-            }
-        }
+    pub(crate) fn new() -> Machine {
+        Machine(Site::new(&founding()))
     }
 
-    fn report(&mut self, epoch: u64, number: ReportNumber, cells: &[u64]) -> Option<Judgement> {
-        let numbering = self.epochs.get_mut(&epoch)?;
-        let hash = cells.iter().fold(0, |hash, cell| fold(hash, *cell));
-        let judgement = numbering.judge(number, hash);
-        if judgement == Judgement::Next {
-            numbering.advance(number, hash);
-            for cell in cells.chunks(2) {
-                *self.totals.entry(cell[0]).or_default() += cell[1];
-                self.digest = fold(fold(self.digest, cell[0]), cell[1]);
-            }
-        }
-        Some(judgement)
+    pub(crate) fn restore(snapshot: &[u8]) -> Machine {
+        Machine(Site::restore(&founding(), snapshot).expect("a box reads its own snapshots"))
     }
 
-    pub fn applied(&self) -> LogIndex {
-        LogIndex(self.applied)
+    pub(crate) fn snapshot(&self) -> Rc<[u8]> {
+        self.0.snapshot().into()
     }
 
-    pub fn digest(&self) -> u64 {
-        self.digest
+    pub(crate) fn apply(&mut self, index: LogIndex, payload: &[u8]) -> Applied {
+        assert_eq!(index, self.applied().next(), "entries are applied one after the other");
+        self.0.apply(index, payload).expect("a box reads its own entries")
     }
 
-    pub fn total(&self, series: u64) -> u64 {
-        self.totals.get(&series).copied().unwrap_or(0)
+    pub(crate) fn applied(&self) -> LogIndex {
+        self.0.applied()
+    }
+
+    pub(crate) fn digest(&self) -> u64 {
+        self.0.digest()
+    }
+
+    pub(crate) fn total(&self, series: u64) -> u64 {
+        let total = self.0.find(&series_name(series)).map_or(0, |id| self.0.series_total(id));
+        u64::try_from(total).expect("counters do not fall")
+    }
+
+    /// The number of the series that a summary is of.
+    pub(crate) fn series_of(&self, summary: &Summary) -> u64 {
+        let name = self.0.name(summary.series);
+        name.trim_start_matches("series/").parse().expect("a series of these clients")
     }
 
     /// How many reports of an epoch were applied.
-    pub fn reports_of(&self, epoch: Epoch) -> u64 {
-        self.epochs.get(&epoch.0).and_then(|numbering| numbering.last).map_or(0, ReportNumber::get)
+    pub(crate) fn reports_of(&self, source: SourceId, epoch: Epoch) -> u64 {
+        let epochs = self.0.epochs_of(source);
+        let last = epochs.into_iter().find(|(known, _)| *known == epoch).and_then(|(_, last)| last);
+        last.map_or(0, ReportNumber::get)
     }
 
-    pub fn snapshot(&self) -> Rc<[u8]> {
-        let head = [self.applied, self.digest, self.epochs.len() as u64];
-        let number = |numbering: &Numbering| numbering.last.map_or(0, ReportNumber::get);
-        let epochs = self.epochs.iter().flat_map(|(epoch, n)| [*epoch, number(n), n.last_hash]);
-        let totals = self.totals.iter().flat_map(|(series, total)| [*series, *total]);
-        bytes(head.into_iter().chain(epochs).chain(totals))
+    /// The payload of a leader's entry: its time, then what a box asked for.
+    pub(crate) fn stamped(&self, clock: Micros, body: &[u8]) -> Rc<[u8]> {
+        let elapsed = clock / 1000;
+        let before = self.0.stamp();
+        let stamp = Stamp {
+            site: SiteTime(START_MS + elapsed).max(before.site),
+            elapsed: Elapsed(elapsed).max(before.elapsed),
+            synced: true,
+        };
+        Rc::from(&entry::stamped(stamp, body)[..])
     }
 
-    pub fn restore(snapshot: &[u8]) -> Machine {
-        let words = words(snapshot);
-        let (epochs, totals) = words[3..].split_at(3 * usize::try_from(words[2]).unwrap());
-        let numbering = |cell: &[u64]| Numbering { last: ReportNumber::new(cell[1]), last_hash: cell[2] };
-        Machine {
-            applied: words[0],
-            digest: words[1],
-            epochs: epochs.chunks(3).map(|cell| (cell[0], numbering(cell))).collect(),
-            totals: totals.chunks(2).map(|cell| (cell[0], cell[1])).collect(),
-        }
+    /// What a leader should propose on the site's own account, and the summaries that it publishes before.
+    pub(crate) fn housekeeping(&self, clock: Micros) -> (Vec<Summary>, Option<Rc<[u8]>>) {
+        let published = self.0.numbered(self.0.delivered(), usize::MAX);
+        let body = if let Some(until) = self.0.close_due(SiteTime(START_MS + clock / 1000)) {
+            Some(entry::close(until))
+        } else if let Some(last) = published.last() {
+            Some(entry::delivered(last.seq.expect("a numbered summary has its number")))
+        } else {
+            (self.0.unnumbered_len() > 0).then(|| entry::number(NUMBERED_AT_ONCE))
+        };
+        (published, body.map(Rc::from))
+    }
+
+    /// All windows are closed and all summaries delivered.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.0.outbox_len() == 0 && self.0.close_due(SiteTime(u64::MAX)).is_none()
+    }
+
+    pub(crate) fn delivered(&self) -> u64 {
+        self.0.delivered()
     }
 }
 
-/// What a source says: open this epoch.
-pub fn open(epoch: Epoch) -> Rc<[u8]> {
-    bytes([epoch.0])
+/// What a source says: open an epoch for me. The box proposes which.
+pub(crate) fn open(name: &str, nonce: u128, epoch: Epoch) -> Rc<[u8]> {
+    Rc::from(entry::open(SourceKind::Named, name, nonce, epoch))
 }
 
-/// What a source says: add these amounts to these series.
-pub fn report(epoch: Epoch, number: ReportNumber, cells: &[(u64, u64)]) -> Rc<[u8]> {
-    let cells = cells.iter().flat_map(|(series, amount)| [*series, *amount]);
-    bytes([epoch.0, number.get()].into_iter().chain(cells))
+/// What a source says: add these amounts to these series, in the window of that moment.
+pub(crate) fn report(
+    source: SourceId,
+    epoch: Epoch,
+    number: ReportNumber,
+    at: Micros,
+    cells: &[(u64, u64)],
+) -> Rc<[u8]> {
+    let mut writer = ReportWriter::new(source, epoch, number, 0);
+    let span = founding().base_span;
+    let window = span.start_of(SiteTime(START_MS + at / 1000));
+    for (series, amount) in cells {
+        let name = series_name(*series);
+        let name = SeriesName::new(&name).expect("a name");
+        writer.cell(SeriesRef::Name(name, Kind::Counter), window, &Amount::Counter(u128::from(*amount)));
+    }
+    Rc::from(writer.finish_hashed().0)
 }
 
-fn bytes(words: impl IntoIterator<Item = u64>) -> Rc<[u8]> {
-    words.into_iter().flat_map(u64::to_le_bytes).collect()
-}
-
-fn words(bytes: &[u8]) -> Vec<u64> {
-    let word = |chunk: &[u8]| u64::from_le_bytes(chunk.try_into().expect("whole words"));
-    bytes.chunks(8).map(word).collect()
-}
-
-fn fold(hash: u64, word: u64) -> u64 {
-    (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
+fn series_name(series: u64) -> String {
+    format!("series/{series}")
 }

@@ -3,6 +3,12 @@
 //! checked at every step.
 //!
 //! `TALLYD_SIM_SEEDS=N` plays N seeds instead of 500, `TALLYD_SIM_SEED=S` plays one and tells what happens.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "all of it is a test: a panic is the failure report"
+)]
 
 mod checks;
 mod client;

@@ -13,7 +13,7 @@ use crate::rng::Rng;
 
 /// What goes from box to box.
 #[derive(Clone, Debug)]
-pub enum Packet {
+pub(crate) enum Packet {
     /// Of the core, with the entries or the snapshot that it names.
     Raft { message: Message, entries: Vec<Entry>, snapshot: Option<(Position, Rc<[u8]>)> },
     /// To the leader: propose this.
@@ -25,7 +25,7 @@ pub enum Packet {
 }
 
 #[derive(Debug, Default)]
-pub struct Network {
+pub(crate) struct Network {
     cuts: BTreeSet<(NodeId, NodeId)>,
     loss_permille: u64,
     duplicate_permille: u64,
@@ -33,7 +33,7 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(plan: &Plan) -> Network {
+    pub(crate) fn new(plan: &Plan) -> Network {
         Network {
             cuts: BTreeSet::new(),
             loss_permille: plan.loss_permille,
@@ -42,21 +42,32 @@ impl Network {
         }
     }
 
-    pub fn cut(&mut self, from: NodeId, to: NodeId) {
+    pub(crate) fn cut(&mut self, from: NodeId, to: NodeId) {
         self.cuts.insert((from, to));
     }
 
-    pub fn mend(&mut self) {
+    /// What one box says arrives again.
+    pub(crate) fn mend_from(&mut self, from: NodeId) {
+        self.cuts.retain(|(cut, _)| *cut != from);
+    }
+
+    pub(crate) fn mend(&mut self) {
         self.cuts.clear();
     }
 
     /// From now on every message arrives, and soon.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         *self = Network { delay_max: self.delay_max.min(2_000), ..Network::default() };
     }
 
     /// After how long a message arrives: not at all, once or twice.
-    pub fn route(&self, from: NodeId, to: NodeId, rng: &mut Rng, coverage: &mut Coverage) -> Vec<Micros> {
+    pub(crate) fn route(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        rng: &mut Rng,
+        coverage: &mut Coverage,
+    ) -> Vec<Micros> {
         if self.cuts.contains(&(from, to)) {
             coverage.count("messages cut");
             return Vec::new();
@@ -73,7 +84,7 @@ impl Network {
         delays
     }
 
-    pub fn delay(&self, rng: &mut Rng) -> Micros {
+    pub(crate) fn delay(&self, rng: &mut Rng) -> Micros {
         let slow = if rng.chance(10) { 50 } else { 1 };
         50 + rng.below(self.delay_max * slow)
     }

@@ -14,36 +14,41 @@ use crate::machine::Machine;
 use crate::network::Packet;
 use crate::plan::Micros;
 use crate::sim::{Event, Own, Sim};
+use crate::trouble;
+
+/// How often a leader looks after windows and summaries.
+const HOUSEKEEPING_EVERY: Micros = 20_000;
 
 /// A sync takes no longer, whatever ails the disk.
 const SYNC_MAX: Micros = 700_000;
 
 /// A core that remembers few runs, so that it has to ask.
-pub type Core = Raft<6, 3>;
+pub(crate) type Core = Raft<6, 3>;
 
-pub struct Node {
-    pub id: NodeId,
-    pub disk: Disk,
-    pub boot: u64,
-    pub paused_until: Micros,
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) disk: Disk,
+    pub(crate) boot: u64,
+    pub(crate) paused_until: Micros,
     /// Its clock runs so many thousandths of the true speed.
-    pub clock_permille: u64,
-    pub life: Option<Life>,
+    pub(crate) clock_permille: u64,
+    pub(crate) life: Option<Life>,
 }
 
 /// What a crash takes away.
-pub struct Life {
-    pub core: Core,
-    pub log: Log,
-    pub machine: Machine,
+pub(crate) struct Life {
+    pub(crate) core: Core,
+    pub(crate) log: Log,
+    pub(crate) machine: Machine,
     /// Committed entries up to here were checked.
-    pub checked: LogIndex,
+    pub(crate) checked: LogIndex,
     write: Option<Write>,
     waiters: Vec<Waits>,
     reads: Vec<Read>,
     led_reads: Vec<LedRead>,
     next_read: u64,
     wakes_at: Micros,
+    keeps_house_at: Micros,
     taking_snapshot: bool,
     staging: u64,
     /// The snapshot that the log begins with, until the disk's log does too.
@@ -69,15 +74,15 @@ struct LedRead {
 }
 
 impl Node {
-    pub fn new(id: NodeId, clock_permille: u64) -> Node {
+    pub(crate) fn new(id: NodeId, clock_permille: u64) -> Node {
         Node { id, disk: Disk::default(), boot: 0, paused_until: 0, clock_permille, life: None }
     }
 
-    pub fn local(&self, now: Micros) -> Instant {
+    pub(crate) fn local(&self, now: Micros) -> Instant {
         Instant(now * self.clock_permille / 1000)
     }
 
-    pub fn start(&mut self, sim: &mut Sim) {
+    pub(crate) fn start(&mut self, sim: &mut Sim) {
         assert!(self.life.is_none());
         self.boot += 1;
         let config = sim.plan.config(self.id, sim.rng.next());
@@ -86,7 +91,7 @@ impl Node {
             .expect("a durable state starts");
         let machine = match &self.disk.snapshot {
             Some((_, bytes)) => Machine::restore(bytes),
-            None => Machine::default(),
+            None => Machine::new(),
         };
         if durable.snapshot.index > LogIndex::ZERO {
             sim.coverage.count("restarts from a snapshot");
@@ -105,6 +110,7 @@ impl Node {
             led_reads: Vec::new(),
             next_read: 0,
             wakes_at: Micros::MAX,
+            keeps_house_at: 0,
             taking_snapshot: false,
             staging: 0,
             installed: None,
@@ -113,7 +119,7 @@ impl Node {
     }
 
     /// Power goes; what is not synced may be there, in part or not.
-    pub fn crash(&mut self, sim: &mut Sim) {
+    pub(crate) fn crash(&mut self, sim: &mut Sim) {
         let Some(life) = self.life.take() else { return };
         sim.tell(|| format!("{} crashes", self.id));
         sim.coverage.count("crashes");
@@ -131,11 +137,11 @@ impl Node {
         }
     }
 
-    pub fn leads(&self) -> bool {
+    pub(crate) fn leads(&self) -> bool {
         self.life.as_ref().is_some_and(|life| life.core.role() == Role::Leader)
     }
 
-    pub fn packet(&mut self, sim: &mut Sim, from: NodeId, packet: Packet) {
+    pub(crate) fn packet(&mut self, sim: &mut Sim, from: NodeId, packet: Packet) {
         let now = self.local(sim.now);
         let Some(life) = &mut self.life else { return };
         match packet {
@@ -155,7 +161,7 @@ impl Node {
         self.step(sim);
     }
 
-    pub fn request(&mut self, sim: &mut Sim, request: Request) {
+    pub(crate) fn request(&mut self, sim: &mut Sim, request: Request) {
         let (now, id) = (self.local(sim.now), self.id);
         let Some(life) = &mut self.life else { return };
         match request {
@@ -183,7 +189,7 @@ impl Node {
         self.step(sim);
     }
 
-    pub fn own(&mut self, sim: &mut Sim, what: Own) {
+    pub(crate) fn own(&mut self, sim: &mut Sim, what: Own) {
         let now = self.local(sim.now);
         let Some(life) = &mut self.life else { return };
         match what {
@@ -272,11 +278,12 @@ impl Node {
     }
 
     /// What the core wants after an input, in the order that its documentation names.
-    pub fn step(&mut self, sim: &mut Sim) {
+    pub(crate) fn step(&mut self, sim: &mut Sim) {
         self.take_events(sim);
         self.take_messages(sim);
         self.take_persist(sim);
         self.apply(sim);
+        self.keep_house(sim);
         self.confirm_reads(sim);
         self.take_snapshot(sim);
         self.set_timer(sim);
@@ -292,6 +299,7 @@ impl Node {
                     let Sim { checks, .. } = sim;
                     checks.elections.leads(self.id, noop.term, &life.log, &checks.committed);
                     life.put(sim, Entry { position: noop, payload: Rc::new([]) });
+                    trouble::shorten_reign(sim, self.id);
                 }
                 CoreEvent::SteppedDown { .. } => {
                     sim.coverage.count("leaders that stepped down");
@@ -357,15 +365,32 @@ impl Node {
         while life.machine.applied() < life.core.commit_index() {
             let index = life.machine.applied().next();
             let entry = life.log.get(index).expect("what is committed and not applied is in the log");
-            let outcome = life.machine.apply(index, &entry.payload);
+            let applied = life.machine.apply(index, &entry.payload);
             sim.checks.machines.applied(index, life.machine.digest());
             life.waiters.retain(|waits| {
-                let answered = waits.is_answered_by(&outcome);
+                let answered = waits.is_answered_by(&applied);
                 if answered {
-                    answer(sim, waits.client, Answer::Applied(outcome));
+                    answer(sim, waits.client, Answer::Applied(applied.clone()));
                 }
                 !answered
             });
+        }
+    }
+
+    /// A leader closes windows, numbers summaries, publishes them and notes what was delivered: one entry
+    /// at a time, at its ticks.
+    fn keep_house(&mut self, sim: &mut Sim) {
+        let now = self.local(sim.now);
+        let Some(life) = &mut self.life else { return };
+        let is_due = life.core.role() == Role::Leader && life.machine.applied() == life.log.last().index;
+        if !is_due || sim.now < life.keeps_house_at {
+            return;
+        }
+        life.keeps_house_at = sim.now + HOUSEKEEPING_EVERY;
+        let (published, body) = life.machine.housekeeping(now.0);
+        sim.checks.delivery.published(published);
+        if let Some(body) = body {
+            propose(life, sim, now, &body);
         }
     }
 
@@ -447,7 +472,10 @@ impl Life {
 
 fn propose(life: &mut Life, sim: &mut Sim, now: Instant, body: &Rc<[u8]>) {
     match life.core.propose(now, 1, body.len() as u64) {
-        Ok(range) => entries_of(&range, [Rc::clone(body)]).into_iter().for_each(|entry| life.put(sim, entry)),
+        Ok(range) => {
+            let payload = life.machine.stamped(now.0, body);
+            entries_of(&range, [payload]).into_iter().for_each(|entry| life.put(sim, entry));
+        }
         Err(tally_core::raft::ProposeError::Full) => sim.coverage.count("proposals refused as full"),
         Err(_) => {}
     }

@@ -7,36 +7,44 @@ use tally_core::time::Duration;
 use crate::rng::Rng;
 
 /// Microseconds of simulated time.
-pub type Micros = u64;
+pub(crate) type Micros = u64;
 
-pub const ELECTION_TIMEOUT: Micros = 100_000;
+/// A number as a place or a count.
+pub(crate) fn size(number: u64) -> usize {
+    usize::try_from(number).expect("places and counts are small here")
+}
+
+pub(crate) const ELECTION_TIMEOUT: Micros = 100_000;
 const HEARTBEAT: Micros = 25_000;
 
 #[derive(Clone, Debug)]
-pub struct Plan {
-    pub members: Vec<Member>,
-    pub clients: u64,
+pub(crate) struct Plan {
+    pub(crate) members: Vec<Member>,
+    pub(crate) clients: u64,
     /// How long things go wrong.
-    pub trouble: Micros,
+    pub(crate) trouble: Micros,
     /// Between one trouble and the next, on average.
-    pub calm: Micros,
-    pub loss_permille: u64,
-    pub duplicate_permille: u64,
+    pub(crate) calm: Micros,
+    pub(crate) loss_permille: u64,
+    pub(crate) duplicate_permille: u64,
     /// A message takes up to this long; one in a hundred up to fifty times that.
-    pub delay_max: Micros,
+    pub(crate) delay_max: Micros,
     /// A sync takes up to this long; one in fifty up to a hundred times that.
-    pub sync_max: Micros,
+    pub(crate) sync_max: Micros,
     /// A box takes a snapshot after so many entries.
-    pub snapshot_every: u64,
+    pub(crate) snapshot_every: u64,
     /// So many entries before a snapshot are kept.
-    pub keep_entries: u64,
-    pub append_bytes_max: u32,
-    pub inflight_bytes_max: u32,
-    pub uncommitted_bytes_max: u64,
+    pub(crate) keep_entries: u64,
+    pub(crate) append_bytes_max: u32,
+    pub(crate) inflight_bytes_max: u32,
+    pub(crate) uncommitted_bytes_max: u64,
+    /// So many of a thousand new leaders crash within milliseconds: those leave entries behind that
+    /// others have to judge.
+    pub(crate) short_reigns_permille: u64,
 }
 
 impl Plan {
-    pub fn new(rng: &mut Rng) -> Plan {
+    pub(crate) fn new(rng: &mut Rng) -> Plan {
         let voters = rng.pick(&[1, 2, 3, 3, 3, 3, 3, 5]);
         let observers = u64::from(rng.chance(200));
         let role = |id| if id <= voters { MemberRole::Voter } else { MemberRole::Observer };
@@ -44,7 +52,7 @@ impl Plan {
         Plan {
             members: (1..=voters + observers).map(|id| Member { id: NodeId(id), role: role(id) }).collect(),
             clients: rng.between(2, 4),
-            trouble: 4_000_000,
+            trouble: 6_000_000,
             calm: rng.between(30_000, 300_000),
             loss_permille: rng.pick(&[0, 5, 50, 200]),
             duplicate_permille: rng.pick(&[0, 20, 100]),
@@ -55,10 +63,11 @@ impl Plan {
             append_bytes_max,
             inflight_bytes_max: append_bytes_max * 3,
             uncommitted_bytes_max: rng.pick(&[100, 4_000]),
+            short_reigns_permille: rng.pick(&[0, 300, 900]),
         }
     }
 
-    pub fn config(&self, id: NodeId, seed: u64) -> Config {
+    pub(crate) fn config(&self, id: NodeId, seed: u64) -> Config {
         Config {
             id,
             election_timeout: Duration(ELECTION_TIMEOUT),
@@ -70,15 +79,15 @@ impl Plan {
         }
     }
 
-    pub fn voters(&self) -> impl Iterator<Item = NodeId> + '_ {
+    pub(crate) fn voters(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.members.iter().filter(|member| member.role == MemberRole::Voter).map(|member| member.id)
     }
 
-    pub fn quorum(&self) -> usize {
+    pub(crate) fn quorum(&self) -> usize {
         self.voters().count() / 2 + 1
     }
 
-    pub fn boxes(&self) -> u64 {
+    pub(crate) fn boxes(&self) -> u64 {
         self.members.len() as u64
     }
 }

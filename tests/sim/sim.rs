@@ -16,7 +16,7 @@ use crate::rng::Rng;
 
 /// What happens at some moment.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub(crate) enum Event {
     Packet {
         from: NodeId,
         to: NodeId,
@@ -43,6 +43,10 @@ pub enum Event {
     Restart {
         node: NodeId,
     },
+    /// Power goes at a box.
+    Crash {
+        node: NodeId,
+    },
     Trouble,
     /// A disk works again.
     DiskRecovers {
@@ -52,7 +56,7 @@ pub enum Event {
 
 /// What a box does for itself.
 #[derive(Clone, Debug)]
-pub enum Own {
+pub(crate) enum Own {
     Wake,
     /// The outstanding group was synced, or failed.
     Synced,
@@ -72,7 +76,7 @@ pub enum Own {
 
 impl Event {
     /// Which box it happens at, if it cannot while the box is paused.
-    pub fn node(&self) -> Option<NodeId> {
+    pub(crate) fn node(&self) -> Option<NodeId> {
         match self {
             Event::Packet { to, .. } | Event::ToBox { to, .. } => Some(*to),
             Event::Own { node, .. } => Some(*node),
@@ -107,23 +111,23 @@ impl Ord for Due {
     }
 }
 
-pub struct Sim {
-    pub now: Micros,
+pub(crate) struct Sim {
+    pub(crate) now: Micros,
     queue: BinaryHeap<Reverse<Due>>,
     sequence: u64,
-    pub rng: Rng,
-    pub plan: Plan,
-    pub network: Network,
-    pub checks: Checks,
-    pub coverage: Coverage,
+    pub(crate) rng: Rng,
+    pub(crate) plan: Plan,
+    pub(crate) network: Network,
+    pub(crate) checks: Checks,
+    pub(crate) coverage: Coverage,
     /// Nothing goes wrong any more.
-    pub healed: bool,
+    pub(crate) healed: bool,
     /// The latest events, for the report of a failure.
-    pub trace: bool,
+    pub(crate) trace: bool,
 }
 
 impl Sim {
-    pub fn new(seed: u64, trace: bool) -> Sim {
+    pub(crate) fn new(seed: u64, trace: bool) -> Sim {
         let mut rng = Rng::new(seed);
         let plan = Plan::new(&mut rng);
         let network = Network::new(&plan);
@@ -141,26 +145,26 @@ impl Sim {
         }
     }
 
-    pub fn after(&mut self, span: Micros, event: Event) {
+    pub(crate) fn after(&mut self, span: Micros, event: Event) {
         self.sequence += 1;
         let due = Due { at: self.now + span, sequence: self.sequence, event };
         self.queue.push(Reverse(due));
     }
 
-    pub fn next(&mut self) -> Option<Event> {
+    pub(crate) fn next(&mut self) -> Option<Event> {
         let Reverse(due) = self.queue.pop()?;
         self.now = due.at;
         Some(due.event)
     }
 
-    pub fn send(&mut self, from: NodeId, to: NodeId, packet: Packet) {
+    pub(crate) fn send(&mut self, from: NodeId, to: NodeId, packet: Packet) {
         for delay in self.network.route(from, to, &mut self.rng, &mut self.coverage) {
             self.after(delay, Event::Packet { from, to, packet: packet.clone() });
         }
     }
 
     /// Tells what happened, when a single seed is looked at.
-    pub fn tell(&self, what: impl FnOnce() -> String) {
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
         if self.trace {
             eprintln!("{:>9} {}", self.now, what());
         }

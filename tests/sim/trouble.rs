@@ -3,10 +3,11 @@
 use tally_core::id::NodeId;
 
 use crate::node::Node;
+use crate::plan::size;
 use crate::sim::{Event, Sim};
 
 /// One trouble, of whatever kind.
-pub fn strike(sim: &mut Sim, nodes: &mut [Node]) {
+pub(crate) fn strike(sim: &mut Sim, nodes: &mut [Node]) {
     let victim = victim(sim, nodes);
     match sim.rng.below(16) {
         0..=2 => crash(sim, nodes, victim),
@@ -34,15 +35,34 @@ pub fn strike(sim: &mut Sim, nodes: &mut [Node]) {
     }
 }
 
+/// A new leader may crash within milliseconds, and may not even be heard until then: what it left on its
+/// own disk, others have to judge later.
+pub(crate) fn shorten_reign(sim: &mut Sim, leader: NodeId) {
+    if sim.healed || !sim.rng.chance(sim.plan.short_reigns_permille) {
+        return;
+    }
+    sim.coverage.count("short reigns");
+    let mut span = sim.rng.below(2 * (sim.plan.delay_max + sim.plan.sync_max));
+    if sim.rng.chance(500) {
+        sim.coverage.count("leaders that nobody heard");
+        let others: Vec<NodeId> = sim.plan.members.iter().map(|member| member.id).collect();
+        others.into_iter().for_each(|other| sim.network.cut(leader, other));
+        span += 2 * sim.plan.sync_max;
+    }
+    sim.after(span, Event::Crash { node: leader });
+}
+
 /// Whoever leads, half of the time.
 fn victim(sim: &mut Sim, nodes: &[Node]) -> usize {
     let leader = nodes.iter().position(Node::leads).filter(|_| sim.rng.chance(500));
-    leader.unwrap_or_else(|| usize::try_from(sim.rng.below(nodes.len() as u64)).unwrap())
+    leader.unwrap_or_else(|| size(sim.rng.below(nodes.len() as u64)))
 }
 
-fn crash(sim: &mut Sim, nodes: &mut [Node], victim: usize) {
+/// Power goes at one box, and comes back after a while.
+pub(crate) fn crash(sim: &mut Sim, nodes: &mut [Node], victim: usize) {
     let node = &mut nodes[victim];
-    if node.life.is_some() {
+    sim.network.mend_from(node.id);
+    if node.life.is_some() && !sim.healed {
         node.crash(sim);
         let away = sim.rng.pick(&[5_000, 50_000, 400_000]);
         let away = sim.rng.between(1_000, away);

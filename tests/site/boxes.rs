@@ -98,7 +98,8 @@ impl Site {
             let running: Vec<&TestBox> = self.boxes.iter().filter(|one| one.process.is_some()).collect();
             let statuses: Vec<Value> = running.iter().filter_map(|one| one.try_status()).collect();
             let leader = statuses.first()?["leader"].as_str()?;
-            let agreed = statuses.len() == running.len() && statuses.iter().all(|one| one["leader"] == leader);
+            let agreed =
+                statuses.len() == running.len() && statuses.iter().all(|one| one["leader"] == leader);
             let at = self.boxes.iter().position(|one| one.name == leader)?;
             (agreed && self.boxes[at].try_status()?["role"] == "leader").then_some(at)
         })
@@ -122,7 +123,8 @@ impl Site {
     /// Waits until all boxes show the same digest at the same index; boxes at the same index that
     /// differ are the failure that this looks for.
     pub(crate) fn assert_same_digests(&self) {
-        let mut seen: Vec<std::collections::BTreeMap<u64, String>> = vec![Default::default(); self.boxes.len()];
+        let mut seen: Vec<std::collections::BTreeMap<u64, String>> =
+            vec![Default::default(); self.boxes.len()];
         until("all boxes were seen at the same index", || {
             for (one, seen) in self.boxes.iter().zip(&mut seen) {
                 let status = one.try_status()?;

@@ -19,7 +19,11 @@ fn an_acknowledged_add_is_read_at_every_box() {
         assert_eq!(added["total"], expected);
         for client in &mut clients {
             let read = client.get("/v1/series/line1/parts").unwrap().ok();
-            assert_eq!((&read["total"], &read["kind"]), (&expected.into(), &"counter".into()), "round {round}");
+            assert_eq!(
+                (&read["total"], &read["kind"]),
+                (&expected.into(), &"counter".into()),
+                "round {round}"
+            );
         }
     }
     site.assert_same_digests();
@@ -78,7 +82,8 @@ fn the_same_key_at_all_boxes_at_once_adds_once() {
                 .map(|one| {
                     let (mut client, key) = (one.client(), &key);
                     scope.spawn(move || {
-                        client.post_keyed("/v1/counters/a", r#"{"add":3}"#, key).unwrap().ok()["total"].clone()
+                        client.post_keyed("/v1/counters/a", r#"{"add":3}"#, key).unwrap().ok()["total"]
+                            .clone()
                     })
                 })
                 .collect();
@@ -128,7 +133,11 @@ fn without_a_quorum_nothing_is_acknowledged_and_nothing_is_lost() {
     assert!(["not-committed", "outcome-unknown"].contains(&cut_off.problem().as_str()), "{}", cut_off.text());
     assert!(cut_off.header("retry-after").is_some());
     let read = client.get("/v1/series/a").unwrap();
-    assert_eq!((read.status, read.problem()), (503, "not-committed".to_owned()), "a read that cannot be confirmed");
+    assert_eq!(
+        (read.status, read.problem()),
+        (503, "not-committed".to_owned()),
+        "a read that cannot be confirmed"
+    );
     // What was acknowledged is read; the add in doubt is not shown as done.
     let local = client.get("/v1/series/a?read=local").unwrap().ok();
     assert_eq!(local["total"], 7);

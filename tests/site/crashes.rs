@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::boxes::Site;
 use crate::broker::Broker;
-use crate::harness::until;
+use crate::harness::{Process, tallyd, until};
 use crate::load::Load;
 use crate::upstream::Ledger;
 
@@ -76,4 +78,45 @@ fn a_box_of_one_killed_under_load_loses_nothing() {
     }
     let tally = load.finish();
     tally.assert_held(&site);
+}
+
+/// The number under a key, however deep in the report it stands.
+fn find(report: &Value, key: &str) -> Option<u64> {
+    match report {
+        Value::Object(map) => {
+            map.get(key).and_then(Value::as_u64).or_else(|| map.values().find_map(|each| find(each, key)))
+        }
+        Value::Array(list) => list.iter().find_map(|each| find(each, key)),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_bench_finds_nothing_lost_or_doubled_when_leaders_are_killed() {
+    let mut site = Site::start(3);
+    let urls: Vec<String> = site.boxes.iter().map(|one| format!("http://127.0.0.1:{}", one.http)).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = tallyd();
+    command.args(["bench", "--failover", "--clients", "8", "--series", "50", "--json", "--settle", "30"]);
+    command.args(["--seconds", "10", "--url", &urls.join(",")]);
+    let mut bench = Process::start(&mut command, &directory.path().join("bench"));
+    for _ in 0..3 {
+        let leader = site.leader();
+        let before = site.boxes[leader].status()["applied"].as_u64().unwrap();
+        // In the middle of work: some entries of this leadership are applied.
+        until("the bench runs", || {
+            (site.boxes[leader].try_status()?["applied"].as_u64()? > before + 50).then_some(())
+        });
+        site.boxes[leader].kill();
+        assert_ne!(site.leader(), leader);
+        site.start_all();
+    }
+    let status = bench.wait();
+    let said = bench.output();
+    assert!(status.success(), "{said}");
+    let report = said.find('{').and_then(|at| serde_json::from_str(&said[at..]).ok());
+    let report: Value = report.unwrap_or_else(|| panic!("no report in {said}"));
+    let number = |key: &str| find(&report, key).unwrap_or_else(|| panic!("{key} in {report}"));
+    assert!(number("acknowledged") > 500, "{report}");
+    assert_eq!((number("lost"), number("doubled"), number("unknown")), (0, 0, 0), "{report}");
 }

@@ -55,7 +55,8 @@ pub(crate) fn free_port() -> u16 {
     }
     for _ in 0..width {
         let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % width;
-        let free = TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        let free =
+            TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
         if free && taken.insert(port) {
             return port;
         }

@@ -88,8 +88,7 @@ impl Tally {
 }
 
 fn client(number: usize, ports: &[u16], stop: &AtomicBool, done: &AtomicU64) -> Tally {
-    let mut clients: Vec<Client> =
-        ports.iter().map(|port| Client::new(*port).patient_for(TRY_MAX)).collect();
+    let mut clients: Vec<Client> = ports.iter().map(|port| Client::new(*port).patient_for(TRY_MAX)).collect();
     let mut tally = Tally::default();
     let mut at = number;
     for add in 1_i64.. {

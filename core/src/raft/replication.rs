@@ -149,6 +149,9 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         let answer = &mut self.peers[slot].heartbeat_answer;
         *answer = Some(answer.unwrap_or(0).max(round));
         self.learn_commit(commit);
+        // More is committed than this node knows to match, as after a start: the leader may believe
+        // that it has everything, and would not send anything on its own.
+        self.appended_due |= commit > self.matched;
         Ok(Handled::Nothing)
     }
 
@@ -172,9 +175,15 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
             peer.inflight.arrived(matched);
         }
         match peer.state {
-            PeerState::Probe => peer.replicate(received, self.now),
+            PeerState::Probe if received >= peer.next.prev() => peer.replicate(received, self.now),
+            // Not the answer to the probe.
+            PeerState::Probe => {}
             PeerState::Snapshot(last) if matched >= last => peer.replicate(received, self.now),
             PeerState::Snapshot(_) => {}
+            // It was started again and does not know what matches: a probe without entries tells it.
+            PeerState::Replicate if received < peer.matched => {
+                peer.probe(peer.matched, Attempt::default().sent(self.now).again());
+            }
             PeerState::Replicate => peer.next = peer.next.max(peer.matched.next()),
         }
         self.advance_commit();

@@ -7,7 +7,7 @@ use tally_core::window::Span;
 
 /// A clock that nobody has told the time stands still at 0.
 fn clock() -> Arc<SiteClock> {
-    Arc::new(SiteClock::new(SiteTime(0), Elapsed(0)))
+    Arc::new(SiteClock::new(SiteTime(1), Elapsed(0)))
 }
 
 fn accumulator(series_max: usize) -> Arc<Accumulator> {

@@ -4,30 +4,31 @@
 use tally_core::id::{LogIndex, Term};
 
 use crate::log::{Entry, Log};
+use crate::plan::size;
 
 #[derive(Debug, Default)]
-pub struct Committed(Vec<Known>);
+pub(crate) struct Committed(Vec<Known>);
 
 /// A committed entry.
 #[derive(Debug)]
-pub struct Known {
-    pub entry: Entry,
+pub(crate) struct Known {
+    pub(crate) entry: Entry,
     /// The term in which a box first called it committed; it was committed in that term or before.
-    pub term: Term,
+    pub(crate) term: Term,
 }
 
 /// A box that calls something committed.
-pub struct Learner<'a> {
-    pub log: &'a Log,
-    pub term: Term,
-    pub commit: LogIndex,
+pub(crate) struct Learner<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) term: Term,
+    pub(crate) commit: LogIndex,
     /// What was looked at before.
-    pub seen: LogIndex,
+    pub(crate) seen: LogIndex,
 }
 
 impl Committed {
     /// `holders` counts the voters on whose disks an entry is.
-    pub fn learned(&mut self, by: &Learner<'_>, quorum: usize, holders: impl Fn(&Entry) -> usize) {
+    pub(crate) fn learned(&mut self, by: &Learner<'_>, quorum: usize, holders: impl Fn(&Entry) -> usize) {
         let log = by.log;
         for index in by.seen.0 + 1..=by.commit.0 {
             let Some(entry) = log.get(LogIndex(index)) else {
@@ -35,7 +36,7 @@ impl Committed {
                 assert!(index <= self.0.len() as u64, "a snapshot covers what nobody committed");
                 continue;
             };
-            match self.0.get(usize::try_from(index).unwrap() - 1) {
+            match self.0.get(size(index) - 1) {
                 Some(known) => assert_eq!(&known.entry, entry, "two boxes differ about a committed entry"),
                 None => {
                     assert_eq!(index, self.0.len() as u64 + 1);
@@ -47,11 +48,11 @@ impl Committed {
         }
     }
 
-    pub fn after(&self, index: LogIndex) -> &[Known] {
-        &self.0[usize::try_from(index.0).unwrap().min(self.0.len())..]
+    pub(crate) fn after(&self, index: LogIndex) -> &[Known] {
+        &self.0[size(index.0).min(self.0.len())..]
     }
 
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.0.len() as u64
     }
 }

@@ -3,15 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tally_core::id::{Epoch, ReportNumber};
+use tally_core::id::{Epoch, ReportNumber, SourceId};
 
 use crate::client::SERIES;
 use crate::machine::Machine;
 
-type Report = (Epoch, ReportNumber);
+/// A source, an epoch of it, a number in that.
+pub(crate) type Report = (SourceId, Epoch, ReportNumber);
 
 #[derive(Debug, Default)]
-pub struct Conservation {
+pub(crate) struct Conservation {
     sent: BTreeMap<Report, Vec<(u64, u64)>>,
     acknowledged: BTreeSet<Report>,
     acknowledged_sums: BTreeMap<u64, u64>,
@@ -19,34 +20,35 @@ pub struct Conservation {
 }
 
 impl Conservation {
-    pub fn sent(&mut self, epoch: Epoch, number: ReportNumber, cells: &[(u64, u64)]) {
-        assert!(self.sent.insert((epoch, number), cells.to_vec()).is_none(), "a client sends a number once");
+    pub(crate) fn sent(&mut self, report: Report, cells: &[(u64, u64)]) {
+        assert!(self.sent.insert(report, cells.to_vec()).is_none(), "a client sends a number once");
         for (series, amount) in cells {
             *self.sent_sums.entry(*series).or_default() += amount;
         }
     }
 
-    pub fn acknowledged(&mut self, epoch: Epoch, number: ReportNumber) {
-        if self.acknowledged.insert((epoch, number)) {
-            for (series, amount) in &self.sent[&(epoch, number)] {
+    pub(crate) fn acknowledged(&mut self, report: Report) {
+        if self.acknowledged.insert(report) {
+            for (series, amount) in &self.sent[&report] {
                 *self.acknowledged_sums.entry(*series).or_default() += amount;
             }
         }
     }
 
     /// What every read of a series must see from now on.
-    pub fn acknowledged_sum(&self, series: u64) -> u64 {
+    pub(crate) fn acknowledged_sum(&self, series: u64) -> u64 {
         self.acknowledged_sums.get(&series).copied().unwrap_or(0)
     }
 
     /// What no read of a series can exceed now.
-    pub fn sent_sum(&self, series: u64) -> u64 {
+    pub(crate) fn sent_sum(&self, series: u64) -> u64 {
         self.sent_sums.get(&series).copied().unwrap_or(0)
     }
 
     /// Holds a box's totals against what the clients know.
-    pub fn holds(&self, machine: &Machine) {
-        let is_applied = |(epoch, number): &Report| number.get() <= machine.reports_of(*epoch);
+    pub(crate) fn holds(&self, machine: &Machine) {
+        let is_applied =
+            |(source, epoch, number): &Report| number.get() <= machine.reports_of(*source, *epoch);
         for report in &self.acknowledged {
             assert!(is_applied(report), "report {report:?} was acknowledged and is not applied");
         }

@@ -6,7 +6,7 @@ use tally_core::raft::{Body, HardState, Message};
 use crate::disk::Disk;
 use crate::log::Log;
 
-pub fn what_is_said_is_durable(node: NodeId, to: NodeId, message: &Message, disk: &Disk, log: &Log) {
+pub(crate) fn what_is_said_is_durable(node: NodeId, to: NodeId, message: &Message, disk: &Disk, log: &Log) {
     let own = disk.hard_state;
     let voted = |vote| HardState { term: message.term, vote: Some(vote) };
     match message.body {

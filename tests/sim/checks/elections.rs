@@ -9,10 +9,10 @@ use super::Committed;
 use crate::log::Log;
 
 #[derive(Debug, Default)]
-pub struct Elections(BTreeMap<Term, NodeId>);
+pub(crate) struct Elections(BTreeMap<Term, NodeId>);
 
 impl Elections {
-    pub fn leads(&mut self, node: NodeId, term: Term, log: &Log, committed: &Committed) {
+    pub(crate) fn leads(&mut self, node: NodeId, term: Term, log: &Log, committed: &Committed) {
         let first = *self.0.entry(term).or_insert(node);
         assert_eq!(first, node, "two leaders in term {term}");
         for known in committed.after(log.base.index).iter().filter(|known| known.term < term) {

@@ -9,11 +9,11 @@ use tally_core::raft::Position;
 use crate::log::Entry;
 
 #[derive(Debug, Default)]
-pub struct LogMatching(HashMap<Position, (Position, Rc<[u8]>)>);
+pub(crate) struct LogMatching(HashMap<Position, (Position, Rc<[u8]>)>);
 
 impl LogMatching {
     /// A box puts an entry after that position.
-    pub fn put(&mut self, previous: Position, entry: &Entry) {
+    pub(crate) fn put(&mut self, previous: Position, entry: &Entry) {
         let this = (previous, Rc::clone(&entry.payload));
         let known = self.0.entry(entry.position).or_insert_with(|| this.clone());
         assert_eq!(*known, this, "logs do not match at {:?}", entry.position);

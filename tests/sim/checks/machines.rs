@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use tally_core::id::LogIndex;
 
 #[derive(Debug, Default)]
-pub struct Machines(BTreeMap<LogIndex, u64>);
+pub(crate) struct Machines(BTreeMap<LogIndex, u64>);
 
 impl Machines {
-    pub fn applied(&mut self, index: LogIndex, digest: u64) {
+    pub(crate) fn applied(&mut self, index: LogIndex, digest: u64) {
         let known = *self.0.entry(index).or_insert(digest);
         assert_eq!(known, digest, "two boxes applied up to {index} and differ");
     }

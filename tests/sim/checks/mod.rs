@@ -3,26 +3,29 @@
 
 mod committed;
 mod conservation;
+mod delivery;
 mod durability;
 mod elections;
 mod log_matching;
 mod machines;
 mod reads;
 
-pub use committed::{Committed, Learner};
-pub use conservation::Conservation;
-pub use durability::what_is_said_is_durable;
-pub use elections::Elections;
-pub use log_matching::LogMatching;
-pub use machines::Machines;
-pub use reads::Reads;
+pub(crate) use committed::{Committed, Learner};
+pub(crate) use conservation::Conservation;
+pub(crate) use delivery::Delivery;
+pub(crate) use durability::what_is_said_is_durable;
+pub(crate) use elections::Elections;
+pub(crate) use log_matching::LogMatching;
+pub(crate) use machines::Machines;
+pub(crate) use reads::Reads;
 
 #[derive(Debug, Default)]
-pub struct Checks {
-    pub elections: Elections,
-    pub log_matching: LogMatching,
-    pub committed: Committed,
-    pub machines: Machines,
-    pub conservation: Conservation,
-    pub reads: Reads,
+pub(crate) struct Checks {
+    pub(crate) elections: Elections,
+    pub(crate) log_matching: LogMatching,
+    pub(crate) committed: Committed,
+    pub(crate) machines: Machines,
+    pub(crate) conservation: Conservation,
+    pub(crate) delivery: Delivery,
+    pub(crate) reads: Reads,
 }

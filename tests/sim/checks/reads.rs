@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::Conservation;
 
 #[derive(Debug, Default)]
-pub struct Reads {
+pub(crate) struct Reads {
     /// The least that each client's read may show.
     floors: BTreeMap<usize, u64>,
     /// The most that a finished read of each series has shown.
@@ -14,12 +14,12 @@ pub struct Reads {
 }
 
 impl Reads {
-    pub fn asked(&mut self, client: usize, series: u64, conservation: &Conservation) {
+    pub(crate) fn asked(&mut self, client: usize, series: u64, conservation: &Conservation) {
         let seen = self.seen.get(&series).copied().unwrap_or(0);
         self.floors.insert(client, seen.max(conservation.acknowledged_sum(series)));
     }
 
-    pub fn answered(&mut self, client: usize, series: u64, total: u64) {
+    pub(crate) fn answered(&mut self, client: usize, series: u64, total: u64) {
         let floor = self.floors[&client];
         assert!(total >= floor, "a read of series {series} shows {total}, after {floor} was known");
         let seen = self.seen.entry(series).or_default();
@@ -27,7 +27,7 @@ impl Reads {
     }
 
     /// At the end: no read has shown more than was ever sent.
-    pub fn hold(&self, conservation: &Conservation) {
+    pub(crate) fn hold(&self, conservation: &Conservation) {
         for (series, seen) in &self.seen {
             assert!(
                 *seen <= conservation.sent_sum(*series),

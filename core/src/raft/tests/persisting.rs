@@ -153,6 +153,31 @@ fn a_failed_write_that_dropped_entries_drops_them_again() {
 }
 
 #[test]
+fn what_a_failed_write_may_have_left_is_dropped_before_the_next() {
+    let net = &mut Net::new(3, 0);
+    net.tell(1, 2, 1, append(Position::ZERO, range(1, 1, 1)));
+    net.node(2).slow_disk = true;
+    net.tell(1, 2, 1, append(at(1, 1), range(2, 3, 1)));
+    net.fail_write(2);
+    net.drive(2);
+    let again = net.node(2).writing.unwrap();
+    assert_eq!((again.truncate_after, again.entries), (Some(LogIndex(1)), Some((LogIndex(2), LogIndex(3)))));
+}
+
+#[test]
+fn a_vote_in_a_term_that_is_durable_is_made_durable_too() {
+    let net = &mut Net::new(3, 0);
+    let behind = Body::Vote { last: Position::ZERO };
+    net.node(2).disk_hard_state = HardState { term: Term(1), vote: None };
+    net.restart(2);
+    net.node(2).slow_disk = true;
+    net.tell(1, 2, 1, behind);
+    assert_eq!(net.sent(2, 1), []);
+    let vote = HardState { term: Term(1), vote: Some(NodeId(1)) };
+    assert_eq!(net.node(2).writing.unwrap().hard_state, Some(vote));
+}
+
+#[test]
 fn a_slow_disk_is_not_asked_for_one_term_after_another() {
     let net = &mut Net::new(3, 0);
     net.node(1).slow_disk = true;

@@ -222,6 +222,36 @@ fn a_lost_answer_is_repaired_without_sending_the_entries_again() {
 }
 
 #[test]
+fn who_starts_again_in_an_idle_site_learns_what_is_committed() {
+    let net = &mut Net::elect(3, 1);
+    net.propose(1, 5).unwrap();
+    net.pass(TIMEOUT);
+    net.lose = |sent| matches!(sent.message.body, Body::Append { entries: Some(_), .. });
+    for id in 2..=4 {
+        net.restart(id);
+        assert_eq!(net.raft(id).commit_index(), LogIndex(0));
+        net.pass(2 * HEARTBEAT);
+        assert_eq!(net.raft(id).commit_index(), LogIndex(6), "{net:?}");
+    }
+    assert_eq!(net.raft(1).last(), at(6, 1), "without a new entry, and without sending the old ones");
+}
+
+#[test]
+fn a_heartbeat_that_overtakes_entries_does_not_have_them_sent_again() {
+    let net = &mut Net::elect(2, 0);
+    net.propose(1, 9).unwrap();
+    net.drive(1);
+    let append = net.wire.pop_front().unwrap();
+    net.tell(1, 2, 1, Body::Heartbeat { commit: LogIndex(10), round: 0 });
+    net.settle();
+    assert_eq!(peer(net, 2).state, PeerState::Replicate);
+    assert_eq!(peer(net, 2).next, LogIndex(11));
+    net.wire.push_back(append);
+    net.settle();
+    assert_eq!(net.commits()[0], 10);
+}
+
+#[test]
 fn a_slow_disk_is_not_sent_the_same_entries_again() {
     let net = &mut Net::elect(2, 0);
     net.node(2).slow_disk = true;
@@ -246,7 +276,7 @@ fn a_stale_rejection_and_a_stale_answer_change_nothing() {
     let stale = Body::Rejected { previous: LogIndex(2), hint: at(1, 1) };
     assert_eq!(net.say(2, 1, 1, stale), Err(Ignored::Stale));
     let _ = net.say(2, 1, 1, Body::Appended { matched: LogIndex(1), received: LogIndex(1) });
-    assert_eq!(peer(net, 2), before);
+    assert_eq!((peer(net, 2).matched, peer(net, 2).next), (before.matched, before.next));
     let older = Body::Appended { matched: LogIndex(4), received: LogIndex(4) };
     assert_eq!(
         net.say(2, 1, 1, Body::Appended { matched: LogIndex(9), received: LogIndex(9) }),
