@@ -56,8 +56,8 @@ fn a_repeated_key_adds_once_at_any_box() {
     assert_eq!(first["total"], 5);
     // In between another add, so that the first answer is told from a fresh total.
     clients[1].post(path, r#"{"add":100}"#).unwrap().ok();
-    for client in clients.iter_mut().cycle().take(6) {
-        let again = client.post_keyed(path, r#"{"add":5}"#, "key-1").unwrap().ok();
+    for at in [0, 1, 2, 0, 1, 2] {
+        let again = clients[at].post_keyed(path, r#"{"add":5}"#, "key-1").unwrap().ok();
         assert_eq!(again, first, "a known key answers the first one's result");
     }
     for (client, (path, body)) in clients.iter_mut().zip([
