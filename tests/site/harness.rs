@@ -25,18 +25,13 @@ const PORTS: std::ops::Range<u16> = 12_000..32_000;
 ///
 /// # Panics
 /// After [`PATIENCE`], with `what` was waited for.
-pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    until_within(PATIENCE, what, look)
-}
-
-/// As [`until`], with another patience.
-pub(crate) fn until_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + patience;
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {patience:?} in vain: {what}");
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(LOOK_EVERY);
     }
 }
