@@ -102,8 +102,9 @@ pub enum Body {
         /// The round of the heartbeat.
         round: u64,
     },
-    /// The follower needs what is compacted away. The driver sends the snapshot's bytes along; the
-    /// receiving driver hands this message to the core once it holds them, verified and durable.
+    /// The follower needs what is compacted away. The driver sends the bytes of its newest snapshot along
+    /// and puts that one's position here if it is later; the receiving driver hands this message to
+    /// the core once it holds them whole and verified.
     Snapshot {
         /// The last entry that the snapshot covers.
         last: Position,
@@ -201,7 +202,8 @@ pub struct Persist {
     pub ticket: u64,
     /// The hard state, if it changed.
     pub hard_state: Option<HardState>,
-    /// The log was replaced by a snapshot (durable already) that ends here.
+    /// The log was replaced by a snapshot that ends here: it becomes durable with this group, if it is
+    /// not yet, together with the log's new beginning.
     pub reset: Option<Position>,
     /// Entries after this index are to be dropped from the durable log.
     pub truncate_after: Option<LogIndex>,

@@ -137,8 +137,8 @@ pub struct Raft<const NODES: usize = 9, const RUNS: usize = 32> {
 }
 
 impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
-    /// Takes a message in. Snapshot messages are handed over once the driver holds the snapshot, verified
-    /// and durable. What is returned is to be done before anything else is called.
+    /// Takes a message in. Snapshot messages are handed over once the driver holds the snapshot, whole
+    /// and verified. What is returned is to be done before anything else is called.
     pub fn handle_message(
         &mut self,
         now: Instant,

@@ -122,6 +122,7 @@ impl Show {
             if length.is_some_and(|length| now >= length) || self.interrupted.load(Ordering::Relaxed) {
                 return Ok(());
             }
+            site.check()?;
             self.advance(now, kill_at, site, clients)?;
             if let Some(what) = clients.trouble() {
                 bail!("a client was refused: {what}");

@@ -65,7 +65,8 @@ fn held(site: &Site) -> Result<BTreeMap<&'static str, Vec<Value>>> {
 }
 
 fn total(address: SocketAddr, series: &str) -> Result<Value> {
-    let answer = http::get(address, &format!("/v1/series/{series}"))?;
+    let answer = http::get(address, &format!("/v1/series/{series}"))
+        .with_context(|| format!("the box at {address} does not tell what it holds of {series}"))?;
     if answer.status != 200 {
         bail!("{address} does not tell {series}: status {}, {}", answer.status, answer.body);
     }

@@ -65,12 +65,14 @@ impl Screen {
         if !self.terminal && self.printed.is_some_and(|at| at.elapsed() < PRINT_EVERY) {
             return;
         }
+        let mut text = String::new();
+        if self.terminal || self.printed.is_none() {
+            let address = site.api_addresses().first().map(ToString::to_string).unwrap_or_default();
+            let folder = self.folder.display();
+            let _ =
+                writeln!(text, "Tallyd demo: the page is at http://{address}/, data and logs in {folder}\n");
+        }
         self.printed = Some(Instant::now());
-        let address = site.api_addresses().first().map(ToString::to_string).unwrap_or_default();
-        let mut text = format!(
-            "Tallyd demo: the page is at http://{address}/, data and logs in {}\n\n",
-            self.folder.display()
-        );
         draw_boxes(&mut text, &site.views());
         draw_table(&mut text, &subscriber.books(), acknowledged);
         if self.terminal {
@@ -95,7 +97,12 @@ impl Screen {
             }
             self.lines = text.lines().count();
         }
-        let _ = out.write_all(text.as_bytes());
+        let _ = if self.terminal {
+            // Without wrapping, or a narrow terminal would have more lines than we count.
+            write!(out, "\x1b[?7l{text}\x1b[?7h")
+        } else {
+            out.write_all(text.as_bytes())
+        };
         let _ = out.flush();
     }
 }

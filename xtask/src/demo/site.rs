@@ -108,13 +108,7 @@ impl Site {
             if self.boxes.iter().all(ready) {
                 return Ok(());
             }
-            for one in &mut self.boxes {
-                if let Some(child) = &mut one.child
-                    && let Some(status) = child.try_wait()?
-                {
-                    bail!("{} ended by itself ({status}); see {}", one.name, one.log().display());
-                }
-            }
+            self.check()?;
             if began.elapsed() > READY_TIMEOUT {
                 bail!(
                     "the boxes are not ready after {} s; see {}",
@@ -124,6 +118,18 @@ impl Site {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// An error if a box ended that was not killed by us.
+    pub(super) fn check(&mut self) -> Result<()> {
+        for one in &mut self.boxes {
+            if let Some(child) = &mut one.child
+                && let Some(status) = child.try_wait()?
+            {
+                bail!("{} ended by itself ({status}); see {}", one.name, one.log().display());
+            }
+        }
+        Ok(())
     }
 
     /// Kills a box with -9; gives the moment.
