@@ -1,119 +1,154 @@
-//! What is acknowledged is held, at every box.
+//! What is acknowledged is counted, once, and read at every box.
 
-use serde_json::json;
+use std::collections::BTreeMap;
 
-use crate::harness::{Process, Site, wait};
-
-#[test]
-fn a_box_of_one_counts_without_any_configuration() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut only = Process::new(dir.path(), "only", dir.path().join("data"), &[]);
-    only.start();
-    only.ready();
-    assert_eq!(only.post("/v1/counters/coffee", r#"{"add": 1}"#).0, 200);
-    assert_eq!(only.total("coffee"), Some(1));
-    only.kill();
-    only.start();
-    only.ready();
-    assert_eq!(only.total("coffee"), Some(1));
-}
+use crate::boxes::Site;
+use crate::harness::until;
 
 #[test]
 fn an_acknowledged_add_is_read_at_every_box() {
-    let site = Site::start(3, &[]);
-    for each in &site.boxes {
-        each.ready();
-    }
-    for (place, each) in site.boxes.iter().enumerate() {
-        let (status, body) = each.post("/v1/counters/line1/parts", r#"{"add": 5}"#);
-        assert_eq!((status, body["total"].as_i64()), (200, Some(5 * (place as i64 + 1))), "{body}");
-        for reader in &site.boxes {
-            assert_eq!(reader.total("line1/parts"), Some(5 * (place as i64 + 1)));
+    let site = Site::start(3);
+    let mut clients: Vec<_> = site.boxes.iter().map(|one| one.client()).collect();
+    let mut expected = 0;
+    for round in 0..60_usize {
+        let amount = 1 + round as u64 % 7;
+        let adder = &mut clients[round % 3];
+        let added = adder.post("/v1/counters/line1/parts", &format!("{{\"add\":{amount}}}")).unwrap().ok();
+        expected += amount;
+        // One client, one add at a time: the total is exactly this.
+        assert_eq!(added["total"], expected);
+        for client in &mut clients {
+            let read = client.get("/v1/series/line1/parts").unwrap().ok();
+            assert_eq!(
+                (&read["total"], &read["kind"]),
+                (&expected.into(), &"counter".into()),
+                "round {round}"
+            );
         }
     }
-    site.digests_agree();
+    site.assert_same_digests();
 }
 
 #[test]
-fn a_repeated_key_adds_once_at_any_box_and_answers_the_first_result() {
-    let site = Site::start(3, &[]);
-    for each in &site.boxes {
-        each.ready();
+fn updowns_and_samples_keep_what_was_added() {
+    let site = Site::start(1);
+    let mut client = site.boxes[0].client();
+    for (add, total) in [(5, 5), (-8, -3), (-1, -4), (10, 6)] {
+        let answer = client.post("/v1/updowns/stock", &format!("{{\"add\":{add}}}")).unwrap().ok();
+        assert_eq!(answer["total"], total);
     }
-    let key = [("Idempotency-Key", "order-17")];
-    let add = |at: usize, body: &str| {
-        site.boxes[at].request("POST", "/v1/counters/a", &key, body.as_bytes()).unwrap()
-    };
-    assert_eq!(add(0, r#"{"add": 5}"#).1["total"], 5);
-    assert_eq!(site.boxes[1].post("/v1/counters/a", r#"{"add": 1}"#).1["total"], 6);
-    for at in [1, 2, 0] {
-        assert_eq!(add(at, r#"{"add": 5}"#).1["total"], 5);
+    client.post("/v1/samples/oven", r#"{"value": 21.5}"#).unwrap().ok();
+    let counted = client.post("/v1/samples/oven", r#"{"values": [19.25, 24]}"#).unwrap().ok();
+    assert_eq!(counted["count"], 3);
+    let read = client.get("/v1/series/oven").unwrap().ok();
+    assert_eq!(read["count"], 3, "{read}");
+    for (member, value) in [("sum", 64.75), ("min", 19.25), ("max", 24.0), ("last", 24.0)] {
+        assert_eq!(read[member].as_f64(), Some(value), "{member} of {read}");
     }
-    let (status, body) = add(2, r#"{"add": 6}"#);
-    assert_eq!(status, 409, "{body}");
-    assert!(body["type"].as_str().unwrap().ends_with("key-reused"), "{body}");
-    assert_eq!(site.boxes[0].total("a"), Some(6));
 }
 
 #[test]
-fn reports_are_applied_in_their_order_once_and_a_bad_cell_does_not_hold_up_the_others() {
-    let site = Site::start(3, &[]);
-    for each in &site.boxes {
-        each.ready();
+fn a_repeated_key_adds_once_at_any_box() {
+    let site = Site::start(3);
+    let path = "/v1/counters/a";
+    let mut clients: Vec<_> = site.boxes.iter().map(|one| one.client()).collect();
+    let first = clients[0].post_keyed(path, r#"{"add":5}"#, "key-1").unwrap().ok();
+    assert_eq!(first["total"], 5);
+    // In between another add, so that the first answer is told from a fresh total.
+    clients[1].post(path, r#"{"add":100}"#).unwrap().ok();
+    for at in [0, 1, 2, 0, 1, 2] {
+        let again = clients[at].post_keyed(path, r#"{"add":5}"#, "key-1").unwrap().ok();
+        assert_eq!(again, first, "a known key answers the first one's result");
     }
-    let (status, opened) = site.boxes[0].post("/v1/sources/press3/epochs", "{}");
-    assert_eq!(status, 200, "{opened}");
-    let report = |at: usize, number: u64, cells: serde_json::Value| {
-        let body = json!({"source": "press3", "epoch": opened["epoch"], "number": number, "cells": cells});
-        site.boxes[at].post_json("/v1/reports", &body)
-    };
-    let parts = json!([{"series": "p", "add": 3}]);
-    assert_eq!(report(1, 2, parts.clone()).0, 409);
-    assert_eq!(report(1, 1, parts.clone()).0, 200);
-    assert_eq!(report(2, 1, parts.clone()).0, 200);
-    let (status, changed) = report(2, 1, json!([{"series": "p", "add": 4}]));
-    assert_eq!(status, 409);
-    assert!(changed["type"].as_str().unwrap().ends_with("report-changed"), "{changed}");
-    let sample = json!({"count": 1, "sum": 2, "min": 2, "max": 2, "last": 2});
-    let mixed = json!([{"series": "p", "sample": sample}, {"series": "q", "add": 1}]);
-    let (status, receipt) = report(0, 2, mixed);
-    assert_eq!(status, 200, "{receipt}");
-    assert_eq!(receipt["refused"].as_array().unwrap().len(), 1, "{receipt}");
-    assert_eq!((site.boxes[2].total("p"), site.boxes[2].total("q")), (Some(3), Some(1)));
-    let strange = json!({"source": "press3", "epoch": "12345", "number": 1, "cells": parts});
-    let (status, unknown) = site.boxes[0].post_json("/v1/reports", &strange);
-    assert_eq!(status, 409);
-    assert!(unknown["type"].as_str().unwrap().ends_with("unknown-epoch"), "{unknown}");
+    for (client, (path, body)) in clients.iter_mut().zip([
+        (path, r#"{"add":6}"#),
+        ("/v1/counters/b", r#"{"add":5}"#),
+        ("/v1/updowns/c", r#"{"add":5}"#),
+    ]) {
+        let reused = client.post_keyed(path, body, "key-1").unwrap();
+        assert_eq!((reused.status, reused.problem()), (409, "key-reused".to_owned()), "{path} {body}");
+    }
+    assert_eq!(site.boxes[2].total("a"), 105);
+    assert_eq!(site.boxes[2].total("b"), 0);
 }
 
 #[test]
-fn statsd_is_exact_through_an_orderly_stop() {
-    let mut site = Site::start(1, &[]);
-    site.boxes[0].ready();
-    let mut lines = String::new();
-    for _ in 0..50 {
-        lines.push_str("press.parts:2|c\n");
+fn the_same_key_at_all_boxes_at_once_adds_once() {
+    let site = Site::start(3);
+    for round in 0..20 {
+        let key = format!("race-{round}");
+        let totals: Vec<_> = std::thread::scope(|scope| {
+            let racers: Vec<_> = (site.boxes.iter().chain(&site.boxes))
+                .map(|one| {
+                    let (mut client, key) = (one.client(), &key);
+                    scope.spawn(move || {
+                        client.post_keyed("/v1/counters/a", r#"{"add":3}"#, key).unwrap().ok()["total"]
+                            .clone()
+                    })
+                })
+                .collect();
+            racers.into_iter().map(|racer| racer.join().unwrap()).collect()
+        });
+        assert!(totals.iter().all(|total| *total == 3 * (round + 1)), "{totals:?}");
     }
-    lines.push_str("nonsense\npress.parts:-1|c\n");
-    for _ in 0..40 {
-        site.boxes[0].send_statsd(&lines);
-    }
-    wait("the datagrams to be read", || {
-        let status = site.boxes[0].status();
-        (status["ingest"]["statsd"]["received_datagrams"] == 40).then_some(())
+    assert_eq!(site.boxes[0].total("a"), 60);
+}
+
+#[test]
+fn windows_sum_up_to_the_total() {
+    let site = Site::start(3);
+    site.set("window.grace", "200ms");
+    let mut client = site.boxes[1].client();
+    let mut spans = BTreeMap::new();
+    let mut total = 0;
+    // Until the adds lie in three windows at least, then until all of these are closed.
+    until("three windows are closed with all that was added", || {
+        if spans.len() < 3 {
+            total += 1;
+            client.post("/v1/counters/a", r#"{"add":1}"#).unwrap().ok();
+        }
+        let answer = client.get("/v1/windows/a?last=100").unwrap();
+        let windows = answer.ok()["windows"].as_array().unwrap().clone();
+        spans.clear();
+        for window in &windows {
+            let (start, span) = (window["start"].as_u64().unwrap(), window["span"].as_u64().unwrap());
+            assert_eq!((start % 1000, span), (0, 1000), "aligned to the epoch: {window}");
+            *spans.entry(start).or_insert(0) += window["increase"].as_i64().unwrap();
+        }
+        let closed: i64 = spans.values().sum();
+        assert!(closed <= total, "{closed} in windows, {total} added");
+        (spans.len() >= 3 && closed == total).then_some(())
     });
-    let refused = site.boxes[0].status()["ingest"]["statsd"]["refused"].clone();
-    let counts: i64 = refused.as_array().unwrap().iter().map(|each| each["count"].as_i64().unwrap()).sum();
-    assert_eq!(counts, 80, "{refused}");
-    assert!(site.boxes[0].stop().success());
-    site.boxes[0].start();
-    site.boxes[0].ready();
-    assert_eq!(site.boxes[0].total("press.parts"), Some(4000));
 }
 
-impl Process {
-    fn post_json(&self, path: &str, body: &serde_json::Value) -> (u16, serde_json::Value) {
-        let headers = [("Content-Type", "application/json")];
-        self.request("POST", path, &headers, body.to_string().as_bytes()).expect("an answer")
+#[test]
+fn without_a_quorum_nothing_is_acknowledged_and_nothing_is_lost() {
+    let mut site = Site::start(3);
+    assert_eq!(site.boxes[0].add("a", 7), 7);
+    site.boxes[1].kill();
+    site.boxes[2].kill();
+    let mut client = site.boxes[0].client();
+    let cut_off = client.post_keyed("/v1/counters/a", r#"{"add":1}"#, "cut-off").unwrap();
+    assert_eq!(cut_off.status, 503, "{}", cut_off.text());
+    assert!(["not-committed", "outcome-unknown"].contains(&cut_off.problem().as_str()), "{}", cut_off.text());
+    assert!(cut_off.header("retry-after").is_some());
+    let read = client.get("/v1/series/a").unwrap();
+    assert_eq!(
+        (read.status, read.problem()),
+        (503, "not-committed".to_owned()),
+        "a read that cannot be confirmed"
+    );
+    // What was acknowledged is read; the add in doubt is not shown as done.
+    let local = client.get("/v1/series/a?read=local").unwrap().ok();
+    assert_eq!(local["total"], 7);
+    assert_eq!(client.get("/healthz").unwrap().status, 200);
+    assert_eq!(client.get("/readyz").unwrap().status, 503);
+    site.start_all();
+    for one in &site.boxes {
+        until("the add in doubt is settled by its key", || {
+            let answer = one.client().post_keyed("/v1/counters/a", r#"{"add":1}"#, "cut-off").ok()?;
+            (answer.status == 200).then(|| assert_eq!(answer.ok()["total"], 8))
+        });
     }
+    assert_eq!(site.boxes[1].total("a"), 8);
 }

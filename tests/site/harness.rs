@@ -1,238 +1,143 @@
-//! Sites of real processes on loopback, in a directory of their own; everything ends with the test.
+//! What the tests stand on: free ports, waiting for conditions, and processes that never outlive a test.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::Value;
+use rustix::process::{Pid, Signal, kill_process};
 
-pub(crate) const TALLYD: &str = env!("CARGO_BIN_EXE_tallyd");
+/// How long a test waits for what must come, on a machine that is busy with other tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a condition may take to come true; long, since the machine may be busy with other tests.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(15);
 
-pub(crate) struct Site {
-    pub(crate) dir: tempfile::TempDir,
-    pub(crate) boxes: Vec<Process>,
-}
+/// Below the range from which the system takes ports for outgoing connections: a port from there
+/// could be taken while the box that listens on it is down.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
-pub(crate) struct Process {
-    pub(crate) name: String,
-    pub(crate) data: PathBuf,
-    pub(crate) api: String,
-    pub(crate) statsd: String,
-    extra: Vec<(String, String)>,
-    log: PathBuf,
-    child: Option<Child>,
-}
-
-impl Site {
-    /// A provisioned site of so many boxes with windows of a second, all started.
-    pub(crate) fn start(boxes: usize, extra: &[(&str, &str)]) -> Site {
-        let dir = tempfile::tempdir().unwrap();
-        let out = dir.path().join("site");
-        let names: Vec<String> = (1..=boxes).map(|number| format!("box{number}")).collect();
-        let mut provision = Command::new(TALLYD);
-        provision.args(["provision", "--site", "plant7", "--window", "1s", "--out"]).arg(&out);
-        for name in &names {
-            provision.arg("--box").arg(format!("{name}=127.0.0.1:{}", free_port()));
+/// Waits until something is there.
+///
+/// # Panics
+/// After [`PATIENCE`], with `what` was waited for.
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
         }
-        let made = provision.output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let boxes = names
-            .iter()
-            .map(|name| {
-                let mut process = Process::new(dir.path(), name, out.join(name), extra);
-                process.start();
-                process
-            })
-            .collect();
-        Site { dir, boxes }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep(LOOK_EVERY);
     }
+}
 
-    pub(crate) fn urls(&self) -> String {
-        self.boxes.iter().map(Process::url).collect::<Vec<_>>().join(",")
+/// A port of this machine's loopback that is free for TCP and UDP, and not handed out before.
+pub(crate) fn free_port() -> u16 {
+    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let mut taken = TAKEN.lock().unwrap();
+    let width = PORTS.end - PORTS.start;
+    // Tests run in processes of their own: each begins somewhere else.
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
+    let begin = (u64::from(std::process::id()) * 7919 + u64::from(nanos)) % u64::from(width);
+    if taken.is_empty() {
+        NEXT.store(begin as u16, Ordering::Relaxed);
     }
+    for _ in 0..width {
+        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % width;
+        let free =
+            TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        if free && taken.insert(port) {
+            return port;
+        }
+    }
+    panic!("no free port in {PORTS:?}");
+}
 
-    /// The place of the box that leads, once one does.
-    pub(crate) fn leader(&self) -> usize {
-        wait("a leader", || {
-            self.boxes.iter().position(|each| each.is_up() && each.status()["role"] == "leader")
-        })
+/// The program under test, with an environment in which nothing configures it.
+pub(crate) fn tallyd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tallyd"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TALLYD_") {
+            command.env_remove(name);
+        }
     }
+    for name in ["STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"] {
+        command.env_remove(name);
+    }
+    command
+}
 
-    /// Waits until all boxes have applied the same entries, and compares their digests.
-    pub(crate) fn digests_agree(&self) {
-        wait("equal digests at an equal index", || {
-            let of = |each: &Process| {
-                let status = each.status();
-                (status["applied"].clone(), status["digest"].clone())
-            };
-            let first = of(&self.boxes[0]);
-            let same_index = self.boxes.iter().map(of).collect::<Vec<_>>();
-            if same_index.iter().any(|each| each.0 != first.0) {
-                return None;
-            }
-            assert!(same_index.iter().all(|each| each.1 == first.1), "digests differ: {same_index:?}");
-            Some(())
-        });
-    }
+/// A process with its output in a file; killed at the latest when dropped, also by a panic.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
 }
 
 impl Process {
-    pub(crate) fn new(dir: &Path, name: &str, data: PathBuf, extra: &[(&str, &str)]) -> Process {
-        Process {
-            name: name.to_owned(),
-            data,
-            api: format!("127.0.0.1:{}", free_port()),
-            statsd: format!("127.0.0.1:{}", free_port()),
-            extra: extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-            log: dir.join(format!("{name}.log")),
-            child: None,
-        }
+    /// Starts it; both outputs are appended to the file.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Process {
+        let file = File::options().create(true).append(true).open(log).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{:?} cannot be started: {error}", command.get_program()));
+        Process { child, log: log.to_owned() }
     }
 
-    pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(TALLYD);
-        command.args(["run", "--data-dir"]).arg(&self.data);
-        command.env("TALLYD_API_LISTEN", &self.api).env("TALLYD_INGEST_STATSD_LISTEN", &self.statsd);
-        command.envs(self.extra.iter().map(|(key, value)| (key, value)));
-        command
+    /// As `kill -9` does; returns when it is gone.
+    pub(crate) fn kill(mut self) {
+        self.end();
     }
 
-    pub(crate) fn start(&mut self) {
-        let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut command = self.command();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.child = Some(command.spawn().unwrap());
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.api)
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
-    pub(crate) fn is_up(&self) -> bool {
-        self.child.is_some()
+    /// Its exit status, if it has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
-    /// kill -9.
-    pub(crate) fn kill(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        child.kill().unwrap();
-        child.wait().unwrap();
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        until("the process ends by itself", || self.ended())
     }
 
-    /// SIGTERM, and its exit status.
-    pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
-        let mut child = self.child.take().expect("it runs");
-        let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
-        child.wait().unwrap()
+    /// What it and its predecessors wrote.
+    pub(crate) fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
     }
 
-    pub(crate) fn status(&self) -> Value {
-        self.get("/v1/status").map_or(Value::Null, |(_, body)| body)
-    }
-
-    pub(crate) fn ready(&self) {
-        wait(&format!("{} to be ready", self.name), || (self.status()["ready"] == true).then_some(()));
-    }
-
-    pub(crate) fn get(&self, path: &str) -> Option<(u16, Value)> {
-        self.request("GET", path, &[], b"")
-    }
-
-    pub(crate) fn post(&self, path: &str, body: &str) -> (u16, Value) {
-        self.request("POST", path, &[], body.as_bytes()).expect("an answer")
-    }
-
-    /// One request on a connection of its own; `None` if there was no whole answer.
-    pub(crate) fn request(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> Option<(u16, Value)> {
-        let mut stream = TcpStream::connect(&self.api).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.api);
-        for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
-        stream.write_all(head.as_bytes()).ok()?;
-        stream.write_all(body).ok()?;
-        answer(stream)
-    }
-
-    pub(crate) fn total(&self, series: &str) -> Option<i64> {
-        let (status, body) = self.get(&format!("/v1/series/{series}"))?;
-        (status == 200).then(|| body["total"].as_i64().expect("a total"))
-    }
-
-    pub(crate) fn send_statsd(&self, lines: &str) {
-        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(lines.as_bytes(), &self.statsd).unwrap();
+    fn end(&mut self) {
+        // An error means that it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            println!("--- log of {}:\n{log}", self.name);
-        }
+        self.end();
     }
 }
 
-/// Reads an answer whose connection is closed after it.
-pub(crate) fn answer(stream: TcpStream) -> Option<(u16, Value)> {
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    let status = line.split(' ').nth(1)?.parse().ok()?;
-    loop {
-        line.clear();
-        reader.read_line(&mut line).ok()?;
-        if line.trim().is_empty() {
-            break;
-        }
-    }
-    let mut body = Vec::new();
-    reader.read_to_end(&mut body).ok()?;
-    Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
-}
-
-/// Waits for a condition; fails when it does not come true.
-pub(crate) fn wait<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// A port that nobody has: below the range from which the system takes ports for connections, in a
-/// stretch of this test's own process.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let stretch = 10_000 + (std::process::id() % 500) as u16 * 40;
-    wait("a free port", || {
-        let port = stretch + NEXT.fetch_add(1, Ordering::Relaxed) % 40;
-        let is_free =
-            TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
-        is_free.then_some(port)
-    })
+/// Shows the end of a log when the test fails.
+pub(crate) fn show_log(name: &str, log: &Path) {
+    let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = &lines[lines.len().saturating_sub(60)..];
+    eprintln!("--- the last {} lines of {name} ---\n{}\n", shown.len(), shown.join("\n"));
 }

@@ -1,12 +1,19 @@
-//! The product as its users run it: real processes, real disks, real kills.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "all of it is a test: a panic is the failure report"
-)]
+//! Whole sites as real processes on a real disk with a real Mosquitto: what holds when boxes are killed,
+//! input is bad, and brokers come and go.
+
+#![allow(clippy::unwrap_used, reason = "everything here is a test: a panic is the failure report")]
 
 mod bad_input;
+mod boxes;
+mod broker;
 mod counting;
+mod crashes;
 mod harness;
-mod killing;
+mod http;
+mod load;
+mod polling;
+mod reports;
+mod restarts;
 mod starting;
+mod statsd;
+mod upstream;

@@ -1,60 +1,219 @@
-//! Starts that must not succeed, and what they say.
+//! What a box does before it serves: it starts without being told anything, or says why it does not start.
 
-use std::process::Output;
+use std::path::Path;
+use std::process::Command;
 
-use crate::harness::{Process, Site};
+use crate::boxes::Site;
+use crate::harness::{Process, free_port, tallyd, until};
+use crate::http::Client;
 
-fn refused(process: &Process) -> String {
-    let Output { status, stderr, .. } = process.command().output().unwrap();
-    let text = String::from_utf8(stderr).unwrap();
-    assert_eq!(status.code(), Some(1), "{text}");
-    text
+/// Runs a command that must end by itself with exit status 1, and gives what it said.
+fn refusal(command: &mut Command) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let mut process = Process::start(command, &directory.path().join("log"));
+    let status = process.wait();
+    let said = process.output();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+/// Each of these must stand in what was said.
+fn assert_says(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        assert!(entry.file_type().unwrap().is_file(), "{entry:?}");
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// Puts one box's data under another box's identity.
+fn exchange_data(from: &Path, to: &Path) {
+    copy_directory(&from.join("log"), &to.join("log"));
+    copy_directory(&from.join("snapshots"), &to.join("snapshots"));
+    std::fs::copy(from.join("format"), to.join("format")).unwrap();
 }
 
 #[test]
-fn a_data_directory_is_used_by_one_process() {
-    let site = Site::start(1, &[]);
-    site.boxes[0].ready();
-    let second = Process::new(site.dir.path(), "second", site.boxes[0].data.clone(), &[]);
-    let text = refused(&second);
-    assert!(text.contains("another tallyd") && text.contains("data-dir"), "{text}");
+fn a_box_of_one_counts_without_any_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let (http, statsd) = (free_port(), free_port());
+    let mut command = tallyd();
+    command.arg("run").arg("--data-dir").arg(&data).current_dir(directory.path());
+    // Only so that tests can run side by side: the defaults are ports of their own.
+    command.env("TALLYD_API_LISTEN", format!("127.0.0.1:{http}"));
+    command.env("TALLYD_INGEST_STATSD_LISTEN", format!("127.0.0.1:{statsd}"));
+    let log = directory.path().join("log");
+    let mut client = Client::new(http);
+    for life in 1..=2 {
+        let mut process = Process::start(&mut command, &log);
+        let mut count = || {
+            let answer = client.post("/v1/counters/coffee", r#"{"add":1}"#).ok()?;
+            (answer.status == 200).then(|| answer.ok()["total"].clone())
+        };
+        let total = until("it counts", || {
+            assert!(process.ended().is_none(), "{}", process.output());
+            count()
+        });
+        assert_eq!(total, life);
+        let status = client.get("/v1/status").unwrap().ok();
+        assert_eq!((&status["role"], &status["members"].as_array().unwrap().len()), (&"leader".into(), &1));
+        assert_eq!(status["pid"], process.pid());
+        process.kill();
+    }
+    let page = until("the page is served by the next life", || {
+        let _process = Process::start(&mut command, &log);
+        until("it listens", || client.get("/").ok()).into()
+    });
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains("<html"), "{}", page.text());
 }
 
 #[test]
-fn a_data_directory_of_another_box_or_of_a_newer_version_is_refused() {
-    let mut site = Site::start(2, &[]);
-    for each in &mut site.boxes {
-        each.ready();
-    }
-    for each in &mut site.boxes {
-        assert!(each.stop().success());
-    }
-    let (first, second) = (&site.boxes[0], &site.boxes[1]);
-    std::fs::remove_dir_all(second.data.join("log")).unwrap();
-    std::fs::create_dir(second.data.join("log")).unwrap();
-    for file in std::fs::read_dir(first.data.join("log")).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), second.data.join("log").join(file.file_name())).unwrap();
-    }
-    let text = refused(second);
-    assert!(text.contains("belongs to box 1"), "{text}");
-    std::fs::write(first.data.join("format"), "tallyd data 99\n").unwrap();
-    let text = refused(first);
-    assert!(text.contains("newer version"), "{text}");
+fn a_configuration_beside_an_empty_data_directory_founds_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("not-mounted");
+    let file = directory.path().join("tallyd.toml");
+    std::fs::write(&file, format!("[api]\nlisten = \"127.0.0.1:{}\"\n", free_port())).unwrap();
+    let said = refusal(tallyd().arg("run").arg("--config").arg(&file).arg("--data-dir").arg(&data));
+    assert_says(&said, &["no identity", "not-mounted"]);
+    assert!(!data.join("identity.json").exists());
 }
 
 #[test]
-fn an_unknown_key_and_a_port_in_use_are_named() {
-    let site = Site::start(1, &[]);
-    let it = &site.boxes[0];
-    it.ready();
-    let other = Process::new(site.dir.path(), "other", site.dir.path().join("other"), &[]);
-    let mut taken = Process::new(site.dir.path(), "taken", site.dir.path().join("taken"), &[]);
-    taken.api = it.api.clone();
-    let text = refused(&taken);
-    assert!(text.contains("api.listen"), "{text}");
-    std::fs::create_dir_all(&other.data).unwrap();
-    std::fs::write(other.data.join("tallyd.toml"), "[api]\nlistn = \"127.0.0.1:1\"\n").unwrap();
-    let text = refused(&other);
-    assert!(text.contains("line 2") && text.contains("\"listn\"") && text.contains("\"listen\""), "{text}");
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
+    let site = Site::provision(1, "1s", "[commit]\nintervall = \"1s\"");
+    let said = refusal(&mut site.boxes[0].command());
+    assert_says(&said, &["tallyd.toml, line ", "\"intervall\"", "\"interval\""]);
+    let site = Site::provision(1, "1s", "");
+    let said = refusal(site.boxes[0].command().env("TALLYD_API_LISTEN", "anywhere"));
+    assert_says(&said, &["TALLYD_API_LISTEN"]);
+}
+
+#[test]
+fn a_name_that_contradicts_the_identity_is_refused() {
+    let site = Site::provision(3, "1s", "");
+    let said = refusal(site.boxes[0].command().env("TALLYD_NODE_NAME", "box2"));
+    assert_says(&said, &["\"box2\"", "\"box1\""]);
+}
+
+#[test]
+fn ports_in_use_are_named() {
+    let mut site = Site::provision(3, "1s", "");
+    let one = &site.boxes[0];
+    let held = std::net::TcpListener::bind(("127.0.0.1", one.http)).unwrap();
+    assert_says(&refusal(&mut one.command()), &["api.listen", &one.http.to_string(), "stop it"]);
+    drop(held);
+    for (port, key) in [(one.statsd, "statsd"), (one.quic, "cluster")] {
+        let held = std::net::UdpSocket::bind(("127.0.0.1", port)).unwrap();
+        assert_says(&refusal(&mut one.command()), &[key, &port.to_string()]);
+        drop(held);
+    }
+    // None of it has harmed the box.
+    site.start_all();
+}
+
+#[test]
+fn a_data_directory_that_is_in_use_is_refused_with_the_process_that_uses_it() {
+    let site = Site::start(1);
+    let one = &site.boxes[0];
+    let pid = one.process.as_ref().unwrap().pid().to_string();
+    let mut second = one.command();
+    second.env("TALLYD_API_LISTEN", format!("127.0.0.1:{}", free_port()));
+    second.env("TALLYD_INGEST_STATSD_LISTEN", "");
+    assert_says(&refusal(&mut second), &["another tallyd", &pid]);
+    assert_eq!(one.add("a", 1), 1, "the first one runs on");
+}
+
+#[test]
+fn the_data_of_another_box_or_another_site_is_refused() {
+    let mut site = Site::start(3);
+    let mut stranger = Site::start(1);
+    site.boxes[0].add("a", 5);
+    for one in site.boxes.iter_mut().chain(&mut stranger.boxes) {
+        one.terminate();
+    }
+    let victim = site.boxes[0].directory.clone();
+    let own = tempfile::tempdir().unwrap();
+    std::fs::create_dir(own.path().join("own")).unwrap();
+    exchange_data(&victim, &own.path().join("own"));
+    for other in [&site.boxes[1].directory, &stranger.boxes[0].directory] {
+        exchange_data(other, &victim);
+        assert_says(
+            &refusal(&mut site.boxes[0].command()),
+            &["belongs to box", "give each box its own data directory"],
+        );
+    }
+    exchange_data(&own.path().join("own"), &victim);
+    site.start_all();
+    assert_eq!(site.boxes[0].total("a"), 5);
+}
+
+#[test]
+fn data_of_a_newer_version_is_refused_and_left_alone() {
+    let mut site = Site::start(1);
+    site.boxes[0].add("a", 5);
+    site.boxes[0].terminate();
+    let format = site.boxes[0].directory.join("format");
+    let own = std::fs::read(&format).unwrap();
+    std::fs::write(&format, "tallyd data 99\n").unwrap();
+    assert_says(&refusal(&mut site.boxes[0].command()), &["newer version", "99"]);
+    assert_eq!(std::fs::read(&format).unwrap(), b"tallyd data 99\n");
+    std::fs::write(&format, own).unwrap();
+    site.start_all();
+    assert_eq!(site.boxes[0].total("a"), 5);
+}
+
+#[test]
+fn a_box_of_another_site_is_refused_by_its_peers() {
+    let mut site = Site::start(3);
+    site.boxes[2].kill();
+    let quic: Vec<u16> = site.boxes.iter().map(|one| one.quic).collect();
+    // The same name and the same addresses, provisioned anew: other keys, another site.
+    let mut rival = Site::provision_at(&quic, "1s", "");
+    rival.boxes[2].start();
+    site.boxes[0].until_log("its key is not that of a member");
+    rival.boxes[2].until_log("no connection with");
+    assert_eq!(site.boxes[0].add("a", 1), 1);
+    for one in &site.boxes[..2] {
+        // The killed one is noticed by its silence: the intruder cannot say that it was restarted.
+        until("the third box counts as gone", || {
+            let members = one.try_status()?["members"].clone();
+            let third = members.as_array()?.iter().find(|member| member["name"] == "box3")?.clone();
+            (third["connected"] == false).then_some(())
+        });
+    }
+    let intruder = rival.boxes[2].status();
+    assert_eq!(
+        (&intruder["ready"], &intruder["leader"]),
+        (&false.into(), &serde_json::Value::Null),
+        "{intruder}"
+    );
+    rival.boxes[2].kill();
+    site.start_all();
+    assert_eq!(site.boxes[2].total("a"), 1);
+}
+
+#[test]
+fn provisioning_never_overwrites_a_site() {
+    let site = Site::provision(1, "1s", "");
+    let out = site.boxes[0].directory.parent().unwrap();
+    let key = std::fs::read(out.join("ca.key")).unwrap();
+    let again = tallyd()
+        .args(["provision", "--site", "other", "--box", "box1=127.0.0.1:7400", "--out"])
+        .arg(out)
+        .output()
+        .unwrap();
+    assert!(!again.status.success());
+    assert_says(&String::from_utf8_lossy(&again.stderr), &["not empty"]);
+    assert_eq!(std::fs::read(out.join("ca.key")).unwrap(), key);
 }

@@ -1,0 +1,262 @@
+//! A site of boxes: provisioned by the real command, run by the real daemon.
+
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::{PATIENCE, Process, free_port, show_log, tallyd, until};
+use crate::http::Client;
+
+/// The site's name in all tests.
+pub(crate) const SITE: &str = "plant7";
+
+/// A site whose boxes live in one scratch directory.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) boxes: Vec<TestBox>,
+    directory: tempfile::TempDir,
+}
+
+/// One box: its directory and ports stay, its process comes and goes.
+#[derive(Debug)]
+pub(crate) struct TestBox {
+    pub(crate) name: String,
+    pub(crate) directory: PathBuf,
+    pub(crate) quic: u16,
+    pub(crate) http: u16,
+    pub(crate) statsd: u16,
+    log: PathBuf,
+    pub(crate) process: Option<Process>,
+}
+
+impl Site {
+    /// A site of so many boxes with windows of 1 s, all of them ready.
+    pub(crate) fn start(boxes: usize) -> Site {
+        Site::start_with(boxes, "1s", "")
+    }
+
+    /// With windows of that span, and `extra` in each box's configuration.
+    pub(crate) fn start_with(boxes: usize, window: &str, extra: &str) -> Site {
+        let mut site = Site::provision(boxes, window, extra);
+        site.start_all();
+        site
+    }
+
+    /// A site whose boxes do not run yet.
+    pub(crate) fn provision(boxes: usize, window: &str, extra: &str) -> Site {
+        let quic: Vec<u16> = (0..boxes).map(|_| free_port()).collect();
+        Site::provision_at(&quic, window, extra)
+    }
+
+    /// A site whose boxes have these QUIC ports.
+    pub(crate) fn provision_at(quic: &[u16], window: &str, extra: &str) -> Site {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("site");
+        let mut command = tallyd();
+        command.args(["provision", "--site", SITE, "--window", window, "--out"]).arg(&out);
+        let mut boxes = Vec::new();
+        for (number, &quic) in (1..).zip(quic) {
+            let name = format!("box{number}");
+            command.arg("--box").arg(format!("{name}=127.0.0.1:{quic}"));
+            let log = directory.path().join(format!("{name}.log"));
+            let (http, statsd) = (free_port(), free_port());
+            boxes.push(TestBox { directory: out.join(&name), name, quic, http, statsd, log, process: None });
+        }
+        let made = command.output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        for one in &boxes {
+            one.configure(extra);
+        }
+        Site { boxes, directory }
+    }
+
+    /// Starts those that do not run, and waits until all can commit.
+    pub(crate) fn start_all(&mut self) {
+        for one in &mut self.boxes {
+            if one.process.is_none() {
+                one.start();
+            }
+        }
+        self.until_ready();
+    }
+
+    /// Waits until each running box can commit.
+    pub(crate) fn until_ready(&mut self) {
+        for one in &mut self.boxes {
+            if one.process.is_some() {
+                one.until_ready();
+            }
+        }
+    }
+
+    /// The box that leads, as those that run agree.
+    pub(crate) fn leader(&self) -> usize {
+        until("the boxes agree on who leads", || {
+            let running: Vec<&TestBox> = self.boxes.iter().filter(|one| one.process.is_some()).collect();
+            let statuses: Vec<Value> = running.iter().filter_map(|one| one.try_status()).collect();
+            let leader = statuses.first()?["leader"].as_str()?;
+            let agreed =
+                statuses.len() == running.len() && statuses.iter().all(|one| one["leader"] == leader);
+            let at = self.boxes.iter().position(|one| one.name == leader)?;
+            (agreed && self.boxes[at].try_status()?["role"] == "leader").then_some(at)
+        })
+    }
+
+    /// A box that follows.
+    pub(crate) fn follower(&self) -> usize {
+        (self.leader() + 1) % self.boxes.len()
+    }
+
+    pub(crate) fn set(&self, key: &str, value: &str) {
+        let body = serde_json::json!({ "value": value }).to_string();
+        let path = format!("/v1/settings/{key}");
+        let mut client = self.boxes[0].client();
+        until("a setting is taken", || {
+            let answer = client.request("PUT", &path, &[], body.as_bytes()).ok()?;
+            (answer.status == 200).then_some(())
+        });
+    }
+
+    /// Waits until all boxes show the same digest at the same index; boxes at the same index that
+    /// differ are the failure that this looks for.
+    pub(crate) fn assert_same_digests(&self) {
+        let mut seen: Vec<std::collections::BTreeMap<u64, String>> =
+            vec![Default::default(); self.boxes.len()];
+        until("all boxes were seen at the same index", || {
+            for (one, seen) in self.boxes.iter().zip(&mut seen) {
+                let status = one.try_status()?;
+                seen.insert(status["applied"].as_u64()?, status["digest"].as_str()?.to_owned());
+            }
+            let (first, others) = seen.split_first()?;
+            let common = |index: &&u64| others.iter().all(|other| other.contains_key(*index));
+            let index = first.keys().find(common)?;
+            for other in others {
+                assert_eq!(first[index], other[index], "the states differ at index {index}");
+            }
+            Some(())
+        });
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for one in &self.boxes {
+                show_log(&one.name, &one.log);
+            }
+            eprintln!("(of the site in {})", self.directory.path().display());
+        }
+    }
+}
+
+impl TestBox {
+    /// Adds this box's ports and `extra` to the configuration that provision made.
+    fn configure(&self, extra: &str) {
+        let file = self.directory.join("tallyd.toml");
+        let mut text = std::fs::read_to_string(&file).unwrap();
+        text.push_str(&format!(
+            "\n[api]\nlisten = \"127.0.0.1:{}\"\n\n[ingest.statsd]\nlisten = \"127.0.0.1:{}\"\n\n{extra}\n",
+            self.http, self.statsd
+        ));
+        std::fs::write(&file, text).unwrap();
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = tallyd();
+        command.arg("run").arg("--data-dir").arg(&self.directory);
+        command
+    }
+
+    /// Starts it; does not wait.
+    pub(crate) fn start(&mut self) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        self.process = Some(Process::start(&mut self.command(), &self.log));
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
+    /// Ends it in good order, which must have exit status 0.
+    pub(crate) fn terminate(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.signal(Signal::TERM);
+        let status = process.wait();
+        assert_eq!(status.code(), Some(0), "{}: {status}", self.name);
+    }
+
+    /// Waits until it can commit; one that ended by itself is a failure at once.
+    pub(crate) fn until_ready(&mut self) {
+        let mut client = self.client().patient_for(std::time::Duration::from_secs(3));
+        let process = self.process.as_mut().expect("it runs");
+        until(&format!("{} can commit", self.name), || {
+            if let Some(status) = process.ended() {
+                panic!("{} ended by itself ({status}): {}", self.name, process.output());
+            }
+            (client.get("/readyz").ok()?.status == 200).then_some(())
+        });
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.http)
+    }
+
+    pub(crate) fn try_status(&self) -> Option<Value> {
+        let answer = self.client().patient_for(std::time::Duration::from_secs(3)).get("/v1/status").ok()?;
+        (answer.status == 200).then(|| answer.json())
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        until(&format!("{} tells its status", self.name), || self.try_status())
+    }
+
+    /// Adds and must be told the total.
+    pub(crate) fn add(&self, series: &str, amount: u64) -> u64 {
+        let answer = self.client().post(&format!("/v1/counters/{series}"), &format!("{{\"add\":{amount}}}"));
+        answer.unwrap().ok()["total"].as_u64().unwrap()
+    }
+
+    /// A linearizable read; 0 if there is no such series.
+    pub(crate) fn total(&self, series: &str) -> i64 {
+        let mut client = self.client();
+        until(&format!("{} reads {series}", self.name), || {
+            let answer = client.get(&format!("/v1/series/{series}")).ok()?;
+            match answer.status {
+                200 => answer.json()["total"].as_i64(),
+                404 => Some(0),
+                _ => None,
+            }
+        })
+    }
+
+    /// Waits until a total is reached; one that goes beyond it is the failure that is looked for.
+    pub(crate) fn until_total(&self, series: &str, expected: i64) {
+        until(&format!("{series} comes to {expected} (now {})", self.total(series)), || {
+            let total = self.total(series);
+            assert!(total <= expected, "{series} is {total}, more than the {expected} that were counted");
+            (total == expected).then_some(())
+        });
+    }
+
+    /// Sends one datagram to its StatsD port.
+    pub(crate) fn statsd(&self, datagram: &str) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(datagram.as_bytes(), ("127.0.0.1", self.statsd)).unwrap();
+    }
+
+    /// What it wrote, in all its lives.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until its log says something.
+    pub(crate) fn until_log(&self, text: &str) {
+        until(&format!("the log of {} says {text:?} (within {PATIENCE:?})", self.name), || {
+            self.log().contains(text).then_some(())
+        });
+    }
+}

@@ -1,0 +1,160 @@
+//! A Mosquitto of the test's own, and a subscriber that keeps what it received.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::{Process, free_port, show_log, until};
+
+/// What is missing if these cannot be started.
+const NEEDED: &str = "these tests need Mosquitto (packages mosquitto and mosquitto-clients): \
+                      `cargo xtask verify` installs it";
+
+/// A broker whose port and files stay while its process comes and goes.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    pub(crate) port: u16,
+    directory: tempfile::TempDir,
+    process: Option<Process>,
+}
+
+impl Broker {
+    pub(crate) fn start() -> Broker {
+        let mut broker = Broker { port: free_port(), directory: tempfile::tempdir().unwrap(), process: None };
+        broker.run();
+        broker
+    }
+
+    /// Starts it again after a kill.
+    pub(crate) fn run(&mut self) {
+        let present = Command::new("mosquitto").arg("-h").output();
+        assert!(present.is_ok(), "{NEEDED}");
+        let file = self.directory.path().join("mosquitto.conf");
+        let text = format!(
+            "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
+             max_queued_messages 0\nuser root\n",
+            self.port,
+            self.directory.path().display(),
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new("mosquitto");
+        command.arg("-v").arg("-c").arg(&file);
+        let process = self.process.insert(Process::start(&mut command, &self.directory.path().join("log")));
+        until("Mosquitto listens", || {
+            assert!(process.ended().is_none(), "Mosquitto ended: {}", process.output());
+            std::net::TcpStream::connect(("127.0.0.1", self.port)).ok()
+        });
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
+    /// Holds it: it takes in nothing and acknowledges nothing, and its connections stay.
+    pub(crate) fn pause(&self) {
+        self.process.as_ref().expect("it runs").signal(Signal::STOP);
+    }
+
+    /// Has it write down its sessions, which a kill would make it forget.
+    pub(crate) fn save(&self) {
+        let file = self.database();
+        // There may be an older one; what matters is one that was written after this signal.
+        let _ = std::fs::remove_file(&file);
+        self.process.as_ref().expect("it runs").signal(Signal::USR1);
+        until("Mosquitto saves its sessions", || file.exists().then_some(()));
+    }
+
+    fn database(&self) -> PathBuf {
+        self.directory.path().join("mosquitto.db")
+    }
+
+    /// The configuration of a box that publishes here.
+    pub(crate) fn config(&self) -> String {
+        format!("[upstream]\nurl = \"mqtt://127.0.0.1:{}\"\n", self.port)
+    }
+
+    /// A subscriber with a session of its own that outlives connections.
+    pub(crate) fn subscribe(&self) -> Subscriber {
+        Subscriber::start(self.port)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            show_log("mosquitto", &self.directory.path().join("log"));
+        }
+    }
+}
+
+/// `mosquitto_sub` on everything.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    child: Child,
+    received: Arc<Mutex<Vec<Message>>>,
+}
+
+/// A message as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) topic: String,
+    /// Byte for byte.
+    pub(crate) payload: String,
+}
+
+impl Message {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.payload).unwrap_or_else(|error| panic!("{error}: {}", self.payload))
+    }
+}
+
+impl Subscriber {
+    fn start(port: u16) -> Subscriber {
+        let mut child = Command::new("mosquitto_sub")
+            .args(["-V", "5", "-h", "127.0.0.1", "-q", "1", "-c", "-i", "the-dashboard", "-x", "3600"])
+            .args(["-F", "%j", "-t", "tally/#", "-t", "marker", "-p"])
+            .arg(port.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{error}: {NEEDED}"));
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let received: Arc<Mutex<Vec<Message>>> = Arc::default();
+        let sink = received.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let line: Value = serde_json::from_str(&line).unwrap_or_default();
+                let text = |member: &str| line[member].as_str().unwrap_or_default().to_owned();
+                sink.lock().unwrap().push(Message { topic: text("topic"), payload: text("payload") });
+            }
+        });
+        let subscriber = Subscriber { child, received };
+        // Only once it hears its own marker is it certain to be subscribed.
+        until("the subscriber is subscribed", || {
+            let port = port.to_string();
+            let mark = ["-h", "127.0.0.1", "-t", "marker", "-m", "1", "-p", &port];
+            assert!(Command::new("mosquitto_pub").args(mark).status().expect(NEEDED).success());
+            subscriber.on("marker").first().map(|_| ())
+        });
+        subscriber
+    }
+
+    /// What came on topics that begin so, in order, repetitions included.
+    pub(crate) fn on(&self, prefix: &str) -> Vec<Message> {
+        let received = self.received.lock().unwrap();
+        received.iter().filter(|message| message.topic.starts_with(prefix)).cloned().collect()
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,120 @@
+//! Clients that retry until they are told: what was acknowledged is known to the unit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::boxes::Site;
+use crate::http::Client;
+
+/// Retrying goes on for so long at most: far below the life of a key.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// How long a try may take: a box that is killed answers nothing.
+const TRY_MAX: Duration = Duration::from_secs(5);
+
+/// Clients that add with idempotency keys at all boxes in turn, each try at another one.
+#[derive(Debug)]
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    clients: Vec<JoinHandle<Tally>>,
+}
+
+/// What the clients were told.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Acknowledged amounts by series.
+    pub(crate) acknowledged: BTreeMap<String, i64>,
+    /// Acknowledged adds.
+    pub(crate) adds: u64,
+    /// Tries that were not acknowledged, and were repeated.
+    pub(crate) retries: u64,
+}
+
+impl Load {
+    pub(crate) fn start(site: &Site, clients: usize) -> Load {
+        let ports: Vec<u16> = site.boxes.iter().map(|one| one.http).collect();
+        let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let clients = (0..clients)
+            .map(|number| {
+                let (ports, stop, done) = (ports.clone(), stop.clone(), done.clone());
+                std::thread::spawn(move || client(number, &ports, &stop, &done))
+            })
+            .collect();
+        Load { stop, done, clients }
+    }
+
+    /// Acknowledged adds so far.
+    pub(crate) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Each client finishes what it has begun.
+    pub(crate) fn finish(mut self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Tally::default();
+        for client in std::mem::take(&mut self.clients) {
+            let one = client.join().expect("a client failed; its message stands above");
+            all.adds += one.adds;
+            all.retries += one.retries;
+            for (series, amount) in one.acknowledged {
+                *all.acknowledged.entry(series).or_default() += amount;
+            }
+        }
+        all
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Tally {
+    /// Fails unless every box holds exactly what was acknowledged.
+    pub(crate) fn assert_held(&self, site: &Site) {
+        assert!(self.adds > 0, "nothing was acknowledged");
+        for (series, acknowledged) in &self.acknowledged {
+            for one in &site.boxes {
+                assert_eq!(one.total(series), *acknowledged, "{series} at {}", one.name);
+            }
+        }
+        eprintln!("{} adds acknowledged after {} retries, and held", self.adds, self.retries);
+    }
+}
+
+fn client(number: usize, ports: &[u16], stop: &AtomicBool, done: &AtomicU64) -> Tally {
+    let mut clients: Vec<Client> = ports.iter().map(|port| Client::new(*port).patient_for(TRY_MAX)).collect();
+    let mut tally = Tally::default();
+    let mut at = number;
+    for add in 1_i64.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let series = format!("load/{}", (number as i64 + add) % 5);
+        let amount = 1 + add % 9;
+        let key = format!("client-{number}-add-{add}");
+        let deadline = Instant::now() + RETRY_MAX;
+        loop {
+            at += 1;
+            let one = &mut clients[at % ports.len()];
+            let body = format!("{{\"add\":{amount}}}");
+            match one.post_keyed(&format!("/v1/counters/{series}"), &body, &key) {
+                Ok(answer) if answer.status == 200 => break,
+                // Only what says that it is passing may be repeated.
+                Ok(answer) => assert_eq!(answer.status, 503, "{}", answer.text()),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+            tally.retries += 1;
+            assert!(Instant::now() < deadline, "{key} was not acknowledged within {RETRY_MAX:?}");
+        }
+        tally.adds += 1;
+        done.fetch_add(1, Ordering::Relaxed);
+        *tally.acknowledged.entry(series).or_default() += amount;
+    }
+    tally
+}
