@@ -97,6 +97,7 @@ impl Book {
         match known {
             Some(known) => Ok(known.series),
             None => {
+                something_counts(line)?;
                 let series = self.learn(bulk, line, kind)?;
                 self.remember(hash, line, kind, series);
                 Ok(series)
@@ -189,6 +190,22 @@ impl Series {
         let sample = Sample::observed(value, now, SourceId(0)).ok_or(Reason::TooLarge)?;
         bulk.add(self.slot, Amount::Sample(sample)).map_err(reason_of)
     }
+}
+
+/// A line of which nothing counts makes no series and decides no kind: its first value's reason.
+fn something_counts(line: &Line<'_>) -> Result<(), Reason> {
+    let read = |value| match line.what {
+        What::Count => parse::count(value).map(drop),
+        What::Gauge | What::Observe => parse::sample(value).map(drop),
+    };
+    let mut first = Ok(());
+    for result in line.each_value().map(read) {
+        if result.is_ok() {
+            return Ok(());
+        }
+        first = first.and(result);
+    }
+    first
 }
 
 fn hash_of(hasher: &DefaultHashBuilder, name: &[u8], tags: &[u8], kind: Kind) -> u64 {
