@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::client::{Acknowledged, SERIES};
-use super::site::Site;
+use crate::site::Site;
 use super::subscriber::{Books, Subscriber};
 use crate::http;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::client::Acknowledged;
-use super::site::{BoxView, Site};
+use crate::site::{BoxView, Site};
 use super::subscriber::{Books, Subscriber};
 
 /// Off a terminal the table is printed this often.
