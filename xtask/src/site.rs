@@ -284,7 +284,8 @@ impl Drop for OneBox {
 }
 
 fn signal(child: &Child, which: Signal) -> Result<()> {
-    let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a process has a number above 0")?;
+    let id =
+        i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a process has a number above 0")?;
     kill_process(id, which).with_context(|| format!("cannot send {which:?} to process {}", child.id()))
 }
 

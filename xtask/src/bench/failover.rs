@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::load::make_room_for_keys;
 use super::{fresh_site, median, parsed, urls};
 use crate::site::Site;
 
@@ -22,7 +23,8 @@ pub(super) enum Fate {
 
 /// A run of load around each failover, in seconds.
 const SECONDS: &str = "3";
-const CLIENTS: &str = "16";
+/// Two at each box.
+const CLIENTS: &str = "6";
 /// So much is applied before the leader goes.
 const APPLIED_FIRST: u64 = 200;
 /// How long a silent leader stays silent after another one leads.
@@ -34,6 +36,9 @@ const CLOCK_SLACK_MS: f64 = 5.0;
 /// From the moment the leader goes to the next acknowledged add, `runs` times.
 pub(super) fn measure(program: &Path, folder: &Path, fate: Fate, runs: u16) -> Result<Value> {
     let mut site = fresh_site(program, folder)?;
+    site.wait_ready()?;
+    let first = format!("http://{}", site.api_addresses()[0]);
+    make_room_for_keys(program, &first)?;
     let mut gaps_ms = Vec::new();
     let (mut acknowledged, mut lost, mut doubled, mut unknown) = (0, 0, 0, 0);
     for _ in 0..runs {
@@ -65,7 +70,8 @@ fn once(program: &Path, site: &mut Site, fate: Fate) -> Result<(f64, Value)> {
     let bench = bench.context("the bench cannot be started")?;
     // Not before the bench measures: it warms up for half a second.
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(1) || self::applied(site, &leader)? < applied + APPLIED_FIRST {
+    while began.elapsed() < Duration::from_secs(1) || self::applied(site, &leader)? < applied + APPLIED_FIRST
+    {
         if began.elapsed() > RUNNING_TIMEOUT {
             bail!("the bench counts nothing");
         }

@@ -18,8 +18,8 @@ use failover::Fate;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How many rounds; the median of each figure is shown
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
+    /// How many rounds; the median of each figure is shown; 0 leaves them out
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=20))]
     rounds: u8,
     /// How long each run of a round is measured, in seconds
     #[arg(long, default_value_t = 5)]
