@@ -139,6 +139,11 @@ pub enum RequestError {
     /// No room for another key.
     #[error("the site remembers as many idempotency keys as it may; nothing was added; try again later")]
     KeyTableFull,
+    /// No room for another source.
+    #[error(
+        "the site remembers as many sources as it may; no epoch was opened; raise the setting sources.max"
+    )]
+    TooManySources,
     /// A key of 1 to 64 bytes is needed.
     #[error("an Idempotency-Key has 1 to 64 bytes")]
     BadKey,
@@ -221,7 +226,7 @@ impl Handle {
         match self.propose(body, Retry::Freely).await? {
             Applied::Opened { result: Ok(opened), .. } => Ok(opened),
             Applied::Opened { result: Err(OpenRefused::TooManySources), .. } => {
-                Err(RequestError::NotCommitted { why: "the site keeps as many sources as it may".to_owned() })
+                Err(RequestError::TooManySources)
             }
             Applied::Opened { result: Err(OpenRefused::BadName), .. } => {
                 Err(RequestError::NotCommitted { why: format!("{source:?} cannot name a source") })
@@ -260,14 +265,11 @@ impl Handle {
                 let amount = match cell.amount {
                     ReportAmount::Amount(amount) => amount,
                     ReportAmount::Add(add) => {
-                        let is_counter = known.map_or(add > 0, |id| site.kind(id) == Kind::Counter);
-                        match (is_counter, u128::try_from(add)) {
-                            (true, Ok(add)) if add > 0 => Amount::Counter(add),
-                            (true, _) => {
-                                let why = format!("a counter's add is 1 or more, not {add}");
-                                return Err(ReportError::BadCell(place, why));
-                            }
-                            (false, _) => Amount::updown(add),
+                        let is_updown = known.is_some_and(|id| site.kind(id) == Kind::Updown);
+                        match u128::try_from(add) {
+                            Ok(add) if add > 0 && !is_updown => Amount::Counter(add),
+                            // To a counter: refused where it is applied, without holding up the others.
+                            _ => Amount::updown(add),
                         }
                     }
                 };
