@@ -41,7 +41,6 @@ pub(super) enum Done {
     /// `first`: the first index that the log still has.
     Saved {
         result: Result<LogIndex, WriteError>,
-        log_bytes: u64,
     },
     Loaded {
         to: NodeId,
@@ -115,8 +114,7 @@ fn serve<F: FileSystem>(
             }
             Job::Save { position, bytes } => {
                 let result = storage.save_snapshot(position, &bytes);
-                let result = result.map(|()| storage.first_index());
-                Done::Saved { result, log_bytes: storage.log_bytes_since_snapshot() }
+                Done::Saved { result: result.map(|()| storage.first_index()) }
             }
             Job::LoadSnapshot { to, message } => {
                 Done::Loaded { to, message, result: storage.load_snapshot() }

@@ -68,8 +68,8 @@ pub struct NodeConfig {
     pub election_timeout: Duration,
     /// A leader shows itself this often.
     pub heartbeat_interval: Duration,
-    /// A snapshot is written when the log since the last one has this many bytes, or four times the
-    /// size of that one if that is more.
+    /// A snapshot is written when the log since the last one has this many bytes, or more if that one
+    /// is large: see `snapshots::due_bytes`.
     pub snapshot_log_bytes: u64,
 }
 
@@ -193,9 +193,9 @@ impl Node {
             site_id: identity.site_id.0,
             base_span: Span::from_millis(identity.window_ms).unwrap_or(Span::DEFAULT),
         };
-        let (site, snapshot) = match &recovered.snapshot {
-            Some((position, bytes)) => (Site::restore(&founding, bytes)?, *position),
-            None => (Site::new(&founding), Position::ZERO),
+        let (site, snapshot, snapshot_bytes) = match &recovered.snapshot {
+            Some((position, bytes)) => (Site::restore(&founding, bytes)?, *position, bytes.len() as u64),
+            None => (Site::new(&founding), Position::ZERO, 0),
         };
         let started = Instant::now();
         let raft = start_raft(&identity, &config, &recovered, snapshot)?;
@@ -233,7 +233,7 @@ impl Node {
             proposals: Proposals::default(),
             here: HashMap::new(),
             reads: Reads::default(),
-            snapshots: Snapshots::new(snapshot.index),
+            snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
             leader_clock,
             close_proposed: SiteTime(0),
             role,

@@ -180,7 +180,7 @@ impl Node {
                 self.raft.handle_persist_failed(now, ticket);
             }
             Done::Read { to, message, result } => self.on_read(to, message, result),
-            Done::Saved { result, log_bytes } => self.on_saved(result, log_bytes),
+            Done::Saved { result } => self.on_saved(result),
             Done::Loaded { to, message, result } => self.on_loaded(to, message, result),
         }
     }

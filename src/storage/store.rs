@@ -187,11 +187,6 @@ impl<F: FileSystem> Storage<F> {
         self.log.index.position(index)
     }
 
-    /// Bytes of log written since the present snapshot: what a restart has to replay.
-    pub fn log_bytes_since_snapshot(&self) -> u64 {
-        self.log.since_snapshot
-    }
-
     /// Whether a write failed and [`recover`](Storage::recover) is due.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned
