@@ -4,6 +4,9 @@
 mod batches;
 mod commands;
 mod disk;
+mod disk_health;
+#[cfg(test)]
+mod disk_tests;
 mod handle;
 mod leader_clock;
 mod named;
@@ -18,6 +21,7 @@ mod tail;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +49,7 @@ use crate::transport::{Event, Transport};
 
 use batches::Batches;
 use disk::{Disk, Done};
+use disk_health::DiskHealth;
 use handle::{Command, Shared};
 use leader_clock::LeaderClock;
 use proposals::Proposals;
@@ -55,9 +60,6 @@ use tail::Tail;
 
 /// How many requests may wait for the loop; beyond, they are told that the box is too busy.
 const COMMANDS_MAX: usize = 16_384;
-
-/// After a failed write the disk is tried again this often.
-const DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// How the node behaves; the rest is agreed on by the site.
 #[derive(Clone, Debug)]
@@ -71,6 +73,9 @@ pub struct NodeConfig {
     /// A snapshot is written when the log since the last one has this many bytes, or more if that one
     /// is large: see `snapshots::due_bytes`.
     pub snapshot_log_bytes: u64,
+    /// A disk that has not answered for so long counts as failed: a leader stands down. Far above
+    /// the seconds that a card takes now and then.
+    pub disk_hung_after: Duration,
 }
 
 impl Default for NodeConfig {
@@ -80,6 +85,7 @@ impl Default for NodeConfig {
             election_timeout: Duration::from_millis(200),
             heartbeat_interval: Duration::from_millis(50),
             snapshot_log_bytes: 16 << 20,
+            disk_hung_after: Duration::from_secs(10),
         }
     }
 }
@@ -146,8 +152,7 @@ pub struct Node {
     disk_done: mpsc::UnboundedReceiver<Done>,
     transport_events: mpsc::Receiver<Event>,
     stopping: Option<Stopping>,
-    disk_trouble: Option<String>,
-    disk_retry_at: Option<Instant>,
+    disk_health: DiskHealth,
     /// Followers for whom the disk is reading entries.
     reading: BTreeSet<NodeId>,
     /// Which commit other boxes wait for: what they proposed last.
@@ -216,6 +221,7 @@ impl Node {
             clock,
             metrics,
             status: Mutex::default(),
+            disk_ok: AtomicBool::new(true),
             commands: command_sender,
             role: role_receiver,
             applied: applied_receiver,
@@ -242,8 +248,7 @@ impl Node {
             disk_done,
             transport_events,
             stopping: None,
-            disk_trouble: None,
-            disk_retry_at: None,
+            disk_health: DiskHealth::new(config.disk_hung_after),
             reading: BTreeSet::new(),
             tell_commit: BTreeMap::new(),
             ticked: Elapsed(0),

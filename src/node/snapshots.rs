@@ -42,7 +42,9 @@ pub(super) struct Snapshots {
     not_before_bytes: u64,
     incoming: Option<Incoming>,
     /// Taken in, not yet durable: what the disk is to install.
-    pub(super) installing: Option<(Position, Vec<u8>)>,
+    pub(super) installing: Option<(Position, Bytes)>,
+    /// Under this ticket the disk has it.
+    pub(super) install_ticket: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,22 @@ struct Incoming {
 impl Snapshots {
     /// With the latest one on disk: what it covers, and its size.
     pub(super) fn new(last: LogIndex, last_bytes: u64) -> Snapshots {
-        Snapshots { last, last_bytes, saving: None, not_before_bytes: 0, incoming: None, installing: None }
+        Snapshots {
+            last,
+            last_bytes,
+            saving: None,
+            not_before_bytes: 0,
+            incoming: None,
+            installing: None,
+            install_ticket: None,
+        }
+    }
+
+    /// What was written under this ticket is durable.
+    pub(super) fn installed(&mut self, ticket: u64) {
+        if self.install_ticket.take_if(|asked| *asked == ticket).is_some() {
+            self.installing = None;
+        }
     }
 }
 
@@ -70,7 +87,7 @@ impl Node {
             return;
         }
         let applied = self.site().applied();
-        if self.disk_trouble.is_some()
+        if self.disk_health.trouble().is_some()
             || applied <= self.snapshots.last
             || applied > self.raft.durable_index()
         {
@@ -99,6 +116,7 @@ impl Node {
             }
             Err(error) => {
                 warn!("no snapshot was written, the log grows on: {error}");
+                self.shared.metrics.snapshot_failures.raise();
                 let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
                 self.snapshots.not_before_bytes = grown + self.config.snapshot_log_bytes / 4;
             }
@@ -157,7 +175,8 @@ impl Node {
                 self.tail = super::Tail::new(position, Vec::new());
                 self.snapshots.last = position.index;
                 self.snapshots.last_bytes = whole.bytes.len() as u64;
-                self.snapshots.installing = Some((position, whole.bytes));
+                self.snapshots.installing = Some((position, whole.bytes.into()));
+                self.snapshots.install_ticket = None;
                 *self.site() = site;
                 self.after_apply();
             }
