@@ -1,5 +1,6 @@
 //! How the other rooms reach the node: requests over a channel, reads of the site directly.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     pub(super) clock: Arc<SiteClock>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) status: Mutex<NodeStatus>,
+    /// Cleared while the disk takes no writes.
+    pub(super) disk_ok: AtomicBool,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) role: watch::Receiver<RoleView>,
     pub(super) applied: watch::Receiver<u64>,
@@ -197,6 +200,7 @@ impl Handle {
     /// Adds to a series and waits until that is committed and applied here.
     pub async fn add(&self, add: Add) -> Result<Added, RequestError> {
         let shared = &*self.shared;
+        self.check_disk()?;
         let key = add.key.as_deref().map(|key| hash_key(key, &add)).transpose()?;
         let name = SeriesName::new(&add.series)
             .map_err(|error| RequestError::NotCommitted { why: error.to_string() })?;
@@ -368,7 +372,19 @@ impl Handle {
         &self.shared.accumulator
     }
 
+    /// A box whose disk takes no writes may never hear what became of a request: it takes none.
+    fn check_disk(&self) -> Result<(), RequestError> {
+        if self.shared.disk_ok.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let storage = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).storage.clone();
+        let what = storage.what.unwrap_or_default();
+        let why = format!("this box's disk takes no writes ({}: {what}); ask another box", storage.state);
+        Err(RequestError::NotCommitted { why })
+    }
+
     async fn propose(&self, body: Vec<u8>, retry: Retry) -> Result<Applied, RequestError> {
+        self.check_disk()?;
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Propose { body, retry, reply }, answer).await
     }

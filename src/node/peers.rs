@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tally_core::id::NodeId;
 use tally_core::raft::{Body, EntryRange, Handled, Message};
 use tally_core::time::SiteTime;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 
 use super::Node;
 use super::disk::{Done, Job};
@@ -163,24 +163,10 @@ impl Node {
     }
 
     pub(super) fn on_disk(&mut self, done: Done) {
-        let now = self.now();
         match done {
-            Done::Written { ticket, result: Ok(()) } => {
-                if self.disk_trouble.take().is_some() {
-                    info!("the disk takes writes again");
-                }
-                self.raft.handle_persisted(now, ticket);
-            }
-            Done::Written { ticket, result: Err(error) } => {
-                if self.disk_trouble.is_none() {
-                    error!("the disk does not take writes, so this box acknowledges nothing: {error}");
-                }
-                self.disk_trouble = Some(error.to_string());
-                self.disk_retry_at = Some(std::time::Instant::now() + super::DISK_RETRY);
-                self.raft.handle_persist_failed(now, ticket);
-            }
+            Done::Written { ticket, result } => self.on_written(ticket, &result),
             Done::Read { to, message, result } => self.on_read(to, message, result),
-            Done::Saved { result, log_bytes } => self.on_saved(result, log_bytes),
+            Done::Saved { result } => self.on_saved(result),
             Done::Loaded { to, message, result } => self.on_loaded(to, message, result),
         }
     }
