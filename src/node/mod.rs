@@ -9,6 +9,7 @@ mod disk_health;
 mod disk_tests;
 mod handle;
 mod leader_clock;
+mod members;
 mod named;
 mod peers;
 mod proposals;
@@ -28,21 +29,22 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{
-    self, Config as RaftConfig, Configuration, ConfigurationEntry, Durable, HardState, Member, MemberRole,
-    Position, Raft, SetupError,
+    self, Config as RaftConfig, ConfigurationEntry, Durable, HardState, Position, Raft, SetupError,
+    TransferError,
 };
 use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use handle::{
-    Add, Added, Handle, NamedReport, ReportAmount, ReportCell, ReportError, RequestError, RoleView, SetError,
+    Add, Added, Handle, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError,
+    RoleView, SetError,
 };
 pub use status::*;
 
 use crate::accumulator::Accumulator;
 use crate::clock::SiteClock;
-use crate::identity::{Identity, Role as MemberKind};
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::site::{Applied, Founding, Site, SnapshotError};
 use crate::storage::{FileSystem, Recovered, Storage, StorageMetrics};
@@ -53,6 +55,7 @@ use disk::{Disk, Done};
 use disk_health::DiskHealth;
 use handle::{Command, Shared};
 use leader_clock::LeaderClock;
+use members::Members;
 use proposals::Proposals;
 use reads::Reads;
 use report::complete_status;
@@ -145,6 +148,7 @@ pub struct Node {
     reads: Reads,
     snapshots: Snapshots,
     leader_clock: LeaderClock,
+    members: Members,
     /// The end of windows that this leader has proposed to close already.
     close_proposed: SiteTime,
     role: watch::Sender<RoleView>,
@@ -204,7 +208,8 @@ impl Node {
             None => (Site::new(&founding), Position::ZERO, 0),
         };
         let started = Instant::now();
-        let raft = start_raft(&identity, &config, &recovered, snapshot)?;
+        let raft = start_raft(&identity, &config, &recovered, snapshot, &site)?;
+        let members = Members::new(&identity, started);
         let storage_metrics = storage.metrics();
         let (disk, disk_done) = Disk::start(storage)?;
         let clock = Arc::new(SiteClock::new(site.stamp().site, site.stamp().elapsed));
@@ -227,7 +232,7 @@ impl Node {
             role: role_receiver,
             applied: applied_receiver,
         });
-        let node = Node {
+        let mut node = Node {
             started,
             raft,
             tail: Tail::new(snapshot, recovered.entries),
@@ -242,6 +247,7 @@ impl Node {
             reads: Reads::default(),
             snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
             leader_clock,
+            members,
             close_proposed: SiteTime(0),
             role,
             applied,
@@ -259,6 +265,7 @@ impl Node {
             config,
             shared: shared.clone(),
         };
+        node.know_members();
         Ok((node, Handle::new(shared)))
     }
 
@@ -328,12 +335,23 @@ impl Node {
         reachable.then(|| self.raft.term())
     }
 
-    fn may_leave(&self) -> bool {
-        let Some(stopping) = &self.stopping else { return false };
+    fn may_leave(&mut self) -> bool {
+        let Some(until) = self.stopping.as_ref().map(|stopping| stopping.until) else { return false };
         let backlog = self.shared.accumulator.backlog();
         let empty =
             !self.batches.busy() && backlog.waiting == 0 && backlog.cells == 0 && self.proposals.len() == 0;
-        empty || Instant::now() >= stopping.until
+        (empty && !self.hands_over()) || Instant::now() >= until
+    }
+
+    /// Whether a leader that stops still has somebody to take over from it.
+    fn hands_over(&mut self) -> bool {
+        if !self.leads() {
+            return false;
+        }
+        match self.transfer_leadership(None) {
+            Ok(_) | Err(TransferError::InProgress(_)) => true,
+            Err(_) => false,
+        }
     }
 
     /// Hands over as well as it can and tells the others.
@@ -355,6 +373,7 @@ fn start_raft(
     config: &NodeConfig,
     recovered: &Recovered,
     snapshot: Position,
+    site: &Site,
 ) -> Result<Raft, SetupError> {
     let core = |span: Duration| CoreDuration(span.as_micros() as u64);
     let raft_config = RaftConfig {
@@ -366,22 +385,24 @@ fn start_raft(
         inflight_bytes_max: 4 * wire::APPEND_BYTES_MAX,
         uncommitted_bytes_max: 16 << 20,
     };
-    let role = |kind| match kind {
-        MemberKind::Voter => MemberRole::Voter,
-        MemberKind::Observer => MemberRole::Observer,
+    let base = match site.configuration() {
+        Some(parts) => {
+            let configuration = members::from_parts(parts).map_err(SetupError::Configuration)?;
+            ConfigurationEntry { index: snapshot.index, configuration }
+        }
+        None => {
+            let configuration = members::founding(identity).map_err(SetupError::Configuration)?;
+            ConfigurationEntry { index: LogIndex::ZERO, configuration }
+        }
     };
-    let members: Vec<Member> = identity
-        .members
-        .iter()
-        .map(|member| Member { id: NodeId(member.id), role: role(member.role) })
-        .collect();
-    let configuration = Configuration::new(&members).map_err(SetupError::Configuration)?;
+    let (configuration, previous_configuration) =
+        members::latest(base, &recovered.entries).map_err(SetupError::Configuration)?;
     let durable = Durable {
         hard_state: recovered.hard_state,
         snapshot,
         last: recovered.last,
-        configuration: ConfigurationEntry { index: LogIndex::ZERO, configuration },
-        previous_configuration: None,
+        configuration,
+        previous_configuration,
     };
     Raft::new(raft_config, durable, CoreInstant(0))
 }

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use tally_core::id::NodeId;
 use tally_core::raft::{Body, EntryRange, Handled, Message};
 use tally_core::time::SiteTime;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::Node;
 use super::disk::{Done, Job};
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Clock, Frame};
+use super::{Node, members};
 use crate::clock::{wall_is_synced, wall_ms};
 use crate::site::entry;
 use crate::storage::{Entry, ReadError};
@@ -40,12 +40,21 @@ impl Node {
             Frame::ReadIndex { id } => self.on_read_index(from, id),
             Frame::ReadAnswer { id, index } => self.reads.answered(id, index),
             Frame::SnapshotPart(part) => self.on_snapshot_part(from, part),
+            Frame::Transfer { to } => {
+                if let Err(why) = self.transfer_leadership(to) {
+                    info!("box {from} asks to hand leadership over, which cannot be: {why}");
+                }
+            }
         }
     }
 
     fn on_message(&mut self, from: NodeId, message: &Message, payloads: Vec<Bytes>, clock: Option<Clock>) {
         let now = self.now();
-        match self.raft.handle_message(now, from, message, None, &self.tail) {
+        let configuration = match payloads.first().and_then(|first| members::of_payload(first)).transpose() {
+            Ok(configuration) => configuration,
+            Err(_) => return self.shared.metrics.frames_malformed.raise(),
+        };
+        match self.raft.handle_message(now, from, message, configuration.as_ref(), &self.tail) {
             Ok(Handled::Append(range)) => self.take_entries(message, range, payloads),
             Ok(Handled::Nothing) => {}
             // Only a snapshot's message leads to this, and those come in parts.

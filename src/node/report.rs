@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use tally_core::id::NodeId;
-use tally_core::raft::Role;
+use tally_core::raft::{MemberRole, Role};
 
 use super::disk_health::Trouble;
 use super::handle::Shared;
@@ -30,14 +30,16 @@ impl Node {
         self.status_at = Some(now);
         let identity = &self.shared.identity;
         let members = self.members();
-        let name = |id: NodeId| identity.member(id).map(|member| member.name.clone());
+        let name = |id: NodeId| self.members.get(id).map(|member| member.name.clone());
+        let role = self.raft.configuration().role(identity.node_id());
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.node = identity.me().name.clone();
         status.node_id = identity.node;
         status.site = identity.site.clone();
         status.site_id = identity.site_id.to_string();
         status.role = match self.raft.role() {
-            _ if identity.me().role == MemberKind::Observer => "observer",
+            Role::Follower if role == Some(MemberRole::Observer) => "observer",
+            Role::Follower if role.is_none() => "none",
             Role::Leader => "leader",
             Role::Follower => "follower",
             Role::PreCandidate | Role::Candidate => "candidate",
@@ -49,7 +51,7 @@ impl Node {
         status.ready = self.leader_term().is_some()
             && self.batches.epoch().is_some()
             && self.disk_health.trouble().is_none();
-        status.tolerates = tolerates(identity, &members);
+        status.tolerates = tolerates(&members);
         status.members = members;
         status.storage = self.storage_status();
         status.uptime_s = self.started.elapsed().as_secs();
@@ -86,6 +88,7 @@ impl Node {
         let links = self.transport.as_ref().map(|transport| transport.peers()).unwrap_or_default();
         let progress = self.raft.status();
         let leader = self.raft.leader();
+        let configuration = self.raft.configuration();
         let of = |member: &crate::identity::MemberInfo| {
             let is_me = member.id == identity.node;
             let link = links.iter().find(|link| link.id == member.id);
@@ -94,7 +97,13 @@ impl Node {
             MemberStatus {
                 id: member.id,
                 name: member.name.clone(),
-                membership: if member.role == MemberKind::Voter { "voter" } else { "observer" },
+                membership: match configuration.role(NodeId(member.id)) {
+                    Some(MemberRole::Voter) => "voter",
+                    Some(MemberRole::Observer) => "observer",
+                    Some(MemberRole::Witness) => "witness",
+                    None => "none",
+                },
+                intended: member.role.as_str(),
                 role: match leader {
                     Some(leader) if leader.0 == member.id => "leader",
                     _ if follows && member.role == MemberKind::Observer => "observer",
@@ -112,13 +121,13 @@ impl Node {
                 rtt_us: link.and_then(|link| link.rtt_us),
             }
         };
-        identity.members.iter().map(of).collect()
+        self.members.list().map(of).collect()
     }
 }
 
 /// What can fail from now on: boxes that are reachable beyond a majority.
-fn tolerates(identity: &crate::identity::Identity, members: &[MemberStatus]) -> Tolerates {
-    let voters = identity.members.iter().filter(|member| member.role == MemberKind::Voter).count();
+fn tolerates(members: &[MemberStatus]) -> Tolerates {
+    let voters = members.iter().filter(|member| member.membership == "voter").count();
     let up = members.iter().filter(|member| member.membership == "voter" && member.connected).count();
     let quorum = voters / 2 + 1;
     let failures = up.saturating_sub(quorum) as u64;

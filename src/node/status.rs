@@ -65,12 +65,14 @@ pub struct MemberStatus {
     pub id: u64,
     /// Its name.
     pub name: String,
-    /// `voter` or `observer`.
+    /// `voter`, `observer` or `witness`; `none`: not (yet, or any more) in the configuration in force.
     pub membership: &'static str,
     /// `leader`, `follower`, or `unknown` as far as this box can tell.
     pub role: &'static str,
     /// Where its peers reach it.
     pub address: String,
+    /// What it is meant to be; it becomes that when it can.
+    pub intended: &'static str,
     /// Whether this box has a live connection to it (true for itself).
     pub connected: bool,
     /// At the leader: up to which index its log is known to be durable.

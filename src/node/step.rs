@@ -35,6 +35,7 @@ impl Node {
         self.send_own_batch();
         self.send_proposals();
         self.propose_by_time();
+        self.step_membership();
         self.advance_reads();
         self.send_messages();
         self.persist();
@@ -63,6 +64,7 @@ impl Node {
                 Event::BecameLeader { noop } => {
                     info!("this box leads, in term {}", noop.term);
                     self.tail.push(noop, Bytes::new());
+                    self.members.begin_to_lead(noop.index);
                     let stamp = self.site().stamp();
                     self.leader_clock.applied(stamp);
                     self.close_proposed = tally_core::time::SiteTime(0);
@@ -75,9 +77,11 @@ impl Node {
                         self.answer_read(peer, id, None);
                     }
                 }
-                // Nothing changes members or hands leadership over yet.
-                Event::OwnEntry { entry, .. } => self.tail.push(entry, Bytes::new()),
-                Event::ConfigurationChanged(_) | Event::TransferFailed { .. } => {}
+                Event::OwnEntry { entry, configuration } => self.store_own(entry, configuration),
+                Event::ConfigurationChanged(entry) => self.on_configuration(&entry),
+                Event::TransferFailed { to } => {
+                    info!("box {to} did not take leadership over; this box leads on");
+                }
                 Event::LeaderChanged { leader, term } => {
                     self.shared.metrics.leader_changes.raise();
                     info!("leader: {leader:?}, term {term}");
@@ -301,6 +305,7 @@ impl Node {
                 self.batches.opened(*source, *epoch);
                 self.readdress_batch();
             }
+            Applied::Member { result: Ok(()), .. } | Applied::Members => self.know_members(),
             Applied::Report { source, epoch, number, verdict, .. } => {
                 if let Some(batch) = self.batches.judged(*source, *epoch, *number) {
                     self.on_own_receipt(batch, *number, verdict);
@@ -360,8 +365,8 @@ impl Node {
         let raft = self.started + Duration::from_micros(self.raft.poll_timeout().0.min(u64::MAX >> 8));
         let leader = self.leader_term().is_some();
         let batches = self.batches.due(self.shared.accumulator.backlog(), leader);
-        let parts =
-            [batches, self.proposals.next_due(leader), self.reads.next_due(), self.disk_health.next_due()];
-        parts.into_iter().flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
+        let waiting = [self.proposals.next_due(leader), self.reads.next_due()];
+        let parts = [batches, self.disk_health.next_due(), self.membership_due()].into_iter().chain(waiting);
+        parts.flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
     }
 }

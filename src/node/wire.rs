@@ -2,7 +2,7 @@
 //! the boxes' own requests. Decoding bounds everything and borrows payloads from the frame.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tally_core::id::{LogIndex, Subterm, Term};
+use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, EntryRange, Message, Position};
 use tally_core::time::SiteTime;
 
@@ -26,6 +26,8 @@ pub(super) enum Frame {
     ReadAnswer { id: u64, index: Option<LogIndex> },
     /// A part of a snapshot on its way to a follower.
     SnapshotPart(SnapshotPart),
+    /// Please hand leadership over, to this box or to the best one. Without an answer: the asker sees it.
+    Transfer { to: Option<NodeId> },
 }
 
 /// The clocks that heartbeats and their answers carry.
@@ -68,6 +70,7 @@ const PROPOSE: u8 = 16;
 const READ_INDEX: u8 = 17;
 const READ_ANSWER: u8 = 18;
 const SNAPSHOT_PART: u8 = 19;
+const TRANSFER: u8 = 20;
 
 impl Frame {
     /// A message of the core alone.
@@ -95,6 +98,12 @@ impl Frame {
                 put_varint(&mut out, *id);
                 // Zero is before the first entry, so plus one leaves zero for none.
                 put_varint(&mut out, index.map_or(0, |index| index.0.saturating_add(1)));
+                out.into()
+            }
+            Frame::Transfer { to } => {
+                let mut out = vec![TRANSFER];
+                // No box has the number 0.
+                put_varint(&mut out, to.map_or(0, |to| to.0));
                 out.into()
             }
             Frame::SnapshotPart(part) => {
@@ -126,6 +135,11 @@ impl Frame {
                 let index = reader.varint()?.checked_sub(1).map(LogIndex);
                 reader.done()?;
                 Frame::ReadAnswer { id, index }
+            }
+            TRANSFER => {
+                let to = reader.varint()?;
+                reader.done()?;
+                Frame::Transfer { to: (to > 0).then_some(NodeId(to)) }
             }
             SNAPSHOT_PART => {
                 let term = Term(reader.varint()?);
