@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{
-    self, Config as RaftConfig, Durable, HardState, Member, MemberRole, Position, Raft, SetupError,
+    self, Config as RaftConfig, Configuration, ConfigurationEntry, Durable, HardState, Member, MemberRole,
+    Position, Raft, SetupError,
 };
 use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant, SiteTime};
 use tally_core::window::Span;
@@ -369,6 +370,13 @@ fn start_raft(
         .iter()
         .map(|member| Member { id: NodeId(member.id), role: role(member.role) })
         .collect();
-    let durable = Durable { hard_state: recovered.hard_state, snapshot, last: recovered.last };
-    Raft::new(raft_config, &members, durable, CoreInstant(0))
+    let configuration = Configuration::new(&members).map_err(SetupError::Configuration)?;
+    let durable = Durable {
+        hard_state: recovered.hard_state,
+        snapshot,
+        last: recovered.last,
+        configuration: ConfigurationEntry { index: LogIndex::ZERO, configuration },
+        previous_configuration: None,
+    };
+    Raft::new(raft_config, durable, CoreInstant(0))
 }

@@ -45,7 +45,7 @@ impl Node {
 
     fn on_message(&mut self, from: NodeId, message: &Message, payloads: Vec<Bytes>, clock: Option<Clock>) {
         let now = self.now();
-        match self.raft.handle_message(now, from, message, &self.tail) {
+        match self.raft.handle_message(now, from, message, None, &self.tail) {
             Ok(Handled::Append(range)) => self.take_entries(message, range, payloads),
             Ok(Handled::Nothing) => {}
             // Only a snapshot's message leads to this, and those come in parts.
@@ -187,7 +187,9 @@ impl Node {
 
     fn on_read(&mut self, to: NodeId, message: Message, result: Result<Vec<Entry>, ReadError>) {
         self.reading.remove(&to);
-        let Body::Append { previous, entries: Some(range), commit } = message.body else { return };
+        let Body::Append { previous, entries: Some(range), commit } = message.body else {
+            return;
+        };
         let entries = match result {
             Ok(entries) => entries,
             Err(error) => return warn!("entries for box {to} cannot be read: {error}"),

@@ -129,7 +129,7 @@ impl Node {
         };
         let message = Message { term: whole.term, body: Body::Snapshot { last: whole.last } };
         let now = self.now();
-        match self.raft.handle_message(now, whole.from, &message, &self.tail) {
+        match self.raft.handle_message(now, whole.from, &message, None, &self.tail) {
             Ok(Handled::Install(position)) => {
                 info!("took in a snapshot up to entry {}", position.index);
                 self.tail = super::Tail::new(position, Vec::new());

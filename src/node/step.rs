@@ -74,6 +74,9 @@ impl Node {
                         self.answer_read(peer, id, None);
                     }
                 }
+                // Nothing changes members or hands leadership over yet.
+                Event::OwnEntry { entry, .. } => self.tail.push(entry, Bytes::new()),
+                Event::ConfigurationChanged(_) | Event::TransferFailed { .. } => {}
                 Event::LeaderChanged { leader, term } => {
                     self.shared.metrics.leader_changes.raise();
                     info!("leader: {leader:?}, term {term}");
