@@ -1,12 +1,13 @@
 //! The commands of scripts. To add one: a line in [`perform`] and a line in the README beside this file.
 
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
-use tally_core::raft::{Member, MemberRole, PeerState, Position};
+use tally_core::raft::{Change, Leave, MemberRole, PeerState, Position};
 use tally_core::time::Duration;
 
 use crate::describe;
+use crate::node::Packet;
 use crate::plain_log::{ENTRY_BYTES, PlainLog};
-use crate::site::{Outcome, Packet, Site};
+use crate::site::{Outcome, Site};
 
 /// Carries out one line of a script.
 pub(crate) fn perform(site: &mut Site, line: &str) -> Outcome {
@@ -55,6 +56,9 @@ fn command(site: &mut Site, words: &[&str]) -> Outcome {
             let to = node(site, to)?;
             on(site, id, |node| node.request_heartbeat(to))
         }
+        ["join"] => site.join(),
+        ["change", id, wishes @ ..] => change(site, node(site, id)?, wishes),
+        ["transfer", id, to] => transfer(site, node(site, id)?, to),
         ["resign", id] => on(site, id, |node| node.resign()),
         _ => disk_command(site, words),
     }
@@ -157,7 +161,8 @@ fn prepare_disk(site: &mut Site, id: NodeId, words: &[&str]) -> Outcome {
     };
     let term = Term(number(term)?);
     let vote = if *vote == "-" { None } else { Some(node(site, vote)?) };
-    let mut log = PlainLog::default();
+    let mut log =
+        PlainLog::after(Position::ZERO, site.node(id).log.configuration_at(LogIndex::ZERO).configuration);
     for run in runs {
         let (first, last) = run.split_once('-').unwrap_or((run, run));
         let last = position(last)?;
@@ -225,16 +230,16 @@ fn matching(site: &Site, selector: &[&str]) -> Result<Vec<usize>, String> {
 
 fn take(site: &mut Site, selector: &[&str]) -> Result<Vec<Packet>, String> {
     let chosen = matching(site, selector)?;
-    let taken = chosen.iter().map(|place| site.wire[*place]).collect();
+    let taken = chosen.iter().map(|place| site.wire[*place].clone()).collect();
     chosen.iter().rev().for_each(|place| _ = site.wire.remove(*place));
     Ok(taken)
 }
 
 fn stash(site: &mut Site, selector: &[&str], copy: bool) -> Outcome {
     let chosen = matching(site, selector)?;
-    let packets: Vec<Packet> = chosen.iter().map(|place| site.wire[*place]).collect();
+    let packets: Vec<Packet> = chosen.iter().map(|place| site.wire[*place].clone()).collect();
     for packet in &packets {
-        site.tell(format!("{} -> {} {}", packet.from, packet.to, describe::message(&packet.message)));
+        site.tell(format!("{} -> {} {}", packet.from, packet.to, describe::packet(packet)));
     }
     site.stash.extend(packets);
     if !copy {
@@ -251,7 +256,7 @@ fn unstash(site: &mut Site) -> Outcome {
 
 fn show_wire(site: &mut Site) -> Outcome {
     for packet in site.wire.clone() {
-        site.tell(format!("{} -> {} {}", packet.from, packet.to, describe::message(&packet.message)));
+        site.tell(format!("{} -> {} {}", packet.from, packet.to, describe::packet(&packet)));
     }
     Ok(())
 }
@@ -293,6 +298,46 @@ fn propose(site: &mut Site, id: NodeId, count: u64) -> Outcome {
     match site.node(id).propose(count, ENTRY_BYTES) {
         Ok(_) if site.quiet => {}
         Ok(range) => site.tell(format!("{id} takes {}", describe::range(&range))),
+        Err(why) => site.tell(format!("{id} refuses: {why}")),
+    }
+    site.drive(id)
+}
+
+/// `add 4`, `promote 4`, `demote 2`, `remove 2`, as many as wished; `when-asked`: the joint configuration stays
+/// until `change 1 leave`.
+fn change(site: &mut Site, id: NodeId, wishes: &[&str]) -> Outcome {
+    let usage = || "wishes are `add 4`, `promote 4`, `demote 2`, `remove 2`, or `leave` alone".to_owned();
+    let (wishes, leave) = match wishes {
+        [wishes @ .., "when-asked"] => (wishes, Leave::WhenAsked),
+        ["leave"] => (&[][..], Leave::ByItself),
+        [] => return Err(usage()),
+        _ => (wishes, Leave::ByItself),
+    };
+    let mut changes = Vec::new();
+    for wish in wishes.chunks(2) {
+        let [what, whom] = wish else { return Err(usage()) };
+        let whom = node(site, whom)?;
+        changes.push(match *what {
+            "add" => Change::AddObserver(whom),
+            "promote" => Change::Promote(whom),
+            "demote" => Change::Demote(whom),
+            "remove" => Change::Remove(whom),
+            _ => return Err(usage()),
+        });
+    }
+    match site.node(id).change(&changes, leave) {
+        Ok((range, configuration)) => {
+            site.tell(format!("{id} takes {} with {configuration:?}", describe::range(&range)));
+        }
+        Err(why) => site.tell(format!("{id} refuses: {why}")),
+    }
+    site.drive(id)
+}
+
+fn transfer(site: &mut Site, id: NodeId, to: &str) -> Outcome {
+    let to = node(site, to)?;
+    match site.node(id).transfer(to) {
+        Ok(()) => site.tell(format!("{id} hands over to {to}")),
         Err(why) => site.tell(format!("{id} refuses: {why}")),
     }
     site.drive(id)
@@ -353,8 +398,12 @@ fn compact(site: &mut Site, id: NodeId, index: LogIndex) -> Outcome {
 fn show_state(site: &mut Site) -> Outcome {
     for place in 0..site.nodes.len() {
         let node = &site.nodes[place];
-        let observes = site.members.contains(&Member { id: node.id, role: MemberRole::Observer });
-        let kind = if observes { " (observer)" } else { "" };
+        let configuration = node.status().map(|status| status.configuration.configuration);
+        let kind = match configuration.map(|configuration| configuration.role(node.id)) {
+            Some(Some(MemberRole::Observer)) => " (observer)",
+            Some(None) => " (no member)",
+            _ => "",
+        };
         let on_disk = describe::disk(&node.disk);
         let line = match node.status() {
             None => format!("{}{kind} down; disk: {on_disk}", node.id),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use tally_core::id::NodeId;
 use tally_core::raft::{Body, EntryRange, Ignored, Message, Position, Role};
 
-use crate::node::{Disk, Write};
+use crate::node::{Disk, Packet, Write};
 use crate::plain_log::PlainLog;
 
 pub(crate) fn position(at: Position) -> String {
@@ -34,12 +34,15 @@ pub(crate) fn kind(body: &Body) -> &'static str {
         Body::Heartbeat { .. } => "Heartbeat",
         Body::HeartbeatAnswer { .. } => "HeartbeatAnswer",
         Body::Snapshot { .. } => "Snapshot",
+        Body::TimeoutNow => "TimeoutNow",
     }
 }
 
 pub(crate) fn message(message: &Message) -> String {
     let what = match &message.body {
-        Body::PreVote { last } | Body::Vote { last } => format!("last={}", position(*last)),
+        Body::PreVote { last } | Body::Vote { last, transfer: false } => format!("last={}", position(*last)),
+        Body::Vote { last, transfer: true } => format!("last={} by transfer", position(*last)),
+        Body::TimeoutNow => String::new(),
         Body::PreVoteAnswer { granted } | Body::VoteAnswer { granted } => {
             if *granted { "granted" } else { "refused" }.to_owned()
         }
@@ -55,12 +58,19 @@ pub(crate) fn message(message: &Message) -> String {
         Body::HeartbeatAnswer { round } => format!("round={round}"),
         Body::Snapshot { last } => format!("last={}", position(*last)),
     };
-    format!("{} term={} {what}", kind(&message.body), message.term)
+    format!("{} term={} {what}", kind(&message.body), message.term).trim_end().to_owned()
+}
+
+/// A message with the configuration that it carries.
+pub(crate) fn packet(packet: &Packet) -> String {
+    let with = packet.configuration.as_ref().map_or_else(String::new, |held| format!(" with {held:?}"));
+    format!("{}{with}", message(&packet.message))
 }
 
 pub(crate) fn ignored(why: Ignored) -> &'static str {
     match why {
         Ignored::UnknownSender => "the sender is no member",
+        Ignored::TooManyMembers => "it has too many members",
         Ignored::NotVoter => "the sender has no vote",
         Ignored::Malformed => "it contradicts what is known",
         Ignored::Stale => "it is stale",
@@ -108,9 +118,9 @@ pub(crate) fn write(write: &Write) -> String {
     if let Some(last) = persist.truncate_after {
         parts.push(format!("the log cut after {last}"));
     }
-    if let [first, .., last] = write.entries[..] {
+    if let [(first, _), .., (last, _)] = write.entries[..] {
         parts.push(format!("entries {}..{}", position(first), position(last)));
-    } else if let [entry] = write.entries[..] {
+    } else if let [(entry, _)] = write.entries[..] {
         parts.push(format!("entry {}", position(entry)));
     }
     parts.join(", ")

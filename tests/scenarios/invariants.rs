@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tally_core::id::{LogIndex, NodeId, Term};
-use tally_core::raft::{Body, HardState, Member, MemberRole, Message, Position, Role};
+use tally_core::raft::{Body, ConfigurationEntry, HardState, Message, Position, Role};
 
 use crate::node::{Core, Node};
 
@@ -15,6 +15,8 @@ pub(crate) struct Settled {
     pub(crate) leaders: BTreeMap<Term, NodeId>,
     /// What was committed, from index 1 on; `None` where only a snapshot tells.
     pub(crate) committed: Vec<Option<Position>>,
+    /// The latest configuration that is committed.
+    pub(crate) configuration: ConfigurationEntry,
 }
 
 impl Settled {
@@ -23,10 +25,9 @@ impl Settled {
         &mut self,
         node: &Node<C>,
         all: &[impl std::ops::Deref<Target = Node<C>>],
-        members: &[Member],
     ) -> Result<(), String> {
         self.one_leader_a_term(node)?;
-        self.committed_stays(node, all, members)?;
+        self.committed_stays(node, all)?;
         all.iter().filter(|other| other.id != node.id).try_for_each(|other| logs_match(node, other))
     }
 
@@ -64,7 +65,6 @@ impl Settled {
         &mut self,
         node: &Node<C>,
         all: &[impl std::ops::Deref<Target = Node<C>>],
-        members: &[Member],
     ) -> Result<(), String> {
         let commit = node.commit();
         if commit > node.log.last().index && node.core.is_some() {
@@ -85,15 +85,23 @@ impl Settled {
                 None => self.committed.push(own),
             }
         }
-        let voters: Vec<NodeId> =
-            members.iter().filter(|m| m.role == MemberRole::Voter).map(|m| m.id).collect();
+        if commit > LogIndex::ZERO {
+            let latest = node.log.configuration_at(commit);
+            if latest.index >= self.configuration.index {
+                self.configuration = latest;
+            }
+        }
+        let configuration = &self.configuration.configuration;
+        let halves: [Vec<NodeId>; 2] = [configuration.voters().collect(), configuration.outgoing().collect()];
         for known in self.committed.iter().flatten() {
-            let have = all.iter().filter(|other| voters.contains(&other.id) && other.disk.holds(*known));
-            if have.count() * 2 <= voters.len() {
-                return Err(format!(
-                    "durability: the committed entry {} of term {} is on the disks of no majority",
-                    known.index, known.term
-                ));
+            for half in halves.iter().filter(|half| !half.is_empty()) {
+                let have = all.iter().filter(|other| half.contains(&other.id) && other.disk.holds(*known));
+                if have.count() * 2 <= half.len() {
+                    return Err(format!(
+                        "durability: the committed entry {} of term {} is on the disks of no majority",
+                        known.index, known.term
+                    ));
+                }
             }
         }
         Ok(())

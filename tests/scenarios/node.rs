@@ -1,25 +1,31 @@
 //! A node as its driver runs it: the core, the log, the disk. Together with `operations` the only
 //! file that calls the core; shared by the scenarios and the exploration.
 
+use std::rc::Rc;
+
 use tally_core::id::{LogIndex, NodeId, Term};
 use tally_core::raft::{
-    Body, Config, Durable, EntryRange, Event, Handled, HardState, Ignored, Member, Message, Persist,
-    Position, ProposeError, Raft, Role,
+    Body, Config, Configuration, Durable, EntryRange, Event, Handled, HardState, Ignored, Message, Mutation,
+    Persist, Position, ProposeError, Raft, Role,
 };
 use tally_core::time::Instant;
 
 use crate::plain_log::PlainLog;
 
+/// A message on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) from: NodeId,
+    pub(crate) to: NodeId,
+    pub(crate) message: Message,
+    /// What the payload of the first entry, or the snapshot, holds.
+    pub(crate) configuration: Option<Rc<Configuration>>,
+}
+
 /// The calls of the core that a driver makes: the seam at which a deliberate bug can be put in.
 pub(crate) trait Core: Clone {
-    fn start(config: Config, members: &[Member], durable: Durable, now: Instant) -> Self;
-    fn receive(
-        &mut self,
-        now: Instant,
-        from: NodeId,
-        m: &Message,
-        log: &PlainLog,
-    ) -> Result<Handled, Ignored>;
+    fn start(config: Config, durable: Durable, now: Instant) -> Self;
+    fn receive(&mut self, now: Instant, packet: &Packet, log: &PlainLog) -> Result<Handled, Ignored>;
     fn timeout(&mut self, now: Instant);
     fn due(&self) -> Instant;
     fn event(&mut self) -> Option<Event>;
@@ -33,19 +39,13 @@ pub(crate) trait Core: Clone {
     fn term(&self) -> Term;
 }
 
-impl<const NODES: usize, const RUNS: usize> Core for Raft<NODES, RUNS> {
-    fn start(config: Config, members: &[Member], durable: Durable, now: Instant) -> Self {
-        Raft::new(config, members, durable, now).expect("what was durable starts")
+impl<const NODES: usize, const RUNS: usize, M: Mutation> Core for Raft<NODES, RUNS, M> {
+    fn start(config: Config, durable: Durable, now: Instant) -> Self {
+        Raft::new(config, durable, now).expect("what was durable starts")
     }
 
-    fn receive(
-        &mut self,
-        now: Instant,
-        from: NodeId,
-        m: &Message,
-        log: &PlainLog,
-    ) -> Result<Handled, Ignored> {
-        self.handle_message(now, from, m, log)
+    fn receive(&mut self, now: Instant, packet: &Packet, log: &PlainLog) -> Result<Handled, Ignored> {
+        self.handle_message(now, packet.from, &packet.message, packet.configuration.as_deref(), log)
     }
 
     fn timeout(&mut self, now: Instant) {
@@ -94,7 +94,7 @@ impl<const NODES: usize, const RUNS: usize> Core for Raft<NODES, RUNS> {
 }
 
 /// What survives a crash.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Disk {
     pub(crate) term: Term,
     pub(crate) vote: Option<NodeId>,
@@ -109,7 +109,9 @@ impl Disk {
     }
 
     fn durable(&self) -> Durable {
-        Durable { hard_state: self.hard_state(), snapshot: self.log.base, last: self.log.last() }
+        let (configuration, previous_configuration) = self.log.configurations();
+        let (hard_state, snapshot, last) = (self.hard_state(), self.log.base, self.log.last());
+        Durable { hard_state, snapshot, last, configuration, previous_configuration }
     }
 
     /// Whether this entry is durable here, in the log or in the snapshot.
@@ -122,7 +124,10 @@ impl Disk {
 #[derive(Clone, Debug)]
 pub(crate) struct Write {
     pub(crate) persist: Persist,
-    pub(crate) entries: Vec<Position>,
+    /// The entries of the log, with what they hold, at the moment at which the group was taken.
+    pub(crate) entries: Vec<(Position, Option<Configuration>)>,
+    /// What the snapshot holds that the log is replaced by.
+    pub(crate) base_configuration: Configuration,
 }
 
 impl Write {
@@ -146,15 +151,17 @@ pub(crate) struct Node<C> {
 }
 
 impl<C: Core> Node<C> {
-    pub(crate) fn new(id: NodeId) -> Self {
-        let (log, disk) = (PlainLog::default(), Disk::default());
+    /// With an empty disk, but for the configuration that the site begins with: empty if this node is to join it.
+    pub(crate) fn new(id: NodeId, configuration: Configuration) -> Self {
+        let log = PlainLog::after(Position::ZERO, configuration);
+        let disk = Disk { term: Term(0), vote: None, log: log.clone(), snapshot: Position::ZERO };
         Node { id, clock: Instant(0), core: None, log, disk, write: None }
     }
 
-    pub(crate) fn start(&mut self, config: Config, members: &[Member]) {
+    pub(crate) fn start(&mut self, config: Config) {
         assert!(self.core.is_none(), "node {} runs already", self.id);
         self.log = self.disk.log.clone();
-        self.core = Some(C::start(config, members, self.disk.durable(), self.clock));
+        self.core = Some(C::start(config, self.disk.durable(), self.clock));
     }
 
     /// Power goes. Of the group that was being written, so many records are on the disk.
@@ -163,15 +170,26 @@ impl<C: Core> Node<C> {
         if let Some(write) = self.write.take() {
             self.put_on_disk(&write, records);
         }
-        self.log = PlainLog::default();
+        self.log = self.disk.log.clone();
     }
 
-    pub(crate) fn receive(&mut self, from: NodeId, message: &Message) -> Result<Handled, Ignored> {
+    pub(crate) fn receive(&mut self, packet: &Packet) -> Result<Handled, Ignored> {
         let Some(core) = &mut self.core else { return Ok(Handled::Nothing) };
-        let handled = core.receive(self.clock, from, message, &self.log)?;
+        let handled = core.receive(self.clock, packet, &self.log)?;
         match handled {
-            Handled::Append(range) => self.log.put(&range),
-            Handled::Install(base) => self.log = PlainLog::after(base),
+            Handled::Append(range) => {
+                self.log.put(&range);
+                if let Body::Append { entries: Some(whole), .. } = packet.message.body
+                    && let Some(configuration) = packet.configuration.as_deref()
+                    && whole.first == range.first
+                {
+                    self.log.put_configuration(range.first, *configuration);
+                }
+            }
+            Handled::Install(base) => {
+                let configuration = packet.configuration.as_deref().copied().unwrap_or_default();
+                self.log = PlainLog::after(base, configuration);
+            }
             Handled::Nothing => {}
         }
         Ok(handled)
@@ -188,23 +206,34 @@ impl<C: Core> Node<C> {
         let core = self.core.as_mut()?;
         let mut began = None;
         while let Some(event) = core.event() {
-            if let Event::BecameLeader { noop } = event {
-                let (term, subterm) = (noop.term, noop.subterm);
-                self.log.put(&EntryRange { term, subterm, first: noop.index, last: noop.index });
-                began = Some(noop);
+            match event {
+                Event::BecameLeader { noop } => {
+                    self.log.put_own(noop);
+                    began = Some(noop);
+                }
+                Event::OwnEntry { entry, configuration } => {
+                    self.log.put_own(entry);
+                    configuration.iter().for_each(|held| self.log.put_configuration(entry.index, *held));
+                }
+                _ => {}
             }
         }
         began
     }
 
     /// What the node wants to send to this one now. The driver sends the newest snapshot that there is.
-    pub(crate) fn next_message(&mut self, to: NodeId, bulk: bool) -> Option<Message> {
+    pub(crate) fn next_message(&mut self, to: NodeId, bulk: bool) -> Option<Packet> {
         let core = self.core.as_mut()?;
         let mut message = core.message(self.clock, to, bulk, &self.log)?;
-        if let Body::Snapshot { last } = &mut message.body {
-            *last = self.disk.snapshot.max(*last);
-        }
-        Some(message)
+        let configuration = match &mut message.body {
+            Body::Snapshot { last } => {
+                *last = self.disk.snapshot.max(*last);
+                Some(self.log.configuration_at(last.index).configuration)
+            }
+            Body::Append { entries: Some(range), .. } => self.log.configuration_in(range.first),
+            _ => None,
+        };
+        Some(Packet { from: self.id, to, message, configuration: configuration.map(Rc::new) })
     }
 
     /// Takes a group for the disk; `false` if there is none, or one is outstanding.
@@ -212,7 +241,10 @@ impl<C: Core> Node<C> {
         let Some(persist) = self.core.as_mut().and_then(Core::persist) else { return false };
         assert!(self.write.is_none(), "one group is outstanding at a time");
         let entries = persist.entries.map_or_else(Vec::new, |(first, last)| self.log.range(first, last));
-        self.write = Some(Write { persist, entries });
+        let held = |entry: Position| (entry, self.log.configuration_in(entry.index));
+        let entries = entries.into_iter().map(held).collect();
+        let base_configuration = self.log.configuration_at(self.log.base.index).configuration;
+        self.write = Some(Write { persist, entries, base_configuration });
         true
     }
 
@@ -258,14 +290,15 @@ impl<C: Core> Node<C> {
             self.disk.vote = hard_state.vote;
         }
         if let Some(base) = reset.filter(|_| next()) {
-            self.disk.log = PlainLog::after(base);
+            self.disk.log = PlainLog::after(base, write.base_configuration);
             self.disk.snapshot = self.disk.snapshot.max(base);
         }
         if let Some(last) = truncate_after.filter(|_| next()) {
             self.disk.log.truncate(last);
         }
-        for entry in write.entries.iter().take_while(|_| next()) {
+        for (entry, configuration) in write.entries.iter().take_while(|_| next()) {
             self.disk.log.push(*entry);
+            configuration.iter().for_each(|held| self.disk.log.put_configuration(entry.index, *held));
         }
     }
 }

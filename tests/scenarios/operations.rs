@@ -1,7 +1,10 @@
 //! The calls of the core that only scripts make.
 
 use tally_core::id::{LogIndex, NodeId};
-use tally_core::raft::{Position, Raft, Read, ReadError, Status};
+use tally_core::raft::{
+    Change, Configuration, EntryRange, Leave, MembershipError, Position, Raft, Read, ReadError, Status,
+    TransferError,
+};
 
 use crate::node::Node;
 
@@ -58,5 +61,26 @@ impl Node<ScriptedCore> {
         if let Some(core) = &mut self.core {
             core.resign(now);
         }
+    }
+
+    /// Changes the members by these wishes; without any, leaves the joint configuration.
+    pub(crate) fn change(
+        &mut self,
+        changes: &[Change],
+        leave: Leave,
+    ) -> Result<(EntryRange, Configuration), MembershipError> {
+        let Some(core) = &mut self.core else { return Err(MembershipError::NotLeader) };
+        let (range, configuration) = match changes {
+            [] => core.leave_joint(self.clock)?,
+            _ => core.change_membership(self.clock, changes, leave)?,
+        };
+        self.log.put(&range);
+        self.log.put_configuration(range.first, configuration);
+        Ok((range, configuration))
+    }
+
+    pub(crate) fn transfer(&mut self, to: NodeId) -> Result<(), TransferError> {
+        let now = self.clock;
+        self.core.as_mut().map_or(Err(TransferError::NotLeader), |core| core.transfer(now, to))
     }
 }

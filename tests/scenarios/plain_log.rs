@@ -1,24 +1,26 @@
-//! A driver's log without payloads. Copies share their entries until one is changed.
+//! A driver's log without payloads, except the configurations. Copies share their entries until one is changed.
 
-use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
 use tally_core::id::LogIndex;
-use tally_core::raft::{EntryRange, LogView, Position};
+use tally_core::raft::{Configuration, ConfigurationEntry, EntryRange, LogView, Position};
 
 /// Every entry has so many bytes.
 pub(crate) const ENTRY_BYTES: u64 = 10;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlainLog {
     pub(crate) base: Position,
     entries: Rc<Vec<Position>>,
+    /// That of the base, or the one the site began with, and those of the entries.
+    configurations: Rc<Vec<ConfigurationEntry>>,
 }
 
 impl PlainLog {
-    /// An empty log that begins after a snapshot.
-    pub(crate) fn after(base: Position) -> PlainLog {
-        PlainLog { base, entries: Rc::default() }
+    /// An empty log that begins after a snapshot; at zero, with the configuration that the site begins with.
+    pub(crate) fn after(base: Position, configuration: Configuration) -> PlainLog {
+        let at_base = ConfigurationEntry { index: base.index, configuration };
+        PlainLog { base, entries: Rc::default(), configurations: Rc::new(vec![at_base]) }
     }
 
     pub(crate) fn last(&self) -> Position {
@@ -42,7 +44,32 @@ impl PlainLog {
     pub(crate) fn truncate(&mut self, last: LogIndex) {
         if self.last().index > last {
             Rc::make_mut(&mut self.entries).retain(|entry| entry.index <= last);
+            if self.configurations.last().is_some_and(|entry| entry.index > last) {
+                Rc::make_mut(&mut self.configurations).retain(|entry| entry.index <= last);
+            }
         }
+    }
+
+    /// Of a node that has just started: what it knows of configurations.
+    pub(crate) fn configurations(&self) -> (ConfigurationEntry, Option<ConfigurationEntry>) {
+        let mut latest = self.configurations.iter().rev().copied();
+        (latest.next().unwrap_or_default(), latest.next())
+    }
+
+    /// The configuration that the entry at this index holds.
+    pub(crate) fn configuration_in(&self, index: LogIndex) -> Option<Configuration> {
+        let mut held = self.configurations.iter().filter(|entry| entry.index > self.base.index);
+        held.find(|entry| entry.index == index).map(|entry| entry.configuration)
+    }
+
+    /// The configuration in force at this index.
+    pub(crate) fn configuration_at(&self, index: LogIndex) -> ConfigurationEntry {
+        self.configurations.iter().rev().find(|entry| entry.index <= index).copied().unwrap_or_default()
+    }
+
+    /// The entry at this index, the last one, holds a configuration.
+    pub(crate) fn put_configuration(&mut self, index: LogIndex, configuration: Configuration) {
+        Rc::make_mut(&mut self.configurations).push(ConfigurationEntry { index, configuration });
     }
 
     pub(crate) fn push(&mut self, entry: Position) {
@@ -58,16 +85,18 @@ impl PlainLog {
         }
     }
 
+    /// Puts an entry of a leader's own at the end.
+    pub(crate) fn put_own(&mut self, at: Position) {
+        self.put(&EntryRange { term: at.term, subterm: at.subterm, first: at.index, last: at.index });
+    }
+
     pub(crate) fn compact(&mut self, base: Position) {
+        let mut configurations =
+            vec![ConfigurationEntry { index: base.index, ..self.configuration_at(base.index) }];
+        configurations.extend(self.configurations.iter().filter(|entry| entry.index > base.index));
+        self.configurations = Rc::new(configurations);
         Rc::make_mut(&mut self.entries).retain(|entry| entry.index > base.index);
         self.base = base;
-    }
-}
-
-impl Hash for PlainLog {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.base.hash(hasher);
-        self.entries.hash(hasher);
     }
 }
 

@@ -4,24 +4,16 @@
 use std::collections::BTreeSet;
 
 use tally_core::id::{LogIndex, NodeId, Term};
-use tally_core::raft::{Config, Handled, Member, MemberRole, Message, Role};
+use tally_core::raft::{Config, Configuration, Handled, Member, MemberRole, Role};
 use tally_core::time::{Duration, Instant};
 
 use crate::describe;
 use crate::invariants::{Settled, what_is_said_is_durable};
-use crate::node::{Core, Node};
+use crate::node::{Core, Node, Packet};
 use crate::operations::ScriptedCore;
 
 /// A script that makes nodes answer each other for ever is stopped after so many messages.
 const DELIVERIES_MAX: usize = 20_000;
-
-/// A message on its way.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Packet {
-    pub(crate) from: NodeId,
-    pub(crate) to: NodeId,
-    pub(crate) message: Message,
-}
 
 /// What the trace showed of a node last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +22,8 @@ struct Shown {
     term: Term,
     leader: Option<NodeId>,
     commit: LogIndex,
+    configuration: Configuration,
+    transfer: Option<NodeId>,
 }
 
 /// A read that a leader took.
@@ -50,7 +44,6 @@ pub(crate) struct Settings {
 
 pub(crate) struct Site {
     pub(crate) settings: Settings,
-    pub(crate) members: Vec<Member>,
     pub(crate) nodes: Vec<Box<Node<ScriptedCore>>>,
     shown: Vec<Option<Shown>>,
     pub(crate) wire: Vec<Packet>,
@@ -77,7 +70,6 @@ impl Site {
     pub(crate) fn new() -> Site {
         Site {
             settings: Settings { append_bytes: 100, inflight_bytes: 300, uncommitted_bytes: 1000 },
-            members: Vec::new(),
             nodes: Vec::new(),
             shown: Vec::new(),
             wire: Vec::new(),
@@ -110,13 +102,20 @@ impl Site {
     /// Nodes 1 to `voters` vote, those after observe.
     pub(crate) fn found(&mut self, voters: u64, observers: u64) -> Outcome {
         let role = |id| if id <= voters { MemberRole::Voter } else { MemberRole::Observer };
-        self.members = (1..=voters + observers).map(|id| Member { id: NodeId(id), role: role(id) }).collect();
-        self.nodes = self.members.iter().map(|member| Box::new(Node::new(member.id))).collect();
+        let members: Vec<Member> =
+            (1..=voters + observers).map(|id| Member { id: NodeId(id), role: role(id) }).collect();
+        let configuration = Configuration::new(&members).map_err(|error| error.to_string())?;
+        self.nodes = members.iter().map(|member| Box::new(Node::new(member.id, configuration))).collect();
         self.shown = vec![None; self.nodes.len()];
-        for id in self.ids() {
-            self.start(id)?;
-        }
-        Ok(())
+        self.ids().into_iter().try_for_each(|id| self.start(id))
+    }
+
+    /// A further node with an empty disk, which belongs to no group yet.
+    pub(crate) fn join(&mut self) -> Outcome {
+        let id = NodeId(self.nodes.len() as u64 + 1);
+        self.nodes.push(Box::new(Node::new(id, Configuration::EMPTY)));
+        self.shown.push(None);
+        self.start(id)
     }
 
     pub(crate) fn start(&mut self, id: NodeId) -> Outcome {
@@ -129,12 +128,11 @@ impl Site {
             inflight_bytes_max: self.settings.inflight_bytes,
             uncommitted_bytes_max: self.settings.uncommitted_bytes,
         };
-        let members = self.members.clone();
         let node = self.node(id);
         if node.core.is_some() {
             return Err(format!("{id} is running"));
         }
-        node.start(config, &members);
+        node.start(config);
         let place = self.place(id);
         self.shown[place] = self.summary(id);
         self.drive(id)
@@ -206,13 +204,13 @@ impl Site {
     }
 
     pub(crate) fn arrive(&mut self, packet: Packet) -> Outcome {
-        let Packet { from, to, message } = packet;
+        let Packet { from, to, .. } = packet;
         let node = self.node(to);
         if node.core.is_none() {
-            self.detail(|| format!("{to} <- {from} {}: {to} is down", describe::message(&message)));
+            self.detail(|| format!("{to} <- {from} {}: {to} is down", describe::packet(&packet)));
             return Ok(());
         }
-        let handled = node.receive(from, &message);
+        let handled = node.receive(&packet);
         self.detail(|| {
             let what = match handled {
                 Ok(Handled::Nothing) => String::new(),
@@ -220,7 +218,7 @@ impl Site {
                 Ok(Handled::Install(last)) => format!(": installs {}", describe::position(last)),
                 Err(why) => format!(": ignored, {}", describe::ignored(why)),
             };
-            format!("{to} <- {from} {}{what}", describe::message(&message))
+            format!("{to} <- {from} {}{what}", describe::packet(&packet))
         });
         self.drive(to)
     }
@@ -234,7 +232,7 @@ impl Site {
             }
             self.show(id);
             self.send(id)?;
-            self.settled.look(&self.nodes[place], &self.nodes, &self.members)?;
+            self.settled.look(&self.nodes[place], &self.nodes)?;
             if !self.nodes[place].begin_write() {
                 return Ok(());
             }
@@ -269,7 +267,7 @@ impl Site {
     }
 
     pub(crate) fn ids(&self) -> Vec<NodeId> {
-        self.members.iter().map(|member| member.id).collect()
+        self.nodes.iter().map(|node| node.id).collect()
     }
 
     fn place(&self, id: NodeId) -> usize {
@@ -280,18 +278,18 @@ impl Site {
         let bulk = !self.full_lanes.contains(&id);
         let place = self.place(id);
         for to in self.ids().into_iter().filter(|to| *to != id) {
-            while let Some(message) = self.nodes[place].next_message(to, bulk) {
-                what_is_said_is_durable(&self.nodes[place], to, &message)?;
-                if !message.is_plausible() {
-                    return Err(format!("{id} sends what nobody would take: {message:?}"));
+            while let Some(packet) = self.nodes[place].next_message(to, bulk) {
+                what_is_said_is_durable(&self.nodes[place], to, &packet.message)?;
+                if !packet.message.is_plausible() {
+                    return Err(format!("{id} sends what nobody would take: {:?}", packet.message));
                 }
                 let lost = self.cut.contains(&(id, to));
                 self.detail(|| {
                     let lost = if lost { ": lost" } else { "" };
-                    format!("{id} -> {to} {}{lost}", describe::message(&message))
+                    format!("{id} -> {to} {}{lost}", describe::packet(&packet))
                 });
                 if !lost {
-                    self.wire.push(Packet { from: id, to, message });
+                    self.wire.push(packet);
                 }
             }
         }
@@ -307,6 +305,14 @@ impl Site {
         if !before.is_some_and(same_role) {
             let role = describe::role(now.role, now.leader);
             self.tell(format!("{id} is now {role}, term {}", now.term));
+        }
+        if before.is_some_and(|before| before.configuration != now.configuration) {
+            self.tell(format!("{id} is now in the configuration {:?}", now.configuration));
+        }
+        if let (Some(to), None) = (before.and_then(|before| before.transfer), now.transfer)
+            && now.role == Role::Leader
+        {
+            self.tell(format!("{id} gives up handing over to {to}"));
         }
         if before.is_none_or(|before| before.commit != now.commit) {
             self.tell(format!("{id} commits {}", now.commit));
@@ -324,6 +330,13 @@ impl Site {
 
     fn summary(&self, id: NodeId) -> Option<Shown> {
         let status = self.nodes[self.place(id)].status()?;
-        Some(Shown { role: status.role, term: status.term, leader: status.leader, commit: status.commit })
+        Some(Shown {
+            role: status.role,
+            term: status.term,
+            leader: status.leader,
+            commit: status.commit,
+            configuration: status.configuration.configuration,
+            transfer: status.transfer,
+        })
     }
 }
