@@ -71,7 +71,8 @@ pub(crate) fn within<T: Send>(namespace: Option<&Path>, work: impl FnOnce() -> T
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
         work()
     };
-    std::thread::scope(|scope| scope.spawn(moved).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    std::thread::scope(|scope| scope.spawn(moved).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The program under test, with an environment in which nothing configures it.

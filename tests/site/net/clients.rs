@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::history::{self, Op, Told};
 use super::plan::Rng;
-use crate::boxes::Site;
+use crate::boxes::{Site, TestBox};
 use crate::harness::until;
 use crate::http::Client;
 
 /// How long a try may take before the next, at another box.
 const TRY_MAX: Duration = Duration::from_secs(1);
+/// How long a try may take that is not repeated: longer than any box waits for the site.
+const ONLY_TRY_MAX: Duration = Duration::from_secs(15);
 /// How long an add is retried at most: more than any trouble, less than the life of a key.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Between two operations of a client: the boxes' processors are shared with the test.
@@ -27,6 +29,8 @@ const SERIES: u64 = 3;
 pub(crate) struct Clients {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Notes>>,
+    /// What those were told who had one try.
+    singles: Vec<Notes>,
 }
 
 #[derive(Debug)]
@@ -58,12 +62,31 @@ impl Clients {
         });
         let start = |number| {
             let boxes = site.boxes.iter().map(|one| one.client().patient_for(TRY_MAX)).collect();
-            let rng = Rng::new(seed.wrapping_add(number));
-            let one = One { number, shared: shared.clone(), boxes, rng, notes: Notes::default() };
+            let one = One::new(format!("client-{number}"), &shared, boxes, seed.wrapping_add(number));
             std::thread::spawn(move || one.work())
         };
         let threads = (0..clients).map(start).collect();
-        Clients { shared, threads }
+        Clients { shared, threads, singles: Vec::new() }
+    }
+
+    /// So many clients have one try each, all at this box, and wait until it says what became of that.
+    pub(crate) fn try_once_at(&mut self, one: &TestBox, count: usize) {
+        let base = self.singles.len();
+        let shared = &self.shared;
+        let work = |number: usize| {
+            let boxes = vec![one.client().patient_for(ONLY_TRY_MAX)];
+            let name = format!("single-{}", base + number);
+            let mut single = One::new(name.clone(), shared, boxes, number as u64);
+            // One after the other, so that they come before and after whatever the box notices meanwhile.
+            std::thread::sleep(Duration::from_millis(100) * number as u32);
+            single.add_once(&format!("history/{}", number as u64 % SERIES), &name);
+            single.notes
+        };
+        let told: Vec<Notes> = std::thread::scope(|scope| {
+            let singles: Vec<_> = (0..count).map(|number| scope.spawn(move || work(number))).collect();
+            singles.into_iter().map(|single| single.join().expect("its message stands above")).collect()
+        });
+        self.singles.extend(told);
     }
 
     /// Adds that were acknowledged so far.
@@ -84,8 +107,10 @@ impl Clients {
     pub(crate) fn finish(mut self) -> Notes {
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut all = Notes { began: Some(self.shared.began), ..Notes::default() };
-        for thread in std::mem::take(&mut self.threads) {
-            let notes = thread.join().expect("a client failed; its message stands above");
+        let join =
+            |thread: JoinHandle<Notes>| thread.join().expect("a client failed; its message stands above");
+        let threads = std::mem::take(&mut self.threads).into_iter().map(join);
+        for notes in threads.chain(std::mem::take(&mut self.singles)) {
             all.retries += notes.retries;
             all.not_counted += notes.not_counted;
             all.slowest = all.slowest.max(notes.slowest);
@@ -115,7 +140,8 @@ impl Notes {
                 let total = one.total(series) as u64;
                 ops.push(Op { begun, told: Told::Read { total, ended: micros() } });
             }
-            let summary = history::check(ops).unwrap_or_else(|why| panic!("{series} is not linearizable: {why}"));
+            let summary =
+                history::check(ops).unwrap_or_else(|why| panic!("{series} is not linearizable: {why}"));
             sum.adds += summary.adds;
             sum.reads += summary.reads;
             sum.unknown += summary.unknown;
@@ -138,9 +164,11 @@ impl Notes {
 /// One client.
 #[derive(Debug)]
 struct One {
-    number: u64,
+    name: String,
     shared: Arc<Shared>,
     boxes: Vec<Client>,
+    /// Whom it tries.
+    at: usize,
     rng: Rng,
     notes: Notes,
 }
@@ -155,13 +183,18 @@ enum Try {
 }
 
 impl One {
+    fn new(name: String, shared: &Arc<Shared>, boxes: Vec<Client>, seed: u64) -> One {
+        One { name, shared: shared.clone(), boxes, at: 0, rng: Rng::new(seed), notes: Notes::default() }
+    }
+
     fn work(mut self) -> Notes {
         for round in 0.. {
             if self.shared.stop.load(Ordering::Relaxed) {
                 break;
             }
             let series = format!("history/{}", self.rng.below(SERIES));
-            let key = format!("client-{}-{round}", self.number);
+            let key = format!("{}-{round}", self.name);
+            self.at = self.rng.below(self.boxes.len() as u64) as usize;
             match self.rng.below(10) {
                 0..2 => self.read(&series),
                 2 => self.add_once(&series, &key),
@@ -176,7 +209,7 @@ impl One {
     fn read(&mut self, series: &str) {
         let begun = self.micros();
         let path = format!("/v1/series/{series}");
-        let Ok(answer) = self.any_box().get(&path) else { return };
+        let Ok(answer) = self.boxes[self.at].get(&path) else { return };
         let total = match answer.status {
             200 => answer.json()["total"].as_u64().expect("a counter has a total"),
             404 => 0,
@@ -206,6 +239,7 @@ impl One {
                 break total;
             }
             self.notes.retries += 1;
+            self.at = (self.at + 1) % self.boxes.len();
             let took = Duration::from_micros(self.micros() - begun);
             assert!(took < RETRY_MAX, "{key} was not acknowledged within {RETRY_MAX:?}");
             std::thread::sleep(RETRY_PACE);
@@ -215,7 +249,7 @@ impl One {
 
     fn try_add(&mut self, series: &str, amount: u64, key: &str) -> Try {
         let (path, body) = (format!("/v1/counters/{series}"), format!("{{\"add\":{amount}}}"));
-        match self.any_box().post_keyed(&path, &body, key) {
+        match self.boxes[self.at].post_keyed(&path, &body, key) {
             Ok(answer) if answer.status == 200 => {
                 Try::Done(answer.json()["total"].as_u64().expect("a counter has a total"))
             }
@@ -236,11 +270,6 @@ impl One {
 
     fn note(&mut self, series: &str, begun: u64, told: Told) {
         self.notes.histories.entry(series.to_owned()).or_default().push(Op { begun, told });
-    }
-
-    fn any_box(&mut self) -> &mut Client {
-        let at = self.rng.below(self.boxes.len() as u64) as usize;
-        &mut self.boxes[at]
     }
 
     fn micros(&self) -> u64 {

@@ -69,7 +69,9 @@ fn storage_state(net: &NetSite, at: usize) -> Option<String> {
 fn caught_up(net: &NetSite, at: usize) -> Option<bool> {
     let leader = net.leader_among(&(0..BOXES).collect::<Vec<usize>>())?;
     let members = net.site.boxes[leader].try_status()?["members"].clone();
-    let matched = members.as_array()?.iter().find(|member| member["name"] == net.site.boxes[at].name)?["matched"].as_u64()?;
+    let matched =
+        members.as_array()?.iter().find(|member| member["name"] == net.site.boxes[at].name)?["matched"]
+            .as_u64()?;
     Some(matched >= net.site.boxes[leader].try_status()?["commit"].as_u64()?.saturating_sub(50))
 }
 
@@ -97,14 +99,15 @@ impl Filler {
         for _ in 0..2000 {
             self.number += 1;
             let number = self.number;
-            let body = format!(r#"{{"source":"filler","epoch":"{epoch}","number":{number},"cells":{cells}}}"#);
+            let body =
+                format!(r#"{{"source":"filler","epoch":"{epoch}","number":{number},"cells":{cells}}}"#);
             // Whoever answers: the same report is applied once.
             let mut boxes = net.site.boxes.iter().cycle();
             until("a report is taken", || {
                 let mut client = boxes.next()?.client().patient_for(std::time::Duration::from_secs(2));
                 (client.post("/v1/reports", &body).ok()?.status == 200).then_some(())
             });
-            if number % 8 == 0 && enough() {
+            if number.is_multiple_of(8) && enough() {
                 return;
             }
         }

@@ -81,7 +81,11 @@ impl Step {
 fn span(op: &Op) -> Option<Result<Range<u64>, String>> {
     let Told::Added { amount, total, .. } = op.told else { return None };
     let before = total.checked_sub(amount).filter(|before| *before < total);
-    Some(before.map(|before| before..total).ok_or_else(|| format!("an add of {amount} made a total of {total}")))
+    Some(
+        before
+            .map(|before| before..total)
+            .ok_or_else(|| format!("an add of {amount} made a total of {total}")),
+    )
 }
 
 /// Puts adds of 1 into the gaps between the acknowledged ones; how many.
@@ -90,7 +94,9 @@ fn fill(steps: &mut Vec<Step>, mut spans: Vec<Range<u64>>, unknown: usize) -> Re
     let highest = steps.last().map_or(0, |step| step.total);
     let mut filled = Vec::new();
     let mut at = 0;
-    for span in spans.into_iter().chain([highest..highest]) {
+    // At the end what only reads saw.
+    spans.push(highest..highest);
+    for span in spans {
         if span.start < at {
             return Err(format!(
                 "an add is said to have taken the total from {} to {}, and others had taken it to {at} already: \
@@ -106,7 +112,12 @@ fn fill(steps: &mut Vec<Step>, mut spans: Vec<Range<u64>>, unknown: usize) -> Re
                 unknown - filled.len()
             ));
         }
-        filled.extend((at + 1..=span.start).map(|total| Step { total, kind: Kind::Filled, begun: 0, ended: u64::MAX }));
+        filled.extend((at + 1..=span.start).map(|total| Step {
+            total,
+            kind: Kind::Filled,
+            begun: 0,
+            ended: u64::MAX,
+        }));
         check_between(steps, &span)?;
         at = span.end;
     }

@@ -31,7 +31,9 @@ fn is_linearizable(ops: &[Op]) -> bool {
         let first_end = left().map(|(_, op)| end(op)).min().unwrap_or(u64::MAX);
         left().filter(|(_, op)| op.begun <= first_end).any(|(at, op)| {
             let next = match op.told {
-                Told::Added { amount, total: told, .. } => Some(total + amount).filter(|total| *total == told),
+                Told::Added { amount, total: told, .. } => {
+                    Some(total + amount).filter(|total| *total == told)
+                }
                 Told::Read { total: told, .. } => Some(told).filter(|told| *told == total),
                 Told::Unknown => Some(total + 1),
             };
@@ -43,11 +45,14 @@ fn is_linearizable(ops: &[Op]) -> bool {
 
 /// Few operations, close together, with totals that are often possible.
 fn any_history() -> impl Strategy<Value = Vec<Op>> {
-    let op = (0u64..12, 0u64..8, 0u8..8, 1u64..3, 0u64..8).prop_map(|(begun, span, kind, amount, total)| match kind {
-        0..4 => added(begun, begun + span, amount, total.max(amount)),
-        4..7 => read(begun, begun + span, total),
-        _ => unknown(begun),
-    });
+    let op =
+        (0u64..12, 0u64..8, 0u8..8, 1u64..3, 0u64..8).prop_map(
+            |(begun, span, kind, amount, total)| match kind {
+                0..4 => added(begun, begun + span, amount, total.max(amount)),
+                4..7 => read(begun, begun + span, total),
+                _ => unknown(begun),
+            },
+        );
     prop::collection::vec(op, 1..7)
 }
 
@@ -148,7 +153,10 @@ fn adds_of(ops: &[Op]) -> Vec<usize> {
 fn unknown_adds_count_at_most_once_and_not_before_they_began() {
     let counted = Summary { adds: 1, reads: 1, unknown: 1, counted: 1 };
     assert_eq!(check(&[added(0, 9, 5, 5), unknown(1), read(10, 19, 6)]), Ok(counted));
-    assert_eq!(check(&[added(0, 9, 5, 5), unknown(1), read(10, 19, 5)]), Ok(Summary { counted: 0, ..counted }));
+    assert_eq!(
+        check(&[added(0, 9, 5, 5), unknown(1), read(10, 19, 5)]),
+        Ok(Summary { counted: 0, ..counted })
+    );
     assert!(check(&[added(0, 9, 5, 5), unknown(1), read(10, 19, 7)]).is_err(), "twice");
     assert!(check(&[added(0, 9, 5, 5), unknown(20), read(10, 19, 6)]).is_err(), "before it began");
     assert!(check(&[unknown(20), unknown(1), read(10, 19, 1)]).is_ok(), "the other one was it");
@@ -165,5 +173,8 @@ fn a_total_cannot_be_read_in_the_middle_of_an_add() {
 fn two_adds_with_the_same_total_are_one_too_many() {
     assert!(check(&[added(0, 9, 1, 1), added(0, 9, 1, 1)]).is_err());
     assert!(check(&[added(0, 9, 1, 1), added(0, 9, 1, 2)]).is_ok());
-    assert!(check(&[added(0, 9, 1, 2), added(10, 19, 1, 1)]).is_err(), "the later one cannot have come first");
+    assert!(
+        check(&[added(0, 9, 1, 2), added(10, 19, 1, 1)]).is_err(),
+        "the later one cannot have come first"
+    );
 }

@@ -25,7 +25,8 @@ pub(crate) struct Network {
 impl Network {
     /// Lays the wires.
     pub(crate) fn lay(boxes: usize) -> Network {
-        let mut here = String::from("link add br0 type bridge\nlink set br0 up\naddr add 10.77.0.254/16 dev br0\n");
+        let mut here =
+            String::from("link add br0 type bridge\nlink set br0 up\naddr add 10.77.0.254/16 dev br0\n");
         for at in 0..boxes {
             let number = at + 1;
             run("ip", ["netns", "add", &name(at)]);

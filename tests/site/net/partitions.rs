@@ -69,46 +69,56 @@ fn without_its_leader_a_site_around_a_box_that_is_up_to_date_goes_on() {
 /// and one more link is enough.
 #[test]
 fn when_only_a_box_that_lags_is_heard_the_site_waits_and_one_link_is_enough() {
-    in_lab("net::partitions::when_only_a_box_that_lags_is_heard_the_site_waits_and_one_link_is_enough", || {
-        let mut net = NetSite::start();
-        let (leader, [hub, others @ ..]) = leader_and_others(&net);
-        net.network.cut_only(around(hub, BOXES));
-        // All but the hub get these.
-        for at in [leader, others[0], others[1], others[2]] {
-            net.site.boxes[at].add("missed", 1);
-        }
-        for at in others {
-            net.site.boxes[at].until_total("missed", 4);
-        }
-        net.network.connect_only(&star(hub, &others));
-        // Whatever is added now must not be acknowledged.
-        let mut client = net.site.boxes[others[0]].client().patient_for(LONG);
-        let told = client.post_keyed("/v1/counters/missed", r#"{"add":1}"#, "stuck");
-        assert!(!told.as_ref().is_ok_and(|answer| answer.status == 200), "{told:?}");
-        for at in [hub, others[0], others[1], others[2]] {
-            let status = net.site.boxes[at].status();
-            assert_ne!(status["role"], "leader", "{status}");
-            assert_eq!(net.site.boxes[at].client().get("/readyz").unwrap().status, 503);
-        }
-        let begun = Instant::now();
-        let mut pairs = star(hub, &others);
-        pairs.push((others[0], others[1]));
-        net.network.connect_only(&pairs);
-        let rest = [others[0], others[1], hub];
-        let time = net.time_to_add(&rest, "one-link");
-        let leads = until("the boxes that can lead agree", || net.leader_among(&[others[0], others[1]]));
-        eprintln!(
-            "constrained election: nothing for {LONG:?}; with one more link an add was acknowledged after {time:.0?} \
+    in_lab(
+        "net::partitions::when_only_a_box_that_lags_is_heard_the_site_waits_and_one_link_is_enough",
+        || {
+            let mut net = NetSite::start();
+            let (leader, [hub, others @ ..]) = leader_and_others(&net);
+            net.network.cut_only(around(hub, BOXES));
+            // All but the hub get these.
+            for at in [leader, others[0], others[1], others[2]] {
+                net.site.boxes[at].add("missed", 1);
+            }
+            for at in others {
+                net.site.boxes[at].until_total("missed", 4);
+            }
+            net.network.connect_only(&star(hub, &others));
+            // Whatever is added now must not be acknowledged.
+            let mut client = net.site.boxes[others[0]].client().patient_for(LONG);
+            let told = client.post_keyed("/v1/counters/missed", r#"{"add":1}"#, "stuck");
+            assert!(!told.as_ref().is_ok_and(|answer| answer.status == 200), "{told:?}");
+            for at in [hub, others[0], others[1], others[2]] {
+                let status = net.site.boxes[at].status();
+                assert_ne!(status["role"], "leader", "{status}");
+                assert!(status["leader"].is_null() && status["ready"] == false, "{status}");
+            }
+            let begun = Instant::now();
+            let mut pairs = star(hub, &others);
+            pairs.push((others[0], others[1]));
+            net.network.connect_only(&pairs);
+            let rest = [others[0], others[1], hub];
+            let time = net.time_to_add(&rest, "one-link");
+            let leads = until("the boxes that can lead agree", || net.leader_among(&[others[0], others[1]]));
+            eprintln!(
+                "constrained election: nothing for {LONG:?}; with one more link an add was acknowledged after {time:.0?} \
              (box{} leads)",
-            leads + 1
-        );
-        assert!(begun.elapsed() < AT_MOST + LONG, "{:?}", begun.elapsed());
-        net.network.mend();
-        net.site.until_ready();
-        assert_eq!(net.site.boxes[hub].client().post_keyed("/v1/counters/missed", r#"{"add":1}"#, "stuck").unwrap().ok()["total"], 5);
-        assert_eq!(net.site.boxes[hub].total("missed"), 5);
-        net.site.assert_same_digests();
-    });
+                leads + 1
+            );
+            assert!(begun.elapsed() < AT_MOST + LONG, "{:?}", begun.elapsed());
+            net.network.mend();
+            net.site.until_ready();
+            assert_eq!(
+                net.site.boxes[hub]
+                    .client()
+                    .post_keyed("/v1/counters/missed", r#"{"add":1}"#, "stuck")
+                    .unwrap()
+                    .ok()["total"],
+                5
+            );
+            assert_eq!(net.site.boxes[hub].total("missed"), 5);
+            net.site.assert_same_digests();
+        },
+    );
 }
 
 /// Boxes in a row, each hearing only its neighbours.

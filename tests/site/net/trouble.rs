@@ -14,6 +14,9 @@ use super::site::{BOXES, NetSite};
 
 const CLIENTS: u64 = 6;
 
+/// At a leader that is cut off.
+const SINGLE_TRIES: usize = 8;
+
 /// So many adds show that a site goes on.
 const ENOUGH: u64 = 40;
 
@@ -30,10 +33,10 @@ fn a_site_in_trouble_loses_and_doubles_nothing() {
             eprintln!("{number:2}. {step}");
         }
         let mut net = NetSite::start_relayed(seed);
-        let clients = Clients::start(&net.site, CLIENTS, rng.next());
+        let mut clients = Clients::start(&net.site, CLIENTS, rng.next());
         clients.until_more(ENOUGH, "before any trouble");
         for (number, step) in (1..).zip(steps) {
-            take(&mut net, &clients, number, step);
+            take(&mut net, &mut clients, number, step);
         }
         let notes = clients.finish();
         net.site.until_ready();
@@ -43,7 +46,7 @@ fn a_site_in_trouble_loses_and_doubles_nothing() {
 }
 
 /// One step of the plan: the site goes on with the trouble, and after it.
-fn take(net: &mut NetSite, clients: &Clients, number: usize, step: Step) {
+fn take(net: &mut NetSite, clients: &mut Clients, number: usize, step: Step) {
     let leader = net.site.leader();
     let victim = match step.victim {
         Victim::Leader => leader,
@@ -52,6 +55,10 @@ fn take(net: &mut NetSite, clients: &Clients, number: usize, step: Step) {
     let begun = Instant::now();
     set_weather(net, if step.rough { ROUGH } else { Weather::default() });
     strike(net, victim, step.trouble);
+    if (step.victim, step.trouble) == (Victim::Leader, Trouble::CutOff) {
+        // Long enough for the old leader to give up what it was asked, and to say what became of it.
+        clients.try_once_at(&net.site.boxes[victim], SINGLE_TRIES);
+    }
     clients.until_more(ENOUGH, &step.to_string());
     let went_on = begun.elapsed();
     heal(net, victim, step.trouble, begun);

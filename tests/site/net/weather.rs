@@ -1,4 +1,4 @@
-//! No election without a failure, in rough weather: 1 % loss and 100 ms jitter.
+//! Rough weather, 1 % loss and 100 ms jitter, is no failure.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,20 @@ use super::site::{BOXES, NetSite};
 const ROUGH: Weather = Weather { loss_permille: 10, jitter: Duration::from_millis(100) };
 const HOW_LONG: Duration = Duration::from_secs(20);
 
+/// With the fixed election timeout of 200 ms, which two packets of that delay fill, there are 0 to 4. Once
+/// timeouts follow the measured round trip this is to be 0.
+const ELECTIONS_MAX: u64 = 15;
+
 #[test]
-fn a_site_in_rough_weather_goes_on() {
-    in_lab("net::weather::a_site_in_rough_weather_goes_on", || {
+fn rough_weather_stops_no_site() {
+    in_lab("net::weather::rough_weather_stops_no_site", || {
         let seed = seed();
         eprintln!("TALLYD_TEST_SEED={seed}");
         let net = NetSite::start_relayed(seed);
         let relay = net.relay.as_ref().expect("it has one");
         let clients = Clients::start(&net.site, 4, seed);
         clients.until_more(40, "in good weather");
-        let before = net.term();
+        let (before, changes) = (net.term(), changes_of_leader(&net));
         relay.set(ROUGH);
         let (passed, lost) = relay.counts();
         let acknowledged = clients.acknowledged();
@@ -32,16 +36,22 @@ fn a_site_in_rough_weather_goes_on() {
         let (passed, lost) = (relay.counts().0 - passed, relay.counts().1 - lost);
         relay.set(Weather::default());
         let after = net.term();
-        let campaigns: u64 =
-            (0..BOXES).map(|at| net.site.boxes[at].status()["elections"]["leader_changes"].as_u64().unwrap()).sum();
+        let changes = changes_of_leader(&net) - changes;
         let notes = clients.finish();
         eprintln!(
-            "{seconds:.0} s of {ROUGH:?}: {} terms, {campaigns} changes of leader seen by the boxes in all; {adds:.0} adds/s, \
+            "{seconds:.0} s of {ROUGH:?}: {} terms, {changes} times a box thought that the leader was gone or another; {adds:.0} adds/s, \
              the slowest took {:?}; {passed} packets passed, {lost} lost",
             after - before,
             notes.slowest()
         );
+        assert!(after - before <= ELECTIONS_MAX, "{} elections without a failure", after - before);
         notes.assert_linearizable(&net.site);
         net.site.assert_same_digests();
     });
+}
+
+/// How often a box saw the leader change, all boxes together.
+fn changes_of_leader(net: &NetSite) -> u64 {
+    let of = |at: usize| net.site.boxes[at].status()["elections"]["leader_changes"].as_u64().unwrap();
+    (0..BOXES).map(of).sum()
 }
