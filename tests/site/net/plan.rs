@@ -77,58 +77,80 @@ pub(crate) enum Trouble {
     Unplug,
 }
 
-/// One trouble, over before the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What happens at once, and is over before the next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
-    pub(crate) victim: Victim,
-    pub(crate) trouble: Trouble,
+    /// At most two boxes: a site of five goes on without them.
+    pub(crate) strikes: Vec<Strike>,
     /// In rough weather: packets are lost and delayed as well.
     pub(crate) rough: bool,
+}
+
+/// A trouble for a box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Strike {
+    pub(crate) victim: Victim,
+    pub(crate) trouble: Trouble,
 }
 
 /// The pause that the issue asks for.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Every kind of trouble, for the leader and for a follower, once, in an order of the seed's choice.
+/// Every kind of trouble, for the leader and for a follower, once, in an order of the seed's choice; some of
+/// them for both at once.
 pub(crate) fn plan(rng: &mut Rng) -> Vec<Step> {
-    let kinds = |rng: &mut Rng| {
-        let (one, other) = (rng.next(), rng.next());
-        [
-            Trouble::Kill,
-            Trouble::Pause(PAUSE),
-            Trouble::CutOff,
-            Trouble::Deaf,
-            Trouble::Mute,
-            Trouble::OneWay(one),
-            Trouble::Pair(other),
-            Trouble::Unplug,
-        ]
-    };
-    let mut steps: Vec<Step> = Vec::new();
-    for trouble in kinds(rng) {
-        steps.push(Step { victim: Victim::Leader, trouble, rough: rng.chance(250) });
-    }
-    for trouble in kinds(rng) {
-        let victim = Victim::Follower(rng.next());
-        steps.push(Step { victim, trouble, rough: rng.chance(250) });
+    let mut steps = Vec::new();
+    for (trouble, other) in kinds(rng).into_iter().zip(kinds(rng)) {
+        let leader = Strike { victim: Victim::Leader, trouble };
+        let follower = Strike { victim: Victim::Follower(rng.next()), trouble: other };
+        if rng.chance(400) {
+            steps.push(vec![leader, follower]);
+        } else {
+            steps.extend([vec![leader], vec![follower]]);
+        }
     }
     rng.shuffle(&mut steps);
-    steps
+    steps.into_iter().map(|strikes| Step { strikes, rough: rng.chance(250) }).collect()
+}
+
+/// All of them, shuffled.
+fn kinds(rng: &mut Rng) -> [Trouble; 8] {
+    let mut kinds = [
+        Trouble::Kill,
+        Trouble::Pause(PAUSE),
+        Trouble::CutOff,
+        Trouble::Deaf,
+        Trouble::Mute,
+        Trouble::OneWay(rng.next()),
+        Trouble::Pair(rng.next()),
+        Trouble::Unplug,
+    ];
+    rng.shuffle(&mut kinds);
+    kinds
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let victim = if self.victim == Victim::Leader { "the leader" } else { "a follower" };
-        match self.trouble {
-            Trouble::Kill => write!(f, "{victim} is killed")?,
-            Trouble::Pause(time) => write!(f, "{victim} is paused for {time:?}")?,
-            Trouble::CutOff => write!(f, "{victim} is cut off")?,
-            Trouble::Deaf => write!(f, "{victim} hears nobody")?,
-            Trouble::Mute => write!(f, "{victim} is heard by nobody")?,
-            Trouble::OneWay(_) => write!(f, "{victim} is not heard by one box")?,
-            Trouble::Pair(_) => write!(f, "{victim} and one box do not hear each other")?,
-            Trouble::Unplug => write!(f, "the cable of {victim} is pulled")?,
+        for (number, strike) in self.strikes.iter().enumerate() {
+            let and = if number == 0 { "" } else { ", and " };
+            write!(f, "{and}{strike}")?;
         }
         if self.rough { write!(f, ", in rough weather") } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Strike {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let victim = if self.victim == Victim::Leader { "the leader" } else { "a follower" };
+        match self.trouble {
+            Trouble::Kill => write!(f, "{victim} is killed"),
+            Trouble::Pause(time) => write!(f, "{victim} is paused for {time:?}"),
+            Trouble::CutOff => write!(f, "{victim} is cut off"),
+            Trouble::Deaf => write!(f, "{victim} hears nobody"),
+            Trouble::Mute => write!(f, "{victim} is heard by nobody"),
+            Trouble::OneWay(_) => write!(f, "{victim} is not heard by one box"),
+            Trouble::Pair(_) => write!(f, "{victim} and one box do not hear each other"),
+            Trouble::Unplug => write!(f, "the cable of {victim} is pulled"),
+        }
     }
 }

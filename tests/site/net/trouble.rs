@@ -35,7 +35,7 @@ fn a_site_in_trouble_loses_and_doubles_nothing() {
         let mut net = NetSite::start_relayed(seed);
         let mut clients = Clients::start(&net.site, CLIENTS, rng.next());
         clients.until_more(ENOUGH, "before any trouble");
-        for (number, step) in (1..).zip(steps) {
+        for (number, step) in (1..).zip(&steps) {
             take(&mut net, &mut clients, number, step);
         }
         let notes = clients.finish();
@@ -46,48 +46,61 @@ fn a_site_in_trouble_loses_and_doubles_nothing() {
 }
 
 /// One step of the plan: the site goes on with the trouble, and after it.
-fn take(net: &mut NetSite, clients: &mut Clients, number: usize, step: Step) {
+fn take(net: &mut NetSite, clients: &mut Clients, number: usize, step: &Step) {
     let leader = net.site.leader();
-    let victim = match step.victim {
-        Victim::Leader => leader,
-        Victim::Follower(choice) => other(leader, choice),
-    };
+    let strikes: Vec<(usize, Trouble)> = step
+        .strikes
+        .iter()
+        .map(|strike| match strike.victim {
+            Victim::Leader => (leader, strike.trouble),
+            Victim::Follower(choice) => (other(leader, choice), strike.trouble),
+        })
+        .collect();
     let begun = Instant::now();
     set_weather(net, if step.rough { ROUGH } else { Weather::default() });
-    strike(net, victim, step.trouble);
-    if (step.victim, step.trouble) == (Victim::Leader, Trouble::CutOff) {
-        // Long enough for the old leader to give up what it was asked, and to say what became of it.
-        clients.try_once_at(&net.site.boxes[victim], SINGLE_TRIES);
+    net.network.cut_only(strikes.iter().flat_map(|(victim, trouble)| cuts(*victim, *trouble)));
+    for (victim, trouble) in &strikes {
+        strike(net, *victim, *trouble);
     }
     clients.until_more(ENOUGH, &step.to_string());
     let went_on = begun.elapsed();
-    heal(net, victim, step.trouble, begun);
+    if strikes.contains(&(leader, Trouble::CutOff)) {
+        // Long enough for the old leader to give up what it is asked, and to say what became of it.
+        clients.try_once_at(&net.site.boxes[leader], SINGLE_TRIES);
+    }
+    for (victim, trouble) in &strikes {
+        heal(net, *victim, *trouble, begun);
+    }
+    net.network.mend();
     set_weather(net, Weather::default());
     net.site.until_ready();
     clients.until_more(ENOUGH, &format!("after: {step}"));
-    eprintln!(
-        "{number:2}. box{}: {ENOUGH} adds after {went_on:.1?}, healed after {:.1?}",
-        victim + 1,
-        begun.elapsed()
-    );
+    eprintln!("{number:2}. {ENOUGH} adds after {went_on:.1?}, healed after {:.1?}", begun.elapsed());
+}
+
+/// What is not carried any more.
+fn cuts(victim: usize, trouble: Trouble) -> Vec<Direction> {
+    let mut around = around(victim, BOXES);
+    match trouble {
+        Trouble::Kill | Trouble::Pause(_) | Trouble::Unplug => return Vec::new(),
+        Trouble::CutOff => {}
+        Trouble::Deaf => around.retain(|(_, to)| *to == victim),
+        Trouble::Mute => around.retain(|(from, _)| *from == victim),
+        Trouble::OneWay(choice) => return vec![(victim, other(victim, choice))],
+        Trouble::Pair(choice) => {
+            let other = other(victim, choice);
+            return vec![(victim, other), (other, victim)];
+        }
+    }
+    around
 }
 
 fn strike(net: &mut NetSite, victim: usize, trouble: Trouble) {
-    let of_victim = |choose: fn(&Direction, usize) -> bool| -> Vec<Direction> {
-        around(victim, BOXES).into_iter().filter(|direction| choose(direction, victim)).collect()
-    };
     match trouble {
         Trouble::Kill => net.site.boxes[victim].kill(),
         Trouble::Pause(_) => signal(net, victim, Signal::STOP),
-        Trouble::CutOff => net.network.cut_only(around(victim, BOXES)),
-        Trouble::Deaf => net.network.cut_only(of_victim(|(_, to), victim| *to == victim)),
-        Trouble::Mute => net.network.cut_only(of_victim(|(from, _), victim| *from == victim)),
-        Trouble::OneWay(choice) => net.network.cut_only([(victim, other(victim, choice))]),
-        Trouble::Pair(choice) => {
-            let other = other(victim, choice);
-            net.network.cut_only([(victim, other), (other, victim)]);
-        }
         Trouble::Unplug => net.network.unplug(victim),
+        _ => {}
     }
 }
 
@@ -100,7 +113,7 @@ fn heal(net: &mut NetSite, victim: usize, trouble: Trouble, begun: Instant) {
             signal(net, victim, Signal::CONT);
         }
         Trouble::Unplug => net.network.plug(victim),
-        _ => net.network.mend(),
+        _ => {}
     }
 }
 
