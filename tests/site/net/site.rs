@@ -16,7 +16,7 @@ const HTTP: u16 = 7480;
 const STATSD: u16 = 8125;
 
 /// How long a single try may take where it is measured when the site takes adds again.
-const TRY_MAX: Duration = Duration::from_millis(250);
+const TRY_MAX: Duration = Duration::from_millis(100);
 
 /// The boxes and their wires.
 #[derive(Debug)]
