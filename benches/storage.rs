@@ -44,7 +44,7 @@ fn main() -> io::Result<()> {
             row(out, &mut storage, &mut last, entries, segments)?;
         }
     }
-    let bytes = storage.log_bytes_since_snapshot();
+    let bytes = storage.stats().replay_bytes;
     drop(storage);
     let begun = Instant::now();
     let (_, found) = open().map_err(io::Error::other)?;

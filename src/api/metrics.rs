@@ -12,7 +12,7 @@ use axum::http::Response;
 
 use super::{Shared, typed_response};
 use crate::metrics::Metrics;
-use crate::node::status::NodeStatus;
+use crate::node::status::{NodeStatus, STORAGE_STATES};
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body> {
@@ -115,6 +115,26 @@ fn disk(text: &mut Text, storage: &crate::node::status::StorageStatus) {
     text.counter("tallyd_storage_syncs_total", "Syncs of the log and of snapshots.", storage.syncs);
     text.gauge("tallyd_storage_sync_mean_seconds", "Mean time of a sync.", seconds(storage.sync_us_mean));
     text.gauge("tallyd_storage_sync_max_seconds", "Longest sync.", seconds(storage.sync_us_max));
+    text.counter("tallyd_storage_failures_total", "Groups that the disk did not take.", storage.failures);
+    text.gauge(
+        "tallyd_storage_waiting_seconds",
+        "For how long the disk has had the group that it is writing.",
+        millis(storage.waiting_ms),
+    );
+    text.family("tallyd_storage_state", "gauge", "1 for the state that the disk is in.");
+    for state in STORAGE_STATES {
+        text.sample("tallyd_storage_state", &[("state", state)], u8::from(storage.state == state));
+    }
+    text.counter(
+        "tallyd_snapshot_failures_total",
+        "Snapshots of this box that could not be written.",
+        storage.snapshot_failures,
+    );
+    text.gauge(
+        "tallyd_replay_bytes",
+        "Log since the latest snapshot: what a restart replays.",
+        storage.replay_bytes,
+    );
     text.gauge("tallyd_log_bytes", "Size of the log on disk.", storage.log_bytes);
     text.gauge("tallyd_snapshot_bytes", "Size of the latest snapshot.", storage.snapshot_bytes);
     text.gauge("tallyd_snapshot_index", "Index of the latest snapshot.", storage.snapshot_index);
@@ -172,6 +192,7 @@ fn counted(text: &mut Text, metrics: &Metrics) {
             "Messages of the core that were refused: stale, of a stranger, contradictory.",
             &metrics.raft_ignored,
         ),
+        ("tallyd_storage_hangs_total", "How often the disk did not answer in time.", &metrics.disk_hangs),
     ] {
         text.counter(name, help, counter.get());
     }

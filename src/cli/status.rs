@@ -87,6 +87,10 @@ fn in_words(status: &Value) -> String {
     ] {
         lines.push(format!("{name:<9} {words}"));
     }
+    if let Some(what) = storage["what"].as_str() {
+        let since = text::time(storage["since"].as_u64().unwrap_or_default());
+        lines.push(format!("{:<9} since {since}: {what}; {}", "disk", of(storage, "advice")));
+    }
     let ways_in = status["ingest"].as_object().into_iter().flatten();
     for (name, ingest) in ways_in.filter(|(_, ingest)| !ingest.as_array().is_some_and(Vec::is_empty)) {
         lines.push(format!("{name:<9} {}", part(ingest)));

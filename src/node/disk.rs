@@ -3,13 +3,18 @@
 
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{HardState, Message, Position};
 use tokio::sync::mpsc as tokio_mpsc;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::storage::{Entry, FileSystem, ReadError, Storage, WriteError, WriteGroup};
+
+/// How long an ending process waits for the disk: what was acknowledged is durable already.
+const END_WAIT: Duration = Duration::from_secs(5);
 
 /// What the node asks of the disk. Done in order.
 #[derive(Debug)]
@@ -17,7 +22,7 @@ pub(super) enum Job {
     /// Make a group durable.
     Write { ticket: u64, group: WriteGroup },
     /// Replace the log by a snapshot that came from the leader, then make a group durable.
-    Install { ticket: u64, position: Position, bytes: Vec<u8>, hard_state: HardState, group: WriteGroup },
+    Install { ticket: u64, position: Position, bytes: Bytes, hard_state: HardState, group: WriteGroup },
     /// Fetch entries for a follower that is behind; they go with this message.
     Read { to: NodeId, message: Message, first: LogIndex, last: LogIndex, bytes_max: usize },
     /// Write a snapshot of the state as of this position and let go of the log before it.
@@ -41,7 +46,6 @@ pub(super) enum Done {
     /// `first`: the first index that the log still has.
     Saved {
         result: Result<LogIndex, WriteError>,
-        log_bytes: u64,
     },
     Loaded {
         to: NodeId,
@@ -86,9 +90,15 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Closing the channel ends the thread after what it was asked for.
         self.jobs = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        let until = Instant::now() + END_WAIT;
+        while !thread.is_finished() {
+            if Instant::now() > until {
+                return warn!("the disk does not answer: not waiting for it any longer");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        if thread.join().is_err() {
             error!("the disk thread panicked");
         }
     }
@@ -103,20 +113,14 @@ fn serve<F: FileSystem>(
         let done = match job {
             Job::Write { ticket, group } => Done::Written { ticket, result: write(&mut storage, group) },
             Job::Install { ticket, position, bytes, hard_state, group } => {
-                let installed = storage.install_snapshot(position, &bytes, hard_state);
-                let result = installed.and_then(|()| match group.entries.is_empty() {
-                    true => Ok(()),
-                    false => write(&mut storage, group),
-                });
-                Done::Written { ticket, result }
+                Done::Written { ticket, result: install(&mut storage, position, &bytes, hard_state, group) }
             }
             Job::Read { to, message, first, last, bytes_max } => {
                 Done::Read { to, message, result: storage.read(first, last, bytes_max) }
             }
             Job::Save { position, bytes } => {
                 let result = storage.save_snapshot(position, &bytes);
-                let result = result.map(|()| storage.first_index());
-                Done::Saved { result, log_bytes: storage.log_bytes_since_snapshot() }
+                Done::Saved { result: result.map(|()| storage.first_index()) }
             }
             Job::LoadSnapshot { to, message } => {
                 Done::Loaded { to, message, result: storage.load_snapshot() }
@@ -131,7 +135,7 @@ fn serve<F: FileSystem>(
 /// Writes a group; after a failure before, what is on disk is read again first.
 fn write<F: FileSystem>(storage: &mut Storage<F>, mut group: WriteGroup) -> Result<(), WriteError> {
     if storage.is_poisoned() {
-        storage.recover().map_err(|_| WriteError::Poisoned)?;
+        recover(storage)?;
         // The group that failed may have reached the disk all the same, and comes again now.
         if let Some(first) = group.entries.first().map(|entry| entry.position.index)
             && storage.last().index >= first
@@ -141,4 +145,27 @@ fn write<F: FileSystem>(storage: &mut Storage<F>, mut group: WriteGroup) -> Resu
         }
     }
     storage.write(&group)
+}
+
+/// Replaces the log by a snapshot and writes what follows it.
+fn install<F: FileSystem>(
+    storage: &mut Storage<F>,
+    position: Position,
+    bytes: &[u8],
+    hard_state: HardState,
+    group: WriteGroup,
+) -> Result<(), WriteError> {
+    if storage.is_poisoned() {
+        recover(storage)?;
+    }
+    storage.install_snapshot(position, bytes, hard_state)?;
+    if group.entries.is_empty() { Ok(()) } else { write(storage, group) }
+}
+
+/// Reads again what is on disk: after a failed write or sync nothing in memory is believed.
+fn recover<F: FileSystem>(storage: &mut Storage<F>) -> Result<(), WriteError> {
+    match storage.recover() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(WriteError::Unrecovered(Box::new(error))),
+    }
 }

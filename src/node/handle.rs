@@ -1,5 +1,6 @@
 //! How the other rooms reach the node: requests over a channel, reads of the site directly.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     pub(super) clock: Arc<SiteClock>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) status: Mutex<NodeStatus>,
+    /// Cleared while the disk takes no writes.
+    pub(super) disk_ok: AtomicBool,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) role: watch::Receiver<RoleView>,
     pub(super) applied: watch::Receiver<u64>,
@@ -139,6 +142,11 @@ pub enum RequestError {
     /// No room for another key.
     #[error("the site remembers as many idempotency keys as it may; nothing was added; try again later")]
     KeyTableFull,
+    /// No room for another source.
+    #[error(
+        "the site remembers as many sources as it may; no epoch was opened; raise the setting sources.max"
+    )]
+    TooManySources,
     /// A key of 1 to 64 bytes is needed.
     #[error("an Idempotency-Key has 1 to 64 bytes")]
     BadKey,
@@ -192,6 +200,7 @@ impl Handle {
     /// Adds to a series and waits until that is committed and applied here.
     pub async fn add(&self, add: Add) -> Result<Added, RequestError> {
         let shared = &*self.shared;
+        self.check_disk()?;
         let key = add.key.as_deref().map(|key| hash_key(key, &add)).transpose()?;
         let name = SeriesName::new(&add.series)
             .map_err(|error| RequestError::NotCommitted { why: error.to_string() })?;
@@ -221,7 +230,7 @@ impl Handle {
         match self.propose(body, Retry::Freely).await? {
             Applied::Opened { result: Ok(opened), .. } => Ok(opened),
             Applied::Opened { result: Err(OpenRefused::TooManySources), .. } => {
-                Err(RequestError::NotCommitted { why: "the site keeps as many sources as it may".to_owned() })
+                Err(RequestError::TooManySources)
             }
             Applied::Opened { result: Err(OpenRefused::BadName), .. } => {
                 Err(RequestError::NotCommitted { why: format!("{source:?} cannot name a source") })
@@ -260,14 +269,11 @@ impl Handle {
                 let amount = match cell.amount {
                     ReportAmount::Amount(amount) => amount,
                     ReportAmount::Add(add) => {
-                        let is_counter = known.map_or(add > 0, |id| site.kind(id) == Kind::Counter);
-                        match (is_counter, u128::try_from(add)) {
-                            (true, Ok(add)) if add > 0 => Amount::Counter(add),
-                            (true, _) => {
-                                let why = format!("a counter's add is 1 or more, not {add}");
-                                return Err(ReportError::BadCell(place, why));
-                            }
-                            (false, _) => Amount::updown(add),
+                        let is_updown = known.is_some_and(|id| site.kind(id) == Kind::Updown);
+                        match u128::try_from(add) {
+                            Ok(add) if add > 0 && !is_updown => Amount::Counter(add),
+                            // To a counter: refused where it is applied, without holding up the others.
+                            _ => Amount::updown(add),
                         }
                     }
                 };
@@ -366,7 +372,19 @@ impl Handle {
         &self.shared.accumulator
     }
 
+    /// A box whose disk takes no writes may never hear what became of a request: it takes none.
+    fn check_disk(&self) -> Result<(), RequestError> {
+        if self.shared.disk_ok.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let storage = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).storage.clone();
+        let what = storage.what.unwrap_or_default();
+        let why = format!("this box's disk takes no writes ({}: {what}); ask another box", storage.state);
+        Err(RequestError::NotCommitted { why })
+    }
+
     async fn propose(&self, body: Vec<u8>, retry: Retry) -> Result<Applied, RequestError> {
+        self.check_disk()?;
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Propose { body, retry, reply }, answer).await
     }

@@ -4,6 +4,9 @@
 mod batches;
 mod commands;
 mod disk;
+mod disk_health;
+#[cfg(test)]
+mod disk_tests;
 mod handle;
 mod leader_clock;
 mod named;
@@ -18,13 +21,15 @@ mod tail;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{
-    self, Config as RaftConfig, Durable, HardState, Member, MemberRole, Position, Raft, SetupError,
+    self, Config as RaftConfig, Configuration, ConfigurationEntry, Durable, HardState, Member, MemberRole,
+    Position, Raft, SetupError,
 };
 use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant, SiteTime};
 use tally_core::window::Span;
@@ -45,6 +50,7 @@ use crate::transport::{Event, Transport};
 
 use batches::Batches;
 use disk::{Disk, Done};
+use disk_health::DiskHealth;
 use handle::{Command, Shared};
 use leader_clock::LeaderClock;
 use proposals::Proposals;
@@ -56,9 +62,6 @@ use tail::Tail;
 /// How many requests may wait for the loop; beyond, they are told that the box is too busy.
 const COMMANDS_MAX: usize = 16_384;
 
-/// After a failed write the disk is tried again this often.
-const DISK_RETRY: Duration = Duration::from_secs(1);
-
 /// How the node behaves; the rest is agreed on by the site.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -68,9 +71,12 @@ pub struct NodeConfig {
     pub election_timeout: Duration,
     /// A leader shows itself this often.
     pub heartbeat_interval: Duration,
-    /// A snapshot is written when the log since the last one has this many bytes, or four times the
-    /// size of that one if that is more.
+    /// A snapshot is written when the log since the last one has this many bytes, or more if that one
+    /// is large: see `snapshots::due_bytes`.
     pub snapshot_log_bytes: u64,
+    /// A disk that has not answered for so long counts as failed: a leader stands down. Far above
+    /// the seconds that a card takes now and then.
+    pub disk_hung_after: Duration,
 }
 
 impl Default for NodeConfig {
@@ -80,6 +86,7 @@ impl Default for NodeConfig {
             election_timeout: Duration::from_millis(200),
             heartbeat_interval: Duration::from_millis(50),
             snapshot_log_bytes: 16 << 20,
+            disk_hung_after: Duration::from_secs(10),
         }
     }
 }
@@ -146,8 +153,7 @@ pub struct Node {
     disk_done: mpsc::UnboundedReceiver<Done>,
     transport_events: mpsc::Receiver<Event>,
     stopping: Option<Stopping>,
-    disk_trouble: Option<String>,
-    disk_retry_at: Option<Instant>,
+    disk_health: DiskHealth,
     /// Followers for whom the disk is reading entries.
     reading: BTreeSet<NodeId>,
     /// Which commit other boxes wait for: what they proposed last.
@@ -193,9 +199,9 @@ impl Node {
             site_id: identity.site_id.0,
             base_span: Span::from_millis(identity.window_ms).unwrap_or(Span::DEFAULT),
         };
-        let (site, snapshot) = match &recovered.snapshot {
-            Some((position, bytes)) => (Site::restore(&founding, bytes)?, *position),
-            None => (Site::new(&founding), Position::ZERO),
+        let (site, snapshot, snapshot_bytes) = match &recovered.snapshot {
+            Some((position, bytes)) => (Site::restore(&founding, bytes)?, *position, bytes.len() as u64),
+            None => (Site::new(&founding), Position::ZERO, 0),
         };
         let started = Instant::now();
         let raft = start_raft(&identity, &config, &recovered, snapshot)?;
@@ -216,6 +222,7 @@ impl Node {
             clock,
             metrics,
             status: Mutex::default(),
+            disk_ok: AtomicBool::new(true),
             commands: command_sender,
             role: role_receiver,
             applied: applied_receiver,
@@ -233,7 +240,7 @@ impl Node {
             proposals: Proposals::default(),
             here: HashMap::new(),
             reads: Reads::default(),
-            snapshots: Snapshots::new(snapshot.index),
+            snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
             leader_clock,
             close_proposed: SiteTime(0),
             role,
@@ -242,8 +249,7 @@ impl Node {
             disk_done,
             transport_events,
             stopping: None,
-            disk_trouble: None,
-            disk_retry_at: None,
+            disk_health: DiskHealth::new(config.disk_hung_after),
             reading: BTreeSet::new(),
             tell_commit: BTreeMap::new(),
             ticked: Elapsed(0),
@@ -369,6 +375,13 @@ fn start_raft(
         .iter()
         .map(|member| Member { id: NodeId(member.id), role: role(member.role) })
         .collect();
-    let durable = Durable { hard_state: recovered.hard_state, snapshot, last: recovered.last };
-    Raft::new(raft_config, &members, durable, CoreInstant(0))
+    let configuration = Configuration::new(&members).map_err(SetupError::Configuration)?;
+    let durable = Durable {
+        hard_state: recovered.hard_state,
+        snapshot,
+        last: recovered.last,
+        configuration: ConfigurationEntry { index: LogIndex::ZERO, configuration },
+        previous_configuration: None,
+    };
+    Raft::new(raft_config, durable, CoreInstant(0))
 }

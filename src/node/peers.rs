@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tally_core::id::NodeId;
 use tally_core::raft::{Body, EntryRange, Handled, Message};
 use tally_core::time::SiteTime;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 
 use super::Node;
 use super::disk::{Done, Job};
@@ -45,7 +45,7 @@ impl Node {
 
     fn on_message(&mut self, from: NodeId, message: &Message, payloads: Vec<Bytes>, clock: Option<Clock>) {
         let now = self.now();
-        match self.raft.handle_message(now, from, message, &self.tail) {
+        match self.raft.handle_message(now, from, message, None, &self.tail) {
             Ok(Handled::Append(range)) => self.take_entries(message, range, payloads),
             Ok(Handled::Nothing) => {}
             // Only a snapshot's message leads to this, and those come in parts.
@@ -163,31 +163,19 @@ impl Node {
     }
 
     pub(super) fn on_disk(&mut self, done: Done) {
-        let now = self.now();
         match done {
-            Done::Written { ticket, result: Ok(()) } => {
-                if self.disk_trouble.take().is_some() {
-                    info!("the disk takes writes again");
-                }
-                self.raft.handle_persisted(now, ticket);
-            }
-            Done::Written { ticket, result: Err(error) } => {
-                if self.disk_trouble.is_none() {
-                    error!("the disk does not take writes, so this box acknowledges nothing: {error}");
-                }
-                self.disk_trouble = Some(error.to_string());
-                self.disk_retry_at = Some(std::time::Instant::now() + super::DISK_RETRY);
-                self.raft.handle_persist_failed(now, ticket);
-            }
+            Done::Written { ticket, result } => self.on_written(ticket, &result),
             Done::Read { to, message, result } => self.on_read(to, message, result),
-            Done::Saved { result, log_bytes } => self.on_saved(result, log_bytes),
+            Done::Saved { result } => self.on_saved(result),
             Done::Loaded { to, message, result } => self.on_loaded(to, message, result),
         }
     }
 
     fn on_read(&mut self, to: NodeId, message: Message, result: Result<Vec<Entry>, ReadError>) {
         self.reading.remove(&to);
-        let Body::Append { previous, entries: Some(range), commit } = message.body else { return };
+        let Body::Append { previous, entries: Some(range), commit } = message.body else {
+            return;
+        };
         let entries = match result {
             Ok(entries) => entries,
             Err(error) => return warn!("entries for box {to} cannot be read: {error}"),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tally_core::id::NodeId;
 use tally_core::raft::Role;
 
+use super::disk_health::Trouble;
 use super::handle::Shared;
 use super::{
     AccumulatorStatus, ClockStatus, ElectionStatus, MemberStatus, Node, NodeStatus, OutboxStatus,
@@ -45,8 +46,9 @@ impl Node {
         status.term = self.raft.term().0;
         status.commit = self.raft.commit_index().0;
         status.last = self.raft.last().index.0;
-        status.ready =
-            self.leader_term().is_some() && self.batches.epoch().is_some() && self.disk_trouble.is_none();
+        status.ready = self.leader_term().is_some()
+            && self.batches.epoch().is_some()
+            && self.disk_health.trouble().is_none();
         status.tolerates = tolerates(identity, &members);
         status.members = members;
         status.storage = self.storage_status();
@@ -58,13 +60,22 @@ impl Node {
 
     fn storage_status(&self) -> StorageStatus {
         let stats = self.storage_metrics.stats();
+        let trouble = self.disk_health.trouble();
+        let waiting = self.disk_health.writing_since().map_or(Duration::ZERO, |since| since.elapsed());
         StorageStatus {
-            state: self.disk_trouble.clone().unwrap_or_else(|| "ok".to_owned()),
+            state: trouble.map_or("ok", |trouble| trouble.kind.as_str()),
+            what: trouble.map(|trouble| trouble.what.clone()),
+            since: trouble.map(|trouble| trouble.since_ms),
+            advice: trouble.map(Trouble::advice),
+            waiting_ms: u64::try_from(waiting.as_millis()).unwrap_or(u64::MAX),
+            failures: self.shared.metrics.disk_failures.get(),
+            snapshot_failures: self.shared.metrics.snapshot_failures.get(),
             bytes_written: stats.bytes_written,
             syncs: stats.syncs,
             sync_us_mean: stats.sync_us_total / stats.syncs.max(1),
             sync_us_max: stats.sync_us_max,
             log_bytes: stats.log_bytes,
+            replay_bytes: stats.replay_bytes,
             snapshot_bytes: stats.snapshot_bytes,
             snapshot_index: self.snapshots.last.0,
         }

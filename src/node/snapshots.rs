@@ -1,6 +1,7 @@
 //! Snapshots: when one is due, and those on their way from and to other boxes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId, Term};
@@ -17,18 +18,33 @@ use crate::transport::{Lane, Transport};
 /// The largest snapshot that is taken from a leader: what all bounds of a site together allow.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 
+/// However large a snapshot is, the log since it seldom grows beyond this: a restart reads it, into
+/// memory at first.
+const REPLAY_BYTES_MAX: u64 = 128 << 20;
+
+/// After how many bytes of log a snapshot is due, when the last one had `last` bytes: twice its size,
+/// so that snapshots add no more than half to what the log writes. At least `least`, since small ones
+/// are not worth the syncs. Up to [`REPLAY_BYTES_MAX`], but never less than the size of the last one:
+/// however large the state, no more than half of what is written is snapshots.
+fn due_bytes(least: u64, last: u64) -> u64 {
+    last.saturating_mul(2).min(REPLAY_BYTES_MAX).max(last).max(least)
+}
+
 /// The box's own snapshots, and one that is coming in.
 #[derive(Debug)]
 pub(super) struct Snapshots {
     /// What the latest own one covers.
     pub(super) last: LogIndex,
     pub(super) last_bytes: u64,
-    saving: bool,
-    /// Where bytes written to the log stood when the last one was saved.
-    log_bytes_then: u64,
+    /// The one that is being saved, and its size.
+    saving: Option<(LogIndex, u64)>,
+    /// After a failure: not before the log has this many bytes.
+    not_before_bytes: u64,
     incoming: Option<Incoming>,
     /// Taken in, not yet durable: what the disk is to install.
-    pub(super) installing: Option<(Position, Vec<u8>)>,
+    pub(super) installing: Option<(Position, Bytes)>,
+    /// Under this ticket the disk has it.
+    pub(super) install_ticket: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -41,20 +57,37 @@ struct Incoming {
 }
 
 impl Snapshots {
-    pub(super) fn new(last: LogIndex) -> Snapshots {
-        Snapshots { last, last_bytes: 0, saving: false, log_bytes_then: 0, incoming: None, installing: None }
+    /// With the latest one on disk: what it covers, and its size.
+    pub(super) fn new(last: LogIndex, last_bytes: u64) -> Snapshots {
+        Snapshots {
+            last,
+            last_bytes,
+            saving: None,
+            not_before_bytes: 0,
+            incoming: None,
+            installing: None,
+            install_ticket: None,
+        }
+    }
+
+    /// What was written under this ticket is durable.
+    pub(super) fn installed(&mut self, ticket: u64) {
+        if self.install_ticket.take_if(|asked| *asked == ticket).is_some() {
+            self.installing = None;
+        }
     }
 }
 
 impl Node {
     /// Writes a snapshot if the log has grown enough since the last one.
     pub(super) fn snapshot_if_due(&mut self) {
-        let written = self.storage_metrics.stats().bytes_written;
-        let grown = written.saturating_sub(self.snapshots.log_bytes_then);
-        let due = self.config.snapshot_log_bytes.max(4 * self.snapshots.last_bytes);
+        let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
+        let due = due_bytes(self.config.snapshot_log_bytes, self.snapshots.last_bytes);
+        if self.snapshots.saving.is_some() || grown < due.max(self.snapshots.not_before_bytes) {
+            return;
+        }
         let applied = self.site().applied();
-        if self.snapshots.saving
-            || grown < due
+        if self.disk_health.trouble().is_some()
             || applied <= self.snapshots.last
             || applied > self.raft.durable_index()
         {
@@ -62,24 +95,31 @@ impl Node {
         }
         let Some(position) = self.tail.position(applied) else { return };
         let bytes = self.site().snapshot();
-        self.snapshots.saving = true;
-        self.snapshots.last_bytes = bytes.len() as u64;
-        self.snapshots.last = applied;
+        self.snapshots.saving = Some((applied, bytes.len() as u64));
         self.disk.ask(Job::Save { position, bytes });
     }
 
-    pub(super) fn on_saved(&mut self, result: Result<LogIndex, WriteError>, _log_bytes: u64) {
-        self.snapshots.saving = false;
-        self.snapshots.log_bytes_then = self.storage_metrics.stats().bytes_written;
+    pub(super) fn on_saved(&mut self, result: Result<LogIndex, WriteError>) {
+        let Some((index, bytes)) = self.snapshots.saving.take() else { return };
         match result {
             Ok(first) => {
+                // A leader may have sent a newer one meanwhile.
+                if index > self.snapshots.last {
+                    (self.snapshots.last, self.snapshots.last_bytes) = (index, bytes);
+                }
+                self.snapshots.not_before_bytes = 0;
                 // The log on disk keeps some entries before the snapshot for followers a little behind.
                 let Some(base) = self.tail.position(first.prev()) else { return };
                 if base.index.0 > 0 && self.raft.compacted(base) {
                     self.tail.forget_through(base.index);
                 }
             }
-            Err(error) => warn!("no snapshot was written: {error}"),
+            Err(error) => {
+                warn!("no snapshot was written, the log grows on: {error}");
+                self.shared.metrics.snapshot_failures.raise();
+                let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
+                self.snapshots.not_before_bytes = grown + self.config.snapshot_log_bytes / 4;
+            }
         }
     }
 
@@ -129,13 +169,14 @@ impl Node {
         };
         let message = Message { term: whole.term, body: Body::Snapshot { last: whole.last } };
         let now = self.now();
-        match self.raft.handle_message(now, whole.from, &message, &self.tail) {
+        match self.raft.handle_message(now, whole.from, &message, None, &self.tail) {
             Ok(Handled::Install(position)) => {
                 info!("took in a snapshot up to entry {}", position.index);
                 self.tail = super::Tail::new(position, Vec::new());
                 self.snapshots.last = position.index;
                 self.snapshots.last_bytes = whole.bytes.len() as u64;
-                self.snapshots.installing = Some((position, whole.bytes));
+                self.snapshots.installing = Some((position, whole.bytes.into()));
+                self.snapshots.install_ticket = None;
                 *self.site() = site;
                 self.after_apply();
             }
@@ -157,5 +198,19 @@ async fn send_parts(transport: Arc<Transport>, to: NodeId, term: Term, last: Pos
             return;
         }
         offset = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_snapshot_is_followed_by_more_log_within_bounds() {
+        const MIB: u64 = 1 << 20;
+        for (last, due) in [(0, 16), (3, 16), (8, 16), (9, 18), (64, 128), (77, 128), (128, 128), (500, 500)]
+        {
+            assert_eq!(due_bytes(16 * MIB, last * MIB), due * MIB, "after one of {last} MiB");
+        }
     }
 }

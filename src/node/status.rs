@@ -114,11 +114,27 @@ pub struct ClockStatus {
     pub elapsed_ms: u64,
 }
 
+/// What `storage.state` can be.
+pub const STORAGE_STATES: [&str; 6] = ["ok", "full", "read-only", "failing", "hung", "damaged"];
+
 /// Disk.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StorageStatus {
-    /// `ok`, or what is wrong.
-    pub state: String,
+    /// `ok`, or what keeps the disk from taking writes: `full`, `read-only`, `failing`, `hung`,
+    /// `damaged`. Reads of what is in memory go on; nothing is acknowledged.
+    pub state: &'static str,
+    /// What the system said, with the file; absent when the state is `ok`.
+    pub what: Option<String>,
+    /// Since when, Unix milliseconds of this box's clock.
+    pub since: Option<u64>,
+    /// What to do about it.
+    pub advice: Option<&'static str>,
+    /// For how long the disk has had the group of entries that it is writing, milliseconds; 0: none.
+    pub waiting_ms: u64,
+    /// Groups that the disk did not take since start.
+    pub failures: u64,
+    /// Snapshots of this box that could not be written since start.
+    pub snapshot_failures: u64,
     /// Bytes written by this process to log and snapshots.
     pub bytes_written: u64,
     /// Syncs.
@@ -129,6 +145,8 @@ pub struct StorageStatus {
     pub sync_us_max: u64,
     /// Size of the log on disk, bytes.
     pub log_bytes: u64,
+    /// Bytes of log since the latest snapshot: what a restart replays.
+    pub replay_bytes: u64,
     /// Size of the latest snapshot, bytes.
     pub snapshot_bytes: u64,
     /// Index of the latest snapshot.

@@ -30,6 +30,7 @@ impl Node {
         if now >= self.raft.poll_timeout() {
             self.raft.handle_timeout(now);
         }
+        self.give_up_hung_disk();
         self.take_events();
         self.send_own_batch();
         self.send_proposals();
@@ -74,6 +75,9 @@ impl Node {
                         self.answer_read(peer, id, None);
                     }
                 }
+                // Nothing changes members or hands leadership over yet.
+                Event::OwnEntry { entry, .. } => self.tail.push(entry, Bytes::new()),
+                Event::ConfigurationChanged(_) | Event::TransferFailed { .. } => {}
                 Event::LeaderChanged { leader, term } => {
                     self.shared.metrics.leader_changes.raise();
                     info!("leader: {leader:?}, term {term}");
@@ -204,11 +208,9 @@ impl Node {
     }
 
     fn persist(&mut self) {
-        if self.disk_retry_at.is_some_and(|at| Instant::now() < at) {
-            return;
-        }
-        self.disk_retry_at = None;
-        while let Some(persist) = self.raft.poll_persist() {
+        if self.disk_health.may_write(Instant::now())
+            && let Some(persist) = self.raft.poll_persist()
+        {
             self.ask_disk(persist);
         }
     }
@@ -232,10 +234,14 @@ impl Node {
         };
         let group =
             WriteGroup { hard_state: persist.hard_state, truncate_after: persist.truncate_after, entries };
-        if persist.reset.is_some()
-            && let Some((position, bytes)) = self.snapshots.installing.take()
+        self.disk_health.handed(ticket, Instant::now());
+        // Kept until it is durable: a failed installation is tried again.
+        let installing = self.snapshots.installing.clone();
+        if let (Some(reset), Some((position, bytes))) = (persist.reset, installing)
+            && reset == position
         {
             let hard_state = self.hard_state;
+            self.snapshots.install_ticket = Some(ticket);
             self.disk.ask(Job::Install { ticket, position, bytes, hard_state, group });
         } else {
             self.disk.ask(Job::Write { ticket, group });
@@ -354,7 +360,8 @@ impl Node {
         let raft = self.started + Duration::from_micros(self.raft.poll_timeout().0.min(u64::MAX >> 8));
         let leader = self.leader_term().is_some();
         let batches = self.batches.due(self.shared.accumulator.backlog(), leader);
-        let parts = [batches, self.proposals.next_due(leader), self.reads.next_due(), self.disk_retry_at];
+        let parts =
+            [batches, self.proposals.next_due(leader), self.reads.next_due(), self.disk_health.next_due()];
         parts.into_iter().flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
     }
 }

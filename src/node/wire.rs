@@ -63,6 +63,7 @@ const APPENDED: u8 = 6;
 const REJECTED: u8 = 7;
 const HEARTBEAT: u8 = 8;
 const HEARTBEAT_ANSWER: u8 = 9;
+const TIMEOUT_NOW: u8 = 10;
 const PROPOSE: u8 = 16;
 const READ_INDEX: u8 = 17;
 const READ_ANSWER: u8 = 18;
@@ -151,15 +152,19 @@ fn encode_message(message: &Message, payloads: &[Bytes], clock: Option<Clock>) -
         Body::Rejected { .. } => REJECTED,
         Body::Heartbeat { .. } => HEARTBEAT,
         Body::HeartbeatAnswer { .. } => HEARTBEAT_ANSWER,
+        Body::TimeoutNow => TIMEOUT_NOW,
         // Its bytes travel in parts that name the same; see `SnapshotPart`.
         Body::Snapshot { .. } => SNAPSHOT_PART,
     };
     out.push(kind);
     put_varint(&mut out, message.term.0);
     match message.body {
-        Body::PreVote { last } | Body::Vote { last } | Body::Snapshot { last } => {
-            put_position(&mut out, last)
+        Body::PreVote { last } | Body::Snapshot { last } => put_position(&mut out, last),
+        Body::Vote { last, transfer } => {
+            put_position(&mut out, last);
+            out.push(u8::from(transfer));
         }
+        Body::TimeoutNow => {}
         Body::PreVoteAnswer { granted } | Body::VoteAnswer { granted } => out.push(u8::from(granted)),
         Body::Append { previous, entries, commit } => {
             put_position(&mut out, previous);
@@ -202,7 +207,8 @@ fn decode_message(kind: u8, mut reader: Reader<'_>, frame: &Bytes) -> Result<Fra
     let body = match kind {
         PRE_VOTE => Body::PreVote { last: position(&mut reader)? },
         PRE_VOTE_ANSWER => Body::PreVoteAnswer { granted: reader.bool()? },
-        VOTE => Body::Vote { last: position(&mut reader)? },
+        VOTE => Body::Vote { last: position(&mut reader)?, transfer: reader.bool()? },
+        TIMEOUT_NOW => Body::TimeoutNow,
         VOTE_ANSWER => Body::VoteAnswer { granted: reader.bool()? },
         APPEND => {
             let previous = position(&mut reader)?;
@@ -321,7 +327,9 @@ mod tests {
         prop_oneof![
             append,
             position.clone().prop_map(move |last| plain(Body::PreVote { last })),
-            position.clone().prop_map(move |last| plain(Body::Vote { last })),
+            (position.clone(), any::<bool>())
+                .prop_map(move |(last, transfer)| plain(Body::Vote { last, transfer })),
+            Just(plain(Body::TimeoutNow)),
             any::<bool>().prop_map(move |granted| plain(Body::VoteAnswer { granted })),
             any::<bool>().prop_map(move |granted| plain(Body::PreVoteAnswer { granted })),
             any::<(u64, u64)>().prop_map(move |(matched, received)| {

@@ -36,7 +36,7 @@ impl Site {
             }
             self.advance_stamp(stamp);
             self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
-            self.apply_body(index, &body)?
+            self.apply_body(index, body)?
         };
         self.applied = index;
         self.digest = mix(self.digest, index.0);
@@ -53,10 +53,10 @@ impl Site {
         self.digest = mix(mix(self.digest, self.stamp.site.0), self.stamp.elapsed.0);
     }
 
-    fn apply_body(&mut self, index: LogIndex, body: &Body<'_>) -> Result<Applied, EntryError> {
+    fn apply_body(&mut self, index: LogIndex, body: Body<'_>) -> Result<Applied, EntryError> {
         let now = self.stamp.elapsed;
-        Ok(match *body {
-            Body::Report(ref report) => return self.apply_report(index, report),
+        Ok(match body {
+            Body::Report(report) => return self.apply_report(index, &report),
             Body::Open { kind, name, nonce, epoch } => {
                 self.sources.age(now, &self.settings);
                 let result = self.sources.open(kind, name, nonce, epoch, now, &self.settings);
@@ -82,6 +82,19 @@ impl Site {
             Body::Tick => {
                 self.sources.age(now, &self.settings);
                 Applied::Nothing
+            }
+            Body::Found(members) => {
+                self.digest = self.members.found(members, self.digest);
+                Applied::Members
+            }
+            Body::Member { nonce, change } => {
+                let changed = self.members.change(change, self.digest);
+                self.digest = changed.unwrap_or(self.digest);
+                Applied::Member { nonce, result: changed.map(|_| ()) }
+            }
+            Body::Configuration(parts) => {
+                self.digest = self.members.enforce(parts, self.digest);
+                Applied::Members
             }
         })
     }

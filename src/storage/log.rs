@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -177,6 +178,7 @@ impl<F: FileSystem> Log<F> {
         }
         self.offset = end;
         self.since_snapshot += padded;
+        self.place.metrics.replay_bytes.store(self.since_snapshot, Ordering::Relaxed);
         let bytes = u32::try_from(length).unwrap_or(u32::MAX);
         Ok(Spot { first: LogIndex::ZERO, segment: segment.number, offset, bytes })
     }
@@ -341,6 +343,7 @@ impl<F: FileSystem> Log<F> {
     pub(super) fn count_bytes(&self) {
         let segments: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
         let spares = self.spares.len() as u64 * self.place.options.segment_bytes;
-        self.place.metrics.log_bytes.store(segments + spares, std::sync::atomic::Ordering::Relaxed);
+        self.place.metrics.log_bytes.store(segments + spares, Ordering::Relaxed);
+        self.place.metrics.replay_bytes.store(self.since_snapshot, Ordering::Relaxed);
     }
 }

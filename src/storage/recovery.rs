@@ -23,12 +23,13 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 const WINDOW_BYTES: usize = 256 << 10;
 
 /// Reads log and snapshots, cuts an unfinished write, and makes a group durable that says so (with
-/// a raised boot number, if this is a start). Everything in the answer is durable.
+/// a raised boot number, if this is a start). Everything in the answer is durable. `acknowledged`:
+/// the number of the last group that was, if that is known; without it the log is refused.
 pub(super) fn recover<F: FileSystem>(
     fs: &F,
     place: Place,
     snapshot_dir: &Path,
-    raise_boot: bool,
+    acknowledged: Option<u64>,
 ) -> Result<(Log<F>, Recovered), OpenError> {
     // A killed process may have left names that are not durable yet.
     for dir in [&*place.dir, snapshot_dir] {
@@ -45,6 +46,9 @@ pub(super) fn recover<F: FileSystem>(
     }
     let floor = choice.chosen.as_ref().map_or(LogIndex::ZERO, |(position, _)| position.index);
     let (mut log, mut scan) = scan(fs, place, files, floor)?;
+    if let Some(acknowledged) = acknowledged.filter(|last| scan.sequence <= *last) {
+        return Err(gone(&log, &scan, acknowledged));
+    }
     let reset = check(&log, &scan, &choice, snapshot_dir)?;
     for path in useless {
         fs.remove(&path).map_err(|source| OpenError::from_io(&path, source))?;
@@ -54,7 +58,7 @@ pub(super) fn recover<F: FileSystem>(
     }
     log.index = scan.index;
     log.since_snapshot = log.index.bytes_after(floor);
-    log.boot += u64::from(raise_boot);
+    log.boot += u64::from(acknowledged.is_none());
     if let Some(tail) = log.segments.back().filter(|tail| log.offset + BLOCK > tail.bytes) {
         // The group goes into a new segment: its sync does not make this one durable.
         tail.file.sync_data().map_err(|source| OpenError::from_io(&tail.path, source))?;
@@ -86,6 +90,21 @@ fn found<F: FileSystem>(fs: &F, place: Place, spares: Vec<u64>) -> Result<(Log<F
     Ok((log, recovered))
 }
 
+/// Groups that the disk said were durable are not there any more.
+fn gone<F: FileSystem>(log: &Log<F>, scan: &Scan, acknowledged: u64) -> OpenError {
+    OpenError::Damaged {
+        file: log.segments.back().map(|segment| segment.path.clone()).unwrap_or_default(),
+        offset: log.offset,
+        certain: format!(
+            "groups {} to {acknowledged} were acknowledged and are gone: the disk said that they were durable \
+             (the log is whole up to entry {}).",
+            scan.sequence,
+            scan.index.last().index
+        ),
+        advice: RESTORE_ADVICE.to_string(),
+    }
+}
+
 fn no_log(dir: &Path, snapshot: Position) -> OpenError {
     OpenError::Damaged {
         file: dir.to_path_buf(),
@@ -102,6 +121,8 @@ fn no_log(dir: &Path, snapshot: Position) -> OpenError {
 /// The newest snapshot that can be used, and the newest that cannot.
 struct Choice {
     chosen: Option<(Position, Vec<u8>)>,
+    /// The chosen one came from a leader.
+    foreign: bool,
     damaged: Option<(Position, String)>,
 }
 
@@ -115,12 +136,13 @@ impl Choice {
 }
 
 fn choose_snapshot<F: FileSystem>(fs: &F, place: &Place, dir: &Path) -> Result<Choice, OpenError> {
-    let mut choice = Choice { chosen: None, damaged: None };
+    let mut choice = Choice { chosen: None, foreign: false, damaged: None };
     let listed = snapshot::list(fs, dir).map_err(|source| OpenError::from_io(dir, source))?;
     for position in listed {
         match snapshot::load(fs, dir, place.owner, position) {
-            Ok(bytes) => {
-                choice.chosen = Some((position, bytes));
+            Ok(loaded) => {
+                choice.foreign = loaded.foreign;
+                choice.chosen = Some((position, loaded.bytes));
                 break;
             }
             Err(LoadError::Damaged(what)) => {
@@ -394,8 +416,27 @@ fn check<F: FileSystem>(
             advice: RESTORE_ADVICE.to_string(),
         });
     }
-    // A snapshot from a leader became durable, and the group that begins the log anew did not.
-    Ok(covered.filter(|position| scan.index.position(position.index) != Some(*position)))
+    let reset = covered.filter(|position| scan.index.position(position.index) != Some(*position));
+    match reset {
+        Some(position) if !choice.foreign => Err(log_lost(log, scan, position)),
+        // A snapshot from a leader became durable, and the group that begins the log anew did not.
+        reset => Ok(reset),
+    }
+}
+
+/// The log had what this box made a snapshot of, and has it no more.
+fn log_lost<F: FileSystem>(log: &Log<F>, scan: &Scan, snapshot: Position) -> OpenError {
+    OpenError::Damaged {
+        file: log.segments.back().map(|segment| segment.path.clone()).unwrap_or_default(),
+        offset: log.offset,
+        certain: format!(
+            "the log ends here, with entry {}, but this box made its snapshot when the log went to entry {} or \
+             further: the end of the log is gone (is a later segment missing?), perhaps with this box's vote.",
+            scan.index.last().index,
+            snapshot.index
+        ),
+        advice: RESTORE_ADVICE.to_string(),
+    }
 }
 
 /// Part of a file, read ahead.

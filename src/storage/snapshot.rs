@@ -1,7 +1,9 @@
 //! Snapshot files: written beside, synced, renamed, read back, and only then the older ones removed.
 //!
-//! `INDEX-TERM-SUBTERM.snap`: magic, version u32, CRC-32C of all that follows u32, site u64, node
-//! u64, index u64, term u64, subterm u64, length u64, then the bytes. Integers are little-endian.
+//! `INDEX-TERM-SUBTERM.snap`: magic, CRC-32C of all that follows u32, version u32, site u64, node
+//! u64, index u64, term u64, subterm u64, length u64, origin u64, then the bytes. Integers are
+//! little-endian. The origin is 0 for a snapshot of this box's log, which has to be there to match,
+//! and 1 for one that came from a leader, after which the log begins anew.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,9 +17,26 @@ use super::segment::foreign;
 use super::{FORMAT_VERSION, OpenError, Owner, StorageMetrics, WriteError};
 
 const MAGIC: &[u8; 8] = b"TALLYSNP";
-const CRC_END: usize = 16;
-const HEADER_BYTES: usize = 64;
+const CRC_END: usize = 12;
+const HEADER_BYTES: usize = 72;
 const UNFINISHED: &str = "new.tmp";
+
+/// A snapshot file: what it covers, where it came from, and what it says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts<'a> {
+    pub(super) position: Position,
+    /// It came from a leader.
+    pub(super) foreign: bool,
+    pub(super) bytes: &'a [u8],
+}
+
+/// A snapshot read back.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) bytes: Vec<u8>,
+    /// It came from a leader.
+    pub(super) foreign: bool,
+}
 
 /// Why a snapshot file gave nothing.
 #[derive(Debug)]
@@ -57,12 +76,12 @@ pub(super) fn save<F: FileSystem>(
     fs: &F,
     dir: &Path,
     owner: Owner,
-    position: Position,
-    bytes: &[u8],
+    parts: Parts<'_>,
     metrics: &StorageMetrics,
 ) -> Result<(), WriteError> {
+    let Parts { position, bytes, .. } = parts;
     let temporary = dir.join(UNFINISHED);
-    let written = write(fs, &temporary, &header(owner, position, bytes), bytes, metrics);
+    let written = write(fs, &temporary, &header(owner, parts), bytes, metrics);
     if let Err(source) = written {
         let _ = fs.remove(&temporary); // gives the space back; the first error counts
         return Err(WriteError::from_io(&temporary, source));
@@ -95,13 +114,15 @@ fn write<F: FileSystem>(
     Ok(())
 }
 
-fn header(owner: Owner, position: Position, bytes: &[u8]) -> Vec<u8> {
+fn header(owner: Owner, parts: Parts<'_>) -> Vec<u8> {
+    let Parts { position, foreign, bytes } = parts;
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend_from_slice(MAGIC);
-    header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     header.extend_from_slice(&[0; 4]);
+    header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     let Position { index, term, subterm } = position;
-    for value in [owner.site_id, owner.node, index.0, term.0, subterm.0, bytes.len() as u64] {
+    let (length, origin) = (bytes.len() as u64, u64::from(foreign));
+    for value in [owner.site_id, owner.node, index.0, term.0, subterm.0, length, origin] {
         header.extend_from_slice(&value.to_le_bytes());
     }
     let crc = crc32c::crc32c_append(crc32c::crc32c(&header[CRC_END..]), bytes);
@@ -115,7 +136,7 @@ pub(super) fn load<F: FileSystem>(
     dir: &Path,
     owner: Owner,
     position: Position,
-) -> Result<Vec<u8>, LoadError> {
+) -> Result<Loaded, LoadError> {
     let path = path(dir, position);
     let file = fs.open(&path).map_err(LoadError::Io)?;
     file.forget_cache().map_err(LoadError::Io)?;
@@ -127,10 +148,6 @@ pub(super) fn load<F: FileSystem>(
         return Err(damaged("it does not begin as a snapshot does"));
     }
     let fields = fields(&head).ok_or_else(|| damaged("its header is too short"))?;
-    if fields.version > FORMAT_VERSION {
-        let (found, known) = (fields.version.into(), FORMAT_VERSION.into());
-        return Err(LoadError::Refused(OpenError::Newer { dir: path, found, known }));
-    }
     // Nothing is read into memory that the file does not hold.
     if fields.length != (size - HEADER_BYTES) as u64 {
         return Err(damaged("its length is not the one in its header"));
@@ -141,13 +158,17 @@ pub(super) fn load<F: FileSystem>(
     if crc != fields.crc {
         return Err(damaged("its checksum is wrong"));
     }
+    if fields.version > FORMAT_VERSION {
+        let (found, known) = (fields.version.into(), FORMAT_VERSION.into());
+        return Err(LoadError::Refused(OpenError::Newer { dir: path, found, known }));
+    }
     if fields.owner != owner {
         return Err(LoadError::Refused(foreign(&path, fields.owner, owner)));
     }
     if fields.position != position {
         return Err(damaged("it is a snapshot of another position under this name"));
     }
-    Ok(bytes)
+    Ok(Loaded { bytes, foreign: fields.foreign })
 }
 
 struct Fields {
@@ -156,13 +177,14 @@ struct Fields {
     owner: Owner,
     position: Position,
     length: u64,
+    foreign: bool,
 }
 
 fn fields(head: &[u8; HEADER_BYTES]) -> Option<Fields> {
     let mut reader = Reader::new(&head[MAGIC.len()..]);
     Some(Fields {
-        version: reader.u32()?,
         crc: reader.u32()?,
+        version: reader.u32()?,
         owner: Owner { site_id: reader.u64()?, node: reader.u64()? },
         position: Position {
             index: LogIndex(reader.u64()?),
@@ -170,6 +192,7 @@ fn fields(head: &[u8; HEADER_BYTES]) -> Option<Fields> {
             subterm: Subterm(reader.u64()?),
         },
         length: reader.u64()?,
+        foreign: reader.u64()? == 1,
     })
 }
 

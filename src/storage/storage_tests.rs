@@ -365,6 +365,27 @@ fn after_a_failed_sync_the_cache_is_not_believed() {
 }
 
 #[test]
+fn a_lie_of_the_disk_that_recovery_meets_is_told() {
+    let fs = FaultyFileSystem::new(1);
+    let (mut storage, _) = open(&fs).unwrap();
+    fill(&mut storage, 1, 2);
+    fs.fail_after(1, Fault::Lie); // the sync, not the write
+    storage.write(&append(3, 3, 1)).unwrap();
+    fs.forget(&segment(1));
+    fs.fail_after(1, Fault::Error(ErrorKind::Other));
+    assert!(storage.write(&append(4, 4, 1)).is_err());
+    fs.damage(&segment(1), |bytes| bytes[4 * BLOCK_BYTES..].fill(0)); // nothing of it arrived
+    for _ in 0..2 {
+        let error = storage.recover().unwrap_err();
+        let OpenError::Damaged { file, offset, certain, .. } = &error else { panic!("{error}") };
+        assert_eq!((file, *offset), (&segment(1), 3 * BLOCK));
+        assert!(certain.contains("acknowledged and are gone"), "{error}");
+        assert!(certain.contains("whole up to entry 2"), "{error}");
+        assert!(storage.is_poisoned());
+    }
+}
+
+#[test]
 fn a_full_disk_stops_writing_and_space_lets_it_go_on() {
     let fs = FaultyFileSystem::new(1);
     let (mut storage, _) = open(&fs).unwrap();

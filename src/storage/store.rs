@@ -43,7 +43,7 @@ impl<F: FileSystem> Storage<F> {
         let lock = directory::lock(&fs, dir)?;
         let (log_dir, snapshot_dir) = directory::prepare(&fs, dir)?;
         let place = Place { dir: log_dir, owner, options, metrics: Arc::default() };
-        let (log, recovered) = recovery::recover(&fs, place, &snapshot_dir, true)?;
+        let (log, recovered) = recovery::recover(&fs, place, &snapshot_dir, None)?;
         let mut storage = Storage { fs, log, snapshot_dir, snapshot: None, poisoned: false, _lock: lock };
         storage.took_snapshot(&recovered);
         Ok((storage, recovered))
@@ -51,11 +51,13 @@ impl<F: FileSystem> Storage<F> {
 
     /// Reads everything again from the disk after a failed write, and makes sure that the disk takes
     /// writes. What was acknowledged is in the answer; the group that failed may be. The boot number
-    /// stays. On an error the storage stays poisoned; try again later.
+    /// stays. On an error the storage stays poisoned; try again later. Acknowledged groups that are
+    /// not there (the disk lied) are [`OpenError::Damaged`].
     pub fn recover(&mut self) -> Result<Recovered, OpenError> {
         self.poisoned = true;
         let place = self.log.place.clone();
-        let (log, recovered) = recovery::recover(&self.fs, place, &self.snapshot_dir, false)?;
+        let acknowledged = Some(self.log.sequence - 1);
+        let (log, recovered) = recovery::recover(&self.fs, place, &self.snapshot_dir, acknowledged)?;
         self.log = log;
         self.took_snapshot(&recovered);
         self.poisoned = false;
@@ -102,7 +104,7 @@ impl<F: FileSystem> Storage<F> {
             return Err(WriteError::Invalid(why));
         }
         self.check_newer(position)?;
-        self.put_snapshot(position, bytes)?;
+        self.put_snapshot(snapshot::Parts { position, foreign: false, bytes })?;
         self.after_snapshot(position)
     }
 
@@ -115,7 +117,7 @@ impl<F: FileSystem> Storage<F> {
     ) -> Result<(), WriteError> {
         self.check_poison()?;
         self.check_newer(position)?;
-        self.put_snapshot(position, bytes)?;
+        self.put_snapshot(snapshot::Parts { position, foreign: true, bytes })?;
         let hard_state = Some(hard_state).filter(|hard_state| *hard_state != self.log.hard_state);
         let facts = Facts { hard_state, reset: Some(position), ..Facts::default() };
         let written = self.log.put(&self.fs, &facts, &[]);
@@ -132,11 +134,11 @@ impl<F: FileSystem> Storage<F> {
         }
     }
 
-    fn put_snapshot(&mut self, position: Position, bytes: &[u8]) -> Result<(), WriteError> {
+    fn put_snapshot(&mut self, parts: snapshot::Parts<'_>) -> Result<(), WriteError> {
         let Place { owner, metrics, .. } = &self.log.place;
-        snapshot::save(&self.fs, &self.snapshot_dir, *owner, position, bytes, metrics)?;
+        snapshot::save(&self.fs, &self.snapshot_dir, *owner, parts, metrics)?;
         metrics.snapshots.fetch_add(1, Ordering::Relaxed);
-        metrics.snapshot_bytes.store(bytes.len() as u64, Ordering::Relaxed);
+        metrics.snapshot_bytes.store(parts.bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -163,7 +165,7 @@ impl<F: FileSystem> Storage<F> {
         let Some(position) = self.snapshot else { return Ok(None) };
         let path = snapshot::path(&self.snapshot_dir, position);
         match snapshot::load(&self.fs, &self.snapshot_dir, self.log.place.owner, position) {
-            Ok(bytes) => Ok(Some((position, bytes))),
+            Ok(loaded) => Ok(Some((position, loaded.bytes))),
             Err(LoadError::Io(source)) => Err(ReadError::Io { path, source }),
             Err(LoadError::Damaged(what)) => Err(ReadError::Damaged { file: path, offset: 0, what }),
             Err(LoadError::Refused(refusal)) => {
@@ -185,11 +187,6 @@ impl<F: FileSystem> Storage<F> {
     /// The position of an entry that [`read`](Storage::read) can give, or of the one before the first.
     pub fn position(&self, index: LogIndex) -> Option<Position> {
         self.log.index.position(index)
-    }
-
-    /// Bytes of log written since the present snapshot: what a restart has to replay.
-    pub fn log_bytes_since_snapshot(&self) -> u64 {
-        self.log.since_snapshot
     }
 
     /// Whether a write failed and [`recover`](Storage::recover) is due.

@@ -58,7 +58,7 @@ async fn handshake(shared: &Shared, incoming: Incoming) -> Result<(Arc<Peer>, Fr
     }
     let connection = connecting.await.map_err(why)?;
     let id = shared.pins.peer_of(&connection).ok_or(Some(Refusal::UnknownKey))?;
-    let peer = shared.peer(id).ok_or(Some(Refusal::UnknownKey))?.clone();
+    let peer = shared.peer(id).ok_or(Some(Refusal::UnknownKey))?;
     let control = link::open_lane(&connection, Lane::Control).await.map_err(why)?;
     Ok((peer, Fresh { connection, control, dialled_here: false, begun }))
 }

@@ -17,15 +17,48 @@ pub(super) struct PlainLog {
     pub(super) base: Position,
     /// The entries after `base`.
     pub(super) entries: Vec<Position>,
+    /// The configurations, ascending: the one at the base, and those of configuration entries.
+    pub(super) configurations: Vec<ConfigurationEntry>,
 }
 
 impl PlainLog {
+    pub(super) fn new(configuration: Configuration, entries: Vec<Position>) -> PlainLog {
+        let first = ConfigurationEntry { index: LogIndex::ZERO, configuration };
+        PlainLog { base: Position::ZERO, entries, configurations: std::vec![first] }
+    }
+
+    /// The configuration that is in the entry at this index.
+    fn configuration_in(&self, index: LogIndex) -> Option<Configuration> {
+        let mut held = self.configurations.iter().filter(|entry| entry.index > self.base.index);
+        held.find(|entry| entry.index == index).map(|entry| entry.configuration)
+    }
+
+    /// The configuration in force at this index.
+    fn configuration_at(&self, index: LogIndex) -> Configuration {
+        let held = self.configurations.iter().rev().find(|entry| entry.index <= index);
+        held.copied().unwrap_or_default().configuration
+    }
+
+    pub(super) fn put_configuration(&mut self, index: LogIndex, configuration: Configuration) {
+        self.configurations.push(ConfigurationEntry { index, configuration });
+    }
+
+    fn durable(&self, hard_state: HardState) -> Durable {
+        let latest = self.configurations.iter().rev().copied();
+        let mut latest = latest.take(2);
+        let configuration = latest.next().unwrap_or_default();
+        let previous_configuration = latest.next();
+        let (snapshot, last) = (self.base, self.last());
+        Durable { hard_state, snapshot, last, configuration, previous_configuration }
+    }
+
     pub(super) fn last(&self) -> Position {
         self.entries.last().copied().unwrap_or(self.base)
     }
 
     fn truncate(&mut self, last: LogIndex) {
         self.entries.retain(|entry| entry.index <= last);
+        self.configurations.retain(|entry| entry.index <= last);
     }
 
     pub(super) fn put(&mut self, range: &EntryRange) {
@@ -35,12 +68,16 @@ impl PlainLog {
         self.entries.extend((range.first.0..=range.last.0).map(entry));
     }
 
-    pub(super) fn reset(&mut self, base: Position) {
-        *self = PlainLog { base, entries: Vec::new() };
+    pub(super) fn reset(&mut self, base: Position, configuration: Configuration) {
+        let at_base = ConfigurationEntry { index: base.index, configuration };
+        *self = PlainLog { base, entries: Vec::new(), configurations: std::vec![at_base] };
     }
 
     pub(super) fn compact(&mut self, base: Position) {
+        let configuration = self.configuration_at(base.index);
         self.entries.retain(|entry| entry.index > base.index);
+        self.configurations.retain(|entry| entry.index > base.index);
+        self.configurations.insert(0, ConfigurationEntry { index: base.index, configuration });
         self.base = base;
     }
 }
@@ -81,11 +118,12 @@ pub(super) struct Sent {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) message: Message,
+    /// What the payload of the first entry, or the snapshot, holds.
+    pub(super) configuration: Option<Configuration>,
 }
 
 pub(super) struct Net {
     pub(super) nodes: Vec<Node>,
-    pub(super) members: Vec<Member>,
     pub(super) now: Instant,
     pub(super) wire: VecDeque<Sent>,
     pub(super) cuts: BTreeSet<(u64, u64)>,
@@ -131,19 +169,18 @@ impl Net {
         let members = members(voters, observers);
         let nodes = logs.into_iter().zip(1..).map(|((hard_state, terms), id)| {
             let entries = terms.iter().zip(1..).map(|(term, index)| at(index, *term)).collect();
-            let disk = PlainLog { base: Position::ZERO, entries };
-            Net::start(id, &members, hard_state, disk, Instant(0))
+            let disk = PlainLog::new(Configuration::new(&members).unwrap(), entries);
+            Net::start(id, hard_state, disk, Instant(0))
         });
         let nodes = nodes.collect();
         let wire = VecDeque::new();
         let cuts = BTreeSet::new();
-        Net { nodes, members, now: Instant(0), wire, cuts, lose: |_| false, committed: Vec::new() }
+        Net { nodes, now: Instant(0), wire, cuts, lose: |_| false, committed: Vec::new() }
     }
 
-    fn start(id: u64, members: &[Member], hard_state: HardState, disk: PlainLog, now: Instant) -> Node {
-        let durable = Durable { hard_state, snapshot: disk.base, last: disk.last() };
+    fn start(id: u64, hard_state: HardState, disk: PlainLog, now: Instant) -> Node {
         Node {
-            raft: Raft::new(config(id), members, durable, now).unwrap(),
+            raft: Raft::new(config(id), disk.durable(hard_state), now).unwrap(),
             log: disk.clone(),
             disk,
             disk_hard_state: hard_state,
@@ -170,16 +207,37 @@ impl Net {
 
     /// Forgets what was not synced and starts again.
     pub(super) fn restart(&mut self, id: u64) {
-        let (now, members) = (self.now, self.members.clone());
+        let now = self.now;
         let node = self.node(id);
         let (hard_state, disk) = (node.disk_hard_state, node.disk.clone());
-        *node = Net::start(id, &members, hard_state, disk, now);
+        *node = Net::start(id, hard_state, disk, now);
+    }
+
+    /// A node that belongs to no group yet, with an empty disk.
+    pub(super) fn join(&mut self) -> u64 {
+        let id = self.nodes.len() as u64 + 1;
+        let disk = PlainLog::new(Configuration::EMPTY, Vec::new());
+        self.nodes.push(Net::start(id, HardState::default(), disk, self.now));
+        id
+    }
+
+    /// A leader changes the members; its driver stores the entry.
+    pub(super) fn change(
+        &mut self,
+        id: u64,
+        changes: &[Change],
+    ) -> Result<(EntryRange, Configuration), MembershipError> {
+        let now = self.now;
+        let node = self.node(id);
+        let (range, configuration) = node.raft.change_membership(now, changes, Leave::ByItself)?;
+        node.log.put(&range);
+        node.log.put_configuration(range.first, configuration);
+        Ok((range, configuration))
     }
 
     /// What node `id` wants to do, as its driver would: events, messages, disk.
     pub(super) fn drive(&mut self, id: u64) {
         let now = self.now;
-        let peers: Vec<NodeId> = self.members.iter().map(|member| member.id).filter(|p| p.0 != id).collect();
         let node = self.node(id);
         if node.down {
             return;
@@ -189,12 +247,27 @@ impl Net {
             if let Event::BecameLeader { noop } = event {
                 node.log.put(&range(noop.index.0, noop.index.0, noop.term.0));
             }
+            if let Event::OwnEntry { entry, configuration } = event {
+                node.log.put(&EntryRange {
+                    subterm: entry.subterm,
+                    ..range(entry.index.0, entry.index.0, entry.term.0)
+                });
+                if let Some(configuration) = configuration {
+                    node.log.put_configuration(entry.index, configuration);
+                }
+            }
         }
+        let peers: Vec<NodeId> = node.raft.peers().collect();
         let mut sent = Vec::new();
         for to in peers {
             while let Some(message) = node.raft.poll_message(now, to, !node.bulk_full, &node.log) {
                 assert!(message.is_plausible(), "{message:?}");
-                sent.push(Sent { from: id, to: to.0, message });
+                let configuration = match message.body {
+                    Body::Append { entries: Some(range), .. } => node.log.configuration_in(range.first),
+                    Body::Snapshot { last } => Some(node.log.configuration_at(last.index)),
+                    _ => None,
+                };
+                sent.push(Sent { from: id, to: to.0, message, configuration });
             }
         }
         if let Some(persist) = node.raft.poll_persist() {
@@ -218,7 +291,7 @@ impl Net {
             node.disk_hard_state = hard_state;
         }
         if let Some(base) = persist.reset {
-            node.disk.reset(base);
+            node.disk.reset(base, node.log.configuration_at(base.index));
         }
         if let Some(last) = persist.truncate_after {
             node.disk.truncate(last);
@@ -227,7 +300,10 @@ impl Net {
             for index in first.0..=last.0 {
                 // What was dropped from the log meanwhile was written all the same.
                 let entry = node.log.position(LogIndex(index)).unwrap_or(at(index, 1));
-                node.disk.put(&range(index, index, entry.term.0));
+                node.disk.put(&EntryRange { subterm: entry.subterm, ..range(index, index, entry.term.0) });
+                if let Some(configuration) = node.log.configuration_in(LogIndex(index)) {
+                    node.disk.put_configuration(LogIndex(index), configuration);
+                }
             }
         }
         node.raft.handle_persisted(now, persist.ticket);
@@ -246,10 +322,22 @@ impl Net {
         if node.down {
             return Err(Ignored::UnknownSender);
         }
-        let handled = node.raft.handle_message(now, NodeId(sent.from), &sent.message, &node.log);
+        let configuration = sent.configuration.as_ref();
+        let handled =
+            node.raft.handle_message(now, NodeId(sent.from), &sent.message, configuration, &node.log);
         match handled {
-            Ok(Handled::Append(entries)) => node.log.put(&entries),
-            Ok(Handled::Install(base)) => node.log.reset(base),
+            Ok(Handled::Append(entries)) => {
+                node.log.put(&entries);
+                if let (Body::Append { entries: Some(whole), .. }, Some(configuration)) =
+                    (sent.message.body, sent.configuration)
+                    && whole.first == entries.first
+                {
+                    node.log.put_configuration(entries.first, configuration);
+                }
+            }
+            Ok(Handled::Install(base)) => {
+                node.log.reset(base, sent.configuration.unwrap_or(*node.raft.configuration()));
+            }
             Ok(Handled::Nothing) => {}
             Err(why) => node.ignored.push(why),
         }
@@ -259,7 +347,7 @@ impl Net {
 
     /// Gives a message to a node as if it came from `from`.
     pub(super) fn say(&mut self, from: u64, to: u64, term: u64, body: Body) -> Result<Handled, Ignored> {
-        self.deliver(Sent { from, to, message: Message { term: Term(term), body } })
+        self.deliver(Sent { from, to, message: Message { term: Term(term), body }, configuration: None })
     }
 
     /// The same, and it is taken.

@@ -1,6 +1,7 @@
 //! What nodes say to each other, and what the core says to its driver. No payloads: messages name
 //! ranges of the log; the driver adds the entry bytes on sending and strips them on receiving.
 
+use super::configuration::Configuration;
 use crate::id::{LogIndex, NodeId, Subterm, Term};
 
 /// Where an entry stands and under whom it was written. Two logs that agree on a position agree
@@ -60,6 +61,8 @@ pub enum Body {
     Vote {
         /// The end of the candidate's log.
         last: Position,
+        /// The leader itself asked for this campaign: its lease does not stand against it.
+        transfer: bool,
     },
     /// The answer to a vote request; a grant is durable before it is sent.
     VoteAnswer {
@@ -109,6 +112,8 @@ pub enum Body {
         /// The last entry that the snapshot covers.
         last: Position,
     },
+    /// Campaign at once: I hand leadership over to you.
+    TimeoutNow,
 }
 
 /// Terms and indexes from here on are refused: no honest site gets there, and sums below cannot overflow.
@@ -151,7 +156,8 @@ impl Message {
         let index = |index: LogIndex| index.0 < NUMBER_LIMIT;
         let by_body = match self.body {
             Body::PreVoteAnswer { .. } | Body::VoteAnswer { .. } | Body::HeartbeatAnswer { .. } => true,
-            Body::PreVote { last } | Body::Vote { last } => last.is_plausible() && last.term <= self.term,
+            Body::TimeoutNow => true,
+            Body::PreVote { last } | Body::Vote { last, .. } => last.is_plausible() && last.term <= self.term,
             Body::Append { previous, entries, commit } => {
                 let fits = entries.is_none_or(|range| range.follows(previous) && range.term <= self.term);
                 previous.is_plausible() && previous.term <= self.term && fits && index(commit)
@@ -183,6 +189,8 @@ pub enum MemberRole {
     Voter,
     /// Replicates only.
     Observer,
+    /// Votes, has no log and keeps a few tens of bytes; is counted only beside others.
+    Witness,
 }
 
 /// A member of the group.
@@ -192,6 +200,16 @@ pub struct Member {
     pub id: NodeId,
     /// As what.
     pub role: MemberRole,
+}
+
+/// A configuration and the index of the entry that brought it: zero for the one that a site began with, the
+/// last index that is covered for that of a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ConfigurationEntry {
+    /// Where it stands.
+    pub index: LogIndex,
+    /// The configuration.
+    pub configuration: Configuration,
 }
 
 /// What the driver makes durable: in this order, in one group with one sync. One at a time: the
