@@ -33,9 +33,13 @@ fn a_box_with_a_full_disk_steps_down_and_comes_back() {
             clients.until_more(20, "before the disk is full");
             let led = net.site.leader() == full;
             disks[full].fill();
-            filler.write_until(&net, || storage_state(&net, full).is_some_and(|state| state != "ok"));
-            let state = storage_state(&net, full).unwrap_or_default();
-            assert!(state.contains("space"), "{state}");
+            filler.write_until(&net, || storage(&net, full).is_some_and(|storage| storage["state"] != "ok"));
+            let said = storage(&net, full).expect("it answers");
+            assert_eq!(said["state"], "full", "{said}");
+            assert!(
+                said["what"].is_string() && said["advice"].is_string(),
+                "it says what and what to do: {said}"
+            );
             net.site.boxes[full].until_log("does not take writes");
             let others: Vec<usize> = (0..BOXES).filter(|at| *at != full).collect();
             let leads = until("another box leads", || net.leader_among(&others));
@@ -45,12 +49,14 @@ fn a_box_with_a_full_disk_steps_down_and_comes_back() {
             assert_eq!(read.status, 200, "it goes on serving reads: {}", read.text());
             disks[full].free();
             until("the box comes back by itself", || {
-                (storage_state(&net, full)? == "ok" && caught_up(&net, full)?).then_some(())
+                (storage(&net, full)?["state"] == "ok" && caught_up(&net, full)?).then_some(())
             });
             eprintln!(
-                "box{} ({}): {state:?}; box{} led meanwhile; it came back",
+                "box{} ({}): {}, {}; box{} led meanwhile; it came back",
                 full + 1,
                 if led { "the leader" } else { "a follower" },
+                said["what"],
+                said["advice"],
                 leads + 1
             );
         }
@@ -61,8 +67,8 @@ fn a_box_with_a_full_disk_steps_down_and_comes_back() {
     });
 }
 
-fn storage_state(net: &NetSite, at: usize) -> Option<String> {
-    net.site.boxes[at].try_status()?["storage"]["state"].as_str().map(str::to_owned)
+fn storage(net: &NetSite, at: usize) -> Option<Value> {
+    Some(net.site.boxes[at].try_status()?["storage"].clone())
 }
 
 /// Whether what the box has on disk reaches as far as what the site had committed a moment ago.
