@@ -11,6 +11,7 @@ mod crashes;
 mod harness;
 mod http;
 mod load;
+mod net;
 mod polling;
 mod reports;
 mod restarts;
