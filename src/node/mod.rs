@@ -2,15 +2,18 @@
 //! core, the log's tail, the batches and everybody who waits; other rooms reach it by a [`Handle`].
 
 mod batches;
+mod beats;
 mod commands;
 mod disk;
 mod handle;
 mod leader_clock;
 mod named;
+mod pace;
 mod peers;
 mod proposals;
 mod reads;
 mod report;
+mod site_time;
 mod snapshots;
 pub mod status;
 mod step;
@@ -33,6 +36,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use handle::{
     Add, Added, Handle, NamedReport, ReportAmount, ReportCell, ReportError, RequestError, RoleView, SetError,
 };
+pub use pace::PaceBounds;
 pub use status::*;
 
 use crate::accumulator::Accumulator;
@@ -44,9 +48,11 @@ use crate::storage::{FileSystem, Recovered, Storage, StorageMetrics};
 use crate::transport::{Event, Transport};
 
 use batches::Batches;
+use beats::Beats;
 use disk::{Disk, Done};
 use handle::{Command, Shared};
 use leader_clock::LeaderClock;
+use pace::Pace;
 use proposals::Proposals;
 use reads::Reads;
 use report::complete_status;
@@ -64,10 +70,9 @@ const DISK_RETRY: Duration = Duration::from_secs(1);
 pub struct NodeConfig {
     /// For counts that nobody waits for.
     pub commit_interval: Duration,
-    /// Without a leader for this long, up to twice as long, a box campaigns.
-    pub election_timeout: Duration,
-    /// A leader shows itself this often.
-    pub heartbeat_interval: Duration,
+    /// Without a leader for a timeout, up to twice as long, a box campaigns; within these bounds it
+    /// follows what is measured.
+    pub election_timeout: PaceBounds,
     /// A snapshot is written when the log since the last one has this many bytes, or four times the
     /// size of that one if that is more.
     pub snapshot_log_bytes: u64,
@@ -77,8 +82,7 @@ impl Default for NodeConfig {
     fn default() -> NodeConfig {
         NodeConfig {
             commit_interval: Duration::from_secs(1),
-            election_timeout: Duration::from_millis(200),
-            heartbeat_interval: Duration::from_millis(50),
+            election_timeout: PaceBounds { min: Duration::from_millis(200), max: Duration::from_secs(10) },
             snapshot_log_bytes: 16 << 20,
         }
     }
@@ -138,6 +142,9 @@ pub struct Node {
     reads: Reads,
     snapshots: Snapshots,
     leader_clock: LeaderClock,
+    beats: Beats,
+    /// Since when the disk has a group to write.
+    writing_since: Option<Instant>,
     /// The end of windows that this leader has proposed to close already.
     close_proposed: SiteTime,
     role: watch::Sender<RoleView>,
@@ -198,7 +205,8 @@ impl Node {
             None => (Site::new(&founding), Position::ZERO),
         };
         let started = Instant::now();
-        let raft = start_raft(&identity, &config, &recovered, snapshot)?;
+        let pace = Pace::new(config.election_timeout);
+        let raft = start_raft(&identity, &pace, &recovered, snapshot)?;
         let storage_metrics = storage.metrics();
         let (disk, disk_done) = Disk::start(storage)?;
         let clock = Arc::new(SiteClock::new(site.stamp().site, site.stamp().elapsed));
@@ -208,7 +216,7 @@ impl Node {
         let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (role, role_receiver) = watch::channel(RoleView::default());
         let (applied, applied_receiver) = watch::channel(site.applied().0);
-        let leader_clock = LeaderClock::new(site.stamp());
+        let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
         let shared = Arc::new(Shared {
             identity,
             site: Mutex::new(site),
@@ -235,6 +243,8 @@ impl Node {
             reads: Reads::default(),
             snapshots: Snapshots::new(snapshot.index),
             leader_clock,
+            beats: Beats::new(pace, started),
+            writing_since: None,
             close_proposed: SiteTime(0),
             role,
             applied,
@@ -346,15 +356,15 @@ impl Node {
 
 fn start_raft(
     identity: &Identity,
-    config: &NodeConfig,
+    pace: &Pace,
     recovered: &Recovered,
     snapshot: Position,
 ) -> Result<Raft, SetupError> {
     let core = |span: Duration| CoreDuration(span.as_micros() as u64);
     let raft_config = RaftConfig {
         id: identity.node_id(),
-        election_timeout: core(config.election_timeout),
-        heartbeat_interval: core(config.heartbeat_interval),
+        election_timeout: core(pace.timeout()),
+        heartbeat_interval: core(pace.heartbeat()),
         seed: handle::random_u128() as u64,
         append_bytes_max: wire::APPEND_BYTES_MAX,
         inflight_bytes_max: 4 * wire::APPEND_BYTES_MAX,

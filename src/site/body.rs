@@ -7,7 +7,7 @@ use tally_core::time::{Elapsed, SiteTime};
 use super::codec::{Malformed, Reader, unzigzag};
 use super::entry::{
     CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_WINDOW, CLOSE, DELIVERED, EntryError, NUMBER, OPEN,
-    REPORT, REPORT_CELLS_MAX, SET, STAMP_MAX, SourceKind, TICK,
+    REPORT, REPORT_CELLS_MAX, SET, STAMP_MAX, STEP_CLOCK, SourceKind, TICK,
 };
 use super::view::{SeriesId, Stamp};
 
@@ -21,6 +21,7 @@ pub(super) enum Body<'a> {
     Delivered { up_to: u64 },
     Set { nonce: u64, key: &'a str, value: &'a str },
     Tick,
+    StepClock,
 }
 
 /// A report, its cells not read yet.
@@ -96,6 +97,7 @@ impl<'a> Body<'a> {
             DELIVERED => Body::Delivered { up_to: reader.varint()? },
             SET => Body::Set { nonce: reader.u64()?, key: reader.text()?, value: reader.text()? },
             TICK => Body::Tick,
+            STEP_CLOCK => Body::StepClock,
             kind => return Err(EntryError::UnknownKind(kind)),
         };
         reader.done()?;

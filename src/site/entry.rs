@@ -74,6 +74,8 @@ pub enum BodyKind {
     Set,
     /// Only the stamp counts.
     Tick,
+    /// An operator sets site time.
+    StepClock,
 }
 
 pub(super) const OPEN: u8 = 1;
@@ -83,6 +85,7 @@ pub(super) const NUMBER: u8 = 4;
 pub(super) const DELIVERED: u8 = 5;
 pub(super) const SET: u8 = 6;
 pub(super) const TICK: u8 = 7;
+pub(super) const STEP_CLOCK: u8 = 8;
 
 pub(super) const CELL_KIND: u8 = 0b0000_0011;
 pub(super) const CELL_NAMED: u8 = 0b0000_0100;
@@ -142,6 +145,19 @@ pub fn tick() -> Vec<u8> {
     vec![TICK]
 }
 
+/// An operator's word: site time becomes what the leader stamps on this entry, back even. The leader
+/// asks [`is_step_clock`] and stamps what the boxes' clocks say.
+#[must_use]
+pub fn step_clock() -> Vec<u8> {
+    vec![STEP_CLOCK]
+}
+
+/// Whether a body is that word.
+#[must_use]
+pub fn is_step_clock(body: &[u8]) -> bool {
+    body == [STEP_CLOCK]
+}
+
 fn with_number(kind: u8, number: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(11);
     out.push(kind);
@@ -174,6 +190,7 @@ pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
         Body::Delivered { .. } => BodyKind::Delivered,
         Body::Set { .. } => BodyKind::Set,
         Body::Tick => BodyKind::Tick,
+        Body::StepClock => BodyKind::StepClock,
     })
 }
 

@@ -106,6 +106,13 @@ pub enum Applied {
     },
     /// Summaries got numbers, or were delivered.
     Outbox,
+    /// An operator has set site time.
+    Stepped {
+        /// What it was.
+        from: SiteTime,
+        /// What it is.
+        to: SiteTime,
+    },
 }
 
 /// Why an epoch was not opened.
