@@ -349,6 +349,15 @@ impl Handle {
         }
     }
 
+    /// An operator's word that the boxes' clocks are right: site time becomes what they say, however far
+    /// ahead or behind. What it was, and what it is now.
+    pub async fn step_clock(&self) -> Result<(SiteTime, SiteTime), RequestError> {
+        match self.propose(entry::step_clock(), Retry::Freely).await? {
+            Applied::Stepped { from, to } => Ok((from, to)),
+            _ => Err(unknown("the site gave another answer")),
+        }
+    }
+
     /// Gives the next `count` summaries their numbers. Only at the leader.
     pub async fn number(&self, count: u32) -> Result<(), RequestError> {
         self.propose_here(entry::number(count)).await

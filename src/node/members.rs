@@ -135,7 +135,7 @@ impl Node {
             None => Bytes::new(),
             Some(configuration) => {
                 let body = entry::configuration(&to_parts(&configuration));
-                let stamp = self.leader_clock.stamp();
+                let stamp = self.stamp().unwrap_or_else(|| self.site().stamp());
                 proposals::plain(&entry::stamped(stamp, &body))
             }
         };
@@ -144,6 +144,7 @@ impl Node {
 
     pub(super) fn on_configuration(&mut self, entry: &ConfigurationEntry) {
         info!("the group is, as of entry {}: {:?}", entry.index, entry.configuration);
+        self.count_voters_clocks();
         self.know_members();
     }
 

@@ -2,6 +2,7 @@
 //! core, the log's tail, the batches and everybody who waits; other rooms reach it by a [`Handle`].
 
 mod batches;
+mod beats;
 mod commands;
 mod disk;
 mod disk_health;
@@ -11,10 +12,12 @@ mod handle;
 mod leader_clock;
 mod members;
 mod named;
+mod pace;
 mod peers;
 mod proposals;
 mod reads;
 mod report;
+mod site_time;
 mod snapshots;
 pub mod status;
 mod step;
@@ -40,6 +43,7 @@ pub use handle::{
     Add, Added, Handle, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError,
     RoleView, SetError,
 };
+pub use pace::PaceBounds;
 pub use status::*;
 
 use crate::accumulator::Accumulator;
@@ -51,11 +55,13 @@ use crate::storage::{FileSystem, Recovered, Storage, StorageMetrics};
 use crate::transport::{Event, Transport};
 
 use batches::Batches;
+use beats::Beats;
 use disk::{Disk, Done};
 use disk_health::DiskHealth;
 use handle::{Command, Shared};
 use leader_clock::LeaderClock;
 use members::Members;
+use pace::Pace;
 use proposals::Proposals;
 use reads::Reads;
 use report::complete_status;
@@ -70,10 +76,9 @@ const COMMANDS_MAX: usize = 16_384;
 pub struct NodeConfig {
     /// For counts that nobody waits for.
     pub commit_interval: Duration,
-    /// Without a leader for this long, up to twice as long, a box campaigns.
-    pub election_timeout: Duration,
-    /// A leader shows itself this often.
-    pub heartbeat_interval: Duration,
+    /// Without a leader for a timeout, up to twice as long, a box campaigns; within these bounds it
+    /// follows what is measured.
+    pub election_timeout: PaceBounds,
     /// A snapshot is written when the log since the last one has this many bytes, or more if that one
     /// is large: see `snapshots::due_bytes`.
     pub snapshot_log_bytes: u64,
@@ -86,8 +91,7 @@ impl Default for NodeConfig {
     fn default() -> NodeConfig {
         NodeConfig {
             commit_interval: Duration::from_secs(1),
-            election_timeout: Duration::from_millis(200),
-            heartbeat_interval: Duration::from_millis(50),
+            election_timeout: PaceBounds { min: Duration::from_millis(200), max: Duration::from_secs(10) },
             snapshot_log_bytes: 16 << 20,
             disk_hung_after: Duration::from_secs(10),
         }
@@ -149,6 +153,7 @@ pub struct Node {
     snapshots: Snapshots,
     leader_clock: LeaderClock,
     members: Members,
+    beats: Beats,
     /// The end of windows that this leader has proposed to close already.
     close_proposed: SiteTime,
     role: watch::Sender<RoleView>,
@@ -208,7 +213,8 @@ impl Node {
             None => (Site::new(&founding), Position::ZERO, 0),
         };
         let started = Instant::now();
-        let raft = start_raft(&identity, &config, &recovered, snapshot, &site)?;
+        let pace = Pace::new(config.election_timeout);
+        let raft = start_raft(&identity, &pace, &recovered, snapshot, &site)?;
         let members = Members::new(&identity, started);
         let storage_metrics = storage.metrics();
         let (disk, disk_done) = Disk::start(storage)?;
@@ -219,7 +225,7 @@ impl Node {
         let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (role, role_receiver) = watch::channel(RoleView::default());
         let (applied, applied_receiver) = watch::channel(site.applied().0);
-        let leader_clock = LeaderClock::new(site.stamp());
+        let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
         let shared = Arc::new(Shared {
             identity,
             site: Mutex::new(site),
@@ -248,6 +254,7 @@ impl Node {
             snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
             leader_clock,
             members,
+            beats: Beats::new(pace, started),
             close_proposed: SiteTime(0),
             role,
             applied,
@@ -370,7 +377,7 @@ impl Node {
 
 fn start_raft(
     identity: &Identity,
-    config: &NodeConfig,
+    pace: &Pace,
     recovered: &Recovered,
     snapshot: Position,
     site: &Site,
@@ -378,8 +385,8 @@ fn start_raft(
     let core = |span: Duration| CoreDuration(span.as_micros() as u64);
     let raft_config = RaftConfig {
         id: identity.node_id(),
-        election_timeout: core(config.election_timeout),
-        heartbeat_interval: core(config.heartbeat_interval),
+        election_timeout: core(pace.timeout()),
+        heartbeat_interval: core(pace.heartbeat()),
         seed: handle::random_u128() as u64,
         append_bytes_max: wire::APPEND_BYTES_MAX,
         inflight_bytes_max: 4 * wire::APPEND_BYTES_MAX,

@@ -32,6 +32,7 @@ impl Node {
         }
         self.give_up_hung_disk();
         self.take_events();
+        self.keep_pace();
         self.send_own_batch();
         self.send_proposals();
         self.propose_by_time();
@@ -65,14 +66,12 @@ impl Node {
                     info!("this box leads, in term {}", noop.term);
                     self.tail.push(noop, Bytes::new());
                     self.members.begin_to_lead(noop.index);
-                    let stamp = self.site().stamp();
-                    self.leader_clock.applied(stamp);
                     self.close_proposed = tally_core::time::SiteTime(0);
-                    let stamp = self.leader_clock.stamp();
-                    self.shared.clock.hear(stamp.site, stamp.synced);
+                    self.begin_leading();
                 }
                 Event::SteppedDown { term } => {
                     info!("this box does not lead any more (term {term})");
+                    self.end_leading();
                     for (peer, id) in self.reads.stepped_down(Instant::now()) {
                         self.answer_read(peer, id, None);
                     }
@@ -100,8 +99,10 @@ impl Node {
         if body.len() as u64 + 64 > u64::from(APPEND_BYTES_MAX) {
             return Err(format!("an entry has at most {APPEND_BYTES_MAX} bytes"));
         }
-        let stamp = self.leader_clock.stamp();
-        self.shared.clock.hear(stamp.site, stamp.synced);
+        if entry::is_step_clock(body) {
+            self.leader_clock.step(self.now());
+        }
+        let stamp = self.stamp().ok_or("too few boxes were heard to know the time")?;
         let payload = proposals::reenvelope(tag, &entry::stamped(stamp, body));
         let now = self.now();
         let range = self.raft.propose(now, 1, payload.len() as u64).map_err(|error| error.to_string())?;
@@ -123,6 +124,9 @@ impl Node {
     /// Opens the box's epoch, freezes a batch when one is due, sends it until its receipt comes.
     fn send_own_batch(&mut self) {
         let Some(term) = self.leader_term() else { return };
+        if self.leads() && self.stamp().is_none() {
+            return;
+        }
         let now = Instant::now();
         if self.batches.should_open(term, now) {
             let nonce = self.batches.nonce();
@@ -165,11 +169,7 @@ impl Node {
 
     /// What a leader proposes because time has passed.
     fn propose_by_time(&mut self) {
-        if !self.leads() {
-            return;
-        }
-        let stamp = self.leader_clock.stamp();
-        self.shared.clock.hear(stamp.site, stamp.synced);
+        let Some(stamp) = self.stamp() else { return };
         let (close, applied) = {
             let site = self.site();
             (site.close_due(stamp.site), site.stamp())
@@ -285,7 +285,8 @@ impl Node {
             let settings = site.settings();
             (site.applied(), site.stamp(), settings.window_base(), settings.series_max() as usize)
         };
-        self.leader_clock.applied(stamp);
+        let now = self.now();
+        self.leader_clock.applied(stamp, now);
         self.shared.clock.applied(stamp.elapsed);
         self.shared.accumulator.configure(base, series_max);
         self.tail.shrink(applied.min(self.raft.durable_index()));
@@ -310,6 +311,10 @@ impl Node {
                 if let Some(batch) = self.batches.judged(*source, *epoch, *number) {
                     self.on_own_receipt(batch, *number, verdict);
                 }
+            }
+            Applied::Stepped { from, to } => {
+                warn!("an operator has set site time from {from} ms to {to} ms");
+                self.shared.clock.stepped(*to);
             }
             _ => {}
         }

@@ -295,7 +295,7 @@ impl Net {
             }
         }
         if let Some(persist) = node.raft.poll_persist() {
-            let entries = persist.entries.map_or(1..=0, |(first, last)| first.0..=last.0).map(LogIndex);
+            let entries = persist.entries.map_or(0..0, |(first, last)| first.0..last.0 + 1).map(LogIndex);
             let content =
                 |index| (node.log.position(index).expect("named"), node.log.configuration_in(index));
             node.content = entries.map(content).collect();
