@@ -34,6 +34,19 @@ fn messages() -> impl Strategy<Value = Frame> {
         (position.clone(), any::<bool>())
             .prop_map(move |(last, transfer)| plain(Body::Vote { last, transfer })),
         Just(plain(Body::TimeoutNow)),
+        (any::<(u8, bool, u64, u64)>(), prop::collection::btree_set(any::<u64>(), 0..=8)).prop_map(
+            move |((which, flag, term, subterm), ids)| {
+                let mut nodes = NodeSet::default();
+                assert!(ids.into_iter().all(|id| nodes.insert(NodeId(id))));
+                let (last_term, last_subterm) = (Term(term), Subterm(subterm));
+                plain(match which % 4 {
+                    0 => Body::WitnessVote { pre: flag, last_term, last_subterm, votes: nodes },
+                    1 => Body::WitnessAppend { subterm: last_subterm, voters: nodes },
+                    2 => Body::WitnessAppended { subterm: last_subterm, taken: flag },
+                    _ => Body::WitnessPing { round: term },
+                })
+            }
+        ),
         prop::option::of(1..u64::MAX).prop_map(|to| Frame::Transfer { to: to.map(NodeId) }),
         any::<bool>().prop_map(move |granted| plain(Body::VoteAnswer { granted })),
         any::<bool>().prop_map(move |granted| plain(Body::PreVoteAnswer { granted })),
