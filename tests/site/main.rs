@@ -8,6 +8,7 @@ mod boxes;
 mod broker;
 mod counting;
 mod crashes;
+mod damage;
 mod harness;
 mod http;
 mod load;
