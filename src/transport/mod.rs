@@ -7,6 +7,7 @@
 //! * `frame`: frames in a stream of bytes. `queue`: what waits to be sent, bounded.
 //! * `tls`, `config`, `congestion`: who may connect; how QUIC is tuned.
 //! * `peer`: the connections to a box and which of them is used. `link`: one connection at work.
+//! * `lives`: which life of a box it is that connects: a restarted one, an emptied one, a copy.
 //! * `dial`, `accept`: how connections come to be. `refusal`: why one did not, counted and logged.
 
 mod accept;
@@ -15,6 +16,7 @@ mod congestion;
 mod dial;
 mod frame;
 mod link;
+mod lives;
 mod peer;
 mod queue;
 mod refusal;
@@ -33,6 +35,7 @@ use tokio::task::JoinSet;
 use crate::identity::{Identity, Keys};
 use crate::metrics::Counter;
 
+pub use lives::{Life, Lives};
 use peer::Peer;
 use refusal::RefusalLog;
 pub use refusal::{REFUSALS, Refusal};
@@ -203,6 +206,7 @@ struct Shared {
     events: mpsc::Sender<Event>,
     metrics: Arc<TransportMetrics>,
     refusals: RefusalLog,
+    lives: Lives,
 }
 
 impl Transport {
@@ -213,6 +217,7 @@ impl Transport {
         listen: SocketAddr,
         events: mpsc::Sender<Event>,
         metrics: Arc<TransportMetrics>,
+        lives: Lives,
     ) -> Result<Transport, TransportError> {
         if !identity.matches(&keys) {
             return Err(TransportError::OtherKey(identity.me().name.clone()));
@@ -227,7 +232,8 @@ impl Transport {
         }
         let server_name = crate::identity::server_name(identity.site_id);
         let refusals = RefusalLog::new(metrics.clone());
-        let shared = Arc::new(Shared { server_name, peers, pins, endpoint, events, metrics, refusals });
+        let shared =
+            Arc::new(Shared { server_name, peers, pins, endpoint, events, metrics, refusals, lives });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept::accept(shared.clone()));
         for peer in shared.peers.iter().filter(|peer| !peer.address.is_empty()) {

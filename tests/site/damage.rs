@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::boxes::Site;
-use crate::harness::Process;
+use crate::harness::{Process, free_port, tallyd, until};
 
 const ADVICE: &str = "move this data directory away (keep it)";
 
@@ -99,4 +99,53 @@ fn a_damaged_snapshot_is_told_with_the_log_that_there_is() {
     std::fs::remove_file(&snapshot).unwrap();
     site.start_all();
     assert_eq!(site.boxes[0].total("a"), 3);
+}
+
+#[test]
+fn a_box_whose_disk_was_emptied_is_refused_under_its_old_identity() {
+    let mut site = Site::start(3);
+    site.boxes[2].add("a", 1);
+    site.boxes[2].kill();
+    let data = site.boxes[2].directory.clone();
+    for folder in ["log", "snapshots"] {
+        std::fs::rename(data.join(folder), data.join(format!("{folder}.away"))).unwrap();
+    }
+    std::fs::rename(data.join("format"), data.join("format.away")).unwrap();
+    std::fs::rename(data.join("peers.seen"), data.join("peers.away")).unwrap();
+    site.boxes[2].start();
+    site.boxes[2].until_log("this data directory was emptied or is an old copy");
+    site.boxes[0].until_log("its disk was emptied or replaced by an old copy");
+    site.boxes[1].until_log("its disk was emptied or replaced by an old copy");
+    assert_eq!(site.boxes[0].add("a", 1), 2, "the others go on");
+    assert_eq!(site.boxes[2].status()["ready"], false);
+    site.boxes[2].kill();
+    for folder in ["log", "snapshots"] {
+        std::fs::remove_dir_all(data.join(folder)).unwrap();
+        std::fs::rename(data.join(format!("{folder}.away")), data.join(folder)).unwrap();
+    }
+    std::fs::rename(data.join("format.away"), data.join("format")).unwrap();
+    site.start_all();
+    assert_eq!(site.boxes[2].total("a"), 2);
+}
+
+#[test]
+fn a_copy_of_a_running_box_is_refused_and_the_box_goes_on() {
+    let site = Site::start(3);
+    site.boxes[2].add("a", 1);
+    let copy = tempfile::tempdir().unwrap();
+    let data = copy.path().join("data");
+    let copied = std::process::Command::new("cp").arg("-r").arg(&site.boxes[2].directory).arg(&data).status();
+    assert!(copied.unwrap().success());
+    let mut command = tallyd();
+    command.arg("run").arg("--data-dir").arg(&data);
+    command.env("TALLYD_API_LISTEN", format!("127.0.0.1:{}", free_port()));
+    command.env("TALLYD_CLUSTER_LISTEN", format!("127.0.0.1:{}", free_port()));
+    command.env("TALLYD_INGEST_STATSD_LISTEN", "");
+    let process = Process::start(&mut command, &copy.path().join("log"));
+    until("the copy is told", || {
+        process.output().contains("was this card or data directory copied").then_some(())
+    });
+    site.boxes[0].until_log("another box runs under the same identity");
+    assert_eq!(site.boxes[2].add("a", 1), 2, "the original goes on");
+    process.kill();
 }
