@@ -10,6 +10,7 @@ mod broker;
 mod clocks;
 mod counting;
 mod crashes;
+mod damage;
 mod harness;
 mod http;
 mod load;
