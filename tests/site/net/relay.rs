@@ -23,6 +23,17 @@ pub(crate) struct Weather {
     pub(crate) jitter: Duration,
 }
 
+/// What a relay did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counts {
+    /// Packets passed on.
+    pub(crate) passed: u64,
+    /// Packets lost on purpose.
+    pub(crate) lost: u64,
+    /// How much later than it should a packet went on at most: so long did the machine stand still.
+    pub(crate) late_max: Duration,
+}
+
 /// Stands for each box at [`network::stand_in`]: what comes there from box `i` goes on to the box from the
 /// address that stands for `i`, so both sides see one peer at one address.
 #[derive(Debug)]
@@ -43,6 +54,7 @@ struct Shared {
     stop: AtomicBool,
     passed: AtomicU64,
     lost: AtomicU64,
+    late_us_max: AtomicU64,
 }
 
 /// A packet on its way; what is due first comes first.
@@ -72,6 +84,7 @@ impl Relay {
             stop: AtomicBool::new(false),
             passed: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            late_us_max: AtomicU64::new(0),
         });
         let mut threads: Vec<JoinHandle<()>> = (0..boxes)
             .map(|to| {
@@ -89,9 +102,13 @@ impl Relay {
         *self.shared.weather.lock().unwrap() = weather;
     }
 
-    /// How many packets it passed on and lost so far.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.shared.passed.load(Ordering::Relaxed), self.shared.lost.load(Ordering::Relaxed))
+    /// What it did since it was last asked.
+    pub(crate) fn take_counts(&self) -> Counts {
+        Counts {
+            passed: self.shared.passed.swap(0, Ordering::Relaxed),
+            lost: self.shared.lost.swap(0, Ordering::Relaxed),
+            late_max: Duration::from_micros(self.shared.late_us_max.swap(0, Ordering::Relaxed)),
+        }
     }
 }
 
@@ -141,6 +158,7 @@ impl Shared {
                 && let Some(Reverse(packet)) = waiting.pop()
             {
                 drop(waiting);
+                self.late_us_max.fetch_max((now - packet.due).as_micros() as u64, Ordering::Relaxed);
                 self.send(packet.from, packet.to, &packet.bytes);
                 waiting = self.waiting.lock().unwrap();
                 continue;
