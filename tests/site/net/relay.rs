@@ -30,8 +30,6 @@ pub(crate) struct Counts {
     pub(crate) passed: u64,
     /// Packets lost on purpose.
     pub(crate) lost: u64,
-    /// How much later than it should a packet went on at most: so long did the machine stand still.
-    pub(crate) late_max: Duration,
 }
 
 /// Stands for each box at [`network::stand_in`]: what comes there from box `i` goes on to the box from the
@@ -54,7 +52,6 @@ struct Shared {
     stop: AtomicBool,
     passed: AtomicU64,
     lost: AtomicU64,
-    late_us_max: AtomicU64,
 }
 
 /// A packet on its way; what is due first comes first.
@@ -84,7 +81,6 @@ impl Relay {
             stop: AtomicBool::new(false),
             passed: AtomicU64::new(0),
             lost: AtomicU64::new(0),
-            late_us_max: AtomicU64::new(0),
         });
         let mut threads: Vec<JoinHandle<()>> = (0..boxes)
             .map(|to| {
@@ -107,7 +103,6 @@ impl Relay {
         Counts {
             passed: self.shared.passed.swap(0, Ordering::Relaxed),
             lost: self.shared.lost.swap(0, Ordering::Relaxed),
-            late_max: Duration::from_micros(self.shared.late_us_max.swap(0, Ordering::Relaxed)),
         }
     }
 }
@@ -158,7 +153,6 @@ impl Shared {
                 && let Some(Reverse(packet)) = waiting.pop()
             {
                 drop(waiting);
-                self.late_us_max.fetch_max((now - packet.due).as_micros() as u64, Ordering::Relaxed);
                 self.send(packet.from, packet.to, &packet.bytes);
                 waiting = self.waiting.lock().unwrap();
                 continue;

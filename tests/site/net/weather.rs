@@ -7,14 +7,10 @@ use super::lab::in_lab;
 use super::plan::seed;
 use super::relay::{Relay, Weather};
 use super::site::{BOXES, NetSite};
+use super::standstill::{ATTEMPTS, Standstill};
 
 const ROUGH: Weather = Weather { loss_permille: 10, jitter: Duration::from_millis(100) };
 const HOW_LONG: Duration = Duration::from_secs(15);
-
-/// A machine that stands still for so long holds up heartbeats more than the weather does: that proves
-/// nothing, and is tried again.
-const STANDSTILL: Duration = Duration::from_millis(60);
-const ATTEMPTS: usize = 4;
 
 #[test]
 fn rough_weather_elects_nobody() {
@@ -37,6 +33,7 @@ fn rough_weather_elects_nobody() {
 fn held_through(net: &NetSite, clients: &Clients) -> bool {
     let relay: &Relay = net.relay.as_ref().expect("it has one");
     let (term, changes) = (net.term(), changes_of_leader(net));
+    let standstill = Standstill::watch();
     relay.take_counts();
     relay.set(ROUGH);
     let (acknowledged, begun) = (clients.acknowledged(), Instant::now());
@@ -49,11 +46,12 @@ fn held_through(net: &NetSite, clients: &Clients) -> bool {
     let (elections, changes) = (net.term() - term, changes_of_leader(net) - changes);
     eprintln!(
         "{seconds:.0} s of {ROUGH:?}: {elections} elections, {changes} times a box lost sight of the leader or saw another; \
-         {adds:.0} adds/s; {counts:?}"
+         {adds:.0} adds/s; {counts:?}; the machine stood still for {:.0?} at most",
+        standstill.worst()
     );
     let lost_permille = counts.lost * 1000 / counts.passed.max(1);
     assert!((5..=20).contains(&lost_permille), "the weather was not as told: {counts:?}");
-    assert!(elections == 0 || counts.late_max > STANDSTILL, "{elections} elections without a failure");
+    assert!(elections == 0 || standstill.was_long(), "{elections} elections without a failure");
     elections == 0
 }
 
