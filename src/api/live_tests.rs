@@ -183,6 +183,7 @@ async fn what_is_wrong_is_said_with_a_stable_type() {
         ("PUT", "/v1/settings/window.base", &json!({"value": "soon"}), 400, "malformed"),
         ("POST", "/v1/sources/Box/epochs", &json!({}), 400, "malformed"),
         ("POST", "/v1/reports", &json!({"cells": []}), 400, "malformed"),
+        ("POST", "/v1/clock/step", &json!({"to": 5}), 400, "malformed"),
     ] {
         let (got, problem) = box1.ask(method, path, None, &body.to_string()).await;
         assert_eq!((got, name_of(&problem)), (status, name), "{method} {path}");
@@ -343,4 +344,15 @@ async fn a_port_in_use_is_an_error_that_says_what_to_do() {
     let taken = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let error = bind(taken.local_addr().unwrap()).await.unwrap_err().to_string();
     assert!(error.contains("api.listen = \"127.0.0.1:") && error.contains("another port"), "{error}");
+}
+
+#[tokio::test]
+async fn an_operator_steps_site_time_to_what_the_clocks_say() {
+    let box1 = Box1::start().await;
+    for body in ["", "{}"] {
+        let (status, stepped) = box1.ask("POST", "/v1/clock/step", None, body).await;
+        assert_eq!(status, 200, "{stepped}");
+        let apart = stepped["time"].as_i64().unwrap() - stepped["was"].as_i64().unwrap();
+        assert!(apart.abs() < 60_000, "the clock was right already: {stepped}");
+    }
 }

@@ -16,10 +16,12 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::node::status::NodeStatus;
 use crate::site::entry::{self, SeriesRef, SourceKind};
-use crate::site::{Applied, OpenRefused, Refusal, Site, Verdict};
+use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
 
 /// How long a request waits for its answer before it is told that there is none.
 pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(10);
+/// How long handing leadership over may take.
+const TRANSFER_WAIT: Duration = Duration::from_secs(3);
 
 /// Reaches the node from any task. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -61,6 +63,8 @@ pub(super) enum Command {
     Propose { body: Vec<u8>, retry: Retry, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Propose here or not at all: only a leader may.
     ProposeHere { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    /// Hand leadership over, here or by asking the leader. The answer tells whether that was begun.
+    Transfer { to: Option<NodeId>, reply: oneshot::Sender<Result<(), RequestError>> },
     /// Make the local site linearizable for reads that begin after this.
     Fence { reply: oneshot::Sender<Result<(), RequestError>> },
     /// Commit what was counted, then leave.
@@ -176,6 +180,17 @@ pub enum ReportError {
     /// A cell names what is no series.
     #[error("cell {0}: {1}")]
     BadCell(usize, String),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Why the members were not changed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum MemberError {
+    /// The site refuses it.
+    #[error(transparent)]
+    Refused(#[from] MemberRefused),
     /// It did not get through.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -297,6 +312,49 @@ impl Handle {
         match self.propose(body, Retry::Never).await? {
             Applied::Set { result, .. } => result.map_err(SetError::Invalid),
             _ => Err(unknown("the site gave another answer").into()),
+        }
+    }
+
+    /// Changes the members: accepted, and brought into force from then on by whoever leads.
+    pub async fn change_members(&self, change: &MemberChange) -> Result<(), MemberError> {
+        let body = entry::member(random_u128() as u64, change);
+        match self.propose(body, Retry::Never).await? {
+            Applied::Member { result, .. } => Ok(result?),
+            _ => Err(unknown("the site gave another answer").into()),
+        }
+    }
+
+    /// Hands leadership over to a box, or to the one that is best prepared; returns the new leader when there
+    /// is one.
+    pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, RequestError> {
+        let mut role = self.role();
+        let before = role.borrow_and_update().leader;
+        if to.is_some() && before == to {
+            return Ok(before.unwrap_or_default());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Transfer { to, reply }, answer).await?;
+        let handed = |view: &RoleView| match to {
+            Some(to) => view.leader == Some(to),
+            None => view.leader.is_some() && view.leader != before,
+        };
+        let why = || RequestError::NotCommitted {
+            why: "the leader did not hand over in time and leads on; the other box may be behind, or not \
+                  reachable from it"
+                .to_owned(),
+        };
+        match tokio::time::timeout(TRANSFER_WAIT, role.wait_for(handed)).await {
+            Ok(Ok(view)) => Ok(view.leader.unwrap_or_default()),
+            Ok(Err(_)) | Err(_) => Err(why()),
+        }
+    }
+
+    /// An operator's word that the boxes' clocks are right: site time becomes what they say, however far
+    /// ahead or behind. What it was, and what it is now.
+    pub async fn step_clock(&self) -> Result<(SiteTime, SiteTime), RequestError> {
+        match self.propose(entry::step_clock(), Retry::Freely).await? {
+            Applied::Stepped { from, to } => Ok((from, to)),
+            _ => Err(unknown("the site gave another answer")),
         }
     }
 

@@ -8,7 +8,7 @@ use super::codec::{Malformed, Reader, unzigzag};
 use super::entry::{
     CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED, EntryError,
     FOUND, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, REPORT, REPORT_CELLS_MAX, SET,
-    STAMP_MAX, SourceKind, TICK,
+    STAMP_MAX, STEP_CLOCK, SourceKind, TICK,
 };
 use super::members::{self, MemberChange, MemberRecord, Parts};
 use super::view::{SeriesId, Stamp};
@@ -26,6 +26,7 @@ pub(super) enum Body<'a> {
     Found(Vec<MemberRecord>),
     Member { nonce: u64, change: MemberChange },
     Configuration(Parts),
+    StepClock,
 }
 
 /// A report, its cells not read yet.
@@ -104,6 +105,7 @@ impl<'a> Body<'a> {
             FOUND => Body::Found(members::read_records(&mut reader)?),
             MEMBER => Body::Member { nonce: reader.u64()?, change: read_change(&mut reader)? },
             CONFIGURATION => Body::Configuration(members::read_parts(&mut reader)?),
+            STEP_CLOCK => Body::StepClock,
             kind => return Err(EntryError::UnknownKind(kind)),
         };
         reader.done()?;

@@ -81,6 +81,8 @@ pub enum BodyKind {
     Member,
     /// A configuration of the group.
     Configuration,
+    /// An operator sets site time.
+    StepClock,
 }
 
 pub(super) const OPEN: u8 = 1;
@@ -93,6 +95,7 @@ pub(super) const TICK: u8 = 7;
 pub(super) const FOUND: u8 = 8;
 pub(super) const MEMBER: u8 = 9;
 pub(super) const CONFIGURATION: u8 = 10;
+pub(super) const STEP_CLOCK: u8 = 11;
 
 pub(super) const MEMBER_PUT: u8 = 0;
 pub(super) const MEMBER_ROLE: u8 = 1;
@@ -205,6 +208,19 @@ pub fn configuration_of(payload: &[u8]) -> Option<Parts> {
     }
 }
 
+/// An operator's word: site time becomes what the leader stamps on this entry, back even. The leader
+/// asks [`is_step_clock`] and stamps what the boxes' clocks say.
+#[must_use]
+pub fn step_clock() -> Vec<u8> {
+    vec![STEP_CLOCK]
+}
+
+/// Whether a body is that word.
+#[must_use]
+pub fn is_step_clock(body: &[u8]) -> bool {
+    body == [STEP_CLOCK]
+}
+
 fn with_number(kind: u8, number: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(11);
     out.push(kind);
@@ -240,6 +256,7 @@ pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
         Body::Found(_) => BodyKind::Found,
         Body::Member { .. } => BodyKind::Member,
         Body::Configuration(_) => BodyKind::Configuration,
+        Body::StepClock => BodyKind::StepClock,
     })
 }
 

@@ -117,6 +117,13 @@ pub enum Applied {
     },
     /// The site was told its members, or another configuration of the group is in force.
     Members,
+    /// An operator has set site time.
+    Stepped {
+        /// What it was.
+        from: SiteTime,
+        /// What it is.
+        to: SiteTime,
+    },
 }
 
 /// Why an epoch was not opened.

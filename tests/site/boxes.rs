@@ -196,8 +196,15 @@ impl TestBox {
 
     /// Starts it; does not wait.
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// Starts it with more in its environment; does not wait.
+    pub(crate) fn start_with(&mut self, environment: &[(&str, &std::path::Path)]) {
         assert!(self.process.is_none(), "{} runs already", self.name);
-        let start = || Process::start(&mut self.command(), &self.log);
+        let mut command = self.command();
+        command.envs(environment.iter().copied());
+        let start = || Process::start(&mut command, &self.log);
         self.process = Some(within(self.namespace(), start));
     }
 

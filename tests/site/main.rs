@@ -6,6 +6,8 @@
 mod bad_input;
 mod boxes;
 mod broker;
+#[cfg(debug_assertions)]
+mod clocks;
 mod counting;
 mod crashes;
 mod harness;

@@ -235,10 +235,11 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         !self.configuration.is_empty() && !self.gate.has_failed()
     }
 
-    /// Voters do; and a term that is not yet on a slow disk is not followed by another.
+    /// Not before its term is durable: a term that is not yet on a slow disk is not followed by another.
     pub(super) fn may_campaign(&self) -> bool {
-        let votes = self.voter || (M::NON_VOTER_CAMPAIGNS && !self.configuration.is_empty());
-        votes && self.may_vote() && self.gate.covers(self.hard_state)
+        (self.is_electable() || M::NON_VOTER_CAMPAIGNS)
+            && self.may_vote()
+            && self.gate.covers(self.hard_state)
     }
 
     fn is_up_to_date(&self, last: Position) -> bool {

@@ -1,6 +1,6 @@
 //! For tests: nodes with plain logs and disks on a network whose every message can be held.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::vec::Vec;
 
 use super::*;
@@ -103,6 +103,8 @@ pub(super) struct Node {
     pub(super) disk_hard_state: HardState,
     /// The group that is being written.
     pub(super) writing: Option<Persist>,
+    /// The entries in it as they were when the writing began.
+    pub(super) content: Vec<(Position, Option<Configuration>)>,
     /// Groups stay in `writing` until the test says.
     pub(super) slow_disk: bool,
     /// Messages other than small ones are not taken.
@@ -129,7 +131,9 @@ pub(super) struct Net {
     pub(super) cuts: BTreeSet<(u64, u64)>,
     /// Messages for which this holds are lost.
     pub(super) lose: fn(&Sent) -> bool,
-    committed: Vec<Position>,
+    pub(super) committed: Vec<Position>,
+    /// Who led in which term.
+    leaders: BTreeMap<Term, u64>,
 }
 
 pub(super) fn config(id: u64) -> Config {
@@ -175,16 +179,26 @@ impl Net {
         let nodes = nodes.collect();
         let wire = VecDeque::new();
         let cuts = BTreeSet::new();
-        Net { nodes, now: Instant(0), wire, cuts, lose: |_| false, committed: Vec::new() }
+        Net {
+            nodes,
+            now: Instant(0),
+            wire,
+            cuts,
+            lose: |_| false,
+            committed: Vec::new(),
+            leaders: BTreeMap::new(),
+        }
     }
 
     fn start(id: u64, hard_state: HardState, disk: PlainLog, now: Instant) -> Node {
         Node {
-            raft: Raft::new(config(id), disk.durable(hard_state), now).unwrap(),
+            raft: Raft::new(config(id), disk.durable(hard_state), now)
+                .unwrap_or_else(|error| panic!("{error}: {hard_state:?} {disk:?}")),
             log: disk.clone(),
             disk,
             disk_hard_state: hard_state,
             writing: None,
+            content: Vec::new(),
             slow_disk: false,
             bulk_full: false,
             events: Vec::new(),
@@ -238,13 +252,23 @@ impl Net {
     /// What node `id` wants to do, as its driver would: events, messages, disk.
     pub(super) fn drive(&mut self, id: u64) {
         let now = self.now;
-        let node = self.node(id);
+        let node = &mut self.nodes[usize::try_from(id).unwrap() - 1];
         if node.down {
             return;
         }
         while let Some(event) = node.raft.poll_event() {
             node.events.push(event);
             if let Event::BecameLeader { noop } = event {
+                assert_eq!(
+                    *self.leaders.entry(noop.term).or_insert(id),
+                    id,
+                    "two leaders in term {}",
+                    noop.term
+                );
+                for entry in self.committed.iter().filter(|entry| entry.index > node.log.base.index) {
+                    let has_it = node.log.position(entry.index) == Some(*entry);
+                    assert!(has_it, "leader {id} of term {} lacks {entry:?}", noop.term);
+                }
                 node.log.put(&range(noop.index.0, noop.index.0, noop.term.0));
             }
             if let Event::OwnEntry { entry, configuration } = event {
@@ -271,6 +295,10 @@ impl Net {
             }
         }
         if let Some(persist) = node.raft.poll_persist() {
+            let entries = persist.entries.map_or(0..0, |(first, last)| first.0..last.0 + 1).map(LogIndex);
+            let content =
+                |index| (node.log.position(index).expect("named"), node.log.configuration_in(index));
+            node.content = entries.map(content).collect();
             assert!(node.writing.replace(persist).is_none(), "one group at a time");
         }
         if !node.slow_disk && self.node(id).writing.is_some() {
@@ -296,14 +324,11 @@ impl Net {
         if let Some(last) = persist.truncate_after {
             node.disk.truncate(last);
         }
-        if let Some((first, last)) = persist.entries {
-            for index in first.0..=last.0 {
-                // What was dropped from the log meanwhile was written all the same.
-                let entry = node.log.position(LogIndex(index)).unwrap_or(at(index, 1));
-                node.disk.put(&EntryRange { subterm: entry.subterm, ..range(index, index, entry.term.0) });
-                if let Some(configuration) = node.log.configuration_in(LogIndex(index)) {
-                    node.disk.put_configuration(LogIndex(index), configuration);
-                }
+        for (entry, configuration) in core::mem::take(&mut node.content) {
+            let Position { index, term, subterm } = entry;
+            node.disk.put(&EntryRange { term, subterm, first: index, last: index });
+            if let Some(configuration) = configuration {
+                node.disk.put_configuration(index, configuration);
             }
         }
         node.raft.handle_persisted(now, persist.ticket);

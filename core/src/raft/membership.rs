@@ -201,13 +201,30 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
     }
 
-    /// A leader has committed something: once the configuration is, those who left are forgotten, and a leader
-    /// that is no voter in it ends.
+    /// Voters may lead; also one that its latest configuration removes, for as long as it does not know that this
+    /// is committed: it may be the only one with the entry, and then nobody else can be elected (thesis, 4.2.2).
+    pub(super) fn is_electable(&self) -> bool {
+        let before = self.previous_configuration.filter(|_| self.commit < self.configuration_index);
+        self.voter || before.is_some_and(|before| before.configuration.is_voter(self.config.id))
+    }
+
+    /// At every tick of a leader: those who left are forgotten, a tick after that is committed, so that they were
+    /// told.
+    pub(super) fn forget_who_left(&mut self) {
+        if self.commit >= self.configuration_index {
+            self.peers.retain(|peer| peer.standing != Standing::Leaving);
+        }
+    }
+
+    /// A leader has committed something: once its configuration is, those who leave are told, and a leader that
+    /// is no voter in it ends.
     pub(super) fn committed_configuration(&mut self) {
         if self.commit < self.configuration_index {
             return;
         }
-        self.peers.retain(|peer| peer.standing != Standing::Leaving);
+        for peer in self.peers.iter_mut().filter(|peer| peer.standing == Standing::Leaving) {
+            peer.commit_due = true;
+        }
         if !self.voter && !M::REMOVED_LEADER_STAYS {
             self.pass_on();
             self.stand_down();

@@ -236,12 +236,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
     }
 
-    /// When [`handle_timeout`](Raft::handle_timeout) is to be called next; at the end of time for an observer.
+    /// When [`handle_timeout`](Raft::handle_timeout) is to be called next; at the end of time for who cannot lead.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         match self.role {
             Role::Leader => self.timers.tick,
-            Role::Follower if !self.voter => Instant(u64::MAX),
+            Role::Follower if !self.is_electable() && !M::NON_VOTER_CAMPAIGNS => Instant(u64::MAX),
             Role::Follower => self.timers.election,
             Role::PreCandidate | Role::Candidate => self.timers.tick.min(self.timers.election),
         }

@@ -198,6 +198,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         for peer in &mut self.peers {
             peer.catch_up(last, self.now, self.config.election_timeout);
         }
+        self.forget_who_left();
         self.go_on_with_transfer();
         self.begin_round();
         self.repair();

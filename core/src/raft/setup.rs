@@ -132,11 +132,41 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 }
 
-fn check(config: &Config, durable: &Durable) -> Result<(), SetupError> {
-    let interval = config.heartbeat_interval;
-    if interval.0 == 0 || config.election_timeout < interval + interval {
-        return Err(SetupError::Timeouts);
+impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
+    /// Another pace from now on. Refused like at the start: nothing is changed. Safety does not depend
+    /// on the pace; nodes of one site should agree on it, so that nobody campaigns against a leader
+    /// that shows itself less often.
+    pub fn set_pace(
+        &mut self,
+        now: Instant,
+        election_timeout: Duration,
+        heartbeat_interval: Duration,
+    ) -> Result<(), SetupError> {
+        self.clock(now);
+        check_pace(election_timeout, heartbeat_interval)?;
+        let before = self.config.election_timeout;
+        self.config.election_timeout = election_timeout;
+        self.config.heartbeat_interval = heartbeat_interval;
+        self.timers.tick = self.timers.tick.min(self.now + heartbeat_interval);
+        if election_timeout > before {
+            self.restart_election_timer();
+        } else if election_timeout < before {
+            // A shorter timeout counts from the next news on: nobody was asked to answer so often before.
+            for peer in &mut self.peers {
+                peer.heard_at = self.now;
+            }
+        }
+        Ok(())
     }
+}
+
+fn check_pace(election_timeout: Duration, heartbeat_interval: Duration) -> Result<(), SetupError> {
+    let is_sound = heartbeat_interval.0 > 0 && election_timeout >= heartbeat_interval + heartbeat_interval;
+    if is_sound { Ok(()) } else { Err(SetupError::Timeouts) }
+}
+
+fn check(config: &Config, durable: &Durable) -> Result<(), SetupError> {
+    check_pace(config.election_timeout, config.heartbeat_interval)?;
     let Durable { hard_state, snapshot, last, .. } = durable;
     let stands = durable.configuration.index;
     let comes_after = durable.previous_configuration.is_none_or(|previous| previous.index < stands);

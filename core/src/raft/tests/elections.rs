@@ -1,6 +1,7 @@
 use super::super::harness::*;
 use super::super::*;
 use crate::id::LogIndex;
+use crate::time::Duration;
 
 #[test]
 fn a_site_of_one_leads_at_once_and_commits_when_its_disk_has_it() {
@@ -208,4 +209,38 @@ fn a_site_that_cannot_be_is_refused() {
     assert_eq!(start(config(1), ahead), SetupError::Inconsistent);
     let beyond = Durable { configuration: placed(1, 1), ..durable };
     assert_eq!(start(config(1), beyond), SetupError::Inconsistent);
+}
+
+#[test]
+fn a_slower_pace_counts_at_once_and_a_quicker_one_from_the_next_heartbeat_on() {
+    let net = &mut Net::elect(3, 0);
+    let now = net.now;
+    for id in 1..=3 {
+        let set = net.raft(id).set_pace(now, Duration(10 * TIMEOUT), Duration(2 * TIMEOUT));
+        assert_eq!(set, Ok(()));
+    }
+    // Three of the old timeouts pass between two heartbeats, and nobody campaigns.
+    let term = net.raft(1).term();
+    net.pass(20 * TIMEOUT);
+    assert_eq!((net.leader(), net.raft(1).term()), (Some(1), term));
+    for id in 1..=3 {
+        let now = net.now;
+        net.raft(id).set_pace(now, Duration(TIMEOUT), Duration(HEARTBEAT)).unwrap();
+    }
+    net.pass(TIMEOUT);
+    assert_eq!(net.raft(1).term(), term);
+    net.node(1).down = true;
+    net.pass(8 * TIMEOUT);
+    assert!(net.leader().is_some_and(|leader| leader != 1), "the quicker pace is in force");
+}
+
+#[test]
+fn a_pace_that_cannot_work_is_refused_and_changes_nothing() {
+    let net = &mut Net::elect(3, 0);
+    let now = net.now;
+    for (timeout, interval) in [(TIMEOUT, TIMEOUT), (TIMEOUT, 0), (0, 0)] {
+        let set = net.raft(2).set_pace(now, Duration(timeout), Duration(interval));
+        assert_eq!(set, Err(SetupError::Timeouts));
+    }
+    assert_eq!(net.raft(2).config, config(2));
 }

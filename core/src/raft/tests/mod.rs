@@ -2,6 +2,7 @@
 
 mod changing;
 mod elections;
+mod histories;
 mod persisting;
 mod reading;
 mod replicating;
