@@ -4,10 +4,10 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
-/// Set inside: the directory in which the test leaves word of how far it came.
+/// Set inside: the file by which the test leaves word that it passed.
 const INSIDE: &str = "TALLYD_TEST_LAB";
 
 /// What to do when a program is missing.
@@ -15,7 +15,7 @@ const NEEDED: &str = "these tests need util-linux (setpriv, unshare, mount), ipr
                       (mkfs.ext4): `cargo xtask verify` installs them";
 
 /// What to do when the kernel or a container forbids namespaces.
-const FORBIDDEN: &str = "these tests make namespaces: run them as root (in a container: with the capabilities \
+const FORBIDDEN: &str = "these tests make namespaces: run them as root (in a container with the capabilities \
                          SYS_ADMIN and NET_ADMIN, and a seccomp profile that allows unshare), or allow users \
                          to make them (sysctl user.max_user_namespaces above 0; where they exist, \
                          kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0)";
@@ -23,41 +23,56 @@ const FORBIDDEN: &str = "these tests make namespaces: run them as root (in a con
 /// Runs the body of a test, named as the test runner names it, in a room of its own: the test binary runs
 /// once more for it in there, as the first process of its process namespace.
 pub(crate) fn in_lab(test: &str, body: impl FnOnce()) {
-    let Some(word) = std::env::var_os(INSIDE).map(PathBuf::from) else { return enter(test) };
+    let Some(passed) = std::env::var_os(INSIDE).map(PathBuf::from) else { return enter(test) };
     // Names of network namespaces live in /run.
     run("mount", ["-t", "tmpfs", "tmpfs", "/run"]);
     run("ip", ["link", "set", "lo", "up"]);
-    File::create(word.join("entered")).unwrap();
     body();
-    File::create(word.join("passed")).unwrap();
+    File::create(passed).unwrap();
 }
 
 fn enter(test: &str) {
     // The boxes' directories go here, so that they are removed even if the test is killed in there.
     let directory = tempfile::tempdir().unwrap();
-    let status = follow(&mut command(test, directory.path()));
-    if !directory.path().join("entered").exists() {
-        panic!("no namespaces ({status}; it may have said why above): {FORBIDDEN}");
+    let passed = directory.path().join("passed");
+    let mut command = room();
+    command.arg(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads", "1"]);
+    command.env(INSIDE, &passed).env("TMPDIR", directory.path()).stdin(Stdio::null());
+    let status = follow(&mut command);
+    // A name that no test has would pass without a word.
+    let passed = passed.exists() && status.success();
+    assert!(passed, "{test} failed in its namespaces ({status}); its words stand above");
+}
+
+/// A command that makes the namespaces and runs in them what is appended: as the machine's root where that may
+/// do so, else as the root of a user namespace.
+fn room() -> Command {
+    let mut refused = String::new();
+    for user in [false, true] {
+        let mut probe = unshare(user);
+        probe.arg("true");
+        let output = probe.output().unwrap_or_else(|error| panic!("{error}: {NEEDED}"));
+        if output.status.success() {
+            return unshare(user);
+        }
+        refused.push_str(&String::from_utf8_lossy(&output.stderr));
     }
-    let passed = directory.path().join("passed").exists();
-    assert!(passed && status.success(), "{test} failed in its namespaces ({status}); its words stand above");
+    panic!("{FORBIDDEN}\n{refused}");
 }
 
 /// `setpriv` has the kernel kill what it starts when this test ends, and `unshare` likewise.
-fn command(test: &str, directory: &Path) -> Command {
+fn unshare(user: bool) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "unshare"]);
-    if !rustix::process::geteuid().is_root() {
+    if user {
         command.args(["--user", "--map-root-user"]);
     }
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    command.arg(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture", "--test-threads", "1"]);
-    command.env(INSIDE, directory).env("TMPDIR", directory);
     // Where the tools are, also for those who are not root.
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/sbin");
-    command.env("PATH", path).stdin(Stdio::null());
+    command.env("PATH", path);
     command
 }
 

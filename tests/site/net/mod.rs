@@ -3,6 +3,7 @@
 //!
 //! * `lab`: namespaces that the kernel takes apart when a test ends, however it ends. `network`: the boxes'
 //!   wires and how they are cut. `relay`: loss and jitter. `small_disk`: a disk that can be filled.
+//!   `standstill`: whether the machine itself stood still.
 //! * `site`: five boxes on that network. `clients`: who adds and reads, and what they were told. `history`:
 //!   whether that is linearizable. `plan`: what goes wrong, from a seed.
 //! * `trouble`, `partitions`, `full_disk`, `failover`, `weather`: what holds.
@@ -19,5 +20,6 @@ mod plan;
 mod relay;
 mod site;
 mod small_disk;
+mod standstill;
 mod trouble;
 mod weather;

@@ -23,6 +23,15 @@ pub(crate) struct Weather {
     pub(crate) jitter: Duration,
 }
 
+/// What a relay did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counts {
+    /// Packets passed on.
+    pub(crate) passed: u64,
+    /// Packets lost on purpose.
+    pub(crate) lost: u64,
+}
+
 /// Stands for each box at [`network::stand_in`]: what comes there from box `i` goes on to the box from the
 /// address that stands for `i`, so both sides see one peer at one address.
 #[derive(Debug)]
@@ -89,9 +98,12 @@ impl Relay {
         *self.shared.weather.lock().unwrap() = weather;
     }
 
-    /// How many packets it passed on and lost so far.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.shared.passed.load(Ordering::Relaxed), self.shared.lost.load(Ordering::Relaxed))
+    /// What it did since it was last asked.
+    pub(crate) fn take_counts(&self) -> Counts {
+        Counts {
+            passed: self.shared.passed.swap(0, Ordering::Relaxed),
+            lost: self.shared.lost.swap(0, Ordering::Relaxed),
+        }
     }
 }
 
