@@ -122,13 +122,18 @@ impl Node {
             return;
         }
         let now = self.now();
-        self.beats.pace.answered(from, micros(answer.sync), micros(answer.timeout));
+        let is_voter = self.is_voter(from);
+        if is_voter {
+            self.beats.pace.answered(from, micros(answer.sync), micros(answer.timeout));
+        }
         // Zero: it answers something else than a heartbeat.
         if answer.sent.0 == 0 || answer.sent > now {
             return;
         }
         let round_trip = now.since(answer.sent);
-        self.beats.pace.round_trip_of(from, micros(round_trip));
+        if is_voter {
+            self.beats.pace.round_trip_of(from, micros(round_trip));
+        }
         let Wall { us: wall_us, synced } = answer.wall;
         self.leader_clock.heard(from, Reading { wall_us, synced, round_trip }, now);
     }
@@ -167,10 +172,15 @@ impl Node {
     fn look_at_connections(&mut self) {
         let Some(transport) = self.transport.as_ref().filter(|_| !self.leads()) else { return };
         for peer in transport.peers() {
-            if let Some(us) = peer.rtt_us.filter(|_| peer.connected) {
+            if let Some(us) = peer.rtt_us.filter(|_| peer.connected && self.is_voter(NodeId(peer.id))) {
                 self.beats.pace.round_trip_of(NodeId(peer.id), Duration::from_micros(us));
             }
         }
+    }
+
+    /// Whether its patience and its clock count: an observer, however far away, slows nobody down.
+    fn is_voter(&self, id: NodeId) -> bool {
+        self.shared.identity.member(id).is_some_and(|member| member.role == MemberKind::Voter)
     }
 
     fn count_voters_clocks(&mut self) {

@@ -13,6 +13,7 @@ mod crashes;
 mod harness;
 mod http;
 mod load;
+mod pace;
 mod polling;
 mod reports;
 mod restarts;
