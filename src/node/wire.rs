@@ -14,6 +14,9 @@ pub(super) const APPEND_BYTES_MAX: u32 = 1 << 20;
 /// Most bytes of one part of a snapshot.
 pub(super) const PART_BYTES: usize = 256 << 10;
 
+/// The latest time, in milliseconds, that a leader can tell: as late as entries can carry.
+const TIME_MS_MAX: u64 = (1 << 48) - 1;
+
 /// What boxes say to each other.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Frame {
@@ -403,9 +406,11 @@ fn put_told(out: &mut Vec<u8>, told: Told) {
 }
 
 fn told(reader: &mut Reader<'_>) -> Result<Told, Malformed> {
-    let (site, synced) = (SiteTime(reader.varint()?), reader.bool()?);
-    let held = Some(SiteTime(reader.varint()?)).filter(|held| *held > SiteTime(0));
-    Ok(Told { site, synced, held })
+    let (site, synced, held) = (reader.varint()?, reader.bool()?, reader.varint()?);
+    if site.max(held) > TIME_MS_MAX {
+        return Err(Malformed);
+    }
+    Ok(Told { site: SiteTime(site), synced, held: (held > 0).then_some(SiteTime(held)) })
 }
 
 fn put_wall(out: &mut Vec<u8>, wall: Wall) {

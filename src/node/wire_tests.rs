@@ -8,7 +8,7 @@ fn messages() -> impl Strategy<Value = Frame> {
         subterm: Subterm(subterm),
     });
     let wall = (any::<u64>(), any::<bool>()).prop_map(|(us, synced)| Wall { us, synced });
-    let told = (any::<u64>(), any::<bool>(), prop::option::of(1..u64::MAX))
+    let told = (0..=TIME_MS_MAX, any::<bool>(), prop::option::of(1..=TIME_MS_MAX))
         .prop_map(|(site, synced, held)| Told { site: SiteTime(site), synced, held: held.map(SiteTime) });
     let append = (
         position.clone(),
@@ -90,5 +90,18 @@ proptest! {
         let place = at % bytes.len();
         bytes[place] = to;
         let _ = Frame::decode(&bytes.into());
+    }
+}
+
+#[test]
+fn a_time_that_no_entry_can_carry_is_malformed() {
+    let message = Message { term: Term(1), body: Body::Heartbeat { commit: LogIndex(1), round: 1 } };
+    for (site, held, is_fine) in
+        [(TIME_MS_MAX, 1, true), (TIME_MS_MAX + 1, 1, false), (u64::MAX, 1, false), (1, u64::MAX, false)]
+    {
+        let told = Told { site: SiteTime(site), synced: true, held: Some(SiteTime(held)) };
+        let (sent, timeout) = (Instant(1), Duration(1));
+        let frame = Frame::Beat(message, Beat { told, wall: Wall::default(), sent, timeout });
+        assert_eq!(Frame::decode(&frame.encode()).is_ok(), is_fine, "{site} {held}");
     }
 }

@@ -15,6 +15,7 @@ mod harness;
 mod http;
 mod load;
 mod net;
+mod pace;
 mod polling;
 mod reports;
 mod restarts;
