@@ -18,6 +18,7 @@
 //! the group, `transfer` hands leadership over, `read` confirms reads, `output` yields messages and events,
 //! `persist` is the gate to the disk, `configuration`, `log` and `quorum` are the arithmetic, `mutation` is for tests.
 
+mod canonical;
 mod configuration;
 mod election;
 mod log;
