@@ -2,8 +2,8 @@
 //! the boxes' own requests. Decoding bounds everything and borrows payloads from the frame.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tally_core::id::{LogIndex, Subterm, Term};
-use tally_core::raft::{Body, EntryRange, Message, Position};
+use tally_core::id::{LogIndex, NodeId, Subterm, Term};
+use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
 use tally_core::time::SiteTime;
 
 use crate::site::codec::{Malformed, Reader, put_varint};
@@ -64,6 +64,10 @@ const REJECTED: u8 = 7;
 const HEARTBEAT: u8 = 8;
 const HEARTBEAT_ANSWER: u8 = 9;
 const TIMEOUT_NOW: u8 = 10;
+const WITNESS_VOTE: u8 = 11;
+const WITNESS_APPEND: u8 = 12;
+const WITNESS_APPENDED: u8 = 13;
+const WITNESS_PING: u8 = 14;
 const PROPOSE: u8 = 16;
 const READ_INDEX: u8 = 17;
 const READ_ANSWER: u8 = 18;
@@ -153,6 +157,10 @@ fn encode_message(message: &Message, payloads: &[Bytes], clock: Option<Clock>) -
         Body::Heartbeat { .. } => HEARTBEAT,
         Body::HeartbeatAnswer { .. } => HEARTBEAT_ANSWER,
         Body::TimeoutNow => TIMEOUT_NOW,
+        Body::WitnessVote { .. } => WITNESS_VOTE,
+        Body::WitnessAppend { .. } => WITNESS_APPEND,
+        Body::WitnessAppended { .. } => WITNESS_APPENDED,
+        Body::WitnessPing { .. } => WITNESS_PING,
         // Its bytes travel in parts that name the same; see `SnapshotPart`.
         Body::Snapshot { .. } => SNAPSHOT_PART,
     };
@@ -165,6 +173,21 @@ fn encode_message(message: &Message, payloads: &[Bytes], clock: Option<Clock>) -
             out.push(u8::from(transfer));
         }
         Body::TimeoutNow => {}
+        Body::WitnessVote { pre, last_term, last_subterm, votes } => {
+            out.push(u8::from(pre));
+            put_varint(&mut out, last_term.0);
+            put_varint(&mut out, last_subterm.0);
+            put_nodes(&mut out, &votes);
+        }
+        Body::WitnessAppend { subterm, voters } => {
+            put_varint(&mut out, subterm.0);
+            put_nodes(&mut out, &voters);
+        }
+        Body::WitnessAppended { subterm, taken } => {
+            put_varint(&mut out, subterm.0);
+            out.push(u8::from(taken));
+        }
+        Body::WitnessPing { round } => put_varint(&mut out, round),
         Body::PreVoteAnswer { granted } | Body::VoteAnswer { granted } => out.push(u8::from(granted)),
         Body::Append { previous, entries, commit } => {
             put_position(&mut out, previous);
@@ -209,6 +232,20 @@ fn decode_message(kind: u8, mut reader: Reader<'_>, frame: &Bytes) -> Result<Fra
         PRE_VOTE_ANSWER => Body::PreVoteAnswer { granted: reader.bool()? },
         VOTE => Body::Vote { last: position(&mut reader)?, transfer: reader.bool()? },
         TIMEOUT_NOW => Body::TimeoutNow,
+        WITNESS_VOTE => {
+            let pre = reader.bool()?;
+            let (last_term, last_subterm) = (Term(reader.varint()?), Subterm(reader.varint()?));
+            Body::WitnessVote { pre, last_term, last_subterm, votes: nodes(&mut reader)? }
+        }
+        WITNESS_APPEND => {
+            let subterm = Subterm(reader.varint()?);
+            Body::WitnessAppend { subterm, voters: nodes(&mut reader)? }
+        }
+        WITNESS_APPENDED => {
+            let subterm = Subterm(reader.varint()?);
+            Body::WitnessAppended { subterm, taken: reader.bool()? }
+        }
+        WITNESS_PING => Body::WitnessPing { round: reader.varint()? },
         VOTE_ANSWER => Body::VoteAnswer { granted: reader.bool()? },
         APPEND => {
             let previous = position(&mut reader)?;
@@ -275,6 +312,21 @@ fn position(reader: &mut Reader<'_>) -> Result<Position, Malformed> {
     Ok(Position { index, term: Term(reader.varint()?), subterm: Subterm(reader.varint()?) })
 }
 
+fn put_nodes(out: &mut Vec<u8>, nodes: &NodeSet) {
+    put_varint(out, nodes.len() as u64);
+    nodes.iter().for_each(|id| put_varint(out, id.0));
+}
+
+fn nodes(reader: &mut Reader<'_>) -> Result<NodeSet, Malformed> {
+    let mut nodes = NodeSet::default();
+    for _ in 0..reader.varint()? {
+        if !nodes.insert(NodeId(reader.varint()?)) {
+            return Err(Malformed);
+        }
+    }
+    Ok(nodes)
+}
+
 fn put_clock(out: &mut Vec<u8>, clock: Option<Clock>) {
     let Some(clock) = clock else { return };
     put_varint(out, clock.site.0);
@@ -330,6 +382,19 @@ mod tests {
             (position.clone(), any::<bool>())
                 .prop_map(move |(last, transfer)| plain(Body::Vote { last, transfer })),
             Just(plain(Body::TimeoutNow)),
+            (any::<(bool, u64, u64)>(), prop::collection::btree_set(any::<u64>(), 0..=8)).prop_map(
+                move |((pre, term, subterm), ids)| {
+                    let mut nodes = NodeSet::default();
+                    assert!(ids.into_iter().all(|id| nodes.insert(NodeId(id))));
+                    let (last_term, last_subterm) = (Term(term), Subterm(subterm));
+                    match (pre, term % 2) {
+                        (_, 0) => plain(Body::WitnessVote { pre, last_term, last_subterm, votes: nodes }),
+                        (true, _) => plain(Body::WitnessAppend { subterm: last_subterm, voters: nodes }),
+                        (false, _) => plain(Body::WitnessAppended { subterm: last_subterm, taken: pre }),
+                    }
+                }
+            ),
+            any::<u64>().prop_map(move |round| plain(Body::WitnessPing { round })),
             any::<bool>().prop_map(move |granted| plain(Body::VoteAnswer { granted })),
             any::<bool>().prop_map(move |granted| plain(Body::PreVoteAnswer { granted })),
             any::<(u64, u64)>().prop_map(move |(matched, received)| {

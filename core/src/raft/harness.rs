@@ -1,6 +1,6 @@
 //! For tests: nodes with plain logs and disks on a network whose every message can be held.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::vec::Vec;
 
 use super::*;
@@ -103,12 +103,25 @@ pub(super) struct Node {
     pub(super) disk_hard_state: HardState,
     /// The group that is being written.
     pub(super) writing: Option<Persist>,
+    /// The entries in it as they were when the writing began.
+    pub(super) content: Vec<(Position, Option<Configuration>)>,
     /// Groups stay in `writing` until the test says.
     pub(super) slow_disk: bool,
     /// Messages other than small ones are not taken.
     pub(super) bulk_full: bool,
     pub(super) events: Vec<Event>,
     pub(super) ignored: Vec<Ignored>,
+    pub(super) down: bool,
+}
+
+/// The witness's identity in all tests.
+pub(super) const WITNESS: u64 = 9;
+
+/// A witness and its disk.
+pub(super) struct WitnessNode {
+    pub(super) core: Witness,
+    pub(super) writes: u64,
+    pub(super) asked: u64,
     pub(super) down: bool,
 }
 
@@ -124,12 +137,15 @@ pub(super) struct Sent {
 
 pub(super) struct Net {
     pub(super) nodes: Vec<Node>,
+    pub(super) witness: WitnessNode,
     pub(super) now: Instant,
     pub(super) wire: VecDeque<Sent>,
     pub(super) cuts: BTreeSet<(u64, u64)>,
     /// Messages for which this holds are lost.
     pub(super) lose: fn(&Sent) -> bool,
-    committed: Vec<Position>,
+    pub(super) committed: Vec<Position>,
+    /// Who led in which term.
+    leaders: BTreeMap<Term, u64>,
 }
 
 pub(super) fn config(id: u64) -> Config {
@@ -164,6 +180,21 @@ impl Net {
         Net::with_logs(voters, observers, logs)
     }
 
+    /// Voters and a witness, node 1 leading.
+    pub(super) fn witnessed(voters: u64) -> Net {
+        let mut members = members(voters, 0);
+        members.push(Member { id: NodeId(WITNESS), role: MemberRole::Witness });
+        let mut net = Net::new(voters, 0);
+        for id in 1..=voters {
+            let disk = PlainLog::new(Configuration::new(&members).unwrap(), Vec::new());
+            *net.node(id) = Net::start(id, HardState::default(), disk, Instant(0));
+        }
+        net.campaign(1);
+        assert_eq!(net.leader(), Some(1));
+        net.pass(2 * HEARTBEAT);
+        net
+    }
+
     /// With these hard states and durable logs, given as the terms of the entries.
     pub(super) fn with_logs(voters: u64, observers: u64, logs: Vec<(HardState, Vec<u64>)>) -> Net {
         let members = members(voters, observers);
@@ -175,16 +206,29 @@ impl Net {
         let nodes = nodes.collect();
         let wire = VecDeque::new();
         let cuts = BTreeSet::new();
-        Net { nodes, now: Instant(0), wire, cuts, lose: |_| false, committed: Vec::new() }
+        let core = Witness::new(WitnessRecord::default());
+        let witness = WitnessNode { core, writes: 0, asked: 0, down: false };
+        Net {
+            nodes,
+            witness,
+            now: Instant(0),
+            wire,
+            cuts,
+            lose: |_| false,
+            committed: Vec::new(),
+            leaders: BTreeMap::new(),
+        }
     }
 
     fn start(id: u64, hard_state: HardState, disk: PlainLog, now: Instant) -> Node {
         Node {
-            raft: Raft::new(config(id), disk.durable(hard_state), now).unwrap(),
+            raft: Raft::new(config(id), disk.durable(hard_state), now)
+                .unwrap_or_else(|error| panic!("{error}: {hard_state:?} {disk:?}")),
             log: disk.clone(),
             disk,
             disk_hard_state: hard_state,
             writing: None,
+            content: Vec::new(),
             slow_disk: false,
             bulk_full: false,
             events: Vec::new(),
@@ -238,13 +282,23 @@ impl Net {
     /// What node `id` wants to do, as its driver would: events, messages, disk.
     pub(super) fn drive(&mut self, id: u64) {
         let now = self.now;
-        let node = self.node(id);
+        let node = &mut self.nodes[usize::try_from(id).unwrap() - 1];
         if node.down {
             return;
         }
         while let Some(event) = node.raft.poll_event() {
             node.events.push(event);
             if let Event::BecameLeader { noop } = event {
+                assert_eq!(
+                    *self.leaders.entry(noop.term).or_insert(id),
+                    id,
+                    "two leaders in term {}",
+                    noop.term
+                );
+                for entry in self.committed.iter().filter(|entry| entry.index > node.log.base.index) {
+                    let has_it = node.log.position(entry.index) == Some(*entry);
+                    assert!(has_it, "leader {id} of term {} lacks {entry:?}", noop.term);
+                }
                 node.log.put(&range(noop.index.0, noop.index.0, noop.term.0));
             }
             if let Event::OwnEntry { entry, configuration } = event {
@@ -271,6 +325,11 @@ impl Net {
             }
         }
         if let Some(persist) = node.raft.poll_persist() {
+            let entries =
+                persist.entries.into_iter().flat_map(|(first, last)| first.0..=last.0).map(LogIndex);
+            let content =
+                |index| (node.log.position(index).expect("named"), node.log.configuration_in(index));
+            node.content = entries.map(content).collect();
             assert!(node.writing.replace(persist).is_none(), "one group at a time");
         }
         if !node.slow_disk && self.node(id).writing.is_some() {
@@ -296,14 +355,11 @@ impl Net {
         if let Some(last) = persist.truncate_after {
             node.disk.truncate(last);
         }
-        if let Some((first, last)) = persist.entries {
-            for index in first.0..=last.0 {
-                // What was dropped from the log meanwhile was written all the same.
-                let entry = node.log.position(LogIndex(index)).unwrap_or(at(index, 1));
-                node.disk.put(&EntryRange { subterm: entry.subterm, ..range(index, index, entry.term.0) });
-                if let Some(configuration) = node.log.configuration_in(LogIndex(index)) {
-                    node.disk.put_configuration(LogIndex(index), configuration);
-                }
+        for (entry, configuration) in core::mem::take(&mut node.content) {
+            let Position { index, term, subterm } = entry;
+            node.disk.put(&EntryRange { term, subterm, first: index, last: index });
+            if let Some(configuration) = configuration {
+                node.disk.put_configuration(index, configuration);
             }
         }
         node.raft.handle_persisted(now, persist.ticket);
@@ -315,9 +371,35 @@ impl Net {
         self.raft(id).handle_persist_failed(now, persist.ticket);
     }
 
+    /// The witness gets a message; what it has to store is on disk, as bytes, before it answers.
+    fn deliver_to_witness(&mut self, sent: &Sent) -> Result<Handled, Ignored> {
+        let witness = &mut self.witness;
+        if witness.down {
+            return Err(Ignored::UnknownSender);
+        }
+        witness.asked += 1;
+        let (to, message) = match witness.core.handle(NodeId(sent.from), &sent.message)? {
+            Reaction::Answer(message) => (sent.from, message),
+            Reaction::Store(record) => {
+                witness.writes += 1;
+                assert_eq!(WitnessRecord::decode(&record.encode()), Ok(record));
+                let (to, message) = witness.core.stored().expect("it is stored");
+                (to.0, message)
+            }
+        };
+        let answer = Sent { from: WITNESS, to, message, configuration: None };
+        if !self.cuts.contains(&(WITNESS, to)) && !(self.lose)(&answer) {
+            self.wire.push_back(answer);
+        }
+        Ok(Handled::Nothing)
+    }
+
     /// Hands a message over and lets the receiver act.
     pub(super) fn deliver(&mut self, sent: Sent) -> Result<Handled, Ignored> {
         let now = self.now;
+        if sent.to == WITNESS {
+            return self.deliver_to_witness(&sent);
+        }
         let node = self.node(sent.to);
         if node.down {
             return Err(Ignored::UnknownSender);
@@ -414,7 +496,7 @@ impl Net {
     }
 
     pub(super) fn cut_off(&mut self, id: u64) {
-        for other in self.ids() {
+        for other in self.ids().chain([WITNESS]) {
             self.cuts.insert((id, other));
             self.cuts.insert((other, id));
         }

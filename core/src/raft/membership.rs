@@ -201,13 +201,30 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
     }
 
-    /// A leader has committed something: once the configuration is, those who left are forgotten, and a leader
-    /// that is no voter in it ends.
+    /// Voters may lead; also one that its latest configuration removes, for as long as it does not know that this
+    /// is committed: it may be the only one with the entry, and then nobody else can be elected (thesis, 4.2.2).
+    pub(super) fn is_electable(&self) -> bool {
+        let before = self.previous_configuration.filter(|_| self.commit < self.configuration_index);
+        self.voter || before.is_some_and(|before| before.configuration.is_voter(self.config.id))
+    }
+
+    /// At every tick of a leader: those who left are forgotten, a tick after that is committed, so that they were
+    /// told.
+    pub(super) fn forget_who_left(&mut self) {
+        if self.commit >= self.configuration_index {
+            self.peers.retain(|peer| peer.standing != Standing::Leaving);
+        }
+    }
+
+    /// A leader has committed something: once its configuration is, those who leave are told, and a leader that
+    /// is no voter in it ends.
     pub(super) fn committed_configuration(&mut self) {
         if self.commit < self.configuration_index {
             return;
         }
-        self.peers.retain(|peer| peer.standing != Standing::Leaving);
+        for peer in self.peers.iter_mut().filter(|peer| peer.standing == Standing::Leaving) {
+            peer.commit_due = true;
+        }
         if !self.voter && !M::REMOVED_LEADER_STAYS {
             self.pass_on();
             self.stand_down();
@@ -295,6 +312,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn begin_subterm(&mut self) {
         self.subterm = Subterm(self.subterm.0.saturating_add(1));
         self.subterm_start = self.log.last().index.next();
+        self.forget_acknowledgement();
     }
 
     fn replace_configuration(&mut self, index: LogIndex, configuration: Configuration) {
@@ -302,6 +320,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.configuration_index = index;
         self.configuration_untold = true;
         self.arrange_peers();
+        self.adapt_replication_set();
     }
 
     fn arrange_peers(&mut self) {
@@ -312,7 +331,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             peer.standing = match self.configuration.role(peer.id) {
                 Some(role) => Standing::Member(role),
                 // It is to get the configuration that it is not in any more.
-                None if leads && peer.standing != Standing::Guest => Standing::Leaving,
+                None if leads && peer.replicates() => Standing::Leaving,
                 None => Standing::Guest,
             };
         }

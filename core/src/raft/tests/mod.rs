@@ -2,8 +2,10 @@
 
 mod changing;
 mod elections;
+mod histories;
 mod persisting;
 mod reading;
 mod replicating;
 mod snapshots;
 mod transferring;
+mod witnessing;
