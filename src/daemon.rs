@@ -62,8 +62,7 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let transport = transport(&identity, &config, &dir, recovered.boot, events).await?;
     let node_config = NodeConfig {
         commit_interval: config.commit.interval,
-        election_timeout: config.cluster.election_timeout,
-        heartbeat_interval: config.cluster.heartbeat_interval,
+        election_timeout: config.cluster.election_timeout(),
         ..NodeConfig::default()
     };
     let metrics = Arc::new(Metrics::default());

@@ -2,6 +2,7 @@
 
 mod adds;
 mod body;
+mod clock;
 mod connections;
 mod decimal;
 mod forms;
@@ -166,6 +167,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/watch", only(get(watch::watch)))
         .route("/v1/settings", only(get(settings::list)))
         .route("/v1/settings/{key}", only(put(settings::set)))
+        .route("/v1/clock/step", only(post(clock::step)))
         .route("/v1/sources/{name}/epochs", only(post(reports::open_epoch)))
         .route("/v1/reports", only(post(reports::report)))
         // Adds themselves do not come here, only other methods.

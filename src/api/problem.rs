@@ -48,6 +48,8 @@ pub enum Name {
     TooLarge,
     /// As many series as the site may have.
     TooManySeries,
+    /// As many sources as the site may have.
+    TooManySources,
     /// As many watchers as this box serves.
     TooManyWatchers,
     /// The table of idempotency keys is full.
@@ -87,6 +89,9 @@ impl Name {
             Name::TooLarge => ("too-large", S::PAYLOAD_TOO_LARGE, "Too large"),
             Name::TooManySeries => {
                 ("too-many-series", S::TOO_MANY_REQUESTS, "The site has as many series as it may")
+            }
+            Name::TooManySources => {
+                ("too-many-sources", S::TOO_MANY_REQUESTS, "The site has as many sources as it may")
             }
             Name::TooManyWatchers => {
                 ("too-many-watchers", S::TOO_MANY_REQUESTS, "This box has as many watchers as it serves")
@@ -176,6 +181,7 @@ impl From<RequestError> for Problem {
                  needs a new key",
             ),
             RequestError::KeyTableFull => Problem::new(Name::KeyTableFull, detail),
+            RequestError::TooManySources => Problem::new(Name::TooManySources, detail),
             RequestError::BadKey => Problem::malformed(detail),
             RequestError::TooBusy => Problem::new(Name::TooBusy, detail),
             RequestError::NotCommitted { why } => Problem::new(

@@ -3,6 +3,7 @@
 mod add;
 pub mod bench;
 pub mod client;
+mod clock;
 mod documents;
 pub mod provision;
 mod reads;
@@ -49,6 +50,7 @@ enum Command {
     Windows(reads::WindowsArgs),
     Watch(watch::WatchArgs),
     Settings(settings::SettingsArgs),
+    Clock(clock::ClockArgs),
     Status(status::StatusArgs),
     Bench(bench::BenchArgs),
     Completions(documents::CompletionsArgs),
@@ -159,6 +161,7 @@ fn run_client(command: Command) -> Result<(), ClientError> {
         Command::Windows(args) => blocking(|| reads::windows(args)),
         Command::Watch(args) => blocking(|| watch::run(args)),
         Command::Settings(args) => blocking(|| settings::run(args)),
+        Command::Clock(args) => blocking(|| clock::run(args)),
         Command::Status(args) => blocking(|| status::run(args)),
         Command::Completions(args) => documents::completions(&args),
         Command::Man(args) => documents::man(&args),

@@ -210,6 +210,7 @@ impl Node {
     /// The disk has answered about a group.
     pub(super) fn on_written(&mut self, ticket: u64, result: &Result<(), WriteError>) {
         let now = self.now();
+        let since = self.disk_health.writing_since();
         let answered = self.disk_health.answered(result, Instant::now());
         if let Err(error) = result {
             self.shared.metrics.disk_failures.raise();
@@ -222,6 +223,9 @@ impl Node {
         if answered == (Answered::Written { again: true }) {
             info!("the disk takes writes again");
             self.disk_changed();
+        }
+        if let Some(since) = since {
+            self.beats.pace.synced(since.elapsed());
         }
         self.snapshots.installed(ticket);
         self.raft.handle_persisted(now, ticket);

@@ -16,10 +16,12 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::node::status::NodeStatus;
 use crate::site::entry::{self, SeriesRef, SourceKind};
-use crate::site::{Applied, OpenRefused, Refusal, Site, Verdict};
+use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
 
 /// How long a request waits for its answer before it is told that there is none.
 pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(10);
+/// How long handing leadership over may take.
+const TRANSFER_WAIT: Duration = Duration::from_secs(3);
 
 /// Reaches the node from any task. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -61,6 +63,8 @@ pub(super) enum Command {
     Propose { body: Vec<u8>, retry: Retry, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Propose here or not at all: only a leader may.
     ProposeHere { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    /// Hand leadership over, here or by asking the leader. The answer tells whether that was begun.
+    Transfer { to: Option<NodeId>, reply: oneshot::Sender<Result<(), RequestError>> },
     /// Make the local site linearizable for reads that begin after this.
     Fence { reply: oneshot::Sender<Result<(), RequestError>> },
     /// Commit what was counted, then leave.
@@ -142,6 +146,11 @@ pub enum RequestError {
     /// No room for another key.
     #[error("the site remembers as many idempotency keys as it may; nothing was added; try again later")]
     KeyTableFull,
+    /// No room for another source.
+    #[error(
+        "the site remembers as many sources as it may; no epoch was opened; raise the setting sources.max"
+    )]
+    TooManySources,
     /// A key of 1 to 64 bytes is needed.
     #[error("an Idempotency-Key has 1 to 64 bytes")]
     BadKey,
@@ -171,6 +180,17 @@ pub enum ReportError {
     /// A cell names what is no series.
     #[error("cell {0}: {1}")]
     BadCell(usize, String),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Why the members were not changed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum MemberError {
+    /// The site refuses it.
+    #[error(transparent)]
+    Refused(#[from] MemberRefused),
     /// It did not get through.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -225,7 +245,7 @@ impl Handle {
         match self.propose(body, Retry::Freely).await? {
             Applied::Opened { result: Ok(opened), .. } => Ok(opened),
             Applied::Opened { result: Err(OpenRefused::TooManySources), .. } => {
-                Err(RequestError::NotCommitted { why: "the site keeps as many sources as it may".to_owned() })
+                Err(RequestError::TooManySources)
             }
             Applied::Opened { result: Err(OpenRefused::BadName), .. } => {
                 Err(RequestError::NotCommitted { why: format!("{source:?} cannot name a source") })
@@ -264,14 +284,11 @@ impl Handle {
                 let amount = match cell.amount {
                     ReportAmount::Amount(amount) => amount,
                     ReportAmount::Add(add) => {
-                        let is_counter = known.map_or(add > 0, |id| site.kind(id) == Kind::Counter);
-                        match (is_counter, u128::try_from(add)) {
-                            (true, Ok(add)) if add > 0 => Amount::Counter(add),
-                            (true, _) => {
-                                let why = format!("a counter's add is 1 or more, not {add}");
-                                return Err(ReportError::BadCell(place, why));
-                            }
-                            (false, _) => Amount::updown(add),
+                        let is_updown = known.is_some_and(|id| site.kind(id) == Kind::Updown);
+                        match u128::try_from(add) {
+                            Ok(add) if add > 0 && !is_updown => Amount::Counter(add),
+                            // To a counter: refused where it is applied, without holding up the others.
+                            _ => Amount::updown(add),
                         }
                     }
                 };
@@ -295,6 +312,49 @@ impl Handle {
         match self.propose(body, Retry::Never).await? {
             Applied::Set { result, .. } => result.map_err(SetError::Invalid),
             _ => Err(unknown("the site gave another answer").into()),
+        }
+    }
+
+    /// Changes the members: accepted, and brought into force from then on by whoever leads.
+    pub async fn change_members(&self, change: &MemberChange) -> Result<(), MemberError> {
+        let body = entry::member(random_u128() as u64, change);
+        match self.propose(body, Retry::Never).await? {
+            Applied::Member { result, .. } => Ok(result?),
+            _ => Err(unknown("the site gave another answer").into()),
+        }
+    }
+
+    /// Hands leadership over to a box, or to the one that is best prepared; returns the new leader when there
+    /// is one.
+    pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, RequestError> {
+        let mut role = self.role();
+        let before = role.borrow_and_update().leader;
+        if to.is_some() && before == to {
+            return Ok(before.unwrap_or_default());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Transfer { to, reply }, answer).await?;
+        let handed = |view: &RoleView| match to {
+            Some(to) => view.leader == Some(to),
+            None => view.leader.is_some() && view.leader != before,
+        };
+        let why = || RequestError::NotCommitted {
+            why: "the leader did not hand over in time and leads on; the other box may be behind, or not \
+                  reachable from it"
+                .to_owned(),
+        };
+        match tokio::time::timeout(TRANSFER_WAIT, role.wait_for(handed)).await {
+            Ok(Ok(view)) => Ok(view.leader.unwrap_or_default()),
+            Ok(Err(_)) | Err(_) => Err(why()),
+        }
+    }
+
+    /// An operator's word that the boxes' clocks are right: site time becomes what they say, however far
+    /// ahead or behind. What it was, and what it is now.
+    pub async fn step_clock(&self) -> Result<(SiteTime, SiteTime), RequestError> {
+        match self.propose(entry::step_clock(), Retry::Freely).await? {
+            Applied::Stepped { from, to } => Ok((from, to)),
+            _ => Err(unknown("the site gave another answer")),
         }
     }
 

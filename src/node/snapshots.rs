@@ -8,9 +8,9 @@ use tally_core::id::{LogIndex, NodeId, Term};
 use tally_core::raft::{Body, Handled, LogView, Message, Position};
 use tracing::{info, warn};
 
-use super::Node;
 use super::disk::Job;
 use super::wire::{Frame, PART_BYTES, SnapshotPart};
+use super::{Node, members};
 use crate::site::Site;
 use crate::storage::{ReadError, WriteError};
 use crate::transport::{Lane, Transport};
@@ -174,7 +174,13 @@ impl Node {
         };
         let message = Message { term: whole.term, body: Body::Snapshot { last: whole.last } };
         let now = self.now();
-        match self.raft.handle_message(now, whole.from, &message, &self.tail) {
+        let configuration = match site.configuration().map(members::from_parts).transpose() {
+            Ok(configuration) => configuration,
+            Err(error) => {
+                return warn!("box {} sent a snapshot whose members cannot be: {error}", whole.from);
+            }
+        };
+        match self.raft.handle_message(now, whole.from, &message, configuration.as_ref(), &self.tail) {
             Ok(Handled::Install(position)) => {
                 info!("took in a snapshot up to entry {}", position.index);
                 self.tail = super::Tail::new(position, Vec::new());
@@ -183,6 +189,7 @@ impl Node {
                 self.snapshots.installing = Some((position, whole.bytes.into()));
                 self.snapshots.install_ticket = None;
                 *self.site() = site;
+                self.know_members();
                 self.after_apply();
             }
             Ok(_) => {}

@@ -59,7 +59,7 @@ async fn handshake(shared: &Shared, incoming: Incoming) -> Result<(Arc<Peer>, Fr
     }
     let connection = connecting.await.map_err(why)?;
     let id = shared.pins.peer_of(&connection).ok_or(Some(Refusal::UnknownKey))?;
-    let peer = shared.peer(id).ok_or(Some(Refusal::UnknownKey))?.clone();
+    let peer = shared.peer(id).ok_or(Some(Refusal::UnknownKey))?;
     let accepted = link::accept_control(&connection).await;
     let (first, life) = accepted.map_err(|error| error.map_or(Some(Refusal::UnknownLane), why))?;
     if let Err(refusal) = shared.lives.admit(&peer, life).await {

@@ -117,6 +117,8 @@ async fn serve(
             spawn_writers(&shared, &peer, &next, None);
             let _ = shared.events.send(Event::Connected(peer.id)).await;
         }
+        // A member that moved is another peer by now: its connection is not this one's matter.
+        Removed::Disconnected if shared.peer(peer.id).is_some_and(|now| !Arc::ptr_eq(&now, &peer)) => {}
         Removed::Disconnected => {
             let _ = shared.events.send(Event::Disconnected(peer.id)).await;
         }

@@ -26,6 +26,7 @@ pub(super) struct Peer {
     pub(super) id: NodeId,
     pub(super) name: String,
     pub(super) address: String,
+    key: String,
     pub(super) client: quinn::ClientConfig,
     /// Whether this box's number is the lower one: it decides where the two sides could disagree.
     pub(super) decides: bool,
@@ -103,12 +104,25 @@ impl Peer {
             id: NodeId(member.id),
             name: member.name.clone(),
             address: member.address.clone(),
+            key: member.key.clone(),
             client,
             decides: me.0 < member.id,
             queues: Lane::ALL.map(Queue::new),
             links: Mutex::default(),
             announcing: tokio::sync::Mutex::default(),
             connected: watch::Sender::new(false),
+        }
+    }
+
+    /// Whether it is this member, at this address and with this key.
+    pub(super) fn is(&self, member: &MemberInfo) -> bool {
+        self.id.0 == member.id && self.address == member.address && self.key == member.key
+    }
+
+    /// Ends all of its connections.
+    pub(super) fn close(&self, code: quinn::VarInt, why: &[u8]) {
+        for link in &self.lock().live {
+            link.connection.close(code, why);
         }
     }
 

@@ -417,3 +417,31 @@ fn the_round_trip_is_measured() {
 fn run(future: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
 }
+
+#[tokio::test]
+async fn a_member_that_is_added_connects_and_one_that_is_removed_is_cut_off() {
+    let (site, mut one, mut two) = TestSite::pair().await;
+    let both = site.identities[0].members.clone();
+    one.transport.set_members(&both[..1]).unwrap();
+    two.transport.set_members(&both[1..]).unwrap();
+    while one.next().await != Event::Disconnected(NodeId(2)) {}
+    while two.next().await != Event::Disconnected(NodeId(1)) {}
+    let frame = Bytes::from_static(b"hello");
+    assert_eq!(one.transport.send(NodeId(2), Lane::Control, frame.clone()), Err(SendError::NotAPeer));
+    two.transport.set_members(&both).unwrap();
+    one.transport.set_members(&both).unwrap();
+    one.wait_connected(2).await;
+    one.transport.send(NodeId(2), Lane::Control, frame.clone()).unwrap();
+    assert_eq!(two.frame().await, (Some(Lane::Control), frame));
+}
+
+#[tokio::test]
+async fn a_stranger_is_refused_until_it_is_a_member() {
+    let (site, one, two) = TestSite::pair().await;
+    let both = site.identities[0].members.clone();
+    one.transport.set_members(&both[..1]).unwrap();
+    one.wait_refused(Refusal::UnknownKey).await;
+    one.transport.set_members(&both).unwrap();
+    wait_until(|| one.transport.peers().iter().all(|peer| peer.connected)).await;
+    drop(two);
+}

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use tally_core::id::LogIndex;
-use tally_core::raft::{Durable, HardState, Persist, Position};
+use tally_core::raft::{ConfigurationEntry, Durable, HardState, Persist, Position};
 
 use crate::log::{Entry, Log};
 use crate::rng::Rng;
@@ -38,11 +38,12 @@ impl Write {
 }
 
 impl Disk {
-    pub(crate) fn durable(&self) -> Durable {
+    pub(crate) fn durable(&self, configuration: ConfigurationEntry) -> Durable {
         let snapshot = self.snapshot.as_ref().map_or(Position::ZERO, |(position, _)| *position);
         let last = self.log.last();
         let last = if last.index > snapshot.index { last } else { snapshot };
-        Durable { hard_state: self.hard_state, snapshot, last }
+        let hard_state = self.hard_state;
+        Durable { hard_state, snapshot, last, configuration, previous_configuration: None }
     }
 
     /// The whole group is synced.
@@ -65,7 +66,7 @@ impl Disk {
 
     /// The end of what is durable.
     pub(crate) fn end(&self) -> LogIndex {
-        self.durable().last.index
+        self.durable(ConfigurationEntry::default()).last.index
     }
 
     fn write(&mut self, write: &Write, mut records: u64) {

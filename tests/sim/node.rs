@@ -86,9 +86,8 @@ impl Node {
         assert!(self.life.is_none());
         self.boot += 1;
         let config = sim.plan.config(self.id, sim.rng.next());
-        let durable = self.disk.durable();
-        let core = Core::new(config, &sim.plan.members, durable, self.local(sim.now))
-            .expect("a durable state starts");
+        let durable = self.disk.durable(sim.plan.configuration());
+        let core = Core::new(config, durable, self.local(sim.now)).expect("a durable state starts");
         let machine = match &self.disk.snapshot {
             Some((_, bytes)) => Machine::restore(bytes),
             None => Machine::new(),
@@ -203,7 +202,7 @@ impl Node {
             Own::Snapshotted { position, bytes } => self.snapshotted(sim, position, bytes),
             Own::Staged { from, message, position, bytes } => {
                 life.staging -= 1;
-                let handled = life.core.handle_message(now, from, &message, &life.log);
+                let handled = life.core.handle_message(now, from, &message, None, &life.log);
                 if handled == Ok(Handled::Install(position)) {
                     sim.coverage.count("snapshots installed");
                     life.log.compact(position);
@@ -220,7 +219,7 @@ impl Node {
         let now = self.local(sim.now);
         let Some(life) = &mut self.life else { return };
         sim.tell(|| format!("{} <- {from}: {message:?}", self.id));
-        match life.core.handle_message(now, from, message, &life.log) {
+        match life.core.handle_message(now, from, message, None, &life.log) {
             Ok(Handled::Append(range)) => {
                 if life.log.last().index >= range.first {
                     sim.coverage.count("logs truncated in memory");
@@ -307,6 +306,7 @@ impl Node {
                     life.led_reads.clear();
                 }
                 CoreEvent::LeaderChanged { .. } => {}
+                event => panic!("{}: nobody changes members here: {event:?}", self.id),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a seed decides about a history before it begins.
 
-use tally_core::id::NodeId;
-use tally_core::raft::{Config, Member, MemberRole};
+use tally_core::id::{LogIndex, NodeId};
+use tally_core::raft::{Config, Configuration, ConfigurationEntry, Member, MemberRole};
 use tally_core::time::Duration;
 
 use crate::rng::Rng;
@@ -77,6 +77,11 @@ impl Plan {
             inflight_bytes_max: self.inflight_bytes_max,
             uncommitted_bytes_max: self.uncommitted_bytes_max,
         }
+    }
+
+    pub(crate) fn configuration(&self) -> ConfigurationEntry {
+        let configuration = Configuration::new(&self.members).expect("a plan has voters");
+        ConfigurationEntry { index: LogIndex::ZERO, configuration }
     }
 
     pub(crate) fn voters(&self) -> impl Iterator<Item = NodeId> + '_ {

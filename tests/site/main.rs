@@ -6,12 +6,16 @@
 mod bad_input;
 mod boxes;
 mod broker;
+#[cfg(debug_assertions)]
+mod clocks;
 mod counting;
 mod crashes;
 mod damage;
 mod harness;
 mod http;
 mod load;
+mod net;
+mod pace;
 mod polling;
 mod reports;
 mod restarts;

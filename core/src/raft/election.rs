@@ -1,23 +1,54 @@
 //! Who leads: pre-votes, votes, terms, stepping down. Election restriction by `(term, subterm, index)`.
 
-use super::message::{Body, HardState, Message, Position};
-use super::peer::PreVoteReply;
-use super::quorum;
-use super::{Handled, Ignored, Raft, Role};
-use crate::id::{NodeId, Term};
+use super::message::{Body, HardState, MemberRole, Message, Position};
+use super::peer::{PreVoteReply, Standing};
+use super::{Handled, Ignored, Mutation, Raft, Role};
+use crate::id::{NodeId, Subterm, Term};
 
-impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
-    /// Only voters lead, campaign and grant; observers only answer a leader.
-    pub(super) fn check_sender(&self, slot: usize, body: &Body) -> Result<(), Ignored> {
-        let from_observer =
-            matches!(body, Body::Appended { .. } | Body::Rejected { .. } | Body::HeartbeatAnswer { .. });
-        if self.peers[slot].voter || from_observer { Ok(()) } else { Err(Ignored::NotVoter) }
+impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
+    /// Only voters lead, campaign and grant, and observers answer a leader; but the configuration may have
+    /// changed, and this node may not know it yet.
+    pub(super) fn admit(&mut self, from: NodeId, message: &Message) -> Result<usize, Ignored> {
+        let slot = self.slot(from).filter(|slot| self.peers[*slot].standing != Standing::Guest);
+        if !message.is_plausible() {
+            return Err(if slot.is_some() { Ignored::Malformed } else { Ignored::UnknownSender });
+        }
+        let answers = matches!(
+            message.body,
+            Body::Appended { .. } | Body::Rejected { .. } | Body::HeartbeatAnswer { .. }
+        );
+        let of_witness = matches!(
+            message.body,
+            Body::PreVoteAnswer { .. }
+                | Body::VoteAnswer { .. }
+                | Body::HeartbeatAnswer { .. }
+                | Body::WitnessAppended { .. }
+        );
+        match slot {
+            Some(slot) if self.peers[slot].standing == Standing::Member(MemberRole::Witness) => {
+                if of_witness { Ok(slot) } else { Err(Ignored::NotVoter) }
+            }
+            Some(slot) if self.peers[slot].is_voter() || (answers && self.peers[slot].replicates()) => {
+                Ok(slot)
+            }
+            Some(slot) => self.check_stranger(message).map(|()| slot).map_err(|_| Ignored::NotVoter),
+            None if from == self.config.id => Err(Ignored::UnknownSender),
+            None => {
+                let slot = self.slot(from);
+                let is_leader = slot.is_some() && self.leader == Some(from);
+                if !(is_leader && message.body == Body::TimeoutNow) {
+                    self.check_stranger(message)?;
+                }
+                slot.or_else(|| self.welcome(from)).ok_or(Ignored::UnknownSender)
+            }
+        }
     }
 
     /// Takes over a newer term; tells the leader of an older one that there is a newer.
     pub(super) fn agree_on_term(&mut self, slot: usize, message: &Message) -> Result<(), Ignored> {
         if message.term > self.hard_state.term {
-            if matches!(message.body, Body::Vote { .. }) && self.hears_leader() {
+            let asked = matches!(message.body, Body::Vote { transfer: false, .. });
+            if asked && self.hears_leader() && !M::IGNORE_LEASE {
                 return Err(Ignored::Leased);
             }
             self.enter_term(message.term, None);
@@ -29,6 +60,7 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
                     self.peers[slot].heartbeat_answer = Some(0);
                 }
                 Body::Vote { .. } => self.peers[slot].vote_answer_due = true,
+                Body::Appended { .. } if M::TAKE_STALE_ACKNOWLEDGEMENT => return Ok(()),
                 _ => {}
             }
             return Err(Ignored::Stale);
@@ -48,7 +80,7 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         let candidate = self.peers[slot].id;
         let free = own.vote.is_none_or(|vote| vote == candidate) && self.leader.is_none();
         let granted = (term > own.term || (term == own.term && free))
-            && !self.hears_leader()
+            && (!self.hears_leader() || M::IGNORE_LEASE)
             && self.may_vote()
             && self.is_up_to_date(last);
         let reply = PreVoteReply { term: if granted { term } else { own.term }, granted };
@@ -70,7 +102,7 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
     pub(super) fn handle_vote(&mut self, slot: usize, last: Position) -> Result<Handled, Ignored> {
         let candidate = self.peers[slot].id;
         self.peers[slot].vote_answer_due = true;
-        let free = self.hard_state.vote.is_none() && self.leader.is_none();
+        let free = (self.hard_state.vote.is_none() && self.leader.is_none()) || M::GRANT_TWICE;
         if free && self.may_vote() && self.is_up_to_date(last) {
             self.hard_state.vote = Some(candidate);
             self.role = Role::Follower;
@@ -110,12 +142,11 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
 
     pub(super) fn election_timeout(&mut self) {
         self.restart_election_timer();
-        if !self.voter {
+        if !self.may_campaign() {
             return;
         }
-        // A term that is not yet on a slow disk is not followed by another.
-        if !self.may_vote() || !self.gate.covers(self.hard_state) {
-            return;
+        if M::NO_PRE_VOTE {
+            return self.campaign();
         }
         self.leader = None;
         self.role = Role::PreCandidate;
@@ -134,16 +165,14 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
     /// Those who did not answer may not have been asked: the message may be lost.
     pub(super) fn ask_again(&mut self) {
         for peer in &mut self.peers {
-            peer.request_due |= peer.voter && !peer.answered;
+            peer.request_due |= peer.votes() && !peer.answered;
         }
     }
 
     /// Goes on if a majority said yes; this node's own vote is worth nothing before it is durable.
     pub(super) fn count_votes(&mut self) {
         let own = self.gate.covers(self.hard_state);
-        let votes = self.of_voters(own, |peer| peer.granted);
-        let granted = votes.iter().filter(|granted| **granted).count();
-        if !own || !quorum::is_majority(granted, votes.len()) {
+        if !own || self.reached(1, &|peer| u64::from(peer.granted), 0) == 0 {
             return;
         }
         match self.role {
@@ -158,6 +187,7 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         self.role = Role::Follower;
         self.leader = None;
         self.leader_heard_at = None;
+        self.transfer = None;
         self.restart_election_timer();
     }
 
@@ -174,6 +204,7 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         self.leader = None;
         self.rejection = None;
         self.appended_due = false;
+        self.by_transfer = false;
         self.peers.iter_mut().for_each(super::peer::Peer::forget_term);
     }
 
@@ -183,6 +214,11 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         self.leader = Some(self.config.id);
         self.leader_heard_at = None;
         self.term_start = last.next();
+        self.subterm = Subterm(0);
+        self.subterm_start = self.term_start;
+        self.transfer = None;
+        self.transfer_failed = None;
+        self.begin_replication_set();
         self.tail.clear();
         self.rounds.begin_term();
         self.timers.tick = self.now + self.config.heartbeat_interval;
@@ -194,22 +230,34 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
     fn ask_voters(&mut self) {
         self.timers.tick = self.now + self.config.heartbeat_interval;
         for peer in &mut self.peers {
-            peer.forget_campaign(peer.voter);
+            peer.forget_campaign(peer.votes());
         }
     }
 
     /// A leader leads, or was heard within the election timeout.
     fn hears_leader(&self) -> bool {
-        let recent = |at| self.now.since(at) < self.config.election_timeout;
+        let recent = |at| self.is_recent(at);
         self.role == Role::Leader || (self.leader.is_some() && self.leader_heard_at.is_some_and(recent))
     }
 
+    /// Also one that is no voter by its own configuration: a candidate may know a newer one, and counts the vote
+    /// only if that says so. A node that belongs to no group yet does not know whose it is.
     fn may_vote(&self) -> bool {
-        self.voter && !self.gate.has_failed()
+        !self.configuration.is_empty() && !self.gate.has_failed()
+    }
+
+    /// Not before its term is durable: a term that is not yet on a slow disk is not followed by another.
+    pub(super) fn may_campaign(&self) -> bool {
+        (self.is_electable() || M::NON_VOTER_CAMPAIGNS)
+            && self.may_vote()
+            && self.gate.covers(self.hard_state)
     }
 
     fn is_up_to_date(&self, last: Position) -> bool {
         let own = self.log.last();
-        (last.key(), last.index) >= (own.key(), own.index)
+        if M::FORGET_SUBTERM {
+            return (last.term, last.index) >= (own.term, own.index);
+        }
+        M::GRANT_TO_ANY_LOG || (last.key(), last.index) >= (own.key(), own.index)
     }
 }

@@ -1,6 +1,6 @@
 //! For tests: nodes with plain logs and disks on a network whose every message can be held.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::vec::Vec;
 
 use super::*;
@@ -17,15 +17,48 @@ pub(super) struct PlainLog {
     pub(super) base: Position,
     /// The entries after `base`.
     pub(super) entries: Vec<Position>,
+    /// The configurations, ascending: the one at the base, and those of configuration entries.
+    pub(super) configurations: Vec<ConfigurationEntry>,
 }
 
 impl PlainLog {
+    pub(super) fn new(configuration: Configuration, entries: Vec<Position>) -> PlainLog {
+        let first = ConfigurationEntry { index: LogIndex::ZERO, configuration };
+        PlainLog { base: Position::ZERO, entries, configurations: std::vec![first] }
+    }
+
+    /// The configuration that is in the entry at this index.
+    fn configuration_in(&self, index: LogIndex) -> Option<Configuration> {
+        let mut held = self.configurations.iter().filter(|entry| entry.index > self.base.index);
+        held.find(|entry| entry.index == index).map(|entry| entry.configuration)
+    }
+
+    /// The configuration in force at this index.
+    fn configuration_at(&self, index: LogIndex) -> Configuration {
+        let held = self.configurations.iter().rev().find(|entry| entry.index <= index);
+        held.copied().unwrap_or_default().configuration
+    }
+
+    pub(super) fn put_configuration(&mut self, index: LogIndex, configuration: Configuration) {
+        self.configurations.push(ConfigurationEntry { index, configuration });
+    }
+
+    fn durable(&self, hard_state: HardState) -> Durable {
+        let latest = self.configurations.iter().rev().copied();
+        let mut latest = latest.take(2);
+        let configuration = latest.next().unwrap_or_default();
+        let previous_configuration = latest.next();
+        let (snapshot, last) = (self.base, self.last());
+        Durable { hard_state, snapshot, last, configuration, previous_configuration }
+    }
+
     pub(super) fn last(&self) -> Position {
         self.entries.last().copied().unwrap_or(self.base)
     }
 
     fn truncate(&mut self, last: LogIndex) {
         self.entries.retain(|entry| entry.index <= last);
+        self.configurations.retain(|entry| entry.index <= last);
     }
 
     pub(super) fn put(&mut self, range: &EntryRange) {
@@ -35,12 +68,16 @@ impl PlainLog {
         self.entries.extend((range.first.0..=range.last.0).map(entry));
     }
 
-    pub(super) fn reset(&mut self, base: Position) {
-        *self = PlainLog { base, entries: Vec::new() };
+    pub(super) fn reset(&mut self, base: Position, configuration: Configuration) {
+        let at_base = ConfigurationEntry { index: base.index, configuration };
+        *self = PlainLog { base, entries: Vec::new(), configurations: std::vec![at_base] };
     }
 
     pub(super) fn compact(&mut self, base: Position) {
+        let configuration = self.configuration_at(base.index);
         self.entries.retain(|entry| entry.index > base.index);
+        self.configurations.retain(|entry| entry.index > base.index);
+        self.configurations.insert(0, ConfigurationEntry { index: base.index, configuration });
         self.base = base;
     }
 }
@@ -66,6 +103,8 @@ pub(super) struct Node {
     pub(super) disk_hard_state: HardState,
     /// The group that is being written.
     pub(super) writing: Option<Persist>,
+    /// The entries in it as they were when the writing began.
+    pub(super) content: Vec<(Position, Option<Configuration>)>,
     /// Groups stay in `writing` until the test says.
     pub(super) slow_disk: bool,
     /// Messages other than small ones are not taken.
@@ -75,23 +114,38 @@ pub(super) struct Node {
     pub(super) down: bool,
 }
 
+/// The witness's identity in all tests.
+pub(super) const WITNESS: u64 = 9;
+
+/// A witness and its disk.
+pub(super) struct WitnessNode {
+    pub(super) core: Witness,
+    pub(super) writes: u64,
+    pub(super) asked: u64,
+    pub(super) down: bool,
+}
+
 /// A message on its way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) message: Message,
+    /// What the payload of the first entry, or the snapshot, holds.
+    pub(super) configuration: Option<Configuration>,
 }
 
 pub(super) struct Net {
     pub(super) nodes: Vec<Node>,
-    pub(super) members: Vec<Member>,
+    pub(super) witness: WitnessNode,
     pub(super) now: Instant,
     pub(super) wire: VecDeque<Sent>,
     pub(super) cuts: BTreeSet<(u64, u64)>,
     /// Messages for which this holds are lost.
     pub(super) lose: fn(&Sent) -> bool,
-    committed: Vec<Position>,
+    pub(super) committed: Vec<Position>,
+    /// Who led in which term.
+    leaders: BTreeMap<Term, u64>,
 }
 
 pub(super) fn config(id: u64) -> Config {
@@ -126,28 +180,55 @@ impl Net {
         Net::with_logs(voters, observers, logs)
     }
 
+    /// Voters and a witness, node 1 leading.
+    pub(super) fn witnessed(voters: u64) -> Net {
+        let mut members = members(voters, 0);
+        members.push(Member { id: NodeId(WITNESS), role: MemberRole::Witness });
+        let mut net = Net::new(voters, 0);
+        for id in 1..=voters {
+            let disk = PlainLog::new(Configuration::new(&members).unwrap(), Vec::new());
+            *net.node(id) = Net::start(id, HardState::default(), disk, Instant(0));
+        }
+        net.campaign(1);
+        assert_eq!(net.leader(), Some(1));
+        net.pass(2 * HEARTBEAT);
+        net
+    }
+
     /// With these hard states and durable logs, given as the terms of the entries.
     pub(super) fn with_logs(voters: u64, observers: u64, logs: Vec<(HardState, Vec<u64>)>) -> Net {
         let members = members(voters, observers);
         let nodes = logs.into_iter().zip(1..).map(|((hard_state, terms), id)| {
             let entries = terms.iter().zip(1..).map(|(term, index)| at(index, *term)).collect();
-            let disk = PlainLog { base: Position::ZERO, entries };
-            Net::start(id, &members, hard_state, disk, Instant(0))
+            let disk = PlainLog::new(Configuration::new(&members).unwrap(), entries);
+            Net::start(id, hard_state, disk, Instant(0))
         });
         let nodes = nodes.collect();
         let wire = VecDeque::new();
         let cuts = BTreeSet::new();
-        Net { nodes, members, now: Instant(0), wire, cuts, lose: |_| false, committed: Vec::new() }
+        let core = Witness::new(WitnessRecord::default());
+        let witness = WitnessNode { core, writes: 0, asked: 0, down: false };
+        Net {
+            nodes,
+            witness,
+            now: Instant(0),
+            wire,
+            cuts,
+            lose: |_| false,
+            committed: Vec::new(),
+            leaders: BTreeMap::new(),
+        }
     }
 
-    fn start(id: u64, members: &[Member], hard_state: HardState, disk: PlainLog, now: Instant) -> Node {
-        let durable = Durable { hard_state, snapshot: disk.base, last: disk.last() };
+    fn start(id: u64, hard_state: HardState, disk: PlainLog, now: Instant) -> Node {
         Node {
-            raft: Raft::new(config(id), members, durable, now).unwrap(),
+            raft: Raft::new(config(id), disk.durable(hard_state), now)
+                .unwrap_or_else(|error| panic!("{error}: {hard_state:?} {disk:?}")),
             log: disk.clone(),
             disk,
             disk_hard_state: hard_state,
             writing: None,
+            content: Vec::new(),
             slow_disk: false,
             bulk_full: false,
             events: Vec::new(),
@@ -170,34 +251,85 @@ impl Net {
 
     /// Forgets what was not synced and starts again.
     pub(super) fn restart(&mut self, id: u64) {
-        let (now, members) = (self.now, self.members.clone());
+        let now = self.now;
         let node = self.node(id);
         let (hard_state, disk) = (node.disk_hard_state, node.disk.clone());
-        *node = Net::start(id, &members, hard_state, disk, now);
+        *node = Net::start(id, hard_state, disk, now);
+    }
+
+    /// A node that belongs to no group yet, with an empty disk.
+    pub(super) fn join(&mut self) -> u64 {
+        let id = self.nodes.len() as u64 + 1;
+        let disk = PlainLog::new(Configuration::EMPTY, Vec::new());
+        self.nodes.push(Net::start(id, HardState::default(), disk, self.now));
+        id
+    }
+
+    /// A leader changes the members; its driver stores the entry.
+    pub(super) fn change(
+        &mut self,
+        id: u64,
+        changes: &[Change],
+    ) -> Result<(EntryRange, Configuration), MembershipError> {
+        let now = self.now;
+        let node = self.node(id);
+        let (range, configuration) = node.raft.change_membership(now, changes, Leave::ByItself)?;
+        node.log.put(&range);
+        node.log.put_configuration(range.first, configuration);
+        Ok((range, configuration))
     }
 
     /// What node `id` wants to do, as its driver would: events, messages, disk.
     pub(super) fn drive(&mut self, id: u64) {
         let now = self.now;
-        let peers: Vec<NodeId> = self.members.iter().map(|member| member.id).filter(|p| p.0 != id).collect();
-        let node = self.node(id);
+        let node = &mut self.nodes[usize::try_from(id).unwrap() - 1];
         if node.down {
             return;
         }
         while let Some(event) = node.raft.poll_event() {
             node.events.push(event);
             if let Event::BecameLeader { noop } = event {
+                assert_eq!(
+                    *self.leaders.entry(noop.term).or_insert(id),
+                    id,
+                    "two leaders in term {}",
+                    noop.term
+                );
+                for entry in self.committed.iter().filter(|entry| entry.index > node.log.base.index) {
+                    let has_it = node.log.position(entry.index) == Some(*entry);
+                    assert!(has_it, "leader {id} of term {} lacks {entry:?}", noop.term);
+                }
                 node.log.put(&range(noop.index.0, noop.index.0, noop.term.0));
             }
+            if let Event::OwnEntry { entry, configuration } = event {
+                node.log.put(&EntryRange {
+                    subterm: entry.subterm,
+                    ..range(entry.index.0, entry.index.0, entry.term.0)
+                });
+                if let Some(configuration) = configuration {
+                    node.log.put_configuration(entry.index, configuration);
+                }
+            }
         }
+        let peers: Vec<NodeId> = node.raft.peers().collect();
         let mut sent = Vec::new();
         for to in peers {
             while let Some(message) = node.raft.poll_message(now, to, !node.bulk_full, &node.log) {
                 assert!(message.is_plausible(), "{message:?}");
-                sent.push(Sent { from: id, to: to.0, message });
+                let configuration = match message.body {
+                    Body::Append { entries: Some(range), .. } => node.log.configuration_in(range.first),
+                    Body::Snapshot { last } => Some(node.log.configuration_at(last.index)),
+                    _ => None,
+                };
+                sent.push(Sent { from: id, to: to.0, message, configuration });
             }
         }
         if let Some(persist) = node.raft.poll_persist() {
+            let entries =
+                persist.entries.into_iter().flat_map(|(first, last)| first.0..=last.0).map(LogIndex);
+            let content =
+                |index| (node.log.position(index).expect("named"), node.log.configuration_in(index));
+            node.content = entries.map(content).collect();
             assert!(node.writing.replace(persist).is_none(), "one group at a time");
         }
         if !node.slow_disk && self.node(id).writing.is_some() {
@@ -218,16 +350,16 @@ impl Net {
             node.disk_hard_state = hard_state;
         }
         if let Some(base) = persist.reset {
-            node.disk.reset(base);
+            node.disk.reset(base, node.log.configuration_at(base.index));
         }
         if let Some(last) = persist.truncate_after {
             node.disk.truncate(last);
         }
-        if let Some((first, last)) = persist.entries {
-            for index in first.0..=last.0 {
-                // What was dropped from the log meanwhile was written all the same.
-                let entry = node.log.position(LogIndex(index)).unwrap_or(at(index, 1));
-                node.disk.put(&range(index, index, entry.term.0));
+        for (entry, configuration) in core::mem::take(&mut node.content) {
+            let Position { index, term, subterm } = entry;
+            node.disk.put(&EntryRange { term, subterm, first: index, last: index });
+            if let Some(configuration) = configuration {
+                node.disk.put_configuration(index, configuration);
             }
         }
         node.raft.handle_persisted(now, persist.ticket);
@@ -239,17 +371,55 @@ impl Net {
         self.raft(id).handle_persist_failed(now, persist.ticket);
     }
 
+    /// The witness gets a message; what it has to store is on disk, as bytes, before it answers.
+    fn deliver_to_witness(&mut self, sent: &Sent) -> Result<Handled, Ignored> {
+        let witness = &mut self.witness;
+        if witness.down {
+            return Err(Ignored::UnknownSender);
+        }
+        witness.asked += 1;
+        let (to, message) = match witness.core.handle(NodeId(sent.from), &sent.message)? {
+            Reaction::Answer(message) => (sent.from, message),
+            Reaction::Store(record) => {
+                witness.writes += 1;
+                assert_eq!(WitnessRecord::decode(&record.encode()), Ok(record));
+                let (to, message) = witness.core.stored().expect("it is stored");
+                (to.0, message)
+            }
+        };
+        let answer = Sent { from: WITNESS, to, message, configuration: None };
+        if !self.cuts.contains(&(WITNESS, to)) && !(self.lose)(&answer) {
+            self.wire.push_back(answer);
+        }
+        Ok(Handled::Nothing)
+    }
+
     /// Hands a message over and lets the receiver act.
     pub(super) fn deliver(&mut self, sent: Sent) -> Result<Handled, Ignored> {
         let now = self.now;
+        if sent.to == WITNESS {
+            return self.deliver_to_witness(&sent);
+        }
         let node = self.node(sent.to);
         if node.down {
             return Err(Ignored::UnknownSender);
         }
-        let handled = node.raft.handle_message(now, NodeId(sent.from), &sent.message, &node.log);
+        let configuration = sent.configuration.as_ref();
+        let handled =
+            node.raft.handle_message(now, NodeId(sent.from), &sent.message, configuration, &node.log);
         match handled {
-            Ok(Handled::Append(entries)) => node.log.put(&entries),
-            Ok(Handled::Install(base)) => node.log.reset(base),
+            Ok(Handled::Append(entries)) => {
+                node.log.put(&entries);
+                if let (Body::Append { entries: Some(whole), .. }, Some(configuration)) =
+                    (sent.message.body, sent.configuration)
+                    && whole.first == entries.first
+                {
+                    node.log.put_configuration(entries.first, configuration);
+                }
+            }
+            Ok(Handled::Install(base)) => {
+                node.log.reset(base, sent.configuration.unwrap_or(*node.raft.configuration()));
+            }
             Ok(Handled::Nothing) => {}
             Err(why) => node.ignored.push(why),
         }
@@ -259,7 +429,7 @@ impl Net {
 
     /// Gives a message to a node as if it came from `from`.
     pub(super) fn say(&mut self, from: u64, to: u64, term: u64, body: Body) -> Result<Handled, Ignored> {
-        self.deliver(Sent { from, to, message: Message { term: Term(term), body } })
+        self.deliver(Sent { from, to, message: Message { term: Term(term), body }, configuration: None })
     }
 
     /// The same, and it is taken.
@@ -326,7 +496,7 @@ impl Net {
     }
 
     pub(super) fn cut_off(&mut self, id: u64) {
-        for other in self.ids() {
+        for other in self.ids().chain([WITNESS]) {
             self.cuts.insert((id, other));
             self.cuts.insert((other, id));
         }

@@ -1,6 +1,8 @@
 //! What nodes say to each other, and what the core says to its driver. No payloads: messages name
 //! ranges of the log; the driver adds the entry bytes on sending and strips them on receiving.
 
+use super::configuration::Configuration;
+use super::witness::NodeSet;
 use crate::id::{LogIndex, NodeId, Subterm, Term};
 
 /// Where an entry stands and under whom it was written. Two logs that agree on a position agree
@@ -60,6 +62,8 @@ pub enum Body {
     Vote {
         /// The end of the candidate's log.
         last: Position,
+        /// The leader itself asked for this campaign: its lease does not stand against it.
+        transfer: bool,
     },
     /// The answer to a vote request; a grant is durable before it is sent.
     VoteAnswer {
@@ -109,6 +113,38 @@ pub enum Body {
         /// The last entry that the snapshot covers.
         last: Position,
     },
+    /// Campaign at once: I hand leadership over to you.
+    TimeoutNow,
+    /// To the witness: vote for me, as these did already. Answered as by other voters.
+    WitnessVote {
+        /// A pre-vote: changes nothing at the witness.
+        pre: bool,
+        /// The term of the candidate's last entry.
+        last_term: Term,
+        /// The subterm of that entry.
+        last_subterm: Subterm,
+        /// Those of the regular voters beside the witness that granted it, the candidate among them.
+        votes: NodeSet,
+    },
+    /// To the witness, once a subterm: these have an entry of this term and subterm.
+    WitnessAppend {
+        /// The leader's subterm.
+        subterm: Subterm,
+        /// The regular voters of its replication set.
+        voters: NodeSet,
+    },
+    /// The answer of the witness.
+    WitnessAppended {
+        /// The subterm that was asked about.
+        subterm: Subterm,
+        /// Whether it is in the witness's record.
+        taken: bool,
+    },
+    /// To the witness: do I lead still? Answered with the round, as a heartbeat.
+    WitnessPing {
+        /// The round.
+        round: u64,
+    },
 }
 
 /// Terms and indexes from here on are refused: no honest site gets there, and sums below cannot overflow.
@@ -151,7 +187,14 @@ impl Message {
         let index = |index: LogIndex| index.0 < NUMBER_LIMIT;
         let by_body = match self.body {
             Body::PreVoteAnswer { .. } | Body::VoteAnswer { .. } | Body::HeartbeatAnswer { .. } => true,
-            Body::PreVote { last } | Body::Vote { last } => last.is_plausible() && last.term <= self.term,
+            Body::TimeoutNow | Body::WitnessPing { .. } => true,
+            Body::WitnessVote { last_term, last_subterm, .. } => {
+                last_term <= self.term && last_subterm.0 < NUMBER_LIMIT
+            }
+            Body::WitnessAppend { subterm, .. } | Body::WitnessAppended { subterm, .. } => {
+                subterm.0 < NUMBER_LIMIT
+            }
+            Body::PreVote { last } | Body::Vote { last, .. } => last.is_plausible() && last.term <= self.term,
             Body::Append { previous, entries, commit } => {
                 let fits = entries.is_none_or(|range| range.follows(previous) && range.term <= self.term);
                 previous.is_plausible() && previous.term <= self.term && fits && index(commit)
@@ -183,6 +226,8 @@ pub enum MemberRole {
     Voter,
     /// Replicates only.
     Observer,
+    /// Votes, has no log and keeps a few tens of bytes; see [`Witness`](super::Witness).
+    Witness,
 }
 
 /// A member of the group.
@@ -192,6 +237,16 @@ pub struct Member {
     pub id: NodeId,
     /// As what.
     pub role: MemberRole,
+}
+
+/// A configuration and the index of the entry that brought it: zero for the one that a site began with, the
+/// last index that is covered for that of a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ConfigurationEntry {
+    /// Where it stands.
+    pub index: LogIndex,
+    /// The configuration.
+    pub configuration: Configuration,
 }
 
 /// What the driver makes durable: in this order, in one group with one sync. One at a time: the

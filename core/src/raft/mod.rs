@@ -5,38 +5,56 @@
 //! asking is backpressure. After each input the driver
 //!
 //! 1. does what [`handle_message`](Raft::handle_message) returned ([`Handled`]), before anything else;
-//! 2. calls [`poll_event`](Raft::poll_event) until `None` and stores the no-op that [`Event::BecameLeader`] names;
-//! 3. calls [`poll_message`](Raft::poll_message) for each peer until `None`, and sends;
+//! 2. calls [`poll_event`](Raft::poll_event) until `None` and stores what [`Event::BecameLeader`] and
+//!    [`Event::OwnEntry`] name;
+//! 3. calls [`poll_message`](Raft::poll_message) for each of [`peers`](Raft::peers) until `None`, and sends;
 //! 4. calls [`poll_persist`](Raft::poll_persist); when the group is durable, [`handle_persisted`](Raft::handle_persisted);
 //! 5. applies up to [`commit_index`](Raft::commit_index), and answers the reads up to
 //!    [`read_confirmed`](Raft::read_confirmed) once their index is applied.
 //!
 //! Sending (3) before the disk (4) lets a leader's entries travel while they are written; what depends
 //! on the disk is not yielded before the disk has it. The rooms: `election` decides who leads, `replication`
-//! brings the logs together, `snapshot` helps those who are too far behind, `read` confirms reads, `output`
-//! yields messages and events, `persist` is the gate to the disk, `log` and `quorum` are the arithmetic.
+//! brings the logs together, `snapshot` helps those who are too far behind, `membership` changes who belongs to
+//! the group, `transfer` hands leadership over, `witness` is a member
+//! without a log and `replication_set` how the others count it, `read` confirms reads, `output` yields messages and events,
+//! `persist` is the gate to the disk, `configuration`, `log` and `quorum` are the arithmetic, `mutation` is for tests.
 
+mod configuration;
 mod election;
 mod log;
+mod membership;
 mod message;
+mod mutation;
 mod output;
 mod peer;
 mod persist;
 mod quorum;
 mod read;
 mod replication;
+mod replication_set;
 mod setup;
 mod snapshot;
 mod timer;
+mod transfer;
+mod witness;
 
+pub use configuration::{Change, Configuration, ConfigurationError, ConfigurationParts, MEMBERS_MAX};
+pub use membership::{Leave, MembershipError};
 pub use message::*;
+pub use mutation::{Mutation, NoMutation};
 pub use output::{Event, PeerStatus, Status};
 pub use peer::{INFLIGHT_MESSAGES_MAX, PeerState};
 pub use read::{Read, ReadError};
 pub use replication::ProposeError;
 pub use setup::{Config, Durable, SetupError};
+pub use transfer::TransferError;
+pub use witness::{
+    NodeSet, Reaction, RecordError, WITNESS_RECORD_BYTES, WITNESS_VOTERS_MAX, Witness, WitnessRecord,
+};
 
-use crate::id::{LogIndex, NodeId, Term};
+use core::marker::PhantomData;
+
+use crate::id::{LogIndex, NodeId, Subterm, Term};
 use crate::time::Instant;
 use heapless::Vec;
 
@@ -46,6 +64,7 @@ use persist::Gate;
 use read::Rounds;
 use replication::Tail;
 use timer::{Jitter, Timers};
+use transfer::Transfer;
 
 /// What a node does at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,10 +95,12 @@ pub enum Handled {
 /// Why a message changed nothing. Not an error of this node; worth a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ignored {
-    /// The sender is no other member.
+    /// The sender is no other member, and what it sends does not suggest that it became one.
     UnknownSender,
     /// Only a voter may send this.
     NotVoter,
+    /// It brings a configuration with more members than this core has room for.
+    TooManyMembers,
     /// The numbers do not belong together, or contradict what is committed.
     Malformed,
     /// Of an older term than this node's, or overtaken by a later message.
@@ -90,12 +111,22 @@ pub enum Ignored {
     NotAwaited,
     /// Needs an entry that the driver's log does not show.
     LogUnreadable,
+    /// A witness is storing its record.
+    Busy,
 }
 
-/// The core of one node, for at most `NODES` members; it remembers `RUNS` terms of its log.
+/// The core of one node, for at most `NODES` members; it remembers `RUNS` terms of its log. `M` is for tests.
 #[derive(Clone, Debug)]
-pub struct Raft<const NODES: usize = 9, const RUNS: usize = 32> {
+pub struct Raft<const NODES: usize = 9, const RUNS: usize = 32, M: Mutation = NoMutation> {
     config: Config,
+    /// The latest of the log.
+    configuration: Configuration,
+    configuration_index: LogIndex,
+    /// The one before; committed, if this one is not.
+    previous_configuration: Option<ConfigurationEntry>,
+    /// The driver was not told of the configuration in force.
+    configuration_untold: bool,
+    /// This node is a voter in it.
     voter: bool,
     jitter: Jitter,
     timers: Timers,
@@ -123,35 +154,53 @@ pub struct Raft<const NODES: usize = 9, const RUNS: usize = 32> {
 
     /// Leader: its first entry. Nothing is committed by counting below it.
     term_start: LogIndex,
+    /// Leader: what its entries carry.
+    subterm: Subterm,
+    /// Leader: the first entry of its subterm.
+    subterm_start: LogIndex,
+    /// Leader: for which regular voter the witness stands in the replication set; `None` while it is outside.
+    swapped: Option<NodeId>,
+    /// Leader: another replication set is wanted.
+    swap_wanted: Option<Option<NodeId>>,
+    /// Leader: the witness has acknowledged in this subterm.
+    witness_acknowledged: bool,
     /// Leader: its proposals that are not committed.
     tail: Tail,
     rounds: Rounds,
+    /// Leader: it hands over.
+    transfer: Option<Transfer>,
+    /// The driver was not told that this one did not take over.
+    transfer_failed: Option<NodeId>,
+    /// Candidate: its leader asked it to campaign.
+    by_transfer: bool,
 
     /// The term of leadership that the driver was told of.
     told_leading: Option<Term>,
     /// The leader and term that the driver was told of.
     told_leader: (Option<NodeId>, Term),
 
-    /// The other members.
+    /// The other members, and guests.
     peers: Vec<Peer, NODES>,
+    mutation: PhantomData<M>,
 }
 
-impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
+impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// Takes a message in. Snapshot messages are handed over once the driver holds the snapshot, whole
     /// and verified. What is returned is to be done before anything else is called.
+    ///
+    /// `configuration` is what the payload of the *first* entry of an append holds, if that is a configuration
+    /// entry; the others need no looking at, since a configuration entry begins a subterm and is therefore the
+    /// first of its range. With a snapshot it is the configuration at its last entry. Else it is `None`.
     pub fn handle_message(
         &mut self,
         now: Instant,
         from: NodeId,
         message: &Message,
+        configuration: Option<&Configuration>,
         log: &impl LogView,
     ) -> Result<Handled, Ignored> {
         self.clock(now);
-        let slot = self.slot(from).ok_or(Ignored::UnknownSender)?;
-        if !message.is_plausible() {
-            return Err(Ignored::Malformed);
-        }
-        self.check_sender(slot, &message.body)?;
+        let slot = self.admit(from, message)?;
         match message.body {
             Body::PreVote { last } => return self.handle_pre_vote(slot, message.term, last),
             Body::PreVoteAnswer { granted: true } => return self.handle_pre_vote_granted(slot, message.term),
@@ -162,12 +211,18 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
             self.peers[slot].heard_at = self.now;
         }
         match message.body {
-            Body::PreVote { .. } | Body::PreVoteAnswer { .. } => Ok(Handled::Nothing),
-            Body::Vote { last } => self.handle_vote(slot, last),
+            Body::PreVote { .. } => Ok(Handled::Nothing),
+            Body::PreVoteAnswer { .. } => {
+                // Others may come to grant it in this campaign still.
+                self.peers[slot].answered |= Some(slot) == self.witness_slot();
+                Ok(Handled::Nothing)
+            }
+            Body::Vote { last, .. } => self.handle_vote(slot, last),
             Body::VoteAnswer { granted } => self.handle_vote_answer(slot, granted),
             Body::Append { previous, entries, commit } => {
+                self.check_configuration(message, configuration)?;
                 self.follow(slot)?;
-                self.handle_append(previous, entries, commit, log)
+                self.handle_append(previous, entries, configuration, commit, log)
             }
             Body::Appended { matched, received } => self.handle_appended(slot, matched, received),
             Body::Rejected { previous, hint } => self.handle_rejected(slot, previous, hint, log),
@@ -177,8 +232,14 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
             }
             Body::HeartbeatAnswer { round } => self.handle_heartbeat_answer(slot, round),
             Body::Snapshot { last } => {
+                self.check_configuration(message, configuration)?;
                 self.follow(slot)?;
-                self.handle_snapshot(last, log)
+                self.handle_snapshot(last, configuration, log)
+            }
+            Body::TimeoutNow => self.handle_timeout_now(slot),
+            Body::WitnessAppended { subterm, taken } => self.handle_witness_appended(subterm, taken),
+            Body::WitnessVote { .. } | Body::WitnessAppend { .. } | Body::WitnessPing { .. } => {
+                Err(Ignored::NotAwaited)
             }
         }
     }
@@ -198,12 +259,12 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         }
     }
 
-    /// When [`handle_timeout`](Raft::handle_timeout) is to be called next; at the end of time for an observer.
+    /// When [`handle_timeout`](Raft::handle_timeout) is to be called next; at the end of time for who cannot lead.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         match self.role {
             Role::Leader => self.timers.tick,
-            Role::Follower if !self.voter => Instant(u64::MAX),
+            Role::Follower if !self.is_electable() && !M::NON_VOTER_CAMPAIGNS => Instant(u64::MAX),
             Role::Follower => self.timers.election,
             Role::PreCandidate | Role::Candidate => self.timers.tick.min(self.timers.election),
         }
@@ -218,7 +279,7 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
     /// The group of this ticket is durable.
     pub fn handle_persisted(&mut self, now: Instant, ticket: u64) {
         self.clock(now);
-        if !self.gate.persisted(ticket) {
+        if !self.gate.persisted(ticket, M::VOUCH_FOR_REPLACED) {
             return;
         }
         match self.role {
@@ -228,11 +289,12 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         }
     }
 
-    /// The group of this ticket is not durable, or nobody knows. A leader steps down; the node neither
+    /// The group of this ticket is not durable, or nobody knows. A leader steps down and passes on; the node neither
     /// campaigns nor votes until a later group is durable. [`poll_persist`](Raft::poll_persist) offers the content again.
     pub fn handle_persist_failed(&mut self, now: Instant, ticket: u64) {
         self.clock(now);
         if self.gate.persist_failed(ticket) && self.role != Role::Follower {
+            self.pass_on();
             self.stand_down();
         }
     }
@@ -296,10 +358,30 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         self.now = self.now.max(now);
     }
 
-    /// One value of each voter: this node's own first, if it votes.
-    fn of_voters<T>(&self, own: T, of: impl Fn(&Peer) -> T) -> Vec<T, NODES> {
-        let own = self.voter.then_some(own);
-        own.into_iter().chain(self.peers.iter().filter(|peer| peer.voter).map(of)).collect()
+    /// What a majority of the voters has reached (of each half, if the configuration is joint), this node
+    /// having reached `own` and the witness at least `witness`.
+    fn reached(&self, own: u64, of: &dyn Fn(&Peer) -> u64, witness: u64) -> u64 {
+        let mut configuration = &self.configuration;
+        let mutated;
+        if M::ONE_HALF_IS_ENOUGH || M::COUNT_OBSERVERS {
+            mutated = configuration.mutated(M::ONE_HALF_IS_ENOUGH, M::COUNT_OBSERVERS);
+            configuration = &mutated;
+        }
+        let stand_in = configuration.voters().find(|_| M::COUNT_REMOVED_LEADER && !self.voter);
+        let witness_id = configuration.witness();
+        quorum::reached(configuration, &|id| {
+            let least = if witness_id == Some(id) { witness } else { 0 };
+            if stand_in == Some(id) { own } else { self.value_of(id, own, of).max(least) }
+        })
+    }
+
+    fn value_of(&self, id: NodeId, own: u64, of: &dyn Fn(&Peer) -> u64) -> u64 {
+        if id == self.config.id { own } else { self.slot(id).map_or(0, |slot| of(&self.peers[slot])) }
+    }
+
+    /// Has this been heard within the last election timeout?
+    fn is_recent(&self, at: Instant) -> bool {
+        self.now.since(at) < self.config.election_timeout
     }
 }
 

@@ -2,9 +2,10 @@
 
 use heapless::Vec;
 
-use super::message::{Body, LogView, Message, Position};
-use super::peer::{PeerState, PreVoteReply};
-use super::{Raft, Role, quorum};
+use super::configuration::Configuration;
+use super::message::{Body, ConfigurationEntry, EntryRange, LogView, MemberRole, Message, Position};
+use super::peer::{PeerState, PreVoteReply, Standing};
+use super::{Mutation, Raft, Role};
 use crate::id::{LogIndex, NodeId, Term};
 use crate::time::Instant;
 
@@ -22,6 +23,21 @@ pub enum Event {
     SteppedDown {
         /// The term of the leadership that ended.
         term: Term,
+    },
+    /// This leader has put an entry of its own at the end of its log. The driver stores its payload there
+    /// before it calls anything else: the configuration, or an empty payload as of a no-op.
+    OwnEntry {
+        /// Where it stands; it begins a subterm.
+        entry: Position,
+        /// What it holds.
+        configuration: Option<Configuration>,
+    },
+    /// Another configuration is in force, for as long as its entry is in the log.
+    ConfigurationChanged(ConfigurationEntry),
+    /// The handing over came to nothing; this node leads on.
+    TransferFailed {
+        /// Who was to lead.
+        to: NodeId,
     },
     /// Another leader, or none, or another term.
     LeaderChanged {
@@ -47,6 +63,15 @@ pub struct Status<const NODES: usize> {
     pub commit: LogIndex,
     /// Durable up to here.
     pub durable: LogIndex,
+    /// The configuration in force, and where it stands.
+    pub configuration: ConfigurationEntry,
+    /// To whom a leader hands over.
+    pub transfer: Option<NodeId>,
+    /// For which voter the witness stands in, at a leader.
+    pub witness_for: Option<NodeId>,
+    /// The witness does not vote for this candidate, because another voter may have more: there is no leader
+    /// until that one returns.
+    pub refused_by_witness: bool,
     /// What a leader knows of the other members; empty otherwise.
     pub peers: Vec<PeerStatus, NODES>,
 }
@@ -56,6 +81,8 @@ pub struct Status<const NODES: usize> {
 pub struct PeerStatus {
     /// Who.
     pub id: NodeId,
+    /// As what; `None` if it was removed and the configuration without it is not committed.
+    pub role: Option<MemberRole>,
     /// Durable there up to here.
     pub matched: LogIndex,
     /// The next entry to be sent.
@@ -64,9 +91,12 @@ pub struct PeerStatus {
     pub state: PeerState,
     /// Whether it answered within the last election timeout.
     pub active: bool,
+    /// Whether it is within one round of the leader's log: as an observer it can be promoted, as a voter it
+    /// can be handed leadership.
+    pub caught_up: bool,
 }
 
-impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
+impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// The next message for a peer; call it until `None` for each peer after each input. With `bulk`
     /// false only small ones come: neither entries nor snapshots. A message that was yielded counts as sent.
     pub fn poll_message(
@@ -79,23 +109,28 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         self.clock(now);
         let slot = self.slot(to)?;
         // Nothing of a term is said before the term and the vote in it are durable.
-        if !self.gate.covers(self.hard_state) {
+        if !self.gate.covers(self.hard_state) && !M::SAY_BEFORE_DURABLE {
             return None;
         }
         if let Some(reply) = self.peers[slot].pre_vote_answer.take() {
             return Some(self.pre_vote_answer(reply));
         }
+        if self.peers[slot].standing == Standing::Member(MemberRole::Witness) {
+            return self.message_for_witness(slot);
+        }
         let body = self.owed_answer(slot).or_else(|| match self.role {
             Role::Follower => None,
             Role::PreCandidate | Role::Candidate => self.next_request(slot),
-            Role::Leader => self.next_heartbeat(slot),
+            Role::Leader if self.peers[slot].replicates() => self.next_heartbeat(slot),
+            Role::Leader => None,
         });
         let body = match body {
-            None if self.leads_knowingly() => self.next_append(slot, bulk, log),
+            None if self.leads_knowingly() && self.peers[slot].replicates() => {
+                self.next_append(slot, bulk, log)
+            }
             body => body,
         };
-        let ahead = u64::from(matches!(body, Some(Body::PreVote { .. })));
-        body.map(|body| Message { term: Term(self.hard_state.term.0.saturating_add(ahead)), body })
+        body.map(|body| self.message(body))
     }
 
     /// What changed since the last call, one at a time until `None`. Never lost, however late it is asked for.
@@ -108,6 +143,18 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
             self.told_leading = Some(term);
             self.own_entries(1);
             return Some(Event::BecameLeader { noop: self.log.last() });
+        }
+        if let Some(entry) = self.leave_if_due() {
+            return Some(self.own_entry(&entry, Some(self.configuration)));
+        }
+        if let Some(entry) = self.swap_if_due() {
+            return Some(self.own_entry(&entry, None));
+        }
+        if let Some(to) = self.transfer_failed.take() {
+            return Some(Event::TransferFailed { to });
+        }
+        if core::mem::take(&mut self.configuration_untold) {
+            return Some(Event::ConfigurationChanged(self.configuration_entry()));
         }
         let current = (self.leader, self.hard_state.term);
         if self.told_leader == current {
@@ -127,13 +174,16 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
     /// The node at a glance.
     #[must_use]
     pub fn status(&self) -> Status<NODES> {
-        let active = |at| self.now.since(at) < self.config.election_timeout;
-        let peers = self.peers.iter().filter(|_| self.role == Role::Leader).map(|peer| PeerStatus {
+        let timeout = self.config.election_timeout;
+        let led = |peer: &&super::peer::Peer| self.role == Role::Leader && peer.standing != Standing::Guest;
+        let peers = self.peers.iter().filter(led).map(|peer| PeerStatus {
             id: peer.id,
+            role: if let Standing::Member(role) = peer.standing { Some(role) } else { None },
             matched: peer.matched,
             next: peer.next,
             state: peer.state,
-            active: active(peer.heard_at),
+            active: self.is_recent(peer.heard_at),
+            caught_up: peer.has_caught_up(self.now, timeout),
         });
         Status {
             role: self.role,
@@ -142,19 +192,51 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
             last: self.log.last(),
             commit: self.commit,
             durable: self.gate.stable(),
+            configuration: self.configuration_entry(),
+            transfer: self.transfer.map(|transfer| transfer.to),
+            witness_for: self.swapped.filter(|_| self.role == Role::Leader),
+            refused_by_witness: self.witness_slot().is_some_and(|slot| {
+                let campaigns = matches!(self.role, Role::PreCandidate | Role::Candidate);
+                campaigns && self.peers[slot].answered && !self.peers[slot].granted
+            }),
             peers: peers.collect(),
         }
     }
 
     /// A leader shows itself, looks whether a majority answers, and repairs what may be lost.
     pub(super) fn tick_as_leader(&mut self) {
-        let active = |at| self.now.since(at) < self.config.election_timeout;
-        let voters = self.of_voters(true, |peer| active(peer.heard_at));
-        if !quorum::is_majority(voters.iter().filter(|active| **active).count(), voters.len()) {
+        let active = |peer: &super::peer::Peer| u64::from(self.is_recent(peer.heard_at));
+        let quorum = self.reached(1, &active, self.silently_confirmed(1, &active));
+        if quorum == 0 && !M::NO_CHECK_QUORUM {
             return self.stand_down();
         }
+        let last = self.log.last().index;
+        for peer in &mut self.peers {
+            peer.catch_up(last, self.now, self.config.election_timeout);
+        }
+        self.forget_who_left();
+        self.look_after_replication_set();
+        self.go_on_with_transfer();
         self.begin_round();
         self.repair();
+    }
+
+    fn message_for_witness(&mut self, slot: usize) -> Option<Message> {
+        self.next_for_witness(slot).map(|body| self.message(body))
+    }
+
+    fn message(&self, body: Body) -> Message {
+        let ahead = u64::from(matches!(body, Body::PreVote { .. } | Body::WitnessVote { pre: true, .. }));
+        Message { term: Term(self.hard_state.term.0.saturating_add(ahead)), body }
+    }
+
+    fn configuration_entry(&self) -> ConfigurationEntry {
+        ConfigurationEntry { index: self.configuration_index, configuration: self.configuration }
+    }
+
+    fn own_entry(&self, range: &EntryRange, configuration: Option<Configuration>) -> Event {
+        let entry = Position { index: range.first, term: range.term, subterm: range.subterm };
+        Event::OwnEntry { entry, configuration }
     }
 
     fn pre_vote_answer(&self, reply: PreVoteReply) -> Message {
@@ -171,6 +253,9 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         if core::mem::take(&mut peer.vote_answer_due) {
             return Some(Body::VoteAnswer { granted: self.hard_state.vote == Some(peer.id) });
         }
+        if core::mem::take(&mut peer.timeout_now_due) {
+            return Some(Body::TimeoutNow);
+        }
         if let Some(round) = peer.heartbeat_answer.take() {
             return Some(Body::HeartbeatAnswer { round });
         }
@@ -180,7 +265,8 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         if let Some((previous, hint)) = self.rejection.take() {
             return Some(Body::Rejected { previous, hint });
         }
-        let durable = self.matched.min(self.gate.stable());
+        let stable = if M::ACKNOWLEDGE_BEFORE_DURABLE { self.matched } else { self.gate.stable() };
+        let durable = self.matched.min(stable);
         if !self.appended_due && durable <= self.appended_sent {
             return None;
         }
@@ -194,7 +280,10 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
             return None;
         }
         let last = self.log.last();
-        Some(if self.role == Role::PreCandidate { Body::PreVote { last } } else { Body::Vote { last } })
+        Some(match self.role {
+            Role::PreCandidate => Body::PreVote { last },
+            _ => Body::Vote { last, transfer: self.by_transfer },
+        })
     }
 
     fn next_heartbeat(&mut self, slot: usize) -> Option<Body> {

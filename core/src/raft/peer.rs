@@ -2,9 +2,9 @@
 
 use heapless::Deque;
 
-use super::message::{Member, MemberRole, Position};
+use super::message::{MemberRole, Position};
 use crate::id::{LogIndex, NodeId, Term};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// At most so many appends are on their way to one follower.
 pub const INFLIGHT_MESSAGES_MAX: usize = 16;
@@ -103,10 +103,20 @@ impl Attempt {
     }
 }
 
+/// What the configuration in force says of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Member(MemberRole),
+    /// Not in the configuration any more, which is not committed; a leader still sends to it.
+    Leaving,
+    /// A node that the configuration does not name and that may know a newer one: it is answered.
+    Guest,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) id: NodeId,
-    pub(super) voter: bool,
+    pub(super) standing: Standing,
 
     // Owed as a voter or follower.
     pub(super) vote_answer_due: bool,
@@ -117,6 +127,9 @@ pub(super) struct Peer {
     pub(super) request_due: bool,
     pub(super) answered: bool,
     pub(super) granted: bool,
+
+    /// As a leader, or as one that just ended: it is to campaign at once.
+    pub(super) timeout_now_due: bool,
 
     // As a leader; everything from here on begins anew with each term led.
     pub(super) state: PeerState,
@@ -138,19 +151,30 @@ pub(super) struct Peer {
     pub(super) commit_due: bool,
     /// The latest commit index it was told.
     pub(super) commit_sent: LogIndex,
+    /// The round of catching up (thesis, 4.2.1): it ends when the follower has what the log had at its beginning.
+    catching: Round,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    began: Instant,
+    end: LogIndex,
+    /// The round before took less than an election timeout.
+    was_short: bool,
 }
 
 impl Peer {
-    pub(super) fn new(member: &Member) -> Peer {
+    pub(super) fn new(id: NodeId, standing: Standing) -> Peer {
         Peer {
-            id: member.id,
-            voter: member.role == MemberRole::Voter,
+            id,
+            standing,
             vote_answer_due: false,
             pre_vote_answer: None,
             heartbeat_answer: None,
             request_due: false,
             answered: false,
             granted: false,
+            timeout_now_due: false,
             state: PeerState::Probe,
             matched: LogIndex::ZERO,
             next: LogIndex(1),
@@ -162,12 +186,32 @@ impl Peer {
             heartbeat_due: false,
             commit_due: false,
             commit_sent: LogIndex::ZERO,
+            catching: Round::default(),
         }
+    }
+
+    /// Votes, and has a log.
+    pub(super) fn is_voter(&self) -> bool {
+        self.standing == Standing::Member(MemberRole::Voter)
+    }
+
+    /// Votes, with or without a log.
+    pub(super) fn votes(&self) -> bool {
+        self.is_voter() || self.standing == Standing::Member(MemberRole::Witness)
+    }
+
+    /// A leader keeps its log in step.
+    pub(super) fn replicates(&self) -> bool {
+        matches!(
+            self.standing,
+            Standing::Member(MemberRole::Voter | MemberRole::Observer) | Standing::Leaving
+        )
     }
 
     /// What was owed in an older term is owed no more.
     pub(super) fn forget_term(&mut self) {
         self.heartbeat_answer = None;
+        self.timeout_now_due = false;
         self.forget_campaign(false);
     }
 
@@ -190,6 +234,22 @@ impl Peer {
         self.heartbeat_due = true;
         self.commit_due = false;
         self.commit_sent = LogIndex::ZERO;
+        self.timeout_now_due = false;
+        self.catching = Round { began: now, end: last, was_short: false };
+    }
+
+    /// Ends a round of catching up if it is at its end, and begins the next: at every tick and acknowledgement.
+    pub(super) fn catch_up(&mut self, last: LogIndex, now: Instant, election_timeout: Duration) {
+        if self.matched >= self.catching.end {
+            let was_short = now.since(self.catching.began) < election_timeout;
+            self.catching = Round { began: now, end: last, was_short };
+        }
+    }
+
+    /// Within one round of the leader's log, and answering.
+    pub(super) fn has_caught_up(&self, now: Instant, election_timeout: Duration) -> bool {
+        let recent = |at| now.since(at) < election_timeout;
+        self.catching.was_short && recent(self.catching.began) && recent(self.heard_at)
     }
 
     /// One append at a time, from after `previous` on.

@@ -109,12 +109,12 @@ impl Gate {
     }
 
     /// The group is durable. `false` if the ticket is not the outstanding one.
-    pub(super) fn persisted(&mut self, ticket: u64) -> bool {
+    pub(super) fn persisted(&mut self, ticket: u64, vouches_for_replaced: bool) -> bool {
         let Some(done) = self.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else {
             return false;
         };
         self.hard_state = done.hard_state.unwrap_or(self.hard_state);
-        self.stable = self.stable.max(done.covers);
+        self.stable = self.stable.max(if vouches_for_replaced { done.end } else { done.covers });
         self.disk_end = done.end;
         self.failed = false;
         true

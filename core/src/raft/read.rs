@@ -3,8 +3,7 @@
 
 use core::fmt;
 
-use super::quorum;
-use super::{Handled, Ignored, Raft, Role};
+use super::{Handled, Ignored, Mutation, Raft, Role};
 use crate::id::LogIndex;
 use crate::time::Instant;
 
@@ -81,7 +80,7 @@ impl Rounds {
     }
 }
 
-impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
+impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// Asks for a linearizable read. Reads that come while a round is on its way share the next one. The
     /// only voter of a site confirms at once.
     pub fn read_index(&mut self, now: Instant) -> Result<Read, ReadError> {
@@ -89,11 +88,12 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         if !self.leads_knowingly() {
             return Err(ReadError::NotLeader);
         }
-        if self.commit < self.term_start {
+        if self.commit < self.term_start && !M::READ_TOO_EARLY {
             return Err(ReadError::TooEarly);
         }
         let idle = self.rounds.confirmed >= self.rounds.current;
-        let read = Read { round: self.rounds.ask(), index: self.commit };
+        let asked = if M::READ_BY_OLD_ROUND { self.rounds.current } else { self.rounds.ask() };
+        let read = Read { round: asked, index: self.commit };
         if idle || !self.rounds.has_left {
             self.begin_round();
         }
@@ -129,9 +129,10 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         }
     }
 
-    fn confirm_rounds(&mut self) {
-        let reached = quorum::reached(self.of_voters(self.rounds.current, |peer| peer.round));
-        self.rounds.confirmed = self.rounds.confirmed.max(reached.unwrap_or(0));
+    pub(super) fn confirm_rounds(&mut self) {
+        let (own, round) = (self.rounds.current, |peer: &super::peer::Peer| peer.round);
+        let reached = self.reached(own, &round, self.silently_confirmed(own, &round));
+        self.rounds.confirmed = self.rounds.confirmed.max(reached);
         if self.rounds.confirmed >= self.rounds.current && self.rounds.wanted > self.rounds.current {
             self.begin_round();
         }

@@ -5,11 +5,11 @@ use core::fmt;
 
 use heapless::Deque;
 
+use super::configuration::Configuration;
 use super::message::{Body, EntryRange, LogView, Position};
 use super::peer::{Attempt, PeerState};
-use super::quorum;
-use super::{Handled, Ignored, Raft, Role};
-use crate::id::{LogIndex, Subterm};
+use super::{Handled, Ignored, Mutation, Raft, Role};
+use crate::id::LogIndex;
 use crate::time::Instant;
 
 /// Why a proposal was not taken; nothing was changed.
@@ -19,6 +19,8 @@ pub enum ProposeError {
     NotLeader,
     /// As much is uncommitted as may be: try again when something was committed.
     Full,
+    /// Leadership is being handed over: ask the next leader, or try again soon.
+    Transferring,
     /// No entries.
     Empty,
 }
@@ -28,6 +30,7 @@ impl fmt::Display for ProposeError {
         f.write_str(match self {
             ProposeError::NotLeader => "this node does not lead",
             ProposeError::Full => "too much waits to be committed",
+            ProposeError::Transferring => "leadership is being handed over",
             ProposeError::Empty => "a proposal has one entry at least",
         })
     }
@@ -72,7 +75,7 @@ impl Tail {
     }
 }
 
-impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
+impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// A leader takes entries, `bytes` of payload together, onto the end of its log: the driver stores the
     /// payloads at the indexes it gets, before it calls anything else.
     pub fn propose(&mut self, now: Instant, entries: u64, bytes: u64) -> Result<EntryRange, ProposeError> {
@@ -80,12 +83,16 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         if !self.leads_knowingly() {
             return Err(ProposeError::NotLeader);
         }
+        if self.transfer.is_some() && !M::PROPOSE_WHILE_TRANSFERRING {
+            return Err(ProposeError::Transferring);
+        }
         if entries == 0 {
             return Err(ProposeError::Empty);
         }
         let last = self.log.last().index;
         let has_numbers = last.0.saturating_add(entries) < super::message::NUMBER_LIMIT;
-        if !has_numbers || !self.tail.has_room(bytes, self.config.uncommitted_bytes_max) {
+        let has_room = self.tail.has_room(bytes, self.config.uncommitted_bytes_max) || M::UNBOUNDED_TAIL;
+        if !has_numbers || !has_room {
             return Err(ProposeError::Full);
         }
         let range = self.own_entries(entries);
@@ -98,7 +105,7 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         let last = self.log.last().index;
         let range = EntryRange {
             term: self.hard_state.term,
-            subterm: Subterm(0),
+            subterm: self.subterm,
             first: last.next(),
             last: LogIndex(last.0.saturating_add(count)),
         };
@@ -116,11 +123,13 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         &mut self,
         previous: Position,
         entries: Option<EntryRange>,
+        configuration: Option<&Configuration>,
         commit: LogIndex,
         log: &impl LogView,
     ) -> Result<Handled, Ignored> {
         // What is committed here is in every leader's log and needs no comparing.
-        if previous.index >= self.commit {
+        let blindly = M::APPEND_WITHOUT_COMPARING && previous.index <= self.log.last().index;
+        if previous.index >= self.commit && !blindly {
             let own = self.log.position(previous.index, log);
             if own.is_none() && previous.index <= self.log.last().index {
                 return Err(Ignored::LogUnreadable);
@@ -130,8 +139,13 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
             }
         }
         let handled = match &entries {
-            Some(range) => self.take_entries(range, log)?,
-            None => Handled::Nothing,
+            Some(range) => self.take_entries(range, configuration, log)?,
+            None => {
+                if M::EMPTY_APPEND_TRUNCATES && previous.index < self.log.last().index {
+                    self.truncate(previous);
+                }
+                Handled::Nothing
+            }
         };
         self.matched = self.matched.max(entries.map_or(previous.index, |range| range.last));
         // New entries are answered when they are durable.
@@ -186,6 +200,8 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
             }
             PeerState::Replicate => peer.next = peer.next.max(peer.matched.next()),
         }
+        peer.catch_up(self.log.last().index, self.now, self.config.election_timeout);
+        self.go_on_with_transfer();
         self.advance_commit();
         Ok(Handled::Nothing)
     }
@@ -276,21 +292,33 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
 
     /// A leader counts: committed is what a majority of the voters has on disk, from its own term on.
     pub(super) fn advance_commit(&mut self) {
-        let reached = quorum::reached(self.of_voters(self.gate.stable(), |peer| peer.matched));
-        if let Some(reached) = reached.filter(|reached| *reached >= self.term_start && *reached > self.commit)
-        {
+        let last = self.log.last().index;
+        let own = if M::COUNT_OWN_BEFORE_DURABLE { last } else { self.gate.stable() };
+        let matched = |peer: &super::peer::Peer| peer.matched.0;
+        // The witness counts for entries of this subterm only, and for what is before them.
+        let witness = self.silent_witness(own.0, &matched);
+        let counts = witness >= self.subterm_start.0 || M::WITNESS_ACROSS_SUBTERMS;
+        let reached = LogIndex(self.reached(own.0, &matched, if counts { witness } else { 0 }));
+        if reached > self.commit && (reached >= self.term_start || M::COMMIT_OLD_TERM) {
             self.commit = reached;
             self.tail.committed(reached);
+            self.committed_configuration();
         }
     }
 
     /// A follower takes the leader's commit index as far as its own log is known to match.
     fn learn_commit(&mut self, commit: LogIndex) {
-        self.commit = self.commit.max(commit.min(self.matched));
+        let known = if M::COMMIT_BEYOND_MATCHED { self.log.last().index } else { self.matched };
+        self.commit = self.commit.max(commit.min(known));
     }
 
     /// Puts what is new of a range that fits after `previous` into the log.
-    fn take_entries(&mut self, range: &EntryRange, log: &impl LogView) -> Result<Handled, Ignored> {
+    fn take_entries(
+        &mut self,
+        range: &EntryRange,
+        configuration: Option<&Configuration>,
+        log: &impl LogView,
+    ) -> Result<Handled, Ignored> {
         let last = self.log.last().index;
         let first = range.first.max(self.commit.next());
         if range.last < first {
@@ -298,6 +326,12 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         }
         let shared = self.shared_end(range, first, last, log)?;
         if shared == range.last {
+            if M::OLD_APPEND_TRUNCATES
+                && shared < last
+                && let Some(end) = self.log.position(shared, log)
+            {
+                self.truncate(end);
+            }
             return Ok(Handled::Nothing);
         }
         let end = self.log.position(shared, log).ok_or(Ignored::LogUnreadable)?;
@@ -305,16 +339,24 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
             return Err(Ignored::Malformed);
         }
         if shared < last {
-            if shared < self.matched {
+            if shared < self.matched || !self.can_go_back(shared) {
                 // It would rewrite what is committed, or what this leader itself sent.
                 return Err(Ignored::Malformed);
             }
-            self.log.truncate(end);
-            self.gate.truncated(shared);
+            self.truncate(end);
         }
         let rest = EntryRange { first: shared.next(), ..*range };
         self.log.append(&rest);
+        if let Some(configuration) = configuration.filter(|_| rest.first == range.first) {
+            self.adopt(rest.first, *configuration);
+        }
         Ok(Handled::Append(rest))
+    }
+
+    fn truncate(&mut self, last: Position) {
+        self.log.truncate(last);
+        self.gate.truncated(last.index);
+        self.go_back(last.index);
     }
 
     /// Up to where the log has the entries of the range already, from `first` on; else the index before it.
@@ -359,7 +401,9 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
 
     fn sent_append(&mut self, slot: usize, entries: Option<&(EntryRange, u32)>) {
         let peer = &mut self.peers[slot];
-        peer.tell_commit(self.commit);
+        if !M::FULL_WINDOW_HIDES_COMMIT {
+            peer.tell_commit(self.commit);
+        }
         match (peer.state, entries) {
             (PeerState::Replicate, Some((range, bytes))) => {
                 if !peer.awaits_answer() {

@@ -1,18 +1,17 @@
 //! What a node starts from: its configuration, the members, what was durable.
 
 use core::fmt;
+use core::marker::PhantomData;
 
-use heapless::Vec;
-
+use super::configuration::{Configuration, ConfigurationError};
 use super::log::Log;
-use super::message::{HardState, Member, MemberRole, Position};
-use super::peer::Peer;
+use super::message::{ConfigurationEntry, HardState, Position};
 use super::persist::Gate;
 use super::read::Rounds;
 use super::replication::Tail;
 use super::timer::{Jitter, Timers};
-use super::{Raft, Role};
-use crate::id::{LogIndex, NodeId};
+use super::{Mutation, Raft, Role};
+use crate::id::{LogIndex, NodeId, Subterm};
 use crate::time::{Duration, Instant};
 
 /// How a node behaves.
@@ -45,22 +44,19 @@ pub struct Durable {
     pub snapshot: Position,
     /// The end of the log; equal to `snapshot` if there is nothing after it.
     pub last: Position,
+    /// The latest configuration of the log; that of the snapshot, or the one the site began with, if there is
+    /// none in the log; [`Configuration::EMPTY`] if this node does not belong to a group yet.
+    pub configuration: ConfigurationEntry,
+    /// The one before it, if its entry can still be dropped: needed unless `configuration` is that of the snapshot
+    /// or the first one.
+    pub previous_configuration: Option<ConfigurationEntry>,
 }
 
 /// Why a node cannot start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetupError {
-    /// More members than there is room for.
-    TooManyMembers {
-        /// The room.
-        most: usize,
-    },
-    /// The node itself is not among the members.
-    NotMember(NodeId),
-    /// A member is named twice.
-    MemberTwice(NodeId),
-    /// Nobody votes.
-    NoVoter,
+    /// The members are no configuration, or too many for this core.
+    Configuration(ConfigurationError),
     /// The election timeout is less than two heartbeat intervals, or the interval is zero.
     Timeouts,
     /// The durable log ends before the snapshot does, or in a later term than the hard state's.
@@ -70,10 +66,7 @@ pub enum SetupError {
 impl fmt::Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SetupError::TooManyMembers { most } => write!(f, "a site has at most {most} members"),
-            SetupError::NotMember(id) => write!(f, "node {id} is not a member of the site"),
-            SetupError::MemberTwice(id) => write!(f, "node {id} is named twice among the members"),
-            SetupError::NoVoter => f.write_str("a site needs one voter at least"),
+            SetupError::Configuration(error) => error.fmt(f),
             SetupError::Timeouts => f.write_str(
                 "the election timeout must be twice the heartbeat interval or more, and that more than zero",
             ),
@@ -86,24 +79,27 @@ impl fmt::Display for SetupError {
 
 impl core::error::Error for SetupError {}
 
-impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
+impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// A node that was started, or started again. The only voter of a site campaigns at once.
-    pub fn new(
-        config: Config,
-        members: &[Member],
-        durable: Durable,
-        now: Instant,
-    ) -> Result<Self, SetupError> {
+    pub fn new(config: Config, durable: Durable, now: Instant) -> Result<Self, SetupError> {
+        const { assert!(NODES > 0 && NODES <= super::MEMBERS_MAX, "more nodes than a configuration can have") }
         check(&config, &durable)?;
-        let (voter, peers) = arrange(config.id, members)?;
+        if durable.configuration.configuration.len() > NODES {
+            return Err(SetupError::Configuration(ConfigurationError::TooManyMembers { most: NODES }));
+        }
+        let vote = durable.hard_state.vote.filter(|_| !M::FORGET_VOTE_AT_START);
         let mut raft = Raft {
             config,
-            voter,
+            configuration: Configuration::EMPTY,
+            configuration_index: LogIndex::ZERO,
+            previous_configuration: None,
+            configuration_untold: false,
+            voter: false,
             jitter: Jitter::new(config.seed ^ config.id.0.rotate_left(32)),
             timers: Timers { election: now, tick: now },
             now,
             role: Role::Follower,
-            hard_state: durable.hard_state,
+            hard_state: HardState { vote, ..durable.hard_state },
             leader: None,
             leader_heard_at: None,
             log: Log::new(durable.snapshot, durable.last),
@@ -114,13 +110,23 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
             appended_sent: LogIndex::ZERO,
             rejection: None,
             term_start: LogIndex::ZERO,
+            subterm: Subterm(0),
+            subterm_start: LogIndex::ZERO,
+            swapped: None,
+            swap_wanted: None,
+            witness_acknowledged: false,
             tail: Tail::default(),
             rounds: Rounds::default(),
+            transfer: None,
+            transfer_failed: None,
+            by_transfer: false,
             told_leading: None,
             told_leader: (None, durable.hard_state.term),
-            peers,
+            peers: heapless::Vec::new(),
+            mutation: PhantomData,
         };
-        if raft.voter && !raft.peers.iter().any(|peer| peer.voter) {
+        raft.begin_with(durable.configuration, durable.previous_configuration);
+        if raft.configuration.is_only_voter(config.id) {
             raft.campaign();
         } else {
             raft.restart_election_timer();
@@ -129,36 +135,51 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
     }
 }
 
-fn check(config: &Config, durable: &Durable) -> Result<(), SetupError> {
-    let interval = config.heartbeat_interval;
-    if interval.0 == 0 || config.election_timeout < interval + interval {
-        return Err(SetupError::Timeouts);
+impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
+    /// Another pace from now on. Refused like at the start: nothing is changed. Safety does not depend
+    /// on the pace; nodes of one site should agree on it, so that nobody campaigns against a leader
+    /// that shows itself less often.
+    pub fn set_pace(
+        &mut self,
+        now: Instant,
+        election_timeout: Duration,
+        heartbeat_interval: Duration,
+    ) -> Result<(), SetupError> {
+        self.clock(now);
+        check_pace(election_timeout, heartbeat_interval)?;
+        let before = self.config.election_timeout;
+        self.config.election_timeout = election_timeout;
+        self.config.heartbeat_interval = heartbeat_interval;
+        self.timers.tick = self.timers.tick.min(self.now + heartbeat_interval);
+        if election_timeout > before {
+            self.restart_election_timer();
+        } else if election_timeout < before {
+            // A shorter timeout counts from the next news on: nobody was asked to answer so often before.
+            for peer in &mut self.peers {
+                peer.heard_at = self.now;
+            }
+        }
+        Ok(())
     }
-    let Durable { hard_state, snapshot, last } = durable;
+}
+
+fn check_pace(election_timeout: Duration, heartbeat_interval: Duration) -> Result<(), SetupError> {
+    let is_sound = heartbeat_interval.0 > 0 && election_timeout >= heartbeat_interval + heartbeat_interval;
+    if is_sound { Ok(()) } else { Err(SetupError::Timeouts) }
+}
+
+fn check(config: &Config, durable: &Durable) -> Result<(), SetupError> {
+    check_pace(config.election_timeout, config.heartbeat_interval)?;
+    let Durable { hard_state, snapshot, last, .. } = durable;
+    let stands = durable.configuration.index;
+    let comes_after = durable.previous_configuration.is_none_or(|previous| previous.index < stands);
+    if stands > last.index || !comes_after {
+        return Err(SetupError::Inconsistent);
+    }
     let ends_late_enough =
         if last.index == snapshot.index { last == snapshot } else { last.index > snapshot.index };
     if !ends_late_enough || last.key() < snapshot.key() || last.term > hard_state.term {
         return Err(SetupError::Inconsistent);
     }
     Ok(())
-}
-
-fn arrange<const NODES: usize>(
-    id: NodeId,
-    members: &[Member],
-) -> Result<(bool, Vec<Peer, NODES>), SetupError> {
-    if members.len() > NODES {
-        return Err(SetupError::TooManyMembers { most: NODES });
-    }
-    let twice =
-        |(place, member): &(usize, &Member)| members[..*place].iter().any(|other| other.id == member.id);
-    if let Some((_, member)) = members.iter().enumerate().find(twice) {
-        return Err(SetupError::MemberTwice(member.id));
-    }
-    if !members.iter().any(|member| member.role == MemberRole::Voter) {
-        return Err(SetupError::NoVoter);
-    }
-    let own = members.iter().find(|member| member.id == id).ok_or(SetupError::NotMember(id))?;
-    let peers = members.iter().filter(|member| member.id != id).map(Peer::new).collect();
-    Ok((own.role == MemberRole::Voter, peers))
 }

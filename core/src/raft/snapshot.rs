@@ -1,8 +1,9 @@
 //! Compaction, and followers that are too far behind for the log.
 
+use super::configuration::Configuration;
 use super::message::{Body, LogView, Position};
 use super::peer::PeerState;
-use super::{Handled, Ignored, Raft};
+use super::{Handled, Ignored, Mutation, Raft};
 use crate::id::NodeId;
 use crate::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::time::Duration;
 const RETRY_TIMEOUTS_LOG2_MIN: u32 = 3;
 const RETRY_TIMEOUTS_LOG2_MAX: u32 = 6;
 
-impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
+impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// The driver has a durable snapshot up to here and discards the log that it covers. `false`, and
     /// nothing is changed, if that is not committed and durable here or not newer than the last one:
     /// then the driver must keep its log.
@@ -36,8 +37,13 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
     }
 
     /// A follower's part: a snapshot came whole.
-    pub(super) fn handle_snapshot(&mut self, last: Position, log: &impl LogView) -> Result<Handled, Ignored> {
-        if last.index <= self.commit {
+    pub(super) fn handle_snapshot(
+        &mut self,
+        last: Position,
+        configuration: Option<&Configuration>,
+        log: &impl LogView,
+    ) -> Result<Handled, Ignored> {
+        if last.index <= self.commit && !M::TAKE_OLD_SNAPSHOT {
             // The leader learns from the answer that this node is further than it thought.
             self.appended_due = true;
             return Err(Ignored::Stale);
@@ -55,6 +61,7 @@ impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
         self.log.reset(last);
         self.gate.was_reset();
         self.rejection = None;
+        self.adopt_from_snapshot(last.index, configuration);
         Ok(Handled::Install(last))
     }
 

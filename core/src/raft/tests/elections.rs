@@ -1,6 +1,7 @@
 use super::super::harness::*;
 use super::super::*;
 use crate::id::LogIndex;
+use crate::time::Duration;
 
 #[test]
 fn a_site_of_one_leads_at_once_and_commits_when_its_disk_has_it() {
@@ -47,8 +48,8 @@ fn a_pre_vote_is_not_granted_while_a_leader_is_heard() {
 #[test]
 fn a_vote_is_not_given_while_a_leader_is_heard() {
     let net = &mut Net::elect(3, 0);
-    assert_eq!(net.say(3, 2, 7, Body::Vote { last: at(9, 1) }), Err(Ignored::Leased));
-    assert_eq!(net.say(3, 1, 7, Body::Vote { last: at(9, 1) }), Err(Ignored::Leased));
+    assert_eq!(net.say(3, 2, 7, Body::Vote { last: at(9, 1), transfer: false }), Err(Ignored::Leased));
+    assert_eq!(net.say(3, 1, 7, Body::Vote { last: at(9, 1), transfer: false }), Err(Ignored::Leased));
     assert_eq!((net.raft(1).term(), net.raft(2).term()), (Term(1), Term(1)));
 }
 
@@ -111,11 +112,8 @@ fn an_observer_is_no_part_of_the_majority_and_never_campaigns() {
     net.pass(5 * TIMEOUT);
     assert_eq!(net.leader(), None);
     assert_eq!(net.raft(3).poll_timeout(), Instant(u64::MAX));
-    assert_eq!(net.say(3, 1, 9, Body::Vote { last: at(9, 1) }), Err(Ignored::NotVoter));
-    assert_eq!(net.say(3, 1, 9, Body::Heartbeat { commit: LogIndex(9), round: 1 }), Err(Ignored::NotVoter));
-    net.heal();
-    net.tell(2, 3, 9, Body::Vote { last: at(9, 1) });
-    assert_eq!(net.sent(3, 2), [Body::VoteAnswer { granted: false }]);
+    assert_eq!(net.say(3, 1, 9, Body::Vote { last: at(1, 1), transfer: false }), Err(Ignored::NotVoter));
+    assert_eq!(net.say(3, 1, 9, Body::VoteAnswer { granted: true }), Err(Ignored::NotVoter));
 }
 
 #[test]
@@ -126,20 +124,20 @@ fn who_has_less_in_its_log_gets_no_vote() {
     {
         let net =
             &mut Net::with_logs(2, 0, std::vec![(state(3), std::vec![]), (state(3), std::vec![1, 2, 2])]);
-        net.tell(1, 2, 4, Body::Vote { last: candidate });
+        net.tell(1, 2, 4, Body::Vote { last: candidate, transfer: false });
         assert_eq!(net.sent(2, 1), [Body::VoteAnswer { granted }], "{candidate:?}");
     }
     // A later subterm decides before the length does.
     let net = &mut Net::with_logs(2, 0, std::vec![(state(3), std::vec![]), (state(3), std::vec![1, 2, 2])]);
     let last = Position { subterm: crate::id::Subterm(1), ..at(2, 2) };
-    net.tell(1, 2, 4, Body::Vote { last });
+    net.tell(1, 2, 4, Body::Vote { last, transfer: false });
     assert_eq!(net.sent(2, 1), [Body::VoteAnswer { granted: true }]);
 }
 
 #[test]
 fn a_term_has_one_vote_whatever_is_asked_again() {
     let net = &mut Net::new(3, 0);
-    let ask = Body::Vote { last: Position::ZERO };
+    let ask = Body::Vote { last: Position::ZERO, transfer: false };
     net.tell(1, 3, 1, ask);
     net.tell(2, 3, 1, ask);
     net.tell(1, 3, 1, ask);
@@ -187,8 +185,8 @@ fn no_event_is_lost_however_late_it_is_asked_for() {
     let node = net.node(1);
     let (two, log) = (NodeId(2), PlainLog::default());
     let newer = Message { term: Term(4), body: Body::Heartbeat { commit: LogIndex(0), round: 0 } };
-    assert!(node.raft.handle_message(now, two, &newer, &log).is_ok());
-    assert!(node.raft.handle_message(now, two, &Message { term: Term(5), ..newer }, &log).is_ok());
+    assert!(node.raft.handle_message(now, two, &newer, None, &log).is_ok());
+    assert!(node.raft.handle_message(now, two, &Message { term: Term(5), ..newer }, None, &log).is_ok());
     net.settle();
     let changed = Event::LeaderChanged { leader: Some(two), term: Term(5) };
     assert_eq!(net.node(1).events, [Event::SteppedDown { term: Term(1) }, changed]);
@@ -197,16 +195,52 @@ fn no_event_is_lost_however_late_it_is_asked_for() {
 #[test]
 fn a_site_that_cannot_be_is_refused() {
     let durable = Durable::default();
-    let start = |config: Config, members: &[Member], durable| {
-        Raft::<3, 4>::new(config, members, durable, Instant(0)).map(|_| ()).unwrap_err()
+    let start = |config: Config, durable| Raft::<3, 4>::new(config, durable, Instant(0)).unwrap_err();
+    let placed = |index, voters| ConfigurationEntry {
+        index: LogIndex(index),
+        configuration: Configuration::new(&members(voters, 0)).unwrap(),
     };
-    assert_eq!(start(config(1), &members(4, 0), durable), SetupError::TooManyMembers { most: 3 });
-    assert_eq!(start(config(4), &members(3, 0), durable), SetupError::NotMember(NodeId(4)));
-    assert_eq!(start(config(1), &members(0, 1), durable), SetupError::NoVoter);
-    let twice = [members(1, 0), members(1, 0)].concat();
-    assert_eq!(start(config(1), &twice, durable), SetupError::MemberTwice(NodeId(1)));
+    let four = Durable { configuration: placed(0, 4), ..durable };
+    let too_many = ConfigurationError::TooManyMembers { most: 3 };
+    assert_eq!(start(config(1), four), SetupError::Configuration(too_many));
     let hasty = Config { heartbeat_interval: config(1).election_timeout, ..config(1) };
-    assert_eq!(start(hasty, &members(1, 0), durable), SetupError::Timeouts);
+    assert_eq!(start(hasty, durable), SetupError::Timeouts);
     let ahead = Durable { last: at(3, 2), ..durable };
-    assert_eq!(start(config(1), &members(1, 0), ahead), SetupError::Inconsistent);
+    assert_eq!(start(config(1), ahead), SetupError::Inconsistent);
+    let beyond = Durable { configuration: placed(1, 1), ..durable };
+    assert_eq!(start(config(1), beyond), SetupError::Inconsistent);
+}
+
+#[test]
+fn a_slower_pace_counts_at_once_and_a_quicker_one_from_the_next_heartbeat_on() {
+    let net = &mut Net::elect(3, 0);
+    let now = net.now;
+    for id in 1..=3 {
+        let set = net.raft(id).set_pace(now, Duration(10 * TIMEOUT), Duration(2 * TIMEOUT));
+        assert_eq!(set, Ok(()));
+    }
+    // Three of the old timeouts pass between two heartbeats, and nobody campaigns.
+    let term = net.raft(1).term();
+    net.pass(20 * TIMEOUT);
+    assert_eq!((net.leader(), net.raft(1).term()), (Some(1), term));
+    for id in 1..=3 {
+        let now = net.now;
+        net.raft(id).set_pace(now, Duration(TIMEOUT), Duration(HEARTBEAT)).unwrap();
+    }
+    net.pass(TIMEOUT);
+    assert_eq!(net.raft(1).term(), term);
+    net.node(1).down = true;
+    net.pass(8 * TIMEOUT);
+    assert!(net.leader().is_some_and(|leader| leader != 1), "the quicker pace is in force");
+}
+
+#[test]
+fn a_pace_that_cannot_work_is_refused_and_changes_nothing() {
+    let net = &mut Net::elect(3, 0);
+    let now = net.now;
+    for (timeout, interval) in [(TIMEOUT, TIMEOUT), (TIMEOUT, 0), (0, 0)] {
+        let set = net.raft(2).set_pace(now, Duration(timeout), Duration(interval));
+        assert_eq!(set, Err(SetupError::Timeouts));
+    }
+    assert_eq!(net.raft(2).config, config(2));
 }

@@ -1,7 +1,11 @@
 //! What must hold, by room. The harness checks after each step that nobody commits something else.
 
+mod changing;
 mod elections;
+mod histories;
 mod persisting;
 mod reading;
 mod replicating;
 mod snapshots;
+mod transferring;
+mod witnessing;

@@ -11,7 +11,7 @@ fn append(previous: Position, entries: EntryRange) -> Body {
 fn a_vote_is_durable_before_it_is_sent() {
     let net = &mut Net::new(3, 0);
     net.node(2).slow_disk = true;
-    net.tell(1, 2, 1, Body::Vote { last: Position::ZERO });
+    net.tell(1, 2, 1, Body::Vote { last: Position::ZERO, transfer: false });
     assert_eq!(net.sent(2, 1), []);
     let vote = HardState { term: Term(1), vote: Some(NodeId(1)) };
     assert_eq!(net.node(2).writing.unwrap().hard_state, Some(vote));
@@ -128,7 +128,7 @@ fn a_leader_whose_disk_fails_steps_down_and_stands_aside_until_it_works() {
     net.cut_off(1);
     net.pass(5 * TIMEOUT);
     assert_eq!(net.raft(1).role(), Role::Follower, "it does not campaign");
-    net.tell(2, 1, 99, Body::Vote { last: at(99, 98) });
+    net.tell(2, 1, 99, Body::Vote { last: at(99, 98), transfer: false });
     assert_eq!(net.raft(1).hard_state.vote, None, "it does not vote");
     let retry = net.node(1).writing.expect("what failed is offered again");
     assert_eq!(retry.entries, Some((LogIndex(2), LogIndex(2))));
@@ -167,7 +167,7 @@ fn what_a_failed_write_may_have_left_is_dropped_before_the_next() {
 #[test]
 fn a_vote_in_a_term_that_is_durable_is_made_durable_too() {
     let net = &mut Net::new(3, 0);
-    let behind = Body::Vote { last: Position::ZERO };
+    let behind = Body::Vote { last: Position::ZERO, transfer: false };
     net.node(2).disk_hard_state = HardState { term: Term(1), vote: None };
     net.restart(2);
     net.node(2).slow_disk = true;

@@ -378,8 +378,11 @@ fn a_leader_of_the_same_term_who_is_not_the_known_one_is_ignored() {
     let stranger = Message { term: Term(1), body: append(Position::ZERO, None, 0) };
     let now = net.now;
     let log = PlainLog::default();
-    for id in [0, 1, 77] {
-        assert_eq!(net.raft(1).handle_message(now, NodeId(id), &stranger, &log), Err(Ignored::UnknownSender));
+    for (id, term, why) in
+        [(1, 1, Ignored::UnknownSender), (77, 1, Ignored::Malformed), (77, 0, Ignored::UnknownSender)]
+    {
+        let message = Message { term: Term(term), ..stranger };
+        assert_eq!(net.raft(1).handle_message(now, NodeId(id), &message, None, &log), Err(why));
     }
 }
 
@@ -398,7 +401,7 @@ proptest::proptest! {
             let body = match kind {
                 0 => Body::PreVote { last: position },
                 1 => Body::PreVoteAnswer { granted: a > 4 },
-                2 => Body::Vote { last: position },
+                2 => Body::Vote { last: position, transfer: false },
                 3 => Body::VoteAnswer { granted: a > 4 },
                 4..=6 => Body::Append { previous: position, entries: (e > 1).then_some(entries), commit: LogIndex(huge(d)) },
                 7 => Body::Appended { matched: LogIndex(huge(a)), received: LogIndex(huge(b)) },
@@ -412,10 +415,10 @@ proptest::proptest! {
             let node = &mut net.nodes[0];
             let committed = node.raft.commit_index();
             let held = node.raft.log.position(committed, &node.log);
-            let handled = node.raft.handle_message(net.now, NodeId(from), &message, &node.log);
+            let handled = node.raft.handle_message(net.now, NodeId(from), &message, None, &node.log);
             match handled {
                 Ok(Handled::Append(range)) => node.log.put(&range),
-                Ok(Handled::Install(base)) => node.log.reset(base),
+                Ok(Handled::Install(base)) => node.log.reset(base, *node.raft.configuration()),
                 Ok(Handled::Nothing) | Err(_) => {}
             }
             proptest::prop_assert!(node.raft.commit_index() >= committed);

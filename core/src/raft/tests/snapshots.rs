@@ -66,7 +66,7 @@ fn a_snapshot_is_acknowledged_when_the_log_on_disk_begins_with_it() {
     net.heal();
     net.pass(HEARTBEAT);
     net.restart(3);
-    net.node(3).disk = PlainLog::default();
+    net.node(3).disk = PlainLog::new(Configuration::new(&members(3, 0)).unwrap(), vec![]);
     net.restart(3);
     net.tell(1, 3, 1, Body::Heartbeat { commit: LogIndex(0), round: 0 });
     net.node(3).slow_disk = true;

@@ -1,0 +1,501 @@
+//! Who belongs to the group: its voters, observers and witness; two halves of voters while it changes.
+
+use core::fmt;
+
+use heapless::Vec;
+
+use super::message::{Member, MemberRole};
+use super::witness::WITNESS_VOTERS_MAX;
+use crate::id::NodeId;
+
+/// No configuration has more members, whatever [`Raft`](super::Raft) has room for.
+pub const MEMBERS_MAX: usize = 16;
+
+/// A set of places in a configuration's list of members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Set(u16);
+
+impl Set {
+    pub(super) const fn of(place: usize) -> Set {
+        Set(1 << place)
+    }
+
+    pub(super) const fn has(self, place: usize) -> bool {
+        self.0 & (1 << place) != 0
+    }
+
+    pub(super) const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    pub(super) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) const fn with(self, other: Set) -> Set {
+        Set(self.0 | other.0)
+    }
+
+    pub(super) const fn without(self, other: Set) -> Set {
+        Set(self.0 & !other.0)
+    }
+
+    pub(super) const fn both(self, other: Set) -> Set {
+        Set(self.0 & other.0)
+    }
+}
+
+/// A checked configuration. It is *joint* while voters change: then it has two halves, the outgoing and the
+/// incoming one, and whatever is decided is decided by a majority of each.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Configuration {
+    /// Ascending; the first `count` of them.
+    ids: [NodeId; MEMBERS_MAX],
+    count: u8,
+    /// The voters, the witness among them; of the new half if there are two.
+    incoming: Set,
+    /// The voters of the half that is being left; empty unless joint.
+    outgoing: Set,
+    /// May share members with `outgoing`: those are demoted when the joint configuration is left.
+    observers: Set,
+    /// Nobody, or the one voter that is a witness.
+    witness: Set,
+    leaves_by_itself: bool,
+}
+
+/// What a configuration is made of; see [`Configuration::from_parts`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConfigurationParts<'a> {
+    /// The voters, the witness among them; of the new half if the configuration is joint.
+    pub voters: &'a [NodeId],
+    /// The voters of the half that is being left; empty unless joint.
+    pub outgoing: &'a [NodeId],
+    /// Those who replicate only. One that is in `outgoing` too is being demoted.
+    pub observers: &'a [NodeId],
+    /// Which of the voters is a witness.
+    pub witness: Option<NodeId>,
+    /// A joint configuration is left by its leader once it is committed, without being asked to.
+    pub leaves_by_itself: bool,
+}
+
+/// Why members are no configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigurationError {
+    /// More members than there is room for.
+    TooManyMembers {
+        /// The room.
+        most: usize,
+    },
+    /// A member is named twice.
+    MemberTwice(NodeId),
+    /// A voter is an observer too.
+    VoterAndObserver(NodeId),
+    /// Nobody votes who has a log.
+    NoVoter,
+    /// A witness that does not vote.
+    WitnessWithoutVote(NodeId),
+    /// There can be one witness only.
+    WitnessTwice(NodeId),
+    /// A witness stands beside an even number of other voters, 8 at most; so many there would be.
+    WitnessBesideOdd(usize),
+    /// Voters other than the witness change while it stays: take it out, change them, put it in.
+    WitnessInBothHalves(NodeId),
+}
+
+impl fmt::Display for ConfigurationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigurationError::TooManyMembers { most } => write!(f, "a site has at most {most} members"),
+            ConfigurationError::MemberTwice(id) => {
+                write!(f, "node {id} is named twice among the members")
+            }
+            ConfigurationError::VoterAndObserver(id) => {
+                write!(f, "node {id} cannot be a voter and an observer at once")
+            }
+            ConfigurationError::NoVoter => f.write_str("a site needs one voter at least"),
+            ConfigurationError::WitnessWithoutVote(id) => write!(f, "the witness {id} must be a voter"),
+            ConfigurationError::WitnessTwice(id) => {
+                write!(f, "a site has at most one witness, node {id} would be a second one")
+            }
+            ConfigurationError::WitnessBesideOdd(voters) => {
+                write!(f, "a witness helps beside 2, 4, 6 or 8 other voters, here there would be {voters}")
+            }
+            ConfigurationError::WitnessInBothHalves(id) => write!(
+                f,
+                "other voters cannot change while the witness {id} stays: remove it in the same change, and \
+                 add it again afterwards"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for ConfigurationError {}
+
+/// One wish of a change of membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A new member follows as observer.
+    AddObserver(NodeId),
+    /// A new member is the witness.
+    AddWitness(NodeId),
+    /// An observer becomes a voter.
+    Promote(NodeId),
+    /// A voter becomes an observer.
+    Demote(NodeId),
+    /// A member leaves.
+    Remove(NodeId),
+}
+
+/// Why a wish cannot be granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ChangeError {
+    AlreadyMember(NodeId),
+    NotMember(NodeId),
+    NotObserver(NodeId),
+    NotVoter(NodeId),
+    Unchanged,
+    Configuration(ConfigurationError),
+}
+
+impl Configuration {
+    /// Of a node that does not belong to a group yet.
+    pub const EMPTY: Configuration = Configuration {
+        ids: [NodeId(0); MEMBERS_MAX],
+        count: 0,
+        incoming: Set(0),
+        outgoing: Set(0),
+        observers: Set(0),
+        witness: Set(0),
+        leaves_by_itself: false,
+    };
+
+    /// A configuration that is not joint.
+    pub fn new(members: &[Member]) -> Result<Configuration, ConfigurationError> {
+        let mut configuration = Configuration::EMPTY;
+        for member in members {
+            if configuration.place(member.id).is_some() {
+                return Err(ConfigurationError::MemberTwice(member.id));
+            }
+            configuration.add(member.id)?;
+        }
+        for member in members {
+            let place = configuration.set_of(member.id);
+            match member.role {
+                MemberRole::Voter => configuration.incoming = configuration.incoming.with(place),
+                MemberRole::Observer => configuration.observers = configuration.observers.with(place),
+                MemberRole::Witness if configuration.witness.is_empty() => {
+                    configuration.incoming = configuration.incoming.with(place);
+                    configuration.witness = place;
+                }
+                MemberRole::Witness => return Err(ConfigurationError::WitnessTwice(member.id)),
+            }
+        }
+        configuration.checked()
+    }
+
+    /// A configuration as it was taken apart by [`voters`](Configuration::voters) and so on.
+    pub fn from_parts(parts: &ConfigurationParts<'_>) -> Result<Configuration, ConfigurationError> {
+        let mut configuration = Configuration::EMPTY;
+        let lists = [parts.voters, parts.outgoing, parts.observers];
+        for list in lists {
+            for id in list {
+                configuration.add(*id)?;
+            }
+        }
+        let mut sets = [Set::default(); 3];
+        for (set, list) in sets.iter_mut().zip(lists) {
+            for id in list {
+                let place = configuration.set_of(*id);
+                if !set.both(place).is_empty() {
+                    return Err(ConfigurationError::MemberTwice(*id));
+                }
+                *set = set.with(place);
+            }
+        }
+        [configuration.incoming, configuration.outgoing, configuration.observers] = sets;
+        if let Some(id) = parts.witness {
+            configuration.witness = configuration.set_of(id);
+            if configuration.witness.both(configuration.voting()).is_empty() {
+                return Err(ConfigurationError::WitnessWithoutVote(id));
+            }
+        }
+        configuration.leaves_by_itself = parts.leaves_by_itself && configuration.is_joint();
+        configuration.checked()
+    }
+
+    /// Nobody is a member.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Voters are changing: there are two halves.
+    #[must_use]
+    pub const fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Whether its leader leaves this joint configuration without being asked to.
+    #[must_use]
+    pub const fn leaves_by_itself(&self) -> bool {
+        self.leaves_by_itself
+    }
+
+    /// All members, ascending.
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.list().iter().copied()
+    }
+
+    /// The voters, the witness among them; of the new half if there are two.
+    pub fn voters(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.named(self.incoming)
+    }
+
+    /// The voters of the half that is being left; none unless joint.
+    pub fn outgoing(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.named(self.outgoing)
+    }
+
+    /// The observers, and who becomes one when the joint configuration is left.
+    pub fn observers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.named(self.observers)
+    }
+
+    /// The witness.
+    #[must_use]
+    pub fn witness(&self) -> Option<NodeId> {
+        self.named(self.witness).next()
+    }
+
+    /// What a node is at present: a voter of either half is a voter.
+    #[must_use]
+    pub fn role(&self, id: NodeId) -> Option<MemberRole> {
+        let place = self.place(id)?;
+        Some(if self.witness.has(place) {
+            MemberRole::Witness
+        } else if self.voting().has(place) {
+            MemberRole::Voter
+        } else {
+            MemberRole::Observer
+        })
+    }
+
+    /// How many members it has.
+    pub(super) const fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    pub(super) fn is_voter(&self, id: NodeId) -> bool {
+        self.role(id) == Some(MemberRole::Voter)
+    }
+
+    /// The only one whose vote and log count.
+    pub(super) fn is_only_voter(&self, id: NodeId) -> bool {
+        let own = self.set_of(id);
+        self.is_voter(id) && self.voting() == own
+    }
+
+    pub(super) fn place(&self, id: NodeId) -> Option<usize> {
+        self.list().iter().position(|member| *member == id)
+    }
+
+    pub(super) fn id(&self, place: usize) -> NodeId {
+        self.ids[place % MEMBERS_MAX]
+    }
+
+    /// The halves: the first always, the second if joint.
+    pub(super) fn halves(&self) -> impl Iterator<Item = Set> {
+        [self.incoming, self.outgoing].into_iter().filter(|half| !half.is_empty())
+    }
+
+    /// The half that the witness is in, without it; nobody if there is no witness.
+    pub(super) fn beside_witness(&self) -> Set {
+        let half = if self.incoming.both(self.witness).is_empty() { self.outgoing } else { self.incoming };
+        if self.witness.is_empty() { Set::default() } else { half.without(self.witness) }
+    }
+
+    /// What follows a joint configuration.
+    pub(super) fn left(&self) -> Configuration {
+        let kept = |set: Set| self.named(set);
+        let mut left = Configuration::EMPTY;
+        for id in kept(self.incoming.with(self.observers)) {
+            // It had room for these and more.
+            let _ = left.add(id);
+        }
+        let moved = |set: Set| kept(set).fold(Set::default(), |moved, id| moved.with(left.set_of(id)));
+        let (incoming, observers) = (moved(self.incoming), moved(self.observers));
+        let witness = moved(self.incoming.both(self.witness));
+        Configuration { incoming, observers, witness, ..left }
+    }
+
+    /// What follows if the wishes are granted, all of them or none. Joint whenever the voters change, be it by
+    /// one: one way is one to be proven, and the second entry costs nothing but itself.
+    pub(super) fn changed(
+        &self,
+        changes: &[Change],
+        leaves_by_itself: bool,
+    ) -> Result<Configuration, ChangeError> {
+        let mut members: Vec<Member, MEMBERS_MAX> =
+            self.ids().map(|id| Member { id, role: self.role(id).unwrap_or(MemberRole::Observer) }).collect();
+        for change in changes {
+            change.apply(&mut members)?;
+        }
+        let next = Configuration::new(&members).map_err(ChangeError::Configuration)?;
+        if next == *self {
+            return Err(ChangeError::Unchanged);
+        }
+        if next.voters().eq(self.voters()) {
+            return Ok(next);
+        }
+        next.joined_from(self, leaves_by_itself).map_err(ChangeError::Configuration)
+    }
+
+    /// This one as the incoming half beside the voters of another one.
+    fn joined_from(
+        &self,
+        other: &Configuration,
+        leaves_by_itself: bool,
+    ) -> Result<Configuration, ConfigurationError> {
+        if let (Some(_), Some(leaving)) = (self.witness(), other.witness()) {
+            return Err(ConfigurationError::WitnessInBothHalves(leaving));
+        }
+        let list = |ids: &mut dyn Iterator<Item = NodeId>| ids.collect::<Vec<NodeId, MEMBERS_MAX>>();
+        Configuration::from_parts(&ConfigurationParts {
+            voters: &list(&mut self.voters()),
+            outgoing: &list(&mut other.voters()),
+            observers: &list(&mut self.observers()),
+            witness: self.witness().or(other.witness()),
+            leaves_by_itself,
+        })
+    }
+
+    /// What deliberate bugs take for the configuration.
+    pub(super) fn mutated(&self, one_half: bool, observers_vote: bool) -> Configuration {
+        let outgoing = if one_half { Set::default() } else { self.outgoing };
+        let more = if observers_vote { self.observers } else { Set::default() };
+        Configuration { outgoing, incoming: self.incoming.with(more), ..*self }
+    }
+
+    fn list(&self) -> &[NodeId] {
+        &self.ids[..self.len().min(MEMBERS_MAX)]
+    }
+
+    fn named(&self, set: Set) -> impl Iterator<Item = NodeId> + '_ {
+        self.list().iter().enumerate().filter(move |(place, _)| set.has(*place)).map(|(_, id)| *id)
+    }
+
+    fn set_of(&self, id: NodeId) -> Set {
+        self.place(id).map_or(Set::default(), Set::of)
+    }
+
+    fn voting(&self) -> Set {
+        self.incoming.with(self.outgoing)
+    }
+
+    /// Puts a member in its place, if it is not there; the sets must be empty.
+    fn add(&mut self, id: NodeId) -> Result<(), ConfigurationError> {
+        let place = self.list().partition_point(|member| *member < id);
+        if self.list().get(place) == Some(&id) {
+            return Ok(());
+        }
+        if self.len() >= MEMBERS_MAX {
+            return Err(ConfigurationError::TooManyMembers { most: MEMBERS_MAX });
+        }
+        self.ids.copy_within(place..MEMBERS_MAX - 1, place + 1);
+        self.ids[place] = id;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn checked(self) -> Result<Configuration, ConfigurationError> {
+        if let Some(id) = self.named(self.incoming.both(self.observers)).next() {
+            return Err(ConfigurationError::VoterAndObserver(id));
+        }
+        let outgoing_regular = self.outgoing.without(self.witness);
+        if self.incoming.without(self.witness).is_empty() || (self.is_joint() && outgoing_regular.is_empty())
+        {
+            return Err(ConfigurationError::NoVoter);
+        }
+        if let Some(witness) = self.witness() {
+            if !self.witness.both(self.observers).is_empty() {
+                return Err(ConfigurationError::VoterAndObserver(witness));
+            }
+            if !self.witness.both(self.incoming).both(self.outgoing).is_empty() {
+                return Err(ConfigurationError::WitnessInBothHalves(witness));
+            }
+            let beside = self.beside_witness().len();
+            if !beside.is_multiple_of(2) || beside > WITNESS_VOTERS_MAX {
+                return Err(ConfigurationError::WitnessBesideOdd(beside));
+            }
+        }
+        Ok(self)
+    }
+}
+
+impl Default for Configuration {
+    fn default() -> Configuration {
+        Configuration::EMPTY
+    }
+}
+
+impl fmt::Debug for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |f: &mut fmt::Formatter<'_>, set: Set| -> fmt::Result {
+            for (number, id) in self.named(set).enumerate() {
+                write!(f, "{}{id}", if number == 0 { "" } else { " " })?;
+            }
+            Ok(())
+        };
+        f.write_str("(")?;
+        list(f, self.incoming)?;
+        if self.is_joint() {
+            f.write_str(" & ")?;
+            list(f, self.outgoing)?;
+        }
+        if !self.observers.is_empty() {
+            f.write_str(", observers ")?;
+            list(f, self.observers)?;
+        }
+        if let Some(witness) = self.witness() {
+            write!(f, ", witness {witness}")?;
+        }
+        f.write_str(if self.leaves_by_itself { ", leaving)" } else { ")" })
+    }
+}
+
+impl Change {
+    fn apply(self, members: &mut Vec<Member, MEMBERS_MAX>) -> Result<(), ChangeError> {
+        let (Change::AddObserver(id)
+        | Change::AddWitness(id)
+        | Change::Promote(id)
+        | Change::Demote(id)
+        | Change::Remove(id)) = self;
+        let place = members.iter().position(|member| member.id == id);
+        if let Change::AddObserver(_) | Change::AddWitness(_) = self {
+            let role =
+                if self == Change::AddWitness(id) { MemberRole::Witness } else { MemberRole::Observer };
+            return match place {
+                Some(_) => Err(ChangeError::AlreadyMember(id)),
+                None => members.push(Member { id, role }).map_err(|_| {
+                    ChangeError::Configuration(ConfigurationError::TooManyMembers { most: MEMBERS_MAX })
+                }),
+            };
+        }
+        let place = place.ok_or(ChangeError::NotMember(id))?;
+        let role = &mut members[place].role;
+        match (self, *role) {
+            (Change::Promote(_), MemberRole::Observer) => *role = MemberRole::Voter,
+            (Change::Promote(_), _) => return Err(ChangeError::NotObserver(id)),
+            (Change::Demote(_), MemberRole::Voter) => *role = MemberRole::Observer,
+            (Change::Demote(_), _) => return Err(ChangeError::NotVoter(id)),
+            _ => {
+                members.remove(place);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "configuration_tests.rs"]
+mod tests;

@@ -1,0 +1,117 @@
+//! Handing leadership over: to a voter that has the whole log, by asking it to campaign at once.
+
+use core::fmt;
+
+use super::{Handled, Ignored, Mutation, Raft, Role};
+use crate::id::NodeId;
+use crate::time::Instant;
+
+/// Why leadership is not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferError {
+    /// Ask the leader.
+    NotLeader,
+    /// It leads already.
+    ToItself,
+    /// It is no voter, or has no log to lead with.
+    NotVoter(NodeId),
+    /// It has not caught up or does not answer.
+    NotCaughtUp {
+        /// Who.
+        id: NodeId,
+        /// How many entries it lacks.
+        behind: u64,
+    },
+    /// Leadership is being handed over to this one.
+    InProgress(NodeId),
+}
+
+impl fmt::Display for TransferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TransferError::NotLeader => f.write_str("this node does not lead"),
+            TransferError::ToItself => f.write_str("this node leads already"),
+            TransferError::NotVoter(id) => write!(f, "node {id} is no voter that could lead"),
+            TransferError::NotCaughtUp { id, behind } => {
+                write!(f, "node {id} does not answer or has not caught up: it lacks {behind} entries")
+            }
+            TransferError::InProgress(id) => write!(f, "leadership is being handed over to node {id}"),
+        }
+    }
+}
+
+impl core::error::Error for TransferError {}
+
+/// A leader hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Transfer {
+    pub(super) to: NodeId,
+    /// It leads on if it leads still.
+    until: Instant,
+}
+
+impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
+    /// A leader hands over to a voter that has caught up. It takes no proposals until it is led, or for an election
+    /// timeout; [`Event::TransferFailed`](super::Event::TransferFailed) tells that it leads on.
+    pub fn transfer(&mut self, now: Instant, to: NodeId) -> Result<(), TransferError> {
+        self.clock(now);
+        if !self.leads_knowingly() {
+            return Err(TransferError::NotLeader);
+        }
+        if to == self.config.id {
+            return Err(TransferError::ToItself);
+        }
+        if let Some(transfer) = self.transfer {
+            return Err(TransferError::InProgress(transfer.to));
+        }
+        let slot = self.slot(to).filter(|slot| self.peers[*slot].is_voter());
+        let slot = slot.ok_or(TransferError::NotVoter(to))?;
+        let behind = self.log.last().index.0.saturating_sub(self.peers[slot].matched.0);
+        let caught_up = self.peers[slot].has_caught_up(self.now, self.config.election_timeout);
+        if !caught_up && !M::TRANSFER_TO_LAGGING {
+            return Err(TransferError::NotCaughtUp { id: to, behind });
+        }
+        self.transfer = Some(Transfer { to, until: self.now + self.config.election_timeout });
+        self.go_on_with_transfer();
+        Ok(())
+    }
+
+    /// To whom a leader would best hand over: the voter that has most of its log, of those that answer.
+    #[must_use]
+    pub fn successor(&self) -> Option<NodeId> {
+        let timeout = self.config.election_timeout;
+        let fit = self.peers.iter().filter(|peer| peer.is_voter() && peer.has_caught_up(self.now, timeout));
+        let best = fit.max_by_key(|peer| peer.matched)?;
+        (self.role == Role::Leader).then_some(best.id)
+    }
+
+    /// At every tick and whenever the successor acknowledges: asks it to campaign once it has everything.
+    pub(super) fn go_on_with_transfer(&mut self) {
+        let Some(transfer) = self.transfer else { return };
+        let slot = self.slot(transfer.to).filter(|slot| self.peers[*slot].is_voter());
+        let Some(slot) = slot.filter(|_| self.now < transfer.until) else {
+            self.transfer = None;
+            self.transfer_failed = Some(transfer.to);
+            return;
+        };
+        let has_all = self.peers[slot].matched == self.log.last().index;
+        self.peers[slot].timeout_now_due |= has_all || M::TRANSFER_TO_LAGGING;
+    }
+
+    /// A leader ends that cannot go on: the best of the others need not wait for a timeout.
+    pub(super) fn pass_on(&mut self) {
+        let Some(slot) = self.successor().and_then(|id| self.slot(id)) else { return };
+        self.peers[slot].timeout_now_due = true;
+    }
+
+    /// The leader hands over to this node.
+    pub(super) fn handle_timeout_now(&mut self, slot: usize) -> Result<Handled, Ignored> {
+        let from_leader = self.role == Role::Follower && self.leader == Some(self.peers[slot].id);
+        if !from_leader || !self.may_campaign() {
+            return Err(Ignored::NotAwaited);
+        }
+        self.campaign();
+        self.by_transfer = true;
+        Ok(Handled::Nothing)
+    }
+}
