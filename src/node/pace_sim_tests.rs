@@ -6,8 +6,8 @@ use std::collections::BinaryHeap;
 
 use tally_core::id::{LogIndex, Term};
 use tally_core::raft::{
-    Body, Config, Durable, EntryRange, Event as CoreEvent, Handled, LogView, Member, MemberRole, Message,
-    Position, Raft, Role,
+    Body, Config, Configuration, ConfigurationEntry, Durable, EntryRange, Event as CoreEvent, Handled,
+    LogView, Member, MemberRole, Message, Position, Raft, Role,
 };
 use tally_core::time::Duration as CoreDuration;
 
@@ -114,7 +114,10 @@ impl World {
                 inflight_bytes_max: 1000,
                 uncommitted_bytes_max: 1000,
             };
-            let raft = Raft::new(config, &members, Durable::default(), Instant(0)).unwrap();
+            let configuration = Configuration::new(&members).unwrap();
+            let configuration = ConfigurationEntry { index: LogIndex::ZERO, configuration };
+            let durable = Durable { configuration, ..Durable::default() };
+            let raft = Raft::new(config, durable, Instant(0)).unwrap();
             Box1 {
                 raft,
                 log: PlainLog::default(),
@@ -218,7 +221,7 @@ impl World {
         if one.down {
             return;
         }
-        match one.raft.handle_message(now, id(from), &message, &one.log) {
+        match one.raft.handle_message(now, id(from), &message, None, &one.log) {
             Ok(Handled::Append(range)) => one.log.put(&range),
             Ok(_) => {}
             Err(_) => return self.drive(to),
@@ -254,6 +257,7 @@ impl World {
                 }
                 CoreEvent::SteppedDown { .. } => one.pace.stepped_down(),
                 CoreEvent::LeaderChanged { .. } => {}
+                event => panic!("nobody changes members here: {event:?}"),
             }
         }
         if one.raft.role() == Role::Leader || one.raft.leader().is_none() {

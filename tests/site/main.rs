@@ -14,6 +14,7 @@ mod damage;
 mod harness;
 mod http;
 mod load;
+mod members;
 mod net;
 mod pace;
 mod polling;
