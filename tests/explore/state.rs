@@ -733,6 +733,10 @@ fn hash_packet(packet: &Packet, naming: &[u64]) -> u128 {
         Body::Heartbeat { commit, round } => (commit, round).hash(&mut hasher),
         Body::HeartbeatAnswer { round } => round.hash(&mut hasher),
         Body::TimeoutNow => {}
+        Body::WitnessVote { .. }
+        | Body::WitnessAppend { .. }
+        | Body::WitnessAppended { .. }
+        | Body::WitnessPing { .. } => unreachable!("no witness here"),
     }
     configuration.as_deref().map(|held| hash_configuration(held, &name)).hash(&mut hasher);
     hasher.wide()
