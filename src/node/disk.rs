@@ -1,6 +1,7 @@
 //! The thread that owns the storage: the node hands it jobs and hears of them when they are done,
 //! so that a slow or hung disk delays acknowledgements and nothing else.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -11,7 +12,9 @@ use tally_core::raft::{HardState, Message, Position};
 use tokio::sync::mpsc as tokio_mpsc;
 use tracing::{error, warn};
 
-use crate::storage::{Entry, FileSystem, ReadError, Saving, Storage, WriteError, WriteGroup};
+use crate::storage::{
+    Entry, FileSystem, ReadError, Saving, SnapshotHead, SnapshotReader, Storage, WriteError, WriteGroup,
+};
 
 /// How long an ending process waits for the disk: what was acknowledged is durable already.
 const END_WAIT: Duration = Duration::from_secs(5);
@@ -28,8 +31,13 @@ pub(super) enum Job {
     Read { to: NodeId, message: Message, first: LogIndex, last: LogIndex, bytes_max: usize },
     /// Write a snapshot of the state as of this position and let go of the log before it.
     Save { position: Position, bytes: Bytes },
-    /// Fetch the latest snapshot for a follower that needs it.
-    LoadSnapshot { to: NodeId, message: Message },
+    /// Open the latest snapshot for a follower that needs it; it stays open for it, whatever newer one
+    /// there is.
+    OpenSnapshot { to: NodeId, message: Message },
+    /// Read a part of it.
+    ReadSnapshot { to: NodeId, offset: u64, bytes_max: usize },
+    /// Nobody asks for it any more.
+    CloseSnapshot { to: NodeId },
 }
 
 /// What became of a job.
@@ -50,10 +58,15 @@ pub(super) enum Done {
     Saved {
         result: Result<LogIndex, WriteError>,
     },
-    Loaded {
+    Opened {
         to: NodeId,
         message: Message,
-        result: Result<Option<(Position, Vec<u8>)>, ReadError>,
+        result: Result<Option<SnapshotHead>, ReadError>,
+    },
+    SnapshotRead {
+        to: NodeId,
+        offset: u64,
+        result: Result<Bytes, ReadError>,
     },
 }
 
@@ -112,6 +125,8 @@ struct Worker<F: FileSystem> {
     storage: Storage<F>,
     /// A snapshot that is being saved, a piece at a time between jobs.
     saving: Option<Saving<F::File>>,
+    /// Snapshots that are sent to followers.
+    readers: BTreeMap<NodeId, SnapshotReader<F::File>>,
 }
 
 fn serve<F: FileSystem>(
@@ -119,7 +134,7 @@ fn serve<F: FileSystem>(
     inbox: &mpsc::Receiver<Job>,
     outbox: &tokio_mpsc::UnboundedSender<Done>,
 ) {
-    let mut worker = Worker { storage, saving: None };
+    let mut worker = Worker { storage, saving: None, readers: BTreeMap::new() };
     loop {
         let job = match worker.saving {
             None => inbox.recv().map_err(|_| TryRecvError::Disconnected),
@@ -164,8 +179,20 @@ impl<F: FileSystem> Worker<F> {
                 }
                 Err(error) => Done::Saved { result: Err(error) },
             },
-            Job::LoadSnapshot { to, message } => {
-                Done::Loaded { to, message, result: storage.load_snapshot() }
+            Job::OpenSnapshot { to, message } => {
+                let opened = storage.open_snapshot();
+                let result = opened.map(|opened| {
+                    opened.map(|reader| self.readers.entry(to).insert_entry(reader).get().head())
+                });
+                Done::Opened { to, message, result }
+            }
+            Job::ReadSnapshot { to, offset, bytes_max } => {
+                let result = self.readers.get(&to)?.read(offset, bytes_max);
+                Done::SnapshotRead { to, offset, result }
+            }
+            Job::CloseSnapshot { to } => {
+                self.readers.remove(&to);
+                return None;
             }
         })
     }

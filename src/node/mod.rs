@@ -18,6 +18,7 @@ mod proposals;
 mod reads;
 mod report;
 mod site_time;
+mod snapshot_transfer;
 mod snapshots;
 pub mod status;
 mod step;

@@ -18,6 +18,7 @@ impl Node {
         match event {
             Event::Connected(peer) => {
                 self.connected.insert(peer);
+                self.snapshot_broken(peer);
                 self.raft.snapshot_lost(peer);
             }
             Event::Disconnected(peer) => {
@@ -42,7 +43,8 @@ impl Node {
             Frame::Propose(envelope) => self.on_propose(from, &envelope),
             Frame::ReadIndex { id } => self.on_read_index(from, id),
             Frame::ReadAnswer { id, index } => self.reads.answered(id, index),
-            Frame::SnapshotPart(part) => self.on_snapshot_part(from, part),
+            Frame::SnapshotPart(part) => self.on_snapshot_part(from, &part),
+            Frame::SnapshotWant { last, offset } => self.on_snapshot_want(from, last, offset),
             Frame::Transfer { to } => {
                 if let Err(why) = self.transfer_leadership(to) {
                     info!("box {from} asks to hand leadership over, which cannot be: {why}");
@@ -147,7 +149,7 @@ impl Node {
             Body::Append { entries: None, .. } => {
                 self.send(to, Lane::Entries, &Frame::plain(message));
             }
-            Body::Snapshot { .. } => self.disk.ask(Job::LoadSnapshot { to, message }),
+            Body::Snapshot { .. } => self.offer_snapshot(to, message),
             Body::Heartbeat { .. } => self.send_beat(to, message),
             Body::HeartbeatAnswer { .. } => self.send_beat_answer(to, message),
             _ => {
@@ -171,7 +173,8 @@ impl Node {
             }
             Done::Read { to, message, result } => self.on_read(to, message, result),
             Done::Saved { result } => self.on_saved(result),
-            Done::Loaded { to, message, result } => self.on_loaded(to, message, result),
+            Done::Opened { to, message, result } => self.on_opened(to, message, result),
+            Done::SnapshotRead { to, offset, result } => self.on_snapshot_read(to, offset, result),
         }
     }
 

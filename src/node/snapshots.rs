@@ -1,22 +1,18 @@
-//! Snapshots: when one is due, and those on their way from and to other boxes.
+//! Snapshots: when one is due, and what becomes of one that a leader sent.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tally_core::id::{LogIndex, NodeId, Term};
+use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{Body, Handled, LogView, Message, Position};
 use tracing::{info, warn};
 
 use super::disk::Job;
-use super::wire::{Frame, PART_BYTES, SnapshotPart};
+use super::snapshot_transfer::{Incoming, Outgoing};
 use super::{Node, members};
 use crate::site::Site;
-use crate::storage::{ReadError, WriteError};
-use crate::transport::{Lane, Transport};
-
-/// The largest snapshot that is taken from a leader: what all bounds of a site together allow.
-const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+use crate::storage::WriteError;
 
 /// However large a snapshot is, the log since it seldom grows beyond this: a restart reads it, into
 /// memory at first.
@@ -40,20 +36,13 @@ pub(super) struct Snapshots {
     saving: Option<(LogIndex, u64)>,
     /// After a failure: not before the log has this many bytes.
     not_before_bytes: u64,
-    incoming: Option<Incoming>,
+    pub(super) incoming: Option<Incoming>,
+    /// Those that are sent to followers.
+    pub(super) outgoing: BTreeMap<NodeId, Outgoing>,
     /// Taken in, not yet durable: what the disk is to install.
     pub(super) installing: Option<(Position, Bytes)>,
     /// Under this ticket the disk has it.
     pub(super) install_ticket: Option<u64>,
-}
-
-#[derive(Debug)]
-struct Incoming {
-    from: NodeId,
-    term: Term,
-    last: Position,
-    total: u64,
-    bytes: Vec<u8>,
 }
 
 impl Snapshots {
@@ -65,6 +54,7 @@ impl Snapshots {
             saving: None,
             not_before_bytes: 0,
             incoming: None,
+            outgoing: BTreeMap::new(),
             installing: None,
             install_ticket: None,
         }
@@ -86,6 +76,7 @@ impl Snapshots {
 impl Node {
     /// Writes a snapshot if the log has grown enough since the last one.
     pub(super) fn snapshot_if_due(&mut self) {
+        self.forget_transfers();
         let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
         let due = due_bytes(self.config.snapshot_log_bytes, self.snapshots.last_bytes);
         if self.snapshots.saving.is_some() || grown < due.max(self.snapshots.not_before_bytes) {
@@ -128,51 +119,13 @@ impl Node {
         }
     }
 
-    /// The disk has read the snapshot that a follower needs: sends it in parts, as there is room.
-    pub(super) fn on_loaded(
-        &mut self,
-        to: NodeId,
-        message: Message,
-        result: Result<Option<(Position, Vec<u8>)>, ReadError>,
-    ) {
-        let Some(transport) = self.transport.clone() else { return };
-        match result {
-            Ok(Some((last, bytes))) => {
-                info!("box {to} is far behind: sending it the snapshot up to entry {}", last.index);
-                tokio::spawn(send_parts(transport, to, message.term, last, bytes.into()));
-            }
-            Ok(None) => warn!("box {to} needs a snapshot and there is none"),
-            Err(error) => warn!("the snapshot for box {to} cannot be read: {error}"),
-        }
-    }
-
-    pub(super) fn on_snapshot_part(&mut self, from: NodeId, part: SnapshotPart) {
-        let SnapshotPart { term, last, total, offset, bytes } = part;
-        if offset == 0 && total <= SNAPSHOT_BYTES_MAX {
-            self.snapshots.incoming = Some(Incoming { from, term, last, total, bytes: Vec::new() });
-        }
-        let Some(incoming) = &mut self.snapshots.incoming else { return };
-        let fits = (incoming.from, incoming.term, incoming.last, incoming.total) == (from, term, last, total)
-            && incoming.bytes.len() as u64 == offset
-            && offset + bytes.len() as u64 <= total;
-        if !fits {
-            return;
-        }
-        incoming.bytes.extend_from_slice(&bytes);
-        if incoming.bytes.len() as u64 == total
-            && let Some(whole) = self.snapshots.incoming.take()
-        {
-            self.install(whole);
-        }
-    }
-
-    fn install(&mut self, whole: Incoming) {
+    pub(super) fn install(&mut self, whole: Incoming) {
         let site = match Site::restore(&self.founding, &whole.bytes) {
-            Ok(site) if site.applied() == whole.last.index => site,
+            Ok(site) if site.applied() == whole.head.position.index => site,
             Ok(_) => return warn!("box {} sent a snapshot of another index than it said", whole.from),
             Err(error) => return warn!("box {} sent a snapshot that cannot be used: {error}", whole.from),
         };
-        let message = Message { term: whole.term, body: Body::Snapshot { last: whole.last } };
+        let message = Message { term: whole.term, body: Body::Snapshot { last: whole.head.position } };
         let now = self.now();
         let configuration = match site.configuration().map(members::from_parts).transpose() {
             Ok(configuration) => configuration,
@@ -195,21 +148,6 @@ impl Node {
             Ok(_) => {}
             Err(_) => self.shared.metrics.raft_ignored.raise(),
         }
-    }
-}
-
-async fn send_parts(transport: Arc<Transport>, to: NodeId, term: Term, last: Position, bytes: Bytes) {
-    let total = bytes.len() as u64;
-    let mut offset = 0;
-    while offset < bytes.len() {
-        let end = (offset + PART_BYTES).min(bytes.len());
-        let part = SnapshotPart { term, last, total, offset: offset as u64, bytes: bytes.slice(offset..end) };
-        let frame = Frame::SnapshotPart(part).encode();
-        if transport.send_when_ready(to, Lane::Snapshot, frame).await.is_err() {
-            // The core offers it again when the connection is back.
-            return;
-        }
-        offset = end;
     }
 }
 

@@ -8,6 +8,7 @@ use tally_core::time::{Duration, Instant, SiteTime};
 
 use crate::clock::Told;
 use crate::site::codec::{Malformed, Reader, put_varint};
+use crate::storage::SnapshotHead;
 
 /// Most bytes of payload in one append; also the most that one entry may have.
 pub(super) const APPEND_BYTES_MAX: u32 = 1 << 20;
@@ -34,6 +35,8 @@ pub(super) enum Frame {
     ReadAnswer { id: u64, index: Option<LogIndex> },
     /// A part of a snapshot on its way to a follower.
     SnapshotPart(SnapshotPart),
+    /// A follower asks for more of a snapshot that it was offered, from this offset on.
+    SnapshotWant { last: Position, offset: u64 },
     /// Please hand leadership over, to this box or to the best one. Without an answer: the asker sees it.
     Transfer { to: Option<NodeId> },
 }
@@ -78,13 +81,11 @@ pub(super) struct Wall {
 pub(super) struct SnapshotPart {
     /// The leader's term.
     pub(super) term: Term,
-    /// The last entry that the snapshot covers.
-    pub(super) last: Position,
-    /// Bytes of the whole snapshot.
-    pub(super) total: u64,
+    /// Of which snapshot.
+    pub(super) head: SnapshotHead,
     /// Where this part begins.
     pub(super) offset: u64,
-    /// The part.
+    /// The part. An offer has none, and begins at 0.
     pub(super) bytes: Bytes,
 }
 
@@ -107,6 +108,7 @@ const READ_INDEX: u8 = 17;
 const READ_ANSWER: u8 = 18;
 const SNAPSHOT_PART: u8 = 19;
 const TRANSFER: u8 = 20;
+const SNAPSHOT_WANT: u8 = 30;
 
 impl Frame {
     /// A message of the core alone.
@@ -162,10 +164,17 @@ impl Frame {
                 let mut out = Vec::with_capacity(64 + part.bytes.len());
                 out.push(SNAPSHOT_PART);
                 put_varint(&mut out, part.term.0);
-                put_position(&mut out, part.last);
-                put_varint(&mut out, part.total);
+                put_position(&mut out, part.head.position);
+                put_varint(&mut out, part.head.total);
+                put_varint(&mut out, part.head.crc.into());
                 put_varint(&mut out, part.offset);
                 out.extend_from_slice(&part.bytes);
+                out.into()
+            }
+            Frame::SnapshotWant { last, offset } => {
+                let mut out = vec![SNAPSHOT_WANT];
+                put_position(&mut out, *last);
+                put_varint(&mut out, *offset);
                 out.into()
             }
         }
@@ -195,10 +204,17 @@ impl Frame {
             }
             SNAPSHOT_PART => {
                 let term = Term(reader.varint()?);
-                let last = position(&mut reader)?;
-                let (total, offset) = (reader.varint()?, reader.varint()?);
+                let (position, total) = (position(&mut reader)?, reader.varint()?);
+                let crc = u32::try_from(reader.varint()?).map_err(|_| Malformed)?;
+                let offset = reader.varint()?;
                 let bytes = frame.slice_ref(reader.rest());
-                Frame::SnapshotPart(SnapshotPart { term, last, total, offset, bytes })
+                let head = SnapshotHead { position, total, crc };
+                Frame::SnapshotPart(SnapshotPart { term, head, offset, bytes })
+            }
+            SNAPSHOT_WANT => {
+                let (last, offset) = (position(&mut reader)?, reader.varint()?);
+                reader.done()?;
+                Frame::SnapshotWant { last, offset }
             }
             _ => decode_message(kind, reader, frame)?,
         })

@@ -70,10 +70,14 @@ fn messages() -> impl Strategy<Value = Frame> {
         any::<u64>().prop_map(|id| Frame::ReadIndex { id }),
         (any::<u64>(), prop::option::of(0..u64::MAX))
             .prop_map(|(id, index)| Frame::ReadAnswer { id, index: index.map(LogIndex) }),
-        (position, any::<u64>(), any::<u64>()).prop_map(|(last, total, offset)| {
-            let bytes = Bytes::from_static(b"part");
-            Frame::SnapshotPart(SnapshotPart { term: Term(1), last, total, offset, bytes })
-        }),
+        (position.clone(), any::<u64>(), any::<u32>(), any::<u64>()).prop_map(
+            |(position, total, crc, offset)| {
+                let head = SnapshotHead { position, total, crc };
+                let bytes = Bytes::from_static(b"part");
+                Frame::SnapshotPart(SnapshotPart { term: Term(1), head, offset, bytes })
+            }
+        ),
+        (position, any::<u64>()).prop_map(|(last, offset)| Frame::SnapshotWant { last, offset }),
     ]
 }
 

@@ -16,13 +16,33 @@ const OWNER: Owner = Owner { site_id: 7, node: 3 };
 
 #[derive(Clone, Debug)]
 enum Step {
-    Append { count: u8, bytes: u16, cut: Option<u8>, vote: bool },
-    Snapshot { behind: u8, bytes: u16 },
-    Install { ahead: u8, bytes: u16 },
+    Append {
+        count: u8,
+        bytes: u16,
+        cut: Option<u8>,
+        vote: bool,
+    },
+    Snapshot {
+        behind: u8,
+        bytes: u16,
+    },
+    Install {
+        ahead: u8,
+        bytes: u16,
+    },
     PowerLoss,
     Kill,
-    Arm { after: u8, fault: Fault },
-    ArmRead { after: u8 },
+    Arm {
+        after: u8,
+        fault: Fault,
+    },
+    ArmRead {
+        after: u8,
+    },
+    /// Only so many more bytes fit, until the next restart.
+    Fill {
+        room: u32,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -40,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Kill),
         4 => (0u8..10, fault).prop_map(|(after, fault)| Step::Arm { after, fault }),
         2 => (0u8..20).prop_map(|after| Step::ArmRead { after }),
+        1 => (0u32..80_000).prop_map(|room| Step::Fill { room }),
     ]
 }
 
@@ -125,6 +146,7 @@ impl Run {
             Step::PowerLoss => self.restart_idle(true),
             Step::Kill => self.restart_idle(false),
             Step::Arm { after, fault } => self.fs.fail_after(after.into(), fault),
+            Step::Fill { room } => self.fs.fill_up(room as usize),
             Step::ArmRead { after } => self.fs.fail_read_after(after.into(), ErrorKind::Other),
         }
     }
@@ -220,6 +242,7 @@ impl Run {
 
     fn restart(&mut self, power_lost: bool, possible: &[Model]) {
         self.fs.restart(power_lost);
+        self.fs.limit(None);
         let open = || Storage::open(self.fs.clone(), Path::new("/data"), OWNER, self.options.clone());
         // A file that cannot be read now is no reason to believe that nothing is in it.
         self.fs.fail_read_after(u32::try_from(self.boot % 40).unwrap(), ErrorKind::Other);

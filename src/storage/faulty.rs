@@ -134,6 +134,13 @@ impl FaultyFileSystem {
         self.world().faults
     }
 
+    /// Only so many more bytes fit.
+    pub(crate) fn fill_up(&self, room: usize) {
+        let mut world = self.world();
+        let used: usize = world.names.values().map(|inode| world.inodes[*inode].cached.len()).sum();
+        world.capacity = Some(used + room);
+    }
+
     /// How many bytes all files may have together.
     pub(crate) fn limit(&self, capacity: Option<usize>) {
         self.world().capacity = capacity;

@@ -31,7 +31,7 @@ mod window;
 pub use error::{OpenError, ReadError, WriteError};
 pub use fs::{FileSystem, RealFileSystem, StoredFile};
 pub use metrics::{Stats, StorageMetrics};
-pub use snapshot::Saving;
+pub use snapshot::{Saving, SnapshotHead, SnapshotReader};
 pub use store::Storage;
 
 #[cfg(test)]

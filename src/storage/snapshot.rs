@@ -1,9 +1,9 @@
 //! Snapshot files: written beside, synced, renamed, read back, and only then the older ones removed;
 //! all of it in pieces.
 //!
-//! `INDEX-TERM-SUBTERM.snap`: magic, CRC-32C of all that follows u32, version u32, site u64, node
-//! u64, index u64, term u64, subterm u64, length u64, origin u64, then the bytes. Integers are
-//! little-endian. The origin is 0 for a snapshot of this box's log, which has to be there to match,
+//! `INDEX-TERM-SUBTERM.snap`: magic, CRC-32C of the rest of the header u32, version u32, site u64, node
+//! u64, index u64, term u64, subterm u64, length u64, origin u32, CRC-32C of the bytes u32, then the
+//! bytes. Integers are little-endian. The origin is 0 for a snapshot of this box's log, which has to be there to match,
 //! and 1 for one that came from a leader, after which the log begins anew.
 
 use std::io;
@@ -16,7 +16,7 @@ use tally_core::raft::Position;
 use super::codec::Reader;
 use super::fs::{FileSystem, StoredFile};
 use super::segment::foreign;
-use super::{FORMAT_VERSION, OpenError, Owner, StorageMetrics, WriteError};
+use super::{FORMAT_VERSION, OpenError, Owner, ReadError, StorageMetrics, WriteError};
 
 const MAGIC: &[u8; 8] = b"TALLYSNP";
 const CRC_END: usize = 12;
@@ -81,7 +81,7 @@ fn named(name: &str) -> Option<Position> {
 pub struct Saving<S> {
     file: S,
     parts: Parts,
-    /// Of the header and the bytes so far.
+    /// Of the bytes so far.
     crc: u32,
     stage: Stage,
     serial: u64,
@@ -91,7 +91,7 @@ pub struct Saving<S> {
 enum Stage {
     /// So many bytes are durable.
     Writing(usize),
-    /// Named; so many bytes were read back, and this is their checksum with the header's.
+    /// Named; so many bytes were read back, and this is their checksum.
     Checking(usize, u32),
 }
 
@@ -108,7 +108,6 @@ impl<S: StoredFile> Saving<S> {
     pub(super) fn begin<F: FileSystem<File = S>>(
         fs: &F,
         dir: &Path,
-        owner: Owner,
         parts: Parts,
         serial: u64,
     ) -> Result<Saving<S>, WriteError> {
@@ -120,8 +119,7 @@ impl<S: StoredFile> Saving<S> {
             let _ = fs.remove(&temporary); // gives the space back; the first error counts
             return Err(error(source));
         }
-        let crc = crc32c::crc32c(&header(owner, &parts)[CRC_END..]);
-        Ok(Saving { file, parts, crc, stage: Stage::Writing(0), serial })
+        Ok(Saving { file, parts, crc: 0, stage: Stage::Writing(0), serial })
     }
 
     /// Which of those that were begun it is.
@@ -178,11 +176,10 @@ impl<S: StoredFile> Saving<S> {
         self.crc = crc32c::crc32c_append(self.crc, &bytes[at..end]);
         self.stage = Stage::Writing(end);
         if end == bytes.len() {
-            let mut header = header(owner, &self.parts);
-            header[CRC_END - 4..CRC_END].copy_from_slice(&self.crc.to_le_bytes());
+            let header = header(owner, &self.parts, self.crc);
             self.file.write_at(0, &header)?;
             metrics.wrote(HEADER_BYTES as u64);
-            self.stage = Stage::Checking(0, crc32c::crc32c(&header[CRC_END..]));
+            self.stage = Stage::Checking(0, 0);
         }
         self.file.sync_data()?;
         metrics.synced();
@@ -200,26 +197,91 @@ impl<S: StoredFile> Saving<S> {
         }
         let mut header = [0; HEADER_BYTES];
         self.file.read_at(0, &mut header)?;
-        let named = fields(&header).map(|fields| fields.crc);
-        if at + read == total && crc == self.crc && named == Some(crc) {
+        let named = fields(&header).map(|fields| fields.body_crc);
+        if at + read == total && crc == self.crc && named == Some(crc) && is_whole(&header) {
             return Ok(Progress::Done);
         }
         Err(io::Error::other("read back: it is not what was written"))
     }
 }
 
-/// Without its checksum.
-fn header(owner: Owner, parts: &Parts) -> Vec<u8> {
+fn header(owner: Owner, parts: &Parts, body_crc: u32) -> Vec<u8> {
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&[0; 4]);
     header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     let Position { index, term, subterm } = parts.position;
-    let (length, origin) = (parts.bytes.len() as u64, u64::from(parts.foreign));
-    for value in [owner.site_id, owner.node, index.0, term.0, subterm.0, length, origin] {
+    for value in [owner.site_id, owner.node, index.0, term.0, subterm.0, parts.bytes.len() as u64] {
         header.extend_from_slice(&value.to_le_bytes());
     }
+    header.extend_from_slice(&u32::from(parts.foreign).to_le_bytes());
+    header.extend_from_slice(&body_crc.to_le_bytes());
+    let crc = crc32c::crc32c(&header[CRC_END..]);
+    header[CRC_END - 4..CRC_END].copy_from_slice(&crc.to_le_bytes());
     header
+}
+
+fn is_whole(header: &[u8; HEADER_BYTES]) -> bool {
+    header[CRC_END - 4..CRC_END] == crc32c::crc32c(&header[CRC_END..]).to_le_bytes()
+}
+
+/// Which snapshot it is, for those who get it in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotHead {
+    /// The last entry that it covers.
+    pub position: Position,
+    /// How many bytes it has.
+    pub total: u64,
+    /// CRC-32C of them.
+    pub crc: u32,
+}
+
+/// A snapshot file that is read in parts; it can be read though a newer one has replaced it.
+#[derive(Debug)]
+pub struct SnapshotReader<S> {
+    file: S,
+    path: PathBuf,
+    head: SnapshotHead,
+}
+
+impl<S: StoredFile> SnapshotReader<S> {
+    pub(super) fn open<F: FileSystem<File = S>>(
+        fs: &F,
+        dir: &Path,
+        position: Position,
+    ) -> Result<SnapshotReader<S>, ReadError> {
+        let path = path(dir, position);
+        let error = |source| ReadError::Io { path: path.clone(), source };
+        let file = fs.open(&path).map_err(error)?;
+        let mut header = [0; HEADER_BYTES];
+        let read = file.read_at(0, &mut header).map_err(error)?;
+        let fields = fields(&header)
+            .filter(|fields| read == HEADER_BYTES && is_whole(&header) && fields.position == position);
+        let Some(fields) = fields else {
+            let what = "the header of the snapshot is not what it was".to_owned();
+            return Err(ReadError::Damaged { file: path, offset: 0, what });
+        };
+        let head = SnapshotHead { position, total: fields.length, crc: fields.body_crc };
+        Ok(SnapshotReader { file, path, head })
+    }
+
+    /// Which snapshot it is.
+    pub fn head(&self) -> SnapshotHead {
+        self.head
+    }
+
+    /// Bytes from an offset on, at most so many. The whole has to be checked by whoever puts it together.
+    pub fn read(&self, offset: u64, bytes_max: usize) -> Result<Bytes, ReadError> {
+        let left = usize::try_from(self.head.total.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; bytes_max.min(left)];
+        let read = self.file.read_at(HEADER_BYTES as u64 + offset, &mut bytes);
+        let read = read.map_err(|source| ReadError::Io { path: self.path.clone(), source })?;
+        if read < bytes.len() {
+            let what = "the snapshot is shorter than it was".to_owned();
+            return Err(ReadError::Damaged { file: self.path.clone(), offset, what });
+        }
+        Ok(bytes.into())
+    }
 }
 
 /// Reads a snapshot from the disk and checks all of it.
@@ -240,19 +302,21 @@ pub(super) fn load<F: FileSystem>(
         return Err(damaged("it does not begin as a snapshot does"));
     }
     let fields = fields(&head).ok_or_else(|| damaged("its header is too short"))?;
+    if !is_whole(&head) {
+        return Err(damaged("its header's checksum is wrong"));
+    }
+    if fields.version > FORMAT_VERSION {
+        let (found, known) = (fields.version.into(), FORMAT_VERSION.into());
+        return Err(LoadError::Refused(OpenError::Newer { dir: path, found, known }));
+    }
     // Nothing is read into memory that the file does not hold.
     if fields.length != (size - HEADER_BYTES) as u64 {
         return Err(damaged("its length is not the one in its header"));
     }
     let mut bytes = vec![0; size - HEADER_BYTES];
     file.read_at(HEADER_BYTES as u64, &mut bytes).map_err(LoadError::Io)?;
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&head[CRC_END..]), &bytes);
-    if crc != fields.crc {
+    if crc32c::crc32c(&bytes) != fields.body_crc {
         return Err(damaged("its checksum is wrong"));
-    }
-    if fields.version > FORMAT_VERSION {
-        let (found, known) = (fields.version.into(), FORMAT_VERSION.into());
-        return Err(LoadError::Refused(OpenError::Newer { dir: path, found, known }));
     }
     if fields.owner != owner {
         return Err(LoadError::Refused(foreign(&path, fields.owner, owner)));
@@ -265,17 +329,16 @@ pub(super) fn load<F: FileSystem>(
 
 struct Fields {
     version: u32,
-    crc: u32,
     owner: Owner,
     position: Position,
     length: u64,
     foreign: bool,
+    body_crc: u32,
 }
 
 fn fields(head: &[u8; HEADER_BYTES]) -> Option<Fields> {
-    let mut reader = Reader::new(&head[MAGIC.len()..]);
+    let mut reader = Reader::new(&head[CRC_END..]);
     Some(Fields {
-        crc: reader.u32()?,
         version: reader.u32()?,
         owner: Owner { site_id: reader.u64()?, node: reader.u64()? },
         position: Position {
@@ -284,7 +347,8 @@ fn fields(head: &[u8; HEADER_BYTES]) -> Option<Fields> {
             subterm: Subterm(reader.u64()?),
         },
         length: reader.u64()?,
-        foreign: reader.u64()? == 1,
+        foreign: reader.u32()? == 1,
+        body_crc: reader.u32()?,
     })
 }
 

@@ -11,7 +11,7 @@ use tally_core::raft::{HardState, Position};
 use super::group::Facts;
 use super::log::{Log, Place};
 use super::recovery::Occasion;
-use super::snapshot::{self, LoadError, Progress, Saving};
+use super::snapshot::{self, LoadError, Progress, Saving, SnapshotReader};
 use super::{
     Entry, FileSystem, OpenError, Options, Owner, ReadError, RealFileSystem, Recovered, Stats,
     StorageMetrics, WriteError, WriteGroup, directory, recovery,
@@ -125,7 +125,7 @@ impl<F: FileSystem> Storage<F> {
 
     fn begin(&mut self, parts: snapshot::Parts) -> Result<Saving<F::File>, WriteError> {
         self.begun += 1;
-        Saving::begin(&self.fs, &self.snapshot_dir, self.log.place.owner, parts, self.begun)
+        Saving::begin(&self.fs, &self.snapshot_dir, parts, self.begun)
     }
 
     /// Writes the next piece; whether that was all, and the log before it is freed. After an error it
@@ -205,6 +205,12 @@ impl<F: FileSystem> Storage<F> {
             self.poisoned = true;
         }
         result
+    }
+
+    /// The present snapshot, to be read in parts.
+    pub fn open_snapshot(&self) -> Result<Option<SnapshotReader<F::File>>, ReadError> {
+        let open = |position| SnapshotReader::open(&self.fs, &self.snapshot_dir, position);
+        self.snapshot.map(open).transpose()
     }
 
     /// The present snapshot, read from disk and checked.
