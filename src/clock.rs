@@ -13,11 +13,6 @@ use tally_core::time::{Elapsed, SiteTime};
 /// Whether the wall clock is synchronised is asked this often.
 const SYNCED_EVERY: Duration = Duration::from_secs(1);
 
-/// The kernel lets the greatest error that it believes in grow by 500 ppm from what the last
-/// synchronisation left; at 16 s, in microseconds, it holds the clock for not synchronised. (The
-/// condition that systemd goes by, too.)
-const ERROR_US_MAX: std::ffi::c_long = 16_000_000;
-
 /// `systemd-timesyncd` leaves this mark: for kernels that tell nothing (a seccomp filter, say).
 const SYNCED_MARK: &str = "/run/systemd/timesync/synchronized";
 
@@ -47,7 +42,10 @@ fn wall_is_synced() -> bool {
     // Without modes it asks and changes nothing.
     let mut kernel = Timex::new();
     match adjtimex(&mut kernel) {
-        Ok(_) => kernel.0.maxerror < ERROR_US_MAX,
+        // In microseconds. The kernel lets the greatest error that it believes in grow by 500 ppm from
+        // what the last synchronisation left; at 16 s it holds the clock for not synchronised. (The
+        // condition that systemd goes by, too.)
+        Ok(_) => kernel.0.maxerror < 16_000_000,
         Err(_) => Path::new(SYNCED_MARK).exists(),
     }
 }

@@ -356,3 +356,52 @@ async fn an_operator_steps_site_time_to_what_the_clocks_say() {
         assert!(apart.abs() < 60_000, "the clock was right already: {stepped}");
     }
 }
+
+#[tokio::test]
+async fn members_are_listed_added_changed_and_removed() {
+    let box1 = Box1::start().await;
+    let (status, list) = box1.get("/v1/members").await;
+    assert_eq!((status, list["members"].as_array().unwrap().len()), (200, 1), "{list}");
+    let box2 = json!({"id": 2, "name": "box2", "address": "127.0.0.1:1", "key": "ab".repeat(32), "role": "observer"});
+    // Its first leader has yet to tell the members: certainly not done before.
+    while box1.post("/v1/members", &box2).await.0 == 503 {
+        tokio::task::yield_now().await;
+    }
+    // Nobody runs there: it is a member all the same, and follows when it comes.
+    let joined = async || {
+        let (_, list) = box1.get("/v1/members").await;
+        list["members"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["name"] == "box2" && one["membership"] == "observer")
+    };
+    while !joined().await {
+        tokio::task::yield_now().await;
+    }
+    for (field, value, status, name) in [
+        ("name", json!("box1"), 409, "member-refused"),
+        ("id", json!(1), 409, "member-refused"),
+        ("id", json!(0), 400, "malformed"),
+        ("key", json!("ab"), 400, "malformed"),
+        ("address", json!("nowhere"), 400, "malformed"),
+        ("name", json!("Box 3"), 400, "malformed"),
+    ] {
+        let mut bad = json!({"id": 3, "name": "box3", "address": "127.0.0.1:2", "key": "cd".repeat(32)});
+        bad[field] = value;
+        let (got, problem) = box1.post("/v1/members", &bad).await;
+        assert_eq!((got, name_of(&problem)), (status, name), "{problem}");
+    }
+    let (status, problem) = box1.ask("PUT", "/v1/members/vm9", None, r#"{"role":"voter"}"#).await;
+    assert_eq!((status, name_of(&problem)), (404, "no-such-member"));
+    let (_, list) = box1.get("/v1/members").await;
+    let own = list["members"][0]["name"].as_str().unwrap().to_owned();
+    let (status, problem) = box1.ask("DELETE", &format!("/v1/members/{own}"), None, "").await;
+    assert_eq!((status, name_of(&problem)), (409, "member-refused"), "the last voter stays");
+    assert_eq!(box1.ask("DELETE", "/v1/members/box2", None, "").await.0, 200);
+    while joined().await {
+        tokio::task::yield_now().await;
+    }
+    let (status, problem) = box1.post("/v1/leader/transfer", &json!({"to": own})).await;
+    assert_eq!((status, &problem["leader"]), (200, &json!(own)), "it leads already");
+}

@@ -26,6 +26,10 @@ pub enum Name {
     NoSuchSeries,
     /// No setting of that name.
     NoSuchSetting,
+    /// No member of that name.
+    NoSuchMember,
+    /// The site's members cannot be changed so.
+    MemberRefused,
     /// No resource at that path.
     NotFound,
     /// The resource has no such method.
@@ -75,6 +79,8 @@ impl Name {
             Name::CrossOrigin => ("cross-origin", S::FORBIDDEN, "Refused from a page of another origin"),
             Name::NoSuchSeries => ("no-such-series", S::NOT_FOUND, "No such series"),
             Name::NoSuchSetting => ("no-such-setting", S::NOT_FOUND, "No such setting"),
+            Name::NoSuchMember => ("no-such-member", S::NOT_FOUND, "No such member"),
+            Name::MemberRefused => ("member-refused", S::CONFLICT, "The members cannot be changed so"),
             Name::NotFound => ("not-found", S::NOT_FOUND, "Nothing at this path"),
             Name::MethodNotAllowed => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "Not with this method"),
             Name::RequestTimeout => ("request-timeout", S::REQUEST_TIMEOUT, "The body did not come in time"),

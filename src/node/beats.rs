@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use tally_core::id::NodeId;
-use tally_core::raft::Message;
+use tally_core::raft::{MemberRole, Message};
 use tally_core::time::{Duration as CoreDuration, Instant as CoreInstant};
 use tracing::{info, warn};
 
@@ -121,13 +121,18 @@ impl Node {
             return;
         }
         let now = self.now();
-        self.beats.pace.answered(from, micros(answer.sync), micros(answer.timeout));
+        let is_voter = self.is_voter(from);
+        if is_voter {
+            self.beats.pace.answered(from, micros(answer.sync), micros(answer.timeout));
+        }
         // Zero: it answers something else than a heartbeat.
         if answer.sent.0 == 0 || answer.sent > now {
             return;
         }
         let round_trip = now.since(answer.sent);
-        self.beats.pace.round_trip_of(from, micros(round_trip));
+        if is_voter {
+            self.beats.pace.round_trip_of(from, micros(round_trip));
+        }
         let Wall { us: wall_us, synced } = answer.wall;
         self.leader_clock.heard(from, Reading { wall_us, synced, round_trip }, now);
     }
@@ -166,13 +171,19 @@ impl Node {
     fn look_at_connections(&mut self) {
         let Some(transport) = self.transport.as_ref().filter(|_| !self.leads()) else { return };
         for peer in transport.peers() {
-            if let Some(us) = peer.rtt_us.filter(|_| peer.connected) {
+            if let Some(us) = peer.rtt_us.filter(|_| peer.connected && self.is_voter(NodeId(peer.id))) {
                 self.beats.pace.round_trip_of(NodeId(peer.id), Duration::from_micros(us));
             }
         }
     }
 
-    /// The voters with a clock: not the witness.
+    /// Whether its patience and its clock count: an observer, however far away, slows nobody down, and a
+    /// witness has no clock.
+    fn is_voter(&self, id: NodeId) -> bool {
+        self.raft.configuration().role(id) == Some(MemberRole::Voter)
+    }
+
+    /// The voters with a clock.
     pub(super) fn count_voters_clocks(&mut self) {
         let configuration = self.raft.configuration();
         let boxes = configuration.voters().filter(|id| Some(*id) != configuration.witness());

@@ -15,7 +15,7 @@ use crate::identity::{Authority, Identity, Keys, MemberInfo, Role, SiteId};
 use crate::metrics::Metrics;
 use crate::storage::faulty::{Fault, FaultyFileSystem};
 use crate::storage::{Options, Owner, Storage};
-use crate::transport::{Event, Transport, TransportMetrics};
+use crate::transport::{Event, Lives, Transport, TransportMetrics};
 
 struct TestBox {
     fs: FaultyFileSystem,
@@ -122,7 +122,10 @@ async fn start_box(identity: Identity, dir: &Path) -> TestBox {
         let keys = Keys::load(dir).unwrap();
         let listen = identity.me().address.parse().unwrap();
         let metrics = Arc::<TransportMetrics>::default();
-        Some(Arc::new(Transport::start(&identity, keys, listen, events.clone(), metrics).await.unwrap()))
+        let lives = Lives::load(dir, recovered.boot);
+        Some(Arc::new(
+            Transport::start(&identity, keys, listen, events.clone(), metrics, lives).await.unwrap(),
+        ))
     } else {
         None
     };

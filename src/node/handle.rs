@@ -319,6 +319,9 @@ impl Handle {
     pub async fn change_members(&self, change: &MemberChange) -> Result<(), MemberError> {
         let body = entry::member(random_u128() as u64, change);
         match self.propose(body, Retry::Never).await? {
+            Applied::Member { result: Err(why @ MemberRefused::TooEarly), .. } => {
+                Err(RequestError::NotCommitted { why: why.to_string() }.into())
+            }
             Applied::Member { result, .. } => Ok(result?),
             _ => Err(unknown("the site gave another answer").into()),
         }

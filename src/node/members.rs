@@ -58,8 +58,9 @@ impl Members {
         self.known.get(&id)
     }
 
-    pub(super) fn list(&self) -> impl Iterator<Item = &MemberInfo> {
-        self.known.values()
+    /// Everybody whom a connection is kept to: members, and those who are to hear that they are none any more.
+    fn connected(&self) -> Vec<MemberInfo> {
+        self.known.values().cloned().collect()
     }
 }
 
@@ -167,12 +168,22 @@ impl Node {
         }
         self.members.known = known;
         self.status_at = None;
-        let list: Vec<MemberInfo> = self.members.list().cloned().collect();
+        let list = self.members.connected();
         if let Some(transport) = &self.transport
             && let Err(error) = transport.set_members(&list)
         {
             warn!("the members cannot be connected: {error}");
         }
+    }
+
+    /// The members: whom the site names, and whom the configuration in force still has.
+    pub(super) fn member_list(&self) -> Vec<MemberInfo> {
+        let agreed: Vec<NodeId> = self.site().members().iter().map(|member| member.id).collect();
+        let configuration = self.raft.configuration();
+        let is_member =
+            |id: &NodeId| agreed.is_empty() || agreed.contains(id) || configuration.role(*id).is_some();
+        let known = self.members.known.iter().filter(|(id, _)| is_member(id));
+        known.map(|(_, member)| member.clone()).collect()
     }
 
     /// A leader's next step from the configuration in force to what the site wishes.
@@ -188,7 +199,7 @@ impl Node {
         let wishes: Vec<(NodeId, MemberRole)> =
             self.site().members().iter().map(|member| (member.id, member.role)).collect();
         if wishes.is_empty() {
-            let mut records: Vec<MemberRecord> = self.members.list().filter_map(record_of).collect();
+            let mut records: Vec<MemberRecord> = self.members.known.values().filter_map(record_of).collect();
             records.sort_by_key(|record| record.id);
             if self.append(proposals::plain(&entry::found(&records))).is_ok() {
                 // Once is enough: it is applied or this box does not lead any more.
@@ -199,6 +210,10 @@ impl Node {
         let configuration = *self.raft.configuration();
         let lagging = self.lagging(&configuration, &wishes);
         let changes = next_changes(&configuration, &wishes, &lagging);
+        if changes.is_empty() {
+            // Who was told that it left is let go.
+            self.know_members();
+        }
         if changes.is_empty() || configuration.is_joint() {
             self.members.settled = lagging.is_empty() && changes.is_empty() && !configuration.is_joint();
             return;

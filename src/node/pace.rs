@@ -1,5 +1,5 @@
-//! How patient the boxes are with their leader: the election timeout follows measured round trips and
-//! disk syncs. Pure: samples in, a pace out.
+//! How patient the boxes are with their leader: the election timeout follows the voters' measured round
+//! trips and disk syncs. Pure: samples in, a pace out.
 //!
 //! The leader decides and announces the timeout in its heartbeats, so that all boxes have the same one.
 //! It is a high quantile, not the worst case, that decides: rare stalls are borne by what a timeout
@@ -23,9 +23,7 @@ const SYNCS: u32 = 4;
 /// matter to heartbeats, which wait for no disk.
 const ROUND_TRIP_QUANTILE: f32 = 0.98;
 const SYNC_QUANTILE: f32 = 0.9;
-/// The timeout changes in steps of a quarter.
-const STEP: f64 = 1.25;
-/// It is shortened by one step when a shorter one would have done for so long.
+/// The timeout grows in steps of a quarter. It is shortened by one step when a shorter one would have done for so long.
 const SHORTEN_AFTER: tally_core::time::Duration = tally_core::time::Duration::from_millis(10_000);
 /// Whatever a leader announces, within these.
 const TIMEOUT_MIN: Duration = PaceBounds::MIN;
@@ -149,7 +147,7 @@ impl Pace {
         }
         let since = *self.shorter_since.get_or_insert(now);
         if now.since(since) >= SHORTEN_AFTER {
-            self.timeout = self.timeout.div_f64(STEP).max(wanted);
+            self.timeout = Duration::from_millis(self.timeout.as_millis() as u64 * 4 / 5).max(wanted);
             self.shorter_since = None;
         }
     }
@@ -162,7 +160,7 @@ impl Pace {
         let needed = (round_trip * ROUND_TRIPS).max(campaign);
         let mut step = self.bounds.min;
         while step < needed && step < self.bounds.max {
-            step = step.mul_f64(STEP);
+            step = Duration::from_millis((step.as_millis() as u64 * 5).div_ceil(4));
         }
         step.min(self.bounds.max)
     }
@@ -179,6 +177,7 @@ struct Quantile {
 /// From 100 us to beyond ten minutes.
 const BUCKETS: usize = 72;
 const FIRST: Duration = Duration::from_micros(100);
+const STEP: f64 = 1.25;
 const KEPT: f32 = 0.995;
 
 impl Default for Quantile {
@@ -331,3 +330,7 @@ mod tests {
         assert!(pace.timeout() >= BOUNDS.min && pace.timeout() <= BOUNDS.max);
     }
 }
+
+#[cfg(test)]
+#[path = "pace_sim_tests.rs"]
+mod simulated;

@@ -134,6 +134,7 @@ impl Node {
                     None => "none",
                 },
                 intended: member.role.as_str(),
+                key: member.key.clone(),
                 role: match leader {
                     Some(leader) if leader.0 == member.id => "leader",
                     _ if follows && member.role == MemberKind::Observer => "observer",
@@ -153,7 +154,7 @@ impl Node {
                 clock_synced: clock.map(|clock| clock.synced),
             }
         };
-        self.members.list().map(of).collect()
+        self.member_list().iter().map(of).collect()
     }
 }
 

@@ -73,6 +73,9 @@ pub struct MemberStatus {
     pub role: &'static str,
     /// Where its peers reach it.
     pub address: String,
+    /// SHA-256 of its public key, hexadecimal. For `GET /v1/members`.
+    #[serde(skip)]
+    pub key: String,
     /// What it is meant to be; it becomes that when it can.
     pub intended: &'static str,
     /// Whether this box has a live connection to it (true for itself).

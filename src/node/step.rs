@@ -99,8 +99,8 @@ impl Node {
         if body.len() as u64 + 64 > u64::from(APPEND_BYTES_MAX) {
             return Err(format!("an entry has at most {APPEND_BYTES_MAX} bytes"));
         }
-        if entry::is_step_clock(body) {
-            self.leader_clock.step(self.now());
+        if entry::is_step_clock(body) && !self.leader_clock.step(self.now()) {
+            return Err("too few boxes were heard to know what their clocks say".to_owned());
         }
         let stamp = self.stamp().ok_or("too few boxes were heard to know the time")?;
         let payload = proposals::reenvelope(tag, &entry::stamped(stamp, body));

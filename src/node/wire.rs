@@ -3,7 +3,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
-use tally_core::raft::{Body, EntryRange, Message, Position};
+use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
 use tally_core::time::{Duration, Instant, SiteTime};
 
 use crate::clock::Told;
@@ -13,6 +13,9 @@ use crate::site::codec::{Malformed, Reader, put_varint};
 pub(super) const APPEND_BYTES_MAX: u32 = 1 << 20;
 /// Most bytes of one part of a snapshot.
 pub(super) const PART_BYTES: usize = 256 << 10;
+
+/// The latest time, in milliseconds, that a leader can tell: as late as entries can carry.
+const TIME_MS_MAX: u64 = (1 << 48) - 1;
 
 /// What boxes say to each other.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +98,10 @@ const REJECTED: u8 = 7;
 const HEARTBEAT: u8 = 8;
 const HEARTBEAT_ANSWER: u8 = 9;
 const TIMEOUT_NOW: u8 = 10;
+const WITNESS_VOTE: u8 = 11;
+const WITNESS_APPEND: u8 = 12;
+const WITNESS_APPENDED: u8 = 13;
+const WITNESS_PING: u8 = 14;
 const PROPOSE: u8 = 16;
 const READ_INDEX: u8 = 17;
 const READ_ANSWER: u8 = 18;
@@ -212,6 +219,10 @@ fn encode_message(message: &Message, payloads: &[Bytes]) -> Vec<u8> {
         Body::Heartbeat { .. } => HEARTBEAT,
         Body::HeartbeatAnswer { .. } => HEARTBEAT_ANSWER,
         Body::TimeoutNow => TIMEOUT_NOW,
+        Body::WitnessVote { .. } => WITNESS_VOTE,
+        Body::WitnessAppend { .. } => WITNESS_APPEND,
+        Body::WitnessAppended { .. } => WITNESS_APPENDED,
+        Body::WitnessPing { .. } => WITNESS_PING,
         // Its bytes travel in parts that name the same; see `SnapshotPart`.
         Body::Snapshot { .. } => SNAPSHOT_PART,
     };
@@ -224,6 +235,21 @@ fn encode_message(message: &Message, payloads: &[Bytes]) -> Vec<u8> {
             out.push(u8::from(transfer));
         }
         Body::TimeoutNow => {}
+        Body::WitnessVote { pre, last_term, last_subterm, votes } => {
+            out.push(u8::from(pre));
+            put_varint(&mut out, last_term.0);
+            put_varint(&mut out, last_subterm.0);
+            put_nodes(&mut out, &votes);
+        }
+        Body::WitnessAppend { subterm, voters } => {
+            put_varint(&mut out, subterm.0);
+            put_nodes(&mut out, &voters);
+        }
+        Body::WitnessAppended { subterm, taken } => {
+            put_varint(&mut out, subterm.0);
+            out.push(u8::from(taken));
+        }
+        Body::WitnessPing { round } => put_varint(&mut out, round),
         Body::PreVoteAnswer { granted } | Body::VoteAnswer { granted } => out.push(u8::from(granted)),
         Body::Append { previous, entries, commit } => {
             put_position(&mut out, previous);
@@ -263,6 +289,20 @@ fn decode_message(kind: u8, mut reader: Reader<'_>, frame: &Bytes) -> Result<Fra
         PRE_VOTE_ANSWER => Body::PreVoteAnswer { granted: reader.bool()? },
         VOTE => Body::Vote { last: position(&mut reader)?, transfer: reader.bool()? },
         TIMEOUT_NOW => Body::TimeoutNow,
+        WITNESS_VOTE => {
+            let pre = reader.bool()?;
+            let (last_term, last_subterm) = (Term(reader.varint()?), Subterm(reader.varint()?));
+            Body::WitnessVote { pre, last_term, last_subterm, votes: nodes(&mut reader)? }
+        }
+        WITNESS_APPEND => {
+            let subterm = Subterm(reader.varint()?);
+            Body::WitnessAppend { subterm, voters: nodes(&mut reader)? }
+        }
+        WITNESS_APPENDED => {
+            let subterm = Subterm(reader.varint()?);
+            Body::WitnessAppended { subterm, taken: reader.bool()? }
+        }
+        WITNESS_PING => Body::WitnessPing { round: reader.varint()? },
         VOTE_ANSWER => Body::VoteAnswer { granted: reader.bool()? },
         APPEND => {
             let previous = position(&mut reader)?;
@@ -336,6 +376,21 @@ fn read_beat(message: Message, mut reader: Reader<'_>) -> Result<Frame, Malforme
     Ok(Frame::Beat(message, Beat { told, wall, sent, timeout }))
 }
 
+fn put_nodes(out: &mut Vec<u8>, nodes: &NodeSet) {
+    put_varint(out, nodes.len() as u64);
+    nodes.iter().for_each(|id| put_varint(out, id.0));
+}
+
+fn nodes(reader: &mut Reader<'_>) -> Result<NodeSet, Malformed> {
+    let mut nodes = NodeSet::default();
+    for _ in 0..reader.varint()? {
+        if !nodes.insert(NodeId(reader.varint()?)) {
+            return Err(Malformed);
+        }
+    }
+    Ok(nodes)
+}
+
 fn read_answer(message: Message, mut reader: Reader<'_>) -> Result<Frame, Malformed> {
     let (wall, sent) = (wall(&mut reader)?, Instant(reader.varint()?));
     let (sync, timeout) = (Duration(reader.varint()?), Duration(reader.varint()?));
@@ -351,9 +406,11 @@ fn put_told(out: &mut Vec<u8>, told: Told) {
 }
 
 fn told(reader: &mut Reader<'_>) -> Result<Told, Malformed> {
-    let (site, synced) = (SiteTime(reader.varint()?), reader.bool()?);
-    let held = Some(SiteTime(reader.varint()?)).filter(|held| *held > SiteTime(0));
-    Ok(Told { site, synced, held })
+    let (site, synced, held) = (reader.varint()?, reader.bool()?, reader.varint()?);
+    if site.max(held) > TIME_MS_MAX {
+        return Err(Malformed);
+    }
+    Ok(Told { site: SiteTime(site), synced, held: (held > 0).then_some(SiteTime(held)) })
 }
 
 fn put_wall(out: &mut Vec<u8>, wall: Wall) {

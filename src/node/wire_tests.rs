@@ -8,7 +8,7 @@ fn messages() -> impl Strategy<Value = Frame> {
         subterm: Subterm(subterm),
     });
     let wall = (any::<u64>(), any::<bool>()).prop_map(|(us, synced)| Wall { us, synced });
-    let told = (any::<u64>(), any::<bool>(), prop::option::of(1..u64::MAX))
+    let told = (0..=TIME_MS_MAX, any::<bool>(), prop::option::of(1..=TIME_MS_MAX))
         .prop_map(|(site, synced, held)| Told { site: SiteTime(site), synced, held: held.map(SiteTime) });
     let append = (
         position.clone(),
@@ -34,6 +34,19 @@ fn messages() -> impl Strategy<Value = Frame> {
         (position.clone(), any::<bool>())
             .prop_map(move |(last, transfer)| plain(Body::Vote { last, transfer })),
         Just(plain(Body::TimeoutNow)),
+        (any::<(u8, bool, u64, u64)>(), prop::collection::btree_set(any::<u64>(), 0..=8)).prop_map(
+            move |((which, flag, term, subterm), ids)| {
+                let mut nodes = NodeSet::default();
+                assert!(ids.into_iter().all(|id| nodes.insert(NodeId(id))));
+                let (last_term, last_subterm) = (Term(term), Subterm(subterm));
+                plain(match which % 4 {
+                    0 => Body::WitnessVote { pre: flag, last_term, last_subterm, votes: nodes },
+                    1 => Body::WitnessAppend { subterm: last_subterm, voters: nodes },
+                    2 => Body::WitnessAppended { subterm: last_subterm, taken: flag },
+                    _ => Body::WitnessPing { round: term },
+                })
+            }
+        ),
         prop::option::of(1..u64::MAX).prop_map(|to| Frame::Transfer { to: to.map(NodeId) }),
         any::<bool>().prop_map(move |granted| plain(Body::VoteAnswer { granted })),
         any::<bool>().prop_map(move |granted| plain(Body::PreVoteAnswer { granted })),
@@ -77,5 +90,18 @@ proptest! {
         let place = at % bytes.len();
         bytes[place] = to;
         let _ = Frame::decode(&bytes.into());
+    }
+}
+
+#[test]
+fn a_time_that_no_entry_can_carry_is_malformed() {
+    let message = Message { term: Term(1), body: Body::Heartbeat { commit: LogIndex(1), round: 1 } };
+    for (site, held, is_fine) in
+        [(TIME_MS_MAX, 1, true), (TIME_MS_MAX + 1, 1, false), (u64::MAX, 1, false), (1, u64::MAX, false)]
+    {
+        let told = Told { site: SiteTime(site), synced: true, held: Some(SiteTime(held)) };
+        let (sent, timeout) = (Instant(1), Duration(1));
+        let frame = Frame::Beat(message, Beat { told, wall: Wall::default(), sent, timeout });
+        assert_eq!(Frame::decode(&frame.encode()).is_ok(), is_fine, "{site} {held}");
     }
 }

@@ -67,6 +67,9 @@ pub enum MemberRefused {
     /// Not a name, not an address, or the number 0.
     #[error("a member has a number from 1 on, a name of 1 to 32 of a-z 0-9 -, and an address HOST:PORT")]
     Malformed,
+    /// The site does not know its members yet.
+    #[error("the site's first leader has not yet told its members; try again in a moment")]
+    TooEarly,
     /// Nobody of that name.
     #[error("the site has no member of this name; `tallyd members` lists them")]
     NoSuchMember,
@@ -163,6 +166,10 @@ impl Members {
     }
 
     pub(super) fn change(&mut self, change: MemberChange, digest: u64) -> Result<u64, MemberRefused> {
+        // A wish for one member alone would be a wish without all others.
+        if self.list.is_empty() {
+            return Err(MemberRefused::TooEarly);
+        }
         match change {
             MemberChange::Put(record) => self.put_member(record, digest),
             MemberChange::Role { name, role } => {

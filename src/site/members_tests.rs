@@ -37,6 +37,14 @@ fn a_site_is_founded_once_and_its_members_stand_by_number() {
 }
 
 #[test]
+fn nothing_changes_before_the_members_are_known() {
+    let mut members = Members::default();
+    let put = MemberChange::Put(record(4, MemberRole::Voter));
+    assert_eq!(members.change(put, 0), Err(MemberRefused::TooEarly));
+    assert_eq!(members, Members::default());
+}
+
+#[test]
 fn what_is_anothers_is_refused_and_changes_nothing() {
     let mut members = three();
     let fresh = record(4, MemberRole::Observer);

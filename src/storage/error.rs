@@ -171,6 +171,14 @@ impl WriteError {
 }
 
 impl OpenError {
+    /// Adds what is known to be intact to what is certain about damage.
+    pub(super) fn whole_up_to(mut self, index: LogIndex) -> OpenError {
+        if let OpenError::Damaged { certain, .. } = &mut self {
+            certain.push_str(&format!(" What comes before it is whole, up to entry {index}."));
+        }
+        self
+    }
+
     pub(super) fn from_io(path: &Path, source: io::Error) -> OpenError {
         WriteError::from_io(path, source).into()
     }

@@ -42,7 +42,7 @@ pub(crate) struct FaultyFile {
     holds_lock: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct World {
     inodes: Vec<Inode>,
     names: BTreeMap<PathBuf, usize>,
@@ -64,14 +64,14 @@ struct World {
     random: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Inode {
     durable: Vec<u8>,
     cached: Vec<u8>,
     dirty: BTreeSet<usize>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum NameChange {
     Link(PathBuf, usize),
     Unlink(PathBuf),
@@ -93,6 +93,19 @@ impl FaultyFileSystem {
     pub(crate) fn new(seed: u64) -> FaultyFileSystem {
         let world = Mutex::new(World { random: seed, ..World::default() });
         FaultyFileSystem(Arc::new(Shared { world, released: Condvar::new() }))
+    }
+
+    /// Another disk with the same on it, for another process.
+    pub(crate) fn copy(&self) -> FaultyFileSystem {
+        let mut world = self.world().clone();
+        world.life += 1;
+        world.locks.clear();
+        FaultyFileSystem(Arc::new(Shared { world: Mutex::new(world), released: Condvar::new() }))
+    }
+
+    /// All files.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.world().names.keys().cloned().collect()
     }
 
     /// The operation after `operations` further ones that change something goes wrong.

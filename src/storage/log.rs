@@ -213,6 +213,12 @@ impl<F: FileSystem> Log<F> {
         let path = segment::path(&self.place.dir, number);
         fs.rename(&temporary, &path).map_err(error)?;
         fs.sync_dir(&self.place.dir).map_err(|source| WriteError::from_io(&self.place.dir, source))?;
+        if let Some(before) = self.segments.back_mut() {
+            // Durable with the next change of names; until then the loss of the new file would pass.
+            let full = segment::full_path(&self.place.dir, before.number);
+            fs.rename(&before.path, &full).map_err(|source| WriteError::from_io(&full, source))?;
+            before.path = full;
+        }
         let written_to = if reused { bytes } else { BLOCK };
         self.segments.push_back(Segment { number, path, file, salt, bytes, written_to });
         self.offset = BLOCK;

@@ -25,6 +25,11 @@ fn segment(number: u64) -> PathBuf {
     dir().join(format!("log/{number:012}.log"))
 }
 
+/// A segment that another follows.
+fn full(number: u64) -> PathBuf {
+    dir().join(format!("log/{number:012}.full"))
+}
+
 /// Segments of seven groups of one block.
 fn small() -> Options {
     Options { segment_bytes: 8 * BLOCK, keep_entries: 0, keep_bytes: 0, spare_segments: 2 }
@@ -206,24 +211,44 @@ fn damage_at_the_end_of_a_segment_that_another_follows_is_refused() {
     let fs = FaultyFileSystem::new(1);
     let (mut storage, _) = open(&fs).unwrap();
     fill(&mut storage, 1, 9);
-    fs.damage(&segment(1), |bytes| bytes[7 * BLOCK_BYTES + 38] ^= 1);
+    use super::FileSystem as _;
+    fs.sync_dir(&dir().join("log")).unwrap(); // or the power loss takes the new name away
+    fs.damage(&full(1), |bytes| bytes[7 * BLOCK_BYTES + 38] ^= 1);
     let error = reopen(&fs).map(|_| ()).unwrap_err();
     let OpenError::Damaged { file, offset, certain, .. } = &error else { panic!("{error}") };
-    assert_eq!((file, *offset), (&segment(1), 7 * BLOCK));
+    assert_eq!((file, *offset), (&full(1), 7 * BLOCK));
     assert!(certain.contains("entries 7 to 7 or more"), "{certain}");
 }
 
 #[test]
 fn a_segment_that_is_missing_or_under_a_wrong_name_is_refused() {
-    for (from, to) in [(1, 9), (2, 9), (3, 2)] {
+    use super::FileSystem as _;
+    for (from, to) in [(full(1), segment(9)), (full(2), segment(9)), (segment(3), segment(2))] {
         let fs = FaultyFileSystem::new(1);
         let (mut storage, _) = open(&fs).unwrap();
         fill(&mut storage, 1, 18);
-        use super::FileSystem as _;
-        fs.rename(&segment(from), &segment(to)).unwrap();
+        fs.rename(&from, &to).unwrap();
         fs.sync_dir(&dir().join("log")).unwrap();
         let error = reopen(&fs).map(|_| ()).unwrap_err();
-        assert!(matches!(error, OpenError::Damaged { .. }), "{from} as {to}: {error}");
+        assert!(
+            matches!(error, OpenError::Damaged { .. }),
+            "{} as {}: {error}",
+            from.display(),
+            to.display()
+        );
+    }
+    for (gone, says) in [
+        (full(1), "the log begins with entry 8, but the snapshot ends with entry 0"),
+        (full(2), "the log begins with entry 15"),
+        (segment(3), "the newest segment of the log is missing; the log is whole up to entry 14"),
+    ] {
+        let fs = FaultyFileSystem::new(1);
+        let (mut storage, _) = open(&fs).unwrap();
+        fill(&mut storage, 1, 18);
+        fs.remove(&gone).unwrap();
+        fs.sync_dir(&dir().join("log")).unwrap();
+        let error = reopen(&fs).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
     }
 }
 

@@ -9,6 +9,7 @@ use tally_core::raft::{HardState, Position};
 
 use super::group::Facts;
 use super::log::{Log, Place};
+use super::recovery::Occasion;
 use super::snapshot::{self, LoadError};
 use super::{
     Entry, FileSystem, OpenError, Options, Owner, ReadError, RealFileSystem, Recovered, Stats,
@@ -41,9 +42,12 @@ impl<F: FileSystem> Storage<F> {
         options: Options,
     ) -> Result<(Storage<F>, Recovered), OpenError> {
         let lock = directory::lock(&fs, dir)?;
-        let (log_dir, snapshot_dir) = directory::prepare(&fs, dir)?;
+        let directory::Prepared { log_dir, snapshot_dir, founding } = directory::prepare(&fs, dir)?;
         let place = Place { dir: log_dir, owner, options, metrics: Arc::default() };
-        let (log, recovered) = recovery::recover(&fs, place, &snapshot_dir, None)?;
+        let (log, recovered) = recovery::recover(&fs, place, &snapshot_dir, Occasion::Start { founding })?;
+        if founding {
+            directory::finish(&fs, dir)?;
+        }
         let mut storage = Storage { fs, log, snapshot_dir, snapshot: None, poisoned: false, _lock: lock };
         storage.took_snapshot(&recovered);
         Ok((storage, recovered))
@@ -56,8 +60,8 @@ impl<F: FileSystem> Storage<F> {
     pub fn recover(&mut self) -> Result<Recovered, OpenError> {
         self.poisoned = true;
         let place = self.log.place.clone();
-        let acknowledged = Some(self.log.sequence - 1);
-        let (log, recovered) = recovery::recover(&self.fs, place, &self.snapshot_dir, acknowledged)?;
+        let again = Occasion::Again { acknowledged: self.log.sequence - 1 };
+        let (log, recovered) = recovery::recover(&self.fs, place, &self.snapshot_dir, again)?;
         self.log = log;
         self.took_snapshot(&recovered);
         self.poisoned = false;

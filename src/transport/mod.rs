@@ -7,6 +7,7 @@
 //! * `frame`: frames in a stream of bytes. `queue`: what waits to be sent, bounded.
 //! * `tls`, `config`, `congestion`: who may connect; how QUIC is tuned.
 //! * `peer`: the connections to a box and which of them is used. `link`: one connection at work.
+//! * `lives`: which life of a box it is that connects: a restarted one, an emptied one, a copy.
 //! * `dial`, `accept`: how connections come to be. `refusal`: why one did not, counted and logged.
 
 mod accept;
@@ -15,6 +16,7 @@ mod congestion;
 mod dial;
 mod frame;
 mod link;
+mod lives;
 mod peer;
 mod queue;
 mod refusal;
@@ -33,6 +35,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::identity::{Identity, Keys, MemberInfo};
 use crate::metrics::Counter;
 
+pub use lives::{Life, Lives};
 use peer::Peer;
 use refusal::RefusalLog;
 pub use refusal::{REFUSALS, Refusal};
@@ -213,6 +216,7 @@ struct Shared {
     events: mpsc::Sender<Event>,
     metrics: Arc<TransportMetrics>,
     refusals: RefusalLog,
+    lives: Lives,
 }
 
 impl Transport {
@@ -223,6 +227,7 @@ impl Transport {
         listen: SocketAddr,
         events: mpsc::Sender<Event>,
         metrics: Arc<TransportMetrics>,
+        lives: Lives,
     ) -> Result<Transport, TransportError> {
         if !identity.matches(&keys) {
             return Err(TransportError::OtherKey(identity.me().name.clone()));
@@ -233,7 +238,8 @@ impl Transport {
         let server_name = crate::identity::server_name(identity.site_id);
         let refusals = RefusalLog::new(metrics.clone());
         let peers = RwLock::default();
-        let shared = Arc::new(Shared { server_name, peers, pins, endpoint, events, metrics, refusals });
+        let shared =
+            Arc::new(Shared { server_name, peers, pins, endpoint, events, metrics, refusals, lives });
         let mut tasks = Tasks::default();
         tasks.all.spawn(accept::accept(shared.clone()));
         let transport = Transport { shared, me, keys, tasks: Mutex::new(tasks) };

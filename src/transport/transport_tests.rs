@@ -56,6 +56,15 @@ impl TestSite {
         Keys::load(self.dirs[node as usize - 1].path()).unwrap()
     }
 
+    /// As if the storage had been opened once more.
+    fn next_life(&self, node: u64) -> Lives {
+        let dir = self.dirs[node as usize - 1].path();
+        let boot =
+            std::fs::read_to_string(dir.join("boot")).map_or(0, |text| text.parse::<u64>().unwrap()) + 1;
+        std::fs::write(dir.join("boot"), boot.to_string()).unwrap();
+        Lives::load(dir, boot)
+    }
+
     async fn start(&self, node: u64) -> TestBox {
         self.start_with(node, 1024).await
     }
@@ -65,9 +74,10 @@ impl TestSite {
         let metrics = Arc::<TransportMetrics>::default();
         let identity = &self.identities[node as usize - 1];
         let listen = self.address(node);
-        let transport =
-            Transport::start(identity, self.keys(node), listen, sender, metrics.clone()).await.unwrap();
-        TestBox { transport, events, metrics }
+        let lives = self.next_life(node);
+        let keys = self.keys(node);
+        let started = Transport::start(identity, keys, listen, sender, metrics.clone(), lives).await;
+        TestBox { transport: started.unwrap(), events, metrics }
     }
 
     /// The two boxes of a site of two, connected, by one connection: box 2 comes when box 1 has dialled
@@ -331,7 +341,14 @@ async fn a_port_in_use_and_another_boxs_key_are_named() {
     let (sender, _events) = mpsc::channel(1);
     let start = |identity: u64, keys: u64| {
         let identity = &site.identities[identity as usize - 1];
-        Transport::start(identity, site.keys(keys), site.address(1), sender.clone(), Arc::default())
+        Transport::start(
+            identity,
+            site.keys(keys),
+            site.address(1),
+            sender.clone(),
+            Arc::default(),
+            Lives::load(site.dirs[0].path(), 1),
+        )
     };
     let text = start(1, 1).await.unwrap_err().to_string();
     assert!(text.contains(&site.address(1).to_string()) && text.contains("another program"), "{text}");

@@ -35,6 +35,10 @@ pub(crate) fn kind(body: &Body) -> &'static str {
         Body::HeartbeatAnswer { .. } => "HeartbeatAnswer",
         Body::Snapshot { .. } => "Snapshot",
         Body::TimeoutNow => "TimeoutNow",
+        Body::WitnessVote { .. } => "WitnessVote",
+        Body::WitnessAppend { .. } => "WitnessAppend",
+        Body::WitnessAppended { .. } => "WitnessAppended",
+        Body::WitnessPing { .. } => "WitnessPing",
     }
 }
 
@@ -57,6 +61,15 @@ pub(crate) fn message(message: &Message) -> String {
         Body::Heartbeat { commit, round } => format!("commit={commit} round={round}"),
         Body::HeartbeatAnswer { round } => format!("round={round}"),
         Body::Snapshot { last } => format!("last={}", position(*last)),
+        Body::WitnessVote { pre, last_term, last_subterm, votes } => {
+            let pre = if *pre { "pre-vote " } else { "" };
+            format!("{pre}last={last_term}.{last_subterm} votes={votes:?}")
+        }
+        Body::WitnessAppend { subterm, voters } => format!("subterm={subterm} voters={voters:?}"),
+        Body::WitnessAppended { subterm, taken } => {
+            format!("subterm={subterm} {}", if *taken { "taken" } else { "refused" })
+        }
+        Body::WitnessPing { round } => format!("round={round}"),
     };
     format!("{} term={} {what}", kind(&message.body), message.term).trim_end().to_owned()
 }
@@ -77,6 +90,7 @@ pub(crate) fn ignored(why: Ignored) -> &'static str {
         Ignored::Leased => "a leader is heard",
         Ignored::NotAwaited => "nobody waits for it",
         Ignored::LogUnreadable => "the log cannot be read",
+        Ignored::Busy => "the witness is writing",
     }
 }
 

@@ -97,6 +97,25 @@ impl Site {
         Site { boxes, directory }
     }
 
+    /// Makes a further box, which does not run yet; tells what was made.
+    pub(crate) fn extend(&mut self, place: Place) -> Value {
+        let Place { address, http, statsd, namespace } = place;
+        let out = self.directory.path().join("site");
+        let taken = std::fs::read_dir(&out).unwrap().flatten().filter(|entry| entry.path().is_dir()).count();
+        let name = format!("box{}", taken + 1);
+        let mut command = tallyd();
+        command.arg("provision").arg("--extend").arg(&out).args(["--json", "--box"]);
+        let made = command.arg(format!("{name}={address}")).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let quic = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("HOST:PORT");
+        let log = self.directory.path().join(format!("{name}.log"));
+        let directory = out.join(&name);
+        let one = TestBox { directory, name, quic, http, statsd, namespace, log, process: None };
+        one.configure("");
+        self.boxes.push(one);
+        serde_json::from_slice(&made.stdout).unwrap()
+    }
+
     /// Starts those that do not run, and waits until all can commit.
     pub(crate) fn start_all(&mut self) {
         for one in &mut self.boxes {

@@ -5,6 +5,7 @@ use core::fmt;
 use heapless::Vec;
 
 use super::message::{Member, MemberRole};
+use super::witness::WITNESS_VOTERS_MAX;
 use crate::id::NodeId;
 
 /// No configuration has more members, whatever [`Raft`](super::Raft) has room for.
@@ -95,7 +96,7 @@ pub enum ConfigurationError {
     WitnessWithoutVote(NodeId),
     /// There can be one witness only.
     WitnessTwice(NodeId),
-    /// A witness stands beside an even number of other voters; so many there would be.
+    /// A witness stands beside an even number of other voters, 8 at most; so many there would be.
     WitnessBesideOdd(usize),
     /// Voters other than the witness change while it stays: take it out, change them, put it in.
     WitnessInBothHalves(NodeId),
@@ -116,10 +117,9 @@ impl fmt::Display for ConfigurationError {
             ConfigurationError::WitnessTwice(id) => {
                 write!(f, "a site has at most one witness, node {id} would be a second one")
             }
-            ConfigurationError::WitnessBesideOdd(voters) => write!(
-                f,
-                "a witness helps beside an even number of other voters, here there would be {voters}"
-            ),
+            ConfigurationError::WitnessBesideOdd(voters) => {
+                write!(f, "a witness helps beside 2, 4, 6 or 8 other voters, here there would be {voters}")
+            }
             ConfigurationError::WitnessInBothHalves(id) => write!(
                 f,
                 "other voters cannot change while the witness {id} stays: remove it in the same change, and \
@@ -423,8 +423,9 @@ impl Configuration {
             if !self.witness.both(self.incoming).both(self.outgoing).is_empty() {
                 return Err(ConfigurationError::WitnessInBothHalves(witness));
             }
-            if !self.beside_witness().len().is_multiple_of(2) {
-                return Err(ConfigurationError::WitnessBesideOdd(self.beside_witness().len()));
+            let beside = self.beside_witness().len();
+            if !beside.is_multiple_of(2) || beside > WITNESS_VOTERS_MAX {
+                return Err(ConfigurationError::WitnessBesideOdd(beside));
             }
         }
         Ok(self)

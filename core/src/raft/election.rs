@@ -1,6 +1,6 @@
 //! Who leads: pre-votes, votes, terms, stepping down. Election restriction by `(term, subterm, index)`.
 
-use super::message::{Body, HardState, Message, Position};
+use super::message::{Body, HardState, MemberRole, Message, Position};
 use super::peer::{PreVoteReply, Standing};
 use super::{Handled, Ignored, Mutation, Raft, Role};
 use crate::id::{NodeId, Subterm, Term};
@@ -17,7 +17,17 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             message.body,
             Body::Appended { .. } | Body::Rejected { .. } | Body::HeartbeatAnswer { .. }
         );
+        let of_witness = matches!(
+            message.body,
+            Body::PreVoteAnswer { .. }
+                | Body::VoteAnswer { .. }
+                | Body::HeartbeatAnswer { .. }
+                | Body::WitnessAppended { .. }
+        );
         match slot {
+            Some(slot) if self.peers[slot].standing == Standing::Member(MemberRole::Witness) => {
+                if of_witness { Ok(slot) } else { Err(Ignored::NotVoter) }
+            }
             Some(slot) if self.peers[slot].is_voter() || (answers && self.peers[slot].replicates()) => {
                 Ok(slot)
             }
@@ -155,14 +165,14 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// Those who did not answer may not have been asked: the message may be lost.
     pub(super) fn ask_again(&mut self) {
         for peer in &mut self.peers {
-            peer.request_due |= peer.is_voter() && !peer.answered;
+            peer.request_due |= peer.votes() && !peer.answered;
         }
     }
 
     /// Goes on if a majority said yes; this node's own vote is worth nothing before it is durable.
     pub(super) fn count_votes(&mut self) {
         let own = self.gate.covers(self.hard_state);
-        if !own || self.reached(1, &|peer| u64::from(peer.granted)) == 0 {
+        if !own || self.reached(1, &|peer| u64::from(peer.granted), 0) == 0 {
             return;
         }
         match self.role {
@@ -208,6 +218,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.subterm_start = self.term_start;
         self.transfer = None;
         self.transfer_failed = None;
+        self.begin_replication_set();
         self.tail.clear();
         self.rounds.begin_term();
         self.timers.tick = self.now + self.config.heartbeat_interval;
@@ -219,7 +230,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     fn ask_voters(&mut self) {
         self.timers.tick = self.now + self.config.heartbeat_interval;
         for peer in &mut self.peers {
-            peer.forget_campaign(peer.is_voter());
+            peer.forget_campaign(peer.votes());
         }
     }
 

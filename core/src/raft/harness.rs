@@ -114,6 +114,17 @@ pub(super) struct Node {
     pub(super) down: bool,
 }
 
+/// The witness's identity in all tests.
+pub(super) const WITNESS: u64 = 9;
+
+/// A witness and its disk.
+pub(super) struct WitnessNode {
+    pub(super) core: Witness,
+    pub(super) writes: u64,
+    pub(super) asked: u64,
+    pub(super) down: bool,
+}
+
 /// A message on its way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
@@ -126,6 +137,7 @@ pub(super) struct Sent {
 
 pub(super) struct Net {
     pub(super) nodes: Vec<Node>,
+    pub(super) witness: WitnessNode,
     pub(super) now: Instant,
     pub(super) wire: VecDeque<Sent>,
     pub(super) cuts: BTreeSet<(u64, u64)>,
@@ -168,6 +180,21 @@ impl Net {
         Net::with_logs(voters, observers, logs)
     }
 
+    /// Voters and a witness, node 1 leading.
+    pub(super) fn witnessed(voters: u64) -> Net {
+        let mut members = members(voters, 0);
+        members.push(Member { id: NodeId(WITNESS), role: MemberRole::Witness });
+        let mut net = Net::new(voters, 0);
+        for id in 1..=voters {
+            let disk = PlainLog::new(Configuration::new(&members).unwrap(), Vec::new());
+            *net.node(id) = Net::start(id, HardState::default(), disk, Instant(0));
+        }
+        net.campaign(1);
+        assert_eq!(net.leader(), Some(1));
+        net.pass(2 * HEARTBEAT);
+        net
+    }
+
     /// With these hard states and durable logs, given as the terms of the entries.
     pub(super) fn with_logs(voters: u64, observers: u64, logs: Vec<(HardState, Vec<u64>)>) -> Net {
         let members = members(voters, observers);
@@ -179,8 +206,11 @@ impl Net {
         let nodes = nodes.collect();
         let wire = VecDeque::new();
         let cuts = BTreeSet::new();
+        let core = Witness::new(WitnessRecord::default());
+        let witness = WitnessNode { core, writes: 0, asked: 0, down: false };
         Net {
             nodes,
+            witness,
             now: Instant(0),
             wire,
             cuts,
@@ -295,7 +325,8 @@ impl Net {
             }
         }
         if let Some(persist) = node.raft.poll_persist() {
-            let entries = persist.entries.map_or(0..0, |(first, last)| first.0..last.0 + 1).map(LogIndex);
+            let entries =
+                persist.entries.into_iter().flat_map(|(first, last)| first.0..=last.0).map(LogIndex);
             let content =
                 |index| (node.log.position(index).expect("named"), node.log.configuration_in(index));
             node.content = entries.map(content).collect();
@@ -340,9 +371,35 @@ impl Net {
         self.raft(id).handle_persist_failed(now, persist.ticket);
     }
 
+    /// The witness gets a message; what it has to store is on disk, as bytes, before it answers.
+    fn deliver_to_witness(&mut self, sent: &Sent) -> Result<Handled, Ignored> {
+        let witness = &mut self.witness;
+        if witness.down {
+            return Err(Ignored::UnknownSender);
+        }
+        witness.asked += 1;
+        let (to, message) = match witness.core.handle(NodeId(sent.from), &sent.message)? {
+            Reaction::Answer(message) => (sent.from, message),
+            Reaction::Store(record) => {
+                witness.writes += 1;
+                assert_eq!(WitnessRecord::decode(&record.encode()), Ok(record));
+                let (to, message) = witness.core.stored().expect("it is stored");
+                (to.0, message)
+            }
+        };
+        let answer = Sent { from: WITNESS, to, message, configuration: None };
+        if !self.cuts.contains(&(WITNESS, to)) && !(self.lose)(&answer) {
+            self.wire.push_back(answer);
+        }
+        Ok(Handled::Nothing)
+    }
+
     /// Hands a message over and lets the receiver act.
     pub(super) fn deliver(&mut self, sent: Sent) -> Result<Handled, Ignored> {
         let now = self.now;
+        if sent.to == WITNESS {
+            return self.deliver_to_witness(&sent);
+        }
         let node = self.node(sent.to);
         if node.down {
             return Err(Ignored::UnknownSender);
@@ -439,7 +496,7 @@ impl Net {
     }
 
     pub(super) fn cut_off(&mut self, id: u64) {
-        for other in self.ids() {
+        for other in self.ids().chain([WITNESS]) {
             self.cuts.insert((id, other));
             self.cuts.insert((other, id));
         }

@@ -312,6 +312,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn begin_subterm(&mut self) {
         self.subterm = Subterm(self.subterm.0.saturating_add(1));
         self.subterm_start = self.log.last().index.next();
+        self.forget_acknowledgement();
     }
 
     fn replace_configuration(&mut self, index: LogIndex, configuration: Configuration) {
@@ -319,6 +320,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.configuration_index = index;
         self.configuration_untold = true;
         self.arrange_peers();
+        self.adapt_replication_set();
     }
 
     fn arrange_peers(&mut self) {
@@ -329,7 +331,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             peer.standing = match self.configuration.role(peer.id) {
                 Some(role) => Standing::Member(role),
                 // It is to get the configuration that it is not in any more.
-                None if leads && peer.standing != Standing::Guest => Standing::Leaving,
+                None if leads && peer.replicates() => Standing::Leaving,
                 None => Standing::Guest,
             };
         }

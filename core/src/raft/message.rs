@@ -2,6 +2,7 @@
 //! ranges of the log; the driver adds the entry bytes on sending and strips them on receiving.
 
 use super::configuration::Configuration;
+use super::witness::NodeSet;
 use crate::id::{LogIndex, NodeId, Subterm, Term};
 
 /// Where an entry stands and under whom it was written. Two logs that agree on a position agree
@@ -114,6 +115,36 @@ pub enum Body {
     },
     /// Campaign at once: I hand leadership over to you.
     TimeoutNow,
+    /// To the witness: vote for me, as these did already. Answered as by other voters.
+    WitnessVote {
+        /// A pre-vote: changes nothing at the witness.
+        pre: bool,
+        /// The term of the candidate's last entry.
+        last_term: Term,
+        /// The subterm of that entry.
+        last_subterm: Subterm,
+        /// Those of the regular voters beside the witness that granted it, the candidate among them.
+        votes: NodeSet,
+    },
+    /// To the witness, once a subterm: these have an entry of this term and subterm.
+    WitnessAppend {
+        /// The leader's subterm.
+        subterm: Subterm,
+        /// The regular voters of its replication set.
+        voters: NodeSet,
+    },
+    /// The answer of the witness.
+    WitnessAppended {
+        /// The subterm that was asked about.
+        subterm: Subterm,
+        /// Whether it is in the witness's record.
+        taken: bool,
+    },
+    /// To the witness: do I lead still? Answered with the round, as a heartbeat.
+    WitnessPing {
+        /// The round.
+        round: u64,
+    },
 }
 
 /// Terms and indexes from here on are refused: no honest site gets there, and sums below cannot overflow.
@@ -156,7 +187,13 @@ impl Message {
         let index = |index: LogIndex| index.0 < NUMBER_LIMIT;
         let by_body = match self.body {
             Body::PreVoteAnswer { .. } | Body::VoteAnswer { .. } | Body::HeartbeatAnswer { .. } => true,
-            Body::TimeoutNow => true,
+            Body::TimeoutNow | Body::WitnessPing { .. } => true,
+            Body::WitnessVote { last_term, last_subterm, .. } => {
+                last_term <= self.term && last_subterm.0 < NUMBER_LIMIT
+            }
+            Body::WitnessAppend { subterm, .. } | Body::WitnessAppended { subterm, .. } => {
+                subterm.0 < NUMBER_LIMIT
+            }
             Body::PreVote { last } | Body::Vote { last, .. } => last.is_plausible() && last.term <= self.term,
             Body::Append { previous, entries, commit } => {
                 let fits = entries.is_none_or(|range| range.follows(previous) && range.term <= self.term);
@@ -189,7 +226,7 @@ pub enum MemberRole {
     Voter,
     /// Replicates only.
     Observer,
-    /// Votes, has no log and keeps a few tens of bytes; is counted only beside others.
+    /// Votes, has no log and keeps a few tens of bytes; see [`Witness`](super::Witness).
     Witness,
 }
 

@@ -15,7 +15,8 @@
 //! Sending (3) before the disk (4) lets a leader's entries travel while they are written; what depends
 //! on the disk is not yielded before the disk has it. The rooms: `election` decides who leads, `replication`
 //! brings the logs together, `snapshot` helps those who are too far behind, `membership` changes who belongs to
-//! the group, `transfer` hands leadership over, `read` confirms reads, `output` yields messages and events,
+//! the group, `transfer` hands leadership over, `witness` is a member
+//! without a log and `replication_set` how the others count it, `read` confirms reads, `output` yields messages and events,
 //! `persist` is the gate to the disk, `configuration`, `log` and `quorum` are the arithmetic, `mutation` is for tests.
 
 mod configuration;
@@ -30,10 +31,12 @@ mod persist;
 mod quorum;
 mod read;
 mod replication;
+mod replication_set;
 mod setup;
 mod snapshot;
 mod timer;
 mod transfer;
+mod witness;
 
 pub use configuration::{Change, Configuration, ConfigurationError, ConfigurationParts, MEMBERS_MAX};
 pub use membership::{Leave, MembershipError};
@@ -45,6 +48,9 @@ pub use read::{Read, ReadError};
 pub use replication::ProposeError;
 pub use setup::{Config, Durable, SetupError};
 pub use transfer::TransferError;
+pub use witness::{
+    NodeSet, Reaction, RecordError, WITNESS_RECORD_BYTES, WITNESS_VOTERS_MAX, Witness, WitnessRecord,
+};
 
 use core::marker::PhantomData;
 
@@ -105,6 +111,8 @@ pub enum Ignored {
     NotAwaited,
     /// Needs an entry that the driver's log does not show.
     LogUnreadable,
+    /// A witness is storing its record.
+    Busy,
 }
 
 /// The core of one node, for at most `NODES` members; it remembers `RUNS` terms of its log. `M` is for tests.
@@ -150,6 +158,12 @@ pub struct Raft<const NODES: usize = 9, const RUNS: usize = 32, M: Mutation = No
     subterm: Subterm,
     /// Leader: the first entry of its subterm.
     subterm_start: LogIndex,
+    /// Leader: for which regular voter the witness stands in the replication set; `None` while it is outside.
+    swapped: Option<NodeId>,
+    /// Leader: another replication set is wanted.
+    swap_wanted: Option<Option<NodeId>>,
+    /// Leader: the witness has acknowledged in this subterm.
+    witness_acknowledged: bool,
     /// Leader: its proposals that are not committed.
     tail: Tail,
     rounds: Rounds,
@@ -197,7 +211,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             self.peers[slot].heard_at = self.now;
         }
         match message.body {
-            Body::PreVote { .. } | Body::PreVoteAnswer { .. } => Ok(Handled::Nothing),
+            Body::PreVote { .. } => Ok(Handled::Nothing),
+            Body::PreVoteAnswer { .. } => {
+                // Others may come to grant it in this campaign still.
+                self.peers[slot].answered |= Some(slot) == self.witness_slot();
+                Ok(Handled::Nothing)
+            }
             Body::Vote { last, .. } => self.handle_vote(slot, last),
             Body::VoteAnswer { granted } => self.handle_vote_answer(slot, granted),
             Body::Append { previous, entries, commit } => {
@@ -218,6 +237,10 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
                 self.handle_snapshot(last, configuration, log)
             }
             Body::TimeoutNow => self.handle_timeout_now(slot),
+            Body::WitnessAppended { subterm, taken } => self.handle_witness_appended(subterm, taken),
+            Body::WitnessVote { .. } | Body::WitnessAppend { .. } | Body::WitnessPing { .. } => {
+                Err(Ignored::NotAwaited)
+            }
         }
     }
 
@@ -336,8 +359,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// What a majority of the voters has reached (of each half, if the configuration is joint), this node
-    /// having reached `own`.
-    fn reached(&self, own: u64, of: &dyn Fn(&Peer) -> u64) -> u64 {
+    /// having reached `own` and the witness at least `witness`.
+    fn reached(&self, own: u64, of: &dyn Fn(&Peer) -> u64, witness: u64) -> u64 {
         let mut configuration = &self.configuration;
         let mutated;
         if M::ONE_HALF_IS_ENOUGH || M::COUNT_OBSERVERS {
@@ -345,10 +368,15 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             configuration = &mutated;
         }
         let stand_in = configuration.voters().find(|_| M::COUNT_REMOVED_LEADER && !self.voter);
+        let witness_id = configuration.witness();
         quorum::reached(configuration, &|id| {
-            let is_own = id == self.config.id || stand_in == Some(id);
-            if is_own { own } else { self.slot(id).map_or(0, |slot| of(&self.peers[slot])) }
+            let least = if witness_id == Some(id) { witness } else { 0 };
+            if stand_in == Some(id) { own } else { self.value_of(id, own, of).max(least) }
         })
+    }
+
+    fn value_of(&self, id: NodeId, own: u64, of: &dyn Fn(&Peer) -> u64) -> u64 {
+        if id == self.config.id { own } else { self.slot(id).map_or(0, |slot| of(&self.peers[slot])) }
     }
 
     /// Has this been heard within the last election timeout?

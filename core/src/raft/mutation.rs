@@ -99,6 +99,14 @@ mutations! {
     WITNESS_ASKED_FIRST,
     /// A witness outside the replication set confirms reads by its silence.
     READ_BY_SILENT_WITNESS,
+    /// A witness grants another vote in the same term.
+    WITNESS_VOTES_TWICE,
+    /// A witness grants whoever voted before it.
+    WITNESS_IGNORES_SET,
+    /// A witness takes the record of an older subterm.
+    WITNESS_TAKES_OLD_RECORD,
+    /// A witness answers what it has not stored.
+    WITNESS_SAYS_BEFORE_STORED,
 }
 
 /// The core as it is meant.

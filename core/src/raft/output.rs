@@ -67,6 +67,11 @@ pub struct Status<const NODES: usize> {
     pub configuration: ConfigurationEntry,
     /// To whom a leader hands over.
     pub transfer: Option<NodeId>,
+    /// For which voter the witness stands in, at a leader.
+    pub witness_for: Option<NodeId>,
+    /// The witness does not vote for this candidate, because another voter may have more: there is no leader
+    /// until that one returns.
+    pub refused_by_witness: bool,
     /// What a leader knows of the other members; empty otherwise.
     pub peers: Vec<PeerStatus, NODES>,
 }
@@ -110,6 +115,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if let Some(reply) = self.peers[slot].pre_vote_answer.take() {
             return Some(self.pre_vote_answer(reply));
         }
+        if self.peers[slot].standing == Standing::Member(MemberRole::Witness) {
+            return self.message_for_witness(slot);
+        }
         let body = self.owed_answer(slot).or_else(|| match self.role {
             Role::Follower => None,
             Role::PreCandidate | Role::Candidate => self.next_request(slot),
@@ -122,8 +130,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             }
             body => body,
         };
-        let ahead = u64::from(matches!(body, Some(Body::PreVote { .. })));
-        body.map(|body| Message { term: Term(self.hard_state.term.0.saturating_add(ahead)), body })
+        body.map(|body| self.message(body))
     }
 
     /// What changed since the last call, one at a time until `None`. Never lost, however late it is asked for.
@@ -139,6 +146,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
         if let Some(entry) = self.leave_if_due() {
             return Some(self.own_entry(&entry, Some(self.configuration)));
+        }
+        if let Some(entry) = self.swap_if_due() {
+            return Some(self.own_entry(&entry, None));
         }
         if let Some(to) = self.transfer_failed.take() {
             return Some(Event::TransferFailed { to });
@@ -165,7 +175,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     #[must_use]
     pub fn status(&self) -> Status<NODES> {
         let timeout = self.config.election_timeout;
-        let led = |peer: &&super::peer::Peer| self.role == Role::Leader && peer.replicates();
+        let led = |peer: &&super::peer::Peer| self.role == Role::Leader && peer.standing != Standing::Guest;
         let peers = self.peers.iter().filter(led).map(|peer| PeerStatus {
             id: peer.id,
             role: if let Standing::Member(role) = peer.standing { Some(role) } else { None },
@@ -184,14 +194,20 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             durable: self.gate.stable(),
             configuration: self.configuration_entry(),
             transfer: self.transfer.map(|transfer| transfer.to),
+            witness_for: self.swapped.filter(|_| self.role == Role::Leader),
+            refused_by_witness: self.witness_slot().is_some_and(|slot| {
+                let campaigns = matches!(self.role, Role::PreCandidate | Role::Candidate);
+                campaigns && self.peers[slot].answered && !self.peers[slot].granted
+            }),
             peers: peers.collect(),
         }
     }
 
     /// A leader shows itself, looks whether a majority answers, and repairs what may be lost.
     pub(super) fn tick_as_leader(&mut self) {
-        let active = self.reached(1, &|peer| u64::from(self.is_recent(peer.heard_at)));
-        if active == 0 && !M::NO_CHECK_QUORUM {
+        let active = |peer: &super::peer::Peer| u64::from(self.is_recent(peer.heard_at));
+        let quorum = self.reached(1, &active, self.silently_confirmed(1, &active));
+        if quorum == 0 && !M::NO_CHECK_QUORUM {
             return self.stand_down();
         }
         let last = self.log.last().index;
@@ -199,9 +215,19 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             peer.catch_up(last, self.now, self.config.election_timeout);
         }
         self.forget_who_left();
+        self.look_after_replication_set();
         self.go_on_with_transfer();
         self.begin_round();
         self.repair();
+    }
+
+    fn message_for_witness(&mut self, slot: usize) -> Option<Message> {
+        self.next_for_witness(slot).map(|body| self.message(body))
+    }
+
+    fn message(&self, body: Body) -> Message {
+        let ahead = u64::from(matches!(body, Body::PreVote { .. } | Body::WitnessVote { pre: true, .. }));
+        Message { term: Term(self.hard_state.term.0.saturating_add(ahead)), body }
     }
 
     fn configuration_entry(&self) -> ConfigurationEntry {

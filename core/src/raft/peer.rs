@@ -195,6 +195,11 @@ impl Peer {
         self.standing == Standing::Member(MemberRole::Voter)
     }
 
+    /// Votes, with or without a log.
+    pub(super) fn votes(&self) -> bool {
+        self.is_voter() || self.standing == Standing::Member(MemberRole::Witness)
+    }
+
     /// A leader keeps its log in step.
     pub(super) fn replicates(&self) -> bool {
         matches!(

@@ -129,8 +129,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
     }
 
-    fn confirm_rounds(&mut self) {
-        let reached = self.reached(self.rounds.current, &|peer| peer.round);
+    pub(super) fn confirm_rounds(&mut self) {
+        let (own, round) = (self.rounds.current, |peer: &super::peer::Peer| peer.round);
+        let reached = self.reached(own, &round, self.silently_confirmed(own, &round));
         self.rounds.confirmed = self.rounds.confirmed.max(reached);
         if self.rounds.confirmed >= self.rounds.current && self.rounds.wanted > self.rounds.current {
             self.begin_round();

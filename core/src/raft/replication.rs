@@ -294,7 +294,11 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn advance_commit(&mut self) {
         let last = self.log.last().index;
         let own = if M::COUNT_OWN_BEFORE_DURABLE { last } else { self.gate.stable() };
-        let reached = LogIndex(self.reached(own.0, &|peer| peer.matched.0));
+        let matched = |peer: &super::peer::Peer| peer.matched.0;
+        // The witness counts for entries of this subterm only, and for what is before them.
+        let witness = self.silent_witness(own.0, &matched);
+        let counts = witness >= self.subterm_start.0 || M::WITNESS_ACROSS_SUBTERMS;
+        let reached = LogIndex(self.reached(own.0, &matched, if counts { witness } else { 0 }));
         if reached > self.commit && (reached >= self.term_start || M::COMMIT_OLD_TERM) {
             self.commit = reached;
             self.tail.committed(reached);

@@ -23,20 +23,44 @@ struct Seen {
     went_back: u64,
     transfers: u64,
     leaders: u64,
+    reads: u64,
+    witness_writes: u64,
+    witness_votes: u64,
+    changes_beside_witness: u64,
+}
+
+/// A read that was asked for at a leader.
+struct Asked {
+    at: u64,
+    term: Term,
+    read: Read,
+    /// How much was committed anywhere when it was asked for.
+    committed: u64,
+}
+
+/// A site and what goes on in it.
+struct History {
+    net: Net,
+    chance: Chance,
+    reads: Vec<Asked>,
 }
 
 const MOST: u64 = 5;
 
-fn play(seed: u64, seen: &mut Seen) {
-    let chance = &mut Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let net = &mut Net::new(3, 0);
-    for _ in 0..2 {
+fn play(seed: u64, witnessed: bool, seen: &mut Seen) {
+    let chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut net = if witnessed { Net::witnessed(2) } else { Net::new(3, 0) };
+    while (net.nodes.len() as u64) < MOST {
         net.join();
     }
+    let mut history = History { net, chance, reads: Vec::new() };
     for _ in 0..2_500 {
-        step(net, chance, seen);
+        step(&mut history, seen);
+        check_reads(&mut history, seen);
     }
+    let net = &mut history.net;
     net.heal();
+    net.witness.down = false;
     for id in 1..=MOST {
         net.node(id).slow_disk = false;
         if net.node(id).down || net.node(id).writing.is_some() {
@@ -51,9 +75,27 @@ fn play(seed: u64, seen: &mut Seen) {
     assert!(net.raft(leader).commit_index() >= range.last, "seed {seed}: no progress: {net:?}");
     assert!(!net.raft(leader).configuration().is_joint(), "seed {seed}: it stays joint");
     seen.leaders += net.raft(leader).term().0;
+    seen.witness_writes += net.witness.writes;
+    seen.witness_votes += u64::from(net.witness.core.record().vote.is_some());
 }
 
-fn step(net: &mut Net, chance: &mut Chance, seen: &mut Seen) {
+/// What was committed when a read was asked for is in what it is answered from.
+fn check_reads(history: &mut History, seen: &mut Seen) {
+    let net = &mut history.net;
+    history.reads.retain(|asked| {
+        let node = net.node(asked.at);
+        let leads = node.raft.role() == Role::Leader && node.raft.term() == asked.term;
+        let confirmed = leads && node.raft.read_confirmed() >= asked.read.round;
+        if confirmed {
+            assert!(asked.read.index.0 >= asked.committed, "a stale read: {:?} at {:?}", asked.read, net);
+            seen.reads += 1;
+        }
+        leads && !confirmed
+    });
+}
+
+fn step(history: &mut History, seen: &mut Seen) {
+    let History { net, chance, reads } = history;
     let id = 1 + chance.below(MOST);
     let now = net.now;
     match chance.below(100) {
@@ -93,8 +135,22 @@ fn step(net: &mut Net, chance: &mut Chance, seen: &mut Seen) {
             net.cuts.insert((one, other));
         }
         96 => net.heal(),
+        97 if chance.below(2) == 0 => net.witness.down = chance.below(3) == 0,
         97 => compact(net, id),
-        _ => crash_or_restart(net, chance, id, seen),
+        98 => {
+            let leads = net.raft(id).role() == Role::Leader && !net.node(id).down;
+            if let Ok(read) = net.raft(id).read_index(now)
+                && leads
+            {
+                let committed = net.committed.len() as u64;
+                reads.push(Asked { at: id, term: net.raft(id).term(), read, committed });
+                net.drive(id);
+            }
+        }
+        _ => {
+            reads.retain(|asked| asked.at != id);
+            crash_or_restart(net, chance, id, seen);
+        }
     }
 }
 
@@ -116,17 +172,23 @@ fn deliver_one(net: &mut Net, chance: &mut Chance) {
 fn change(net: &mut Net, chance: &mut Chance, id: u64, seen: &mut Seen) {
     let Some(leader) = net.leader() else { return };
     let other = NodeId(1 + chance.below(MOST));
+    let witness = net.raft(leader).configuration().witness().is_some();
     let wish = |id: NodeId, kind| match kind {
         0 => Change::Remove(id),
         1 => Change::Demote(id),
         2 | 3 => Change::Promote(id),
+        4 if witness => Change::Remove(NodeId(WITNESS)),
+        4 => Change::AddWitness(NodeId(WITNESS)),
         _ => Change::AddObserver(id),
     };
     let mut changes: Vec<Change> = std::vec![wish(NodeId(id), chance.below(6))];
-    if other.0 != id && chance.below(3) == 0 {
+    if other.0 != id && chance.below(2) == 0 {
         changes.push(wish(other, chance.below(6)));
     }
-    seen.changes += u64::from(net.change(leader, &changes).is_ok());
+    if net.change(leader, &changes).is_ok() {
+        seen.changes += 1;
+        seen.changes_beside_witness += u64::from(witness);
+    }
     net.drive(leader);
 }
 
@@ -159,14 +221,24 @@ fn crash_or_restart(net: &mut Net, chance: &mut Chance, id: u64, seen: &mut Seen
     net.drive(id);
 }
 
+fn seeds() -> u64 {
+    std::env::var("TALLY_CORE_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
+}
+
 #[test]
 fn whoever_crashes_while_members_change_nothing_committed_is_lost() {
     let mut seen = Seen::default();
-    let seeds = std::env::var("TALLY_CORE_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
-    for seed in 0..seeds {
-        play(seed, &mut seen);
-    }
+    (0..seeds()).for_each(|seed| play(seed, false, &mut seen));
     let least = [seen.changes > 500, seen.joint_at_crash > 20, seen.went_back > 5, seen.transfers > 50];
     assert_eq!(least, [true; 4], "{seen:?}");
-    assert!(seen.leaders > 600, "{seen:?}");
+    assert!(seen.leaders > 600 && seen.reads > 100, "{seen:?}");
+}
+
+#[test]
+fn whoever_crashes_of_two_and_a_witness_nothing_committed_is_lost() {
+    let mut seen = Seen::default();
+    (0..seeds()).for_each(|seed| play(seed, true, &mut seen));
+    let least = [seen.witness_writes > 500, seen.witness_votes > 50, seen.changes_beside_witness > 100];
+    assert_eq!(least, [true; 3], "{seen:?}");
+    assert!(seen.leaders > 600 && seen.reads > 100, "{seen:?}");
 }

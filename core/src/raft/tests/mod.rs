@@ -8,3 +8,4 @@ mod reading;
 mod replicating;
 mod snapshots;
 mod transferring;
+mod witnessing;
