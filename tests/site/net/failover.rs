@@ -11,8 +11,8 @@ use super::site::{BOXES, NetSite};
 /// Of each kind.
 const ROUNDS: usize = 4;
 
-/// Far more than it takes; what it takes is printed.
-const AT_MOST: Duration = Duration::from_secs(10);
+/// Twice the longest election timeout and more; what it takes is printed.
+const AT_MOST: Duration = Duration::from_secs(25);
 
 /// Ways to go without a refused connection or any other word.
 #[derive(Clone, Copy, Debug)]
