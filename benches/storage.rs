@@ -56,7 +56,9 @@ fn main() -> io::Result<()> {
 /// Lets the log's full segments wait for reuse.
 fn free(storage: &mut Storage, index: u64) -> io::Result<()> {
     match storage.position(LogIndex(index)) {
-        Some(position) if index > 0 => storage.save_snapshot(position, &[0]).map_err(io::Error::other),
+        Some(position) if index > 0 => {
+            storage.save_snapshot(position, vec![0].into()).map_err(io::Error::other)
+        }
         _ => Ok(()),
     }
 }

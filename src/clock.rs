@@ -7,13 +7,12 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rtime_clock::adjtime::{Timex, adjtimex};
 use tally_core::time::{Elapsed, SiteTime};
 
 /// Whether the wall clock is synchronised is asked this often.
 const SYNCED_EVERY: Duration = Duration::from_secs(1);
 
-/// `systemd-timesyncd` leaves this mark: for kernels that tell nothing (a seccomp filter, say).
+/// `systemd-timesyncd` leaves this mark: where the kernel cannot be asked.
 const SYNCED_MARK: &str = "/run/systemd/timesync/synchronized";
 
 /// This box's wall clock as Unix milliseconds.
@@ -32,22 +31,33 @@ pub fn wall_us() -> u64 {
     us
 }
 
-/// Whether a time service keeps this box's wall clock, as the kernel says: all of them (timesyncd,
-/// chrony, ntpd, ntpd-rs) tell the kernel.
+/// Whether a time service keeps this box's wall clock, as the kernel says; where it cannot be asked only
+/// timesyncd is believed, and of other services nothing is claimed.
 fn wall_is_synced() -> bool {
     #[cfg(debug_assertions)]
     if let Some(injected) = injected::now() {
         return injected.synced;
     }
+    kernel_says_synced().unwrap_or_else(|| Path::new(SYNCED_MARK).exists())
+}
+
+/// All time services (timesyncd, chrony, ntpd, ntpd-rs) tell the kernel. `None`: it does not answer,
+/// because of a seccomp filter, say.
+#[cfg(target_pointer_width = "64")]
+fn kernel_says_synced() -> Option<bool> {
     // Without modes it asks and changes nothing.
-    let mut kernel = Timex::new();
-    match adjtimex(&mut kernel) {
-        // In microseconds. The kernel lets the greatest error that it believes in grow by 500 ppm from
-        // what the last synchronisation left; at 16 s it holds the clock for not synchronised. (The
-        // condition that systemd goes by, too.)
-        Ok(_) => kernel.0.maxerror < 16_000_000,
-        Err(_) => Path::new(SYNCED_MARK).exists(),
-    }
+    let mut kernel = rtime_clock::adjtime::Timex::new();
+    rtime_clock::adjtime::adjtimex(&mut kernel).ok()?;
+    // In microseconds. The kernel lets the greatest error that it believes in grow by 500 ppm from what
+    // the last synchronisation left; at 16 s it holds the clock for not synchronised. (The condition
+    // that systemd goes by, too.)
+    Some(kernel.0.maxerror < 16_000_000)
+}
+
+/// There is no safe wrapper of the call that builds here.
+#[cfg(not(target_pointer_width = "64"))]
+fn kernel_says_synced() -> Option<bool> {
+    None
 }
 
 /// The wall clock with its flag, which is asked for now and then only.

@@ -1,7 +1,7 @@
 //! The thread that owns the storage: the node hands it jobs and hears of them when they are done,
 //! so that a slow or hung disk delays acknowledgements and nothing else.
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,13 @@ use tally_core::raft::{HardState, Message, Position};
 use tokio::sync::mpsc as tokio_mpsc;
 use tracing::{error, warn};
 
-use crate::storage::{Entry, FileSystem, ReadError, Storage, WriteError, WriteGroup};
+use crate::storage::{Entry, FileSystem, ReadError, Saving, Storage, WriteError, WriteGroup};
 
 /// How long an ending process waits for the disk: what was acknowledged is durable already.
 const END_WAIT: Duration = Duration::from_secs(5);
 
-/// What the node asks of the disk. Done in order.
+/// What the node asks of the disk. Done in order, but for the pieces of a snapshot, which wait for
+/// everything else.
 #[derive(Debug)]
 pub(super) enum Job {
     /// Make a group durable.
@@ -26,7 +27,7 @@ pub(super) enum Job {
     /// Fetch entries for a follower that is behind; they go with this message.
     Read { to: NodeId, message: Message, first: LogIndex, last: LogIndex, bytes_max: usize },
     /// Write a snapshot of the state as of this position and let go of the log before it.
-    Save { position: Position, bytes: Vec<u8> },
+    Save { position: Position, bytes: Bytes },
     /// Fetch the latest snapshot for a follower that needs it.
     LoadSnapshot { to: NodeId, message: Message },
 }
@@ -37,6 +38,8 @@ pub(super) enum Done {
     Written {
         ticket: u64,
         result: Result<(), WriteError>,
+        /// A snapshot was being saved and is given up for an installed one.
+        superseded: bool,
     },
     Read {
         to: NodeId,
@@ -104,31 +107,78 @@ impl Drop for Disk {
     }
 }
 
+/// What the disk thread works with.
+struct Worker<F: FileSystem> {
+    storage: Storage<F>,
+    /// A snapshot that is being saved, a piece at a time between jobs.
+    saving: Option<Saving<F::File>>,
+}
+
 fn serve<F: FileSystem>(
-    mut storage: Storage<F>,
+    storage: Storage<F>,
     inbox: &mpsc::Receiver<Job>,
     outbox: &tokio_mpsc::UnboundedSender<Done>,
 ) {
-    while let Ok(job) = inbox.recv() {
+    let mut worker = Worker { storage, saving: None };
+    loop {
+        let job = match worker.saving {
+            None => inbox.recv().map_err(|_| TryRecvError::Disconnected),
+            Some(_) => inbox.try_recv(),
+        };
         let done = match job {
-            Job::Write { ticket, group } => Done::Written { ticket, result: write(&mut storage, group) },
+            Ok(job) => worker.work(job),
+            Err(TryRecvError::Empty) => worker.save_piece(),
+            Err(TryRecvError::Disconnected) => return,
+        };
+        if done.is_some_and(|done| outbox.send(done).is_err()) {
+            return;
+        }
+    }
+}
+
+impl<F: FileSystem> Worker<F> {
+    /// Does a job; what to tell the node about it now.
+    fn work(&mut self, job: Job) -> Option<Done> {
+        let storage = &mut self.storage;
+        Some(match job {
+            Job::Write { ticket, group } => {
+                Done::Written { ticket, result: write(storage, group), superseded: false }
+            }
             Job::Install { ticket, position, bytes, hard_state, group } => {
-                Done::Written { ticket, result: install(&mut storage, position, &bytes, hard_state, group) }
+                // It makes a snapshot that is being saved useless, and takes the place of its file.
+                let saving = self.saving.take();
+                let superseded = saving.is_some();
+                Done::Written {
+                    ticket,
+                    result: install(storage, position, bytes, hard_state, group),
+                    superseded,
+                }
             }
             Job::Read { to, message, first, last, bytes_max } => {
                 Done::Read { to, message, result: storage.read(first, last, bytes_max) }
             }
-            Job::Save { position, bytes } => {
-                let result = storage.save_snapshot(position, &bytes);
-                Done::Saved { result: result.map(|()| storage.first_index()) }
-            }
+            Job::Save { position, bytes } => match storage.begin_snapshot(position, bytes) {
+                Ok(saving) => {
+                    self.saving = Some(saving);
+                    return None;
+                }
+                Err(error) => Done::Saved { result: Err(error) },
+            },
             Job::LoadSnapshot { to, message } => {
                 Done::Loaded { to, message, result: storage.load_snapshot() }
             }
+        })
+    }
+
+    fn save_piece(&mut self) -> Option<Done> {
+        let saving = self.saving.as_mut()?;
+        let result = match self.storage.step_snapshot(saving) {
+            Ok(false) => return None,
+            Ok(true) => Ok(self.storage.first_index()),
+            Err(error) => Err(error),
         };
-        if outbox.send(done).is_err() {
-            return;
-        }
+        self.saving = None;
+        Some(Done::Saved { result })
     }
 }
 
@@ -151,7 +201,7 @@ fn write<F: FileSystem>(storage: &mut Storage<F>, mut group: WriteGroup) -> Resu
 fn install<F: FileSystem>(
     storage: &mut Storage<F>,
     position: Position,
-    bytes: &[u8],
+    bytes: Bytes,
     hard_state: HardState,
     group: WriteGroup,
 ) -> Result<(), WriteError> {

@@ -163,7 +163,12 @@ impl Node {
 
     pub(super) fn on_disk(&mut self, done: Done) {
         match done {
-            Done::Written { ticket, result } => self.on_written(ticket, &result),
+            Done::Written { ticket, result, superseded } => {
+                if superseded {
+                    self.snapshots.superseded();
+                }
+                self.on_written(ticket, &result);
+            }
             Done::Read { to, message, result } => self.on_read(to, message, result),
             Done::Saved { result } => self.on_saved(result),
             Done::Loaded { to, message, result } => self.on_loaded(to, message, result),

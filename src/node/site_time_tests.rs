@@ -346,3 +346,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_clock_beyond_the_end_of_time_is_met_at_the_end_and_never_left_backwards() {
+    let beyond = Board { off_us: i64::MAX / 4, ..GOOD };
+    let mut site = Site::at(0, &[beyond]);
+    let decided = site.pass(5);
+    assert_eq!(decided.site, SiteTime((1 << 48) - 1));
+    site.boards[0] = GOOD;
+    let decided = site.pass(5);
+    assert_eq!(decided.site, SiteTime((1 << 48) - 1), "an operator has to step it back");
+    site.times.step(site.now).unwrap();
+    let decided = site.pass(1);
+    assert!(site.ahead_ms(decided).abs() <= 2);
+}

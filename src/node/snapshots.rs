@@ -70,6 +70,11 @@ impl Snapshots {
         }
     }
 
+    /// The one that was being saved is given up for one that a leader sent.
+    pub(super) fn superseded(&mut self) {
+        self.saving = None;
+    }
+
     /// What was written under this ticket is durable.
     pub(super) fn installed(&mut self, ticket: u64) {
         if self.install_ticket.take_if(|asked| *asked == ticket).is_some() {
@@ -96,7 +101,7 @@ impl Node {
         let Some(position) = self.tail.position(applied) else { return };
         let bytes = self.site().snapshot();
         self.snapshots.saving = Some((applied, bytes.len() as u64));
-        self.disk.ask(Job::Save { position, bytes });
+        self.disk.ask(Job::Save { position, bytes: bytes.into() });
     }
 
     pub(super) fn on_saved(&mut self, result: Result<LogIndex, WriteError>) {

@@ -167,7 +167,7 @@ impl Run {
         let mut after = self.model.clone();
         let bytes = vec![index.0 as u8; bytes.into()];
         after.snapshot = Some((entry.position, bytes.clone()));
-        let result = self.storage.save_snapshot(entry.position, &bytes);
+        let result = self.storage.save_snapshot(entry.position, bytes.into());
         self.settle(result, &[after]);
     }
 
@@ -189,7 +189,7 @@ impl Run {
         };
         let hard_state = HardState { term: Term(self.term), vote: None };
         let after = Model { hard_state, ..without_hard_state.clone() };
-        let result = self.storage.install_snapshot(position, &bytes, hard_state);
+        let result = self.storage.install_snapshot(position, bytes.into(), hard_state);
         self.settle(result, &[after, without_hard_state]);
     }
 

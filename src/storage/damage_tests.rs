@@ -39,9 +39,9 @@ impl Data {
         let position = Position { index: LogIndex(before), term: Term(1), ..Position::ZERO };
         if installed {
             let hard_state = HardState { term: Term(2), vote: None };
-            storage.install_snapshot(position, &[7; 300], hard_state).unwrap();
+            storage.install_snapshot(position, vec![7; 300].into(), hard_state).unwrap();
         } else {
-            storage.save_snapshot(position, &[7; 300]).unwrap();
+            storage.save_snapshot(position, vec![7; 300].into()).unwrap();
         }
         for index in before + 1..=before + after {
             write(&mut storage, index, 2, bytes, None);

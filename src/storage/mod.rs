@@ -31,8 +31,11 @@ mod window;
 pub use error::{OpenError, ReadError, WriteError};
 pub use fs::{FileSystem, RealFileSystem, StoredFile};
 pub use metrics::{Stats, StorageMetrics};
+pub use snapshot::Saving;
 pub use store::Storage;
 
+#[cfg(test)]
+mod saving_tests;
 #[cfg(test)]
 mod storage_tests;
 

@@ -1,4 +1,5 @@
-//! Snapshot files: written beside, synced, renamed, read back, and only then the older ones removed.
+//! Snapshot files: written beside, synced, renamed, read back, and only then the older ones removed;
+//! all of it in pieces.
 //!
 //! `INDEX-TERM-SUBTERM.snap`: magic, CRC-32C of all that follows u32, version u32, site u64, node
 //! u64, index u64, term u64, subterm u64, length u64, origin u64, then the bytes. Integers are
@@ -8,6 +9,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use tally_core::id::{LogIndex, Subterm, Term};
 use tally_core::raft::Position;
 
@@ -21,13 +23,16 @@ const CRC_END: usize = 12;
 const HEADER_BYTES: usize = 72;
 const UNFINISHED: &str = "new.tmp";
 
+/// So much is written and synced, or read back, at once: ten milliseconds on a slow card.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// A snapshot file: what it covers, where it came from, and what it says.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Parts<'a> {
+#[derive(Clone, Debug)]
+pub(super) struct Parts {
     pub(super) position: Position,
     /// It came from a leader.
     pub(super) foreign: bool,
-    pub(super) bytes: &'a [u8],
+    pub(super) bytes: Bytes,
 }
 
 /// A snapshot read back.
@@ -71,62 +76,149 @@ fn named(name: &str) -> Option<Position> {
     numbers.next().is_none().then_some(position)
 }
 
-/// Makes a snapshot durable and reads it back. Older ones are still there afterwards.
-pub(super) fn save<F: FileSystem>(
-    fs: &F,
-    dir: &Path,
-    owner: Owner,
-    parts: Parts<'_>,
-    metrics: &StorageMetrics,
-) -> Result<(), WriteError> {
-    let Parts { position, bytes, .. } = parts;
-    let temporary = dir.join(UNFINISHED);
-    let written = write(fs, &temporary, &header(owner, parts), bytes, metrics);
-    if let Err(source) = written {
-        let _ = fs.remove(&temporary); // gives the space back; the first error counts
-        return Err(WriteError::from_io(&temporary, source));
+/// A snapshot on its way to the disk, a piece at a time, so that the log need not wait for all of it.
+#[derive(Debug)]
+pub struct Saving<S> {
+    file: S,
+    parts: Parts,
+    /// Of the header and the bytes so far.
+    crc: u32,
+    stage: Stage,
+    serial: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// So many bytes are durable.
+    Writing(usize),
+    /// Named; so many bytes were read back, and this is their checksum with the header's.
+    Checking(usize, u32),
+}
+
+/// What a piece came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    More,
+    /// Durable, and read back. Older ones are still there.
+    Done,
+}
+
+impl<S: StoredFile> Saving<S> {
+    /// Reserves the space. There is only one at a time.
+    pub(super) fn begin<F: FileSystem<File = S>>(
+        fs: &F,
+        dir: &Path,
+        owner: Owner,
+        parts: Parts,
+        serial: u64,
+    ) -> Result<Saving<S>, WriteError> {
+        let temporary = dir.join(UNFINISHED);
+        let error = |source| WriteError::from_io(&temporary, source);
+        let file = fs.create(&temporary).map_err(error)?;
+        if let Err(source) = file.allocate((HEADER_BYTES + parts.bytes.len()) as u64) {
+            drop(file);
+            let _ = fs.remove(&temporary); // gives the space back; the first error counts
+            return Err(error(source));
+        }
+        let crc = crc32c::crc32c(&header(owner, &parts)[CRC_END..]);
+        Ok(Saving { file, parts, crc, stage: Stage::Writing(0), serial })
     }
-    let path = path(dir, position);
-    let error = |source| WriteError::from_io(&path, source);
-    fs.rename(&temporary, &path).map_err(error)?;
-    fs.sync_dir(dir).map_err(error)?;
-    match load(fs, dir, owner, position) {
-        Ok(_) => Ok(()),
-        Err(LoadError::Io(source)) => Err(error(source)),
-        Err(LoadError::Damaged(what)) => Err(error(io::Error::other(format!("read back: {what}")))),
-        Err(LoadError::Refused(refusal)) => Err(error(io::Error::other(refusal))),
+
+    /// Which of those that were begun it is.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// What it covers.
+    pub(super) fn position(&self) -> Position {
+        self.parts.position
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.parts.bytes.len()
+    }
+
+    /// Writes or reads back the next piece. An error ends it.
+    pub(super) fn step<F: FileSystem<File = S>>(
+        &mut self,
+        fs: &F,
+        dir: &Path,
+        owner: Owner,
+        metrics: &StorageMetrics,
+    ) -> Result<Progress, WriteError> {
+        match self.stage {
+            Stage::Writing(at) => {
+                let temporary = dir.join(UNFINISHED);
+                let written = self.write(at, owner, metrics);
+                if let Err(source) = written {
+                    let _ = fs.remove(&temporary); // gives the space back; the first error counts
+                    return Err(WriteError::from_io(&temporary, source));
+                }
+                if let Stage::Checking(..) = self.stage {
+                    let path = path(dir, self.parts.position);
+                    let error = |source| WriteError::from_io(&path, source);
+                    fs.rename(&temporary, &path).map_err(error)?;
+                    fs.sync_dir(dir).map_err(error)?;
+                    self.file.forget_cache().map_err(error)?;
+                }
+                Ok(Progress::More)
+            }
+            Stage::Checking(at, crc) => {
+                let path = path(dir, self.parts.position);
+                self.check(at, crc).map_err(|source| WriteError::from_io(&path, source))
+            }
+        }
+    }
+
+    fn write(&mut self, at: usize, owner: Owner, metrics: &StorageMetrics) -> io::Result<()> {
+        let bytes = &self.parts.bytes;
+        let end = (at + PIECE_BYTES).min(bytes.len());
+        self.file.write_at((HEADER_BYTES + at) as u64, &bytes[at..end])?;
+        metrics.wrote((end - at) as u64);
+        self.crc = crc32c::crc32c_append(self.crc, &bytes[at..end]);
+        self.stage = Stage::Writing(end);
+        if end == bytes.len() {
+            let mut header = header(owner, &self.parts);
+            header[CRC_END - 4..CRC_END].copy_from_slice(&self.crc.to_le_bytes());
+            self.file.write_at(0, &header)?;
+            metrics.wrote(HEADER_BYTES as u64);
+            self.stage = Stage::Checking(0, crc32c::crc32c(&header[CRC_END..]));
+        }
+        self.file.sync_data()?;
+        metrics.synced();
+        Ok(())
+    }
+
+    fn check(&mut self, at: usize, crc: u32) -> io::Result<Progress> {
+        let total = self.parts.bytes.len();
+        let mut piece = vec![0; PIECE_BYTES.min(total - at)];
+        let read = self.file.read_at((HEADER_BYTES + at) as u64, &mut piece)?;
+        let crc = crc32c::crc32c_append(crc, &piece[..read]);
+        self.stage = Stage::Checking(at + read, crc);
+        if read == piece.len() && at + read < total {
+            return Ok(Progress::More);
+        }
+        let mut header = [0; HEADER_BYTES];
+        self.file.read_at(0, &mut header)?;
+        let named = fields(&header).map(|fields| fields.crc);
+        if at + read == total && crc == self.crc && named == Some(crc) {
+            return Ok(Progress::Done);
+        }
+        Err(io::Error::other("read back: it is not what was written"))
     }
 }
 
-fn write<F: FileSystem>(
-    fs: &F,
-    path: &Path,
-    header: &[u8],
-    bytes: &[u8],
-    metrics: &StorageMetrics,
-) -> io::Result<()> {
-    let file = fs.create(path)?;
-    file.write_at(0, header)?;
-    file.write_at(header.len() as u64, bytes)?;
-    metrics.wrote((header.len() + bytes.len()) as u64);
-    file.sync_data()?;
-    metrics.synced();
-    Ok(())
-}
-
-fn header(owner: Owner, parts: Parts<'_>) -> Vec<u8> {
-    let Parts { position, foreign, bytes } = parts;
+/// Without its checksum.
+fn header(owner: Owner, parts: &Parts) -> Vec<u8> {
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&[0; 4]);
     header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-    let Position { index, term, subterm } = position;
-    let (length, origin) = (bytes.len() as u64, u64::from(foreign));
+    let Position { index, term, subterm } = parts.position;
+    let (length, origin) = (parts.bytes.len() as u64, u64::from(parts.foreign));
     for value in [owner.site_id, owner.node, index.0, term.0, subterm.0, length, origin] {
         header.extend_from_slice(&value.to_le_bytes());
     }
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&header[CRC_END..]), bytes);
-    header[CRC_END - 4..CRC_END].copy_from_slice(&crc.to_le_bytes());
     header
 }
 

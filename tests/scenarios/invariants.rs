@@ -6,7 +6,15 @@ use std::collections::BTreeMap;
 use tally_core::id::{LogIndex, NodeId, Term};
 use tally_core::raft::{Body, ConfigurationEntry, HardState, Message, Position, Role};
 
+use crate::describe;
 use crate::node::{Core, Node};
+
+/// An entry, and in which term it was committed first: that of the leader that counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Committed {
+    entry: Position,
+    in_term: Term,
+}
 
 /// What history has settled; no crash takes it back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,7 +22,7 @@ pub(crate) struct Settled {
     /// Who led in each term.
     pub(crate) leaders: BTreeMap<Term, NodeId>,
     /// What was committed, from index 1 on; `None` where only a snapshot tells.
-    pub(crate) committed: Vec<Option<Position>>,
+    pub(crate) committed: Vec<Option<Committed>>,
     /// The latest configuration that is committed.
     pub(crate) configuration: ConfigurationEntry,
 }
@@ -31,11 +39,14 @@ impl Settled {
         all.iter().filter(|other| other.id != node.id).try_for_each(|other| logs_match(node, other))
     }
 
-    /// Leader completeness: who begins to lead has everything that is committed.
+    /// Leader completeness: who begins to lead has everything that was committed in earlier terms. (A late vote can
+    /// make a leader of a term that is over already; it will not commit anything.)
     pub(crate) fn begins_to_lead<C: Core>(&self, node: &Node<C>, noop: Position) -> Result<(), String> {
-        let lacks = |(place, known): (usize, &Option<Position>)| {
+        let lacks = |(place, known): (usize, &Option<Committed>)| {
             let index = LogIndex(place as u64 + 1);
-            known.is_some() && index > node.log.base.index && node.log.get(index) != *known
+            let has = |known: &Committed| node.log.get(index) == Some(known.entry);
+            let counts = known.filter(|known| known.in_term < noop.term && index > node.log.base.index);
+            counts.is_some_and(|known| !has(&known))
         };
         match self.committed.iter().enumerate().find(|entry| lacks(*entry)) {
             Some((place, _)) => Err(format!(
@@ -70,11 +81,12 @@ impl Settled {
         if commit > node.log.last().index && node.core.is_some() {
             return Err(format!("{} has committed {commit}, beyond its log", node.id));
         }
+        let in_term = node.core.as_ref().map_or(Term(0), Core::term);
         for index in 1..=commit.0 {
-            let own = node.log.get(LogIndex(index));
+            let own = node.log.get(LogIndex(index)).map(|entry| Committed { entry, in_term });
             let place = usize::try_from(index - 1).expect("logs are short");
             match self.committed.get_mut(place) {
-                Some(Some(known)) if own.is_some_and(|own| own != *known) => {
+                Some(Some(known)) if own.is_some_and(|own| own.entry != known.entry) => {
                     return Err(format!(
                         "state machine safety: {} has committed another entry {index} than was committed",
                         node.id
@@ -93,7 +105,7 @@ impl Settled {
         }
         let configuration = &self.configuration.configuration;
         let halves: [Vec<NodeId>; 2] = [configuration.voters().collect(), configuration.outgoing().collect()];
-        for known in self.committed.iter().flatten() {
+        for Committed { entry: known, .. } in self.committed.iter().flatten() {
             for half in halves.iter().filter(|half| !half.is_empty()) {
                 let have = all.iter().filter(|other| half.contains(&other.id) && other.disk.holds(*known));
                 if have.count() * 2 <= half.len() {
@@ -145,7 +157,7 @@ pub(crate) fn what_is_said_is_durable<C>(
         _ if own.term < message.term => "speaks in a term that is not durable",
         _ => return Ok(()),
     };
-    Err(format!("persist before send: {} {what}: {message:?}", node.id))
+    Err(format!("persist before send: {} {what}: {}", node.id, describe::message(message)))
 }
 
 fn acknowledges_truly<C>(node: &Node<C>, matched: LogIndex) -> bool {

@@ -19,6 +19,7 @@
 //! without a log and `replication_set` how the others count it, `read` confirms reads, `output` yields messages and events,
 //! `persist` is the gate to the disk, `configuration`, `log` and `quorum` are the arithmetic, `mutation` is for tests.
 
+mod canonical;
 mod configuration;
 mod election;
 mod log;

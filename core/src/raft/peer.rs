@@ -22,16 +22,16 @@ pub enum PeerState {
 
 /// An append on its way.
 #[derive(Clone, Copy, Debug)]
-struct Sent {
-    last: LogIndex,
-    bytes: u32,
+pub(super) struct Sent {
+    pub(super) last: LogIndex,
+    pub(super) bytes: u32,
 }
 
 /// The appends on their way to one follower, oldest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inflight {
-    sent: Deque<Sent, INFLIGHT_MESSAGES_MAX>,
-    bytes: u64,
+    pub(super) sent: Deque<Sent, INFLIGHT_MESSAGES_MAX>,
+    pub(super) bytes: u64,
 }
 
 impl Inflight {
@@ -152,15 +152,15 @@ pub(super) struct Peer {
     /// The latest commit index it was told.
     pub(super) commit_sent: LogIndex,
     /// The round of catching up (thesis, 4.2.1): it ends when the follower has what the log had at its beginning.
-    catching: Round,
+    pub(super) catching: Round,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Round {
-    began: Instant,
-    end: LogIndex,
+pub(super) struct Round {
+    pub(super) began: Instant,
+    pub(super) end: LogIndex,
     /// The round before took less than an election timeout.
-    was_short: bool,
+    pub(super) was_short: bool,
 }
 
 impl Peer {

@@ -44,8 +44,8 @@ const TAIL_PARTS: usize = 16;
 /// The bytes that a leader has proposed and not yet committed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tail {
-    parts: Deque<(LogIndex, u64), TAIL_PARTS>,
-    bytes: u64,
+    pub(super) parts: Deque<(LogIndex, u64), TAIL_PARTS>,
+    pub(super) bytes: u64,
 }
 
 impl Tail {
