@@ -83,7 +83,14 @@ impl Node {
                 }
                 Event::LeaderChanged { leader, term } => {
                     self.shared.metrics.leader_changes.raise();
-                    info!("leader: {leader:?}, term {term}");
+                    match leader.filter(|_| !self.leads()) {
+                        Some(id) => {
+                            let name = self.members.get(id).map_or("a box that is not known", |it| &it.name);
+                            info!("{name} leads, in term {term}");
+                        }
+                        None if !self.leads() => info!("no leader is known, in term {term}"),
+                        None => {}
+                    }
                 }
             }
             let leader = self.raft.leader();
