@@ -22,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Beats {
     pub(super) pace: Pace,
+    /// What the connections measured when they were last asked: a silent one repeats itself.
+    measured: std::collections::BTreeMap<NodeId, u64>,
     /// The timeout and the interval that the core has.
     in_force: (Duration, Duration),
     looked: Instant,
@@ -34,7 +36,8 @@ pub(super) struct Beats {
 impl Beats {
     pub(super) fn new(pace: Pace, now: Instant) -> Beats {
         let in_force = (pace.timeout(), pace.heartbeat());
-        Beats { pace, in_force, looked: now, sent: std::collections::BTreeMap::new(), held: false }
+        let measured = std::collections::BTreeMap::new();
+        Beats { pace, measured, in_force, looked: now, sent: std::collections::BTreeMap::new(), held: false }
     }
 }
 
@@ -131,7 +134,7 @@ impl Node {
         }
         let round_trip = now.since(answer.sent);
         if is_voter {
-            self.beats.pace.round_trip_of(from, micros(round_trip));
+            self.beats.pace.round_trip_of(from, micros(round_trip), now);
         }
         let Wall { us: wall_us, synced } = answer.wall;
         self.leader_clock.heard(from, Reading { wall_us, synced, round_trip }, now);
@@ -171,8 +174,11 @@ impl Node {
     fn look_at_connections(&mut self) {
         let Some(transport) = self.transport.as_ref().filter(|_| !self.leads()) else { return };
         for peer in transport.peers() {
-            if let Some(us) = peer.rtt_us.filter(|_| peer.connected && self.is_voter(NodeId(peer.id))) {
-                self.beats.pace.round_trip_of(NodeId(peer.id), Duration::from_micros(us));
+            let peer_id = NodeId(peer.id);
+            if let Some(us) = peer.rtt_us.filter(|_| peer.connected && self.is_voter(peer_id))
+                && self.beats.measured.insert(peer_id, us) != Some(us)
+            {
+                self.beats.pace.round_trip_of(NodeId(peer.id), Duration::from_micros(us), self.now());
             }
         }
     }

@@ -60,6 +60,8 @@ pub(super) struct Pace {
 #[derive(Debug, Default)]
 struct Member {
     round_trip: Quantile,
+    /// When its latest answers began to come, and the shortest round trip among them.
+    latest: Option<(Instant, Duration)>,
     /// How long its disk takes, as it says.
     sync: Duration,
     /// The timeout that it has in force, as it says.
@@ -104,9 +106,20 @@ impl Pace {
         self.sync.add(took);
     }
 
-    /// A member took so long to answer.
-    pub(super) fn round_trip_of(&mut self, member: NodeId, took: Duration) {
-        self.members.entry(member).or_default().round_trip.add(took);
+    /// A member took so long to answer. What comes in one burst was held up by one stall (a paused box, a cable
+    /// that was out, an address that was looked up): it is one sample, the shortest, or it would outweigh
+    /// everything that a new leader knows.
+    pub(super) fn round_trip_of(&mut self, member: NodeId, took: Duration, now: Instant) {
+        let burst = tally_core::time::Duration(self.heartbeat().as_micros() as u64 / 2);
+        let member = self.members.entry(member).or_default();
+        match &mut member.latest {
+            Some((came, shortest)) if now.since(*came) < burst => *shortest = took.min(*shortest),
+            latest => {
+                if let Some((_, shortest)) = latest.replace((now, took)) {
+                    member.round_trip.add(shortest);
+                }
+            }
+        }
     }
 
     /// What a follower said of itself.
@@ -234,7 +247,7 @@ mod tests {
     /// A leader that hears another box every 50 ms for some seconds.
     fn after(pace: &mut Pace, from_ms: u64, seconds: u64, round_trip: impl Fn(u64) -> u64) -> Duration {
         for beat in 0..seconds * 20 {
-            pace.round_trip_of(NodeId(2), ms(round_trip(beat)));
+            pace.round_trip_of(NodeId(2), ms(round_trip(beat)), at(from_ms + beat * 50));
             pace.decide(at(from_ms + beat * 50));
         }
         pace.timeout()
@@ -258,6 +271,19 @@ mod tests {
         assert!((ms(1200)..ms(2000)).contains(&long), "{long:?}");
         assert_eq!(after(&mut pace, 61_000, 10, |_| 1), long, "ten seconds are not long enough");
         assert_eq!(after(&mut pace, 71_000, 300, |_| 1), ms(200));
+    }
+
+    #[test]
+    fn answers_that_one_stall_held_up_are_one_sample() {
+        let mut pace = Pace::new(BOUNDS);
+        // A new leader, which has few samples yet; a cable was out for a second.
+        after(&mut pace, 0, 1, |_| 1);
+        for late in 0..20 {
+            pace.round_trip_of(NodeId(2), ms(1000 - late * 50), Instant(2_000_000 + late));
+            pace.decide(Instant(2_000_000 + late));
+        }
+        assert_eq!(pace.timeout(), ms(200));
+        assert_eq!(after(&mut pace, 2_050, 5, |_| 1), ms(200));
     }
 
     #[test]
@@ -323,7 +349,7 @@ mod tests {
         let mut pace = Pace::new(BOUNDS);
         for took in [Duration::ZERO, Duration::MAX, Duration::from_nanos(1)] {
             pace.synced(took);
-            pace.round_trip_of(NodeId(2), took);
+            pace.round_trip_of(NodeId(2), took, at(0));
             pace.answered(NodeId(2), took, took);
             pace.decide(at(0));
         }

@@ -203,7 +203,7 @@ impl World {
                 if self.boxes[at].raft.role() != Role::Leader {
                     let round_trip = Duration::from_micros(2 * self.ground.one_way);
                     for other in (0..3).filter(|other| *other != at) {
-                        self.boxes[at].pace.round_trip_of(id(other), round_trip);
+                        self.boxes[at].pace.round_trip_of(id(other), round_trip, Instant(self.now));
                     }
                 }
                 self.after(500_000, What::Look(at));
@@ -234,7 +234,11 @@ impl World {
             Body::HeartbeatAnswer { .. } => {
                 one.pace.answered(id(from), beside.0, beside.1);
                 if sent > 0 {
-                    one.pace.round_trip_of(id(from), Duration::from_micros(self.now - sent));
+                    one.pace.round_trip_of(
+                        id(from),
+                        Duration::from_micros(self.now - sent),
+                        Instant(self.now),
+                    );
                 }
             }
             _ => {}
