@@ -170,9 +170,11 @@ impl Node {
         }
     }
 
-    /// Who does not lead asks nobody, and goes by what the connections measure.
+    /// Who has no leader asks nobody, and goes by what the connections measure. Not otherwise: a leader says
+    /// what it measured itself, and after a pause of a peer a connection's estimate is the pause for minutes.
     fn look_at_connections(&mut self) {
-        let Some(transport) = self.transport.as_ref().filter(|_| !self.leads()) else { return };
+        let leaderless = self.raft.leader().is_none();
+        let Some(transport) = self.transport.as_ref().filter(|_| leaderless) else { return };
         for peer in transport.peers() {
             let peer_id = NodeId(peer.id);
             if let Some(us) = peer.rtt_us.filter(|_| peer.connected && self.is_voter(peer_id))
