@@ -66,6 +66,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             term_start,
             subterm,
             subterm_start,
+            swapped,
+            swap_wanted,
+            witness_acknowledged,
             tail,
             rounds,
             transfer,
@@ -96,6 +99,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         (leader.is_some() && !leads).then_some((matched, appended_sent)).hash(hasher);
         (appended_due, rejection).hash(hasher);
         leads.then_some((term_start, subterm, subterm_start)).hash(hasher);
+        let wanted = swap_wanted.map(|wanted| view.named(wanted));
+        leads.then_some((view.named(*swapped), wanted, witness_acknowledged)).hash(hasher);
         feed_tail(tail, leads, hasher);
         feed_rounds(rounds, leads, hasher);
         transfer.map(|Transfer { to, until }| (name(to), until.since(view.now))).hash(hasher);
