@@ -26,3 +26,4 @@ mod search;
 mod sites;
 mod state;
 mod tests;
+mod witness;

@@ -8,6 +8,8 @@ use crate::hash::Wide;
 use crate::node::Core;
 
 pub(crate) trait Explored: Core {
+    /// The deliberate bugs that it has, for a witness to have too.
+    type Bug: Mutation;
     fn leader(&self) -> Option<NodeId>;
     fn feed(&self, now: Instant, name: &dyn Fn(NodeId) -> u64, hasher: &mut Wide);
     fn read_index(&mut self, now: Instant) -> Result<Read, ReadError>;
@@ -16,6 +18,8 @@ pub(crate) trait Explored: Core {
 }
 
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Explored for Raft<NODES, RUNS, M> {
+    type Bug = M;
+
     fn leader(&self) -> Option<NodeId> {
         Raft::leader(self)
     }

@@ -57,4 +57,10 @@ bugs! {
     to_take_an_old_snapshot_is_found: TAKE_OLD_SNAPSHOT in LATE_SNAPSHOTS breaks "commit only rises",
     to_read_too_early_is_found: READ_TOO_EARLY in READS breaks "linearizable reads",
     to_read_by_an_old_round_is_found: READ_BY_OLD_ROUND in READS breaks "linearizable reads",
+    to_count_a_silent_witness_is_found: COUNT_SILENT_WITNESS in WITNESS_CRASHES breaks "leader completeness",
+    to_ask_the_witness_first_is_found: WITNESS_ASKED_FIRST in WITNESS_CRASHES breaks "leader completeness",
+    to_count_the_witness_beside_anybody_is_found: WITNESS_BESIDE_ANYBODY in WITNESS_CRASHES breaks "leader completeness",
+    to_ignore_the_set_as_a_witness_is_found: WITNESS_IGNORES_SET in WITNESS_CRASHES breaks "leader completeness",
+    to_answer_as_a_witness_before_it_is_stored_is_found: WITNESS_SAYS_BEFORE_STORED in WITNESS_CRASHES breaks "state machine safety",
+    to_read_by_a_silent_witness_is_found: READ_BY_SILENT_WITNESS in WITNESS_SWAPS breaks "linearizable reads",
 }

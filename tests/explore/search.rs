@@ -41,7 +41,7 @@ impl fmt::Display for Found {
     }
 }
 
-struct Frame<C> {
+struct Frame<C: Explored> {
     state: State<C>,
     choices: Vec<Choice>,
 }

@@ -25,6 +25,8 @@ pub(crate) enum Begin {
 pub(crate) struct Site {
     pub(crate) name: &'static str,
     pub(crate) voters: u64,
+    /// A witness comes after them.
+    pub(crate) witness: bool,
     pub(crate) begin: Begin,
     /// On its way from the start: from whom, to whom, in which term, durable up to where.
     pub(crate) acknowledgement: Option<(u64, u64, u64, u64)>,
@@ -53,6 +55,7 @@ const ANY_THREE: Site = Site {
     name: "",
     voters: 3,
     begin: Begin::New,
+    witness: false,
     acknowledgement: None,
     alike: &[1, 2, 3],
     bounds: NOTHING,
@@ -170,11 +173,46 @@ pub(crate) const FAILURES: Site = Site {
     ..ANY_THREE
 };
 
+/// Two boxes and a witness: elections that need it, and what it stores of them.
+pub(crate) const WITNESS: Site = Site {
+    name: "two and a witness",
+    voters: 2,
+    witness: true,
+    alike: &[1, 2],
+    bounds: Bounds { expiries: 3, in_flight: 3, terms: 3, ..NOTHING },
+    ..ANY_THREE
+};
+
+/// The same with a leader that takes an entry, and a crash.
+pub(crate) const WITNESS_CRASHES: Site = Site {
+    name: "two and a witness, crashes",
+    voters: 2,
+    witness: true,
+    begin: Begin::Led,
+    alike: &[],
+    bounds: Bounds { expiries: 2, crashes: 1, proposals: 1, in_flight: 2, terms: 3, ..NOTHING },
+    ..ANY_THREE
+};
+
+/// A leader that swaps a silent box for the witness, and back; reads meanwhile.
+pub(crate) const WITNESS_SWAPS: Site = Site {
+    name: "two and a witness, swaps",
+    voters: 2,
+    witness: true,
+    begin: Begin::Led,
+    alike: &[],
+    bounds: Bounds { expiries: 1, ticks: 2, reads: 1, in_flight: 2, ..NOTHING },
+    rules: Rules { heartbeats: true, quick_disks: true, ..VOTES_ONLY },
+    ..ANY_THREE
+};
+
 impl Site {
     /// The state that the search starts from; every bound that is not zero is widened by `more`.
     pub(crate) fn start<C: Explored>(&self, more: u8) -> State<C> {
-        let members = (1..=self.voters).map(|id| Member { id: NodeId(id), role: MemberRole::Voter });
-        let configuration = Configuration::new(&members.collect::<Vec<_>>()).expect("voters only");
+        let member = |id, role| Member { id: NodeId(id), role };
+        let mut members: Vec<Member> = (1..=self.voters).map(|id| member(id, MemberRole::Voter)).collect();
+        members.extend(self.witness.then(|| member(self.voters + 1, MemberRole::Witness)));
+        let configuration = Configuration::new(&members).expect("a witness stands beside an even number");
         let disks: Vec<(Disk, Configuration)> = (1..=self.voters)
             .map(|id| {
                 let (term, entries) = match self.begin {
@@ -185,7 +223,7 @@ impl Site {
             })
             .collect();
         let bounds = self.bounds.widened(more);
-        let namings = namings(self.voters, self.alike);
+        let namings = namings(self.voters + u64::from(self.witness), self.alike);
         let mut state = match self.begin {
             Begin::Led => led(Rc::clone(&namings), &disks).bounded(bounds, self.rules),
             Begin::New | Begin::Disks(_) => State::new(bounds, self.rules, namings, &disks),

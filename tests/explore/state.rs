@@ -15,6 +15,7 @@ use crate::hash::Wide;
 use crate::invariants::{Settled, what_is_said_is_durable};
 use crate::node::{Disk, Node, Packet};
 use crate::plain_log::{ENTRY_BYTES, PlainLog};
+use crate::witness::{WitnessNode, hash_set};
 
 /// A leader looks after its quorum twice in an election timeout: the least that the core allows.
 const ELECTION_TIMEOUT: Duration = Duration::from_millis(1000);
@@ -129,6 +130,8 @@ pub(crate) struct Met {
     pub(crate) installed: Cell<u64>,
     pub(crate) lost_by_crash: Cell<u64>,
     pub(crate) reads_confirmed: Cell<u64>,
+    /// Records that the witness stored, votes among them.
+    pub(crate) witness_stored: Cell<u64>,
 }
 
 impl Met {
@@ -161,7 +164,7 @@ struct OnItsWay {
     hashes: Hashes,
 }
 
-pub(crate) struct State<C> {
+pub(crate) struct State<C: Explored> {
     bounds: Bounds,
     rules: Rules,
     namings: Namings,
@@ -169,13 +172,14 @@ pub(crate) struct State<C> {
     hashes: Vec<Hashes>,
     /// What each node is without any names.
     faces: Vec<u64>,
+    witness: Option<Rc<WitnessNode<C::Bug>>>,
     wire: Vec<OnItsWay>,
     settled: Rc<Settled>,
     reads: Vec<Read>,
     pub(crate) met: Rc<Met>,
 }
 
-impl<C> Clone for State<C> {
+impl<C: Explored> Clone for State<C> {
     fn clone(&self) -> Self {
         State {
             bounds: self.bounds,
@@ -184,6 +188,7 @@ impl<C> Clone for State<C> {
             nodes: self.nodes.clone(),
             hashes: self.hashes.clone(),
             faces: self.faces.clone(),
+            witness: self.witness.clone(),
             wire: self.wire.clone(),
             settled: Rc::clone(&self.settled),
             reads: self.reads.clone(),
@@ -222,6 +227,7 @@ impl<C: Explored> State<C> {
         namings: Namings,
         disks: &[(Disk, Configuration)],
     ) -> Self {
+        let witness = disks.first().and_then(|(_, configuration)| configuration.witness());
         let mut state = State {
             bounds,
             rules,
@@ -229,6 +235,7 @@ impl<C: Explored> State<C> {
             nodes: Vec::new(),
             hashes: Vec::new(),
             faces: Vec::new(),
+            witness: witness.map(|id| Rc::new(WitnessNode::new(id))),
             wire: Vec::new(),
             settled: Rc::default(),
             reads: Vec::new(),
@@ -283,7 +290,8 @@ impl<C: Explored> State<C> {
         let nodes = nodes.map(|(node, hashes)| known_or(hashes, which, || hash_node(node, naming)));
         let hash = |on: &OnItsWay| known_or(&on.hashes, which, || hash_packet(&on.packet, naming));
         let wire = self.wire.iter().map(hash);
-        leaders.chain(reads).chain(nodes).chain(wire).fold(rest.wide(), u128::wrapping_add)
+        let witness = self.witness.iter().map(|witness| witness.hash(&name));
+        leaders.chain(reads).chain(nodes).chain(witness).chain(wire).fold(rest.wide(), u128::wrapping_add)
     }
 
     /// All that can happen now.
@@ -308,6 +316,12 @@ impl<C: Explored> State<C> {
         }
         for node in &self.nodes {
             self.choices_of(node, &mut choices);
+        }
+        if let Some(witness) = self.witness.as_ref().filter(|witness| witness.storing.is_some()) {
+            choices.push(Choice::Persist(witness.id));
+            if self.bounds.crashes > 0 {
+                choices.extend([0, 1].map(|stored| Choice::Crash(witness.id, stored)));
+            }
         }
         choices
     }
@@ -343,7 +357,7 @@ impl<C: Explored> State<C> {
 
     /// A request for a vote can find its receiver with a leader that it has not heard for long.
     fn may_be_late(&self, packet: &Packet) -> bool {
-        let receiver = self.nodes[place_of(packet.to)].core.as_ref();
+        let receiver = self.nodes.get(place_of(packet.to)).and_then(|node| node.core.as_ref());
         matches!(packet.message.body, Body::PreVote { .. } | Body::Vote { .. })
             && receiver.is_some_and(|core| core.leader().is_some() && core.role() != Role::Leader)
     }
@@ -377,16 +391,72 @@ impl<C: Explored> State<C> {
             | Choice::Propose(id)
             | Choice::Read(id)
             | Choice::Compact(id) => {
+                if place_of(id) >= state.nodes.len() {
+                    state.act_as_witness(choice, story)?;
+                    return Ok(state);
+                }
                 state.act(id, choice, story)?;
-                place_of(id)
+                Some(place_of(id))
             }
         };
-        state.drive(place, story)?;
+        if let Some(place) = place {
+            state.drive(place, story)?;
+        }
         Ok(state)
     }
 
-    fn arrive(&mut self, packet: &Packet, late: Late, story: &mut Story<'_>) -> Result<usize, Stop> {
+    /// What the witness does.
+    fn act_as_witness(&mut self, choice: Choice, story: &mut Story<'_>) -> Result<(), Stop> {
+        let witness = Rc::make_mut(self.witness.as_mut().ok_or(Stop::Impossible)?);
+        let (record, _) = witness.storing.ok_or(Stop::Impossible)?;
+        match choice {
+            Choice::Persist(id) => {
+                Met::one(&self.met.witness_stored);
+                tell(story, || format!("the witness {id} has stored {record:?}"));
+                let (to, message) = witness.stored().ok_or(Stop::Impossible)?;
+                tell(story, || format!("    {id} -> {to} {}", describe::message(&message)));
+                self.put_on_its_way(Packet { from: id, to, message, configuration: None });
+            }
+            Choice::Crash(id, stored) => {
+                spend(&mut self.bounds.crashes)?;
+                let there = if stored > 0 { "is there" } else { "is lost" };
+                tell(story, || format!("the witness {id} crashes while it stores {record:?}, which {there}"));
+                witness.crash(stored > 0);
+            }
+            _ => return Err(Stop::Impossible),
+        }
+        Ok(())
+    }
+
+    /// The witness gets a message.
+    fn ask_witness(&mut self, packet: &Packet, at_once: &mut VecDeque<Packet>, story: &mut Story<'_>) {
+        let Some(witness) = &mut self.witness else { return };
+        let (quick, witness) = (self.rules.quick_disks, Rc::make_mut(witness));
+        tell(story, || format!("{} <- {} {}", packet.to, packet.from, describe::packet(packet)));
+        let mut answer = witness.receive(packet.from, &packet.message).map(|message| (packet.from, message));
+        if answer.is_none() && quick && witness.storing.is_some() {
+            answer = witness.stored();
+            Met::one(&self.met.witness_stored);
+        }
+        let Some((to, message)) = answer else { return };
+        let answer = Packet { from: packet.to, to, message, configuration: None };
+        tell(story, || format!("    {} -> {to} {}", answer.from, describe::packet(&answer)));
+        let heartbeat = matches!(answer.message.body, Body::HeartbeatAnswer { .. });
+        if self.rules.quick_pre_votes && is_pre_vote(&answer) {
+            at_once.push_back(answer);
+        } else if !is_idle(&answer) && (self.rules.heartbeats || !heartbeat) {
+            self.put_on_its_way(answer);
+        }
+    }
+
+    /// A message arrives; gives the place of who has to be driven then, if not the witness.
+    fn arrive(&mut self, packet: &Packet, late: Late, story: &mut Story<'_>) -> Result<Option<usize>, Stop> {
         let place = place_of(packet.to);
+        if place >= self.nodes.len() {
+            let mut at_once = VecDeque::new();
+            self.ask_witness(packet, &mut at_once, story);
+            return self.settle(at_once, story).map(|()| None);
+        }
         let node = Rc::make_mut(&mut self.nodes[place]);
         if late != Late::No {
             node.clock += ELECTION_TIMEOUT;
@@ -412,7 +482,7 @@ impl<C: Explored> State<C> {
                 .map_or_else(|why| format!(": ignored, {}", describe::ignored(why)), |_| String::new());
             format!("{} <- {} {}{what}", packet.to, packet.from, describe::packet(packet))
         });
-        Ok(place)
+        Ok(Some(place))
     }
 
     fn act(&mut self, id: NodeId, choice: Choice, story: &mut Story<'_>) -> Result<(), Stop> {
@@ -489,13 +559,23 @@ impl<C: Explored> State<C> {
     fn drive(&mut self, place: usize, story: &mut Story<'_>) -> Result<(), Stop> {
         let mut at_once = VecDeque::new();
         self.drive_one(place, &mut at_once, story)?;
-        while let Some(packet) = at_once.pop_front() {
-            let place = self.arrive(&packet, Late::Untold, story)?;
-            self.drive_one(place, &mut at_once, story)?;
-        }
+        self.settle(at_once, story)?;
         if !self.rules.keeps_stale {
             let (nodes, rules) = (&self.nodes, self.rules);
-            self.wire.retain(|on| !is_stale(&on.packet, nodes[place_of(on.packet.to)].disk.term, rules));
+            let term = |packet: &Packet| nodes.get(place_of(packet.to)).map(|node| node.disk.term);
+            self.wire.retain(|on| !term(&on.packet).is_some_and(|term| is_stale(&on.packet, term, rules)));
+        }
+        Ok(())
+    }
+
+    /// What arrives at once does.
+    fn settle(&mut self, mut at_once: VecDeque<Packet>, story: &mut Story<'_>) -> Result<(), Stop> {
+        while let Some(packet) = at_once.pop_front() {
+            if place_of(packet.to) >= self.nodes.len() {
+                self.ask_witness(&packet, &mut at_once, story);
+            } else if let Some(place) = self.arrive(&packet, Late::Untold, story)? {
+                self.drive_one(place, &mut at_once, story)?;
+            }
         }
         Ok(())
     }
@@ -554,11 +634,11 @@ impl<C: Explored> State<C> {
         at_once: &mut VecDeque<Packet>,
         story: &mut Story<'_>,
     ) -> Result<(), Stop> {
-        for to in (1..=self.nodes.len() as u64).map(NodeId).filter(|to| place_of(*to) != place) {
+        let all = self.nodes.len() + usize::from(self.witness.is_some());
+        for to in (1..=all as u64).map(NodeId).filter(|to| place_of(*to) != place) {
             while let Some(packet) = Rc::make_mut(&mut self.nodes[place]).next_message(to, true) {
                 what_is_said_is_durable(&self.nodes[place], to, &packet.message)?;
-                let heartbeat =
-                    matches!(packet.message.body, Body::Heartbeat { .. } | Body::HeartbeatAnswer { .. });
+                let heartbeat = is_heartbeat(&packet);
                 if (heartbeat && !self.rules.heartbeats) || is_idle(&packet) {
                     continue;
                 }
@@ -623,8 +703,14 @@ fn is_idle(packet: &Packet) -> bool {
     matches!(packet.message.body, Body::VoteAnswer { granted: false })
 }
 
+fn is_heartbeat(packet: &Packet) -> bool {
+    let body = &packet.message.body;
+    matches!(body, Body::Heartbeat { .. } | Body::HeartbeatAnswer { .. } | Body::WitnessPing { .. })
+}
+
 fn is_pre_vote(packet: &Packet) -> bool {
-    matches!(packet.message.body, Body::PreVote { .. } | Body::PreVoteAnswer { .. })
+    let body = &packet.message.body;
+    matches!(body, Body::PreVote { .. } | Body::PreVoteAnswer { .. } | Body::WitnessVote { pre: true, .. })
 }
 
 /// Its term is over for its receiver, for good, and all that could come of it is an answer that is lost as well.
@@ -733,10 +819,12 @@ fn hash_packet(packet: &Packet, naming: &[u64]) -> u128 {
         Body::Heartbeat { commit, round } => (commit, round).hash(&mut hasher),
         Body::HeartbeatAnswer { round } => round.hash(&mut hasher),
         Body::TimeoutNow => {}
-        Body::WitnessVote { .. }
-        | Body::WitnessAppend { .. }
-        | Body::WitnessAppended { .. }
-        | Body::WitnessPing { .. } => unreachable!("no witness here"),
+        Body::WitnessVote { pre, last_term, last_subterm, votes } => {
+            (pre, last_term, last_subterm, hash_set(&votes, &name)).hash(&mut hasher);
+        }
+        Body::WitnessAppend { subterm, voters } => (subterm, hash_set(&voters, &name)).hash(&mut hasher),
+        Body::WitnessAppended { subterm, taken } => (subterm, taken).hash(&mut hasher),
+        Body::WitnessPing { round } => round.hash(&mut hasher),
     }
     configuration.as_deref().map(|held| hash_configuration(held, &name)).hash(&mut hasher);
     hasher.wide()

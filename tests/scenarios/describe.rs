@@ -47,6 +47,15 @@ pub(crate) fn message(message: &Message) -> String {
         Body::PreVote { last } | Body::Vote { last, transfer: false } => format!("last={}", position(*last)),
         Body::Vote { last, transfer: true } => format!("last={} by transfer", position(*last)),
         Body::TimeoutNow => String::new(),
+        Body::WitnessVote { pre, last_term, last_subterm, votes } => {
+            let pre = if *pre { " before a campaign" } else { "" };
+            format!("last term={last_term}.{last_subterm} votes={votes:?}{pre}")
+        }
+        Body::WitnessAppend { subterm, voters } => format!("subterm={subterm} voters={voters:?}"),
+        Body::WitnessAppended { subterm, taken } => {
+            format!("subterm={subterm} {}", if *taken { "taken" } else { "refused" })
+        }
+        Body::WitnessPing { round } => format!("round={round}"),
         Body::PreVoteAnswer { granted } | Body::VoteAnswer { granted } => {
             if *granted { "granted" } else { "refused" }.to_owned()
         }
@@ -89,6 +98,7 @@ pub(crate) fn ignored(why: Ignored) -> &'static str {
         Ignored::Stale => "it is stale",
         Ignored::Leased => "a leader is heard",
         Ignored::NotAwaited => "nobody waits for it",
+        Ignored::Busy => "a record is being stored",
         Ignored::LogUnreadable => "the log cannot be read",
         Ignored::Busy => "the witness is writing",
     }

@@ -107,8 +107,10 @@ impl Settled {
         let halves: [Vec<NodeId>; 2] = [configuration.voters().collect(), configuration.outgoing().collect()];
         for Committed { entry: known, .. } in self.committed.iter().flatten() {
             for half in halves.iter().filter(|half| !half.is_empty()) {
+                // The witness has no log: it can make up for one of a majority.
+                let witness = usize::from(configuration.witness().is_some_and(|id| half.contains(&id)));
                 let have = all.iter().filter(|other| half.contains(&other.id) && other.disk.holds(*known));
-                if have.count() * 2 <= half.len() {
+                if (have.count() + witness) * 2 <= half.len() {
                     return Err(format!(
                         "durability: the committed entry {} of term {} is on the disks of no majority",
                         known.index, known.term
@@ -148,8 +150,12 @@ pub(crate) fn what_is_said_is_durable<C>(
     let own = node.disk.hard_state();
     let has = |vote| own == HardState { term: message.term, vote: Some(vote) };
     let what = match message.body {
-        Body::PreVote { .. } | Body::PreVoteAnswer { granted: true } => return Ok(()),
-        Body::Vote { .. } if !has(node.id) => "asks for votes before its own is durable",
+        Body::PreVote { .. }
+        | Body::PreVoteAnswer { granted: true }
+        | Body::WitnessVote { pre: true, .. } => return Ok(()),
+        Body::Vote { .. } | Body::WitnessVote { .. } if !has(node.id) => {
+            "asks for votes before its own is durable"
+        }
         Body::VoteAnswer { granted: true } if !has(to) => "grants a vote that is not durable",
         Body::Appended { matched, .. } if !acknowledges_truly(node, matched) => {
             "acknowledges what is not durable"
