@@ -70,15 +70,6 @@ pub(crate) fn message(message: &Message) -> String {
         Body::Heartbeat { commit, round } => format!("commit={commit} round={round}"),
         Body::HeartbeatAnswer { round } => format!("round={round}"),
         Body::Snapshot { last } => format!("last={}", position(*last)),
-        Body::WitnessVote { pre, last_term, last_subterm, votes } => {
-            let pre = if *pre { "pre-vote " } else { "" };
-            format!("{pre}last={last_term}.{last_subterm} votes={votes:?}")
-        }
-        Body::WitnessAppend { subterm, voters } => format!("subterm={subterm} voters={voters:?}"),
-        Body::WitnessAppended { subterm, taken } => {
-            format!("subterm={subterm} {}", if *taken { "taken" } else { "refused" })
-        }
-        Body::WitnessPing { round } => format!("round={round}"),
     };
     format!("{} term={} {what}", kind(&message.body), message.term).trim_end().to_owned()
 }
@@ -100,7 +91,6 @@ pub(crate) fn ignored(why: Ignored) -> &'static str {
         Ignored::NotAwaited => "nobody waits for it",
         Ignored::Busy => "a record is being stored",
         Ignored::LogUnreadable => "the log cannot be read",
-        Ignored::Busy => "the witness is writing",
     }
 }
 
