@@ -156,6 +156,7 @@ impl Position {
         (self.term, self.subterm)
     }
 
+    #[inline(never)]
     fn is_plausible(self) -> bool {
         let numbered = self.index.0 < NUMBER_LIMIT && self.term.0 < NUMBER_LIMIT;
         numbered

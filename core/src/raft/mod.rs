@@ -55,11 +55,11 @@ pub use witness::{
 use core::marker::PhantomData;
 
 use crate::id::{LogIndex, NodeId, Subterm, Term};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use heapless::Vec;
 
 use log::Log;
-use peer::Peer;
+use peer::{Measure, Peer};
 use persist::Gate;
 use read::Rounds;
 use replication::Tail;
@@ -350,6 +350,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.log.base()
     }
 
+    #[inline(never)]
     fn slot(&self, id: NodeId) -> Option<usize> {
         self.peers.iter().position(|peer| peer.id == id)
     }
@@ -360,7 +361,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// What a majority of the voters has reached (of each half, if the configuration is joint), this node
     /// having reached `own` and the witness at least `witness`.
-    fn reached(&self, own: u64, of: &dyn Fn(&Peer) -> u64, witness: u64) -> u64 {
+    fn reached(&self, own: u64, measure: Measure, witness: u64) -> u64 {
         let mut configuration = &self.configuration;
         let mutated;
         if M::ONE_HALF_IS_ENOUGH || M::COUNT_OBSERVERS {
@@ -371,17 +372,27 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let witness_id = configuration.witness();
         quorum::reached(configuration, &|id| {
             let least = if witness_id == Some(id) { witness } else { 0 };
-            if stand_in == Some(id) { own } else { self.value_of(id, own, of).max(least) }
+            if stand_in == Some(id) { own } else { self.value_of(id, own, measure).max(least) }
         })
     }
 
-    fn value_of(&self, id: NodeId, own: u64, of: &dyn Fn(&Peer) -> u64) -> u64 {
-        if id == self.config.id { own } else { self.slot(id).map_or(0, |slot| of(&self.peers[slot])) }
+    fn value_of(&self, id: NodeId, own: u64, measure: Measure) -> u64 {
+        if id == self.config.id {
+            own
+        } else {
+            self.slot(id).map_or(0, |slot| self.peers[slot].measure(measure))
+        }
     }
 
     /// Has this been heard within the last election timeout?
+    #[inline(never)]
     fn is_recent(&self, at: Instant) -> bool {
         self.now.since(at) < self.config.election_timeout
+    }
+
+    /// So long ago, or just after the beginning of time.
+    fn ago(&self, span: Duration) -> Instant {
+        Instant(self.now.0.saturating_sub(span.0).saturating_add(1))
     }
 }
 

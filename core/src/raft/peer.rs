@@ -155,6 +155,21 @@ pub(super) struct Peer {
     catching: Round,
 }
 
+/// What voters are counted by, as a number that a majority has reached or not.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Measure {
+    /// Whether it granted: one or zero.
+    Granted,
+    /// What is durable there.
+    Matched,
+    /// The latest round that it answered.
+    Round,
+    /// Whether it was heard since then.
+    HeardAfter(Instant),
+    /// The same, of voters with a log.
+    RegularHeardAfter(Instant),
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Round {
     began: Instant,
@@ -222,6 +237,7 @@ impl Peer {
     }
 
     /// A leader begins with the assumption that the follower has what it has itself.
+    #[inline(never)]
     pub(super) fn begin_term(&mut self, last: LogIndex, now: Instant) {
         self.state = PeerState::Probe;
         self.matched = LogIndex::ZERO;
@@ -238,6 +254,16 @@ impl Peer {
         self.catching = Round { began: now, end: last, was_short: false };
     }
 
+    pub(super) fn measure(&self, measure: Measure) -> u64 {
+        match measure {
+            Measure::Granted => u64::from(self.granted),
+            Measure::Matched => self.matched.0,
+            Measure::Round => self.round,
+            Measure::HeardAfter(at) => u64::from(self.heard_at >= at),
+            Measure::RegularHeardAfter(at) => u64::from(self.heard_at >= at && self.is_voter()),
+        }
+    }
+
     /// Ends a round of catching up if it is at its end, and begins the next: at every tick and acknowledgement.
     pub(super) fn catch_up(&mut self, last: LogIndex, now: Instant, election_timeout: Duration) {
         if self.matched >= self.catching.end {
@@ -247,6 +273,7 @@ impl Peer {
     }
 
     /// Within one round of the leader's log, and answering.
+    #[inline(never)]
     pub(super) fn has_caught_up(&self, now: Instant, election_timeout: Duration) -> bool {
         let recent = |at| now.since(at) < election_timeout;
         self.catching.was_short && recent(self.catching.began) && recent(self.heard_at)

@@ -7,7 +7,7 @@ use heapless::Deque;
 
 use super::configuration::Configuration;
 use super::message::{Body, EntryRange, LogView, Position};
-use super::peer::{Attempt, PeerState};
+use super::peer::{Attempt, Measure, PeerState};
 use super::{Handled, Ignored, Mutation, Raft, Role};
 use crate::id::LogIndex;
 use crate::time::Instant;
@@ -114,6 +114,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// Leads, and the driver knows it and has the first entry of this term.
+    #[inline(never)]
     pub(super) fn leads_knowingly(&self) -> bool {
         self.role == Role::Leader && self.told_leading == Some(self.hard_state.term)
     }
@@ -294,11 +295,10 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn advance_commit(&mut self) {
         let last = self.log.last().index;
         let own = if M::COUNT_OWN_BEFORE_DURABLE { last } else { self.gate.stable() };
-        let matched = |peer: &super::peer::Peer| peer.matched.0;
         // The witness counts for entries of this subterm only, and for what is before them.
-        let witness = self.silent_witness(own.0, &matched);
+        let witness = self.silent_witness(own.0, Measure::Matched);
         let counts = witness >= self.subterm_start.0 || M::WITNESS_ACROSS_SUBTERMS;
-        let reached = LogIndex(self.reached(own.0, &matched, if counts { witness } else { 0 }));
+        let reached = LogIndex(self.reached(own.0, Measure::Matched, if counts { witness } else { 0 }));
         if reached > self.commit && (reached >= self.term_start || M::COMMIT_OLD_TERM) {
             self.commit = reached;
             self.tail.committed(reached);
@@ -401,9 +401,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     fn sent_append(&mut self, slot: usize, entries: Option<&(EntryRange, u32)>) {
         let peer = &mut self.peers[slot];
-        if !M::FULL_WINDOW_HIDES_COMMIT {
-            peer.tell_commit(self.commit);
-        }
+        peer.tell_commit(self.commit);
         match (peer.state, entries) {
             (PeerState::Replicate, Some((range, bytes))) => {
                 if !peer.awaits_answer() {

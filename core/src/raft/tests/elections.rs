@@ -1,6 +1,7 @@
 use super::super::harness::*;
 use super::super::*;
 use crate::id::LogIndex;
+use crate::time::Duration;
 
 #[test]
 fn a_site_of_one_leads_at_once_and_commits_when_its_disk_has_it() {
@@ -208,4 +209,24 @@ fn a_site_that_cannot_be_is_refused() {
     assert_eq!(start(config(1), ahead), SetupError::Inconsistent);
     let beyond = Durable { configuration: placed(1, 1), ..durable };
     assert_eq!(start(config(1), beyond), SetupError::Inconsistent);
+}
+
+#[test]
+fn the_pace_changes_while_it_runs() {
+    let net = &mut Net::elect(3, 0);
+    net.pass(2 * HEARTBEAT);
+    let (now, long, short) = (net.now, Duration(5 * TIMEOUT), Duration(TIMEOUT));
+    let before = net.raft(2).poll_timeout();
+    assert_eq!(net.raft(2).set_pace(now, short, short), Err(SetupError::Timeouts));
+    assert_eq!(net.raft(2).set_pace(now, short, Duration(0)), Err(SetupError::Timeouts));
+    net.raft(2).set_pace(now, long, Duration(HEARTBEAT)).unwrap();
+    assert_eq!(net.raft(2).poll_timeout(), before + Duration(4 * TIMEOUT), "so much longer");
+    assert_eq!(net.raft(2).pace(), (long, Duration(HEARTBEAT)));
+    net.raft(2).set_pace(now, short, Duration(HEARTBEAT)).unwrap();
+    assert_eq!(net.raft(2).poll_timeout(), before + Duration(4 * TIMEOUT), "until a leader is heard");
+    net.pass(HEARTBEAT);
+    assert!(net.raft(2).poll_timeout() < net.now + Duration(2 * TIMEOUT));
+    let now = net.now;
+    net.raft(1).set_pace(now, long, Duration(HEARTBEAT / 4)).unwrap();
+    assert_eq!(net.raft(1).poll_timeout(), now + Duration(HEARTBEAT / 4), "a leader shows itself sooner");
 }

@@ -277,16 +277,29 @@ fn a_stale_rejection_and_a_stale_answer_change_nothing() {
     assert_eq!(net.say(2, 1, 1, stale), Err(Ignored::Stale));
     let _ = net.say(2, 1, 1, Body::Appended { matched: LogIndex(1), received: LogIndex(1) });
     assert_eq!((peer(net, 2).matched, peer(net, 2).next), (before.matched, before.next));
-    let older = Body::Appended { matched: LogIndex(4), received: LogIndex(4) };
     assert_eq!(
         net.say(2, 1, 1, Body::Appended { matched: LogIndex(9), received: LogIndex(9) }),
         Err(Ignored::Malformed)
     );
-    net.campaign(2);
-    net.campaign(1);
-    if net.leader() == Some(1) {
-        assert_eq!(net.say(2, 1, 1, older), Err(Ignored::Stale), "an answer of an older term");
+}
+
+#[test]
+fn an_acknowledgement_of_an_older_term_does_not_count() {
+    let net = &mut Net::elect(3, 0);
+    net.pass(2 * HEARTBEAT);
+    for (from, to) in [(1, 2), (2, 1)] {
+        let now = net.now;
+        net.raft(from).transfer(now, NodeId(to)).unwrap();
+        net.settle();
+        net.pass(2 * HEARTBEAT);
+        assert_eq!(net.leader(), Some(to));
     }
+    net.cut_off(1);
+    let range = net.propose(1, 2).unwrap();
+    net.settle();
+    let older = Body::Appended { matched: range.last, received: range.last };
+    assert_eq!(net.say(2, 1, 1, older), Err(Ignored::Stale));
+    assert_eq!(net.raft(1).commit_index(), range.first.prev());
 }
 
 #[test]
