@@ -313,6 +313,7 @@ impl Configuration {
     }
 
     /// The half that the witness is in, without it; nobody if there is no witness.
+    #[inline(never)]
     pub(super) fn beside_witness(&self) -> Set {
         let half = if self.incoming.both(self.witness).is_empty() { self.outgoing } else { self.incoming };
         if self.witness.is_empty() { Set::default() } else { half.without(self.witness) }

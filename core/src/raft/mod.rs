@@ -18,9 +18,13 @@
 //! the group, `transfer` hands leadership over, `witness` is a member
 //! without a log and `replication_set` how the others count it, `read` confirms reads, `output` yields messages and events,
 //! `persist` is the gate to the disk, `configuration`, `log` and `quorum` are the arithmetic, `mutation` is for tests.
+//!
+//! Small functions that are marked never to be inlined are called from many places: on a microcontroller each copy
+//! is paid for.
 
 mod configuration;
 mod election;
+mod ledger;
 mod log;
 mod membership;
 mod message;
@@ -58,11 +62,11 @@ use crate::id::{LogIndex, NodeId, Subterm, Term};
 use crate::time::{Duration, Instant};
 use heapless::Vec;
 
+use ledger::Ledger;
 use log::Log;
 use peer::{Measure, Peer};
 use persist::Gate;
 use read::Rounds;
-use replication::Tail;
 use timer::{Jitter, Timers};
 use transfer::Transfer;
 
@@ -165,7 +169,7 @@ pub struct Raft<const NODES: usize = 9, const RUNS: usize = 32, M: Mutation = No
     /// Leader: the witness has acknowledged in this subterm.
     witness_acknowledged: bool,
     /// Leader: its proposals that are not committed.
-    tail: Tail,
+    tail: Ledger,
     rounds: Rounds,
     /// Leader: it hands over.
     transfer: Option<Transfer>,
@@ -355,6 +359,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.peers.iter().position(|peer| peer.id == id)
     }
 
+    #[inline(never)]
     fn clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
     }

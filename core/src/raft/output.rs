@@ -294,7 +294,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
         peer.heartbeat_due = false;
         peer.tell_commit(self.commit);
-        let hides = M::FULL_WINDOW_HIDES_COMMIT && peer.inflight.is_full(self.config.inflight_bytes_max);
+        let hides = M::FULL_WINDOW_HIDES_COMMIT && peer.window_is_full(self.config.inflight_bytes_max);
         let commit = if hides { LogIndex::ZERO } else { self.commit };
         Some(Body::Heartbeat { commit, round: self.rounds.leaves() })
     }

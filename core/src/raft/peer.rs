@@ -1,13 +1,12 @@
 //! Another member as this node sees it: what is owed to it, and how far a leader has brought it.
 
-use heapless::Deque;
-
+use super::ledger::{Ledger, PARTS_MAX};
 use super::message::{MemberRole, Position};
 use crate::id::{LogIndex, NodeId, Term};
 use crate::time::{Duration, Instant};
 
 /// At most so many appends are on their way to one follower.
-pub const INFLIGHT_MESSAGES_MAX: usize = 16;
+pub const INFLIGHT_MESSAGES_MAX: usize = PARTS_MAX;
 
 /// How a leader sends to a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,48 +17,6 @@ pub enum PeerState {
     Replicate,
     /// What it needs is compacted away: it was told of the snapshot that ends at this index.
     Snapshot(LogIndex),
-}
-
-/// An append on its way.
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    last: LogIndex,
-    bytes: u32,
-}
-
-/// The appends on their way to one follower, oldest first.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Inflight {
-    sent: Deque<Sent, INFLIGHT_MESSAGES_MAX>,
-    bytes: u64,
-}
-
-impl Inflight {
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    pub(super) fn is_full(&self, bytes_max: u32) -> bool {
-        self.sent.is_full() || self.bytes >= u64::from(bytes_max)
-    }
-
-    pub(super) fn push(&mut self, last: LogIndex, bytes: u32) {
-        let pushed = self.sent.push_back(Sent { last, bytes });
-        debug_assert!(pushed.is_ok(), "the caller asked for room");
-        self.bytes += u64::from(bytes);
-    }
-
-    pub(super) fn arrived(&mut self, matched: LogIndex) {
-        while let Some(sent) = self.sent.front().copied().filter(|sent| sent.last <= matched) {
-            self.sent.pop_front();
-            self.bytes -= u64::from(sent.bytes);
-        }
-    }
-
-    fn clear(&mut self) {
-        self.sent.clear();
-        self.bytes = 0;
-    }
 }
 
 /// What a pre-vote of this peer is answered.
@@ -137,7 +94,8 @@ pub(super) struct Peer {
     pub(super) matched: LogIndex,
     /// The next entry to send; above `matched`.
     pub(super) next: LogIndex,
-    pub(super) inflight: Inflight,
+    /// The appends on their way to it.
+    pub(super) inflight: Ledger,
     /// Of the probe in state `Probe`, of the snapshot in state `Snapshot`.
     pub(super) attempt: Attempt,
     /// When it last answered in this term.
@@ -179,6 +137,7 @@ struct Round {
 }
 
 impl Peer {
+    #[inline(never)]
     pub(super) fn new(id: NodeId, standing: Standing) -> Peer {
         Peer {
             id,
@@ -193,7 +152,7 @@ impl Peer {
             state: PeerState::Probe,
             matched: LogIndex::ZERO,
             next: LogIndex(1),
-            inflight: Inflight::default(),
+            inflight: Ledger::default(),
             attempt: Attempt::First,
             heard_at: Instant(0),
             progress_at: Instant(0),
@@ -308,6 +267,11 @@ impl Peer {
             self.commit_sent = commit;
             self.commit_due = false;
         }
+    }
+
+    /// No more may be on its way.
+    pub(super) fn window_is_full(&self, bytes_max: u32) -> bool {
+        self.inflight.is_full() || self.inflight.bytes() >= u64::from(bytes_max)
     }
 
     /// Entries were sent that are not known to be durable there.

@@ -123,6 +123,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// Heartbeats with the latest round that was promised, to all.
+    #[inline(never)]
     pub(super) fn begin_round(&mut self) {
         self.rounds.begin_wanted();
         for peer in &mut self.peers {

@@ -3,8 +3,6 @@
 
 use core::fmt;
 
-use heapless::Deque;
-
 use super::configuration::Configuration;
 use super::message::{Body, EntryRange, LogView, Position};
 use super::peer::{Attempt, Measure, PeerState};
@@ -38,43 +36,6 @@ impl fmt::Display for ProposeError {
 
 impl core::error::Error for ProposeError {}
 
-/// How many proposals a leader tells apart; more are counted together with their neighbour.
-const TAIL_PARTS: usize = 16;
-
-/// The bytes that a leader has proposed and not yet committed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tail {
-    parts: Deque<(LogIndex, u64), TAIL_PARTS>,
-    bytes: u64,
-}
-
-impl Tail {
-    pub(super) fn clear(&mut self) {
-        self.parts.clear();
-        self.bytes = 0;
-    }
-
-    /// One proposal has room in any case, however large.
-    fn has_room(&self, bytes: u64, bytes_max: u64) -> bool {
-        self.parts.is_empty() || self.bytes.saturating_add(bytes) <= bytes_max
-    }
-
-    fn push(&mut self, last: LogIndex, bytes: u64) {
-        self.bytes = self.bytes.saturating_add(bytes);
-        let merged =
-            if self.parts.is_full() { self.parts.pop_back().map_or(0, |(_, bytes)| bytes) } else { 0 };
-        let pushed = self.parts.push_back((last, merged.saturating_add(bytes)));
-        debug_assert!(pushed.is_ok(), "a part was taken out if there was no room");
-    }
-
-    fn committed(&mut self, commit: LogIndex) {
-        while let Some((_, bytes)) = self.parts.front().copied().filter(|(last, _)| *last <= commit) {
-            self.parts.pop_front();
-            self.bytes = self.bytes.saturating_sub(bytes);
-        }
-    }
-}
-
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// A leader takes entries, `bytes` of payload together, onto the end of its log: the driver stores the
     /// payloads at the indexes it gets, before it calls anything else.
@@ -91,7 +52,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
         let last = self.log.last().index;
         let has_numbers = last.0.saturating_add(entries) < super::message::NUMBER_LIMIT;
-        let has_room = self.tail.has_room(bytes, self.config.uncommitted_bytes_max) || M::UNBOUNDED_TAIL;
+        // One proposal has room in any case, however large.
+        let fits = self.tail.bytes().saturating_add(bytes) <= self.config.uncommitted_bytes_max;
+        let has_room = self.tail.is_empty() || fits || M::UNBOUNDED_TAIL;
         if !has_numbers || !has_room {
             return Err(ProposeError::Full);
         }
@@ -248,7 +211,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let with_entries = match peer.state {
             PeerState::Snapshot(_) => return self.next_snapshot(slot, bulk),
             PeerState::Probe if peer.attempt.is_due() => has_entries && peer.attempt == Attempt::First,
-            PeerState::Replicate if has_entries && !peer.inflight.is_full(self.config.inflight_bytes_max) => {
+            PeerState::Replicate if has_entries && !peer.window_is_full(self.config.inflight_bytes_max) => {
                 true
             }
             PeerState::Probe | PeerState::Replicate => return None,
@@ -301,7 +264,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let reached = LogIndex(self.reached(own.0, Measure::Matched, if counts { witness } else { 0 }));
         if reached > self.commit && (reached >= self.term_start || M::COMMIT_OLD_TERM) {
             self.commit = reached;
-            self.tail.committed(reached);
+            self.tail.arrived(reached);
             self.committed_configuration();
         }
     }
@@ -408,7 +371,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
                     peer.progress_at = self.now;
                 }
                 peer.next = range.last.next();
-                peer.inflight.push(range.last, *bytes);
+                peer.inflight.push(range.last, u64::from(*bytes));
             }
             _ => peer.attempt = peer.attempt.sent(self.now),
         }

@@ -4,11 +4,11 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use super::configuration::{Configuration, ConfigurationError};
+use super::ledger::Ledger;
 use super::log::Log;
 use super::message::{ConfigurationEntry, HardState, Position};
 use super::persist::Gate;
 use super::read::Rounds;
-use super::replication::Tail;
 use super::timer::{Jitter, Timers};
 use super::{Mutation, Raft, Role};
 use crate::id::{LogIndex, NodeId, Subterm};
@@ -115,7 +115,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             swapped: None,
             swap_wanted: None,
             witness_acknowledged: false,
-            tail: Tail::default(),
+            tail: Ledger::default(),
             rounds: Rounds::default(),
             transfer: None,
             transfer_failed: None,
