@@ -27,36 +27,30 @@ pub(super) struct PreVoteReply {
     pub(super) granted: bool,
 }
 
-/// A probe or snapshot that was sent, and what is known of its fate.
+/// A probe or snapshot, or the witness's record: to be sent, or sent and not answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Attempt {
-    /// Not sent yet.
-    #[default]
-    First,
-    /// Sent then, so many times before.
-    Sent { at: Instant, before: u32 },
-    /// To be sent again, after so many times.
-    Again { before: u32 },
+pub(super) struct Attempt {
+    /// When it was sent, unless it is to be sent (again).
+    pub(super) sent_at: Option<Instant>,
+    /// How often it was sent.
+    pub(super) times: u32,
 }
 
 impl Attempt {
+    pub(super) const FIRST: Attempt = Attempt { sent_at: None, times: 0 };
+    pub(super) const SECOND: Attempt = Attempt { sent_at: None, times: 1 };
+
     pub(super) const fn is_due(self) -> bool {
-        !matches!(self, Attempt::Sent { .. })
+        self.sent_at.is_none()
     }
 
-    pub(super) const fn sent(self, at: Instant) -> Attempt {
-        let before = match self {
-            Attempt::First => 0,
-            Attempt::Sent { before, .. } | Attempt::Again { before } => before.saturating_add(1),
-        };
-        Attempt::Sent { at, before }
+    pub(super) fn send(&mut self, at: Instant) {
+        self.sent_at = Some(at);
+        self.times = self.times.saturating_add(1);
     }
 
-    pub(super) const fn again(self) -> Attempt {
-        match self {
-            Attempt::First => Attempt::First,
-            Attempt::Sent { before, .. } | Attempt::Again { before } => Attempt::Again { before },
-        }
+    pub(super) fn again(&mut self) {
+        self.sent_at = None;
     }
 }
 
@@ -153,7 +147,7 @@ impl Peer {
             matched: LogIndex::ZERO,
             next: LogIndex(1),
             inflight: Ledger::default(),
-            attempt: Attempt::First,
+            attempt: Attempt::FIRST,
             heard_at: Instant(0),
             progress_at: Instant(0),
             round: 0,
@@ -202,7 +196,7 @@ impl Peer {
         self.matched = LogIndex::ZERO;
         self.next = last.next();
         self.inflight.clear();
-        self.attempt = Attempt::First;
+        self.attempt = Attempt::FIRST;
         self.heard_at = now;
         self.progress_at = now;
         self.round = 0;
@@ -258,7 +252,7 @@ impl Peer {
     pub(super) fn offer_snapshot(&mut self, last: Position) {
         self.state = PeerState::Snapshot(last.index);
         self.inflight.clear();
-        self.attempt = Attempt::First;
+        self.attempt = Attempt::FIRST;
     }
 
     /// A message with this commit index leaves for it.

@@ -160,7 +160,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             PeerState::Snapshot(_) => {}
             // It was started again and does not know what matches: a probe without entries tells it.
             PeerState::Replicate if received < peer.matched => {
-                peer.probe(peer.matched, Attempt::default().sent(self.now).again());
+                peer.probe(peer.matched, Attempt::SECOND);
             }
             PeerState::Replicate => peer.next = peer.next.max(peer.matched.next()),
         }
@@ -192,7 +192,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             return Err(Ignored::Stale);
         }
         match self.log.latest_at_most(hint.index, hint.key(), log) {
-            Some(meets) => peer.probe(meets.index, Attempt::First),
+            Some(meets) => peer.probe(meets.index, Attempt::FIRST),
             None => peer.offer_snapshot(self.log.base()),
         }
         Ok(Handled::Nothing)
@@ -205,12 +205,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let peer = &mut self.peers[slot];
         if peer.next <= base && !matches!(peer.state, PeerState::Snapshot(_)) {
             // Perhaps it has what is compacted here, and only its answers were lost: ask first.
-            peer.probe(base, Attempt::default().sent(self.now).again());
+            peer.probe(base, Attempt::SECOND);
         }
         let has_entries = bulk && peer.next <= last;
         let with_entries = match peer.state {
             PeerState::Snapshot(_) => return self.next_snapshot(slot, bulk),
-            PeerState::Probe if peer.attempt.is_due() => has_entries && peer.attempt == Attempt::First,
+            PeerState::Probe if peer.attempt.is_due() => has_entries && peer.attempt == Attempt::FIRST,
             PeerState::Replicate if has_entries && !peer.window_is_full(self.config.inflight_bytes_max) => {
                 true
             }
@@ -227,27 +227,24 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn repair(&mut self) {
         let base = self.log.base().index;
         for peer in &mut self.peers {
-            let sent = match peer.attempt {
-                Attempt::Sent { at, before } => Some((self.now.since(at), before)),
-                Attempt::First | Attempt::Again { .. } => None,
-            };
+            let sent = peer.attempt.sent_at.map(|at| (self.now.since(at), peer.attempt.times));
             match peer.state {
                 PeerState::Probe if sent.is_some_and(|(ago, _)| ago >= self.config.heartbeat_interval) => {
-                    peer.attempt = peer.attempt.again();
+                    peer.attempt.again();
                 }
                 PeerState::Replicate
                     if peer.awaits_answer()
                         && self.now.since(peer.progress_at) >= self.config.election_timeout =>
                 {
                     // An append or an answer is lost, or its disk is slow: a probe without entries tells.
-                    peer.probe(peer.matched.max(base), Attempt::default().sent(self.now).again());
+                    peer.probe(peer.matched.max(base), Attempt::SECOND);
                 }
                 PeerState::Snapshot(_)
                     if sent.is_some_and(|sent| {
                         super::snapshot::is_overdue(self.config.election_timeout, sent)
                     }) =>
                 {
-                    peer.attempt = peer.attempt.again();
+                    peer.attempt.again();
                 }
                 PeerState::Probe | PeerState::Replicate | PeerState::Snapshot(_) => {}
             }
@@ -373,7 +370,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
                 peer.next = range.last.next();
                 peer.inflight.push(range.last, u64::from(*bytes));
             }
-            _ => peer.attempt = peer.attempt.sent(self.now),
+            _ => peer.attempt.send(self.now),
         }
     }
 }

@@ -155,7 +155,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if !has_entry || !self.peers[slot].attempt.is_due() {
             return None;
         }
-        self.peers[slot].attempt = self.peers[slot].attempt.sent(self.now);
+        self.peers[slot].attempt.send(self.now);
         let mut voters = NodeSet::default();
         for id in self.ids_of(set) {
             voters.insert(id);
@@ -172,7 +172,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn forget_acknowledgement(&mut self) {
         self.witness_acknowledged &= M::WITNESS_ACROSS_SUBTERMS;
         if let Some(slot) = self.witness_slot() {
-            self.peers[slot].attempt = Attempt::First;
+            self.peers[slot].attempt = Attempt::FIRST;
         }
     }
 

@@ -76,7 +76,7 @@ impl Said {
     fn configuration(&self) -> Option<Configuration> {
         let named = |mask: u64| (0..6).filter(move |bit| mask >> bit & 1 > 0).map(|bit| NodeId(bit + 1));
         let mut voters: Vec<NodeId> = named(self.members).collect();
-        let witness = (self.kind % 2 == 0).then_some(NodeId(WITNESS));
+        let witness = self.kind.is_multiple_of(2).then_some(NodeId(WITNESS));
         voters.extend(witness);
         let outgoing: Vec<NodeId> = named(self.numbers[0] * 7 % 64).filter(|_| self.numbers[4] > 4).collect();
         let parts = ConfigurationParts {
