@@ -312,6 +312,16 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.timers.election += self.config.election_timeout;
     }
 
+    /// The driver knows that the leader is gone (its connection was reset): this follower votes for another one at
+    /// once. It campaigns no sooner, so that not all do together; a leader that is there after all is followed again.
+    pub fn forget_leader(&mut self, now: Instant) {
+        self.clock(now);
+        if self.role == Role::Follower {
+            self.leader = None;
+            self.leader_heard_at = None;
+        }
+    }
+
     /// Everything up to here is committed.
     #[must_use]
     pub const fn commit_index(&self) -> LogIndex {

@@ -28,29 +28,39 @@ pub(super) struct PreVoteReply {
 }
 
 /// A probe or snapshot, or the witness's record: to be sent, or sent and not answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
-    /// When it was sent, unless it is to be sent (again).
-    pub(super) sent_at: Option<Instant>,
+    /// It is to be sent (again).
+    is_due: bool,
     /// How often it was sent.
-    pub(super) times: u32,
+    times: u32,
+    /// When, the last time.
+    at: Instant,
 }
 
 impl Attempt {
-    pub(super) const FIRST: Attempt = Attempt { sent_at: None, times: 0 };
-    pub(super) const SECOND: Attempt = Attempt { sent_at: None, times: 1 };
+    pub(super) const FIRST: Attempt = Attempt { is_due: true, times: 0, at: Instant(0) };
+    pub(super) const SECOND: Attempt = Attempt { is_due: true, times: 1, at: Instant(0) };
 
     pub(super) const fn is_due(self) -> bool {
-        self.sent_at.is_none()
+        self.is_due
+    }
+
+    pub(super) const fn is_first(self) -> bool {
+        self.times == 0
+    }
+
+    /// How long ago it was sent, and for the how-many-th time, if it was.
+    pub(super) fn sent(self, now: Instant) -> Option<(Duration, u32)> {
+        (!self.is_due).then_some((now.since(self.at), self.times))
     }
 
     pub(super) fn send(&mut self, at: Instant) {
-        self.sent_at = Some(at);
-        self.times = self.times.saturating_add(1);
+        *self = Attempt { is_due: false, times: self.times.saturating_add(1), at };
     }
 
     pub(super) fn again(&mut self) {
-        self.sent_at = None;
+        self.is_due = true;
     }
 }
 

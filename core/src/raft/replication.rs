@@ -210,7 +210,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let has_entries = bulk && peer.next <= last;
         let with_entries = match peer.state {
             PeerState::Snapshot(_) => return self.next_snapshot(slot, bulk),
-            PeerState::Probe if peer.attempt.is_due() => has_entries && peer.attempt == Attempt::FIRST,
+            PeerState::Probe if peer.attempt.is_due() => has_entries && peer.attempt.is_first(),
             PeerState::Replicate if has_entries && !peer.window_is_full(self.config.inflight_bytes_max) => {
                 true
             }
@@ -227,7 +227,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn repair(&mut self) {
         let base = self.log.base().index;
         for peer in &mut self.peers {
-            let sent = peer.attempt.sent_at.map(|at| (self.now.since(at), peer.attempt.times));
+            let sent = peer.attempt.sent(self.now);
             match peer.state {
                 PeerState::Probe if sent.is_some_and(|(ago, _)| ago >= self.config.heartbeat_interval) => {
                     peer.attempt.again();

@@ -230,3 +230,25 @@ fn the_pace_changes_while_it_runs() {
     net.raft(1).set_pace(now, long, Duration(HEARTBEAT / 4)).unwrap();
     assert_eq!(net.raft(1).poll_timeout(), now + Duration(HEARTBEAT / 4), "a leader shows itself sooner");
 }
+
+#[test]
+fn who_forgets_the_leader_votes_for_another_one_and_follows_the_same_one_again() {
+    let net = &mut Net::elect(3, 0);
+    net.pass(2 * HEARTBEAT);
+    let ask = Body::PreVote { last: at(1, 1) };
+    net.tell(3, 2, 2, ask);
+    assert_eq!(net.sent(2, 3), [Body::PreVoteAnswer { granted: false }]);
+    let now = net.now;
+    let due = net.raft(2).poll_timeout();
+    net.raft(2).forget_leader(now);
+    assert_eq!((net.raft(2).leader(), net.raft(2).poll_timeout()), (None, due));
+    net.tell(3, 2, 2, ask);
+    assert_eq!(net.sent(2, 3), [Body::PreVoteAnswer { granted: true }]);
+    net.pass(HEARTBEAT);
+    assert_eq!((net.raft(2).leader(), net.raft(2).term()), (Some(NodeId(1)), Term(1)));
+    net.raft(1).forget_leader(now);
+    assert_eq!(net.raft(1).role(), Role::Leader, "a leader does not forget itself");
+    net.propose(1, 2).unwrap();
+    net.pass(HEARTBEAT);
+    assert_eq!(net.commits(), [3; 3]);
+}
