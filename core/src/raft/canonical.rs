@@ -9,12 +9,12 @@
 use core::hash::{Hash, Hasher};
 
 use super::configuration::Configuration;
+use super::ledger::Ledger;
 use super::log::{Log, Run};
 use super::message::{ConfigurationEntry, HardState};
-use super::peer::{Attempt, Inflight, Peer, PeerState, PreVoteReply, Round, Standing};
+use super::peer::{Attempt, Peer, PeerState, PreVoteReply, Round, Standing};
 use super::persist::{Gate, InFlight};
 use super::read::Rounds;
-use super::replication::Tail;
 use super::transfer::Transfer;
 use super::{Mutation, Raft, Role};
 use crate::id::NodeId;
@@ -163,7 +163,7 @@ fn feed_gate(gate: &Gate, view: &View<'_>, hasher: &mut impl Hasher) {
     }
 }
 
-fn feed_tail(Tail { parts, bytes }: &Tail, leads: bool, hasher: &mut impl Hasher) {
+fn feed_tail(Ledger { parts, bytes }: &Ledger, leads: bool, hasher: &mut impl Hasher) {
     if leads {
         (bytes, parts.len()).hash(hasher);
         parts.iter().for_each(|part| part.hash(hasher));
@@ -222,30 +222,27 @@ fn feed_led(peer: &Peer, view: &View<'_>, hasher: &mut impl Hasher) {
     let Round { began, end, was_short } = peer.catching;
     (view.age(began, timeout), end.max(peer.matched), was_short).hash(hasher);
     match peer.state {
-        PeerState::Probe => {
-            // How often it was sent before is asked of snapshots only.
-            let sent = match peer.attempt {
-                Attempt::First => (0, 0),
-                Attempt::Sent { at, before: _ } => (1, view.age(at, view.heartbeat_interval)),
-                Attempt::Again { before: _ } => (2, 0),
-            };
-            (0, sent).hash(hasher);
-        }
+        // How often it was sent before is asked of snapshots only.
+        PeerState::Probe => (0, feed_attempt(peer.attempt, view, view.heartbeat_interval, 1)).hash(hasher),
         PeerState::Replicate => {
-            let Inflight { sent, bytes } = &peer.inflight;
+            let Ledger { parts, bytes } = &peer.inflight;
             let waits = peer.awaits_answer().then(|| view.age(peer.progress_at, timeout));
-            (1, waits, bytes, sent.len()).hash(hasher);
-            sent.iter().for_each(|sent| (sent.last, sent.bytes).hash(hasher));
+            (1, waits, bytes, parts.len()).hash(hasher);
+            parts.iter().for_each(|part| part.hash(hasher));
         }
         PeerState::Snapshot(last) => {
             let most = Duration(timeout.0.saturating_mul(1 << super::snapshot::RETRY_TIMEOUTS_LOG2_MAX));
-            let sent = match peer.attempt {
-                Attempt::First => (0, 0, 0),
-                Attempt::Sent { at, before } => (1, view.age(at, most), before.min(RETRIES_THAT_COUNT)),
-                Attempt::Again { before } => (2, 0, before.min(RETRIES_THAT_COUNT)),
-            };
+            let sent = feed_attempt(peer.attempt, view, most, RETRIES_THAT_COUNT);
             (2, last, sent).hash(hasher);
         }
+    }
+}
+
+/// Whether and when an attempt was made, and how often, as far as `times_that_count`.
+fn feed_attempt(attempt: Attempt, view: &View<'_>, most: Duration, times_that_count: u32) -> (u8, u64, u32) {
+    match attempt.sent(view.now) {
+        Some((ago, times)) => (1, ago.0.min(most.0), times.min(times_that_count)),
+        None => (u8::from(!attempt.is_first()) * 2, 0, attempt.times().min(times_that_count)),
     }
 }
 

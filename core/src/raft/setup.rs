@@ -4,11 +4,11 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use super::configuration::{Configuration, ConfigurationError};
+use super::ledger::Ledger;
 use super::log::Log;
 use super::message::{ConfigurationEntry, HardState, Position};
 use super::persist::Gate;
 use super::read::Rounds;
-use super::replication::Tail;
 use super::timer::{Jitter, Timers};
 use super::{Mutation, Raft, Role};
 use crate::id::{LogIndex, NodeId, Subterm};
@@ -115,7 +115,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             swapped: None,
             swap_wanted: None,
             witness_acknowledged: false,
-            tail: Tail::default(),
+            tail: Ledger::default(),
             rounds: Rounds::default(),
             transfer: None,
             transfer_failed: None,
@@ -133,39 +133,41 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
         Ok(raft)
     }
-}
 
-impl<const NODES: usize, const RUNS: usize> Raft<NODES, RUNS> {
-    /// Another pace from now on. Refused like at the start: nothing is changed. Safety does not depend
-    /// on the pace; nodes of one site should agree on it, so that nobody campaigns against a leader
-    /// that shows itself less often.
+    /// Another election timeout and heartbeat interval from now on, as round trips and the disk are. Each node
+    /// may have its own; those of a leader are told nobody. A node that waits for a leader waits so much longer if
+    /// the timeout became longer, and is as it was if it became shorter, until it hears one.
     pub fn set_pace(
         &mut self,
         now: Instant,
         election_timeout: Duration,
         heartbeat_interval: Duration,
     ) -> Result<(), SetupError> {
-        self.clock(now);
         check_pace(election_timeout, heartbeat_interval)?;
-        let before = self.config.election_timeout;
-        self.config.election_timeout = election_timeout;
-        self.config.heartbeat_interval = heartbeat_interval;
+        self.clock(now);
+        self.timers.election += election_timeout - self.config.election_timeout;
         self.timers.tick = self.timers.tick.min(self.now + heartbeat_interval);
-        if election_timeout > before {
-            self.restart_election_timer();
-        } else if election_timeout < before {
-            // A shorter timeout counts from the next news on: nobody was asked to answer so often before.
+        if election_timeout < self.config.election_timeout {
+            // A shorter timeout counts from the next answers on: nobody was asked to answer so often before.
             for peer in &mut self.peers {
                 peer.heard_at = self.now;
             }
         }
+        self.config.election_timeout = election_timeout;
+        self.config.heartbeat_interval = heartbeat_interval;
         Ok(())
+    }
+
+    /// The election timeout and the heartbeat interval in force.
+    #[must_use]
+    pub const fn pace(&self) -> (Duration, Duration) {
+        (self.config.election_timeout, self.config.heartbeat_interval)
     }
 }
 
 fn check_pace(election_timeout: Duration, heartbeat_interval: Duration) -> Result<(), SetupError> {
-    let is_sound = heartbeat_interval.0 > 0 && election_timeout >= heartbeat_interval + heartbeat_interval;
-    if is_sound { Ok(()) } else { Err(SetupError::Timeouts) }
+    let fits = heartbeat_interval.0 > 0 && election_timeout >= heartbeat_interval + heartbeat_interval;
+    if fits { Ok(()) } else { Err(SetupError::Timeouts) }
 }
 
 fn check(config: &Config, durable: &Durable) -> Result<(), SetupError> {
