@@ -11,10 +11,12 @@
     reason = "all of it is a test: a panic is the failure report"
 )]
 
+mod bounds;
 #[path = "../scenarios/describe.rs"]
 mod describe;
 mod explored;
 mod hash;
+mod hashing;
 #[path = "../scenarios/invariants.rs"]
 mod invariants;
 mod mutations;

@@ -5,9 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::bounds::{Choice, Met};
 use crate::explored::Explored;
 use crate::hash::Seen;
-use crate::state::{Choice, Met, State, Stop, Story};
+use crate::state::{State, Stop, Story};
 
 /// So many states are kept at most: about 2 GB.
 const STATES_MAX: usize = 60_000_000;

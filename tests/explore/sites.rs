@@ -5,10 +5,11 @@ use std::rc::Rc;
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, Configuration, Member, MemberRole, Message, Position};
 
+use crate::bounds::{Bounds, Choice, Rules};
 use crate::explored::Explored;
 use crate::node::{Disk, Packet};
 use crate::plain_log::PlainLog;
-use crate::state::{Bounds, Choice, Namings, Rules, State};
+use crate::state::{Namings, State};
 
 /// How a site begins.
 #[derive(Clone, Copy, Debug)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tally_core::raft::Raft;
 
+use crate::bounds::Met;
 use crate::search::search;
 use crate::sites::{self, Site};
-use crate::state::Met;
 
 const SECONDS: u64 = 12;
 
