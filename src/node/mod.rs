@@ -22,6 +22,7 @@ mod snapshots;
 pub mod status;
 mod step;
 mod tail;
+mod tolerance;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,7 @@ pub use handle::{
 };
 pub use pace::PaceBounds;
 pub use status::*;
+pub(crate) use wire::{said_by_witness, said_to_witness};
 
 use crate::accumulator::Accumulator;
 use crate::clock::SiteClock;

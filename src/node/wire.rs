@@ -51,8 +51,8 @@ pub(super) struct Beat {
     pub(super) timeout: Duration,
 }
 
-/// What a follower tells beside its answer to a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a follower tells beside its answer to a heartbeat; all zeros: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BeatAnswer {
     /// Its clock.
     pub(super) wall: Wall,
@@ -202,6 +202,22 @@ impl Frame {
             }
             _ => decode_message(kind, reader, frame)?,
         })
+    }
+}
+
+/// What a peer says to a witness; `None` for what is not for one.
+pub(crate) fn said_to_witness(frame: &Bytes) -> Result<Option<Message>, Malformed> {
+    Ok(match Frame::decode(frame)? {
+        Frame::Raft { message, payloads } if payloads.is_empty() => Some(message),
+        _ => None,
+    })
+}
+
+/// What a witness answers: it has neither a clock nor a pace to tell.
+pub(crate) fn said_by_witness(message: Message) -> Bytes {
+    match message.body {
+        Body::HeartbeatAnswer { .. } => Frame::BeatAnswer(message, BeatAnswer::default()).encode(),
+        _ => Frame::plain(message).encode(),
     }
 }
 
