@@ -12,6 +12,7 @@ mod settings;
 mod status;
 mod text;
 mod watch;
+mod witness;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

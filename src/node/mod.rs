@@ -44,9 +44,10 @@ pub use handle::{
     Add, Added, Handle, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError,
     RoleView, SetError,
 };
+pub(crate) use members::info_of;
 pub use pace::PaceBounds;
 pub use status::*;
-pub(crate) use wire::{said_by_witness, said_to_witness};
+pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 
 use crate::accumulator::Accumulator;
 use crate::clock::SiteClock;

@@ -18,6 +18,7 @@ impl Node {
         match event {
             Event::Connected(peer) => {
                 self.connected.insert(peer);
+                self.members.tell_witness_again();
                 self.raft.snapshot_lost(peer);
             }
             Event::Disconnected(peer) => {
@@ -43,6 +44,8 @@ impl Node {
             Frame::ReadIndex { id } => self.on_read_index(from, id),
             Frame::ReadAnswer { id, index } => self.reads.answered(id, index),
             Frame::SnapshotPart(part) => self.on_snapshot_part(from, part),
+            // For witnesses.
+            Frame::Members { .. } => self.shared.metrics.raft_ignored.raise(),
             Frame::Transfer { to } => {
                 if let Err(why) = self.transfer_leadership(to) {
                     info!("box {from} asks to hand leadership over, which cannot be: {why}");

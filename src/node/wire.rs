@@ -8,6 +8,7 @@ use tally_core::time::{Duration, Instant, SiteTime};
 
 use crate::clock::Told;
 use crate::site::codec::{Malformed, Reader, put_varint};
+use crate::site::{MemberRecord, put_records, read_records};
 
 /// Most bytes of payload in one append; also the most that one entry may have.
 pub(super) const APPEND_BYTES_MAX: u32 = 1 << 20;
@@ -36,6 +37,8 @@ pub(super) enum Frame {
     SnapshotPart(SnapshotPart),
     /// Please hand leadership over, to this box or to the best one. Without an answer: the asker sees it.
     Transfer { to: Option<NodeId> },
+    /// To a witness, which has no log: who the members are, by a leader's log up to that index.
+    Members { index: LogIndex, members: Vec<MemberRecord> },
 }
 
 /// What a leader tells beside a heartbeat.
@@ -107,6 +110,7 @@ const READ_INDEX: u8 = 17;
 const READ_ANSWER: u8 = 18;
 const SNAPSHOT_PART: u8 = 19;
 const TRANSFER: u8 = 20;
+const MEMBERS: u8 = 21;
 
 impl Frame {
     /// A message of the core alone.
@@ -158,6 +162,12 @@ impl Frame {
                 put_varint(&mut out, to.map_or(0, |to| to.0));
                 out.into()
             }
+            Frame::Members { index, members } => {
+                let mut out = vec![MEMBERS];
+                put_varint(&mut out, index.0);
+                put_records(&mut out, members);
+                out.into()
+            }
             Frame::SnapshotPart(part) => {
                 let mut out = Vec::with_capacity(64 + part.bytes.len());
                 out.push(SNAPSHOT_PART);
@@ -193,6 +203,12 @@ impl Frame {
                 reader.done()?;
                 Frame::Transfer { to: (to > 0).then_some(NodeId(to)) }
             }
+            MEMBERS => {
+                let index = LogIndex(reader.varint()?);
+                let members = read_records(&mut reader)?;
+                reader.done()?;
+                Frame::Members { index, members }
+            }
             SNAPSHOT_PART => {
                 let term = Term(reader.varint()?);
                 let last = position(&mut reader)?;
@@ -205,11 +221,23 @@ impl Frame {
     }
 }
 
-/// What a peer says to a witness; `None` for what is not for one.
-pub(crate) fn said_to_witness(frame: &Bytes) -> Result<Option<Message>, Malformed> {
+/// What a peer says to a witness.
+#[derive(Debug, PartialEq)]
+pub(crate) enum ToWitness {
+    /// A message of the core.
+    Core(Message),
+    /// Who the members are, by a leader's log up to that index.
+    Members(LogIndex, Vec<MemberRecord>),
+    /// Nothing that is for a witness.
+    Other,
+}
+
+/// What a peer says to a witness.
+pub(crate) fn said_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
     Ok(match Frame::decode(frame)? {
-        Frame::Raft { message, payloads } if payloads.is_empty() => Some(message),
-        _ => None,
+        Frame::Raft { message, payloads } if payloads.is_empty() => ToWitness::Core(message),
+        Frame::Members { index, members } => ToWitness::Members(index, members),
+        _ => ToWitness::Other,
     })
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::identity::{MemberInfo, Role};
-use crate::node::said_to_witness;
+use crate::node::{ToWitness, said_to_witness};
 use tally_core::id::{Subterm, Term};
 use tally_core::raft::{Body, NodeSet};
 
@@ -78,7 +78,45 @@ fn a_ping_is_answered_as_boxes_read_it_and_costs_no_write() {
         let (to, answer) = slot.take(BOX, &said_by_witness(ping)).await.unwrap();
         assert_eq!((to, answer.body), (BOX, Body::HeartbeatAnswer { round: 7 }));
         // A box takes it for the answer to a heartbeat, clock and all.
-        assert_eq!(said_to_witness(&said_by_witness(answer)), Ok(None));
+        assert_eq!(said_to_witness(&said_by_witness(answer)), Ok(ToWitness::Other));
         assert_eq!(slot.shared.view().writes, 0);
+    });
+}
+
+#[test]
+fn members_are_learnt_from_a_leader_and_an_older_list_undoes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let mut slot = slot(dir.path()).await;
+        let record = |id: u64, name: &str, key: &str, role| MemberRecord {
+            id: NodeId(id),
+            name: name.to_owned(),
+            address: format!("127.0.0.1:{id}"),
+            key: crate::identity::unhex(key).unwrap(),
+            role,
+        };
+        use crate::site::MemberRole::{Voter, Witness};
+        let own = slot.shared.identity.me().key.clone();
+        let boxes = |ids: &[u64]| -> Vec<MemberRecord> {
+            let boxes = ids.iter().map(|id| record(*id, &format!("box{id}"), &format!("{id:064x}"), Voter));
+            boxes.chain([record(3, "w", &own, Witness)]).collect()
+        };
+        let names = |slot: &Slot| -> Vec<String> {
+            slot.shared.members().iter().map(|member| member.name.clone()).collect()
+        };
+        slot.know_members(LogIndex(9), &boxes(&[1, 4])).await;
+        assert_eq!(names(&slot), ["box1", "box4", "w"]);
+        let kept = Identity::load(dir.path()).unwrap().unwrap();
+        assert_eq!((&kept.members, kept.me()), (&*slot.shared.members(), slot.shared.identity.me()));
+        // Of a leader that was cut off; without this witness; under another key: nothing of it is taken.
+        slot.know_members(LogIndex(8), &boxes(&[1, 2])).await;
+        slot.know_members(LogIndex(10), &boxes(&[1, 2])[..2]).await;
+        let other = [
+            record(1, "box1", &format!("{:064x}", 1), Voter),
+            record(3, "w", &format!("{:064x}", 7), Witness),
+        ];
+        slot.know_members(LogIndex(11), &other).await;
+        assert_eq!((names(&slot).len(), slot.shared.ignored.get()), (3, 3));
+        assert!(slot.shared.transport.peers().iter().any(|peer| peer.name == "box4"));
     });
 }

@@ -156,8 +156,10 @@ impl SiteStatus {
     fn of(shared: &Shared) -> SiteStatus {
         let identity = &shared.identity;
         let view = shared.view().clone();
+        let members = shared.members().clone();
         let name = |id: NodeId| {
-            identity.member(id).map_or_else(|| format!("box {id}"), |member| member.name.clone())
+            let member = members.iter().find(|member| member.id == id.0);
+            member.map_or_else(|| format!("box {id}"), |member| member.name.clone())
         };
         SiteStatus {
             site: identity.site.clone(),

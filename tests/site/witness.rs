@@ -1,9 +1,12 @@
 //! Two boxes and a witness: either box may fail, and the witness hardly writes.
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
 use serde_json::Value;
 
-use crate::boxes::{Site, TestBox};
-use crate::harness::{tallyd, until};
+use crate::boxes::{Place, Site, TestBox};
+use crate::harness::{free_port, tallyd, until};
 use crate::load::Load;
 
 /// A site of two boxes and a witness, all running, the witness reached by both.
@@ -48,6 +51,12 @@ fn until_says(one: &TestBox, words: &str) {
         said = one.try_status()?["tolerates"]["text"].as_str()?.to_owned();
         said.contains(words).then_some(())
     });
+}
+
+fn told(one: &TestBox, arguments: &[&str]) {
+    let url = format!("http://127.0.0.1:{}", one.http);
+    let output = tallyd().args(arguments).args(["--url", &url]).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// So many more adds are acknowledged.
@@ -238,4 +247,87 @@ fn a_record_of_a_newer_version_is_refused_and_so_is_a_witness_that_forgot() {
     std::fs::write(&file, good).unwrap();
     witness.start();
     until_peers(&witness, 2);
+}
+
+#[test]
+fn a_dead_box_is_replaced_and_the_witness_stands_beside_the_new_one() {
+    let (mut site, mut witness) = start();
+    site.boxes[0].add("parts", 5);
+    site.boxes[1].kill();
+    told(&site.boxes[0], &["member", "remove", "box2"]);
+    site.boxes.remove(1);
+    let address = format!("127.0.0.1:{}", free_port());
+    let made = site.extend(Place { address, http: free_port(), statsd: free_port(), namespace: None });
+    let member = format!("{}={}", site.boxes[1].name, made["address"].as_str().unwrap());
+    let (id, key) = (made["id"].to_string(), made["key"].as_str().unwrap());
+    site.boxes[1].start();
+    told(&site.boxes[0], &["member", "add", &member, "--id", &id, "--key", key]);
+    // The witness has learnt of the new box from the leader, and remembers it.
+    until_peers(&witness, 2);
+    site.boxes.iter().for_each(|one| until_tolerates(one, 1));
+    witness.kill();
+    witness.start();
+    until_peers(&witness, 2);
+    site.boxes.iter().for_each(|one| until_tolerates(one, 1));
+    site.boxes[0].kill();
+    site.boxes[1].until_ready();
+    assert_eq!(site.boxes[1].total("parts"), 5);
+    site.boxes[1].add("parts", 2);
+}
+
+#[test]
+fn one_process_is_the_witness_of_many_sites_and_a_bad_slot_harms_no_other() {
+    let mut both = [Site::provision_with_witness(), Site::provision_with_witness()];
+    let parent = tempfile::tempdir().unwrap();
+    for ((_, witness), name) in both.iter().zip(["first", "second"]) {
+        symlink(&witness.directory, parent.path().join(name)).unwrap();
+    }
+    let slot_of_second = both[1].1.directory.clone();
+    let ((first, witness), (second, _)) = {
+        let [first, second] = &mut both;
+        ((&mut first.0, &mut first.1), (&mut second.0, &mut second.1))
+    };
+    witness.directory = parent.path().to_owned();
+    let listen = format!("127.0.0.1:{}", witness.http);
+    let environment = [("TALLYD_API_LISTEN", Path::new(&listen))];
+    witness.start_with(&environment);
+    for site in [&mut *first, &mut *second] {
+        site.start_all();
+        site.boxes.iter().for_each(|one| until_tolerates(one, 1));
+        site.boxes[0].kill();
+        site.boxes[1].until_ready();
+        site.boxes[1].add("parts", 1);
+    }
+    let url = format!("http://{listen}");
+    let said = tallyd().args(["status", "--url", &url]).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.starts_with("witness of 2 sites: ready\n"), "{said}");
+    assert_eq!(said.matches("counted   for box2 as of").count(), 2, "{said}");
+    witness.terminate();
+    std::fs::write(slot_of_second.join("witness.state"), "nonsense").unwrap();
+    witness.start_with(&environment);
+    until("the first site is served", || {
+        let status = witness.try_status()?;
+        let refused = status["refused"][0]["why"].as_str()?;
+        assert!(refused.contains("witness.state: this is no witness's state"), "{refused}");
+        (status["sites"].as_array()?.len() == 1 && status["ready"] == false).then_some(())
+    });
+    assert_eq!(witness.client().get("/readyz").unwrap().status, 503);
+    assert_eq!(witness.client().get("/healthz").unwrap().status, 200);
+    first.boxes[1].until_ready();
+    first.boxes[1].add("parts", 1);
+}
+
+#[test]
+fn a_box_is_run_as_a_box_and_a_witness_as_a_witness() {
+    let (mut site, witness) = Site::provision_with_witness();
+    let refused = |one: &TestBox, flag: Option<&str>, words: &str| {
+        let output = tallyd().arg("run").args(flag).arg("--data-dir").arg(&one.directory).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(words), "{said}");
+    };
+    refused(&site.boxes[0], Some("--witness"), "which is no witness: run it without --witness");
+    refused(&witness, None, "the witness of its site: run it with --witness");
+    site.start_all();
+    assert!(!witness.directory.join("log").exists());
 }
