@@ -10,11 +10,11 @@ use tracing::{info, warn};
 
 use crate::api::{self, Api, ApiConfig, ApiError, Secret};
 use crate::config::{Config, ConfigError};
-use crate::identity::{Identity, IdentityError, Keys, is_name};
+use crate::identity::{Identity, IdentityError, Keys, Role, is_name};
 use crate::ingest::poll::Polls;
 use crate::ingest::statsd::{Statsd, StatsdError};
 use crate::metrics::Metrics;
-use crate::node::{Handle, Node, NodeConfig, NodeError, Parts, StartError};
+use crate::node::{Handle, MemberStatus, Node, NodeConfig, NodeError, Parts, StartError};
 use crate::service;
 use crate::storage::{OpenError, Options, Owner, RealFileSystem, Storage};
 use crate::transport::{Lives, Transport, TransportError, TransportMetrics};
@@ -47,6 +47,8 @@ pub enum RunError {
     Upstream(#[from] UpstreamError),
     #[error(transparent)]
     Node(#[from] NodeError),
+    #[error(transparent)]
+    Witness(#[from] crate::witness::StoreError),
     #[error("{0}")]
     Other(String),
 }
@@ -75,7 +77,8 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let api_config = api_config(&config)?;
     let api = Api::new(&api_config, handle.clone());
     let serving = tokio::spawn(async move { api::serve(listener, api, &api_config, stopped).await });
-    let notifying = service::ready(handle.clone());
+    let shown = handle.clone();
+    let notifying = service::ready(move || service::line(&shown.status()));
     info!("the API and the page are at http://{}/", config.api.listen);
 
     let ended = tokio::select! {
@@ -88,7 +91,8 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     };
     service::stopping();
     notifying.abort();
-    let last = handle.status().members.iter().filter(|member| member.connected).count() <= 1;
+    let is_box = |member: &&MemberStatus| member.connected && member.membership != "witness";
+    let last = handle.status().members.iter().filter(is_box).count() <= 1;
     ways.close(last).await;
     // Requests that wait are answered while the node still runs.
     let _ = stop_api.send(true);
@@ -152,7 +156,7 @@ fn to_value(status: &impl serde::Serialize) -> serde_json::Value {
 }
 
 /// The configuration, the data directory, and whether there was a file.
-fn configuration(
+pub(crate) fn configuration(
     file: Option<PathBuf>,
     data_dir: Option<PathBuf>,
 ) -> Result<(Config, PathBuf, bool), RunError> {
@@ -197,6 +201,19 @@ fn identity(config: &Config, dir: &Path, had_file: bool) -> Result<Identity, Run
             Identity::found_single(dir, &name, &name)?
         }
     };
+    if identity.me().role == Role::Witness {
+        return Err(RunError::Other(format!(
+            "{} belongs to {:?}, the witness of its site: run it with --witness",
+            dir.display(),
+            identity.me().name
+        )));
+    }
+    check_agreement(config, &identity, dir)?;
+    Ok(identity)
+}
+
+/// Whether a configuration contradicts who this is.
+pub(crate) fn check_agreement(config: &Config, identity: &Identity, dir: &Path) -> Result<(), RunError> {
     if let Some(name) = &config.node.name
         && *name != identity.me().name
     {
@@ -215,7 +232,7 @@ fn identity(config: &Config, dir: &Path, had_file: bool) -> Result<Identity, Run
             identity.me().address
         )));
     }
-    Ok(identity)
+    Ok(())
 }
 
 /// The host name as far as it can name a box.
@@ -243,7 +260,7 @@ async fn transport(
     )))
 }
 
-fn api_config(config: &Config) -> Result<ApiConfig, RunError> {
+pub(crate) fn api_config(config: &Config) -> Result<ApiConfig, RunError> {
     let mut api = ApiConfig::new(config.api.listen);
     api.connections_max = config.api.connections_max;
     if let Some(file) = &config.api.token_file {
@@ -262,7 +279,7 @@ fn api_config(config: &Config) -> Result<ApiConfig, RunError> {
     Ok(api)
 }
 
-async fn signal() -> &'static str {
+pub(crate) async fn signal() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

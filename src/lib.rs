@@ -15,3 +15,4 @@ pub mod site;
 pub mod storage;
 pub mod transport;
 pub mod upstream;
+pub mod witness;

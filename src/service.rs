@@ -5,28 +5,27 @@ use std::time::Duration;
 use systemd::NotifyState;
 use tokio::task::JoinHandle;
 
-use crate::node::{Handle, NodeStatus};
+use crate::node::NodeStatus;
 
 /// How often the status line is written anew.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
-/// Tells systemd that the box is up, and from then on how it is and that it is alive.
-pub fn ready(handle: Handle) -> JoinHandle<()> {
+/// Tells systemd that this process is up, and from then on how it is, in a line, and that it is alive.
+pub fn ready(line: impl Fn() -> String + Send + 'static) -> JoinHandle<()> {
     // Without a NOTIFY_SOCKET there is nobody to tell.
     let _ = systemd::notify(&[NotifyState::Ready]);
     tokio::spawn(async move {
         let every = systemd::watchdog_enabled().map_or(STATUS_EVERY, |limit| (limit / 3).min(STATUS_EVERY));
         loop {
-            let status = handle.status();
-            let line = line(&status);
+            let line = line();
             let _ = systemd::notify(&[NotifyState::Watchdog, NotifyState::Status(&line)]);
             tokio::time::sleep(every).await;
         }
     })
 }
 
-/// What `systemctl status` shows: trouble with the disk first.
-fn line(status: &NodeStatus) -> String {
+/// What `systemctl status` shows of a box: trouble with the disk first.
+pub fn line(status: &NodeStatus) -> String {
     let disk = match &status.storage.what {
         Some(what) => format!("disk {}: {what}; ", status.storage.state),
         None => String::new(),

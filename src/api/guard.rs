@@ -11,7 +11,7 @@ use super::problem::{Name, Problem};
 
 /// The checks of one listener.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     token: Option<Token>,
     /// Whether host names other than loopback ones are refused: DNS rebinding would otherwise make a
     /// page of any origin one of ours.
@@ -26,7 +26,7 @@ struct Token {
 }
 
 impl Guard {
-    pub(super) fn new(listen: SocketAddr, token: Option<&Secret>) -> Guard {
+    pub(crate) fn new(listen: SocketAddr, token: Option<&Secret>) -> Guard {
         let token = token.map(|secret| {
             let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
                 .expect("the system's random generator works: identities and epochs need it too");
@@ -38,7 +38,7 @@ impl Guard {
     }
 
     /// Whether a request may be answered.
-    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
+    pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         let headers = request.headers();
         if self.names_are_local {
             check_host(headers)?;

@@ -26,7 +26,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body>
     counted(&mut text, shared.node.metrics());
     let watchers = shared.watchers.load(Ordering::Relaxed);
     text.gauge("tallyd_api_watchers", "Clients of /v1/watch that are connected.", watchers);
-    typed_response("text/plain; version=0.0.4; charset=utf-8", text.0)
+    text.into_response()
 }
 
 fn raft(text: &mut Text, status: &NodeStatus) {
@@ -260,10 +260,15 @@ fn millis(millis: u64) -> f64 {
 
 /// The text as it grows. Writing to a String cannot fail.
 #[derive(Debug, Default)]
-struct Text(String);
+pub(crate) struct Text(String);
 
 impl Text {
-    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+    /// As an answer.
+    pub(crate) fn into_response(self) -> Response<Body> {
+        typed_response("text/plain; version=0.0.4; charset=utf-8", self.0)
+    }
+
+    pub(crate) fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, "gauge", help);
         self.sample(name, &[], value);
     }
@@ -273,11 +278,11 @@ impl Text {
         self.sample(name, &[], value);
     }
 
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(crate) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    pub(crate) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.0.push_str(name);
         for (place, (label, value)) in labels.iter().enumerate() {
             let _ = write!(self.0, "{}{label}=\"", if place == 0 { "{" } else { "," });

@@ -31,6 +31,7 @@ use axum::body::{Body, HttpBody};
 use axum::http::{HeaderValue, Method, Request, Response, header};
 use axum::routing::{MethodRouter, get, post, put};
 use bytes::Bytes;
+use hyper::body::Incoming;
 use tally_core::report::Kind;
 use tower::ServiceExt;
 
@@ -38,10 +39,11 @@ pub use body::{BODY_BYTES_MAX, BODY_TIME_MAX, REPORT_BYTES_MAX};
 pub use parse::{KEY_BYTES_MAX, VALUES_MAX};
 pub use problem::{Name, Problem, TYPE_PREFIX};
 pub use report_body::CELLS_MAX;
-pub use server::{ApiError, bind, serve};
+pub use server::{Answers, ApiError, bind, serve};
 
 use crate::node::Handle;
-use guard::Guard;
+pub(crate) use guard::Guard;
+pub(crate) use metrics::Text;
 
 /// How the API is served.
 #[derive(Clone, Debug)]
@@ -147,8 +149,13 @@ impl Api {
         let answer = Box::pin(self.router.clone().oneshot(request)).await;
         answer.unwrap_or_else(|never| match never {})
     }
+}
 
-    /// Counts a connection that found no place.
+impl Answers for Api {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        Api::answer(self, request).await
+    }
+
     fn turned_away(&self) {
         self.shared.node.metrics().api_turned_away.raise();
     }
@@ -187,11 +194,11 @@ fn only(route: MethodRouter<Arc<Shared>>) -> MethodRouter<Arc<Shared>> {
     route.fallback(reads::method_not_allowed)
 }
 
-fn json_response(text: impl Into<Body>) -> Response<Body> {
+pub(crate) fn json_response(text: impl Into<Body>) -> Response<Body> {
     typed_response("application/json", text)
 }
 
-fn typed_response(content_type: &'static str, text: impl Into<Body>) -> Response<Body> {
+pub(crate) fn typed_response(content_type: &'static str, text: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(text.into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response

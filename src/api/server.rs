@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::ApiConfig;
 use super::connections::{Activity, Connections, Ongoing, Place};
 use super::socket::Socket;
-use super::{Api, ApiConfig};
 
 /// The longest head of a request, in bytes; the buffer of a connection grows up to it.
 const HEAD_BYTES_MAX: usize = 32 << 10;
@@ -51,6 +51,15 @@ pub enum ApiError {
         /// What to do.
         hint: &'static str,
     },
+}
+
+/// Who answers the requests of a listener.
+pub trait Answers: Clone + Send + Sync + 'static {
+    /// Answers one request.
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
+
+    /// Counts a connection that found no place.
+    fn turned_away(&self);
 }
 
 /// Binds the listener.
@@ -91,7 +100,12 @@ async fn stop_asked(stop: &mut watch::Receiver<bool>) {
 
 /// Serves until `stop` becomes true (or its sender is gone), then lets the requests that are being
 /// answered end.
-pub async fn serve(listener: TcpListener, api: Api, config: &ApiConfig, stop: watch::Receiver<bool>) {
+pub async fn serve<A: Answers>(
+    listener: TcpListener,
+    api: A,
+    config: &ApiConfig,
+    stop: watch::Receiver<bool>,
+) {
     let connections = Connections::new(bounded_by_descriptors(config.connections_max));
     let mut tasks = JoinSet::new();
     let mut look = interval(IDLE_LOOK);
@@ -132,11 +146,11 @@ fn bounded_by_descriptors(asked: usize) -> usize {
     asked.min(half.max(16))
 }
 
-fn start(
+fn start<A: Answers>(
     connections: &Arc<Connections>,
     tasks: &mut JoinSet<()>,
     stream: TcpStream,
-    api: &Api,
+    api: &A,
     stop: &watch::Receiver<bool>,
 ) {
     let Some(place) = connections.admit() else {
@@ -165,7 +179,12 @@ fn refuse(stream: &TcpStream) {
     let _ = stream.try_write(answer.as_bytes());
 }
 
-async fn serve_connection(stream: TcpStream, place: Place, api: Api, mut stop: watch::Receiver<bool>) {
+async fn serve_connection<A: Answers>(
+    stream: TcpStream,
+    place: Place,
+    api: A,
+    mut stop: watch::Receiver<bool>,
+) {
     let activity = place.activity.clone();
     let service = service_fn(move |request| answer(api.clone(), activity.clone(), request));
     let connection = http1::Builder::new()
@@ -185,8 +204,8 @@ async fn serve_connection(stream: TcpStream, place: Place, api: Api, mut stop: w
     drop(place);
 }
 
-async fn answer(
-    api: Api,
+async fn answer<A: Answers>(
+    api: A,
     activity: Arc<Activity>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {

@@ -12,6 +12,7 @@ mod settings;
 mod status;
 mod text;
 mod watch;
+mod witness;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -67,8 +68,13 @@ enum Command {
 Example: a site of one box in a folder of its own, without any configuration
   tallyd run --data-dir ./tally
 Example: a box that was provisioned
-  tallyd run --data-dir /var/lib/tallyd")]
+  tallyd run --data-dir /var/lib/tallyd
+Example: a witness of one site, or of each site that has a directory in there
+  tallyd run --witness --data-dir /var/lib/tallyd")]
 struct RunArgs {
+    /// Be a witness: vote in a site of an even number of boxes, and keep a record of a few bytes only
+    #[arg(long)]
+    witness: bool,
     /// Configuration file; default: tallyd.toml in the data directory, then /etc/tallyd/tallyd.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -145,7 +151,11 @@ fn daemon(args: RunArgs) -> Result<(), Failure> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(1, &error))?;
-    runtime.block_on(crate::daemon::run(args.config, args.data_dir)).map_err(|error| Failure::new(1, &error))
+    let result = match args.witness {
+        true => runtime.block_on(crate::witness::run(args.config, args.data_dir)),
+        false => runtime.block_on(crate::daemon::run(args.config, args.data_dir)),
+    };
+    result.map_err(|error| Failure::new(1, &error))
 }
 
 /// What the log should say; nothing was said: `info`.

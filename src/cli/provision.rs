@@ -22,8 +22,12 @@ Example: a site of three boxes
   tallyd provision --site plant7 --box box1=10.0.0.11:7400 --box box2=10.0.0.12:7400 \\
       --box box3=10.0.0.13:7400 --out plant7
   Then copy plant7/box1/ to the data directory of box1, and so on, and start tallyd on each.
-Example: a fourth box for that site
-  tallyd provision --extend plant7 --box box4=10.0.0.14:7400";
+Example: a site of two boxes, and a witness that breaks ties
+  tallyd provision --site plant8 --box box1=10.0.0.21:7400 --box box2=10.0.0.22:7400 \\
+      --witness witness=10.0.0.5:7408 --out plant8
+Example: a fourth box for that site, and a witness then
+  tallyd provision --extend plant7 --box box4=10.0.0.14:7400
+  tallyd provision --extend plant7 --witness witness=10.0.0.5:7407";
 
 /// Make identities and configuration for a fixed set of boxes, offline
 #[derive(Args, Clone, Debug, Default)]
@@ -33,15 +37,18 @@ pub struct ProvisionArgs {
     #[arg(long, value_name = "NAME", required_unless_present = "extend")]
     pub site: Option<String>,
     /// A box: its name and where the others reach it (QUIC, UDP); once for each of 1 to 9 boxes
-    #[arg(long = "box", value_name = "NAME=HOST:PORT", required = true)]
+    #[arg(long = "box", value_name = "NAME=HOST:PORT", required_unless_present = "extend")]
     pub boxes: Vec<String>,
+    /// A witness: it votes and keeps a few bytes, so that a site of 2, 4, 6 or 8 boxes can lose one more
+    #[arg(long, value_name = "NAME=HOST:PORT")]
+    pub witness: Option<String>,
     /// Directory to make; it must not exist or be empty
     #[arg(long, value_name = "DIR", required_unless_present = "extend")]
     pub out: Option<PathBuf>,
     /// Span of the windows that summaries are made of, such as 60s, 5m, 1h
     #[arg(long, value_name = "SPAN", default_value = "60s")]
     pub window: String,
-    /// Make a further box for the site that was provisioned into this directory
+    /// Make a further box, or a witness, for the site that was provisioned into this directory
     #[arg(long, value_name = "DIR", conflicts_with_all = ["site", "out", "window"])]
     pub extend: Option<PathBuf>,
     /// Print what was made as JSON
@@ -84,15 +91,23 @@ pub struct ProvisionedBox {
     pub address: String,
     /// SHA-256 of its public key, hexadecimal.
     pub key: String,
+    /// What it is, or was when it was made.
+    #[serde(default = "voter")]
+    pub role: Role,
     /// Its data directory, ready to copy.
     pub directory: PathBuf,
+}
+
+/// What older files do not say.
+const fn voter() -> Role {
+    Role::Voter
 }
 
 /// Runs the command and prints what was made.
 pub fn run(args: &ProvisionArgs, out: &mut dyn Write) -> Result<(), ProvisionError> {
     let text = match &args.extend {
         Some(dir) => {
-            let made = extend(dir, &args.boxes)?;
+            let made = extend(dir, args)?;
             if args.json { json(&made) } else { next_steps_of(&made) }
         }
         None => {
@@ -127,6 +142,7 @@ struct Plan {
 }
 
 struct BoxPlan {
+    role: Role,
     name: String,
     host: String,
     port: u16,
@@ -143,18 +159,26 @@ impl Plan {
         if !(1..=MEMBERS_MAX).contains(&args.boxes.len()) {
             return Err(usage(format!("a site has 1 to {MEMBERS_MAX} boxes, not {}", args.boxes.len())));
         }
+        if args.witness.is_some() && !args.boxes.len().is_multiple_of(2) {
+            return Err(usage(format!(
+                "--witness: a witness stands beside an even number of boxes only, not {}: an odd number needs no \
+                 tie broken, and with one more vote it would tolerate no more failures; leave the witness out, or \
+                 add a box",
+                args.boxes.len()
+            )));
+        }
         let mut boxes: Vec<BoxPlan> = Vec::new();
-        for text in &args.boxes {
-            let new = BoxPlan::parse(text)?;
+        for new in plans(args)? {
+            let option = new.option();
             if boxes.iter().any(|other| other.name == new.name) {
-                return Err(usage(format!("--box: the name {:?} is given twice", new.name)));
+                return Err(usage(format!("{option}: the name {:?} is given twice", new.name)));
             }
             if boxes.iter().any(|other| other.address() == new.address()) {
-                return Err(usage(format!("--box: the address {} is given twice", new.address())));
+                return Err(usage(format!("{option}: the address {} is given twice", new.address())));
             }
             if let Some(other) = boxes.iter().find(|other| other.is_loopback() != new.is_loopback()) {
                 return Err(usage(format!(
-                    "--box: {} is on loopback and {} is not; they could not reach each other",
+                    "{option}: {} is on loopback and {} is not; they could not reach each other",
                     if new.is_loopback() { new.address() } else { other.address() },
                     if new.is_loopback() { other.address() } else { new.address() },
                 )));
@@ -181,7 +205,7 @@ impl Plan {
                 id,
                 name: each.name.clone(),
                 address: each.address(),
-                role: Role::Voter,
+                role: each.role,
                 key: issued.key_hash.clone(),
             })
             .collect();
@@ -205,8 +229,8 @@ impl Plan {
                 members: members.clone(),
             }
             .save(&directory)?;
-            let MemberInfo { id, name, address, role: _, key } = member.clone();
-            made.boxes.push(ProvisionedBox { id, name, address, key, directory });
+            let MemberInfo { id, name, address, role, key } = member.clone();
+            made.boxes.push(ProvisionedBox { id, name, address, key, role, directory });
         }
         write_file(&self.out.join(SITE_FILE), json(&made).as_bytes(), 0o644)?;
         Ok(made)
@@ -224,20 +248,32 @@ impl Plan {
     }
 }
 
+/// The boxes that the arguments name, and the witness, if there is one, after them.
+fn plans(args: &ProvisionArgs) -> Result<Vec<BoxPlan>, ProvisionError> {
+    let boxes = args.boxes.iter().map(|text| BoxPlan::parse(text, Role::Voter));
+    boxes.chain(args.witness.iter().map(|text| BoxPlan::parse(text, Role::Witness))).collect()
+}
+
 impl BoxPlan {
-    fn parse(text: &str) -> Result<BoxPlan, ProvisionError> {
+    fn parse(text: &str, role: Role) -> Result<BoxPlan, ProvisionError> {
+        let option = if role == Role::Witness { "--witness" } else { "--box" };
         let (name, address) =
-            text.split_once('=').ok_or_else(|| usage(format!("--box: {text:?} is not NAME=HOST:PORT")))?;
+            text.split_once('=').ok_or_else(|| usage(format!("{option}: {text:?} is not NAME=HOST:PORT")))?;
         if !is_name(name) {
-            return Err(usage(format!("--box: {name:?} is not a name (1 to 32 of a-z 0-9 -)")));
+            return Err(usage(format!("{option}: {name:?} is not a name (1 to 32 of a-z 0-9 -)")));
         }
-        let (host, port) = check_address(address).map_err(|why| usage(format!("--box {name}: {why}")))?;
+        let (host, port) = check_address(address).map_err(|why| usage(format!("{option} {name}: {why}")))?;
         // Host names do not differ by case, so neither do doubled addresses.
         let host = host.to_ascii_lowercase();
         if parse_ip(&host).is_some_and(|ip| ip.is_unspecified() || ip.is_multicast()) {
-            return Err(usage(format!("--box {name}: {host} is not an address that others can reach")));
+            return Err(usage(format!("{option} {name}: {host} is not an address that others can reach")));
         }
-        Ok(BoxPlan { name: name.into(), host, port })
+        Ok(BoxPlan { role, name: name.into(), host, port })
+    }
+
+    /// The option that asked for it.
+    const fn option(&self) -> &'static str {
+        if matches!(self.role, Role::Witness) { "--witness" } else { "--box" }
     }
 
     fn address(&self) -> String {
@@ -323,10 +359,11 @@ fn json(made: &impl Serialize) -> String {
     text
 }
 
-/// Makes a further box for the site that was provisioned into `dir`.
-fn extend(dir: &Path, boxes: &[String]) -> Result<ProvisionedBox, ProvisionError> {
-    let [text] = boxes else { return Err(usage("--extend makes one box at a time: one --box")) };
-    let new = BoxPlan::parse(text)?;
+/// Makes a further box, or a witness, for the site that was provisioned into `dir`.
+fn extend(dir: &Path, args: &ProvisionArgs) -> Result<ProvisionedBox, ProvisionError> {
+    let Ok([new]) = <[BoxPlan; 1]>::try_from(plans(args)?) else {
+        return Err(usage("--extend makes one member at a time: one --box, or one --witness"));
+    };
     let file = dir.join(SITE_FILE);
     let text = fs::read(&file).map_err(|error| {
         failed(format!(
@@ -338,19 +375,23 @@ fn extend(dir: &Path, boxes: &[String]) -> Result<ProvisionedBox, ProvisionError
         .map_err(|error| failed(format!("{} cannot be understood: {error}", file.display())))?;
     if site.boxes.iter().any(|other| other.name == new.name || other.address == new.address()) {
         let address = new.address();
-        return Err(usage(format!("--box: the site has a box {:?} or one at {address} already", new.name)));
+        let option = new.option();
+        return Err(usage(format!("{option}: the site has a {:?} or one at {address} already", new.name)));
     }
     let authority = Authority::load(dir, &site.site, site.site_id).map_err(failed)?;
     let issued = authority.issue(&new.name, site.site_id).map_err(failed)?;
     let id = site.boxes.iter().map(|each| each.id).max().unwrap_or(0) + 1;
     let directory = dir.join(&new.name);
     let key = issued.key_hash.clone();
-    let made = ProvisionedBox { id, name: new.name.clone(), address: new.address(), key, directory };
-    // The newest of the others, should the site have had more than an identity can list.
-    let others = site.boxes.iter().rev().take(MEMBERS_MAX - 1).rev();
+    let (name, address, role) = (new.name.clone(), new.address(), new.role);
+    let made = ProvisionedBox { id, name, address, key, role, directory };
+    // The newest of the others, should the site have had more than an identity can list. A witness that it may
+    // have is no matter of a box that does not vote yet, nor of another witness.
+    let others = site.boxes.iter().rev().filter(|each| each.role != Role::Witness).take(MEMBERS_MAX - 1);
     let mut members: Vec<MemberInfo> = others.map(|each| member(each, Role::Voter)).collect();
-    // It follows in silence until the site's leader says more.
-    members.push(member(&made, Role::Observer));
+    members.reverse();
+    // A box follows in silence until the site's leader says more.
+    members.push(member(&made, if role == Role::Witness { role } else { Role::Observer }));
     let identity = Identity {
         site: site.site.clone(),
         site_id: site.site_id,
@@ -375,41 +416,51 @@ fn extend(dir: &Path, boxes: &[String]) -> Result<ProvisionedBox, ProvisionError
 }
 
 fn member(each: &ProvisionedBox, role: Role) -> MemberInfo {
-    let ProvisionedBox { id, name, address, key, directory: _ } = each.clone();
+    let ProvisionedBox { id, name, address, key, role: _, directory: _ } = each.clone();
     MemberInfo { id, name, address, role, key }
 }
 
 fn next_steps_of(made: &ProvisionedBox) -> String {
+    let ProvisionedBox { id, name, address, key, role, directory } = made;
+    let is_witness = *role == Role::Witness;
+    let (what, flag, role, note) = match is_witness {
+        true => (
+            "witness",
+            " --witness",
+            " --role witness",
+            "\nA site has one witness, beside an even number of voting boxes: with an odd number it waits until that \
+             changes.\n",
+        ),
+        false => ("box", "", "", ""),
+    };
     format!(
-        "Made {} ({}) in {}\n\nNext:\n  \
-         1. copy the files in this directory to the box's data directory (/var/lib/tallyd for root), by a safe \
-         way: node.key is the box's secret\n  \
-         2. start it: tallyd run --data-dir DATA-DIRECTORY\n  \
+        "Made {name} ({address}) in {}\n\nNext:\n  \
+         1. copy the files in this directory to the {what}'s data directory (/var/lib/tallyd for root), by a safe \
+         way: node.key is its secret\n  \
+         2. start it: tallyd run{flag} --data-dir DATA-DIRECTORY\n  \
          3. tell the site, at any of its boxes:\n     \
-         tallyd member add {}={} --id {} --key {}\n",
-        made.name,
-        made.address,
-        made.directory.display(),
-        made.name,
-        made.address,
-        made.id,
-        made.key
+         tallyd member add {name}={address} --id {id} --key {key}{role}\n{note}",
+        directory.display(),
     )
 }
 
 fn next_steps(made: &Provisioned) -> String {
     let mut text = format!("Made site {} ({}):\n", made.site, made.site_id);
     for each in &made.boxes {
-        text.push_str(&format!("  {:<12} {:<24} {}\n", each.name, each.address, each.directory.display()));
+        let role = if each.role == Role::Witness { "  the witness" } else { "" };
+        let directory = each.directory.display();
+        text.push_str(&format!("  {:<12} {:<24} {directory}{role}\n", each.name, each.address));
     }
     text.push_str(
         "\nNext, for each box:\n  \
          1. copy the files in its directory to the box's data directory (/var/lib/tallyd for root), by a safe \
          way: node.key is the box's secret\n  \
-         2. start it: tallyd run --data-dir DATA-DIRECTORY\n  \
-         3. look: tallyd status\n\
-         Keep ca.key safe and off the boxes.\n",
+         2. start it: tallyd run --data-dir DATA-DIRECTORY\n",
     );
+    if made.boxes.iter().any(|each| each.role == Role::Witness) {
+        text.push_str("     the witness: tallyd run --witness --data-dir DATA-DIRECTORY\n");
+    }
+    text.push_str("  3. look: tallyd status\nKeep ca.key safe and off the boxes.\n");
     text
 }
 

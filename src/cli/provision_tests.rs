@@ -176,9 +176,9 @@ fn a_further_box_has_the_next_number_the_sites_authority_and_follows_in_silence(
         Err(ProvisionError::Usage(text)) => assert!(text.contains("already"), "{text}"),
         other => panic!("{other:?}"),
     }
-    let next = extend(&out, &["box10=10.0.0.20:7400".to_owned()]).unwrap();
-    assert_eq!(next.id, 4);
-    match extend(dir.path(), &["box11=10.0.0.21:7400".to_owned()]) {
+    let next = Command::try_parse_from(["x", "--extend", path, "--box", "box10=10.0.0.20:7400"]).unwrap();
+    assert_eq!(extend(&out, &next.args).unwrap().id, 4);
+    match extend(dir.path(), &next.args) {
         Err(ProvisionError::Failed(text)) => assert!(text.contains("site.json"), "{text}"),
         other => panic!("{other:?}"),
     }
@@ -213,4 +213,47 @@ fn with_json_what_was_made_is_printed_for_programs() {
     assert_eq!(value["site_id"].as_str().unwrap().len(), 16);
     assert_eq!(value["boxes"].as_array().unwrap().len(), 3);
     assert_eq!(printed, fs::read(out.join("site.json")).unwrap());
+}
+
+#[test]
+fn a_witness_is_provisioned_beside_an_even_number_of_boxes_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("made");
+    let with =
+        |boxes: &[&str]| ProvisionArgs { witness: Some("w=10.0.0.5:7407".into()), ..args(&out, boxes) };
+    let refused = usage_of(&with(&THREE));
+    assert!(refused.contains("even number of boxes") && refused.contains("not 3"), "{refused}");
+    assert!(!out.exists());
+    let made = provision(&with(&THREE[..2])).unwrap();
+    let roles: Vec<Role> = made.boxes.iter().map(|each| each.role).collect();
+    assert_eq!(roles, [Role::Voter, Role::Voter, Role::Witness]);
+    for each in &made.boxes {
+        let identity = Identity::load(&each.directory).unwrap().unwrap();
+        assert_eq!(identity.members.iter().map(|member| member.role).collect::<Vec<_>>(), roles);
+    }
+    assert!(next_steps(&made).contains("tallyd run --witness"), "{}", next_steps(&made));
+}
+
+#[test]
+fn a_site_is_extended_by_a_witness_or_by_a_box_and_by_one_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("made");
+    provision(&args(&out, &THREE[..2])).unwrap();
+    let extending = |text: &str| Command::try_parse_from(text.split(' ')).unwrap().args;
+    let both = extending("p --extend x --box box3=box3.lan:7400 --witness w=10.0.0.5:7407");
+    assert!(matches!(extend(&out, &both), Err(ProvisionError::Usage(_))));
+    assert!(matches!(extend(&out, &extending("p --extend x")), Err(ProvisionError::Usage(_))));
+    let made = extend(&out, &extending("p --extend x --witness w=10.0.0.5:7407")).unwrap();
+    assert_eq!((made.id, made.role), (3, Role::Witness));
+    let said = next_steps_of(&made);
+    assert!(
+        said.contains(&format!("tallyd member add w=10.0.0.5:7407 --id 3 --key {} --role witness", made.key))
+    );
+    let identity = Identity::load(&made.directory).unwrap().unwrap();
+    assert_eq!((identity.members.len(), identity.me().role), (3, Role::Witness));
+    // A box that comes later begins without the witness, of which its site tells it.
+    let made = extend(&out, &extending("p --extend x --box box3=box3.lan:7400")).unwrap();
+    let identity = Identity::load(&made.directory).unwrap().unwrap();
+    let known: Vec<(u64, Role)> = identity.members.iter().map(|member| (member.id, member.role)).collect();
+    assert_eq!(known, [(1, Role::Voter), (2, Role::Voter), (4, Role::Observer)]);
 }

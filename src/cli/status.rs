@@ -26,6 +26,9 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
         return print_json(&body);
     }
     let status: Value = parsed(&args.server, &body)?;
+    if status["role"] == "witness" {
+        return print(&super::witness::in_words(&status));
+    }
     print(&in_words(&status))
 }
 
@@ -137,7 +140,7 @@ fn members(status: &Value) -> Table {
 }
 
 /// A member of an object as a text, whatever it is.
-fn of(value: &Value, key: &str) -> String {
+pub(super) fn of(value: &Value, key: &str) -> String {
     match &value[key] {
         Value::Null => "?".to_owned(),
         Value::String(text) => text::printable(text),
@@ -176,7 +179,7 @@ fn upstream(value: &Value) -> String {
     words
 }
 
-fn text_line(line: &str) -> String {
+pub(super) fn text_line(line: &str) -> String {
     format!("{}\n", line.trim_end_matches('\n'))
 }
 

@@ -13,10 +13,12 @@ use tally_core::raft::{
 };
 use tracing::{debug, info, warn};
 
+use super::wire::Frame;
 use super::{Node, proposals};
 use crate::identity::{Identity, MemberInfo, Role as MemberKind, hex, unhex};
 use crate::site::{MemberRecord, MemberRole, Part, Parts, entry};
 use crate::storage::Entry;
+use crate::transport::Lane;
 
 /// While a step is to be made it is tried this often.
 const STEP_EVERY: Duration = Duration::from_millis(20);
@@ -32,6 +34,8 @@ pub(super) struct Members {
     settled: bool,
     /// Why the last step was not made, told once.
     told: Option<MembershipError>,
+    /// The witness does not know, for all that this leader knows, who the members are now.
+    witness_untold: bool,
     /// A new leader's no-op: when it is applied, so are the wishes of all leaders before.
     leads_from: LogIndex,
 }
@@ -44,6 +48,7 @@ impl Members {
             next_step: now,
             settled: false,
             told: None,
+            witness_untold: true,
             leads_from: LogIndex::ZERO,
         }
     }
@@ -52,6 +57,12 @@ impl Members {
     pub(super) fn begin_to_lead(&mut self, noop: LogIndex) {
         self.leads_from = noop;
         self.settled = false;
+        self.witness_untold = true;
+    }
+
+    /// The witness may have been replaced or restarted.
+    pub(super) fn tell_witness_again(&mut self) {
+        self.witness_untold = true;
     }
 
     pub(super) fn get(&self, id: NodeId) -> Option<&MemberInfo> {
@@ -167,6 +178,7 @@ impl Node {
             return;
         }
         self.members.known = known;
+        self.members.witness_untold = true;
         self.status_at = None;
         let list = self.members.connected();
         if let Some(transport) = &self.transport
@@ -188,6 +200,7 @@ impl Node {
 
     /// A leader's next step from the configuration in force to what the site wishes.
     pub(super) fn step_membership(&mut self) {
+        self.tell_witness();
         let now = Instant::now();
         if !self.leads() || self.members.settled || now < self.members.next_step {
             return;
@@ -237,6 +250,23 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// A witness has no log from which it could learn whom it may talk to: its leader tells it, also before it votes.
+    fn tell_witness(&mut self) {
+        if !self.members.witness_untold || !self.leads() || self.site().applied() < self.members.leads_from {
+            return;
+        }
+        let witness = self.members.known.values().find(|member| member.role == MemberKind::Witness);
+        let Some(witness) = witness.map(|member| NodeId(member.id)) else {
+            self.members.witness_untold = false;
+            return;
+        };
+        let members: Vec<MemberRecord> = self.members.known.values().filter_map(record_of).collect();
+        let frame = Frame::Members { index: self.site().applied(), members };
+        // Connected anew, it is told then.
+        self.members.witness_untold =
+            self.connected.contains(&witness) && !self.send(witness, Lane::Control, &frame);
     }
 
     /// Observers that are to vote and cannot yet: asked of the core, one by one, by way of what it knows.
@@ -311,7 +341,8 @@ fn next_changes(
     changes
 }
 
-pub(super) fn info_of(record: &MemberRecord) -> MemberInfo {
+/// As identities have it.
+pub(crate) fn info_of(record: &MemberRecord) -> MemberInfo {
     MemberInfo {
         id: record.id.0,
         name: record.name.clone(),

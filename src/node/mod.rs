@@ -23,6 +23,7 @@ mod snapshots;
 pub mod status;
 mod step;
 mod tail;
+mod tolerance;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,8 +45,10 @@ pub use handle::{
     Add, Added, Handle, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError,
     RoleView, SetError,
 };
+pub(crate) use members::info_of;
 pub use pace::PaceBounds;
 pub use status::*;
+pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 
 use crate::accumulator::Accumulator;
 use crate::clock::SiteClock;

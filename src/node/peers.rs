@@ -19,6 +19,7 @@ impl Node {
             Event::Connected(peer) => {
                 self.connected.insert(peer);
                 self.snapshot_broken(peer);
+                self.members.tell_witness_again();
                 self.raft.snapshot_lost(peer);
             }
             Event::Disconnected(peer) => {
@@ -45,6 +46,8 @@ impl Node {
             Frame::ReadAnswer { id, index } => self.reads.answered(id, index),
             Frame::SnapshotPart(part) => self.on_snapshot_part(from, &part),
             Frame::SnapshotWant { last, offset } => self.on_snapshot_want(from, last, offset),
+            // For witnesses.
+            Frame::Members { .. } => self.shared.metrics.raft_ignored.raise(),
             Frame::Transfer { to } => {
                 if let Err(why) = self.transfer_leadership(to) {
                     info!("box {from} asks to hand leadership over, which cannot be: {why}");

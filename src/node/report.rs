@@ -12,7 +12,7 @@ use super::handle::Shared;
 use super::site_time::Offset;
 use super::{
     AccumulatorStatus, ClockStatus, ElectionStatus, MemberStatus, Node, NodeStatus, OutboxStatus, PaceStatus,
-    StorageStatus, Tolerates,
+    StorageStatus, tolerance,
 };
 use crate::clock::wall_ms;
 use crate::identity::Role as MemberKind;
@@ -53,7 +53,9 @@ impl Node {
         status.ready = self.leader_term().is_some()
             && self.batches.epoch().is_some()
             && self.disk_health.trouble().is_none();
-        status.tolerates = tolerates(&members);
+        let raft = self.raft.status();
+        let witness_for = raft.witness_for.and_then(|id| Some(self.members.get(id)?.name.clone()));
+        status.tolerates = tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness);
         status.members = members;
         status.clock.wall_synced = wall_synced;
         status.pace = self.pace_status();
@@ -137,6 +139,7 @@ impl Node {
                 key: member.key.clone(),
                 role: match leader {
                     Some(leader) if leader.0 == member.id => "leader",
+                    _ if connected && member.role == MemberKind::Witness => "witness",
                     _ if follows && member.role == MemberKind::Observer => "observer",
                     _ if follows => "follower",
                     _ => "unknown",
@@ -156,27 +159,6 @@ impl Node {
         };
         self.member_list().iter().map(of).collect()
     }
-}
-
-/// What can fail from now on: boxes that are reachable beyond a majority.
-fn tolerates(members: &[MemberStatus]) -> Tolerates {
-    let voters = members.iter().filter(|member| member.membership == "voter").count();
-    let up = members.iter().filter(|member| member.membership == "voter" && member.connected).count();
-    let quorum = voters / 2 + 1;
-    let failures = up.saturating_sub(quorum) as u64;
-    let boxes = |count: usize| if count == 1 { "1 box".to_owned() } else { format!("{count} boxes") };
-    let text = if up < quorum {
-        format!(
-            "{} of {voters} reachable: nothing is committed until {} more return",
-            boxes(up),
-            boxes(quorum - up)
-        )
-    } else if failures == 0 {
-        format!("{} of {voters} reachable: tolerates no failure", boxes(up))
-    } else {
-        format!("{} of {voters} reachable: tolerates {failures} failing", boxes(up))
-    };
-    Tolerates { failures, text }
 }
 
 /// Fills in what can be read at any time.

@@ -69,7 +69,7 @@ pub struct MemberStatus {
     pub name: String,
     /// `voter`, `observer` or `witness`; `none`: not (yet, or any more) in the configuration in force.
     pub membership: &'static str,
-    /// `leader`, `follower`, or `unknown` as far as this box can tell.
+    /// `leader`, `follower`, `observer`, `witness`, or `unknown` as far as this box can tell.
     pub role: &'static str,
     /// Where its peers reach it.
     pub address: String,

@@ -8,6 +8,7 @@ use tally_core::time::{Duration, Instant, SiteTime};
 
 use crate::clock::Told;
 use crate::site::codec::{Malformed, Reader, put_varint};
+use crate::site::{MemberRecord, put_records, read_records};
 use crate::storage::SnapshotHead;
 
 /// Most bytes of payload in one append; also the most that one entry may have.
@@ -39,6 +40,8 @@ pub(super) enum Frame {
     SnapshotWant { last: Position, offset: u64 },
     /// Please hand leadership over, to this box or to the best one. Without an answer: the asker sees it.
     Transfer { to: Option<NodeId> },
+    /// To a witness, which has no log: who the members are, by a leader's log up to that index.
+    Members { index: LogIndex, members: Vec<MemberRecord> },
 }
 
 /// What a leader tells beside a heartbeat.
@@ -54,8 +57,8 @@ pub(super) struct Beat {
     pub(super) timeout: Duration,
 }
 
-/// What a follower tells beside its answer to a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a follower tells beside its answer to a heartbeat; all zeros: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BeatAnswer {
     /// Its clock.
     pub(super) wall: Wall,
@@ -109,6 +112,7 @@ const READ_ANSWER: u8 = 18;
 const SNAPSHOT_PART: u8 = 19;
 const TRANSFER: u8 = 20;
 const SNAPSHOT_WANT: u8 = 30;
+const MEMBERS: u8 = 21;
 
 impl Frame {
     /// A message of the core alone.
@@ -160,6 +164,12 @@ impl Frame {
                 put_varint(&mut out, to.map_or(0, |to| to.0));
                 out.into()
             }
+            Frame::Members { index, members } => {
+                let mut out = vec![MEMBERS];
+                put_varint(&mut out, index.0);
+                put_records(&mut out, members);
+                out.into()
+            }
             Frame::SnapshotPart(part) => {
                 let mut out = Vec::with_capacity(64 + part.bytes.len());
                 out.push(SNAPSHOT_PART);
@@ -202,6 +212,12 @@ impl Frame {
                 reader.done()?;
                 Frame::Transfer { to: (to > 0).then_some(NodeId(to)) }
             }
+            MEMBERS => {
+                let index = LogIndex(reader.varint()?);
+                let members = read_records(&mut reader)?;
+                reader.done()?;
+                Frame::Members { index, members }
+            }
             SNAPSHOT_PART => {
                 let term = Term(reader.varint()?);
                 let (position, total) = (position(&mut reader)?, reader.varint()?);
@@ -218,6 +234,34 @@ impl Frame {
             }
             _ => decode_message(kind, reader, frame)?,
         })
+    }
+}
+
+/// What a peer says to a witness.
+#[derive(Debug, PartialEq)]
+pub(crate) enum ToWitness {
+    /// A message of the core.
+    Core(Message),
+    /// Who the members are, by a leader's log up to that index.
+    Members(LogIndex, Vec<MemberRecord>),
+    /// Nothing that is for a witness.
+    Other,
+}
+
+/// What a peer says to a witness.
+pub(crate) fn said_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
+    Ok(match Frame::decode(frame)? {
+        Frame::Raft { message, payloads } if payloads.is_empty() => ToWitness::Core(message),
+        Frame::Members { index, members } => ToWitness::Members(index, members),
+        _ => ToWitness::Other,
+    })
+}
+
+/// What a witness answers: it has neither a clock nor a pace to tell.
+pub(crate) fn said_by_witness(message: Message) -> Bytes {
+    match message.body {
+        Body::HeartbeatAnswer { .. } => Frame::BeatAnswer(message, BeatAnswer::default()).encode(),
+        _ => Frame::plain(message).encode(),
     }
 }
 

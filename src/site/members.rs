@@ -325,14 +325,14 @@ pub(super) fn read_record(reader: &mut Reader<'_>) -> Result<MemberRecord, Malfo
 }
 
 /// Records in ascending order of their numbers.
-pub(super) fn put_records(out: &mut Vec<u8>, records: &[MemberRecord]) {
+pub(crate) fn put_records(out: &mut Vec<u8>, records: &[MemberRecord]) {
     out.push(records.len() as u8);
     for record in records {
         put_record(out, record);
     }
 }
 
-pub(super) fn read_records(reader: &mut Reader<'_>) -> Result<Vec<MemberRecord>, Malformed> {
+pub(crate) fn read_records(reader: &mut Reader<'_>) -> Result<Vec<MemberRecord>, Malformed> {
     let count = usize::from(reader.u8()?);
     if count > MEMBERS_MAX {
         return Err(Malformed);

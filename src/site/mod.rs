@@ -37,6 +37,7 @@ use sources::Sources;
 
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use members::{MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, Part, Parts};
+pub(crate) use members::{put_records, read_records};
 pub use readdress::readdressed;
 pub use settings::Settings;
 pub use view::*;

@@ -29,6 +29,8 @@ pub(crate) struct TestBox {
     pub(crate) http: u16,
     pub(crate) statsd: u16,
     namespace: Option<PathBuf>,
+    /// Run as a witness.
+    witness: bool,
     log: PathBuf,
     pub(crate) process: Option<Process>,
 }
@@ -87,7 +89,17 @@ impl Site {
             let quic = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("HOST:PORT");
             let log = directory.path().join(format!("{name}.log"));
             let directory = out.join(&name);
-            boxes.push(TestBox { directory, name, quic, http, statsd, namespace, log, process: None });
+            boxes.push(TestBox {
+                directory,
+                name,
+                quic,
+                http,
+                statsd,
+                namespace,
+                witness: false,
+                log,
+                process: None,
+            });
         }
         let made = command.output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -95,6 +107,38 @@ impl Site {
             one.configure(extra);
         }
         Site { boxes, directory }
+    }
+
+    /// A site of two boxes and a witness, which do not run yet.
+    pub(crate) fn provision_with_witness() -> (Site, TestBox) {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("site");
+        let mut command = tallyd();
+        command.args(["provision", "--site", SITE, "--window", "1s", "--out"]).arg(&out);
+        let mut all = ["box1", "box2", "w"].map(|name| TestBox::planned(name, &out, directory.path()));
+        for one in &all {
+            let option = if one.name == "w" { "--witness" } else { "--box" };
+            command.arg(option).arg(format!("{}=127.0.0.1:{}", one.name, one.quic));
+        }
+        let made = command.output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        all.iter().for_each(|one| one.configure(""));
+        all[2].witness = true;
+        let [first, second, witness] = all;
+        (Site { boxes: vec![first, second], directory }, witness)
+    }
+
+    /// Makes a witness for a site that has none, which does not run yet; tells what was made.
+    pub(crate) fn extend_by_witness(&self) -> (TestBox, Value) {
+        let out = self.directory.path().join("site");
+        let mut one = TestBox::planned("w", &out, self.directory.path());
+        one.witness = true;
+        let mut command = tallyd();
+        command.arg("provision").arg("--extend").arg(&out).args(["--json", "--witness"]);
+        let made = command.arg(format!("w=127.0.0.1:{}", one.quic)).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        one.configure("");
+        (one, serde_json::from_slice(&made.stdout).unwrap())
     }
 
     /// Makes a further box, which does not run yet; tells what was made.
@@ -110,7 +154,8 @@ impl Site {
         let quic = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("HOST:PORT");
         let log = self.directory.path().join(format!("{name}.log"));
         let directory = out.join(&name);
-        let one = TestBox { directory, name, quic, http, statsd, namespace, log, process: None };
+        let one =
+            TestBox { directory, name, quic, http, statsd, namespace, witness: false, log, process: None };
         one.configure("");
         self.boxes.push(one);
         serde_json::from_slice(&made.stdout).unwrap()
@@ -196,6 +241,21 @@ impl Drop for Site {
 }
 
 impl TestBox {
+    /// One on free ports, to be provisioned into `out`.
+    fn planned(name: &str, out: &Path, scratch: &Path) -> TestBox {
+        TestBox {
+            name: name.to_owned(),
+            directory: out.join(name),
+            quic: free_port(),
+            http: free_port(),
+            statsd: free_port(),
+            namespace: None,
+            witness: false,
+            log: scratch.join(format!("{name}.log")),
+            process: None,
+        }
+    }
+
     /// Adds this box's ports and `extra` to the configuration that provision made.
     fn configure(&self, extra: &str) {
         let file = self.directory.join("tallyd.toml");
@@ -209,7 +269,7 @@ impl TestBox {
 
     pub(crate) fn command(&self) -> Command {
         let mut command = tallyd();
-        command.arg("run").arg("--data-dir").arg(&self.directory);
+        command.arg("run").args(self.witness.then_some("--witness")).arg("--data-dir").arg(&self.directory);
         command
     }
 

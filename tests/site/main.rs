@@ -23,3 +23,4 @@ mod restarts;
 mod starting;
 mod statsd;
 mod upstream;
+mod witness;

@@ -1,0 +1,227 @@
+//! A site's witness at work: frames in, records to disk, answers out.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tally_core::id::{LogIndex, NodeId};
+use tally_core::raft::{Message, Reaction, Witness, WitnessRecord};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, error, info, warn};
+
+use super::store::Store;
+use crate::daemon::RunError;
+use crate::identity::{Identity, Keys, MemberInfo};
+use crate::metrics::Counter;
+use crate::node::{ToWitness, info_of, said_by_witness, said_to_witness};
+use crate::site::MemberRecord;
+use crate::transport::{Event, Lane, Lives, Transport, TransportMetrics};
+
+/// Frames that wait; beyond, the peers' streams are not read. A site says little to its witness.
+const EVENTS_MAX: usize = 64;
+
+/// What a slot shows of itself.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// But for the members, who change.
+    pub(super) identity: Identity,
+    members: Mutex<Vec<MemberInfo>>,
+    pub(super) transport: Arc<Transport>,
+    /// Messages that led to nothing: not for a witness, stale, of nobody.
+    pub(super) ignored: Counter,
+    /// Frames that could not be read.
+    pub(super) malformed: Counter,
+    /// Answers to what was asked.
+    pub(super) answers: Counter,
+    /// Records that the disk did not take.
+    pub(super) failures: Counter,
+    view: Mutex<View>,
+}
+
+/// What the slot writes down after each change.
+#[derive(Clone, Debug, Default)]
+pub(super) struct View {
+    /// What is durable.
+    pub(super) record: WitnessRecord,
+    /// How many records were written, in all lives of this witness.
+    pub(super) writes: u64,
+    /// How often this witness was started.
+    pub(super) boot: u64,
+    /// Why the latest record could not be written, until one can.
+    pub(super) trouble: Option<String>,
+}
+
+impl Shared {
+    /// The site's members, as a leader told them last.
+    pub(super) fn members(&self) -> MutexGuard<'_, Vec<MemberInfo>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A site's witness.
+#[derive(Debug)]
+pub(super) struct Slot {
+    witness: Witness,
+    store: Store,
+    dir: PathBuf,
+    /// Up to where the leader's log went that told the members last.
+    members_as_of: LogIndex,
+    shared: Arc<Shared>,
+    events: mpsc::Receiver<Event>,
+}
+
+impl Slot {
+    /// Reads the record and begins to listen.
+    pub(super) async fn open(dir: &Path, identity: Identity, listen: SocketAddr) -> Result<Slot, RunError> {
+        let me = identity.me();
+        let (store, record) = Store::open(dir, &me.name)?;
+        let keys = Keys::load(dir)?;
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let lives = Lives::load(dir, store.boot());
+        let metrics = Arc::new(TransportMetrics::default());
+        let transport = Transport::start(&identity, keys, listen, sender, metrics, lives).await?;
+        info!("{:?} is the witness of site {:?}, at {listen} (UDP)", me.name, identity.site);
+        let view = View { record, writes: store.writes(), boot: store.boot(), trouble: None };
+        let shared = Shared {
+            members: Mutex::new(identity.members.clone()),
+            identity,
+            transport: Arc::new(transport),
+            ignored: Counter::default(),
+            malformed: Counter::default(),
+            answers: Counter::default(),
+            failures: Counter::default(),
+            view: Mutex::new(view),
+        };
+        Ok(Slot {
+            witness: Witness::new(record),
+            store,
+            dir: dir.to_owned(),
+            members_as_of: LogIndex::ZERO,
+            shared: Arc::new(shared),
+            events,
+        })
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Serves the site until it is told to stop.
+    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let event = tokio::select! {
+                event = self.events.recv() => event,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            let Some(event) = event else { break };
+            let Event::Received { from, frame, .. } = event else { continue };
+            if let Some((to, message)) = self.take(from, &frame).await {
+                self.shared.answers.raise();
+                // Whoever is gone asks again when it is back.
+                let _ = self.shared.transport.send(to, Lane::Control, said_by_witness(message));
+            }
+        }
+        self.shared.transport.close().await;
+    }
+
+    /// What a frame leads to; what has to be durable for that is.
+    async fn take(&mut self, from: NodeId, frame: &Bytes) -> Option<(NodeId, Message)> {
+        let message = match said_to_witness(frame) {
+            Ok(ToWitness::Core(message)) => message,
+            Ok(ToWitness::Members(index, members)) => {
+                self.know_members(index, &members).await;
+                return None;
+            }
+            Ok(ToWitness::Other) => {
+                self.shared.ignored.raise();
+                return None;
+            }
+            Err(_) => {
+                self.shared.malformed.raise();
+                return None;
+            }
+        };
+        match self.witness.handle(from, &message) {
+            Ok(Reaction::Answer(answer)) => Some((from, answer)),
+            Ok(Reaction::Store(record)) => self.store(&record).await,
+            Err(why) => {
+                debug!("ignored, of box {from}: {why:?}: {message:?}");
+                self.shared.ignored.raise();
+                None
+            }
+        }
+    }
+
+    /// Takes the members over from a leader: who is new may connect, who left may not any more. It is kept in
+    /// `identity.json`, which is no promise: a list that is lost is told again.
+    async fn know_members(&mut self, index: LogIndex, records: &[MemberRecord]) {
+        let (site, me) = (&self.shared.identity.site, self.shared.identity.me());
+        let own = records.iter().find(|record| record.id.0 == me.id).map(info_of);
+        // A leader that was cut off may tell an old list; one without this witness is none to live by.
+        if index < self.members_as_of || own.is_none_or(|own| own.key != me.key || own.role != me.role) {
+            self.shared.ignored.raise();
+            return;
+        }
+        self.members_as_of = index;
+        let mut members: Vec<MemberInfo> = records.iter().map(info_of).collect();
+        // What the site calls it and where it says this witness is must agree with this machine's own files.
+        members.iter_mut().filter(|member| member.id == me.id).for_each(|own| *own = me.clone());
+        if members == *self.shared.members() {
+            return;
+        }
+        let identity = Identity { members, ..self.shared.identity.clone() };
+        if let Err(why) = identity.check() {
+            warn!("site {site:?}: the members that its leader tells are not taken: {why}");
+            self.shared.ignored.raise();
+            return;
+        }
+        let names: Vec<&str> = identity.members.iter().map(|member| member.name.as_str()).collect();
+        info!("site {site:?}: the members are {names:?}");
+        if let Err(error) = self.shared.transport.set_members(&identity.members) {
+            warn!("site {site:?}: the members cannot be connected: {error}");
+        }
+        self.shared.members().clone_from(&identity.members);
+        let dir = self.dir.clone();
+        let saved = tokio::task::spawn_blocking(move || identity.save(&dir)).await;
+        if let Ok(Err(error)) = saved {
+            warn!("site {site:?}: the members are known until this process ends only: {error}");
+        }
+    }
+
+    async fn store(&mut self, record: &WitnessRecord) -> Option<(NodeId, Message)> {
+        let result = self.store.write(record).await;
+        let site = &self.shared.identity.site;
+        let mut view = self.shared.view();
+        match result {
+            Ok(()) => {
+                if view.trouble.take().is_some() {
+                    info!("site {site:?}: records can be written again");
+                }
+                let answer = self.witness.stored();
+                view.record = *self.witness.record();
+                view.writes = self.store.writes();
+                info!("site {site:?}: record {}: {record:?}", view.writes);
+                answer
+            }
+            Err(why) => {
+                self.witness.not_stored();
+                self.shared.failures.raise();
+                // It is asked again and again: the same trouble is told once.
+                if view.trouble.as_ref() != Some(&why) {
+                    error!("site {site:?}: nothing is answered, since the record cannot be written: {why}");
+                    view.trouble = Some(why);
+                }
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "slot_tests.rs"]
+mod tests;

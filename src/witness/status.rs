@@ -1,0 +1,244 @@
+//! What a witness tells of itself over HTTP: status, health, metrics. Nothing can be changed there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::{Method, Request, Response, header};
+use hyper::body::Incoming;
+use serde::Serialize;
+use tally_core::id::NodeId;
+
+use super::slot::Shared;
+use crate::api::{Answers, ApiConfig, Guard, Name, Problem, Text, json_response, typed_response};
+use crate::transport::PeerStatus;
+
+/// All that this process serves.
+#[derive(Debug)]
+pub(super) struct Overview {
+    pub(super) sites: Vec<Arc<Shared>>,
+    pub(super) refused: Vec<Refused>,
+    started: Instant,
+}
+
+/// A slot that is not served.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Refused {
+    pub(super) directory: PathBuf,
+    pub(super) why: String,
+}
+
+/// The answer of `GET /v1/status` at a witness.
+#[derive(Clone, Debug, Serialize)]
+struct WitnessStatus {
+    /// Always `witness`.
+    role: &'static str,
+    /// Whether all sites are served.
+    ready: bool,
+    sites: Vec<SiteStatus>,
+    /// Slots that cannot be served, and why.
+    refused: Vec<Refused>,
+    uptime_s: u64,
+    version: &'static str,
+    pid: u32,
+}
+
+/// A slot.
+#[derive(Clone, Debug, Serialize)]
+struct SiteStatus {
+    site: String,
+    site_id: String,
+    /// The witness's number in the site.
+    node: u64,
+    /// Its name there.
+    name: String,
+    address: String,
+    /// The latest term in which it promised something.
+    term: u64,
+    /// For whom it voted in that term.
+    voted_for: Option<String>,
+    /// The term and subterm of the latest replication set that it counted for.
+    last_term: u64,
+    subterm: u64,
+    /// The boxes of that set.
+    voters: Vec<String>,
+    /// Records written, ever.
+    writes: u64,
+    /// Starts, ever.
+    boot: u64,
+    /// The rest: since this process started.
+    answers: u64,
+    ignored: u64,
+    malformed: u64,
+    failures: u64,
+    /// Why the latest record could not be written.
+    trouble: Option<String>,
+    peers: Vec<PeerStatus>,
+}
+
+impl Default for Overview {
+    fn default() -> Overview {
+        Overview { sites: Vec::new(), refused: Vec::new(), started: Instant::now() }
+    }
+}
+
+impl Overview {
+    /// In a line, for systemd: trouble first.
+    pub(super) fn line(&self) -> String {
+        let not = self.why_not_ready().map_or(String::new(), |why| format!("{why}; "));
+        let writes: u64 = self.sites.iter().map(|site| site.view().writes).sum();
+        format!("{not}witness of {} sites, {writes} records written", self.sites.len())
+    }
+
+    fn why_not_ready(&self) -> Option<String> {
+        if let Some(refused) = self.refused.first() {
+            return Some(refused.why.clone());
+        }
+        let trouble = |site: &Arc<Shared>| {
+            Some(format!("site {}: {}", site.identity.site, site.view().trouble.clone()?))
+        };
+        self.sites.iter().find_map(trouble)
+    }
+
+    fn status(&self) -> WitnessStatus {
+        WitnessStatus {
+            role: "witness",
+            ready: self.why_not_ready().is_none(),
+            sites: self.sites.iter().map(|site| SiteStatus::of(site)).collect(),
+            refused: self.refused.clone(),
+            uptime_s: self.started.elapsed().as_secs(),
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+        }
+    }
+
+    fn metrics(&self) -> Text {
+        let sites: Vec<SiteStatus> = self.sites.iter().map(|site| SiteStatus::of(site)).collect();
+        let mut text = Text::default();
+        text.family("tallyd_build_info", "gauge", "1, with the version.");
+        text.sample("tallyd_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        text.gauge("tallyd_ready", "1 if all sites are served.", u8::from(self.why_not_ready().is_none()));
+        text.gauge("tallyd_witness_refused_slots", "Slots that are not served.", self.refused.len());
+        text.gauge("tallyd_uptime_seconds", "Since this process started.", self.started.elapsed().as_secs());
+        type Figure = (&'static str, &'static str, &'static str, fn(&SiteStatus) -> u64);
+        let connected = |site: &SiteStatus| site.peers.iter().filter(|peer| peer.connected).count() as u64;
+        let figures: [Figure; 9] = [
+            ("tallyd_witness_writes_total", "counter", "Records written, ever.", |site| site.writes),
+            ("tallyd_witness_answers_total", "counter", "Messages answered.", |site| site.answers),
+            ("tallyd_witness_ignored_total", "counter", "Messages that led to nothing.", |site| site.ignored),
+            ("tallyd_witness_malformed_total", "counter", "Frames that could not be read.", |site| {
+                site.malformed
+            }),
+            ("tallyd_witness_failures_total", "counter", "Records that the disk did not take.", |site| {
+                site.failures
+            }),
+            ("tallyd_witness_term", "gauge", "The latest term of a promise.", |site| site.term),
+            ("tallyd_witness_last_term", "gauge", "The term of the latest replication set.", |site| {
+                site.last_term
+            }),
+            ("tallyd_witness_subterm", "gauge", "The subterm of the latest replication set.", |site| {
+                site.subterm
+            }),
+            ("tallyd_witness_connected_boxes", "gauge", "Boxes that are connected.", connected),
+        ];
+        for (name, kind, help, figure) in figures {
+            text.family(name, kind, help);
+            for site in &sites {
+                text.sample(name, &[("site", site.site.as_str()), ("site_id", &site.site_id)], figure(site));
+            }
+        }
+        text
+    }
+}
+
+impl SiteStatus {
+    fn of(shared: &Shared) -> SiteStatus {
+        let identity = &shared.identity;
+        let view = shared.view().clone();
+        let members = shared.members().clone();
+        let name = |id: NodeId| {
+            let member = members.iter().find(|member| member.id == id.0);
+            member.map_or_else(|| format!("box {id}"), |member| member.name.clone())
+        };
+        SiteStatus {
+            site: identity.site.clone(),
+            site_id: identity.site_id.to_string(),
+            node: identity.node,
+            name: identity.me().name.clone(),
+            address: identity.me().address.clone(),
+            term: view.record.term.0,
+            voted_for: view.record.vote.map(name),
+            last_term: view.record.last_term.0,
+            subterm: view.record.last_subterm.0,
+            voters: view.record.voters.iter().map(name).collect(),
+            writes: view.writes,
+            boot: view.boot,
+            answers: shared.answers.get(),
+            ignored: shared.ignored.get(),
+            malformed: shared.malformed.get(),
+            failures: shared.failures.get(),
+            trouble: view.trouble,
+            peers: shared.transport.peers(),
+        }
+    }
+}
+
+/// Answers the requests.
+#[derive(Clone, Debug)]
+pub(super) struct Page {
+    overview: Arc<Overview>,
+    guard: Arc<Guard>,
+}
+
+impl Page {
+    pub(super) fn new(config: &ApiConfig, overview: Arc<Overview>) -> Page {
+        Page { overview, guard: Arc::new(Guard::new(config.listen, config.token.as_ref())) }
+    }
+
+    fn get(&self, path: &str) -> Result<Response<Body>, Problem> {
+        match path {
+            "/healthz" => Ok(typed_response("text/plain; charset=utf-8", "alive\n")),
+            "/readyz" => match self.overview.why_not_ready() {
+                None => Ok(typed_response("text/plain; charset=utf-8", "ready\n")),
+                Some(why) => Err(Problem::new(Name::NotReady, why)),
+            },
+            "/metrics" => Ok(self.overview.metrics().into_response()),
+            "/v1/status" => {
+                let text = serde_json::to_string(&self.overview.status());
+                Ok(json_response(text.expect("a status has only texts and numbers")))
+            }
+            path => {
+                let path: String = path.chars().take(200).collect();
+                let detail = format!(
+                    "{path} is no resource of a witness: it has /v1/status, /metrics, /healthz and /readyz; counts \
+                     are added and read at the site's boxes"
+                );
+                Err(Problem::new(Name::NotFound, detail))
+            }
+        }
+    }
+}
+
+impl Answers for Page {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        if let Err(problem) = self.guard.check(&request) {
+            return problem.into_response();
+        }
+        let head = match *request.method() {
+            Method::GET => false,
+            Method::HEAD => true,
+            _ => {
+                let detail = format!("{} is not for a witness; it takes GET, HEAD", request.method());
+                let mut response = Problem::new(Name::MethodNotAllowed, detail).into_response();
+                response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+                return response;
+            }
+        };
+        let response = self.get(request.uri().path()).unwrap_or_else(Problem::into_response);
+        if head { response.map(|_| Body::empty()) } else { response }
+    }
+
+    /// Nobody counts it: there is nothing that a flood could keep this listener from.
+    fn turned_away(&self) {}
+}

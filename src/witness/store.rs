@@ -1,0 +1,270 @@
+//! What a witness promised, on disk: one small file for each slot.
+//!
+//! It is written beside, synced, renamed, and its directory synced. Two fixed places with a checksum would do as
+//! well and save the file system some work, but a record is written twice a failure at most, so that what is plain
+//! and used elsewhere wins: a reader sees the old record or the new one, whatever breaks.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tally_core::raft::{RecordError, WITNESS_RECORD_BYTES, WitnessRecord};
+
+use crate::identity::{IdentityError, write_file};
+
+/// The file in the slot's directory.
+pub(super) const FILE: &str = "witness.state";
+const LOCK: &str = "lock";
+
+const MAGIC: &[u8; 4] = b"TWIT";
+const VERSION: u8 = 1;
+/// Magic, version, three zeros; how often it was opened; how many records were written; CRC-32C.
+const HEAD_BYTES: usize = 8 + 8 + 8 + 4;
+const FILE_BYTES: usize = HEAD_BYTES + WITNESS_RECORD_BYTES;
+
+/// Why a slot's record cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has the directory.
+    #[error("{} is in use by another process: stop that one first, or name another directory", dir.display())]
+    Locked {
+        /// The slot's directory.
+        dir: PathBuf,
+    },
+    /// Written by a later program.
+    #[error(
+        "{}: {what}; nothing was changed: run the newer tallyd that wrote it. Do not delete the file: a witness \
+         that forgot what it promised may elect a leader that lacks what was counted",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Which version of what.
+        what: String,
+    },
+    /// Torn, damaged, or something else.
+    #[error(
+        "{}: {what}; nothing was changed. What this witness promised is lost, so it must not come back as the same \
+         one: remove it from its site (`tallyd member remove {name}` at a box), make a new one (`tallyd provision \
+         --extend DIR --witness NAME=HOST:PORT`), and delete this directory",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+        /// The witness's name.
+        name: String,
+    },
+    /// The file system refused.
+    #[error("{}: {source}; check that the disk works and that this user may use the directory", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file system refused to take the new state.
+    #[error(transparent)]
+    Write(#[from] IdentityError),
+}
+
+/// The file of a slot, which no other process has open.
+#[derive(Debug)]
+pub(super) struct Store {
+    path: PathBuf,
+    boot: u64,
+    writes: u64,
+    /// Held until the process ends.
+    _lock: File,
+}
+
+impl Store {
+    /// Reads the record, or begins with an empty one, and raises the number of this witness's lives durably:
+    /// by that its peers notice one whose disk was emptied, put back or copied.
+    pub(super) fn open(dir: &Path, name: &str) -> Result<(Store, WitnessRecord), StoreError> {
+        let lock = lock(dir)?;
+        let path = dir.join(FILE);
+        let (boot, writes, record) = match fs::read(&path) {
+            Ok(bytes) => decode(&bytes).map_err(|error| match error {
+                DecodeError::Newer(what) => StoreError::Newer { path: path.clone(), what },
+                DecodeError::Damaged(what) => {
+                    StoreError::Damaged { path: path.clone(), what, name: name.to_owned() }
+                }
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (0, 0, WitnessRecord::default()),
+            Err(source) => return Err(StoreError::Io { path, source }),
+        };
+        let store = Store { path, boot: boot.saturating_add(1), writes, _lock: lock };
+        // Also when nothing was read: what was read is then durable for certain, whatever the last life saw fail.
+        write_file(&store.path, &store.image(&record, writes), 0o600)?;
+        Ok((store, record))
+    }
+
+    /// How often it was opened.
+    pub(super) const fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// How many records were written, in all lives.
+    pub(super) const fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    /// Makes a record durable. After an error nobody knows which record is on the disk, and the next write decides.
+    pub(super) async fn write(&mut self, record: &WitnessRecord) -> Result<(), String> {
+        let (path, image) = (self.path.clone(), self.image(record, self.writes + 1));
+        let written = tokio::task::spawn_blocking(move || write_file(&path, &image, 0o600)).await;
+        match written {
+            Ok(Ok(())) => {
+                self.writes += 1;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(format!("{}: the writing thread ended: {error}", self.path.display())),
+        }
+    }
+
+    fn image(&self, record: &WitnessRecord, writes: u64) -> [u8; FILE_BYTES] {
+        let mut bytes = [0; FILE_BYTES];
+        let (head, body) = bytes.split_at_mut(HEAD_BYTES);
+        head[..4].copy_from_slice(MAGIC);
+        head[4] = VERSION;
+        head[8..16].copy_from_slice(&self.boot.to_le_bytes());
+        head[16..24].copy_from_slice(&writes.to_le_bytes());
+        let checksum = crc32c::crc32c(&head[..24]);
+        head[24..].copy_from_slice(&checksum.to_le_bytes());
+        body.copy_from_slice(&record.encode());
+        bytes
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum DecodeError {
+    Newer(String),
+    Damaged(String),
+}
+
+/// Lives, writes, record.
+fn decode(bytes: &[u8]) -> Result<(u64, u64, WitnessRecord), DecodeError> {
+    let damaged = |what: &str| DecodeError::Damaged(what.to_owned());
+    if bytes.get(..4) != Some(MAGIC) {
+        return Err(damaged("this is no witness's state"));
+    }
+    let Some((head, rest)) = bytes.split_first_chunk::<HEAD_BYTES>() else {
+        return Err(damaged("the file is too short"));
+    };
+    // A later version may be of another length, but begins alike.
+    if crc32c::crc32c(&head[..24]).to_le_bytes() != head[24..] {
+        return Err(damaged("the head is torn or damaged"));
+    }
+    if head[4] != VERSION {
+        let what = format!("the file is of version {}, this program knows {VERSION}", head[4]);
+        return Err(DecodeError::Newer(what));
+    }
+    let Ok(record) = <&[u8; WITNESS_RECORD_BYTES]>::try_from(rest) else {
+        return Err(DecodeError::Damaged(format!(
+            "the file has {} bytes instead of {FILE_BYTES}",
+            bytes.len()
+        )));
+    };
+    let record = WitnessRecord::decode(record).map_err(|error| match error {
+        RecordError::Version(_) => DecodeError::Newer(error.to_string()),
+        RecordError::Checksum | RecordError::Content => DecodeError::Damaged(error.to_string()),
+    })?;
+    let number = |at: usize| {
+        let mut number = [0; 8];
+        number.copy_from_slice(&head[at..at + 8]);
+        u64::from_le_bytes(number)
+    };
+    Ok((number(8), number(16), record))
+}
+
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join(LOCK);
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = opened.map_err(|source| StoreError::Io { path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(StoreError::Io { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tally_core::id::{NodeId, Term};
+
+    fn voted(term: u64) -> WitnessRecord {
+        WitnessRecord { term: Term(term), vote: Some(NodeId(1)), ..WitnessRecord::default() }
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn what_was_written_comes_back_and_each_life_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, record) = Store::open(dir.path(), "w").unwrap();
+        assert_eq!((record, store.boot(), store.writes()), (WitnessRecord::default(), 1, 0));
+        run(store.write(&voted(7))).unwrap();
+        let second = Store::open(dir.path(), "w").unwrap_err();
+        assert!(matches!(second, StoreError::Locked { .. }), "{second}");
+        drop(store);
+        let (store, record) = Store::open(dir.path(), "w").unwrap();
+        assert_eq!((record, store.boot(), store.writes()), (voted(7), 2, 1));
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_record_and_the_next_one_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(dir.path(), "w").unwrap();
+        run(store.write(&voted(7))).unwrap();
+        let in_the_way = dir.path().join("witness.state.new");
+        fs::create_dir(&in_the_way).unwrap();
+        let error = run(store.write(&voted(8))).unwrap_err();
+        assert!(error.contains("witness.state"), "{error}");
+        assert_eq!(
+            (decode(&fs::read(dir.path().join(FILE)).unwrap()).unwrap().2, store.writes()),
+            (voted(7), 1)
+        );
+        fs::remove_dir(in_the_way).unwrap();
+        run(store.write(&voted(9))).unwrap();
+        assert_eq!(store.writes(), 2);
+    }
+
+    #[test]
+    fn no_damage_passes_and_a_later_version_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path(), "w").unwrap();
+        let good = store.image(&voted(7), 3);
+        assert_eq!(decode(&good).unwrap(), (1, 3, voted(7)));
+        for at in 0..FILE_BYTES {
+            let mut bytes = good;
+            bytes[at] ^= 1;
+            assert!(matches!(decode(&bytes), Err(DecodeError::Damaged(_))), "byte {at}");
+        }
+        for short in 0..FILE_BYTES {
+            assert!(matches!(decode(&good[..short]), Err(DecodeError::Damaged(_))), "{short} bytes");
+        }
+        let mut newer = good;
+        newer[4] = 2;
+        let checksum = crc32c::crc32c(&newer[..24]).to_le_bytes();
+        newer[24..28].copy_from_slice(&checksum);
+        assert!(matches!(decode(&newer), Err(DecodeError::Newer(_))));
+        let mut newer = good;
+        newer[HEAD_BYTES] = 9;
+        let end = FILE_BYTES - 4;
+        let checksum = crc32c::crc32c(&newer[HEAD_BYTES..end]).to_le_bytes();
+        newer[end..].copy_from_slice(&checksum);
+        let error = decode(&newer).unwrap_err();
+        assert_eq!(
+            error,
+            DecodeError::Newer("the witness's record is of version 9, this program knows 1".to_owned())
+        );
+    }
+}

@@ -1,0 +1,333 @@
+//! Two boxes and a witness: either box may fail, and the witness hardly writes.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::boxes::{Place, Site, TestBox};
+use crate::harness::{free_port, tallyd, until};
+use crate::load::Load;
+
+/// A site of two boxes and a witness, all running, the witness reached by both.
+fn start() -> (Site, TestBox) {
+    let (mut site, mut witness) = Site::provision_with_witness();
+    witness.start();
+    site.start_all();
+    until_peers(&witness, 2);
+    until_tolerates(&site.boxes[0], 1);
+    until_tolerates(&site.boxes[1], 1);
+    (site, witness)
+}
+
+/// What the witness tells of its only site.
+fn slot(witness: &TestBox) -> Value {
+    let status = witness.status();
+    assert_eq!(status["role"], "witness");
+    status["sites"][0].clone()
+}
+
+fn writes(witness: &TestBox) -> u64 {
+    slot(witness)["writes"].as_u64().unwrap()
+}
+
+fn until_peers(witness: &TestBox, wanted: usize) {
+    until(&format!("{wanted} boxes are connected to the witness"), || {
+        let status = witness.try_status()?;
+        let peers = status["sites"][0]["peers"].as_array()?;
+        (peers.iter().filter(|peer| peer["connected"] == true).count() == wanted).then_some(())
+    });
+}
+
+fn until_tolerates(one: &TestBox, failures: u64) {
+    until(&format!("{} tolerates {failures}", one.name), || {
+        (one.try_status()?["tolerates"]["failures"] == failures).then_some(())
+    });
+}
+
+fn until_says(one: &TestBox, words: &str) {
+    let mut said = String::new();
+    until(&format!("the status of {} says {words:?}", one.name), || {
+        said = one.try_status()?["tolerates"]["text"].as_str()?.to_owned();
+        said.contains(words).then_some(())
+    });
+}
+
+fn told(one: &TestBox, arguments: &[&str]) {
+    let url = format!("http://127.0.0.1:{}", one.http);
+    let output = tallyd().args(arguments).args(["--url", &url]).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// So many more adds are acknowledged.
+fn goes_on(load: &Load) {
+    let before = load.done();
+    until("the load goes on", || (load.done() > before + 200).then_some(()));
+}
+
+#[test]
+fn either_box_may_be_killed_and_the_other_goes_on_and_the_witness_hardly_writes() {
+    let (mut site, witness) = start();
+    assert_eq!(site.boxes[0].status()["tolerates"]["text"], "two boxes and a witness: tolerates one failure");
+    let load = Load::start(&site, 4);
+    goes_on(&load);
+    // The leader, then whoever follows, then the leader again.
+    for round in 0..3 {
+        let leader = site.leader();
+        let victim = if round == 1 { 1 - leader } else { leader };
+        let before = writes(&witness);
+        site.boxes[victim].kill();
+        goes_on(&load);
+        let failed = writes(&witness);
+        assert!(
+            (1..=2).contains(&(failed - before)),
+            "round {round}: the witness wrote {} times for a failure; {}",
+            failed - before,
+            slot(&witness)
+        );
+        assert_eq!(slot(&witness)["voters"], serde_json::json!([site.boxes[1 - victim].name]));
+        site.boxes[victim].start();
+        site.boxes[victim].until_ready();
+        site.boxes.iter().for_each(|one| until_tolerates(one, 1));
+        goes_on(&load);
+        assert_eq!(writes(&witness), failed, "round {round}: a recovery costs the witness nothing");
+        site.assert_same_digests();
+    }
+    load.finish().assert_held(&site);
+    let metrics = witness.client().get("/metrics").unwrap().text();
+    let figure = format!(
+        "tallyd_witness_writes_total{{site=\"plant7\",site_id=\"{}\"}} {}",
+        slot(&witness)["site_id"].as_str().unwrap(),
+        writes(&witness)
+    );
+    assert!(metrics.lines().any(|line| line == figure), "{figure}\n{metrics}");
+}
+
+#[test]
+fn a_witness_that_is_killed_or_stopped_in_normal_running_is_not_noticed() {
+    let (site, mut witness) = start();
+    let term = site.boxes[0].status()["term"].clone();
+    let load = Load::start(&site, 4);
+    goes_on(&load);
+    let before = slot(&witness);
+    witness.kill();
+    until_says(&site.boxes[0], "the witness is not: tolerates no failure");
+    goes_on(&load);
+    witness.start();
+    until_peers(&witness, 2);
+    goes_on(&load);
+    witness.terminate();
+    goes_on(&load);
+    witness.start();
+    until_peers(&witness, 2);
+    goes_on(&load);
+    let tally = load.finish();
+    assert_eq!(tally.retries, 0, "some add was not acknowledged at its first try");
+    tally.assert_held(&site);
+    assert_eq!(site.boxes[0].status()["term"], term, "no election");
+    let after = slot(&witness);
+    for same in ["writes", "term", "voted_for", "voters"] {
+        assert_eq!(after[same], before[same], "{same}");
+    }
+    assert_eq!(after["boot"].as_u64(), before["boot"].as_u64().map(|boot| boot + 2));
+}
+
+#[test]
+fn without_a_box_and_the_witness_nothing_is_committed_until_either_returns() {
+    let (mut site, mut witness) = start();
+    site.boxes[0].add("parts", 5);
+    for box_returns in [true, false] {
+        let victim = site.follower();
+        let left = 1 - victim;
+        witness.kill();
+        site.boxes[victim].kill();
+        until_says(&site.boxes[left], "nothing is committed until");
+        let mut client = site.boxes[left].client();
+        let answer = client.post("/v1/counters/parts", "{\"add\":1}").unwrap();
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        if box_returns {
+            site.boxes[victim].start();
+        } else {
+            witness.start();
+        }
+        site.boxes[left].until_ready();
+        site.boxes[left].add("after", 1);
+        if box_returns {
+            witness.start();
+        } else {
+            site.boxes[victim].start();
+        }
+        site.until_ready();
+        until_peers(&witness, 2);
+        site.boxes.iter().for_each(|one| until_tolerates(one, 1));
+    }
+    assert_eq!(site.boxes[1].total("after"), 2);
+    site.assert_same_digests();
+}
+
+#[test]
+fn a_box_that_lacks_what_was_counted_without_it_does_not_lead_and_says_whom_it_waits_for() {
+    let (mut site, witness) = start();
+    let first = site.follower();
+    let second = 1 - first;
+    site.boxes[first].kill();
+    until("the other one counts with the witness", || {
+        (slot(&witness)["voters"] == serde_json::json!([site.boxes[second].name])).then_some(())
+    });
+    site.boxes[second].add("parts", 7);
+    site.boxes[second].kill();
+    site.boxes[first].start();
+    let name = site.boxes[second].name.clone();
+    until_says(&site.boxes[first], &format!("no leader until {name} returns"));
+    site.boxes[second].start();
+    site.until_ready();
+    assert_eq!(site.boxes[first].total("parts"), 7);
+    site.assert_same_digests();
+}
+
+#[test]
+fn a_running_site_of_two_is_given_a_witness() {
+    let mut site = Site::start(2);
+    let load = Load::start(&site, 4);
+    goes_on(&load);
+    let (mut witness, made) = site.extend_by_witness();
+    witness.start();
+    let url = format!("http://127.0.0.1:{}", site.boxes[0].http);
+    let member = format!("w={}", made["address"].as_str().unwrap());
+    let (id, key) = (made["id"].to_string(), made["key"].as_str().unwrap());
+    let arguments = ["member", "add", &member, "--id", &id, "--key", key, "--role", "witness", "--url", &url];
+    let output = tallyd().args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "w is witness\n");
+    until_peers(&witness, 2);
+    site.boxes.iter().for_each(|one| until_tolerates(one, 1));
+    goes_on(&load);
+    let leader = site.leader();
+    site.boxes[leader].kill();
+    goes_on(&load);
+    site.boxes[leader].start();
+    site.until_ready();
+    load.finish().assert_held(&site);
+}
+
+#[test]
+fn a_record_of_a_newer_version_is_refused_and_so_is_a_witness_that_forgot() {
+    let (site, mut witness) = start();
+    witness.terminate();
+    let file = witness.directory.join("witness.state");
+    let good = std::fs::read(&file).unwrap();
+    let refused = |bytes: &[u8], words: &[&str]| {
+        std::fs::write(&file, bytes).unwrap();
+        let output = witness.command().output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        for word in words {
+            assert!(said.contains(word), "{word:?} is not in {said}");
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), bytes, "nothing was changed");
+    };
+    let mut newer = good.clone();
+    newer[4] = 2;
+    let checksum = crc32c::crc32c(&newer[..24]).to_le_bytes();
+    newer[24..28].copy_from_slice(&checksum);
+    refused(&newer, &["version 2", "this program knows 1", "run the newer tallyd"]);
+    let mut damaged = good.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    refused(&damaged, &["torn or damaged", "tallyd member remove w", "--extend DIR --witness"]);
+    // Without its state it may have forgotten a vote: the boxes do not talk to it.
+    std::fs::remove_file(&file).unwrap();
+    witness.start();
+    for one in &site.boxes {
+        until("the box sees that the witness is in an earlier life", || {
+            one.log().contains("boot number did not rise").then_some(())
+        });
+        until_says(one, "the witness is not");
+    }
+    witness.kill();
+    std::fs::write(&file, good).unwrap();
+    witness.start();
+    until_peers(&witness, 2);
+}
+
+#[test]
+fn a_dead_box_is_replaced_and_the_witness_stands_beside_the_new_one() {
+    let (mut site, mut witness) = start();
+    site.boxes[0].add("parts", 5);
+    site.boxes[1].kill();
+    told(&site.boxes[0], &["member", "remove", "box2"]);
+    site.boxes.remove(1);
+    let address = format!("127.0.0.1:{}", free_port());
+    let made = site.extend(Place { address, http: free_port(), statsd: free_port(), namespace: None });
+    let member = format!("{}={}", site.boxes[1].name, made["address"].as_str().unwrap());
+    let (id, key) = (made["id"].to_string(), made["key"].as_str().unwrap());
+    site.boxes[1].start();
+    told(&site.boxes[0], &["member", "add", &member, "--id", &id, "--key", key]);
+    // The witness has learnt of the new box from the leader, and remembers it.
+    until_peers(&witness, 2);
+    site.boxes.iter().for_each(|one| until_tolerates(one, 1));
+    witness.kill();
+    witness.start();
+    until_peers(&witness, 2);
+    site.boxes.iter().for_each(|one| until_tolerates(one, 1));
+    site.boxes[0].kill();
+    site.boxes[1].until_ready();
+    assert_eq!(site.boxes[1].total("parts"), 5);
+    site.boxes[1].add("parts", 2);
+}
+
+#[test]
+fn one_process_is_the_witness_of_many_sites_and_a_bad_slot_harms_no_other() {
+    let mut both = [Site::provision_with_witness(), Site::provision_with_witness()];
+    let parent = tempfile::tempdir().unwrap();
+    for ((_, witness), name) in both.iter().zip(["first", "second"]) {
+        symlink(&witness.directory, parent.path().join(name)).unwrap();
+    }
+    let slot_of_second = both[1].1.directory.clone();
+    let ((first, witness), (second, _)) = {
+        let [first, second] = &mut both;
+        ((&mut first.0, &mut first.1), (&mut second.0, &mut second.1))
+    };
+    witness.directory = parent.path().to_owned();
+    let listen = format!("127.0.0.1:{}", witness.http);
+    let environment = [("TALLYD_API_LISTEN", Path::new(&listen))];
+    witness.start_with(&environment);
+    for site in [&mut *first, &mut *second] {
+        site.start_all();
+        site.boxes.iter().for_each(|one| until_tolerates(one, 1));
+        site.boxes[0].kill();
+        site.boxes[1].until_ready();
+        site.boxes[1].add("parts", 1);
+    }
+    let url = format!("http://{listen}");
+    let said = tallyd().args(["status", "--url", &url]).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.starts_with("witness of 2 sites: ready\n"), "{said}");
+    assert_eq!(said.matches("counted   for box2 as of").count(), 2, "{said}");
+    witness.terminate();
+    std::fs::write(slot_of_second.join("witness.state"), "nonsense").unwrap();
+    witness.start_with(&environment);
+    until("the first site is served", || {
+        let status = witness.try_status()?;
+        let refused = status["refused"][0]["why"].as_str()?;
+        assert!(refused.contains("witness.state: this is no witness's state"), "{refused}");
+        (status["sites"].as_array()?.len() == 1 && status["ready"] == false).then_some(())
+    });
+    assert_eq!(witness.client().get("/readyz").unwrap().status, 503);
+    assert_eq!(witness.client().get("/healthz").unwrap().status, 200);
+    first.boxes[1].until_ready();
+    first.boxes[1].add("parts", 1);
+}
+
+#[test]
+fn a_box_is_run_as_a_box_and_a_witness_as_a_witness() {
+    let (mut site, witness) = Site::provision_with_witness();
+    let refused = |one: &TestBox, flag: Option<&str>, words: &str| {
+        let output = tallyd().arg("run").args(flag).arg("--data-dir").arg(&one.directory).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(words), "{said}");
+    };
+    refused(&site.boxes[0], Some("--witness"), "which is no witness: run it without --witness");
+    refused(&witness, None, "the witness of its site: run it with --witness");
+    site.start_all();
+    assert!(!witness.directory.join("log").exists());
+}
