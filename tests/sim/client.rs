@@ -97,7 +97,7 @@ impl Client {
             self.doing = self.begin(sim);
         }
         self.wakes_at = sim.now + PATIENCE / 2 + sim.rng.below(PATIENCE);
-        (NodeId(sim.rng.between(1, sim.plan.boxes())), self.request(sim))
+        (NodeId(sim.rng.between(1, sim.plan.boxes)), self.request(sim))
     }
 
     /// Takes an answer; an answer to what it no longer asks means nothing.

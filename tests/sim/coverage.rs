@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Coverage(BTreeMap<&'static str, u64>);
+pub(crate) struct Coverage {
+    counts: BTreeMap<&'static str, u64>,
+    /// All that happened.
+    pub(crate) events: u64,
+}
 
 /// Each of these must have happened in a full run.
-const MUST_HAPPEN: [&str; 37] = [
+pub(crate) const MUST_HAPPEN: [&str; 72] = [
     "leaders elected",
     "leaders that stepped down",
     "crashes",
@@ -44,6 +48,41 @@ const MUST_HAPPEN: [&str; 37] = [
     "messages ignored as stale",
     "votes ignored under a lease",
     "restarts from a snapshot",
+    "leaders crashed with an unsynced tail",
+    "stars around one box",
+    "constrained elections",
+    "chains",
+    "disks that hung",
+    "clocks set forward",
+    "joint configurations begun",
+    "joint configurations left by themselves",
+    "joint configurations left when asked",
+    "joint configurations interrupted by another leader",
+    "joint configurations that a leader crashed in",
+    "observers added",
+    "observers promoted",
+    "promotions refused as too early",
+    "voters demoted",
+    "voters removed",
+    "several members changed at once",
+    "witnesses added",
+    "witnesses removed",
+    "removed leaders that stepped down",
+    "removed boxes that asked for votes",
+    "strangers ignored",
+    "configuration entries truncated",
+    "snapshots that brought a configuration",
+    "transfers begun",
+    "transfers that succeeded",
+    "transfers that failed",
+    "leaders that resigned",
+    "elections decided by a witness",
+    "witness records stored",
+    "witnesses crashed before a record was synced",
+    "witness records that failed",
+    "votes refused by a witness",
+    "commits that needed a witness",
+    "boxes that joined by a snapshot",
 ];
 
 impl Coverage {
@@ -52,22 +91,23 @@ impl Coverage {
     }
 
     pub(crate) fn add(&mut self, what: &'static str, count: u64) {
-        *self.0.entry(what).or_default() += count;
+        *self.counts.entry(what).or_default() += count;
     }
 
     pub(crate) fn merge(&mut self, other: &Coverage) {
-        for (what, count) in &other.0 {
+        self.events += other.events;
+        for (what, count) in &other.counts {
             self.add(what, *count);
         }
     }
 
     pub(crate) fn missing(&self) -> Vec<&'static str> {
-        MUST_HAPPEN.into_iter().filter(|what| !self.0.contains_key(what)).collect()
+        MUST_HAPPEN.into_iter().filter(|what| !self.counts.contains_key(what)).collect()
     }
 }
 
 impl std::fmt::Display for Coverage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|(what, count)| writeln!(f, "{count:>10}  {what}"))
+        self.counts.iter().try_for_each(|(what, count)| writeln!(f, "{count:>10}  {what}"))
     }
 }

@@ -3,20 +3,32 @@
 use std::rc::Rc;
 
 use tally_core::id::LogIndex;
-use tally_core::raft::{ConfigurationEntry, Durable, HardState, Persist, Position};
+use tally_core::raft::{Configuration, ConfigurationEntry, Durable, HardState, Persist, Position};
 
 use crate::log::{Entry, Log};
+use crate::plan::Micros;
 use crate::rng::Rng;
+
+/// The state up to some entry.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) last: Position,
+    pub(crate) bytes: Box<[u8]>,
+    /// The configuration in force there; `None` as long as it is the one that the site began with.
+    pub(crate) configuration: Option<Configuration>,
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     pub(crate) hard_state: HardState,
-    pub(crate) snapshot: Option<(Position, Rc<[u8]>)>,
+    pub(crate) snapshot: Option<Rc<Snapshot>>,
     pub(crate) log: Log,
     /// Groups fail while this is set.
     pub(crate) fails: bool,
     /// Syncs take this many times as long.
     pub(crate) slowness: u64,
+    /// Until then no sync ends.
+    pub(crate) hangs_until: Micros,
 }
 
 /// A group on its way to the disk, with what it writes.
@@ -25,7 +37,7 @@ pub(crate) struct Write {
     pub(crate) persist: Persist,
     pub(crate) entries: Vec<Entry>,
     /// The snapshot that replaces the log.
-    pub(crate) reset: Option<(Position, Rc<[u8]>)>,
+    pub(crate) reset: Option<Rc<Snapshot>>,
 }
 
 impl Write {
@@ -38,12 +50,28 @@ impl Write {
 }
 
 impl Disk {
-    pub(crate) fn durable(&self, configuration: ConfigurationEntry) -> Durable {
-        let snapshot = self.snapshot.as_ref().map_or(Position::ZERO, |(position, _)| *position);
-        let last = self.log.last();
-        let last = if last.index > snapshot.index { last } else { snapshot };
-        let hard_state = self.hard_state;
-        Durable { hard_state, snapshot, last, configuration, previous_configuration: None }
+    /// What a start finds; `first` is the configuration that the box began with.
+    pub(crate) fn durable(&self, first: &Configuration) -> Durable {
+        let snapshot = self.snapshot.as_ref().map_or(Position::ZERO, |snapshot| snapshot.last);
+        let brought = self.snapshot.as_ref().and_then(|snapshot| snapshot.configuration);
+        let mut configuration = match brought {
+            Some(configuration) => ConfigurationEntry { index: snapshot.index, configuration },
+            None => ConfigurationEntry { index: LogIndex::ZERO, configuration: *first },
+        };
+        let mut previous_configuration = None;
+        for entry in self.log.entries().filter(|entry| entry.position.index > snapshot.index) {
+            if let Some(held) = &entry.configuration {
+                previous_configuration = Some(configuration);
+                configuration = ConfigurationEntry { index: entry.position.index, configuration: **held };
+            }
+        }
+        Durable {
+            hard_state: self.hard_state,
+            snapshot,
+            last: self.end(),
+            configuration,
+            previous_configuration,
+        }
     }
 
     /// The whole group is synced.
@@ -60,13 +88,16 @@ impl Disk {
 
     /// Whether this entry is durable here, in the log or in the snapshot.
     pub(crate) fn holds(&self, position: Position) -> bool {
-        let in_snapshot = self.snapshot.as_ref().is_some_and(|(last, _)| last.index >= position.index);
+        let in_snapshot =
+            self.snapshot.as_ref().is_some_and(|snapshot| snapshot.last.index >= position.index);
         in_snapshot || self.log.get(position.index).is_some_and(|entry| entry.position == position)
     }
 
     /// The end of what is durable.
-    pub(crate) fn end(&self) -> LogIndex {
-        self.durable(ConfigurationEntry::default()).last.index
+    pub(crate) fn end(&self) -> Position {
+        let snapshot = self.snapshot.as_ref().map_or(Position::ZERO, |snapshot| snapshot.last);
+        let last = self.log.last();
+        if last.index > snapshot.index { last } else { snapshot }
     }
 
     fn write(&mut self, write: &Write, mut records: u64) {
@@ -80,16 +111,16 @@ impl Disk {
         {
             self.hard_state = hard_state;
         }
-        if let Some((position, bytes)) = &write.reset
+        if let Some(snapshot) = &write.reset
             && next()
         {
-            self.snapshot = Some((*position, Rc::clone(bytes)));
-            self.log = Log::new(*position, []);
+            self.snapshot = Some(Rc::clone(snapshot));
+            self.log = Log::new(snapshot.last, []);
         }
         if let Some(last) = write.persist.truncate_after
             && next()
         {
-            self.log.truncate(last);
+            let _ = self.log.truncate(last);
         }
         for entry in &write.entries {
             if !next() {

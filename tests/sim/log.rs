@@ -6,12 +6,14 @@ use std::rc::Rc;
 
 use crate::plan::size;
 use tally_core::id::LogIndex;
-use tally_core::raft::{EntryRange, LogView, Position};
+use tally_core::raft::{Configuration, EntryRange, LogView, Position};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) position: Position,
     pub(crate) payload: Rc<[u8]>,
+    /// What the payload says, if it is a configuration.
+    pub(crate) configuration: Option<Rc<Configuration>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -46,10 +48,10 @@ impl Log {
         (first.0..=last.0).map(entry).collect()
     }
 
-    pub(crate) fn truncate(&mut self, last: LogIndex) {
-        while self.last().index > last && !self.entries.is_empty() {
-            self.entries.pop_back();
-        }
+    /// Drops what is after `last`; what that was.
+    pub(crate) fn truncate(&mut self, last: LogIndex) -> VecDeque<Entry> {
+        let kept = size(last.0.saturating_sub(self.base.index.0)).min(self.entries.len());
+        self.entries.split_off(kept)
     }
 
     pub(crate) fn put(&mut self, entry: Entry) {
@@ -91,5 +93,7 @@ impl LogView for Log {
 pub(crate) fn entries_of(range: &EntryRange, payloads: impl IntoIterator<Item = Rc<[u8]>>) -> Vec<Entry> {
     let position = |index| Position { index: LogIndex(index), term: range.term, subterm: range.subterm };
     let numbered = (range.first.0..=range.last.0).zip(payloads);
-    numbered.map(|(index, payload)| Entry { position: position(index), payload }).collect()
+    numbered
+        .map(|(index, payload)| Entry { position: position(index), payload, configuration: None })
+        .collect()
 }

@@ -3,12 +3,14 @@
 use std::rc::Rc;
 
 use tally_core::id::{Epoch, LogIndex, ReportNumber, SeriesName, SourceId};
+use tally_core::raft::Configuration;
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tallyd::site::entry::{self, ReportWriter, SeriesRef, SourceKind};
 use tallyd::site::{Applied, Founding, Site, Stamp, Summary};
 
+use crate::members;
 use crate::plan::Micros;
 
 /// Site time when a history begins.
@@ -35,13 +37,22 @@ impl Machine {
         Machine(Site::restore(&founding(), snapshot).expect("a box reads its own snapshots"))
     }
 
-    pub(crate) fn snapshot(&self) -> Rc<[u8]> {
+    pub(crate) fn snapshot(&self) -> Box<[u8]> {
         self.0.snapshot().into()
     }
 
     pub(crate) fn apply(&mut self, index: LogIndex, payload: &[u8]) -> Applied {
         assert_eq!(index, self.applied().next(), "entries are applied one after the other");
         self.0.apply(index, payload).expect("a box reads its own entries")
+    }
+
+    /// The configuration whose entry was applied last, if there was any.
+    pub(crate) fn configuration(&self) -> Option<Configuration> {
+        self.0.configuration().map(members::from_parts)
+    }
+
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.0.stamp()
     }
 
     pub(crate) fn applied(&self) -> LogIndex {

@@ -1,8 +1,9 @@
 //! Whole sites of real cores in simulated time: one seed gives one history of crashes, torn and lost
-//! writes, cuts, pauses, loss, duplication, reordering, and clients that retry; the invariants are
-//! checked at every step.
+//! writes, cuts, pauses, loss, duplication, reordering, members that change, and clients that retry; the
+//! invariants are checked at every step.
 //!
-//! `TALLYD_SIM_SEEDS=N` plays N seeds instead of 500, `TALLYD_SIM_SEED=S` plays one and tells what happens.
+//! `TALLYD_SIM_SEED=S` plays one seed and tells what happens. `TALLYD_SIM_SEEDS=N` plays N seeds instead of 2,000,
+//! `TALLYD_SIM_SECONDS=T` plays for so long and tells how far it is; both from `TALLYD_SIM_FIRST=S` on.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,29 +17,22 @@ mod coverage;
 mod disk;
 mod log;
 mod machine;
+mod members;
 mod network;
 mod node;
 mod plan;
 mod rng;
+mod run;
 mod sim;
 mod trouble;
+mod witness;
 mod world;
 
-use coverage::Coverage;
+use std::time::Duration;
 
-const SEEDS: u64 = 500;
+use run::Until;
 
-/// Names the seed when its history fails.
-struct Named(u64);
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let seed = self.0;
-            eprintln!("seed {seed} failed: TALLYD_SIM_SEED={seed} cargo test --test sim tells its history");
-        }
-    }
-}
+const SEEDS: u64 = 2_000;
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
@@ -48,20 +42,19 @@ fn number(variable: &str) -> Option<u64> {
 #[test]
 fn the_invariants_hold_in_every_history() {
     if let Some(seed) = number("TALLYD_SIM_SEED") {
-        let _named = Named(seed);
-        println!("{}", world::play(seed, true));
+        println!("{}", run::named(seed, true));
         return;
     }
-    let seeds = number("TALLYD_SIM_SEEDS").unwrap_or(SEEDS);
-    let mut coverage = Coverage::default();
-    for seed in 1..=seeds {
-        let _named = Named(seed);
-        coverage.merge(&world::play(seed, false));
-    }
-    println!("{coverage}");
-    if seeds >= SEEDS {
+    let first = number("TALLYD_SIM_FIRST").unwrap_or(1);
+    let until = match number("TALLYD_SIM_SECONDS") {
+        Some(seconds) => Until::Seconds(Duration::from_secs(seconds)),
+        None => Until::Seeds(number("TALLYD_SIM_SEEDS").unwrap_or(SEEDS)),
+    };
+    let played = run::play(first, until);
+    println!("{}\n{played}", played.coverage);
+    if played.seeds >= SEEDS {
         assert_eq!(
-            coverage.missing(),
+            played.coverage.missing(),
             [""; 0],
             "a simulation that never meets these proves nothing about them"
         );
@@ -70,7 +63,7 @@ fn the_invariants_hold_in_every_history() {
 
 #[test]
 fn a_seed_gives_the_same_history_each_time() {
-    for seed in [3, 77] {
+    for seed in [3, 77, 1204] {
         assert_eq!(world::play(seed, false).to_string(), world::play(seed, false).to_string());
     }
 }

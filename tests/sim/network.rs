@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use tally_core::id::{LogIndex, NodeId};
-use tally_core::raft::{Message, Position};
+use tally_core::raft::Message;
 
 use crate::coverage::Coverage;
+use crate::disk::Snapshot;
 use crate::log::Entry;
 use crate::plan::{Micros, Plan};
 use crate::rng::Rng;
@@ -15,7 +16,7 @@ use crate::rng::Rng;
 #[derive(Clone, Debug)]
 pub(crate) enum Packet {
     /// Of the core, with the entries or the snapshot that it names.
-    Raft { message: Message, entries: Vec<Entry>, snapshot: Option<(Position, Rc<[u8]>)> },
+    Raft { message: Message, entries: Vec<Entry>, snapshot: Option<Rc<Snapshot>> },
     /// To the leader: propose this.
     Propose(Rc<[u8]>),
     /// To the leader: what must a read see?

@@ -2,17 +2,22 @@
 
 use std::rc::Rc;
 
-use tally_core::id::{LogIndex, NodeId};
-use tally_core::raft::{Body, Event as CoreEvent, Handled, Ignored, LogView, Message, Position, Raft, Role};
+use tally_core::id::{LogIndex, NodeId, Term};
+use tally_core::raft::{
+    Body, Change, Configuration, Event as CoreEvent, Handled, Ignored, Leave, LogView, MemberRole,
+    MembershipError, Message, Position, ProposeError, Raft, Role,
+};
 use tally_core::time::Instant;
+use tallyd::site::entry;
 
-use crate::checks::what_is_said_is_durable;
+use crate::checks::{self, memory, what_is_said_is_durable};
 use crate::client::{Answer, Request, Waits};
-use crate::disk::{Disk, Write};
+use crate::disk::{Disk, Snapshot, Write};
 use crate::log::{Entry, Log, entries_of};
 use crate::machine::Machine;
+use crate::members;
 use crate::network::Packet;
-use crate::plan::Micros;
+use crate::plan::{MEMBERS, Micros};
 use crate::sim::{Event, Own, Sim};
 use crate::trouble;
 
@@ -22,8 +27,8 @@ const HOUSEKEEPING_EVERY: Micros = 20_000;
 /// A sync takes no longer, whatever ails the disk.
 const SYNC_MAX: Micros = 700_000;
 
-/// A core that remembers few runs, so that it has to ask.
-pub(crate) type Core = Raft<6, 3>;
+/// A core that remembers few runs, so that it has to ask, and that has not room for all there are.
+pub(crate) type Core = Raft<MEMBERS, 3>;
 
 pub(crate) struct Node {
     pub(crate) id: NodeId,
@@ -32,6 +37,10 @@ pub(crate) struct Node {
     pub(crate) paused_until: Micros,
     /// Its clock runs so many thousandths of the true speed.
     pub(crate) clock_permille: u64,
+    /// Its wall clock is so far ahead.
+    pub(crate) wall_ahead: Micros,
+    /// The configuration that it began with.
+    first: Configuration,
     pub(crate) life: Option<Life>,
 }
 
@@ -52,7 +61,9 @@ pub(crate) struct Life {
     taking_snapshot: bool,
     staging: u64,
     /// The snapshot that the log begins with, until the disk's log does too.
-    installed: Option<(Position, Rc<[u8]>)>,
+    installed: Option<Rc<Snapshot>>,
+    /// What it proposed as a leader and has not committed, with the bytes.
+    proposals: Vec<(LogIndex, u64)>,
 }
 
 /// A client's read at this box.
@@ -74,8 +85,9 @@ struct LedRead {
 }
 
 impl Node {
-    pub(crate) fn new(id: NodeId, clock_permille: u64) -> Node {
-        Node { id, disk: Disk::default(), boot: 0, paused_until: 0, clock_permille, life: None }
+    pub(crate) fn new(id: NodeId, first: Configuration, clock_permille: u64) -> Node {
+        let disk = Disk::default();
+        Node { id, disk, boot: 0, paused_until: 0, clock_permille, wall_ahead: 0, first, life: None }
     }
 
     pub(crate) fn local(&self, now: Micros) -> Instant {
@@ -86,10 +98,10 @@ impl Node {
         assert!(self.life.is_none());
         self.boot += 1;
         let config = sim.plan.config(self.id, sim.rng.next());
-        let durable = self.disk.durable(sim.plan.configuration());
+        let durable = self.disk.durable(&self.first);
         let core = Core::new(config, durable, self.local(sim.now)).expect("a durable state starts");
         let machine = match &self.disk.snapshot {
-            Some((_, bytes)) => Machine::restore(bytes),
+            Some(snapshot) => Machine::restore(&snapshot.bytes),
             None => Machine::new(),
         };
         if durable.snapshot.index > LogIndex::ZERO {
@@ -113,6 +125,7 @@ impl Node {
             taking_snapshot: false,
             staging: 0,
             installed: None,
+            proposals: Vec::new(),
         });
         self.step(sim);
     }
@@ -126,8 +139,13 @@ impl Node {
         if life.staging > 0 {
             sim.coverage.count("staged snapshots lost by a crash");
         }
+        let leads = life.core.role() == Role::Leader;
         if life.core.last().index > life.core.durable_index() {
             sim.coverage.count("crashes with unsynced writes");
+            sim.coverage.add("leaders crashed with an unsynced tail", u64::from(leads));
+        }
+        if leads && life.core.configuration().is_joint() {
+            sim.coverage.count("joint configurations that a leader crashed in");
         }
         if let Some(write) = life.write
             && self.disk.tear(&write, &mut sim.rng)
@@ -145,19 +163,22 @@ impl Node {
         let Some(life) = &mut self.life else { return };
         match packet {
             Packet::Raft { message, entries, snapshot: None } => self.message(sim, from, &message, entries),
-            Packet::Raft { message, snapshot: Some((position, bytes)), .. } => {
+            Packet::Raft { message, snapshot: Some(snapshot), .. } => {
                 life.staging += 1;
-                let what = Own::Staged { from, message, position, bytes };
+                let what = Own::Staged { from, message, snapshot };
                 self.own_after(sim, 10, what);
+                if sim.rng.chance(30) {
+                    let soon = sim.rng.below(10 * sim.plan.sync_max);
+                    sim.after(soon, Event::Crash { node: self.id });
+                }
             }
             Packet::Propose(body) => {
                 life.core.request_heartbeat(from);
-                propose(life, sim, now, &body);
+                self.propose(sim, &body);
             }
             Packet::ReadIndex { read } => life.lead_read(now, from, read),
             Packet::ReadAt { read, index } => life.read_at(read, index),
         }
-        self.step(sim);
     }
 
     pub(crate) fn request(&mut self, sim: &mut Sim, request: Request) {
@@ -168,7 +189,7 @@ impl Node {
                 life.waiters.retain(|waits| waits.client != waits_for.client);
                 life.waiters.push(waits_for);
                 if life.core.role() == Role::Leader {
-                    propose(life, sim, now, &body);
+                    self.propose(sim, &body);
                 } else if let Some(leader) = life.core.leader() {
                     sim.send(id, leader, Packet::Propose(body));
                 }
@@ -185,7 +206,6 @@ impl Node {
                 }
             }
         }
-        self.step(sim);
     }
 
     pub(crate) fn own(&mut self, sim: &mut Sim, what: Own) {
@@ -199,39 +219,65 @@ impl Node {
                 }
             }
             Own::Synced => self.synced(sim),
-            Own::Snapshotted { position, bytes } => self.snapshotted(sim, position, bytes),
-            Own::Staged { from, message, position, bytes } => {
-                life.staging -= 1;
-                let handled = life.core.handle_message(now, from, &message, None, &life.log);
-                if handled == Ok(Handled::Install(position)) {
-                    sim.coverage.count("snapshots installed");
-                    life.log.compact(position);
-                    life.log = Log::new(position, []);
-                    life.machine = Machine::restore(&bytes);
-                    life.installed = Some((position, bytes));
-                }
-            }
+            Own::Snapshotted(snapshot) => self.snapshotted(sim, snapshot),
+            Own::Staged { from, message, snapshot } => self.staged(sim, from, &message, snapshot),
         }
-        self.step(sim);
+    }
+
+    /// A snapshot is here, whole.
+    fn staged(&mut self, sim: &mut Sim, from: NodeId, message: &Message, snapshot: Rc<Snapshot>) {
+        let now = self.local(sim.now);
+        let Some(life) = &mut self.life else { return };
+        life.staging -= 1;
+        let before = *life.core.configuration();
+        let brought = snapshot.configuration.as_ref();
+        let handled = life.core.handle_message(now, from, message, brought, &life.log);
+        if handled != Ok(Handled::Install(snapshot.last)) {
+            return;
+        }
+        sim.coverage.count("snapshots installed");
+        if *life.core.configuration() != before {
+            sim.coverage.count("snapshots that brought a configuration");
+            sim.coverage.add("boxes that joined by a snapshot", u64::from(before.is_empty()));
+        }
+        life.log = Log::new(snapshot.last, []);
+        life.machine = Machine::restore(&snapshot.bytes);
+        life.installed = Some(snapshot);
     }
 
     fn message(&mut self, sim: &mut Sim, from: NodeId, message: &Message, entries: Vec<Entry>) {
         let now = self.local(sim.now);
         let Some(life) = &mut self.life else { return };
         sim.tell(|| format!("{} <- {from}: {message:?}", self.id));
-        match life.core.handle_message(now, from, message, None, &life.log) {
+        let configuration = entries.first().and_then(|entry| entry.configuration.clone());
+        let (before, commit) = (life.core.role(), life.core.commit_index());
+        match life.core.handle_message(now, from, message, configuration.as_deref(), &life.log) {
             Ok(Handled::Append(range)) => {
-                if life.log.last().index >= range.first {
+                let dropped = life.log.truncate(range.first.prev());
+                if !dropped.is_empty() {
                     sim.coverage.count("logs truncated in memory");
+                    let configurations = dropped.iter().filter(|entry| entry.configuration.is_some()).count();
+                    sim.coverage.add("configuration entries truncated", configurations as u64);
+                    sim.checks.committed.dropped(self.id, commit, dropped.iter());
                 }
-                life.log.truncate(range.first.prev());
                 for entry in entries.into_iter().filter(|entry| entry.position.index >= range.first) {
                     life.put(sim, entry);
                 }
                 assert_eq!(life.log.last().index, range.last);
             }
             Ok(Handled::Install(_)) => panic!("only a snapshot is installed"),
-            Ok(Handled::Nothing) => {}
+            Ok(Handled::Nothing) => {
+                let by_witness = life.core.configuration().role(from) == Some(MemberRole::Witness);
+                if by_witness && before == Role::Candidate && life.core.role() == Role::Leader {
+                    sim.coverage.count("elections decided by a witness");
+                }
+            }
+            // Whoever knows no term yet has none to refuse in.
+            Err(Ignored::Malformed) if message.term == Term(0) => {
+                assert_eq!(message.body, Body::PreVoteAnswer { granted: false });
+            }
+            Err(Ignored::UnknownSender) => sim.coverage.count("strangers ignored"),
+            Err(Ignored::NotVoter) => sim.coverage.count("messages ignored as not of a voter"),
             Err(Ignored::Stale) => sim.coverage.count("messages ignored as stale"),
             Err(Ignored::Leased) => sim.coverage.count("votes ignored under a lease"),
             Err(Ignored::NotAwaited) => sim.coverage.count("messages not awaited"),
@@ -258,15 +304,16 @@ impl Node {
         }
     }
 
-    fn snapshotted(&mut self, sim: &mut Sim, position: Position, bytes: Rc<[u8]>) {
+    fn snapshotted(&mut self, sim: &mut Sim, snapshot: Rc<Snapshot>) {
         let Some(life) = &mut self.life else { return };
+        let position = snapshot.last;
         life.taking_snapshot = false;
-        let is_newer = self.disk.snapshot.as_ref().is_none_or(|(last, _)| last.index < position.index);
+        let is_newer = self.disk.snapshot.as_ref().is_none_or(|taken| taken.last.index < position.index);
         if !is_newer || life.log.base.index >= position.index {
             return;
         }
         sim.coverage.count("snapshots taken");
-        self.disk.snapshot = Some((position, bytes));
+        self.disk.snapshot = Some(snapshot);
         let begin = LogIndex(position.index.0.saturating_sub(sim.plan.keep_entries));
         if let Some(begin) = life.log.get(begin).map(|entry| entry.position)
             && life.core.compacted(begin)
@@ -286,39 +333,135 @@ impl Node {
         self.confirm_reads(sim);
         self.take_snapshot(sim);
         self.set_timer(sim);
+        if let Some(life) = self.life.as_ref().filter(|life| life.core.role() == Role::Leader) {
+            sim.checks.leader_append_only.leads(self.id, self.boot, life.core.term(), &life.log);
+        }
+    }
+
+    /// A leader is asked for other members.
+    pub(crate) fn change(&mut self, sim: &mut Sim, changes: &[Change], leave: Leave) {
+        let now = self.local(sim.now);
+        let Some(life) = &mut self.life else { return };
+        let before = *life.core.configuration();
+        match life.core.change_membership(now, changes, leave) {
+            Ok((range, configuration)) => {
+                sim.tell(|| format!("{} changes the members: {changes:?} to {configuration:?}", self.id));
+                members::count(sim, &before, changes, configuration.is_joint());
+                let position = Position { index: range.first, term: range.term, subterm: range.subterm };
+                self.put_own(sim, position, Some(configuration));
+            }
+            Err(MembershipError::NotCaughtUp { .. }) => sim.coverage.count("promotions refused as too early"),
+            Err(_) => sim.coverage.count("changes of members refused"),
+        }
+    }
+
+    /// A leader is asked to hand over, to whoever it is.
+    pub(crate) fn hand_over(&mut self, sim: &mut Sim, to: NodeId) {
+        let now = self.local(sim.now);
+        let Some(life) = &mut self.life else { return };
+        let to = if sim.rng.chance(300) { life.core.successor().unwrap_or(to) } else { to };
+        if life.core.transfer(now, to).is_ok() {
+            sim.coverage.count("transfers begun");
+            sim.handing_over = Some((to, life.core.term().next()));
+        }
+    }
+
+    pub(crate) fn resign(&mut self, sim: &mut Sim) {
+        let now = self.local(sim.now);
+        let Some(life) = &mut self.life else { return };
+        life.core.resign(now);
+        sim.coverage.count("leaders that resigned");
+    }
+
+    /// An entry of a leader's own: a configuration or nothing.
+    fn put_own(&mut self, sim: &mut Sim, position: Position, configuration: Option<Configuration>) {
+        let wall = self.wall(sim.now);
+        let Some(life) = &mut self.life else { return };
+        let body =
+            configuration.map(|configuration| entry::configuration(&members::to_parts(&configuration)));
+        let payload = match body {
+            Some(body) => life.machine.stamped(wall, &body),
+            None => Rc::new([]),
+        };
+        life.put(sim, Entry { position, payload, configuration: configuration.map(Rc::new) });
+    }
+
+    fn propose(&mut self, sim: &mut Sim, body: &Rc<[u8]>) {
+        let (now, wall) = (self.local(sim.now), self.wall(sim.now));
+        let Some(life) = &mut self.life else { return };
+        match life.core.propose(now, 1, body.len() as u64) {
+            Ok(range) => {
+                let commit = life.core.commit_index();
+                life.proposals.retain(|(index, _)| *index > commit);
+                life.proposals.push((range.last, body.len() as u64));
+                memory::the_tail_is_bounded(&life.proposals, sim.plan.uncommitted_bytes_max);
+                let payload = life.machine.stamped(wall, body);
+                entries_of(&range, [payload]).into_iter().for_each(|entry| life.put(sim, entry));
+            }
+            Err(ProposeError::Full) => sim.coverage.count("proposals refused as full"),
+            Err(ProposeError::Transferring) => sim.coverage.count("proposals refused while handing over"),
+            Err(_) => {}
+        }
+    }
+
+    fn wall(&self, now: Micros) -> Micros {
+        self.local(now).0 + self.wall_ahead
     }
 
     fn take_events(&mut self, sim: &mut Sim) {
-        let Some(life) = &mut self.life else { return };
-        while let Some(event) = life.core.poll_event() {
+        while let Some(life) = &mut self.life
+            && let Some(event) = life.core.poll_event()
+        {
             sim.tell(|| format!("{} {event:?}", self.id));
             match event {
-                CoreEvent::BecameLeader { noop } => {
-                    sim.coverage.count("leaders elected");
-                    let Sim { checks, .. } = sim;
-                    checks.elections.leads(self.id, noop.term, &life.log, &checks.committed);
-                    life.put(sim, Entry { position: noop, payload: Rc::new([]) });
-                    trouble::shorten_reign(sim, self.id);
-                }
+                CoreEvent::BecameLeader { noop } => self.began_to_lead(sim, noop),
                 CoreEvent::SteppedDown { .. } => {
                     sim.coverage.count("leaders that stepped down");
+                    if life.core.configuration().role(self.id) != Some(MemberRole::Voter) {
+                        sim.coverage.count("removed leaders that stepped down");
+                    }
                     sim.coverage.add("reads lost with a leadership", life.led_reads.len() as u64);
                     life.led_reads.clear();
                 }
-                CoreEvent::LeaderChanged { .. } => {}
-                event => panic!("{}: nobody changes members here: {event:?}", self.id),
+                CoreEvent::OwnEntry { entry, configuration } => {
+                    let what = match configuration {
+                        Some(_) => "joint configurations left by themselves",
+                        None => "other replication sets",
+                    };
+                    sim.coverage.count(what);
+                    self.put_own(sim, entry, configuration);
+                }
+                CoreEvent::TransferFailed { .. } => sim.coverage.count("transfers that failed"),
+                CoreEvent::LeaderChanged { .. } | CoreEvent::ConfigurationChanged(_) => {}
             }
         }
+    }
+
+    fn began_to_lead(&mut self, sim: &mut Sim, noop: Position) {
+        let Some(life) = &mut self.life else { return };
+        sim.coverage.count("leaders elected");
+        if life.core.configuration().is_joint() {
+            sim.coverage.count("joint configurations interrupted by another leader");
+        }
+        if sim.handing_over.take_if(|asked| *asked == (self.id, noop.term)).is_some() {
+            sim.coverage.count("transfers that succeeded");
+        }
+        life.proposals.clear();
+        sim.checks.election_safety.leads(self.id, noop.term);
+        checks::a_leader_has_what_is_committed(self.id, noop.term, &life.log, &sim.checks.committed);
+        self.put_own(sim, noop, None);
+        trouble::shorten_reign(sim, self.id);
     }
 
     fn take_messages(&mut self, sim: &mut Sim) {
         let now = self.local(sim.now);
         let Some(life) = &mut self.life else { return };
-        let peers: Vec<NodeId> =
-            sim.plan.members.iter().map(|member| member.id).filter(|id| *id != self.id).collect();
+        let peers: Vec<NodeId> = life.core.peers().collect();
         for to in peers {
             let bulk = sim.healed || !sim.rng.chance(50);
+            let mut messages = 0;
             while let Some(mut message) = life.core.poll_message(now, to, bulk, &life.log) {
+                messages += 1;
                 what_is_said_is_durable(self.id, to, &message, &self.disk, &life.log);
                 let (mut entries, mut snapshot) = (Vec::new(), None);
                 match &mut message.body {
@@ -332,13 +475,18 @@ impl Node {
                         assert!(bulk);
                         sim.coverage.count("snapshots offered");
                         // The newest that there is, which may cover more than the log has forgotten.
-                        snapshot = self.disk.snapshot.clone().or(life.installed.clone());
-                        *last = snapshot.as_ref().expect("a log that begins late has a snapshot").0;
+                        let there = [&self.disk.snapshot, &life.installed].into_iter().flatten();
+                        snapshot = there.max_by_key(|snapshot| snapshot.last.index).cloned();
+                        *last = snapshot.as_ref().expect("a log that begins late has a snapshot").last;
+                    }
+                    Body::PreVote { .. } if sim.is_removed(self.id) => {
+                        sim.coverage.count("removed boxes that asked for votes");
                     }
                     _ => {}
                 }
                 sim.send(self.id, to, Packet::Raft { message, entries, snapshot });
             }
+            memory::messages_are_few(self.id, to, messages);
             if !bulk {
                 sim.coverage.count("bulk lanes full");
             }
@@ -353,7 +501,7 @@ impl Node {
         let entries = persist.entries.map_or_else(Vec::new, |(first, last)| life.log.range(first, last));
         let reset = persist.reset.map(|position| {
             let installed = life.installed.clone().expect("a reset has its snapshot");
-            assert_eq!(installed.0, position);
+            assert_eq!(installed.last, position);
             installed
         });
         life.write = Some(Write { persist, entries, reset });
@@ -365,8 +513,11 @@ impl Node {
         while life.machine.applied() < life.core.commit_index() {
             let index = life.machine.applied().next();
             let entry = life.log.get(index).expect("what is committed and not applied is in the log");
+            checks::what_is_applied_is_committed(self.id, entry, &sim.checks.committed);
             let applied = life.machine.apply(index, &entry.payload);
-            sim.checks.machines.applied(index, life.machine.digest());
+            sim.checks.digest_equality.applied(index, life.machine.digest());
+            sim.checks.site_times.applied(index, life.machine.stamp());
+            sim.checks.exactly_once.applied(index, &applied);
             life.waiters.retain(|waits| {
                 let answered = waits.is_answered_by(&applied);
                 if answered {
@@ -380,17 +531,34 @@ impl Node {
     /// A leader closes windows, numbers summaries, publishes them and notes what was delivered: one entry
     /// at a time, at its ticks.
     fn keep_house(&mut self, sim: &mut Sim) {
-        let now = self.local(sim.now);
+        let wall = self.wall(sim.now);
         let Some(life) = &mut self.life else { return };
         let is_due = life.core.role() == Role::Leader && life.machine.applied() == life.log.last().index;
         if !is_due || sim.now < life.keeps_house_at {
             return;
         }
         life.keeps_house_at = sim.now + HOUSEKEEPING_EVERY;
-        let (published, body) = life.machine.housekeeping(now.0);
+        let configuration = *life.core.configuration();
+        let (published, body) = life.machine.housekeeping(wall);
         sim.checks.delivery.published(published);
         if let Some(body) = body {
-            propose(life, sim, now, &body);
+            self.propose(sim, &body);
+        }
+        if configuration.is_joint()
+            && !configuration.leaves_by_itself()
+            && (sim.healed || sim.rng.chance(300))
+        {
+            self.leave_joint(sim);
+        }
+    }
+
+    fn leave_joint(&mut self, sim: &mut Sim) {
+        let now = self.local(sim.now);
+        let Some(life) = &mut self.life else { return };
+        if let Ok((range, configuration)) = life.core.leave_joint(now) {
+            sim.coverage.count("joint configurations left when asked");
+            let position = Position { index: range.first, term: range.term, subterm: range.subterm };
+            self.put_own(sim, position, Some(configuration));
         }
     }
 
@@ -417,7 +585,7 @@ impl Node {
 
     fn take_snapshot(&mut self, sim: &mut Sim) {
         let Some(life) = &mut self.life else { return };
-        let last = self.disk.snapshot.as_ref().map_or(0, |(position, _)| position.index.0);
+        let last = self.disk.snapshot.as_ref().map_or(0, |snapshot| snapshot.last.index.0);
         let applied = life.machine.applied();
         let is_due = applied.0 >= last + sim.plan.snapshot_every && applied <= life.core.durable_index();
         if life.taking_snapshot || !is_due {
@@ -425,8 +593,9 @@ impl Node {
         }
         let Some(position) = life.log.position(applied) else { return };
         life.taking_snapshot = true;
-        let bytes = life.machine.snapshot();
-        self.own_after(sim, 3, Own::Snapshotted { position, bytes });
+        let (bytes, configuration) = (life.machine.snapshot(), life.machine.configuration());
+        let snapshot = Rc::new(Snapshot { last: position, bytes, configuration });
+        self.own_after(sim, 3, Own::Snapshotted(snapshot));
     }
 
     fn set_timer(&mut self, sim: &mut Sim) {
@@ -467,17 +636,6 @@ impl Life {
         if let Some(read) = self.reads.iter_mut().find(|own| own.id == read) {
             read.index = Some(index);
         }
-    }
-}
-
-fn propose(life: &mut Life, sim: &mut Sim, now: Instant, body: &Rc<[u8]>) {
-    match life.core.propose(now, 1, body.len() as u64) {
-        Ok(range) => {
-            let payload = life.machine.stamped(now.0, body);
-            entries_of(&range, [payload]).into_iter().for_each(|entry| life.put(sim, entry));
-        }
-        Err(tally_core::raft::ProposeError::Full) => sim.coverage.count("proposals refused as full"),
-        Err(_) => {}
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a seed decides about a history before it begins.
 
-use tally_core::id::{LogIndex, NodeId};
-use tally_core::raft::{Config, Configuration, ConfigurationEntry, Member, MemberRole};
+use tally_core::id::NodeId;
+use tally_core::raft::{Config, Configuration, Member, MemberRole};
 use tally_core::time::Duration;
 
 use crate::rng::Rng;
@@ -17,9 +17,21 @@ pub(crate) fn size(number: u64) -> usize {
 pub(crate) const ELECTION_TIMEOUT: Micros = 100_000;
 const HEARTBEAT: Micros = 25_000;
 
+/// Most boxes of a history.
+const BOXES: u64 = 7;
+/// Members for whom a core has room: not for all there are.
+pub(crate) const MEMBERS: usize = 7;
+/// Witnesses that a site may have, one at a time.
+pub(crate) const WITNESSES: [NodeId; 2] = [NodeId(8), NodeId(9)];
+
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    /// Who the site begins with.
     pub(crate) members: Vec<Member>,
+    /// Boxes 1 to so many run; some may belong to nobody yet.
+    pub(crate) boxes: u64,
+    /// Between one wish for other members and the next, on average; `None` if nobody has any.
+    pub(crate) changes_every: Option<Micros>,
     pub(crate) clients: u64,
     /// How long things go wrong.
     pub(crate) trouble: Micros,
@@ -45,14 +57,24 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(rng: &mut Rng) -> Plan {
-        let voters = rng.pick(&[1, 2, 3, 3, 3, 3, 3, 5]);
-        let observers = u64::from(rng.chance(200));
+        let voters: u64 = rng.pick(&[1, 2, 2, 3, 3, 3, 4, 5, 5, 6, 7]);
+        let witness = voters.is_multiple_of(2) && rng.chance(700);
+        let observers = if voters < BOXES && rng.chance(300) { 1 } else { 0 };
         let role = |id| if id <= voters { MemberRole::Voter } else { MemberRole::Observer };
+        let mut members: Vec<Member> =
+            (1..=voters + observers).map(|id| Member { id: NodeId(id), role: role(id) }).collect();
+        members.truncate(MEMBERS - usize::from(witness));
+        let founders = members.len() as u64;
+        members.extend(witness.then_some(Member { id: WITNESSES[0], role: MemberRole::Witness }));
+        let changes_every = rng.chance(700).then(|| rng.between(50_000, 400_000));
+        let boxes = if changes_every.is_some() { rng.between(founders, BOXES) } else { founders };
         let append_bytes_max = rng.pick(&[64, 300, 10_000]);
         Plan {
-            members: (1..=voters + observers).map(|id| Member { id: NodeId(id), role: role(id) }).collect(),
+            members,
+            boxes,
+            changes_every,
             clients: rng.between(2, 4),
-            trouble: 6_000_000,
+            trouble: 3_000_000,
             calm: rng.between(30_000, 300_000),
             loss_permille: rng.pick(&[0, 5, 50, 200]),
             duplicate_permille: rng.pick(&[0, 20, 100]),
@@ -79,20 +101,11 @@ impl Plan {
         }
     }
 
-    pub(crate) fn configuration(&self) -> ConfigurationEntry {
-        let configuration = Configuration::new(&self.members).expect("a plan has voters");
-        ConfigurationEntry { index: LogIndex::ZERO, configuration }
-    }
-
-    pub(crate) fn voters(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members.iter().filter(|member| member.role == MemberRole::Voter).map(|member| member.id)
-    }
-
-    pub(crate) fn quorum(&self) -> usize {
-        self.voters().count() / 2 + 1
-    }
-
-    pub(crate) fn boxes(&self) -> u64 {
-        self.members.len() as u64
+    /// What a box begins with: one that the site does not begin with belongs to nobody.
+    pub(crate) fn configuration(&self, id: NodeId) -> Configuration {
+        if !self.members.iter().any(|member| member.id == id) {
+            return Configuration::EMPTY;
+        }
+        Configuration::new(&self.members).expect("a plan has voters")
     }
 }

@@ -1,15 +1,16 @@
 //! What all boxes share: the time, what is due, chance, the network, the checks.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::rc::Rc;
 
-use tally_core::id::NodeId;
-use tally_core::raft::{Message, Position};
+use tally_core::id::{LogIndex, NodeId, Term};
+use tally_core::raft::Message;
 
 use crate::checks::Checks;
 use crate::client::{Answer, Request};
 use crate::coverage::Coverage;
+use crate::disk::Snapshot;
 use crate::network::{Network, Packet};
 use crate::plan::{Micros, Plan};
 use crate::rng::Rng;
@@ -48,6 +49,8 @@ pub(crate) enum Event {
         node: NodeId,
     },
     Trouble,
+    /// Somebody wishes for other members.
+    Change,
     /// A disk works again.
     DiskRecovers {
         node: NodeId,
@@ -61,16 +64,12 @@ pub(crate) enum Own {
     /// The outstanding group was synced, or failed.
     Synced,
     /// A snapshot of the box itself is durable.
-    Snapshotted {
-        position: Position,
-        bytes: Rc<[u8]>,
-    },
+    Snapshotted(Rc<Snapshot>),
     /// A snapshot that was received is durable.
     Staged {
         from: NodeId,
         message: Message,
-        position: Position,
-        bytes: Rc<[u8]>,
+        snapshot: Rc<Snapshot>,
     },
 }
 
@@ -120,6 +119,11 @@ pub(crate) struct Sim {
     pub(crate) network: Network,
     pub(crate) checks: Checks,
     pub(crate) coverage: Coverage,
+    /// Boxes that were members and, by what is committed, are not any more.
+    removed: BTreeSet<NodeId>,
+    members: Vec<NodeId>,
+    /// Who was last asked to take over, and in which term that would be.
+    pub(crate) handing_over: Option<(NodeId, Term)>,
     /// Nothing goes wrong any more.
     pub(crate) healed: bool,
     /// The latest events, for the report of a failure.
@@ -131,6 +135,7 @@ impl Sim {
         let mut rng = Rng::new(seed);
         let plan = Plan::new(&mut rng);
         let network = Network::new(&plan);
+        let members = plan.members.iter().map(|member| member.id).collect();
         Sim {
             now: 0,
             queue: BinaryHeap::new(),
@@ -140,6 +145,9 @@ impl Sim {
             network,
             checks: Checks::default(),
             coverage: Coverage::default(),
+            removed: BTreeSet::new(),
+            members,
+            handing_over: None,
             healed: false,
             trace,
         }
@@ -154,6 +162,7 @@ impl Sim {
     pub(crate) fn next(&mut self) -> Option<Event> {
         let Reverse(due) = self.queue.pop()?;
         self.now = due.at;
+        self.coverage.events += 1;
         Some(due.event)
     }
 
@@ -161,6 +170,22 @@ impl Sim {
         for delay in self.network.route(from, to, &mut self.rng, &mut self.coverage) {
             self.after(delay, Event::Packet { from, to, packet: packet.clone() });
         }
+    }
+
+    /// Keeps account of who is a member by what was committed after `before`.
+    pub(crate) fn learn_members(&mut self, before: LogIndex) {
+        for known in self.checks.committed.after(before) {
+            let Some(configuration) = &known.entry.configuration else { continue };
+            let gone = self.members.iter().filter(|id| configuration.role(**id).is_none());
+            self.removed.extend(gone);
+            self.removed.retain(|id| configuration.role(*id).is_none());
+            self.members = configuration.ids().collect();
+        }
+    }
+
+    /// The latest committed configuration is without this box, which was in one before.
+    pub(crate) fn is_removed(&self, id: NodeId) -> bool {
+        self.removed.contains(&id)
     }
 
     /// Tells what happened, when a single seed is looked at.

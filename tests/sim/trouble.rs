@@ -1,15 +1,17 @@
-//! What goes wrong: crashes, pauses, cuts in one direction or both, bridges, slow and failing disks.
+//! What goes wrong: crashes, pauses, cuts in one direction or both, partial partitions, disks that are slow, fail or
+//! hang, clocks; and what an operator does at the worst moment.
 
 use tally_core::id::NodeId;
 
 use crate::node::Node;
-use crate::plan::size;
+use crate::plan::{WITNESSES, size};
 use crate::sim::{Event, Sim};
+use crate::witness::WitnessBox;
 
 /// One trouble, of whatever kind.
-pub(crate) fn strike(sim: &mut Sim, nodes: &mut [Node]) {
+pub(crate) fn strike(sim: &mut Sim, nodes: &mut [Node], witnesses: &mut [WitnessBox]) {
     let victim = victim(sim, nodes);
-    match sim.rng.below(16) {
+    match sim.rng.below(28) {
         0..=2 => crash(sim, nodes, victim),
         3 => {
             sim.coverage.count("crashes of all boxes");
@@ -31,6 +33,27 @@ pub(crate) fn strike(sim: &mut Sim, nodes: &mut [Node]) {
             nodes[victim].disk.fails = true;
             recover_later(sim, &nodes[victim]);
         }
+        12 => {
+            sim.coverage.count("disks that hung");
+            nodes[victim].disk.hangs_until = sim.now + sim.rng.between(20_000, 800_000);
+        }
+        13 => star(sim, nodes, victim),
+        14 => constrain_election(sim, nodes),
+        15 => chain(sim, nodes),
+        16 => {
+            sim.coverage.count("clocks set forward");
+            nodes[victim].wall_ahead = sim.rng.below(2_000_000);
+        }
+        17 | 18 => {
+            let to = NodeId(sim.rng.between(1, sim.plan.boxes));
+            nodes[victim].hand_over(sim, to);
+            nodes[victim].step(sim);
+        }
+        19 if nodes[victim].leads() => {
+            nodes[victim].resign(sim);
+            nodes[victim].step(sim);
+        }
+        20..=22 => ail_witness(sim, witnesses),
         _ => sim.network.mend(),
     }
 }
@@ -45,7 +68,7 @@ pub(crate) fn shorten_reign(sim: &mut Sim, leader: NodeId) {
     let mut span = sim.rng.below(2 * (sim.plan.delay_max + sim.plan.sync_max));
     if sim.rng.chance(500) {
         sim.coverage.count("leaders that nobody heard");
-        let others: Vec<NodeId> = sim.plan.members.iter().map(|member| member.id).collect();
+        let others: Vec<NodeId> = (1..=sim.plan.boxes).map(NodeId).chain(WITNESSES).collect();
         others.into_iter().for_each(|other| sim.network.cut(leader, other));
         span += 2 * sim.plan.sync_max;
     }
@@ -112,6 +135,65 @@ fn bridge(sim: &mut Sim, nodes: &[Node], victim: usize) {
     }
 }
 
+/// Nobody reaches anybody but the victim: if another one leads, it has lost its quorum and is still heard.
+fn star(sim: &mut Sim, nodes: &[Node], victim: usize) {
+    sim.coverage.count("stars around one box");
+    let others = others(nodes, victim);
+    for a in &others {
+        for b in others.iter().filter(|b| a != *b) {
+            sim.network.cut(*a, *b);
+        }
+    }
+}
+
+/// Whoever leads is cut off, and of the others only one reaches a majority: the one whose log ends first.
+fn constrain_election(sim: &mut Sim, nodes: &[Node]) {
+    let Some(leader) = nodes.iter().position(Node::leads) else { return };
+    let end = |place: &usize| nodes[*place].life.as_ref().map(|life| life.core.last());
+    let rest = (0..nodes.len()).filter(|place| *place != leader && end(place).is_some());
+    let Some(last) = rest.min_by_key(end) else { return };
+    sim.coverage.count("constrained elections");
+    star(sim, nodes, last);
+    cut_off(sim, nodes, leader);
+}
+
+/// Each reaches only its neighbours.
+fn chain(sim: &mut Sim, nodes: &[Node]) {
+    sim.coverage.count("chains");
+    let turn = size(sim.rng.below(nodes.len() as u64));
+    let ring: Vec<NodeId> = (0..nodes.len()).map(|place| nodes[(place + turn) % nodes.len()].id).collect();
+    for (place, a) in ring.iter().enumerate() {
+        for b in ring.iter().skip(place + 2) {
+            sim.network.cut(*a, *b);
+            sim.network.cut(*b, *a);
+        }
+    }
+}
+
+pub(crate) fn crash_witness(sim: &mut Sim, witness: &mut WitnessBox) {
+    if !sim.healed {
+        witness.crash(sim);
+        let away = sim.rng.between(1_000, 300_000);
+        sim.after(away, Event::Restart { node: witness.id });
+    }
+}
+
+fn ail_witness(sim: &mut Sim, witnesses: &mut [WitnessBox]) {
+    let place = size(sim.rng.below(witnesses.len() as u64));
+    let witness = &mut witnesses[place];
+    match sim.rng.below(4) {
+        0 | 1 => crash_witness(sim, witness),
+        2 => witness.paused_until = sim.now + sim.rng.between(10_000, 400_000),
+        _ => {
+            witness.fails = true;
+            let span = sim.rng.between(20_000, 500_000);
+            sim.after(span, Event::DiskRecovers { node: witness.id });
+        }
+    }
+}
+
+/// All that the victim may talk with, witnesses too.
 fn others(nodes: &[Node], victim: usize) -> Vec<NodeId> {
-    nodes.iter().map(|node| node.id).filter(|id| *id != nodes[victim].id).collect()
+    let boxes = nodes.iter().map(|node| node.id).filter(|id| *id != nodes[victim].id);
+    boxes.chain(WITNESSES).collect()
 }

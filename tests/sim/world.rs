@@ -2,14 +2,17 @@
 //! an end, and what must hold at the end.
 
 use tally_core::id::NodeId;
+use tally_core::raft::Position;
 
-use crate::checks::Learner;
+use crate::checks::{Held, Holders, Learner, held, progress};
 use crate::client::Client;
 use crate::coverage::Coverage;
+use crate::members;
 use crate::node::Node;
-use crate::plan::{Micros, size};
-use crate::sim::{Event, Sim};
+use crate::plan::{Micros, WITNESSES, size};
+use crate::sim::{Event, Own, Sim};
 use crate::trouble;
+use crate::witness::WitnessBox;
 
 /// For so long after healing clients still begin something.
 const LAST_REQUESTS: Micros = 300_000;
@@ -19,6 +22,7 @@ const PATIENCE: Micros = 15_000_000;
 pub(crate) struct World {
     sim: Sim,
     nodes: Vec<Node>,
+    witnesses: Vec<WitnessBox>,
     clients: Vec<Client>,
 }
 
@@ -31,11 +35,14 @@ pub(crate) fn play(seed: u64, trace: bool) -> Coverage {
     world.run_until(healed_at + LAST_REQUESTS);
     world.come_to_rest();
     // A box that starts again in an idle site catches up without anybody's doing.
-    let idler = size(world.sim.rng.below(world.nodes.len() as u64));
+    let members = progress::members(&world.nodes).expect("all is quiet");
+    let idler = place(world.sim.rng.pick(&members));
     world.nodes[idler].crash(&mut world.sim);
     world.nodes[idler].start(&mut world.sim);
     world.come_to_rest();
     world.check_end();
+    let events = world.sim.coverage.events;
+    world.sim.tell(|| format!("ends after {events} events"));
     world.sim.coverage
 }
 
@@ -43,16 +50,20 @@ impl World {
     fn new(seed: u64, trace: bool) -> World {
         let mut sim = Sim::new(seed, trace);
         sim.tell(|| format!("{:?}", sim.plan));
-        let ids: Vec<NodeId> = sim.plan.members.iter().map(|member| member.id).collect();
+        let boxes = (1..=sim.plan.boxes).map(NodeId);
         let mut nodes: Vec<Node> =
-            ids.into_iter().map(|id| Node::new(id, sim.rng.between(950, 1050))).collect();
+            boxes.map(|id| Node::new(id, sim.plan.configuration(id), sim.rng.between(950, 1050))).collect();
+        let witnesses = WITNESSES.into_iter().map(WitnessBox::new).collect();
         let clients = (0..size(sim.plan.clients)).map(Client::new).collect();
         nodes.iter_mut().for_each(|node| node.start(&mut sim));
         for client in 0..size(sim.plan.clients) {
             sim.after(1, Event::ClientWakes { client });
         }
         sim.after(20_000, Event::Trouble);
-        World { sim, nodes, clients }
+        if let Some(every) = sim.plan.changes_every {
+            sim.after(every, Event::Change);
+        }
+        World { sim, nodes, witnesses, clients }
     }
 
     fn run_until(&mut self, end: Micros) {
@@ -68,58 +79,72 @@ impl World {
     /// Nothing is wrong any more: everything must come to an end.
     fn come_to_rest(&mut self) {
         let limit = self.sim.now + PATIENCE;
-        while !self.is_quiet() {
+        while !progress::all_is_done(&self.nodes, &self.clients, &self.sim.checks.committed) {
             assert!(self.sim.now < limit, "no progress although nothing is wrong: {}", self.describe());
             self.run_until(self.sim.now + 10_000);
         }
     }
 
     fn happen(&mut self, event: Event) {
-        let paused_until = event.node().map_or(0, |id| self.node(id).paused_until);
-        if paused_until > self.sim.now {
-            let span = paused_until - self.sim.now;
+        let blocked_until = self.blocked_until(&event);
+        if blocked_until > self.sim.now {
+            let span = blocked_until - self.sim.now;
             return self.sim.after(span, event);
         }
         let sim = &mut self.sim;
         match event {
-            Event::Packet { from, to, packet } => {
-                node(&mut self.nodes, to).packet(sim, from, packet);
-                self.check_committed(to);
-            }
-            Event::ToBox { to, request } => {
-                node(&mut self.nodes, to).request(sim, request);
-                self.check_committed(to);
-            }
-            Event::Own { node: id, boot, what } => {
-                if self.node(id).boot == boot {
-                    node(&mut self.nodes, id).own(&mut self.sim, what);
-                    self.check_committed(id);
+            Event::Packet { from, to, packet } => match self.witness(to) {
+                Some(place) => self.witnesses[place].packet(&mut self.sim, from, &packet),
+                None => self.input(to, |node, sim| node.packet(sim, from, packet)),
+            },
+            Event::ToBox { to, request } => self.input(to, |node, sim| node.request(sim, request)),
+            Event::Own { node: id, boot, what } => match self.witness(id) {
+                Some(place) if self.witnesses[place].boot == boot => {
+                    self.witnesses[place].synced(&mut self.sim);
                 }
-            }
+                None if self.node(id).boot == boot => self.input(id, |node, sim| node.own(sim, what)),
+                _ => {}
+            },
             Event::ToClient { client, answer } => {
                 self.clients[client].hear(sim, &answer);
                 self.wake_client(client);
             }
             Event::ClientWakes { client } => self.client_wakes(client),
-            Event::Restart { node: id } => {
-                let node = node(&mut self.nodes, id);
-                if node.life.is_none() {
-                    node.start(sim);
+            Event::Restart { node: id } => match self.witness(id) {
+                Some(place) => self.witnesses[place].start(),
+                None => {
+                    let node = node(&mut self.nodes, id);
+                    if node.life.is_none() {
+                        node.start(&mut self.sim);
+                    }
                 }
-            }
-            Event::Crash { node: id } => trouble::crash(sim, &mut self.nodes, place(id)),
+            },
+            Event::Crash { node: id } => match self.witness(id) {
+                Some(place) => trouble::crash_witness(&mut self.sim, &mut self.witnesses[place]),
+                None => trouble::crash(&mut self.sim, &mut self.nodes, place(id)),
+            },
             Event::Trouble => {
                 if !sim.healed {
-                    trouble::strike(sim, &mut self.nodes);
+                    trouble::strike(sim, &mut self.nodes, &mut self.witnesses);
                     let calm = sim.rng.between(1, 2 * sim.plan.calm);
                     sim.after(calm, Event::Trouble);
                 }
             }
-            Event::DiskRecovers { node: id } => {
-                let disk = &mut node(&mut self.nodes, id).disk;
-                disk.fails = false;
-                disk.slowness = 1;
+            Event::Change => {
+                if let Some(every) = sim.plan.changes_every.filter(|_| !sim.healed) {
+                    members::wish(sim, &mut self.nodes);
+                    let span = sim.rng.between(1, 2 * every);
+                    sim.after(span, Event::Change);
+                }
             }
+            Event::DiskRecovers { node: id } => match self.witness(id) {
+                Some(place) => self.witnesses[place].fails = false,
+                None => {
+                    let disk = &mut node(&mut self.nodes, id).disk;
+                    disk.fails = false;
+                    disk.slowness = 1;
+                }
+            },
         }
     }
 
@@ -144,21 +169,48 @@ impl World {
         self.sim.after(span, Event::ClientWakes { client });
     }
 
-    /// What a box newly calls committed is on a majority of the disks.
+    /// A box takes something in; what it then calls committed is looked at before it does anything else.
+    fn input(&mut self, id: NodeId, take: impl FnOnce(&mut Node, &mut Sim)) {
+        take(node(&mut self.nodes, id), &mut self.sim);
+        self.check_committed(id);
+        node(&mut self.nodes, id).step(&mut self.sim);
+    }
+
+    /// Until when the box that it happens at is paused, or its disk hangs.
+    fn blocked_until(&self, event: &Event) -> Micros {
+        let Some(id) = event.node() else { return 0 };
+        if let Some(place) = self.witness(id) {
+            return self.witnesses[place].paused_until;
+        }
+        let node = self.node(id);
+        let hangs = matches!(event, Event::Own { what: Own::Synced, .. });
+        node.paused_until.max(if hangs { node.disk.hangs_until } else { 0 })
+    }
+
+    /// What a box newly calls committed is on the disks of a quorum.
     fn check_committed(&mut self, id: NodeId) {
-        let quorum = self.sim.plan.quorum();
-        let voters: Vec<NodeId> = self.sim.plan.voters().collect();
-        let nodes = &self.nodes;
+        let (nodes, witnesses) = (&self.nodes, &self.witnesses);
         let Some(life) = &nodes[place(id)].life else { return };
         let commit = life.core.commit_index();
         if commit == life.checked {
             return;
         }
-        let holders = |entry: &crate::log::Entry| {
-            voters.iter().filter(|voter| nodes[place(**voter)].disk.holds(entry.position)).count()
+        let end = |id: NodeId, position: Position| {
+            let disk = &nodes.get(place(id))?.disk;
+            disk.holds(position).then(|| disk.end())
         };
+        let record = |id: NodeId| {
+            let witness = witnesses.iter().find(|witness| witness.id == id);
+            witness.map(|witness| witness.synced).unwrap_or_default()
+        };
+        let holders = Holders { end: &end, record: &record };
+        let (configuration, last) = (life.core.configuration(), life.core.last());
         let by = Learner { log: &life.log, term: life.core.term(), commit, seen: life.checked };
-        self.sim.checks.committed.learned(&by, quorum, holders);
+        let known_before = self.sim.checks.committed.last();
+        let how =
+            self.sim.checks.committed.learned(&by, |position| held(configuration, position, last, &holders));
+        self.sim.coverage.add("commits that needed a witness", u64::from(how == Some(Held::WithWitness)));
+        self.sim.learn_members(known_before);
         if let Some(life) = &mut node(&mut self.nodes, id).life {
             life.checked = commit;
         }
@@ -168,9 +220,14 @@ impl World {
         self.sim.healed = true;
         self.sim.network.heal();
         self.sim.tell(|| "healed".into());
+        for witness in &mut self.witnesses {
+            witness.paused_until = witness.paused_until.min(self.sim.now + 1000);
+            witness.start();
+        }
         for node in &mut self.nodes {
             node.disk.fails = false;
             node.disk.slowness = 1;
+            node.disk.hangs_until = 0;
             node.paused_until = node.paused_until.min(self.sim.now + 1000);
             if node.life.is_none() {
                 node.start(&mut self.sim);
@@ -178,24 +235,10 @@ impl World {
         }
     }
 
-    /// All that was asked is answered, and all boxes have applied all there is.
-    fn is_quiet(&self) -> bool {
-        let committed = self.sim.checks.committed.len();
-        let is_done = |node: &Node| {
-            node.life.as_ref().is_some_and(|life| {
-                life.machine.applied().0 == committed
-                    && life.core.last().index.0 == committed
-                    && life.machine.is_at_rest()
-            })
-        };
-        self.clients.iter().all(Client::is_idle)
-            && self.nodes.iter().all(is_done)
-            && self.nodes.iter().any(Node::leads)
-    }
-
     fn check_end(&mut self) {
         let conservation = &self.sim.checks.conservation;
-        for node in &self.nodes {
+        let members = progress::members(&self.nodes).expect("all is quiet");
+        for node in self.nodes.iter().filter(|node| members.contains(&node.id)) {
             let life = node.life.as_ref().expect("all boxes run at the end");
             conservation.holds(&life.machine);
             self.sim.checks.delivery.holds(&life.machine);
@@ -213,6 +256,10 @@ impl World {
                 .unwrap_or(0),
         );
         assert!(self.sim.checks.committed.len() > 0);
+    }
+
+    fn witness(&self, id: NodeId) -> Option<usize> {
+        self.witnesses.iter().position(|witness| witness.id == id)
     }
 
     fn node(&self, id: NodeId) -> &Node {

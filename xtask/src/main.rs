@@ -6,6 +6,7 @@ mod demo;
 mod http;
 mod run;
 mod site;
+mod soak;
 mod targets;
 mod tools;
 mod verify;
@@ -28,6 +29,8 @@ enum Command {
     Demo(demo::Arguments),
     /// The figures of a site of three boxes on this machine, several rounds with medians.
     Bench(bench::Arguments),
+    /// Plays the simulation's seeds from a start by chance until the time is up.
+    Soak(soak::Arguments),
     /// Builds the core for microcontrollers, fetching what that needs.
     Targets(targets::Arguments),
 }
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         Command::Verify => verify::verify(),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
+        Command::Soak(arguments) => soak::soak(&arguments),
         Command::Targets(arguments) => targets::targets(&arguments),
     }
 }

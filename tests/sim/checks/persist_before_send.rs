@@ -1,4 +1,4 @@
-//! What is said is durable: terms, votes and acknowledgements are on the sender's disk when it speaks.
+//! Persist before send: terms, votes and acknowledgements are on the sender's disk when it speaks.
 
 use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{Body, HardState, Message};
@@ -11,12 +11,15 @@ pub(crate) fn what_is_said_is_durable(node: NodeId, to: NodeId, message: &Messag
     let voted = |vote| HardState { term: message.term, vote: Some(vote) };
     match message.body {
         Body::PreVote { .. } | Body::PreVoteAnswer { granted: true } => return,
-        Body::Vote { .. } => assert_eq!(own, voted(node), "{node} campaigns before its vote is durable"),
+        Body::WitnessVote { pre: true, .. } => return,
+        Body::Vote { .. } | Body::WitnessVote { pre: false, .. } => {
+            assert_eq!(own, voted(node), "{node} campaigns before its vote is durable")
+        }
         Body::VoteAnswer { granted: true } => assert_eq!(own, voted(to), "{node} says its vote too early"),
         Body::Appended { matched, .. } if matched > LogIndex::ZERO => {
             let there =
                 matched <= log.base.index || log.get(matched).is_some_and(|entry| disk.holds(entry.position));
-            assert!(there, "{node} acknowledges {matched}, its disk ends at {}", disk.end());
+            assert!(there, "{node} acknowledges {matched}, its disk ends at {}", disk.end().index);
         }
         _ => {}
     }
