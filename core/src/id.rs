@@ -46,10 +46,10 @@ impl LogIndex {
     /// Before the first entry.
     pub const ZERO: LogIndex = LogIndex(0);
 
-    /// The index after this one. Saturates: a log of 2^64 entries cannot be written.
+    /// The index after this one. Wraps: a log of 2^64 entries cannot be written.
     #[must_use]
     pub const fn next(self) -> LogIndex {
-        LogIndex(self.0.saturating_add(1))
+        LogIndex(self.0.wrapping_add(1))
     }
 
     /// The index before this one, or zero.

@@ -2,8 +2,6 @@
 
 use core::fmt;
 
-use heapless::Vec;
-
 use super::message::{Member, MemberRole};
 use super::witness::WITNESS_VOTERS_MAX;
 use crate::id::NodeId;
@@ -42,6 +40,18 @@ impl Set {
 
     pub(super) const fn both(self, other: Set) -> Set {
         Set(self.0 & other.0)
+    }
+
+    /// A place was put in; nobody is there.
+    const fn widened(self, place: usize) -> Set {
+        let below = (1 << place) - 1;
+        Set((self.0 & below) | ((self.0 & !below) << 1))
+    }
+
+    /// A place was taken out.
+    const fn narrowed(self, place: usize) -> Set {
+        let below = (1 << place) - 1;
+        Set((self.0 & below) | ((self.0 >> 1) & !below))
     }
 }
 
@@ -172,22 +182,16 @@ impl Configuration {
     /// A configuration that is not joint.
     pub fn new(members: &[Member]) -> Result<Configuration, ConfigurationError> {
         let mut configuration = Configuration::EMPTY;
-        for member in members {
-            if configuration.place(member.id).is_some() {
-                return Err(ConfigurationError::MemberTwice(member.id));
+        for Member { id, role } in members.iter().copied() {
+            if configuration.place(id).is_some() {
+                return Err(ConfigurationError::MemberTwice(id));
             }
-            configuration.add(member.id)?;
-        }
-        for member in members {
-            let place = configuration.set_of(member.id);
-            match member.role {
-                MemberRole::Voter => configuration.incoming = configuration.incoming.with(place),
-                MemberRole::Observer => configuration.observers = configuration.observers.with(place),
-                MemberRole::Witness if configuration.witness.is_empty() => {
-                    configuration.incoming = configuration.incoming.with(place);
-                    configuration.witness = place;
+            match role {
+                MemberRole::Voter => configuration.incoming = configuration.with_new(id, |it| it.incoming)?,
+                MemberRole::Observer => {
+                    configuration.observers = configuration.with_new(id, |it| it.observers)?
                 }
-                MemberRole::Witness => return Err(ConfigurationError::WitnessTwice(member.id)),
+                MemberRole::Witness => configuration.add_witness(id)?,
             }
         }
         configuration.checked()
@@ -197,22 +201,20 @@ impl Configuration {
     pub fn from_parts(parts: &ConfigurationParts<'_>) -> Result<Configuration, ConfigurationError> {
         let mut configuration = Configuration::EMPTY;
         let lists = [parts.voters, parts.outgoing, parts.observers];
-        for list in lists {
-            for id in list {
-                configuration.add(*id)?;
-            }
-        }
-        let mut sets = [Set::default(); 3];
-        for (set, list) in sets.iter_mut().zip(lists) {
-            for id in list {
-                let place = configuration.set_of(*id);
+        for (list, ids) in lists.into_iter().enumerate() {
+            for id in ids.iter().copied() {
+                let place = configuration.insert(id)?;
+                let set = match list {
+                    0 => &mut configuration.incoming,
+                    1 => &mut configuration.outgoing,
+                    _ => &mut configuration.observers,
+                };
                 if !set.both(place).is_empty() {
-                    return Err(ConfigurationError::MemberTwice(*id));
+                    return Err(ConfigurationError::MemberTwice(id));
                 }
                 *set = set.with(place);
             }
         }
-        [configuration.incoming, configuration.outgoing, configuration.observers] = sets;
         if let Some(id) = parts.witness {
             configuration.witness = configuration.set_of(id);
             if configuration.witness.both(configuration.voting()).is_empty() {
@@ -263,6 +265,7 @@ impl Configuration {
 
     /// The witness.
     #[must_use]
+    #[inline(never)]
     pub fn witness(&self) -> Option<NodeId> {
         self.named(self.witness).next()
     }
@@ -295,6 +298,7 @@ impl Configuration {
         self.is_voter(id) && self.voting() == own
     }
 
+    #[inline(never)]
     pub(super) fn place(&self, id: NodeId) -> Option<usize> {
         self.list().iter().position(|member| *member == id)
     }
@@ -309,6 +313,7 @@ impl Configuration {
     }
 
     /// The half that the witness is in, without it; nobody if there is no witness.
+    #[inline(never)]
     pub(super) fn beside_witness(&self) -> Set {
         let half = if self.incoming.both(self.witness).is_empty() { self.outgoing } else { self.incoming };
         if self.witness.is_empty() { Set::default() } else { half.without(self.witness) }
@@ -316,16 +321,12 @@ impl Configuration {
 
     /// What follows a joint configuration.
     pub(super) fn left(&self) -> Configuration {
-        let kept = |set: Set| self.named(set);
-        let mut left = Configuration::EMPTY;
-        for id in kept(self.incoming.with(self.observers)) {
-            // It had room for these and more.
-            let _ = left.add(id);
+        let mut left = Configuration { outgoing: Set::default(), leaves_by_itself: false, ..*self };
+        let stays = self.incoming.with(self.observers);
+        for place in (0..self.len()).rev().filter(|place| !stays.has(*place)) {
+            left.remove(place);
         }
-        let moved = |set: Set| kept(set).fold(Set::default(), |moved, id| moved.with(left.set_of(id)));
-        let (incoming, observers) = (moved(self.incoming), moved(self.observers));
-        let witness = moved(self.incoming.both(self.witness));
-        Configuration { incoming, observers, witness, ..left }
+        left
     }
 
     /// What follows if the wishes are granted, all of them or none. Joint whenever the voters change, be it by
@@ -335,38 +336,42 @@ impl Configuration {
         changes: &[Change],
         leaves_by_itself: bool,
     ) -> Result<Configuration, ChangeError> {
-        let mut members: Vec<Member, MEMBERS_MAX> =
-            self.ids().map(|id| Member { id, role: self.role(id).unwrap_or(MemberRole::Observer) }).collect();
+        let mut next = *self;
         for change in changes {
-            change.apply(&mut members)?;
+            change.apply(&mut next)?;
         }
-        let next = Configuration::new(&members).map_err(ChangeError::Configuration)?;
         if next == *self {
             return Err(ChangeError::Unchanged);
         }
-        if next.voters().eq(self.voters()) {
+        let next = next.checked().map_err(ChangeError::Configuration)?;
+        if next.has_voters_of(self) && self.has_voters_of(&next) && next.witness() == self.witness() {
             return Ok(next);
         }
         next.joined_from(self, leaves_by_itself).map_err(ChangeError::Configuration)
     }
 
+    fn has_voters_of(&self, other: &Configuration) -> bool {
+        other.voters().all(|id| !self.incoming.both(self.set_of(id)).is_empty())
+    }
+
     /// This one as the incoming half beside the voters of another one.
     fn joined_from(
-        &self,
+        mut self,
         other: &Configuration,
         leaves_by_itself: bool,
     ) -> Result<Configuration, ConfigurationError> {
         if let (Some(_), Some(leaving)) = (self.witness(), other.witness()) {
             return Err(ConfigurationError::WitnessInBothHalves(leaving));
         }
-        let list = |ids: &mut dyn Iterator<Item = NodeId>| ids.collect::<Vec<NodeId, MEMBERS_MAX>>();
-        Configuration::from_parts(&ConfigurationParts {
-            voters: &list(&mut self.voters()),
-            outgoing: &list(&mut other.voters()),
-            observers: &list(&mut self.observers()),
-            witness: self.witness().or(other.witness()),
-            leaves_by_itself,
-        })
+        for id in other.voters() {
+            let place = self.insert(id)?;
+            self.outgoing = self.outgoing.with(place);
+            if other.witness() == Some(id) {
+                self.witness = place;
+            }
+        }
+        self.leaves_by_itself = leaves_by_itself;
+        self.checked()
     }
 
     /// What deliberate bugs take for the configuration.
@@ -380,8 +385,8 @@ impl Configuration {
         &self.ids[..self.len().min(MEMBERS_MAX)]
     }
 
-    fn named(&self, set: Set) -> impl Iterator<Item = NodeId> + '_ {
-        self.list().iter().enumerate().filter(move |(place, _)| set.has(*place)).map(|(_, id)| *id)
+    pub(super) fn named(&self, set: Set) -> impl Iterator<Item = NodeId> + '_ {
+        (0..MEMBERS_MAX).filter(move |place| set.has(*place)).map(|place| self.ids[place])
     }
 
     fn set_of(&self, id: NodeId) -> Set {
@@ -392,18 +397,51 @@ impl Configuration {
         self.incoming.with(self.outgoing)
     }
 
-    /// Puts a member in its place, if it is not there; the sets must be empty.
-    fn add(&mut self, id: NodeId) -> Result<(), ConfigurationError> {
-        let place = self.list().partition_point(|member| *member < id);
+    /// Puts a member in its place, if it is not there: the place.
+    fn insert(&mut self, id: NodeId) -> Result<Set, ConfigurationError> {
+        let place = self.list().iter().take_while(|member| **member < id).count();
         if self.list().get(place) == Some(&id) {
-            return Ok(());
+            return Ok(Set::of(place));
         }
         if self.len() >= MEMBERS_MAX {
             return Err(ConfigurationError::TooManyMembers { most: MEMBERS_MAX });
         }
-        self.ids.copy_within(place..MEMBERS_MAX - 1, place + 1);
-        self.ids[place] = id;
+        let mut moved = id;
+        for id in &mut self.ids[place..] {
+            core::mem::swap(id, &mut moved);
+        }
         self.count += 1;
+        self.move_sets(|set| set.widened(place));
+        Ok(Set::of(place))
+    }
+
+    fn remove(&mut self, place: usize) {
+        let mut moved = NodeId(0);
+        for id in self.ids[place..].iter_mut().rev() {
+            core::mem::swap(id, &mut moved);
+        }
+        self.count -= 1;
+        self.move_sets(|set| set.narrowed(place));
+    }
+
+    fn move_sets(&mut self, to: impl Fn(Set) -> Set) {
+        self.incoming = to(self.incoming);
+        self.outgoing = to(self.outgoing);
+        self.observers = to(self.observers);
+        self.witness = to(self.witness);
+    }
+
+    fn with_new(&mut self, id: NodeId, of: fn(&Configuration) -> Set) -> Result<Set, ConfigurationError> {
+        let place = self.insert(id)?;
+        Ok(of(self).with(place))
+    }
+
+    fn add_witness(&mut self, id: NodeId) -> Result<(), ConfigurationError> {
+        if !self.witness.is_empty() {
+            return Err(ConfigurationError::WitnessTwice(id));
+        }
+        self.witness = self.insert(id)?;
+        self.incoming = self.incoming.with(self.witness);
         Ok(())
     }
 
@@ -464,35 +502,39 @@ impl fmt::Debug for Configuration {
 }
 
 impl Change {
-    fn apply(self, members: &mut Vec<Member, MEMBERS_MAX>) -> Result<(), ChangeError> {
+    fn apply(self, next: &mut Configuration) -> Result<(), ChangeError> {
         let (Change::AddObserver(id)
         | Change::AddWitness(id)
         | Change::Promote(id)
         | Change::Demote(id)
         | Change::Remove(id)) = self;
-        let place = members.iter().position(|member| member.id == id);
-        if let Change::AddObserver(_) | Change::AddWitness(_) = self {
-            let role =
-                if self == Change::AddWitness(id) { MemberRole::Witness } else { MemberRole::Observer };
-            return match place {
-                Some(_) => Err(ChangeError::AlreadyMember(id)),
-                None => members.push(Member { id, role }).map_err(|_| {
-                    ChangeError::Configuration(ConfigurationError::TooManyMembers { most: MEMBERS_MAX })
-                }),
-            };
-        }
-        let place = place.ok_or(ChangeError::NotMember(id))?;
-        let role = &mut members[place].role;
-        match (self, *role) {
-            (Change::Promote(_), MemberRole::Observer) => *role = MemberRole::Voter,
-            (Change::Promote(_), _) => return Err(ChangeError::NotObserver(id)),
-            (Change::Demote(_), MemberRole::Voter) => *role = MemberRole::Observer,
-            (Change::Demote(_), _) => return Err(ChangeError::NotVoter(id)),
-            _ => {
-                members.remove(place);
+        let role = next.role(id);
+        let own = next.set_of(id);
+        match (self, role) {
+            (Change::AddObserver(_) | Change::AddWitness(_), Some(_)) => Err(ChangeError::AlreadyMember(id)),
+            (Change::AddObserver(_), None) => {
+                next.observers = next.with_new(id, |it| it.observers).map_err(ChangeError::Configuration)?;
+                Ok(())
+            }
+            (Change::AddWitness(_), None) => next.add_witness(id).map_err(ChangeError::Configuration),
+            (_, None) => Err(ChangeError::NotMember(id)),
+            (Change::Promote(_), Some(MemberRole::Observer)) => {
+                next.observers = next.observers.without(own);
+                next.incoming = next.incoming.with(own);
+                Ok(())
+            }
+            (Change::Promote(_), _) => Err(ChangeError::NotObserver(id)),
+            (Change::Demote(_), Some(MemberRole::Voter)) => {
+                next.incoming = next.incoming.without(own);
+                next.observers = next.observers.with(own);
+                Ok(())
+            }
+            (Change::Demote(_), _) => Err(ChangeError::NotVoter(id)),
+            (Change::Remove(_), _) => {
+                next.place(id).into_iter().for_each(|place| next.remove(place));
+                Ok(())
             }
         }
-        Ok(())
     }
 }
 

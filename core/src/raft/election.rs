@@ -1,7 +1,7 @@
 //! Who leads: pre-votes, votes, terms, stepping down. Election restriction by `(term, subterm, index)`.
 
 use super::message::{Body, HardState, MemberRole, Message, Position};
-use super::peer::{PreVoteReply, Standing};
+use super::peer::{Measure, PreVoteReply, Standing};
 use super::{Handled, Ignored, Mutation, Raft, Role};
 use crate::id::{NodeId, Subterm, Term};
 
@@ -172,7 +172,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// Goes on if a majority said yes; this node's own vote is worth nothing before it is durable.
     pub(super) fn count_votes(&mut self) {
         let own = self.gate.covers(self.hard_state);
-        if !own || self.reached(1, &|peer| u64::from(peer.granted), 0) == 0 {
+        if !own || self.reached(1, Measure::Granted, 0) == 0 {
             return;
         }
         match self.role {
@@ -183,6 +183,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// Gives up leading or campaigning without a newer term; others get the time to go first.
+    #[inline(never)]
     pub(super) fn stand_down(&mut self) {
         self.role = Role::Follower;
         self.leader = None;
@@ -191,6 +192,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.restart_election_timer();
     }
 
+    #[inline(never)]
     pub(super) fn restart_election_timer(&mut self) {
         self.timers.election = self.now + self.jitter.span(self.config.election_timeout);
     }

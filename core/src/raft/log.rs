@@ -49,6 +49,7 @@ impl<const RUNS: usize> Log<RUNS> {
         self.base
     }
 
+    #[inline(never)]
     pub(super) fn last(&self) -> Position {
         self.runs.last().map_or(self.base, |run| run.at(self.last))
     }
@@ -70,8 +71,8 @@ impl<const RUNS: usize> Log<RUNS> {
     /// The last index, at most `cap`, of the run of equal term and subterm that `index` is in.
     pub(super) fn run_end(&self, index: LogIndex, cap: LogIndex, view: &impl LogView) -> Option<LogIndex> {
         let key = self.position(index, view)?.key();
-        let cap = cap.min(self.last);
-        self.partition(index, cap, view, |position| position.key() == key).map(|end| end.index)
+        // Keys never fall along a log.
+        self.partition(index, cap.min(self.last), view, key).map(|end| end.index)
     }
 
     /// The latest position at or below `index` whose term and subterm are at most `key`.
@@ -88,35 +89,32 @@ impl<const RUNS: usize> Log<RUNS> {
             }
             cap = cap.min(run.first.prev());
         }
-        self.partition(self.base.index, cap, view, |position| position.key() <= key)
+        self.partition(self.base.index, cap, view, key)
     }
 
-    /// The last position of `from..=to` for which `holds`, which holds for a (possibly empty) front
-    /// part of it. A look-up per halving.
+    /// The last position of `from..=to` whose term and subterm are at most `key`: they are in a (possibly
+    /// empty) front part of it. A look-up per halving.
     fn partition(
         &self,
         from: LogIndex,
         to: LogIndex,
         view: &impl LogView,
-        holds: impl Fn(Position) -> bool,
+        key: (Term, Subterm),
     ) -> Option<Position> {
-        if to < from {
-            return None;
-        }
-        let at = |index: u64| self.position(LogIndex(index), view).filter(|position| holds(*position));
-        if let Some(found) = at(to.0) {
-            return Some(found);
-        }
-        let mut found = at(from.0)?;
-        let mut beyond = to.0;
-        while found.index.0 + 1 < beyond {
-            let middle = found.index.0 + (beyond - found.index.0) / 2;
-            match at(middle) {
-                Some(position) => found = position,
-                None => beyond = middle,
+        let (mut found, mut low, mut beyond) = (None, from.0, to.next().0);
+        // Mostly it is the last.
+        let mut looked_at = to.0;
+        while low < beyond {
+            let position = self.position(LogIndex(looked_at), view);
+            if let Some(position) = position.filter(|position| position.key() <= key) {
+                found = Some(position);
+                low = looked_at + 1;
+            } else {
+                beyond = looked_at;
             }
+            looked_at = low + beyond.saturating_sub(low) / 2;
         }
-        Some(found)
+        found
     }
 
     /// Takes entries that follow the last one.
@@ -127,7 +125,7 @@ impl<const RUNS: usize> Log<RUNS> {
             return;
         }
         if self.runs.is_full() {
-            self.runs.remove(0);
+            self.forget_oldest_run();
         }
         let run = Run { term: range.term, subterm: range.subterm, first: range.first };
         let pushed = self.runs.push(run);
@@ -154,7 +152,7 @@ impl<const RUNS: usize> Log<RUNS> {
             return self.reset(base);
         }
         while self.runs.get(1).is_some_and(|next| next.first <= base.index.next()) {
-            self.runs.remove(0);
+            self.forget_oldest_run();
         }
         if let Some(oldest) = self.runs.first_mut() {
             oldest.first = oldest.first.max(base.index.next());
@@ -166,6 +164,13 @@ impl<const RUNS: usize> Log<RUNS> {
         self.base = base;
         self.last = base.index;
         self.runs.clear();
+    }
+
+    fn forget_oldest_run(&mut self) {
+        for place in 1..self.runs.len() {
+            self.runs[place - 1] = self.runs[place];
+        }
+        self.runs.pop();
     }
 
     fn restart_runs(&mut self, last: Position) {

@@ -212,7 +212,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// told.
     pub(super) fn forget_who_left(&mut self) {
         if self.commit >= self.configuration_index {
-            self.peers.retain(|peer| peer.standing != Standing::Leaving);
+            self.drop_peers(|peer| peer.standing == Standing::Leaving);
         }
     }
 
@@ -336,7 +336,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             };
         }
         let leader = self.leader;
-        self.peers.retain(|peer| peer.standing != Standing::Guest || Some(peer.id) == leader);
+        self.drop_peers(|peer| peer.standing == Standing::Guest && Some(peer.id) != leader);
         let last = self.log.last().index;
         let configuration = self.configuration;
         for id in configuration.ids().filter(|id| *id != own) {
@@ -369,7 +369,23 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             Some(peer.id) != self.leader && (stranger || !is_member)
         };
         if let Some(slot) = self.peers.iter().position(dispensable) {
-            self.peers.swap_remove(slot);
+            self.drop_peer(slot);
         }
+    }
+
+    fn drop_peers(&mut self, which: impl Fn(&Peer) -> bool) {
+        while let Some(slot) = self.peers.iter().position(&which) {
+            self.drop_peer(slot);
+        }
+    }
+
+    fn drop_peer(&mut self, slot: usize) {
+        // Not `swap_remove`, which would bring in a memmove of 1.5 KB.
+        if let Some((last, others)) = self.peers.split_last_mut()
+            && let Some(place) = others.get_mut(slot)
+        {
+            core::mem::swap(place, last);
+        }
+        self.peers.pop();
     }
 }

@@ -156,6 +156,7 @@ impl Position {
         (self.term, self.subterm)
     }
 
+    #[inline(never)]
     fn is_plausible(self) -> bool {
         let numbered = self.index.0 < NUMBER_LIMIT && self.term.0 < NUMBER_LIMIT;
         numbered
@@ -183,6 +184,7 @@ impl Message {
     /// Whether the numbers belong together, as far as the message itself tells. The core ignores any
     /// other; a driver may check before it does more with one.
     #[must_use]
+    #[inline(never)]
     pub fn is_plausible(&self) -> bool {
         let index = |index: LogIndex| index.0 < NUMBER_LIMIT;
         let by_body = match self.body {

@@ -18,10 +18,14 @@
 //! the group, `transfer` hands leadership over, `witness` is a member
 //! without a log and `replication_set` how the others count it, `read` confirms reads, `output` yields messages and events,
 //! `persist` is the gate to the disk, `configuration`, `log` and `quorum` are the arithmetic, `mutation` is for tests.
+//!
+//! Small functions that are marked never to be inlined are called from many places: on a microcontroller each copy
+//! is paid for.
 
 mod canonical;
 mod configuration;
 mod election;
+mod ledger;
 mod log;
 mod membership;
 mod message;
@@ -56,14 +60,14 @@ pub use witness::{
 use core::marker::PhantomData;
 
 use crate::id::{LogIndex, NodeId, Subterm, Term};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use heapless::Vec;
 
+use ledger::Ledger;
 use log::Log;
-use peer::Peer;
+use peer::{Measure, Peer};
 use persist::Gate;
 use read::Rounds;
-use replication::Tail;
 use timer::{Jitter, Timers};
 use transfer::Transfer;
 
@@ -166,7 +170,7 @@ pub struct Raft<const NODES: usize = 9, const RUNS: usize = 32, M: Mutation = No
     /// Leader: the witness has acknowledged in this subterm.
     witness_acknowledged: bool,
     /// Leader: its proposals that are not committed.
-    tail: Tail,
+    tail: Ledger,
     rounds: Rounds,
     /// Leader: it hands over.
     transfer: Option<Transfer>,
@@ -309,6 +313,16 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.timers.election += self.config.election_timeout;
     }
 
+    /// The driver knows that the leader is gone (its connection was reset): this follower votes for another one at
+    /// once. It campaigns no sooner, so that not all do together; a leader that is there after all is followed again.
+    pub fn forget_leader(&mut self, now: Instant) {
+        self.clock(now);
+        if self.role == Role::Follower {
+            self.leader = None;
+            self.leader_heard_at = None;
+        }
+    }
+
     /// Everything up to here is committed.
     #[must_use]
     pub const fn commit_index(&self) -> LogIndex {
@@ -351,17 +365,19 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.log.base()
     }
 
+    #[inline(never)]
     fn slot(&self, id: NodeId) -> Option<usize> {
         self.peers.iter().position(|peer| peer.id == id)
     }
 
+    #[inline(never)]
     fn clock(&mut self, now: Instant) {
         self.now = self.now.max(now);
     }
 
     /// What a majority of the voters has reached (of each half, if the configuration is joint), this node
     /// having reached `own` and the witness at least `witness`.
-    fn reached(&self, own: u64, of: &dyn Fn(&Peer) -> u64, witness: u64) -> u64 {
+    fn reached(&self, own: u64, measure: Measure, witness: u64) -> u64 {
         let mut configuration = &self.configuration;
         let mutated;
         if M::ONE_HALF_IS_ENOUGH || M::COUNT_OBSERVERS {
@@ -372,17 +388,27 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let witness_id = configuration.witness();
         quorum::reached(configuration, &|id| {
             let least = if witness_id == Some(id) { witness } else { 0 };
-            if stand_in == Some(id) { own } else { self.value_of(id, own, of).max(least) }
+            if stand_in == Some(id) { own } else { self.value_of(id, own, measure).max(least) }
         })
     }
 
-    fn value_of(&self, id: NodeId, own: u64, of: &dyn Fn(&Peer) -> u64) -> u64 {
-        if id == self.config.id { own } else { self.slot(id).map_or(0, |slot| of(&self.peers[slot])) }
+    fn value_of(&self, id: NodeId, own: u64, measure: Measure) -> u64 {
+        if id == self.config.id {
+            own
+        } else {
+            self.slot(id).map_or(0, |slot| self.peers[slot].measure(measure))
+        }
     }
 
     /// Has this been heard within the last election timeout?
+    #[inline(never)]
     fn is_recent(&self, at: Instant) -> bool {
         self.now.since(at) < self.config.election_timeout
+    }
+
+    /// So long ago, or just after the beginning of time.
+    fn ago(&self, span: Duration) -> Instant {
+        Instant(self.now.0.saturating_sub(span.0).saturating_add(1))
     }
 }
 

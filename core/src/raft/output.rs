@@ -4,7 +4,7 @@ use heapless::Vec;
 
 use super::configuration::Configuration;
 use super::message::{Body, ConfigurationEntry, EntryRange, LogView, MemberRole, Message, Position};
-use super::peer::{PeerState, PreVoteReply, Standing};
+use super::peer::{Measure, PeerState, PreVoteReply, Standing};
 use super::{Mutation, Raft, Role};
 use crate::id::{LogIndex, NodeId, Term};
 use crate::time::Instant;
@@ -205,8 +205,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// A leader shows itself, looks whether a majority answers, and repairs what may be lost.
     pub(super) fn tick_as_leader(&mut self) {
-        let active = |peer: &super::peer::Peer| u64::from(self.is_recent(peer.heard_at));
-        let quorum = self.reached(1, &active, self.silently_confirmed(1, &active));
+        let active = Measure::HeardAfter(self.ago(self.config.election_timeout));
+        let quorum = self.reached(1, active, self.silently_confirmed(1, active));
         if quorum == 0 && !M::NO_CHECK_QUORUM {
             return self.stand_down();
         }
@@ -294,6 +294,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
         peer.heartbeat_due = false;
         peer.tell_commit(self.commit);
-        Some(Body::Heartbeat { commit: self.commit, round: self.rounds.leaves() })
+        let hides = M::FULL_WINDOW_HIDES_COMMIT && peer.window_is_full(self.config.inflight_bytes_max);
+        let commit = if hides { LogIndex::ZERO } else { self.commit };
+        Some(Body::Heartbeat { commit, round: self.rounds.leaves() })
     }
 }

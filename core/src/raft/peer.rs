@@ -1,13 +1,12 @@
 //! Another member as this node sees it: what is owed to it, and how far a leader has brought it.
 
-use heapless::Deque;
-
+use super::ledger::{Ledger, PARTS_MAX};
 use super::message::{MemberRole, Position};
 use crate::id::{LogIndex, NodeId, Term};
 use crate::time::{Duration, Instant};
 
 /// At most so many appends are on their way to one follower.
-pub const INFLIGHT_MESSAGES_MAX: usize = 16;
+pub const INFLIGHT_MESSAGES_MAX: usize = PARTS_MAX;
 
 /// How a leader sends to a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,48 +19,6 @@ pub enum PeerState {
     Snapshot(LogIndex),
 }
 
-/// An append on its way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sent {
-    pub(super) last: LogIndex,
-    pub(super) bytes: u32,
-}
-
-/// The appends on their way to one follower, oldest first.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Inflight {
-    pub(super) sent: Deque<Sent, INFLIGHT_MESSAGES_MAX>,
-    pub(super) bytes: u64,
-}
-
-impl Inflight {
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    pub(super) fn is_full(&self, bytes_max: u32) -> bool {
-        self.sent.is_full() || self.bytes >= u64::from(bytes_max)
-    }
-
-    pub(super) fn push(&mut self, last: LogIndex, bytes: u32) {
-        let pushed = self.sent.push_back(Sent { last, bytes });
-        debug_assert!(pushed.is_ok(), "the caller asked for room");
-        self.bytes += u64::from(bytes);
-    }
-
-    pub(super) fn arrived(&mut self, matched: LogIndex) {
-        while let Some(sent) = self.sent.front().copied().filter(|sent| sent.last <= matched) {
-            self.sent.pop_front();
-            self.bytes -= u64::from(sent.bytes);
-        }
-    }
-
-    fn clear(&mut self) {
-        self.sent.clear();
-        self.bytes = 0;
-    }
-}
-
 /// What a pre-vote of this peer is answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PreVoteReply {
@@ -70,36 +27,40 @@ pub(super) struct PreVoteReply {
     pub(super) granted: bool,
 }
 
-/// A probe or snapshot that was sent, and what is known of its fate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Attempt {
-    /// Not sent yet.
-    #[default]
-    First,
-    /// Sent then, so many times before.
-    Sent { at: Instant, before: u32 },
-    /// To be sent again, after so many times.
-    Again { before: u32 },
+/// A probe or snapshot, or the witness's record: to be sent, or sent and not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    /// It is to be sent (again).
+    pub(super) is_due: bool,
+    /// How often it was sent.
+    pub(super) times: u32,
+    /// When, the last time.
+    pub(super) at: Instant,
 }
 
 impl Attempt {
+    pub(super) const FIRST: Attempt = Attempt { is_due: true, times: 0, at: Instant(0) };
+    pub(super) const SECOND: Attempt = Attempt { is_due: true, times: 1, at: Instant(0) };
+
     pub(super) const fn is_due(self) -> bool {
-        !matches!(self, Attempt::Sent { .. })
+        self.is_due
     }
 
-    pub(super) const fn sent(self, at: Instant) -> Attempt {
-        let before = match self {
-            Attempt::First => 0,
-            Attempt::Sent { before, .. } | Attempt::Again { before } => before.saturating_add(1),
-        };
-        Attempt::Sent { at, before }
+    pub(super) const fn is_first(self) -> bool {
+        self.times == 0
     }
 
-    pub(super) const fn again(self) -> Attempt {
-        match self {
-            Attempt::First => Attempt::First,
-            Attempt::Sent { before, .. } | Attempt::Again { before } => Attempt::Again { before },
-        }
+    /// How long ago it was sent, and for the how-many-th time, if it was.
+    pub(super) fn sent(self, now: Instant) -> Option<(Duration, u32)> {
+        (!self.is_due).then_some((now.since(self.at), self.times))
+    }
+
+    pub(super) fn send(&mut self, at: Instant) {
+        *self = Attempt { is_due: false, times: self.times.saturating_add(1), at };
+    }
+
+    pub(super) fn again(&mut self) {
+        self.is_due = true;
     }
 }
 
@@ -137,7 +98,8 @@ pub(super) struct Peer {
     pub(super) matched: LogIndex,
     /// The next entry to send; above `matched`.
     pub(super) next: LogIndex,
-    pub(super) inflight: Inflight,
+    /// The appends on their way to it.
+    pub(super) inflight: Ledger,
     /// Of the probe in state `Probe`, of the snapshot in state `Snapshot`.
     pub(super) attempt: Attempt,
     /// When it last answered in this term.
@@ -155,6 +117,21 @@ pub(super) struct Peer {
     pub(super) catching: Round,
 }
 
+/// What voters are counted by, as a number that a majority has reached or not.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Measure {
+    /// Whether it granted: one or zero.
+    Granted,
+    /// What is durable there.
+    Matched,
+    /// The latest round that it answered.
+    Round,
+    /// Whether it was heard since then.
+    HeardAfter(Instant),
+    /// The same, of voters with a log.
+    RegularHeardAfter(Instant),
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Round {
     pub(super) began: Instant,
@@ -164,6 +141,7 @@ pub(super) struct Round {
 }
 
 impl Peer {
+    #[inline(never)]
     pub(super) fn new(id: NodeId, standing: Standing) -> Peer {
         Peer {
             id,
@@ -178,8 +156,8 @@ impl Peer {
             state: PeerState::Probe,
             matched: LogIndex::ZERO,
             next: LogIndex(1),
-            inflight: Inflight::default(),
-            attempt: Attempt::First,
+            inflight: Ledger::default(),
+            attempt: Attempt::FIRST,
             heard_at: Instant(0),
             progress_at: Instant(0),
             round: 0,
@@ -222,12 +200,13 @@ impl Peer {
     }
 
     /// A leader begins with the assumption that the follower has what it has itself.
+    #[inline(never)]
     pub(super) fn begin_term(&mut self, last: LogIndex, now: Instant) {
         self.state = PeerState::Probe;
         self.matched = LogIndex::ZERO;
         self.next = last.next();
         self.inflight.clear();
-        self.attempt = Attempt::First;
+        self.attempt = Attempt::FIRST;
         self.heard_at = now;
         self.progress_at = now;
         self.round = 0;
@@ -236,6 +215,16 @@ impl Peer {
         self.commit_sent = LogIndex::ZERO;
         self.timeout_now_due = false;
         self.catching = Round { began: now, end: last, was_short: false };
+    }
+
+    pub(super) fn measure(&self, measure: Measure) -> u64 {
+        match measure {
+            Measure::Granted => u64::from(self.granted),
+            Measure::Matched => self.matched.0,
+            Measure::Round => self.round,
+            Measure::HeardAfter(at) => u64::from(self.heard_at >= at),
+            Measure::RegularHeardAfter(at) => u64::from(self.heard_at >= at && self.is_voter()),
+        }
     }
 
     /// Ends a round of catching up if it is at its end, and begins the next: at every tick and acknowledgement.
@@ -247,6 +236,7 @@ impl Peer {
     }
 
     /// Within one round of the leader's log, and answering.
+    #[inline(never)]
     pub(super) fn has_caught_up(&self, now: Instant, election_timeout: Duration) -> bool {
         let recent = |at| now.since(at) < election_timeout;
         self.catching.was_short && recent(self.catching.began) && recent(self.heard_at)
@@ -272,7 +262,7 @@ impl Peer {
     pub(super) fn offer_snapshot(&mut self, last: Position) {
         self.state = PeerState::Snapshot(last.index);
         self.inflight.clear();
-        self.attempt = Attempt::First;
+        self.attempt = Attempt::FIRST;
     }
 
     /// A message with this commit index leaves for it.
@@ -281,6 +271,11 @@ impl Peer {
             self.commit_sent = commit;
             self.commit_due = false;
         }
+    }
+
+    /// No more may be on its way.
+    pub(super) fn window_is_full(&self, bytes_max: u32) -> bool {
+        self.inflight.is_full() || self.inflight.bytes() >= u64::from(bytes_max)
     }
 
     /// Entries were sent that are not known to be durable there.

@@ -1,7 +1,5 @@
 //! Majorities: what most voters have reached, in each half of a configuration.
 
-use heapless::Vec;
-
 use super::configuration::{Configuration, MEMBERS_MAX, Set};
 use crate::id::NodeId;
 
@@ -13,12 +11,16 @@ pub(super) fn reached(configuration: &Configuration, value: &dyn Fn(NodeId) -> u
 }
 
 /// The value that at least `n + 1` of these voters have reached: the `n`-th in descending order, counted from
-/// zero. Nothing (zero) if there are fewer.
+/// zero. Nothing (zero) if there are fewer. By counting: there are few voters, and sorting is several kilobytes
+/// of code on a microcontroller.
+#[inline(never)]
 pub(super) fn nth_of(configuration: &Configuration, of: Set, n: usize, value: &dyn Fn(NodeId) -> u64) -> u64 {
-    let places = (0..MEMBERS_MAX).filter(|place| of.has(*place));
-    let mut values: Vec<u64, MEMBERS_MAX> = places.map(|place| value(configuration.id(place))).collect();
-    values.sort_unstable_by(|a, b| b.cmp(a));
-    values.get(n).copied().unwrap_or(0)
+    let mut values = [0; MEMBERS_MAX];
+    for place in (0..MEMBERS_MAX).filter(|place| of.has(*place)) {
+        values[place] = value(configuration.id(place));
+    }
+    let holders = |least: u64| values.iter().filter(|value| **value >= least).count();
+    values.iter().copied().filter(|least| *least > 0 && holders(*least) > n).max().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use super::peer::Measure;
 use super::{Handled, Ignored, Mutation, Raft, Role};
 use crate::id::LogIndex;
 use crate::time::Instant;
@@ -122,6 +123,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// Heartbeats with the latest round that was promised, to all.
+    #[inline(never)]
     pub(super) fn begin_round(&mut self) {
         self.rounds.begin_wanted();
         for peer in &mut self.peers {
@@ -130,8 +132,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     pub(super) fn confirm_rounds(&mut self) {
-        let (own, round) = (self.rounds.current, |peer: &super::peer::Peer| peer.round);
-        let reached = self.reached(own, &round, self.silently_confirmed(own, &round));
+        let own = self.rounds.current;
+        let reached = self.reached(own, Measure::Round, self.silently_confirmed(own, Measure::Round));
         self.rounds.confirmed = self.rounds.confirmed.max(reached);
         if self.rounds.confirmed >= self.rounds.current && self.rounds.wanted > self.rounds.current {
             self.begin_round();

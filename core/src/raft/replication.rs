@@ -3,11 +3,9 @@
 
 use core::fmt;
 
-use heapless::Deque;
-
 use super::configuration::Configuration;
 use super::message::{Body, EntryRange, LogView, Position};
-use super::peer::{Attempt, PeerState};
+use super::peer::{Attempt, Measure, PeerState};
 use super::{Handled, Ignored, Mutation, Raft, Role};
 use crate::id::LogIndex;
 use crate::time::Instant;
@@ -38,43 +36,6 @@ impl fmt::Display for ProposeError {
 
 impl core::error::Error for ProposeError {}
 
-/// How many proposals a leader tells apart; more are counted together with their neighbour.
-const TAIL_PARTS: usize = 16;
-
-/// The bytes that a leader has proposed and not yet committed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tail {
-    pub(super) parts: Deque<(LogIndex, u64), TAIL_PARTS>,
-    pub(super) bytes: u64,
-}
-
-impl Tail {
-    pub(super) fn clear(&mut self) {
-        self.parts.clear();
-        self.bytes = 0;
-    }
-
-    /// One proposal has room in any case, however large.
-    fn has_room(&self, bytes: u64, bytes_max: u64) -> bool {
-        self.parts.is_empty() || self.bytes.saturating_add(bytes) <= bytes_max
-    }
-
-    fn push(&mut self, last: LogIndex, bytes: u64) {
-        self.bytes = self.bytes.saturating_add(bytes);
-        let merged =
-            if self.parts.is_full() { self.parts.pop_back().map_or(0, |(_, bytes)| bytes) } else { 0 };
-        let pushed = self.parts.push_back((last, merged.saturating_add(bytes)));
-        debug_assert!(pushed.is_ok(), "a part was taken out if there was no room");
-    }
-
-    fn committed(&mut self, commit: LogIndex) {
-        while let Some((_, bytes)) = self.parts.front().copied().filter(|(last, _)| *last <= commit) {
-            self.parts.pop_front();
-            self.bytes = self.bytes.saturating_sub(bytes);
-        }
-    }
-}
-
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// A leader takes entries, `bytes` of payload together, onto the end of its log: the driver stores the
     /// payloads at the indexes it gets, before it calls anything else.
@@ -91,7 +52,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
         let last = self.log.last().index;
         let has_numbers = last.0.saturating_add(entries) < super::message::NUMBER_LIMIT;
-        let has_room = self.tail.has_room(bytes, self.config.uncommitted_bytes_max) || M::UNBOUNDED_TAIL;
+        // One proposal has room in any case, however large.
+        let fits = self.tail.bytes().saturating_add(bytes) <= self.config.uncommitted_bytes_max;
+        let has_room = self.tail.is_empty() || fits || M::UNBOUNDED_TAIL;
         if !has_numbers || !has_room {
             return Err(ProposeError::Full);
         }
@@ -114,6 +77,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// Leads, and the driver knows it and has the first entry of this term.
+    #[inline(never)]
     pub(super) fn leads_knowingly(&self) -> bool {
         self.role == Role::Leader && self.told_leading == Some(self.hard_state.term)
     }
@@ -196,7 +160,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             PeerState::Snapshot(_) => {}
             // It was started again and does not know what matches: a probe without entries tells it.
             PeerState::Replicate if received < peer.matched => {
-                peer.probe(peer.matched, Attempt::default().sent(self.now).again());
+                peer.probe(peer.matched, Attempt::SECOND);
             }
             PeerState::Replicate => peer.next = peer.next.max(peer.matched.next()),
         }
@@ -228,7 +192,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             return Err(Ignored::Stale);
         }
         match self.log.latest_at_most(hint.index, hint.key(), log) {
-            Some(meets) => peer.probe(meets.index, Attempt::First),
+            Some(meets) => peer.probe(meets.index, Attempt::FIRST),
             None => peer.offer_snapshot(self.log.base()),
         }
         Ok(Handled::Nothing)
@@ -241,13 +205,13 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let peer = &mut self.peers[slot];
         if peer.next <= base && !matches!(peer.state, PeerState::Snapshot(_)) {
             // Perhaps it has what is compacted here, and only its answers were lost: ask first.
-            peer.probe(base, Attempt::default().sent(self.now).again());
+            peer.probe(base, Attempt::SECOND);
         }
         let has_entries = bulk && peer.next <= last;
         let with_entries = match peer.state {
             PeerState::Snapshot(_) => return self.next_snapshot(slot, bulk),
-            PeerState::Probe if peer.attempt.is_due() => has_entries && peer.attempt == Attempt::First,
-            PeerState::Replicate if has_entries && !peer.inflight.is_full(self.config.inflight_bytes_max) => {
+            PeerState::Probe if peer.attempt.is_due() => has_entries && peer.attempt.is_first(),
+            PeerState::Replicate if has_entries && !peer.window_is_full(self.config.inflight_bytes_max) => {
                 true
             }
             PeerState::Probe | PeerState::Replicate => return None,
@@ -263,27 +227,24 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn repair(&mut self) {
         let base = self.log.base().index;
         for peer in &mut self.peers {
-            let sent = match peer.attempt {
-                Attempt::Sent { at, before } => Some((self.now.since(at), before)),
-                Attempt::First | Attempt::Again { .. } => None,
-            };
+            let sent = peer.attempt.sent(self.now);
             match peer.state {
                 PeerState::Probe if sent.is_some_and(|(ago, _)| ago >= self.config.heartbeat_interval) => {
-                    peer.attempt = peer.attempt.again();
+                    peer.attempt.again();
                 }
                 PeerState::Replicate
                     if peer.awaits_answer()
                         && self.now.since(peer.progress_at) >= self.config.election_timeout =>
                 {
                     // An append or an answer is lost, or its disk is slow: a probe without entries tells.
-                    peer.probe(peer.matched.max(base), Attempt::default().sent(self.now).again());
+                    peer.probe(peer.matched.max(base), Attempt::SECOND);
                 }
                 PeerState::Snapshot(_)
                     if sent.is_some_and(|sent| {
                         super::snapshot::is_overdue(self.config.election_timeout, sent)
                     }) =>
                 {
-                    peer.attempt = peer.attempt.again();
+                    peer.attempt.again();
                 }
                 PeerState::Probe | PeerState::Replicate | PeerState::Snapshot(_) => {}
             }
@@ -294,14 +255,13 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn advance_commit(&mut self) {
         let last = self.log.last().index;
         let own = if M::COUNT_OWN_BEFORE_DURABLE { last } else { self.gate.stable() };
-        let matched = |peer: &super::peer::Peer| peer.matched.0;
         // The witness counts for entries of this subterm only, and for what is before them.
-        let witness = self.silent_witness(own.0, &matched);
+        let witness = self.silent_witness(own.0, Measure::Matched);
         let counts = witness >= self.subterm_start.0 || M::WITNESS_ACROSS_SUBTERMS;
-        let reached = LogIndex(self.reached(own.0, &matched, if counts { witness } else { 0 }));
+        let reached = LogIndex(self.reached(own.0, Measure::Matched, if counts { witness } else { 0 }));
         if reached > self.commit && (reached >= self.term_start || M::COMMIT_OLD_TERM) {
             self.commit = reached;
-            self.tail.committed(reached);
+            self.tail.arrived(reached);
             self.committed_configuration();
         }
     }
@@ -401,18 +361,16 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     fn sent_append(&mut self, slot: usize, entries: Option<&(EntryRange, u32)>) {
         let peer = &mut self.peers[slot];
-        if !M::FULL_WINDOW_HIDES_COMMIT {
-            peer.tell_commit(self.commit);
-        }
+        peer.tell_commit(self.commit);
         match (peer.state, entries) {
             (PeerState::Replicate, Some((range, bytes))) => {
                 if !peer.awaits_answer() {
                     peer.progress_at = self.now;
                 }
                 peer.next = range.last.next();
-                peer.inflight.push(range.last, *bytes);
+                peer.inflight.push(range.last, u64::from(*bytes));
             }
-            _ => peer.attempt = peer.attempt.sent(self.now),
+            _ => peer.attempt.send(self.now),
         }
     }
 }

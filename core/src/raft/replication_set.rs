@@ -5,26 +5,27 @@
 //! swapped: a new subterm begins, one record is written, and from then on the witness counts, without being
 //! asked, for whatever a sub-quorum of the set has: the voters that are a majority together with it.
 
-use super::configuration::{MEMBERS_MAX, Set};
+use super::configuration::Set;
 use super::message::{Body, EntryRange};
-use super::peer::{Attempt, Peer, Standing};
+use super::peer::{Attempt, Measure, Standing};
 use super::witness::NodeSet;
 use super::{Handled, Ignored, MemberRole, Mutation, Raft, Role, quorum};
 use crate::id::{NodeId, Subterm};
+use crate::time::Duration;
 
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// What the witness counts for without being asked: what a sub-quorum of the replication set has reached, once
     /// the witness has acknowledged in this subterm. Else nothing (zero).
-    pub(super) fn silent_witness(&self, own: u64, of: &dyn Fn(&Peer) -> u64) -> u64 {
+    pub(super) fn silent_witness(&self, own: u64, measure: Measure) -> u64 {
         if self.swapped.is_none() || !(self.witness_acknowledged || M::COUNT_SILENT_WITNESS) {
             return 0;
         }
-        self.sub_quorum_reached(self.regular_set(), &|id| self.value_of(id, own, of))
+        self.sub_quorum_reached(self.regular_set(), own, measure)
     }
 
     /// The same for confirming that this node leads. A witness outside the set proves nothing by its silence.
-    pub(super) fn silently_confirmed(&self, own: u64, of: &dyn Fn(&Peer) -> u64) -> u64 {
-        if M::READ_BY_SILENT_WITNESS { own } else { self.silent_witness(own, of) }
+    pub(super) fn silently_confirmed(&self, own: u64, measure: Measure) -> u64 {
+        if M::READ_BY_SILENT_WITNESS { own } else { self.silent_witness(own, measure) }
     }
 
     /// A leader begins: the set is the regular voters, unless it took the witness to elect it; then it takes the place
@@ -114,9 +115,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// Whether a round must ask the witness: not while it counts without being asked, nor while enough others answer.
     pub(super) fn is_ping_needed(&self) -> bool {
-        let half = self.config.election_timeout.0 / 2;
-        let answers = |peer: &Peer| u64::from(self.now.since(peer.heard_at).0 < half && peer.is_voter());
-        self.reached(1, &answers, self.silent_witness(1, &answers)) == 0
+        let half = Duration(self.config.election_timeout.0 / 2);
+        let answers = Measure::RegularHeardAfter(self.ago(half));
+        self.reached(1, answers, self.silent_witness(1, answers)) == 0
     }
 
     pub(super) fn witness_slot(&self) -> Option<usize> {
@@ -126,14 +127,14 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// After a sub-quorum of the regular voters beside the witness, and only if it takes the witness.
     fn next_witness_vote(&mut self, slot: usize) -> Option<Body> {
         let beside = self.configuration.beside_witness();
-        let granted = |id| self.value_of(id, 1, &|peer| u64::from(peer.granted));
-        let enough = self.sub_quorum_reached(beside, &granted) > 0 || M::WITNESS_ASKED_FIRST;
-        let majority = quorum::nth_of(&self.configuration, beside, beside.len() / 2, &granted) > 0;
+        let granted = |id| self.value_of(id, 1, Measure::Granted) > 0;
+        let enough = self.sub_quorum_reached(beside, 1, Measure::Granted) > 0 || M::WITNESS_ASKED_FIRST;
+        let majority = self.ids_of(beside).filter(|id| granted(*id)).count() > beside.len() / 2;
         if !enough || majority {
             return None;
         }
         let mut votes = NodeSet::default();
-        for id in self.ids_of(beside).filter(|id| granted(*id) > 0 && !M::WITNESS_ASKED_FIRST) {
+        for id in self.ids_of(beside).filter(|id| granted(*id) && !M::WITNESS_ASKED_FIRST) {
             votes.insert(id);
         }
         core::mem::take(&mut self.peers[slot].request_due).then(|| {
@@ -149,12 +150,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             return None;
         }
         let (set, own) = (self.regular_set(), self.gate.stable().0);
-        let reached = self.sub_quorum_reached(set, &|id| self.value_of(id, own, &|peer| peer.matched.0));
+        let reached = self.sub_quorum_reached(set, own, Measure::Matched);
         let has_entry = reached >= self.subterm_start.0 || M::WITNESS_BEFORE_SUB_QUORUM;
         if !has_entry || !self.peers[slot].attempt.is_due() {
             return None;
         }
-        self.peers[slot].attempt = self.peers[slot].attempt.sent(self.now);
+        self.peers[slot].attempt.send(self.now);
         let mut voters = NodeSet::default();
         for id in self.ids_of(set) {
             voters.insert(id);
@@ -171,15 +172,15 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn forget_acknowledgement(&mut self) {
         self.witness_acknowledged &= M::WITNESS_ACROSS_SUBTERMS;
         if let Some(slot) = self.witness_slot() {
-            self.peers[slot].attempt = Attempt::First;
+            self.peers[slot].attempt = Attempt::FIRST;
         }
     }
 
     /// What so many of these regular voters have reached that they are a majority together with the witness.
-    fn sub_quorum_reached(&self, of: Set, value: &dyn Fn(NodeId) -> u64) -> u64 {
+    fn sub_quorum_reached(&self, of: Set, own: u64, measure: Measure) -> u64 {
         let others = self.configuration.beside_witness().len();
         match (others / 2).checked_sub(1) {
-            Some(n) => quorum::nth_of(&self.configuration, of, n, value),
+            Some(n) => quorum::nth_of(&self.configuration, of, n, &|id| self.value_of(id, own, measure)),
             None => 0,
         }
     }
@@ -193,6 +194,6 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     fn ids_of(&self, set: Set) -> impl Iterator<Item = NodeId> + '_ {
-        (0..MEMBERS_MAX).filter(move |place| set.has(*place)).map(|place| self.configuration.id(place))
+        self.configuration.named(set)
     }
 }

@@ -4,11 +4,11 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use super::configuration::{Configuration, ConfigurationError};
+use super::ledger::Ledger;
 use super::log::Log;
 use super::message::{ConfigurationEntry, HardState, Position};
 use super::persist::Gate;
 use super::read::Rounds;
-use super::replication::Tail;
 use super::timer::{Jitter, Timers};
 use super::{Mutation, Raft, Role};
 use crate::id::{LogIndex, NodeId, Subterm};
@@ -115,7 +115,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             swapped: None,
             swap_wanted: None,
             witness_acknowledged: false,
-            tail: Tail::default(),
+            tail: Ledger::default(),
             rounds: Rounds::default(),
             transfer: None,
             transfer_failed: None,
@@ -133,13 +133,39 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
         Ok(raft)
     }
+
+    /// Another election timeout and heartbeat interval from now on, as round trips and the disk are. Each node
+    /// may have its own; those of a leader are told nobody. A node that waits for a leader waits so much longer if
+    /// the timeout became longer, and is as it was if it became shorter, until it hears one.
+    pub fn set_pace(
+        &mut self,
+        now: Instant,
+        election_timeout: Duration,
+        heartbeat_interval: Duration,
+    ) -> Result<(), SetupError> {
+        check_pace(election_timeout, heartbeat_interval)?;
+        self.clock(now);
+        self.timers.election += election_timeout - self.config.election_timeout;
+        self.timers.tick = self.timers.tick.min(self.now + heartbeat_interval);
+        self.config.election_timeout = election_timeout;
+        self.config.heartbeat_interval = heartbeat_interval;
+        Ok(())
+    }
+
+    /// The election timeout and the heartbeat interval in force.
+    #[must_use]
+    pub const fn pace(&self) -> (Duration, Duration) {
+        (self.config.election_timeout, self.config.heartbeat_interval)
+    }
+}
+
+fn check_pace(election_timeout: Duration, heartbeat_interval: Duration) -> Result<(), SetupError> {
+    let fits = heartbeat_interval.0 > 0 && election_timeout >= heartbeat_interval + heartbeat_interval;
+    if fits { Ok(()) } else { Err(SetupError::Timeouts) }
 }
 
 fn check(config: &Config, durable: &Durable) -> Result<(), SetupError> {
-    let interval = config.heartbeat_interval;
-    if interval.0 == 0 || config.election_timeout < interval + interval {
-        return Err(SetupError::Timeouts);
-    }
+    check_pace(config.election_timeout, config.heartbeat_interval)?;
     let Durable { hard_state, snapshot, last, .. } = durable;
     let stands = durable.configuration.index;
     let comes_after = durable.previous_configuration.is_none_or(|previous| previous.index < stands);

@@ -32,7 +32,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if let Some(slot) = self.slot(to)
             && matches!(self.peers[slot].state, PeerState::Snapshot(_))
         {
-            self.peers[slot].attempt = self.peers[slot].attempt.again();
+            self.peers[slot].attempt.again();
         }
     }
 
@@ -73,13 +73,13 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             return None;
         }
         peer.state = PeerState::Snapshot(last.index);
-        peer.attempt = peer.attempt.sent(self.now);
+        peer.attempt.send(self.now);
         Some(Body::Snapshot { last })
     }
 }
 
-/// Whether a snapshot that was sent so long ago, after so many times before, is to be offered again.
-pub(super) fn is_overdue(election_timeout: Duration, (ago, before): (Duration, u32)) -> bool {
-    let log2 = RETRY_TIMEOUTS_LOG2_MIN.saturating_add(before).min(RETRY_TIMEOUTS_LOG2_MAX);
+/// Whether a snapshot that was sent so long ago, for the so many-th time, is to be offered again.
+pub(super) fn is_overdue(election_timeout: Duration, (ago, times): (Duration, u32)) -> bool {
+    let log2 = RETRY_TIMEOUTS_LOG2_MIN.saturating_add(times.saturating_sub(1)).min(RETRY_TIMEOUTS_LOG2_MAX);
     ago.0 >= election_timeout.0.saturating_mul(1 << log2)
 }

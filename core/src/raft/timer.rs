@@ -2,8 +2,8 @@
 
 use crate::time::{Duration, Instant};
 
-/// The generator of the election jitter (SplitMix64 by Steele, Lea and Flood): the same seed gives
-/// the same history.
+/// The generator of the election jitter, a linear congruence (Knuth's for MMIX): the same seed gives the same
+/// history.
 #[derive(Clone, Debug)]
 pub(super) struct Jitter(u64);
 
@@ -12,17 +12,17 @@ impl Jitter {
         Jitter(seed)
     }
 
+    /// The upper half: the lower bits of a linear congruence are poor.
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 32
     }
 
-    /// A span from `base` up to twice that.
+    /// A span from `base` up to twice that (or an hour more).
     pub(super) fn span(&mut self, base: Duration) -> Duration {
-        base + Duration(self.next() % base.0.max(1))
+        // The upper half of a product instead of a remainder: no division on a microcontroller.
+        let share = self.next() * base.0.min(u64::from(u32::MAX));
+        base + Duration(share >> 32)
     }
 }
 

@@ -1,6 +1,7 @@
 use super::super::harness::*;
 use super::super::*;
 use crate::id::LogIndex;
+use crate::time::Duration;
 
 #[test]
 fn a_site_of_one_leads_at_once_and_commits_when_its_disk_has_it() {
@@ -208,4 +209,46 @@ fn a_site_that_cannot_be_is_refused() {
     assert_eq!(start(config(1), ahead), SetupError::Inconsistent);
     let beyond = Durable { configuration: placed(1, 1), ..durable };
     assert_eq!(start(config(1), beyond), SetupError::Inconsistent);
+}
+
+#[test]
+fn the_pace_changes_while_it_runs() {
+    let net = &mut Net::elect(3, 0);
+    net.pass(2 * HEARTBEAT);
+    let (now, long, short) = (net.now, Duration(5 * TIMEOUT), Duration(TIMEOUT));
+    let before = net.raft(2).poll_timeout();
+    assert_eq!(net.raft(2).set_pace(now, short, short), Err(SetupError::Timeouts));
+    assert_eq!(net.raft(2).set_pace(now, short, Duration(0)), Err(SetupError::Timeouts));
+    net.raft(2).set_pace(now, long, Duration(HEARTBEAT)).unwrap();
+    assert_eq!(net.raft(2).poll_timeout(), before + Duration(4 * TIMEOUT), "so much longer");
+    assert_eq!(net.raft(2).pace(), (long, Duration(HEARTBEAT)));
+    net.raft(2).set_pace(now, short, Duration(HEARTBEAT)).unwrap();
+    assert_eq!(net.raft(2).poll_timeout(), before + Duration(4 * TIMEOUT), "until a leader is heard");
+    net.pass(HEARTBEAT);
+    assert!(net.raft(2).poll_timeout() < net.now + Duration(2 * TIMEOUT));
+    let now = net.now;
+    net.raft(1).set_pace(now, long, Duration(HEARTBEAT / 4)).unwrap();
+    assert_eq!(net.raft(1).poll_timeout(), now + Duration(HEARTBEAT / 4), "a leader shows itself sooner");
+}
+
+#[test]
+fn who_forgets_the_leader_votes_for_another_one_and_follows_the_same_one_again() {
+    let net = &mut Net::elect(3, 0);
+    net.pass(2 * HEARTBEAT);
+    let ask = Body::PreVote { last: at(1, 1) };
+    net.tell(3, 2, 2, ask);
+    assert_eq!(net.sent(2, 3), [Body::PreVoteAnswer { granted: false }]);
+    let now = net.now;
+    let due = net.raft(2).poll_timeout();
+    net.raft(2).forget_leader(now);
+    assert_eq!((net.raft(2).leader(), net.raft(2).poll_timeout()), (None, due));
+    net.tell(3, 2, 2, ask);
+    assert_eq!(net.sent(2, 3), [Body::PreVoteAnswer { granted: true }]);
+    net.pass(HEARTBEAT);
+    assert_eq!((net.raft(2).leader(), net.raft(2).term()), (Some(NodeId(1)), Term(1)));
+    net.raft(1).forget_leader(now);
+    assert_eq!(net.raft(1).role(), Role::Leader, "a leader does not forget itself");
+    net.propose(1, 2).unwrap();
+    net.pass(HEARTBEAT);
+    assert_eq!(net.commits(), [3; 3]);
 }

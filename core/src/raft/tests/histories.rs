@@ -47,9 +47,10 @@ struct History {
 
 const MOST: u64 = 5;
 
-fn play(seed: u64, witnessed: bool, seen: &mut Seen) {
+/// `witnessed`: so many voters begin beside a witness; three without one if `None`.
+fn play(seed: u64, witnessed: Option<u64>, seen: &mut Seen) {
     let chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut net = if witnessed { Net::witnessed(2) } else { Net::new(3, 0) };
+    let mut net = witnessed.map_or_else(|| Net::new(3, 0), Net::witnessed);
     while (net.nodes.len() as u64) < MOST {
         net.join();
     }
@@ -228,7 +229,7 @@ fn seeds() -> u64 {
 #[test]
 fn whoever_crashes_while_members_change_nothing_committed_is_lost() {
     let mut seen = Seen::default();
-    (0..seeds()).for_each(|seed| play(seed, false, &mut seen));
+    (0..seeds()).for_each(|seed| play(seed, None, &mut seen));
     let least = [seen.changes > 500, seen.joint_at_crash > 20, seen.went_back > 5, seen.transfers > 50];
     assert_eq!(least, [true; 4], "{seen:?}");
     assert!(seen.leaders > 600 && seen.reads > 100, "{seen:?}");
@@ -237,8 +238,15 @@ fn whoever_crashes_while_members_change_nothing_committed_is_lost() {
 #[test]
 fn whoever_crashes_of_two_and_a_witness_nothing_committed_is_lost() {
     let mut seen = Seen::default();
-    (0..seeds()).for_each(|seed| play(seed, true, &mut seen));
+    (0..seeds()).for_each(|seed| play(seed, Some(2), &mut seen));
     let least = [seen.witness_writes > 500, seen.witness_votes > 50, seen.changes_beside_witness > 100];
     assert_eq!(least, [true; 3], "{seen:?}");
     assert!(seen.leaders > 600 && seen.reads > 100, "{seen:?}");
+}
+
+#[test]
+fn whoever_crashes_of_four_and_a_witness_nothing_committed_is_lost() {
+    let mut seen = Seen::default();
+    (0..seeds()).for_each(|seed| play(seed, Some(4), &mut seen));
+    assert!(seen.witness_writes > 300 && seen.witness_votes > 20 && seen.reads > 100, "{seen:?}");
 }

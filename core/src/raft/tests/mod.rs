@@ -1,5 +1,6 @@
 //! What must hold, by room. The harness checks after each step that nobody commits something else.
 
+mod anything;
 mod changing;
 mod elections;
 mod histories;

@@ -1,0 +1,53 @@
+//! Bytes that are on their way, up to which index: to one follower, or to being committed.
+
+use heapless::Deque;
+
+use crate::id::LogIndex;
+
+/// How many parts are told apart.
+pub(super) const PARTS_MAX: usize = 16;
+
+/// Parts of the log, ascending, each by its last index and its bytes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) parts: Deque<(LogIndex, u64), PARTS_MAX>,
+    pub(super) bytes: u64,
+}
+
+impl Ledger {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.parts.is_full()
+    }
+
+    /// Adds a part; if there is no room it is counted together with the one before.
+    #[inline(never)]
+    pub(super) fn push(&mut self, last: LogIndex, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let merged =
+            if self.parts.is_full() { self.parts.pop_back().map_or(0, |(_, bytes)| bytes) } else { 0 };
+        let pushed = self.parts.push_back((last, merged.saturating_add(bytes)));
+        debug_assert!(pushed.is_ok(), "a part was taken out if there was no room");
+    }
+
+    /// What goes up to here has arrived.
+    #[inline(never)]
+    pub(super) fn arrived(&mut self, index: LogIndex) {
+        while let Some((_, bytes)) = self.parts.front().copied().filter(|(last, _)| *last <= index) {
+            self.parts.pop_front();
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.parts.clear();
+        self.bytes = 0;
+    }
+}
