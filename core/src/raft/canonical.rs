@@ -101,7 +101,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         leads.then_some((term_start, subterm, subterm_start)).hash(hasher);
         let wanted = swap_wanted.map(|wanted| view.named(wanted));
         leads.then_some((view.named(*swapped), wanted, witness_acknowledged)).hash(hasher);
-        feed_tail(tail, leads, hasher);
+        if leads {
+            feed_ledger(tail, hasher);
+        }
         feed_rounds(rounds, leads, hasher);
         transfer.map(|Transfer { to, until }| (name(to), until.since(view.now))).hash(hasher);
         (view.named(*transfer_failed), by_transfer).hash(hasher);
@@ -163,11 +165,9 @@ fn feed_gate(gate: &Gate, view: &View<'_>, hasher: &mut impl Hasher) {
     }
 }
 
-fn feed_tail(Ledger { parts, bytes }: &Ledger, leads: bool, hasher: &mut impl Hasher) {
-    if leads {
-        (bytes, parts.len()).hash(hasher);
-        parts.iter().for_each(|part| part.hash(hasher));
-    }
+fn feed_ledger(Ledger { parts, bytes }: &Ledger, hasher: &mut impl Hasher) {
+    (bytes, parts.len()).hash(hasher);
+    parts.iter().for_each(|part| part.hash(hasher));
 }
 
 fn feed_rounds(rounds: &Rounds, leads: bool, hasher: &mut impl Hasher) {
@@ -221,28 +221,20 @@ fn feed_led(peer: &Peer, view: &View<'_>, hasher: &mut impl Hasher) {
     view.age(peer.heard_at, timeout).hash(hasher);
     let Round { began, end, was_short } = peer.catching;
     (view.age(began, timeout), end.max(peer.matched), was_short).hash(hasher);
+    let Attempt { is_due, times, at } = peer.attempt;
+    let sent = |most: Duration| (is_due, if is_due { 0 } else { view.age(at, most) });
     match peer.state {
-        // How often it was sent before is asked of snapshots only.
-        PeerState::Probe => (0, feed_attempt(peer.attempt, view, view.heartbeat_interval, 1)).hash(hasher),
+        // Of a probe it is asked only whether it is the first one.
+        PeerState::Probe => (0, sent(view.heartbeat_interval), times.min(1)).hash(hasher),
         PeerState::Replicate => {
-            let Ledger { parts, bytes } = &peer.inflight;
             let waits = peer.awaits_answer().then(|| view.age(peer.progress_at, timeout));
-            (1, waits, bytes, parts.len()).hash(hasher);
-            parts.iter().for_each(|part| part.hash(hasher));
+            (1, waits).hash(hasher);
+            feed_ledger(&peer.inflight, hasher);
         }
         PeerState::Snapshot(last) => {
             let most = Duration(timeout.0.saturating_mul(1 << super::snapshot::RETRY_TIMEOUTS_LOG2_MAX));
-            let sent = feed_attempt(peer.attempt, view, most, RETRIES_THAT_COUNT);
-            (2, last, sent).hash(hasher);
+            (2, last, sent(most), times.min(RETRIES_THAT_COUNT)).hash(hasher);
         }
-    }
-}
-
-/// Whether and when an attempt was made, and how often, as far as `times_that_count`.
-fn feed_attempt(attempt: Attempt, view: &View<'_>, most: Duration, times_that_count: u32) -> (u8, u64, u32) {
-    match attempt.sent(view.now) {
-        Some((ago, times)) => (1, ago.0.min(most.0), times.min(times_that_count)),
-        None => (u8::from(!attempt.is_first()) * 2, 0, attempt.times().min(times_that_count)),
     }
 }
 

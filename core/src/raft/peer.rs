@@ -31,11 +31,11 @@ pub(super) struct PreVoteReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     /// It is to be sent (again).
-    is_due: bool,
+    pub(super) is_due: bool,
     /// How often it was sent.
-    times: u32,
+    pub(super) times: u32,
     /// When, the last time.
-    at: Instant,
+    pub(super) at: Instant,
 }
 
 impl Attempt {
@@ -48,10 +48,6 @@ impl Attempt {
 
     pub(super) const fn is_first(self) -> bool {
         self.times == 0
-    }
-
-    pub(super) const fn times(self) -> u32 {
-        self.times
     }
 
     /// How long ago it was sent, and for the how-many-th time, if it was.
