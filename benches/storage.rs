@@ -44,7 +44,7 @@ fn main() -> io::Result<()> {
             row(out, &mut storage, &mut last, entries, segments)?;
         }
     }
-    let bytes = storage.log_bytes_since_snapshot();
+    let bytes = storage.stats().replay_bytes;
     drop(storage);
     let begun = Instant::now();
     let (_, found) = open().map_err(io::Error::other)?;
@@ -56,7 +56,9 @@ fn main() -> io::Result<()> {
 /// Lets the log's full segments wait for reuse.
 fn free(storage: &mut Storage, index: u64) -> io::Result<()> {
     match storage.position(LogIndex(index)) {
-        Some(position) if index > 0 => storage.save_snapshot(position, &[0]).map_err(io::Error::other),
+        Some(position) if index > 0 => {
+            storage.save_snapshot(position, vec![0].into()).map_err(io::Error::other)
+        }
         _ => Ok(()),
     }
 }

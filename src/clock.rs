@@ -1,45 +1,141 @@
-//! The box's clocks, and its view of site time.
+//! The box's clocks: its wall clock and whether that is synchronised, and its view of site time.
 
+#[cfg(debug_assertions)]
+mod injected;
+
+use std::path::Path;
 use std::sync::Mutex;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tally_core::time::{Elapsed, SiteTime};
 
+/// Whether the wall clock is synchronised is asked this often.
+const SYNCED_EVERY: Duration = Duration::from_secs(1);
+
+/// `systemd-timesyncd` leaves this mark: where the kernel cannot be asked.
+const SYNCED_MARK: &str = "/run/systemd/timesync/synchronized";
+
 /// This box's wall clock as Unix milliseconds.
 pub fn wall_ms() -> u64 {
+    wall_us() / 1000
+}
+
+/// This box's wall clock as Unix microseconds.
+pub fn wall_us() -> u64 {
     // A clock before 1970 is as good as unset.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_millis() as u64)
+    let us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_micros() as u64);
+    #[cfg(debug_assertions)]
+    if let Some(injected) = injected::now() {
+        return us.saturating_add_signed(injected.offset_ms.saturating_mul(1000));
+    }
+    us
+}
+
+/// Whether a time service keeps this box's wall clock, as the kernel says; where it cannot be asked only
+/// timesyncd is believed, and of other services nothing is claimed.
+fn wall_is_synced() -> bool {
+    #[cfg(debug_assertions)]
+    if let Some(injected) = injected::now() {
+        return injected.synced;
+    }
+    kernel_says_synced().unwrap_or_else(|| Path::new(SYNCED_MARK).exists())
+}
+
+/// All time services (timesyncd, chrony, ntpd, ntpd-rs) tell the kernel. `None`: it does not answer,
+/// because of a seccomp filter, say.
+#[cfg(target_pointer_width = "64")]
+fn kernel_says_synced() -> Option<bool> {
+    // Without modes it asks and changes nothing.
+    let mut kernel = rtime_clock::adjtime::Timex::new();
+    rtime_clock::adjtime::adjtimex(&mut kernel).ok()?;
+    // In microseconds. The kernel lets the greatest error that it believes in grow by 500 ppm from what
+    // the last synchronisation left; at 16 s it holds the clock for not synchronised. (The condition
+    // that systemd goes by, too.)
+    Some(kernel.0.maxerror < 16_000_000)
+}
+
+/// There is no safe wrapper of the call that builds here.
+#[cfg(not(target_pointer_width = "64"))]
+fn kernel_says_synced() -> Option<bool> {
+    None
+}
+
+/// The wall clock with its flag, which is asked for now and then only.
+#[derive(Debug, Default)]
+pub struct WallClock {
+    checked: Option<(Instant, bool)>,
+}
+
+impl WallClock {
+    /// Unix microseconds, and whether a time service keeps the clock.
+    pub fn read(&mut self) -> (u64, bool) {
+        let now = Instant::now();
+        let synced = match self.checked {
+            Some((at, synced)) if now < at + SYNCED_EVERY => synced,
+            _ => wall_is_synced(),
+        };
+        if self.checked.is_none_or(|(at, _)| now >= at + SYNCED_EVERY) {
+            self.checked = Some((now, synced));
+        }
+        (wall_us(), synced)
+    }
 }
 
 /// What this box takes for site time: the last word of a leader, moved on by the monotonic clock.
-/// Never goes back, and never runs ahead of what a leader said plus the time since.
+/// Never goes back (unless an operator says so), and runs ahead of what a leader said plus the time
+/// since only for as long as that takes to catch up.
 #[derive(Debug)]
 pub struct SiteClock {
     view: Mutex<View>,
 }
 
+/// The last word of a leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Site time; zero: not known yet.
+    pub site: SiteTime,
+    /// Whether it is that of synchronised clocks.
+    pub synced: bool,
+    /// Where the clocks would have site time jump to, if that is held.
+    pub held: Option<SiteTime>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct View {
-    site: SiteTime,
-    elapsed: Elapsed,
+    told: Told,
     heard: Instant,
-    synced: bool,
+    /// What was shown here already.
+    floor: SiteTime,
+    elapsed: Elapsed,
 }
 
 impl SiteClock {
     /// A view that starts at a known site time (zero: nothing known yet).
     pub fn new(site: SiteTime, elapsed: Elapsed) -> SiteClock {
-        SiteClock { view: Mutex::new(View { site, elapsed, heard: Instant::now(), synced: false }) }
+        let told = Told { site, ..Told::default() };
+        SiteClock { view: Mutex::new(View { told, heard: Instant::now(), floor: SiteTime(0), elapsed }) }
     }
 
     /// What a leader (this box, perhaps) just said.
-    pub fn hear(&self, site: SiteTime, synced: bool) {
+    pub fn hear(&self, told: Told) {
+        if told.site == SiteTime(0) {
+            return;
+        }
         let mut view = self.lock();
         let now = Instant::now();
-        let here = view.site_at(now);
-        view.site = here.max(site);
+        if view.told.site > SiteTime(0) {
+            view.floor = view.site_at(now);
+        }
         view.heard = now;
-        view.synced = synced;
+        view.told = told;
+    }
+
+    /// An operator has set site time, back even.
+    pub fn stepped(&self, site: SiteTime) {
+        let mut view = self.lock();
+        view.floor = SiteTime(0);
+        view.heard = Instant::now();
+        view.told = Told { site, held: None, ..view.told };
     }
 
     /// Elapsed time as last applied from the log.
@@ -52,9 +148,15 @@ impl SiteClock {
         self.lock().site_at(Instant::now())
     }
 
-    /// Whether the leader's clock was synchronised when last heard.
-    pub fn synced(&self) -> bool {
-        self.lock().synced
+    /// Site time now, if any leader has ever said what it is.
+    pub fn site_if_known(&self) -> Option<SiteTime> {
+        let view = *self.lock();
+        (view.told.site > SiteTime(0)).then(|| view.site_at(Instant::now()))
+    }
+
+    /// What the leader said last.
+    pub fn told(&self) -> Told {
+        self.lock().told
     }
 
     /// Elapsed time as last applied: what keyed adds carry.
@@ -70,18 +172,44 @@ impl SiteClock {
 
 impl View {
     fn site_at(&self, now: Instant) -> SiteTime {
-        if self.site == SiteTime(0) {
+        if self.told.site == SiteTime(0) {
             // No leader has said anything yet: this box's own clock is the best guess.
             return SiteTime(wall_ms());
         }
-        SiteTime(self.site.0 + now.saturating_duration_since(self.heard).as_millis() as u64)
+        let passed_ms = now.saturating_duration_since(self.heard).as_millis() as u64;
+        self.floor.max(SiteTime(self.told.site.0.saturating_add(passed_ms)))
     }
 }
 
-/// Whether a time service keeps this box's wall clock. `systemd-timesyncd` and `chrony` under systemd
-/// leave a mark; without one nothing is claimed.
-pub fn wall_is_synced() -> bool {
-    ["/run/systemd/timesync/synchronized", "/run/chrony/chronyd.pid", "/run/ntpd.pid"]
-        .iter()
-        .any(|mark| std::path::Path::new(mark).exists())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(site: u64) -> Told {
+        Told { site: SiteTime(site), synced: true, held: None }
+    }
+
+    #[test]
+    fn the_view_never_goes_back_and_does_not_run_away_from_a_leader_that_slews() {
+        let clock = SiteClock::new(SiteTime(0), Elapsed(0));
+        assert_eq!(clock.site_if_known(), None);
+        clock.hear(told(5_000_000));
+        // A leader that stands still for a while: the view waits for it instead of adding up.
+        let shown = clock.site();
+        for _ in 0..1000 {
+            clock.hear(told(4_000_000));
+        }
+        assert!(clock.site() >= shown);
+        assert!(clock.site() < SiteTime(5_010_000), "{:?}", clock.site());
+    }
+
+    #[test]
+    fn an_operator_can_set_it_back() {
+        let clock = SiteClock::new(SiteTime(9_000_000), Elapsed(0));
+        clock.hear(told(9_000_000));
+        clock.stepped(SiteTime(1_000_000));
+        assert!(clock.site() < SiteTime(2_000_000));
+        clock.hear(told(1_000_000));
+        assert!(clock.site() < SiteTime(2_000_000));
+    }
 }

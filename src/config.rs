@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use crate::ingest::poll::{Poll, PollConfig};
+use crate::node::PaceBounds;
 use crate::site::units::Unit;
 use crate::upstream::UpstreamConfig;
 
@@ -47,23 +48,31 @@ pub struct ClusterSection {
     pub listen: SocketAddr,
     /// What the others dial; a contradiction to its identity is an error.
     pub advertise: Option<String>,
-    /// Without a leader for this long, up to twice as long, a box campaigns.
+    /// Without a leader for a timeout, up to twice as long, a box campaigns. The timeout follows the
+    /// measured round trips and disk syncs, and is at least this.
     #[serde(deserialize_with = "duration")]
-    pub election_timeout: Duration,
-    /// A leader shows itself this often.
+    pub election_timeout_min: Duration,
+    /// And at most this.
     #[serde(deserialize_with = "duration")]
-    pub heartbeat_interval: Duration,
+    pub election_timeout_max: Duration,
 }
 
 impl Default for ClusterSection {
     fn default() -> ClusterSection {
-        let node = crate::node::NodeConfig::default();
+        let bounds = crate::node::NodeConfig::default().election_timeout;
         ClusterSection {
             listen: SocketAddr::from(([0, 0, 0, 0], 7400)),
             advertise: None,
-            election_timeout: node.election_timeout,
-            heartbeat_interval: node.heartbeat_interval,
+            election_timeout_min: bounds.min,
+            election_timeout_max: bounds.max,
         }
+    }
+}
+
+impl ClusterSection {
+    /// The bounds of the election timeout.
+    pub fn election_timeout(&self) -> PaceBounds {
+        PaceBounds { min: self.election_timeout_min, max: self.election_timeout_max }
     }
 }
 
@@ -156,8 +165,8 @@ const OVERRIDES: &[(&str, &[&str])] = &[
     ("TALLYD_NODE_DATA_DIR", &["node", "data_dir"]),
     ("TALLYD_CLUSTER_LISTEN", &["cluster", "listen"]),
     ("TALLYD_CLUSTER_ADVERTISE", &["cluster", "advertise"]),
-    ("TALLYD_CLUSTER_ELECTION_TIMEOUT", &["cluster", "election_timeout"]),
-    ("TALLYD_CLUSTER_HEARTBEAT_INTERVAL", &["cluster", "heartbeat_interval"]),
+    ("TALLYD_CLUSTER_ELECTION_TIMEOUT_MIN", &["cluster", "election_timeout_min"]),
+    ("TALLYD_CLUSTER_ELECTION_TIMEOUT_MAX", &["cluster", "election_timeout_max"]),
     ("TALLYD_API_LISTEN", &["api", "listen"]),
     ("TALLYD_API_TOKEN_FILE", &["api", "token_file"]),
     ("TALLYD_INGEST_STATSD_LISTEN", &["ingest", "statsd", "listen"]),
@@ -213,11 +222,11 @@ impl Config {
                 self.api.listen
             ));
         }
-        if self.cluster.heartbeat_interval * 2 > self.cluster.election_timeout
-            || self.cluster.heartbeat_interval < Duration::from_millis(5)
-        {
+        let PaceBounds { min, max } = self.cluster.election_timeout();
+        if min < PaceBounds::MIN || max > PaceBounds::MAX || min > max {
             return wrong(
-                "cluster.election_timeout must be at least twice cluster.heartbeat_interval, and that at least 5ms"
+                "cluster.election_timeout_min must be at least 20ms, cluster.election_timeout_max at most 10m and \
+                 not below it"
                     .to_owned(),
             );
         }
@@ -336,8 +345,12 @@ mod tests {
 
     #[test]
     fn timeouts_that_cannot_work_are_refused() {
-        let error = load("[cluster]\nelection_timeout = \"60ms\"\n", &[]).unwrap_err();
-        assert!(error.contains("election_timeout"), "{error}");
+        for wrong in ["min = \"10ms\"", "max = \"11m\"", "max = \"100ms\"", "min = \"11s\""] {
+            let error = load(&format!("[cluster]\nelection_timeout_{wrong}\n"), &[]).unwrap_err();
+            assert!(error.contains("election_timeout_m"), "{error}");
+        }
+        let fixed = "[cluster]\nelection_timeout_min = \"1s\"\nelection_timeout_max = \"1s\"\n";
+        assert!(load(fixed, &[]).is_ok());
         let error = load("[commit]\ninterval = \"fast\"\n", &[]).unwrap_err();
         assert!(error.contains("line 2"), "{error}");
     }

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::node::{Handle, Node, NodeConfig, NodeError, Parts, StartError};
 use crate::service;
 use crate::storage::{OpenError, Options, Owner, RealFileSystem, Storage};
-use crate::transport::{Transport, TransportError, TransportMetrics};
+use crate::transport::{Lives, Transport, TransportError, TransportMetrics};
 use crate::upstream::{self, Upstream, UpstreamError};
 
 /// Where a configuration is looked for when none is named, after the data directory.
@@ -59,11 +59,10 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let (storage, recovered) = Storage::open(RealFileSystem, &dir, owner, Options::default())?;
     let listener = api::bind(config.api.listen).await?;
     let (events, transport_events) = mpsc::channel(1024);
-    let transport = transport(&identity, &config, &dir, events).await?;
+    let transport = transport(&identity, &config, &dir, recovered.boot, events).await?;
     let node_config = NodeConfig {
         commit_interval: config.commit.interval,
-        election_timeout: config.cluster.election_timeout,
-        heartbeat_interval: config.cluster.heartbeat_interval,
+        election_timeout: config.cluster.election_timeout(),
         ..NodeConfig::default()
     };
     let metrics = Arc::new(Metrics::default());
@@ -230,6 +229,7 @@ async fn transport(
     identity: &Identity,
     config: &Config,
     dir: &Path,
+    boot: u64,
     events: mpsc::Sender<crate::transport::Event>,
 ) -> Result<Option<Arc<Transport>>, RunError> {
     if identity.members.len() < 2 {
@@ -238,7 +238,9 @@ async fn transport(
     let keys = Keys::load(dir)?;
     let listen: SocketAddr = config.cluster.listen;
     let metrics = Arc::new(TransportMetrics::default());
-    Ok(Some(Arc::new(Transport::start(identity, keys, listen, events, metrics).await?)))
+    Ok(Some(Arc::new(
+        Transport::start(identity, keys, listen, events, metrics, Lives::load(dir, boot)).await?,
+    )))
 }
 
 fn api_config(config: &Config) -> Result<ApiConfig, RunError> {

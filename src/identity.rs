@@ -15,10 +15,9 @@ pub use authority::{Authority, Issued};
 pub use files::{CA_CERTIFICATE, CA_KEY, IDENTITY, NODE_CERTIFICATE, NODE_KEY};
 pub(crate) use files::{check_address, create_directory, write_file};
 pub use keys::Keys;
-pub(crate) use keys::{hex, key_hash};
+pub(crate) use keys::{hex, key_hash, unhex};
 
-/// The most members that a site may have in this release.
-pub const MEMBERS_MAX: usize = 9;
+pub use crate::site::MEMBERS_MAX;
 
 /// A site's random identity, made when it is founded; 16 hexadecimal digits in text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -57,6 +56,19 @@ pub enum Role {
     Voter,
     /// Replicates only.
     Observer,
+    /// Keeps a record of a few bytes and breaks ties.
+    Witness,
+}
+
+impl Role {
+    /// As people and programs read it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Voter => "voter",
+            Role::Observer => "observer",
+            Role::Witness => "witness",
+        }
+    }
 }
 
 /// A box of the site, as every box knows it.

@@ -44,6 +44,12 @@ pub struct Metrics {
     pub cells_refused: Counter,
     /// Adds of waiting clients that were answered with a receipt.
     pub adds_answered: Counter,
+    /// Groups that the disk did not take.
+    pub disk_failures: Counter,
+    /// How often the disk did not answer in time.
+    pub disk_hangs: Counter,
+    /// Snapshots of this box that could not be written.
+    pub snapshot_failures: Counter,
     /// Entries applied.
     pub entries_applied: Counter,
     /// Requests of HTTP clients.

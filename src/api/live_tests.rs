@@ -183,6 +183,7 @@ async fn what_is_wrong_is_said_with_a_stable_type() {
         ("PUT", "/v1/settings/window.base", &json!({"value": "soon"}), 400, "malformed"),
         ("POST", "/v1/sources/Box/epochs", &json!({}), 400, "malformed"),
         ("POST", "/v1/reports", &json!({"cells": []}), 400, "malformed"),
+        ("POST", "/v1/clock/step", &json!({"to": 5}), 400, "malformed"),
     ] {
         let (got, problem) = box1.ask(method, path, None, &body.to_string()).await;
         assert_eq!((got, name_of(&problem)), (status, name), "{method} {path}");
@@ -212,17 +213,24 @@ async fn paths_and_methods_that_there_are_not_are_problems_too() {
 async fn a_report_is_applied_once_and_its_refused_cells_are_named() {
     let box1 = Box1::start().await;
     box1.post("/v1/samples/hall", &json!({"value": 21})).await;
+    box1.post("/v1/counters/worn", &json!({"add": 3})).await;
     let (_, opened) = box1.post("/v1/sources/press-3/epochs", &json!({"nonce": "5f"})).await;
     assert_eq!(box1.post("/v1/sources/press-3/epochs", &json!({"nonce": "5f"})).await.1, opened);
     let report = |number: u64, add: i64| {
         json!({"source": "press-3", "epoch": opened["epoch"], "number": number, "cells": [
-            {"series": "parts", "add": add}, {"series": "hall", "add": 1}, {"series": "stock", "add": -1}]})
+            {"series": "parts", "add": add}, {"series": "hall", "add": 1}, {"series": "stock", "add": -1},
+            {"series": "worn", "add": -1}]})
     };
     let (status, receipt) = box1.post("/v1/reports", &report(1, 5)).await;
     assert_eq!((status, &receipt["repeated"]), (200, &json!(false)));
     assert_eq!(
         (&receipt["refused"][0]["cell"], &receipt["refused"][0]["series"]),
         (&json!(1), &json!("hall"))
+    );
+    // A counter goes up only: its cell is refused, the others are not held up.
+    assert_eq!(
+        (&receipt["refused"][1]["cell"], &receipt["refused"][1]["series"]),
+        (&json!(3), &json!("worn"))
     );
     assert_eq!(box1.post("/v1/reports", &report(1, 5)).await.1["repeated"], true);
     for (number, add, name) in [(1, 6, "report-changed"), (3, 5, "out-of-order")] {
@@ -234,6 +242,19 @@ async fn a_report_is_applied_once_and_its_refused_cells_are_named() {
     assert_eq!((status, name_of(&problem)), (409, "unknown-epoch"));
     assert_eq!(box1.get("/v1/series/parts").await.1["total"], 5);
     assert_eq!(box1.get("/v1/series/stock").await.1["total"], -1);
+    assert_eq!(box1.get("/v1/series/worn").await.1["total"], 3);
+}
+
+#[tokio::test]
+async fn a_source_beyond_the_bound_is_refused_and_those_known_go_on() {
+    let box1 = Box1::start().await;
+    // The box itself is the first.
+    box1.ask("PUT", "/v1/settings/sources.max", None, r#"{"value":"2"}"#).await;
+    let open = async |name: &str| box1.post(&format!("/v1/sources/{name}/epochs"), &json!({})).await;
+    assert_eq!(open("press-1").await.0, 200);
+    let (status, problem) = open("press-2").await;
+    assert_eq!((status, name_of(&problem)), (429, "too-many-sources"), "{problem}");
+    assert_eq!(open("press-1").await.0, 200);
 }
 
 #[tokio::test]
@@ -323,4 +344,64 @@ async fn a_port_in_use_is_an_error_that_says_what_to_do() {
     let taken = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let error = bind(taken.local_addr().unwrap()).await.unwrap_err().to_string();
     assert!(error.contains("api.listen = \"127.0.0.1:") && error.contains("another port"), "{error}");
+}
+
+#[tokio::test]
+async fn an_operator_steps_site_time_to_what_the_clocks_say() {
+    let box1 = Box1::start().await;
+    for body in ["", "{}"] {
+        let (status, stepped) = box1.ask("POST", "/v1/clock/step", None, body).await;
+        assert_eq!(status, 200, "{stepped}");
+        let apart = stepped["time"].as_i64().unwrap() - stepped["was"].as_i64().unwrap();
+        assert!(apart.abs() < 60_000, "the clock was right already: {stepped}");
+    }
+}
+
+#[tokio::test]
+async fn members_are_listed_added_changed_and_removed() {
+    let box1 = Box1::start().await;
+    let (status, list) = box1.get("/v1/members").await;
+    assert_eq!((status, list["members"].as_array().unwrap().len()), (200, 1), "{list}");
+    let box2 = json!({"id": 2, "name": "box2", "address": "127.0.0.1:1", "key": "ab".repeat(32), "role": "observer"});
+    // Its first leader has yet to tell the members: certainly not done before.
+    while box1.post("/v1/members", &box2).await.0 == 503 {
+        tokio::task::yield_now().await;
+    }
+    // Nobody runs there: it is a member all the same, and follows when it comes.
+    let joined = async || {
+        let (_, list) = box1.get("/v1/members").await;
+        list["members"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["name"] == "box2" && one["membership"] == "observer")
+    };
+    while !joined().await {
+        tokio::task::yield_now().await;
+    }
+    for (field, value, status, name) in [
+        ("name", json!("box1"), 409, "member-refused"),
+        ("id", json!(1), 409, "member-refused"),
+        ("id", json!(0), 400, "malformed"),
+        ("key", json!("ab"), 400, "malformed"),
+        ("address", json!("nowhere"), 400, "malformed"),
+        ("name", json!("Box 3"), 400, "malformed"),
+    ] {
+        let mut bad = json!({"id": 3, "name": "box3", "address": "127.0.0.1:2", "key": "cd".repeat(32)});
+        bad[field] = value;
+        let (got, problem) = box1.post("/v1/members", &bad).await;
+        assert_eq!((got, name_of(&problem)), (status, name), "{problem}");
+    }
+    let (status, problem) = box1.ask("PUT", "/v1/members/vm9", None, r#"{"role":"voter"}"#).await;
+    assert_eq!((status, name_of(&problem)), (404, "no-such-member"));
+    let (_, list) = box1.get("/v1/members").await;
+    let own = list["members"][0]["name"].as_str().unwrap().to_owned();
+    let (status, problem) = box1.ask("DELETE", &format!("/v1/members/{own}"), None, "").await;
+    assert_eq!((status, name_of(&problem)), (409, "member-refused"), "the last voter stays");
+    assert_eq!(box1.ask("DELETE", "/v1/members/box2", None, "").await.0, 200);
+    while joined().await {
+        tokio::task::yield_now().await;
+    }
+    let (status, problem) = box1.post("/v1/leader/transfer", &json!({"to": own})).await;
+    assert_eq!((status, &problem["leader"]), (200, &json!(own)), "it leads already");
 }

@@ -12,7 +12,7 @@ use axum::http::Response;
 
 use super::{Shared, typed_response};
 use crate::metrics::Metrics;
-use crate::node::status::NodeStatus;
+use crate::node::status::{NodeStatus, PaceStatus, STORAGE_STATES};
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body> {
@@ -20,6 +20,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body>
     let status = shared.node.status();
     raft(&mut text, &status);
     site(&mut text, &status);
+    pace(&mut text, &status.pace);
     disk(&mut text, &status.storage);
     ways_in(&mut text, &status);
     counted(&mut text, shared.node.metrics());
@@ -101,8 +102,59 @@ fn site(text: &mut Text, status: &NodeStatus) {
         "This box's wall clock, seconds since 1970.",
         millis(clock.wall_ms),
     );
-    text.gauge("tallyd_clock_synced", "1 if the leader's clock is synchronised.", u8::from(clock.synced));
+    text.gauge(
+        "tallyd_clock_synced",
+        "1 if site time is that of synchronised clocks, to a second.",
+        u8::from(clock.synced),
+    );
+    let held = clock.held_ms.map_or(0.0, |held| millis(held) - millis(clock.site_ms));
+    text.gauge("tallyd_clock_held_seconds", "The jump of site time that is held; 0 without one.", held);
+    member_clocks(text, status);
     text.gauge("tallyd_uptime_seconds", "Since this process started.", status.uptime_s);
+}
+
+fn member_clocks(text: &mut Text, status: &NodeStatus) {
+    text.family(
+        "tallyd_clock_offset_seconds",
+        "gauge",
+        "How far a box's wall clock is ahead of site time: at the leader of all boxes, elsewhere of this one.",
+    );
+    for member in &status.members {
+        if let Some(offset_ms) = member.clock_offset_ms {
+            let labels = [("member", member.name.as_str())];
+            text.sample("tallyd_clock_offset_seconds", &labels, offset_ms as f64 / 1e3);
+        }
+    }
+    text.family("tallyd_member_clock_synced", "gauge", "1 if a time service keeps that box's wall clock.");
+    for member in &status.members {
+        if let Some(synced) = member.clock_synced {
+            let labels = [("member", member.name.as_str())];
+            text.sample("tallyd_member_clock_synced", &labels, u8::from(synced));
+        }
+    }
+}
+
+fn pace(text: &mut Text, pace: &PaceStatus) {
+    text.gauge(
+        "tallyd_election_timeout_seconds",
+        "The election timeout in force.",
+        millis(pace.election_timeout_ms),
+    );
+    text.gauge(
+        "tallyd_heartbeat_interval_seconds",
+        "How often a leader shows itself, in force.",
+        millis(pace.heartbeat_ms),
+    );
+    text.gauge(
+        "tallyd_round_trip_high_seconds",
+        "A high quantile of the round trips to the slowest connected box, which the timeout follows.",
+        seconds(pace.round_trip_us),
+    );
+    text.gauge(
+        "tallyd_disk_write_high_seconds",
+        "A high quantile of the time that this box's disk takes for a write, which the timeout follows.",
+        seconds(pace.sync_us),
+    );
 }
 
 fn disk(text: &mut Text, storage: &crate::node::status::StorageStatus) {
@@ -115,6 +167,26 @@ fn disk(text: &mut Text, storage: &crate::node::status::StorageStatus) {
     text.counter("tallyd_storage_syncs_total", "Syncs of the log and of snapshots.", storage.syncs);
     text.gauge("tallyd_storage_sync_mean_seconds", "Mean time of a sync.", seconds(storage.sync_us_mean));
     text.gauge("tallyd_storage_sync_max_seconds", "Longest sync.", seconds(storage.sync_us_max));
+    text.counter("tallyd_storage_failures_total", "Groups that the disk did not take.", storage.failures);
+    text.gauge(
+        "tallyd_storage_waiting_seconds",
+        "For how long the disk has had the group that it is writing.",
+        millis(storage.waiting_ms),
+    );
+    text.family("tallyd_storage_state", "gauge", "1 for the state that the disk is in.");
+    for state in STORAGE_STATES {
+        text.sample("tallyd_storage_state", &[("state", state)], u8::from(storage.state == state));
+    }
+    text.counter(
+        "tallyd_snapshot_failures_total",
+        "Snapshots of this box that could not be written.",
+        storage.snapshot_failures,
+    );
+    text.gauge(
+        "tallyd_replay_bytes",
+        "Log since the latest snapshot: what a restart replays.",
+        storage.replay_bytes,
+    );
     text.gauge("tallyd_log_bytes", "Size of the log on disk.", storage.log_bytes);
     text.gauge("tallyd_snapshot_bytes", "Size of the latest snapshot.", storage.snapshot_bytes);
     text.gauge("tallyd_snapshot_index", "Index of the latest snapshot.", storage.snapshot_index);
@@ -172,6 +244,7 @@ fn counted(text: &mut Text, metrics: &Metrics) {
             "Messages of the core that were refused: stale, of a stranger, contradictory.",
             &metrics.raft_ignored,
         ),
+        ("tallyd_storage_hangs_total", "How often the disk did not answer in time.", &metrics.disk_hangs),
     ] {
         text.counter(name, help, counter.get());
     }
@@ -241,10 +314,21 @@ mod tests {
     fn every_figure_is_described_once_and_named_after_the_program() {
         let mut text = Text::default();
         let mut status = NodeStatus::default();
-        status.members.push(crate::node::status::MemberStatus { rtt_us: Some(70), ..Default::default() });
+        status.members.push(crate::node::status::MemberStatus {
+            rtt_us: Some(70),
+            clock_offset_ms: Some(-1500),
+            clock_synced: Some(true),
+            ..Default::default()
+        });
+        status.clock = crate::node::status::ClockStatus {
+            site_ms: 1000,
+            held_ms: Some(7_201_000),
+            ..Default::default()
+        };
         status.ingest.insert("statsd".to_owned(), serde_json::json!({"datagrams": 5, "listen": "x"}));
         raft(&mut text, &status);
         site(&mut text, &status);
+        pace(&mut text, &status.pace);
         disk(&mut text, &status.storage);
         ways_in(&mut text, &status);
         counted(&mut text, &Metrics::default());
@@ -260,5 +344,7 @@ mod tests {
         }
         assert!(text.0.contains("tallyd_ingest{way=\"statsd\",figure=\"datagrams\"} 5\n"), "{}", text.0);
         assert!(text.0.contains("tallyd_member_rtt_seconds{member=\"\"} 0.00007\n"), "{}", text.0);
+        assert!(text.0.contains("tallyd_clock_offset_seconds{member=\"\"} -1.5\n"), "{}", text.0);
+        assert!(text.0.contains("tallyd_clock_held_seconds 7200\n"), "{}", text.0);
     }
 }

@@ -2,11 +2,13 @@
 
 mod adds;
 mod body;
+mod clock;
 mod connections;
 mod decimal;
 mod forms;
 mod guard;
 mod map_only;
+mod members;
 mod metrics;
 mod page;
 mod parse;
@@ -166,6 +168,10 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/watch", only(get(watch::watch)))
         .route("/v1/settings", only(get(settings::list)))
         .route("/v1/settings/{key}", only(put(settings::set)))
+        .route("/v1/members", only(get(members::list).post(members::add)))
+        .route("/v1/members/{name}", only(put(members::set_role).delete(members::remove)))
+        .route("/v1/leader/transfer", only(post(members::transfer)))
+        .route("/v1/clock/step", only(post(clock::step)))
         .route("/v1/sources/{name}/epochs", only(post(reports::open_epoch)))
         .route("/v1/reports", only(post(reports::report)))
         // Adds themselves do not come here, only other methods.

@@ -26,6 +26,10 @@ pub enum Name {
     NoSuchSeries,
     /// No setting of that name.
     NoSuchSetting,
+    /// No member of that name.
+    NoSuchMember,
+    /// The site's members cannot be changed so.
+    MemberRefused,
     /// No resource at that path.
     NotFound,
     /// The resource has no such method.
@@ -48,6 +52,8 @@ pub enum Name {
     TooLarge,
     /// As many series as the site may have.
     TooManySeries,
+    /// As many sources as the site may have.
+    TooManySources,
     /// As many watchers as this box serves.
     TooManyWatchers,
     /// The table of idempotency keys is full.
@@ -73,6 +79,8 @@ impl Name {
             Name::CrossOrigin => ("cross-origin", S::FORBIDDEN, "Refused from a page of another origin"),
             Name::NoSuchSeries => ("no-such-series", S::NOT_FOUND, "No such series"),
             Name::NoSuchSetting => ("no-such-setting", S::NOT_FOUND, "No such setting"),
+            Name::NoSuchMember => ("no-such-member", S::NOT_FOUND, "No such member"),
+            Name::MemberRefused => ("member-refused", S::CONFLICT, "The members cannot be changed so"),
             Name::NotFound => ("not-found", S::NOT_FOUND, "Nothing at this path"),
             Name::MethodNotAllowed => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "Not with this method"),
             Name::RequestTimeout => ("request-timeout", S::REQUEST_TIMEOUT, "The body did not come in time"),
@@ -87,6 +95,9 @@ impl Name {
             Name::TooLarge => ("too-large", S::PAYLOAD_TOO_LARGE, "Too large"),
             Name::TooManySeries => {
                 ("too-many-series", S::TOO_MANY_REQUESTS, "The site has as many series as it may")
+            }
+            Name::TooManySources => {
+                ("too-many-sources", S::TOO_MANY_REQUESTS, "The site has as many sources as it may")
             }
             Name::TooManyWatchers => {
                 ("too-many-watchers", S::TOO_MANY_REQUESTS, "This box has as many watchers as it serves")
@@ -176,6 +187,7 @@ impl From<RequestError> for Problem {
                  needs a new key",
             ),
             RequestError::KeyTableFull => Problem::new(Name::KeyTableFull, detail),
+            RequestError::TooManySources => Problem::new(Name::TooManySources, detail),
             RequestError::BadKey => Problem::malformed(detail),
             RequestError::TooBusy => Problem::new(Name::TooBusy, detail),
             RequestError::NotCommitted { why } => Problem::new(

@@ -170,14 +170,16 @@ pub(super) async fn not_found(uri: Uri) -> Problem {
 /// A path that there is, with a method that it has not.
 pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Response<Body> {
     let path = uri.path();
-    let allowed =
-        if super::adds::target(path).is_some() || path == "/v1/reports" || path.starts_with("/v1/sources/") {
-            "POST"
-        } else if path.starts_with("/v1/settings/") {
-            "PUT"
-        } else {
-            "GET, HEAD"
-        };
+    let allowed = if super::adds::target(path).is_some()
+        || ["/v1/reports", "/v1/clock/step"].contains(&path)
+        || path.starts_with("/v1/sources/")
+    {
+        "POST"
+    } else if path.starts_with("/v1/settings/") {
+        "PUT"
+    } else {
+        "GET, HEAD"
+    };
     let detail = format!("{method} is not for this path; it takes {allowed}");
     let mut response = Problem::new(Name::MethodNotAllowed, detail).into_response();
     response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allowed));

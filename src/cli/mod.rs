@@ -3,7 +3,9 @@
 mod add;
 pub mod bench;
 pub mod client;
+mod clock;
 mod documents;
+mod members;
 pub mod provision;
 mod reads;
 mod settings;
@@ -49,6 +51,10 @@ enum Command {
     Windows(reads::WindowsArgs),
     Watch(watch::WatchArgs),
     Settings(settings::SettingsArgs),
+    Members(members::MembersArgs),
+    Member(members::MemberArgs),
+    Leader(members::LeaderArgs),
+    Clock(clock::ClockArgs),
     Status(status::StatusArgs),
     Bench(bench::BenchArgs),
     Completions(documents::CompletionsArgs),
@@ -159,6 +165,10 @@ fn run_client(command: Command) -> Result<(), ClientError> {
         Command::Windows(args) => blocking(|| reads::windows(args)),
         Command::Watch(args) => blocking(|| watch::run(args)),
         Command::Settings(args) => blocking(|| settings::run(args)),
+        Command::Members(args) => blocking(|| members::list(args)),
+        Command::Member(args) => blocking(|| members::change(args)),
+        Command::Leader(args) => blocking(|| members::leader(args)),
+        Command::Clock(args) => blocking(|| clock::run(args)),
         Command::Status(args) => blocking(|| status::run(args)),
         Command::Completions(args) => documents::completions(&args),
         Command::Man(args) => documents::man(&args),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tally_core::window::Span;
 
 use crate::identity::{
@@ -21,7 +21,9 @@ const EXAMPLE: &str = "\
 Example: a site of three boxes
   tallyd provision --site plant7 --box box1=10.0.0.11:7400 --box box2=10.0.0.12:7400 \\
       --box box3=10.0.0.13:7400 --out plant7
-  Then copy plant7/box1/ to the data directory of box1, and so on, and start tallyd on each.";
+  Then copy plant7/box1/ to the data directory of box1, and so on, and start tallyd on each.
+Example: a fourth box for that site
+  tallyd provision --extend plant7 --box box4=10.0.0.14:7400";
 
 /// Make identities and configuration for a fixed set of boxes, offline
 #[derive(Args, Clone, Debug, Default)]
@@ -39,7 +41,7 @@ pub struct ProvisionArgs {
     /// Span of the windows that summaries are made of, such as 60s, 5m, 1h
     #[arg(long, value_name = "SPAN", default_value = "60s")]
     pub window: String,
-    /// Make a further box for a site provisioned before (not in this release: the others could not be told)
+    /// Make a further box for the site that was provisioned into this directory
     #[arg(long, value_name = "DIR", conflicts_with_all = ["site", "out", "window"])]
     pub extend: Option<PathBuf>,
     /// Print what was made as JSON
@@ -59,7 +61,7 @@ pub enum ProvisionError {
 }
 
 /// What was made; printed with `--json`, and kept in `site.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provisioned {
     /// Name of the site.
     pub site: String,
@@ -72,7 +74,7 @@ pub struct Provisioned {
 }
 
 /// One box of a new site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProvisionedBox {
     /// Its number.
     pub id: u64,
@@ -88,15 +90,16 @@ pub struct ProvisionedBox {
 
 /// Runs the command and prints what was made.
 pub fn run(args: &ProvisionArgs, out: &mut dyn Write) -> Result<(), ProvisionError> {
-    if let Some(dir) = &args.extend {
-        return Err(ProvisionError::Failed(format!(
-            "--extend comes with membership changes, in a later release: the boxes of {} would not know the \
-             new one and refuse it; until then provision a new site with all boxes (nothing was made)",
-            dir.display()
-        )));
-    }
-    let made = provision(args)?;
-    let text = if args.json { json(&made) } else { next_steps(&made) };
+    let text = match &args.extend {
+        Some(dir) => {
+            let made = extend(dir, &args.boxes)?;
+            if args.json { json(&made) } else { next_steps_of(&made) }
+        }
+        None => {
+            let made = provision(args)?;
+            if args.json { json(&made) } else { next_steps(&made) }
+        }
+    };
     // What was made stands, whoever has closed the pipe.
     let _ = out.write_all(text.as_bytes());
     Ok(())
@@ -314,10 +317,84 @@ fn check_empty(dir: &Path) -> Result<(), ProvisionError> {
     }
 }
 
-fn json(made: &Provisioned) -> String {
+fn json(made: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(made).expect("only texts and numbers");
     text.push('\n');
     text
+}
+
+/// Makes a further box for the site that was provisioned into `dir`.
+fn extend(dir: &Path, boxes: &[String]) -> Result<ProvisionedBox, ProvisionError> {
+    let [text] = boxes else { return Err(usage("--extend makes one box at a time: one --box")) };
+    let new = BoxPlan::parse(text)?;
+    let file = dir.join(SITE_FILE);
+    let text = fs::read(&file).map_err(|error| {
+        failed(format!(
+            "cannot read {}: {error}; --extend names the directory that `tallyd provision --out` made",
+            file.display()
+        ))
+    })?;
+    let mut site: Provisioned = serde_json::from_slice(&text)
+        .map_err(|error| failed(format!("{} cannot be understood: {error}", file.display())))?;
+    if site.boxes.iter().any(|other| other.name == new.name || other.address == new.address()) {
+        let address = new.address();
+        return Err(usage(format!("--box: the site has a box {:?} or one at {address} already", new.name)));
+    }
+    let authority = Authority::load(dir, &site.site, site.site_id).map_err(failed)?;
+    let issued = authority.issue(&new.name, site.site_id).map_err(failed)?;
+    let id = site.boxes.iter().map(|each| each.id).max().unwrap_or(0) + 1;
+    let directory = dir.join(&new.name);
+    let key = issued.key_hash.clone();
+    let made = ProvisionedBox { id, name: new.name.clone(), address: new.address(), key, directory };
+    // The newest of the others, should the site have had more than an identity can list.
+    let others = site.boxes.iter().rev().take(MEMBERS_MAX - 1).rev();
+    let mut members: Vec<MemberInfo> = others.map(|each| member(each, Role::Voter)).collect();
+    // It follows in silence until the site's leader says more.
+    members.push(member(&made, Role::Observer));
+    let identity = Identity {
+        site: site.site.clone(),
+        site_id: site.site_id,
+        node: id,
+        window_ms: site.window_ms,
+        members,
+    };
+    check_empty(&made.directory)?;
+    let mut write = || {
+        create_directory(&made.directory)?;
+        issued.save(&made.directory)?;
+        write_file(&made.directory.join("tallyd.toml"), new.toml().as_bytes(), 0o644)?;
+        identity.save(&made.directory)?;
+        site.boxes.push(made.clone());
+        write_file(&file, json(&site).as_bytes(), 0o644)
+    };
+    write().map_err(|error| {
+        let _ = fs::remove_dir_all(&made.directory);
+        failed(error)
+    })?;
+    Ok(made)
+}
+
+fn member(each: &ProvisionedBox, role: Role) -> MemberInfo {
+    let ProvisionedBox { id, name, address, key, directory: _ } = each.clone();
+    MemberInfo { id, name, address, role, key }
+}
+
+fn next_steps_of(made: &ProvisionedBox) -> String {
+    format!(
+        "Made {} ({}) in {}\n\nNext:\n  \
+         1. copy the files in this directory to the box's data directory (/var/lib/tallyd for root), by a safe \
+         way: node.key is the box's secret\n  \
+         2. start it: tallyd run --data-dir DATA-DIRECTORY\n  \
+         3. tell the site, at any of its boxes:\n     \
+         tallyd member add {}={} --id {} --key {}\n",
+        made.name,
+        made.address,
+        made.directory.display(),
+        made.name,
+        made.address,
+        made.id,
+        made.key
+    )
 }
 
 fn next_steps(made: &Provisioned) -> String {

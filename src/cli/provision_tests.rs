@@ -153,14 +153,35 @@ fn what_cannot_be_written_fails_and_leaves_nothing() {
 }
 
 #[test]
-fn a_further_box_comes_with_membership_changes_and_the_error_says_so() {
-    let parsed = Command::try_parse_from(["x", "--extend", "made", "--box", "box4=10.0.0.14:7400"]).unwrap();
-    let mut out = Vec::new();
-    match run(&parsed.args, &mut out) {
-        Err(ProvisionError::Failed(text)) => assert!(text.contains("membership changes"), "{text}"),
+fn a_further_box_has_the_next_number_the_sites_authority_and_follows_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("made");
+    let path = out.to_str().unwrap();
+    let line = ["x", "--site", "p", "--box", THREE[0], "--box", THREE[1], "--out", path];
+    let made = provision(&Command::try_parse_from(line).unwrap().args).unwrap();
+    let parsed = Command::try_parse_from(["x", "--extend", path, "--box", "box9=10.0.0.19:7400"]).unwrap();
+    let mut printed = Vec::new();
+    run(&parsed.args, &mut printed).unwrap();
+    let printed = String::from_utf8(printed).unwrap();
+    let identity = Identity::load(&out.join("box9")).unwrap().unwrap();
+    assert_eq!((identity.node, identity.site_id), (3, made.site_id));
+    assert_eq!((identity.me().role, identity.members.len()), (Role::Observer, 3));
+    assert!(identity.matches(&crate::identity::Keys::load(&out.join("box9")).unwrap()));
+    let command = format!("tallyd member add box9=10.0.0.19:7400 --id 3 --key {}", identity.me().key);
+    assert!(printed.contains(&command), "{printed}");
+    let same = fs::read(out.join("ca.crt")).unwrap() == fs::read(out.join("box9/ca.crt")).unwrap();
+    assert!(same, "the authority is the site's");
+    // The next one counts on, and nothing is made twice.
+    match run(&parsed.args, &mut Vec::new()) {
+        Err(ProvisionError::Usage(text)) => assert!(text.contains("already"), "{text}"),
         other => panic!("{other:?}"),
     }
-    assert!(out.is_empty());
+    let next = extend(&out, &["box10=10.0.0.20:7400".to_owned()]).unwrap();
+    assert_eq!(next.id, 4);
+    match extend(dir.path(), &["box11=10.0.0.21:7400".to_owned()]) {
+        Err(ProvisionError::Failed(text)) => assert!(text.contains("site.json"), "{text}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

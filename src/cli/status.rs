@@ -71,7 +71,16 @@ fn in_words(status: &Value) -> String {
                 of(outbox, "delivered")
             ),
         ),
-        ("clock", format!("{}, {synced}", text::time(clock["site_ms"].as_u64().unwrap_or_default()))),
+        (
+            "clock",
+            format!(
+                "{}, {synced}{}",
+                text::time(clock["site_ms"].as_u64().unwrap_or_default()),
+                clock["text"]
+                    .as_str()
+                    .map_or(String::new(), |words| format!("; HELD: {}", text::printable(words)))
+            ),
+        ),
         (
             "storage",
             format!(
@@ -86,6 +95,10 @@ fn in_words(status: &Value) -> String {
         ("upstream", upstream(&status["upstream"])),
     ] {
         lines.push(format!("{name:<9} {words}"));
+    }
+    if let Some(what) = storage["what"].as_str() {
+        let since = text::time(storage["since"].as_u64().unwrap_or_default());
+        lines.push(format!("{:<9} since {since}: {what}; {}", "disk", of(storage, "advice")));
     }
     let ways_in = status["ingest"].as_object().into_iter().flatten();
     for (name, ingest) in ways_in.filter(|(_, ingest)| !ingest.as_array().is_some_and(Vec::is_empty)) {
@@ -183,7 +196,7 @@ mod tests {
                 {"name": "box2", "membership": "voter", "role": "leader", "address": "b:1", "connected": true, "rtt_us": 250},
                 {"name": "box3", "membership": "voter", "role": "unknown", "address": "c:1", "connected": false}],
             "outbox": {"waiting": 1, "unnumbered": 1, "numbered": 5, "delivered": 5},
-            "clock": {"site_ms": 0, "synced": true}, "storage": {"state": "ok"},
+            "clock": {"site_ms": 0, "synced": true, "text": "the clocks are far ahead"}, "storage": {"state": "ok"},
             "upstream": {"state": "connected", "url": "mqtt://b:1883", "last_error": {"what": "gone"}}, "ingest": {"statsd": {"datagrams": 7, "examples": {}}},
         });
         let text = in_words(&status);
@@ -194,6 +207,7 @@ mod tests {
             "box3  unknown   c:1      NO",
             "upstream  connected, mqtt://b:1883; trouble: what gone",
             "statsd    datagrams 7",
+            "clock     1970-01-01 00:00:00Z, synchronised; HELD: the clocks are far ahead",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
         }

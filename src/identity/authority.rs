@@ -9,13 +9,16 @@ use rcgen::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::files::{CA_CERTIFICATE, CA_KEY, NODE_CERTIFICATE, NODE_KEY, write_file};
+use super::files::{CA_CERTIFICATE, CA_KEY, NODE_CERTIFICATE, NODE_KEY, invalid, read, write_file};
 use super::keys::{hex, sha256};
 use super::{IdentityError, SiteId};
+
+const REMEDY: &str = "name the directory that `tallyd provision --out` made; it has ca.key and ca.crt";
 
 /// The authority of a site, with its private key. Its `Debug` does not show the key.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    certificate_pem: String,
 }
 
 /// What a box needs to be known by: its new private key and the certificate for it.
@@ -30,11 +33,18 @@ pub struct Issued {
 impl Authority {
     /// Makes a new authority for a site.
     pub fn found(site: &str, site_id: SiteId) -> Result<Authority, IdentityError> {
-        let mut params = params(&format!("tally site {site} {site_id}"))?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let issuer = CertifiedIssuer::self_signed(params, new_key()?).map_err(crypto)?;
-        Ok(Authority { issuer })
+        let issuer = issuer(site, site_id, new_key()?)?;
+        Ok(Authority { certificate_pem: issuer.pem(), issuer })
+    }
+
+    /// Reads `ca.key` and `ca.crt` from where [`Authority::save`] wrote them.
+    pub fn load(dir: &Path, site: &str, site_id: SiteId) -> Result<Authority, IdentityError> {
+        let (key_path, certificate_path) = (dir.join(CA_KEY), dir.join(CA_CERTIFICATE));
+        let key = String::from_utf8_lossy(&read(&key_path, REMEDY)?).into_owned();
+        let certificate_pem = String::from_utf8_lossy(&read(&certificate_path, REMEDY)?).into_owned();
+        let key = KeyPair::from_pem(&key)
+            .map_err(|_| invalid(&key_path, "is not a private key in PEM (PKCS#8)", REMEDY))?;
+        Ok(Authority { issuer: issuer(site, site_id, key)?, certificate_pem })
     }
 
     /// Makes a key for a box and certifies it.
@@ -52,15 +62,26 @@ impl Authority {
             key_hash: hex(&sha256(&key.subject_public_key_info())),
             private_pem: key.serialize_pem(),
             certificate_pem: certificate.pem(),
-            authority_pem: self.issuer.pem(),
+            authority_pem: self.certificate_pem.clone(),
         })
     }
 
     /// Writes `ca.key` and `ca.crt` into a directory.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         write_file(&dir.join(CA_KEY), self.issuer.key().serialize_pem().as_bytes(), 0o600)?;
-        write_file(&dir.join(CA_CERTIFICATE), self.issuer.pem().as_bytes(), 0o644)
+        write_file(&dir.join(CA_CERTIFICATE), self.certificate_pem.as_bytes(), 0o644)
     }
+}
+
+fn issuer(
+    site: &str,
+    site_id: SiteId,
+    key: KeyPair,
+) -> Result<CertifiedIssuer<'static, KeyPair>, IdentityError> {
+    let mut params = params(&format!("tally site {site} {site_id}"))?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    CertifiedIssuer::self_signed(params, key).map_err(crypto)
 }
 
 impl Issued {

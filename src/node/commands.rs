@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::handle::{Command, random_u128};
+use tally_core::id::NodeId;
+
+use super::wire::Frame;
 use super::{Node, RequestError, Stopping, proposals};
+use crate::transport::Lane;
 
 /// How long an orderly stop waits for what was counted here to be committed.
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -24,8 +28,27 @@ impl Node {
                     let _ = reply.send(Err(RequestError::NotCommitted { why }));
                 }
             },
+            Command::Transfer { to, reply } => {
+                // The asker may have gone.
+                let _ = reply.send(self.ask_for_transfer(to));
+            }
             Command::Fence { reply } => self.reads.add(reply, now),
             Command::Stop { reply } => self.stopping = Some(Stopping { until: now + STOP_WAIT, reply }),
+        }
+    }
+
+    /// Hands leadership over, or asks the leader to.
+    fn ask_for_transfer(&mut self, to: Option<NodeId>) -> Result<(), RequestError> {
+        let refused = |why: String| Err(RequestError::NotCommitted { why });
+        if self.leads() {
+            return match self.transfer_leadership(to) {
+                Ok(_) => Ok(()),
+                Err(error) => refused(error.to_string()),
+            };
+        }
+        match self.raft.leader() {
+            Some(leader) if self.send(leader, Lane::Requests, &Frame::Transfer { to }) => Ok(()),
+            _ => refused("this box reaches no leader".to_owned()),
         }
     }
 }

@@ -1,29 +1,43 @@
 //! The thread that owns the storage: the node hands it jobs and hears of them when they are done,
 //! so that a slow or hung disk delays acknowledgements and nothing else.
 
-use std::sync::mpsc;
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, TryRecvError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{HardState, Message, Position};
 use tokio::sync::mpsc as tokio_mpsc;
-use tracing::error;
+use tracing::{error, warn};
 
-use crate::storage::{Entry, FileSystem, ReadError, Storage, WriteError, WriteGroup};
+use crate::storage::{
+    Entry, FileSystem, ReadError, Saving, SnapshotHead, SnapshotReader, Storage, WriteError, WriteGroup,
+};
 
-/// What the node asks of the disk. Done in order.
+/// How long an ending process waits for the disk: what was acknowledged is durable already.
+const END_WAIT: Duration = Duration::from_secs(5);
+
+/// What the node asks of the disk. Done in order, but for the pieces of a snapshot, which wait for
+/// everything else.
 #[derive(Debug)]
 pub(super) enum Job {
     /// Make a group durable.
     Write { ticket: u64, group: WriteGroup },
     /// Replace the log by a snapshot that came from the leader, then make a group durable.
-    Install { ticket: u64, position: Position, bytes: Vec<u8>, hard_state: HardState, group: WriteGroup },
+    Install { ticket: u64, position: Position, bytes: Bytes, hard_state: HardState, group: WriteGroup },
     /// Fetch entries for a follower that is behind; they go with this message.
     Read { to: NodeId, message: Message, first: LogIndex, last: LogIndex, bytes_max: usize },
     /// Write a snapshot of the state as of this position and let go of the log before it.
-    Save { position: Position, bytes: Vec<u8> },
-    /// Fetch the latest snapshot for a follower that needs it.
-    LoadSnapshot { to: NodeId, message: Message },
+    Save { position: Position, bytes: Bytes },
+    /// Open the latest snapshot for a follower that needs it; it stays open for it, whatever newer one
+    /// there is.
+    OpenSnapshot { to: NodeId, message: Message },
+    /// Read a part of it.
+    ReadSnapshot { to: NodeId, offset: u64, bytes_max: usize },
+    /// Nobody asks for it any more.
+    CloseSnapshot { to: NodeId },
 }
 
 /// What became of a job.
@@ -32,6 +46,8 @@ pub(super) enum Done {
     Written {
         ticket: u64,
         result: Result<(), WriteError>,
+        /// A snapshot was being saved and is given up for an installed one.
+        superseded: bool,
     },
     Read {
         to: NodeId,
@@ -41,12 +57,16 @@ pub(super) enum Done {
     /// `first`: the first index that the log still has.
     Saved {
         result: Result<LogIndex, WriteError>,
-        log_bytes: u64,
     },
-    Loaded {
+    Opened {
         to: NodeId,
         message: Message,
-        result: Result<Option<(Position, Vec<u8>)>, ReadError>,
+        result: Result<Option<SnapshotHead>, ReadError>,
+    },
+    SnapshotRead {
+        to: NodeId,
+        offset: u64,
+        result: Result<Bytes, ReadError>,
     },
 }
 
@@ -86,52 +106,113 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Closing the channel ends the thread after what it was asked for.
         self.jobs = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        let until = Instant::now() + END_WAIT;
+        while !thread.is_finished() {
+            if Instant::now() > until {
+                return warn!("the disk does not answer: not waiting for it any longer");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        if thread.join().is_err() {
             error!("the disk thread panicked");
         }
     }
 }
 
+/// What the disk thread works with.
+struct Worker<F: FileSystem> {
+    storage: Storage<F>,
+    /// A snapshot that is being saved, a piece at a time between jobs.
+    saving: Option<Saving<F::File>>,
+    /// Snapshots that are sent to followers.
+    readers: BTreeMap<NodeId, SnapshotReader<F::File>>,
+}
+
 fn serve<F: FileSystem>(
-    mut storage: Storage<F>,
+    storage: Storage<F>,
     inbox: &mpsc::Receiver<Job>,
     outbox: &tokio_mpsc::UnboundedSender<Done>,
 ) {
-    while let Ok(job) = inbox.recv() {
+    let mut worker = Worker { storage, saving: None, readers: BTreeMap::new() };
+    loop {
+        let job = match worker.saving {
+            None => inbox.recv().map_err(|_| TryRecvError::Disconnected),
+            Some(_) => inbox.try_recv(),
+        };
         let done = match job {
-            Job::Write { ticket, group } => Done::Written { ticket, result: write(&mut storage, group) },
+            Ok(job) => worker.work(job),
+            Err(TryRecvError::Empty) => worker.save_piece(),
+            Err(TryRecvError::Disconnected) => return,
+        };
+        if done.is_some_and(|done| outbox.send(done).is_err()) {
+            return;
+        }
+    }
+}
+
+impl<F: FileSystem> Worker<F> {
+    /// Does a job; what to tell the node about it now.
+    fn work(&mut self, job: Job) -> Option<Done> {
+        let storage = &mut self.storage;
+        Some(match job {
+            Job::Write { ticket, group } => {
+                Done::Written { ticket, result: write(storage, group), superseded: false }
+            }
             Job::Install { ticket, position, bytes, hard_state, group } => {
-                let installed = storage.install_snapshot(position, &bytes, hard_state);
-                let result = installed.and_then(|()| match group.entries.is_empty() {
-                    true => Ok(()),
-                    false => write(&mut storage, group),
-                });
-                Done::Written { ticket, result }
+                // It makes a snapshot that is being saved useless, and takes the place of its file.
+                let saving = self.saving.take();
+                let superseded = saving.is_some();
+                Done::Written {
+                    ticket,
+                    result: install(storage, position, bytes, hard_state, group),
+                    superseded,
+                }
             }
             Job::Read { to, message, first, last, bytes_max } => {
                 Done::Read { to, message, result: storage.read(first, last, bytes_max) }
             }
-            Job::Save { position, bytes } => {
-                let result = storage.save_snapshot(position, &bytes);
-                let result = result.map(|()| storage.first_index());
-                Done::Saved { result, log_bytes: storage.log_bytes_since_snapshot() }
+            Job::Save { position, bytes } => match storage.begin_snapshot(position, bytes) {
+                Ok(saving) => {
+                    self.saving = Some(saving);
+                    return None;
+                }
+                Err(error) => Done::Saved { result: Err(error) },
+            },
+            Job::OpenSnapshot { to, message } => {
+                let opened = storage.open_snapshot();
+                let result = opened.map(|opened| {
+                    opened.map(|reader| self.readers.entry(to).insert_entry(reader).get().head())
+                });
+                Done::Opened { to, message, result }
             }
-            Job::LoadSnapshot { to, message } => {
-                Done::Loaded { to, message, result: storage.load_snapshot() }
+            Job::ReadSnapshot { to, offset, bytes_max } => {
+                let result = self.readers.get(&to)?.read(offset, bytes_max);
+                Done::SnapshotRead { to, offset, result }
             }
+            Job::CloseSnapshot { to } => {
+                self.readers.remove(&to);
+                return None;
+            }
+        })
+    }
+
+    fn save_piece(&mut self) -> Option<Done> {
+        let saving = self.saving.as_mut()?;
+        let result = match self.storage.step_snapshot(saving) {
+            Ok(false) => return None,
+            Ok(true) => Ok(self.storage.first_index()),
+            Err(error) => Err(error),
         };
-        if outbox.send(done).is_err() {
-            return;
-        }
+        self.saving = None;
+        Some(Done::Saved { result })
     }
 }
 
 /// Writes a group; after a failure before, what is on disk is read again first.
 fn write<F: FileSystem>(storage: &mut Storage<F>, mut group: WriteGroup) -> Result<(), WriteError> {
     if storage.is_poisoned() {
-        storage.recover().map_err(|_| WriteError::Poisoned)?;
+        recover(storage)?;
         // The group that failed may have reached the disk all the same, and comes again now.
         if let Some(first) = group.entries.first().map(|entry| entry.position.index)
             && storage.last().index >= first
@@ -141,4 +222,27 @@ fn write<F: FileSystem>(storage: &mut Storage<F>, mut group: WriteGroup) -> Resu
         }
     }
     storage.write(&group)
+}
+
+/// Replaces the log by a snapshot and writes what follows it.
+fn install<F: FileSystem>(
+    storage: &mut Storage<F>,
+    position: Position,
+    bytes: Bytes,
+    hard_state: HardState,
+    group: WriteGroup,
+) -> Result<(), WriteError> {
+    if storage.is_poisoned() {
+        recover(storage)?;
+    }
+    storage.install_snapshot(position, bytes, hard_state)?;
+    if group.entries.is_empty() { Ok(()) } else { write(storage, group) }
+}
+
+/// Reads again what is on disk: after a failed write or sync nothing in memory is believed.
+fn recover<F: FileSystem>(storage: &mut Storage<F>) -> Result<(), WriteError> {
+    match storage.recover() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(WriteError::Unrecovered(Box::new(error))),
+    }
 }

@@ -1,5 +1,6 @@
 //! How the other rooms reach the node: requests over a channel, reads of the site directly.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +16,12 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::node::status::NodeStatus;
 use crate::site::entry::{self, SeriesRef, SourceKind};
-use crate::site::{Applied, OpenRefused, Refusal, Site, Verdict};
+use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
 
 /// How long a request waits for its answer before it is told that there is none.
 pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(10);
+/// How long handing leadership over may take.
+const TRANSFER_WAIT: Duration = Duration::from_secs(3);
 
 /// Reaches the node from any task. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -35,6 +38,8 @@ pub(super) struct Shared {
     pub(super) clock: Arc<SiteClock>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) status: Mutex<NodeStatus>,
+    /// Cleared while the disk takes no writes.
+    pub(super) disk_ok: AtomicBool,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) role: watch::Receiver<RoleView>,
     pub(super) applied: watch::Receiver<u64>,
@@ -58,6 +63,8 @@ pub(super) enum Command {
     Propose { body: Vec<u8>, retry: Retry, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Propose here or not at all: only a leader may.
     ProposeHere { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    /// Hand leadership over, here or by asking the leader. The answer tells whether that was begun.
+    Transfer { to: Option<NodeId>, reply: oneshot::Sender<Result<(), RequestError>> },
     /// Make the local site linearizable for reads that begin after this.
     Fence { reply: oneshot::Sender<Result<(), RequestError>> },
     /// Commit what was counted, then leave.
@@ -139,6 +146,11 @@ pub enum RequestError {
     /// No room for another key.
     #[error("the site remembers as many idempotency keys as it may; nothing was added; try again later")]
     KeyTableFull,
+    /// No room for another source.
+    #[error(
+        "the site remembers as many sources as it may; no epoch was opened; raise the setting sources.max"
+    )]
+    TooManySources,
     /// A key of 1 to 64 bytes is needed.
     #[error("an Idempotency-Key has 1 to 64 bytes")]
     BadKey,
@@ -173,6 +185,17 @@ pub enum ReportError {
     Request(#[from] RequestError),
 }
 
+/// Why the members were not changed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum MemberError {
+    /// The site refuses it.
+    #[error(transparent)]
+    Refused(#[from] MemberRefused),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
 /// Why a setting was not changed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SetError {
@@ -192,6 +215,7 @@ impl Handle {
     /// Adds to a series and waits until that is committed and applied here.
     pub async fn add(&self, add: Add) -> Result<Added, RequestError> {
         let shared = &*self.shared;
+        self.check_disk()?;
         let key = add.key.as_deref().map(|key| hash_key(key, &add)).transpose()?;
         let name = SeriesName::new(&add.series)
             .map_err(|error| RequestError::NotCommitted { why: error.to_string() })?;
@@ -221,7 +245,7 @@ impl Handle {
         match self.propose(body, Retry::Freely).await? {
             Applied::Opened { result: Ok(opened), .. } => Ok(opened),
             Applied::Opened { result: Err(OpenRefused::TooManySources), .. } => {
-                Err(RequestError::NotCommitted { why: "the site keeps as many sources as it may".to_owned() })
+                Err(RequestError::TooManySources)
             }
             Applied::Opened { result: Err(OpenRefused::BadName), .. } => {
                 Err(RequestError::NotCommitted { why: format!("{source:?} cannot name a source") })
@@ -260,14 +284,11 @@ impl Handle {
                 let amount = match cell.amount {
                     ReportAmount::Amount(amount) => amount,
                     ReportAmount::Add(add) => {
-                        let is_counter = known.map_or(add > 0, |id| site.kind(id) == Kind::Counter);
-                        match (is_counter, u128::try_from(add)) {
-                            (true, Ok(add)) if add > 0 => Amount::Counter(add),
-                            (true, _) => {
-                                let why = format!("a counter's add is 1 or more, not {add}");
-                                return Err(ReportError::BadCell(place, why));
-                            }
-                            (false, _) => Amount::updown(add),
+                        let is_updown = known.is_some_and(|id| site.kind(id) == Kind::Updown);
+                        match u128::try_from(add) {
+                            Ok(add) if add > 0 && !is_updown => Amount::Counter(add),
+                            // To a counter: refused where it is applied, without holding up the others.
+                            _ => Amount::updown(add),
                         }
                     }
                 };
@@ -291,6 +312,52 @@ impl Handle {
         match self.propose(body, Retry::Never).await? {
             Applied::Set { result, .. } => result.map_err(SetError::Invalid),
             _ => Err(unknown("the site gave another answer").into()),
+        }
+    }
+
+    /// Changes the members: accepted, and brought into force from then on by whoever leads.
+    pub async fn change_members(&self, change: &MemberChange) -> Result<(), MemberError> {
+        let body = entry::member(random_u128() as u64, change);
+        match self.propose(body, Retry::Never).await? {
+            Applied::Member { result: Err(why @ MemberRefused::TooEarly), .. } => {
+                Err(RequestError::NotCommitted { why: why.to_string() }.into())
+            }
+            Applied::Member { result, .. } => Ok(result?),
+            _ => Err(unknown("the site gave another answer").into()),
+        }
+    }
+
+    /// Hands leadership over to a box, or to the one that is best prepared; returns the new leader when there
+    /// is one.
+    pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, RequestError> {
+        let mut role = self.role();
+        let before = role.borrow_and_update().leader;
+        if to.is_some() && before == to {
+            return Ok(before.unwrap_or_default());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Transfer { to, reply }, answer).await?;
+        let handed = |view: &RoleView| match to {
+            Some(to) => view.leader == Some(to),
+            None => view.leader.is_some() && view.leader != before,
+        };
+        let why = || RequestError::NotCommitted {
+            why: "the leader did not hand over in time and leads on; the other box may be behind, or not \
+                  reachable from it"
+                .to_owned(),
+        };
+        match tokio::time::timeout(TRANSFER_WAIT, role.wait_for(handed)).await {
+            Ok(Ok(view)) => Ok(view.leader.unwrap_or_default()),
+            Ok(Err(_)) | Err(_) => Err(why()),
+        }
+    }
+
+    /// An operator's word that the boxes' clocks are right: site time becomes what they say, however far
+    /// ahead or behind. What it was, and what it is now.
+    pub async fn step_clock(&self) -> Result<(SiteTime, SiteTime), RequestError> {
+        match self.propose(entry::step_clock(), Retry::Freely).await? {
+            Applied::Stepped { from, to } => Ok((from, to)),
+            _ => Err(unknown("the site gave another answer")),
         }
     }
 
@@ -366,7 +433,19 @@ impl Handle {
         &self.shared.accumulator
     }
 
+    /// A box whose disk takes no writes may never hear what became of a request: it takes none.
+    fn check_disk(&self) -> Result<(), RequestError> {
+        if self.shared.disk_ok.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let storage = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).storage.clone();
+        let what = storage.what.unwrap_or_default();
+        let why = format!("this box's disk takes no writes ({}: {what}); ask another box", storage.state);
+        Err(RequestError::NotCommitted { why })
+    }
+
     async fn propose(&self, body: Vec<u8>, retry: Retry) -> Result<Applied, RequestError> {
+        self.check_disk()?;
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Propose { body, retry, reply }, answer).await
     }

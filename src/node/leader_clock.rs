@@ -1,93 +1,139 @@
-//! The time that this box stamps on entries while it leads. Until the median of the boxes' clocks
-//! decides, site time is the leader's wall clock, never going back.
+//! The clocks that a box stamps on entries while it leads: site time out of the boxes' wall clocks
+//! (`site_time` decides), and elapsed time, which every box counts on so that a leader's end stops
+//! nothing.
 
-use std::time::Instant;
+use tally_core::id::NodeId;
+use tally_core::time::{Duration, Elapsed, Instant, SiteTime};
 
-use tally_core::time::{Elapsed, SiteTime};
-
-use crate::clock::{self, wall_ms};
+use super::site_time::{Decided, Offset, Reading, SiteTimes};
+use crate::clock::{Told, WallClock};
 use crate::site::Stamp;
-
-/// Whether the wall clock is synchronised is asked this often, in milliseconds.
-const SYNCED_EVERY_MS: u64 = 10_000;
 
 /// Site time and elapsed time as the leader counts them on.
 #[derive(Debug)]
 pub(super) struct LeaderClock {
-    site: SiteTime,
     elapsed: Elapsed,
-    at: Instant,
-    synced: bool,
-    synced_checked: Option<Instant>,
+    /// Up to when elapsed time is counted.
+    counted: Instant,
+    wall: WallClock,
+    /// While this box leads.
+    times: Option<SiteTimes>,
 }
 
 impl LeaderClock {
     /// Goes on from what was applied last.
-    pub(super) fn new(stamp: Stamp) -> LeaderClock {
-        LeaderClock {
-            site: stamp.site,
-            elapsed: stamp.elapsed,
-            at: Instant::now(),
-            synced: false,
-            synced_checked: None,
-        }
+    pub(super) fn new(stamp: Stamp, now: Instant) -> LeaderClock {
+        LeaderClock { elapsed: stamp.elapsed, counted: now, wall: WallClock::default(), times: None }
     }
 
     /// Never falls behind what was applied.
-    pub(super) fn applied(&mut self, stamp: Stamp) {
-        self.site = self.site.max(stamp.site);
+    pub(super) fn applied(&mut self, stamp: Stamp, now: Instant) {
+        self.count(now);
         self.elapsed = self.elapsed.max(stamp.elapsed);
     }
 
-    /// The stamp for an entry now.
-    pub(super) fn stamp(&mut self) -> Stamp {
-        let now = Instant::now();
-        let passed_ms = now.saturating_duration_since(self.at).as_millis() as u64;
-        if passed_ms > 0 {
-            self.at += std::time::Duration::from_millis(passed_ms);
-            self.elapsed = Elapsed(self.elapsed.0 + passed_ms);
-            self.site = advance(self.site, wall_ms(), passed_ms);
-        }
-        let checked = self.synced_checked;
-        if checked.is_none_or(|at| (now - at).as_millis() as u64 >= SYNCED_EVERY_MS) {
-            self.synced = clock::wall_is_synced();
-            self.synced_checked = Some(now);
-        }
-        Stamp { site: self.site, elapsed: self.elapsed, synced: self.synced }
+    /// This box leads from now on. `from`: site time as it was known here, and its flag.
+    pub(super) fn lead(&mut self, me: NodeId, from: Option<SiteTime>, synced: bool, now: Instant) {
+        self.times = Some(SiteTimes::new(me, from, synced, now));
     }
-}
 
-/// Follows the wall clock; while that is behind, runs at half speed until they meet.
-fn advance(site: SiteTime, wall_ms: u64, passed_ms: u64) -> SiteTime {
-    if wall_ms >= site.0 { SiteTime(wall_ms) } else { SiteTime(site.0 + passed_ms.div_ceil(2)) }
+    /// This box does not lead any more.
+    pub(super) fn follow(&mut self) {
+        self.times = None;
+    }
+
+    /// Whose clocks count.
+    pub(super) fn set_voters(&mut self, voters: impl Iterator<Item = NodeId>) {
+        if let Some(times) = &mut self.times {
+            times.set_voters(voters);
+        }
+    }
+
+    /// What another member answered to a heartbeat.
+    pub(super) fn heard(&mut self, member: NodeId, reading: Reading, now: Instant) {
+        if let Some(times) = &mut self.times {
+            times.heard(member, reading, now);
+        }
+    }
+
+    /// The stamp for an entry now, and what to tell the others; `None`: this box does not lead, or the
+    /// site is new and too few clocks are known.
+    pub(super) fn stamp(&mut self, now: Instant) -> Option<(Stamp, Told)> {
+        self.count(now);
+        let (wall_us, is_synced) = self.wall.read();
+        let Decided { site, synced, held } = self.times.as_mut()?.decide(wall_us, is_synced, now)?;
+        Some((Stamp { site, elapsed: self.elapsed, synced }, Told { site, synced, held }))
+    }
+
+    /// An operator wants the clocks followed now; `false`: too few are known.
+    pub(super) fn step(&mut self, now: Instant) -> bool {
+        self.times.as_mut().is_some_and(|times| times.step(now).is_some())
+    }
+
+    /// This box's wall clock in Unix microseconds, and whether it is synchronised.
+    pub(super) fn wall(&mut self) -> (u64, bool) {
+        self.wall.read()
+    }
+
+    /// How far the clocks that were heard are ahead of site time.
+    pub(super) fn offsets(&self, now: Instant) -> Vec<Offset> {
+        self.times.as_ref().map(|times| times.offsets(now)).unwrap_or_default()
+    }
+
+    /// Counts elapsed time on, in whole milliseconds.
+    fn count(&mut self, now: Instant) {
+        let passed_ms = now.since(self.counted).as_millis();
+        self.counted += Duration::from_millis(passed_ms);
+        self.elapsed = Elapsed(self.elapsed.0.saturating_add(passed_ms));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn site_time_never_goes_back_and_meets_a_clock_that_does() {
-        let mut site = SiteTime(10_000);
-        let mut wall = 9_000;
-        let mut rounds = 0;
-        while site.0 > wall {
-            let next = advance(site, wall, 10);
-            assert!(next >= site);
-            site = next;
-            wall += 10;
-            rounds += 1;
-            assert!(rounds < 1000, "they never meet");
-        }
-        assert_eq!(advance(site, wall + 5, 10), SiteTime(wall + 5));
+    fn at(ms: u64) -> Instant {
+        Instant(ms * 1000)
+    }
+
+    fn stamp(elapsed: u64) -> Stamp {
+        Stamp { site: SiteTime(1), elapsed: Elapsed(elapsed), synced: false }
     }
 
     #[test]
-    fn a_leader_goes_on_from_what_was_applied() {
-        let future = Stamp { site: SiteTime(u64::MAX / 4), elapsed: Elapsed(77), synced: true };
-        let mut clock = LeaderClock::new(Stamp::default());
-        clock.applied(future);
-        let stamp = clock.stamp();
-        assert!(stamp.site >= future.site && stamp.elapsed >= future.elapsed);
+    fn only_a_leader_has_a_stamp() {
+        let mut clock = LeaderClock::new(Stamp::default(), at(0));
+        assert!(clock.stamp(at(1)).is_none());
+        clock.lead(NodeId(1), None, false, at(2));
+        assert!(clock.stamp(at(3)).is_none(), "no voters are known");
+        clock.set_voters([NodeId(1)].into_iter());
+        assert!(clock.stamp(at(4)).is_some());
+        clock.follow();
+        assert!(clock.stamp(at(5)).is_none());
+    }
+
+    #[test]
+    fn a_new_leader_counts_no_time_twice() {
+        let mut clock = LeaderClock::new(stamp(1000), at(0));
+        // An hour as a follower, in which the leader's entries brought the hour along.
+        for ms in (0..=3_600_000).step_by(60_000) {
+            clock.applied(stamp(1000 + ms), at(ms));
+        }
+        clock.lead(NodeId(1), Some(SiteTime(1)), false, at(3_600_500));
+        clock.set_voters([NodeId(1)].into_iter());
+        let (stamp, _) = clock.stamp(at(3_600_500)).unwrap();
+        assert_eq!(stamp.elapsed, Elapsed(3_601_500));
+    }
+
+    #[test]
+    fn elapsed_time_never_falls_behind_what_was_applied() {
+        let mut clock = LeaderClock::new(stamp(5), at(0));
+        clock.applied(stamp(77), at(3));
+        clock.applied(stamp(70), at(3));
+        clock.lead(NodeId(1), Some(SiteTime(9)), true, at(4));
+        clock.set_voters([NodeId(1)].into_iter());
+        let (stamp, told) = clock.stamp(at(4)).unwrap();
+        assert_eq!(stamp.elapsed, Elapsed(78));
+        assert!(stamp.site >= SiteTime(9) && told.site == stamp.site);
     }
 }

@@ -2,15 +2,23 @@
 //! core, the log's tail, the batches and everybody who waits; other rooms reach it by a [`Handle`].
 
 mod batches;
+mod beats;
 mod commands;
 mod disk;
+mod disk_health;
+#[cfg(test)]
+mod disk_tests;
 mod handle;
 mod leader_clock;
+mod members;
 mod named;
+mod pace;
 mod peers;
 mod proposals;
 mod reads;
 mod report;
+mod site_time;
+mod snapshot_transfer;
 mod snapshots;
 pub mod status;
 mod step;
@@ -18,36 +26,43 @@ mod tail;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{
-    self, Config as RaftConfig, Configuration, ConfigurationEntry, Durable, HardState, Member, MemberRole,
-    Position, Raft, SetupError,
+    self, Config as RaftConfig, ConfigurationEntry, Durable, HardState, Position, Raft, SetupError,
+    TransferError,
 };
 use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use handle::{
-    Add, Added, Handle, NamedReport, ReportAmount, ReportCell, ReportError, RequestError, RoleView, SetError,
+    Add, Added, Handle, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError,
+    RoleView, SetError,
 };
+pub use pace::PaceBounds;
 pub use status::*;
 
 use crate::accumulator::Accumulator;
 use crate::clock::SiteClock;
-use crate::identity::{Identity, Role as MemberKind};
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::site::{Applied, Founding, Site, SnapshotError};
 use crate::storage::{FileSystem, Recovered, Storage, StorageMetrics};
 use crate::transport::{Event, Transport};
 
 use batches::Batches;
+use beats::Beats;
 use disk::{Disk, Done};
+use disk_health::DiskHealth;
 use handle::{Command, Shared};
 use leader_clock::LeaderClock;
+use members::Members;
+use pace::Pace;
 use proposals::Proposals;
 use reads::Reads;
 use report::complete_status;
@@ -57,30 +72,29 @@ use tail::Tail;
 /// How many requests may wait for the loop; beyond, they are told that the box is too busy.
 const COMMANDS_MAX: usize = 16_384;
 
-/// After a failed write the disk is tried again this often.
-const DISK_RETRY: Duration = Duration::from_secs(1);
-
 /// How the node behaves; the rest is agreed on by the site.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// For counts that nobody waits for.
     pub commit_interval: Duration,
-    /// Without a leader for this long, up to twice as long, a box campaigns.
-    pub election_timeout: Duration,
-    /// A leader shows itself this often.
-    pub heartbeat_interval: Duration,
-    /// A snapshot is written when the log since the last one has this many bytes, or four times the
-    /// size of that one if that is more.
+    /// Without a leader for a timeout, up to twice as long, a box campaigns; within these bounds it
+    /// follows what is measured.
+    pub election_timeout: PaceBounds,
+    /// A snapshot is written when the log since the last one has this many bytes, or more if that one
+    /// is large: see `snapshots::due_bytes`.
     pub snapshot_log_bytes: u64,
+    /// A disk that has not answered for so long counts as failed: a leader stands down. Far above
+    /// the seconds that a card takes now and then.
+    pub disk_hung_after: Duration,
 }
 
 impl Default for NodeConfig {
     fn default() -> NodeConfig {
         NodeConfig {
             commit_interval: Duration::from_secs(1),
-            election_timeout: Duration::from_millis(200),
-            heartbeat_interval: Duration::from_millis(50),
+            election_timeout: PaceBounds { min: Duration::from_millis(200), max: Duration::from_secs(10) },
             snapshot_log_bytes: 16 << 20,
+            disk_hung_after: Duration::from_secs(10),
         }
     }
 }
@@ -139,6 +153,8 @@ pub struct Node {
     reads: Reads,
     snapshots: Snapshots,
     leader_clock: LeaderClock,
+    members: Members,
+    beats: Beats,
     /// The end of windows that this leader has proposed to close already.
     close_proposed: SiteTime,
     role: watch::Sender<RoleView>,
@@ -147,8 +163,7 @@ pub struct Node {
     disk_done: mpsc::UnboundedReceiver<Done>,
     transport_events: mpsc::Receiver<Event>,
     stopping: Option<Stopping>,
-    disk_trouble: Option<String>,
-    disk_retry_at: Option<Instant>,
+    disk_health: DiskHealth,
     /// Followers for whom the disk is reading entries.
     reading: BTreeSet<NodeId>,
     /// Which commit other boxes wait for: what they proposed last.
@@ -194,12 +209,14 @@ impl Node {
             site_id: identity.site_id.0,
             base_span: Span::from_millis(identity.window_ms).unwrap_or(Span::DEFAULT),
         };
-        let (site, snapshot) = match &recovered.snapshot {
-            Some((position, bytes)) => (Site::restore(&founding, bytes)?, *position),
-            None => (Site::new(&founding), Position::ZERO),
+        let (site, snapshot, snapshot_bytes) = match &recovered.snapshot {
+            Some((position, bytes)) => (Site::restore(&founding, bytes)?, *position, bytes.len() as u64),
+            None => (Site::new(&founding), Position::ZERO, 0),
         };
         let started = Instant::now();
-        let raft = start_raft(&identity, &config, &recovered, snapshot)?;
+        let pace = Pace::new(config.election_timeout);
+        let raft = start_raft(&identity, &pace, &recovered, snapshot, &site)?;
+        let members = Members::new(&identity, started);
         let storage_metrics = storage.metrics();
         let (disk, disk_done) = Disk::start(storage)?;
         let clock = Arc::new(SiteClock::new(site.stamp().site, site.stamp().elapsed));
@@ -209,7 +226,7 @@ impl Node {
         let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (role, role_receiver) = watch::channel(RoleView::default());
         let (applied, applied_receiver) = watch::channel(site.applied().0);
-        let leader_clock = LeaderClock::new(site.stamp());
+        let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
         let shared = Arc::new(Shared {
             identity,
             site: Mutex::new(site),
@@ -217,11 +234,12 @@ impl Node {
             clock,
             metrics,
             status: Mutex::default(),
+            disk_ok: AtomicBool::new(true),
             commands: command_sender,
             role: role_receiver,
             applied: applied_receiver,
         });
-        let node = Node {
+        let mut node = Node {
             started,
             raft,
             tail: Tail::new(snapshot, recovered.entries),
@@ -234,8 +252,10 @@ impl Node {
             proposals: Proposals::default(),
             here: HashMap::new(),
             reads: Reads::default(),
-            snapshots: Snapshots::new(snapshot.index),
+            snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
             leader_clock,
+            members,
+            beats: Beats::new(pace, started),
             close_proposed: SiteTime(0),
             role,
             applied,
@@ -243,8 +263,7 @@ impl Node {
             disk_done,
             transport_events,
             stopping: None,
-            disk_trouble: None,
-            disk_retry_at: None,
+            disk_health: DiskHealth::new(config.disk_hung_after),
             reading: BTreeSet::new(),
             tell_commit: BTreeMap::new(),
             ticked: Elapsed(0),
@@ -254,6 +273,7 @@ impl Node {
             config,
             shared: shared.clone(),
         };
+        node.know_members();
         Ok((node, Handle::new(shared)))
     }
 
@@ -323,12 +343,23 @@ impl Node {
         reachable.then(|| self.raft.term())
     }
 
-    fn may_leave(&self) -> bool {
-        let Some(stopping) = &self.stopping else { return false };
+    fn may_leave(&mut self) -> bool {
+        let Some(until) = self.stopping.as_ref().map(|stopping| stopping.until) else { return false };
         let backlog = self.shared.accumulator.backlog();
         let empty =
             !self.batches.busy() && backlog.waiting == 0 && backlog.cells == 0 && self.proposals.len() == 0;
-        empty || Instant::now() >= stopping.until
+        (empty && !self.hands_over()) || Instant::now() >= until
+    }
+
+    /// Whether a leader that stops still has somebody to take over from it.
+    fn hands_over(&mut self) -> bool {
+        if !self.leads() {
+            return false;
+        }
+        match self.transfer_leadership(None) {
+            Ok(_) | Err(TransferError::InProgress(_)) => true,
+            Err(_) => false,
+        }
     }
 
     /// Hands over as well as it can and tells the others.
@@ -347,36 +378,39 @@ impl Node {
 
 fn start_raft(
     identity: &Identity,
-    config: &NodeConfig,
+    pace: &Pace,
     recovered: &Recovered,
     snapshot: Position,
+    site: &Site,
 ) -> Result<Raft, SetupError> {
     let core = |span: Duration| CoreDuration(span.as_micros() as u64);
     let raft_config = RaftConfig {
         id: identity.node_id(),
-        election_timeout: core(config.election_timeout),
-        heartbeat_interval: core(config.heartbeat_interval),
+        election_timeout: core(pace.timeout()),
+        heartbeat_interval: core(pace.heartbeat()),
         seed: handle::random_u128() as u64,
         append_bytes_max: wire::APPEND_BYTES_MAX,
         inflight_bytes_max: 4 * wire::APPEND_BYTES_MAX,
         uncommitted_bytes_max: 16 << 20,
     };
-    let role = |kind| match kind {
-        MemberKind::Voter => MemberRole::Voter,
-        MemberKind::Observer => MemberRole::Observer,
+    let base = match site.configuration() {
+        Some(parts) => {
+            let configuration = members::from_parts(parts).map_err(SetupError::Configuration)?;
+            ConfigurationEntry { index: snapshot.index, configuration }
+        }
+        None => {
+            let configuration = members::founding(identity).map_err(SetupError::Configuration)?;
+            ConfigurationEntry { index: LogIndex::ZERO, configuration }
+        }
     };
-    let members: Vec<Member> = identity
-        .members
-        .iter()
-        .map(|member| Member { id: NodeId(member.id), role: role(member.role) })
-        .collect();
-    let configuration = Configuration::new(&members).map_err(SetupError::Configuration)?;
+    let (configuration, previous_configuration) =
+        members::latest(base, &recovered.entries).map_err(SetupError::Configuration)?;
     let durable = Durable {
         hard_state: recovered.hard_state,
         snapshot,
         last: recovered.last,
-        configuration: ConfigurationEntry { index: LogIndex::ZERO, configuration },
-        previous_configuration: None,
+        configuration,
+        previous_configuration,
     };
     Raft::new(raft_config, durable, CoreInstant(0))
 }

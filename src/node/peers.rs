@@ -3,14 +3,12 @@
 use bytes::Bytes;
 use tally_core::id::NodeId;
 use tally_core::raft::{Body, EntryRange, Handled, Message};
-use tally_core::time::SiteTime;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
-use super::Node;
 use super::disk::{Done, Job};
 use super::reads::Asker;
-use super::wire::{APPEND_BYTES_MAX, Clock, Frame};
-use crate::clock::{wall_is_synced, wall_ms};
+use super::wire::{APPEND_BYTES_MAX, Frame};
+use super::{Node, members};
 use crate::site::entry;
 use crate::storage::{Entry, ReadError};
 use crate::transport::{Event, Lane};
@@ -20,10 +18,12 @@ impl Node {
         match event {
             Event::Connected(peer) => {
                 self.connected.insert(peer);
+                self.snapshot_broken(peer);
                 self.raft.snapshot_lost(peer);
             }
             Event::Disconnected(peer) => {
                 self.connected.remove(&peer);
+                self.beats.pace.lost(peer);
                 self.raft.snapshot_lost(peer);
             }
             Event::Received { from, frame, .. } => match Frame::decode(&frame) {
@@ -35,29 +35,45 @@ impl Node {
 
     fn on_frame(&mut self, from: NodeId, frame: Frame) {
         match frame {
-            Frame::Raft { message, payloads, clock } => self.on_message(from, &message, payloads, clock),
+            Frame::Raft { message, payloads } => {
+                self.on_message(from, &message, payloads);
+            }
+            Frame::Beat(message, beat) => self.on_beat(from, &message, &beat),
+            Frame::BeatAnswer(message, answer) => self.on_beat_answer(from, &message, &answer),
             Frame::Propose(envelope) => self.on_propose(from, &envelope),
             Frame::ReadIndex { id } => self.on_read_index(from, id),
             Frame::ReadAnswer { id, index } => self.reads.answered(id, index),
-            Frame::SnapshotPart(part) => self.on_snapshot_part(from, part),
+            Frame::SnapshotPart(part) => self.on_snapshot_part(from, &part),
+            Frame::SnapshotWant { last, offset } => self.on_snapshot_want(from, last, offset),
+            Frame::Transfer { to } => {
+                if let Err(why) = self.transfer_leadership(to) {
+                    info!("box {from} asks to hand leadership over, which cannot be: {why}");
+                }
+            }
         }
     }
 
-    fn on_message(&mut self, from: NodeId, message: &Message, payloads: Vec<Bytes>, clock: Option<Clock>) {
+    /// Whether the core took it.
+    pub(super) fn on_message(&mut self, from: NodeId, message: &Message, payloads: Vec<Bytes>) -> bool {
         let now = self.now();
-        match self.raft.handle_message(now, from, message, None, &self.tail) {
+        let configuration = match payloads.first().and_then(|first| members::of_payload(first)).transpose() {
+            Ok(configuration) => configuration,
+            Err(_) => {
+                self.shared.metrics.frames_malformed.raise();
+                return false;
+            }
+        };
+        match self.raft.handle_message(now, from, message, configuration.as_ref(), &self.tail) {
             Ok(Handled::Append(range)) => self.take_entries(message, range, payloads),
             Ok(Handled::Nothing) => {}
             // Only a snapshot's message leads to this, and those come in parts.
             Ok(Handled::Install(_)) => debug!("box {from} announced a snapshot without its parts"),
             Err(_) => {
                 self.shared.metrics.raft_ignored.raise();
-                return;
+                return false;
             }
         }
-        if let (Body::Heartbeat { .. }, Some(clock)) = (&message.body, clock) {
-            self.shared.clock.hear(clock.site, clock.synced);
-        }
+        true
     }
 
     fn take_entries(&mut self, message: &Message, range: EntryRange, payloads: Vec<Bytes>) {
@@ -133,55 +149,32 @@ impl Node {
             Body::Append { entries: None, .. } => {
                 self.send(to, Lane::Entries, &Frame::plain(message));
             }
-            Body::Snapshot { .. } => self.disk.ask(Job::LoadSnapshot { to, message }),
-            Body::Heartbeat { .. } | Body::HeartbeatAnswer { .. } => self.send_heartbeat(to, message),
+            Body::Snapshot { .. } => self.offer_snapshot(to, message),
+            Body::Heartbeat { .. } => self.send_beat(to, message),
+            Body::HeartbeatAnswer { .. } => self.send_beat_answer(to, message),
             _ => {
                 self.send(to, Lane::Control, &Frame::plain(message));
             }
         }
     }
 
-    fn send_heartbeat(&mut self, to: NodeId, message: Message) {
-        let clock = match message.body {
-            Body::Heartbeat { .. } => {
-                let stamp = self.leader_clock.stamp();
-                self.shared.clock.hear(stamp.site, stamp.synced);
-                Clock { site: stamp.site, wall_ms: wall_ms(), synced: stamp.synced }
-            }
-            _ => Clock { site: SiteTime(0), wall_ms: wall_ms(), synced: wall_is_synced() },
-        };
-        let frame = Frame::Raft { message, payloads: Vec::new(), clock: Some(clock) };
-        if let Some(transport) = &self.transport {
-            // A lost heartbeat is followed by the next.
-            let _ = transport.datagram(to, frame.encode());
-        }
-    }
-
     fn send_append(&mut self, to: NodeId, message: Message, entries: Vec<Entry>) {
         let payloads = entries.into_iter().map(|entry| entry.payload).collect();
-        self.send(to, Lane::Entries, &Frame::Raft { message, payloads, clock: None });
+        self.send(to, Lane::Entries, &Frame::Raft { message, payloads });
     }
 
     pub(super) fn on_disk(&mut self, done: Done) {
-        let now = self.now();
         match done {
-            Done::Written { ticket, result: Ok(()) } => {
-                if self.disk_trouble.take().is_some() {
-                    info!("the disk takes writes again");
+            Done::Written { ticket, result, superseded } => {
+                if superseded {
+                    self.snapshots.superseded();
                 }
-                self.raft.handle_persisted(now, ticket);
-            }
-            Done::Written { ticket, result: Err(error) } => {
-                if self.disk_trouble.is_none() {
-                    error!("the disk does not take writes, so this box acknowledges nothing: {error}");
-                }
-                self.disk_trouble = Some(error.to_string());
-                self.disk_retry_at = Some(std::time::Instant::now() + super::DISK_RETRY);
-                self.raft.handle_persist_failed(now, ticket);
+                self.on_written(ticket, &result);
             }
             Done::Read { to, message, result } => self.on_read(to, message, result),
-            Done::Saved { result, log_bytes } => self.on_saved(result, log_bytes),
-            Done::Loaded { to, message, result } => self.on_loaded(to, message, result),
+            Done::Saved { result } => self.on_saved(result),
+            Done::Opened { to, message, result } => self.on_opened(to, message, result),
+            Done::SnapshotRead { to, offset, result } => self.on_snapshot_read(to, offset, result),
         }
     }
 

@@ -5,11 +5,13 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use tally_core::id::NodeId;
-use tally_core::raft::Role;
+use tally_core::raft::{MemberRole, Role};
 
+use super::disk_health::Trouble;
 use super::handle::Shared;
+use super::site_time::Offset;
 use super::{
-    AccumulatorStatus, ClockStatus, ElectionStatus, MemberStatus, Node, NodeStatus, OutboxStatus,
+    AccumulatorStatus, ClockStatus, ElectionStatus, MemberStatus, Node, NodeStatus, OutboxStatus, PaceStatus,
     StorageStatus, Tolerates,
 };
 use crate::clock::wall_ms;
@@ -27,16 +29,19 @@ impl Node {
             return;
         }
         self.status_at = Some(now);
-        let identity = &self.shared.identity;
         let members = self.members();
-        let name = |id: NodeId| identity.member(id).map(|member| member.name.clone());
+        let (_, wall_synced) = self.leader_clock.wall();
+        let identity = &self.shared.identity;
+        let name = |id: NodeId| self.members.get(id).map(|member| member.name.clone());
+        let role = self.raft.configuration().role(identity.node_id());
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.node = identity.me().name.clone();
         status.node_id = identity.node;
         status.site = identity.site.clone();
         status.site_id = identity.site_id.to_string();
         status.role = match self.raft.role() {
-            _ if identity.me().role == MemberKind::Observer => "observer",
+            Role::Follower if role == Some(MemberRole::Observer) => "observer",
+            Role::Follower if role.is_none() => "none",
             Role::Leader => "leader",
             Role::Follower => "follower",
             Role::PreCandidate | Role::Candidate => "candidate",
@@ -45,10 +50,13 @@ impl Node {
         status.term = self.raft.term().0;
         status.commit = self.raft.commit_index().0;
         status.last = self.raft.last().index.0;
-        status.ready =
-            self.leader_term().is_some() && self.batches.epoch().is_some() && self.disk_trouble.is_none();
-        status.tolerates = tolerates(identity, &members);
+        status.ready = self.leader_term().is_some()
+            && self.batches.epoch().is_some()
+            && self.disk_health.trouble().is_none();
+        status.tolerates = tolerates(&members);
         status.members = members;
+        status.clock.wall_synced = wall_synced;
+        status.pace = self.pace_status();
         status.storage = self.storage_status();
         status.uptime_s = self.started.elapsed().as_secs();
         status.accumulator.batches = self.batches.sent();
@@ -58,32 +66,75 @@ impl Node {
 
     fn storage_status(&self) -> StorageStatus {
         let stats = self.storage_metrics.stats();
+        let trouble = self.disk_health.trouble();
+        let waiting = self.disk_health.writing_since().map_or(Duration::ZERO, |since| since.elapsed());
         StorageStatus {
-            state: self.disk_trouble.clone().unwrap_or_else(|| "ok".to_owned()),
+            state: trouble.map_or("ok", |trouble| trouble.kind.as_str()),
+            what: trouble.map(|trouble| trouble.what.clone()),
+            since: trouble.map(|trouble| trouble.since_ms),
+            advice: trouble.map(Trouble::advice),
+            waiting_ms: u64::try_from(waiting.as_millis()).unwrap_or(u64::MAX),
+            failures: self.shared.metrics.disk_failures.get(),
+            snapshot_failures: self.shared.metrics.snapshot_failures.get(),
             bytes_written: stats.bytes_written,
             syncs: stats.syncs,
             sync_us_mean: stats.sync_us_total / stats.syncs.max(1),
             sync_us_max: stats.sync_us_max,
             log_bytes: stats.log_bytes,
+            replay_bytes: stats.replay_bytes,
             snapshot_bytes: stats.snapshot_bytes,
             snapshot_index: self.snapshots.last.0,
         }
     }
 
-    fn members(&self) -> Vec<MemberStatus> {
+    fn pace_status(&self) -> PaceStatus {
+        let (pace, us) = (&self.beats.pace, |span: Duration| span.as_micros() as u64);
+        PaceStatus {
+            election_timeout_ms: us(pace.timeout()) / 1000,
+            heartbeat_ms: us(pace.heartbeat()) / 1000,
+            round_trip_us: us(pace.round_trip()),
+            sync_us: us(pace.sync()),
+        }
+    }
+
+    /// How far the clocks of the boxes are ahead of site time, as far as this one knows.
+    fn clock_offsets(&mut self) -> Vec<Offset> {
+        let offsets = self.leader_clock.offsets(self.now());
+        let (wall_us, synced) = self.leader_clock.wall();
+        match self.shared.clock.site_if_known() {
+            Some(site) if offsets.is_empty() => {
+                let site_us = site.0.min(u64::MAX >> 12) as i64 * 1000;
+                let ahead_us = (wall_us.min(u64::MAX >> 2) as i64).saturating_sub(site_us);
+                vec![Offset { member: self.shared.identity.node_id(), ahead_us, synced }]
+            }
+            _ => offsets,
+        }
+    }
+
+    fn members(&mut self) -> Vec<MemberStatus> {
+        let offsets = self.clock_offsets();
         let identity = &self.shared.identity;
         let links = self.transport.as_ref().map(|transport| transport.peers()).unwrap_or_default();
         let progress = self.raft.status();
         let leader = self.raft.leader();
+        let configuration = self.raft.configuration();
         let of = |member: &crate::identity::MemberInfo| {
             let is_me = member.id == identity.node;
             let link = links.iter().find(|link| link.id == member.id);
             let connected = is_me || link.is_some_and(|link| link.connected);
             let follows = connected && leader.is_some();
+            let clock = offsets.iter().find(|offset| offset.member.0 == member.id);
             MemberStatus {
                 id: member.id,
                 name: member.name.clone(),
-                membership: if member.role == MemberKind::Voter { "voter" } else { "observer" },
+                membership: match configuration.role(NodeId(member.id)) {
+                    Some(MemberRole::Voter) => "voter",
+                    Some(MemberRole::Observer) => "observer",
+                    Some(MemberRole::Witness) => "witness",
+                    None => "none",
+                },
+                intended: member.role.as_str(),
+                key: member.key.clone(),
                 role: match leader {
                     Some(leader) if leader.0 == member.id => "leader",
                     _ if follows && member.role == MemberKind::Observer => "observer",
@@ -99,15 +150,17 @@ impl Node {
                     }
                 },
                 rtt_us: link.and_then(|link| link.rtt_us),
+                clock_offset_ms: clock.map(|clock| clock.ahead_us / 1000),
+                clock_synced: clock.map(|clock| clock.synced),
             }
         };
-        identity.members.iter().map(of).collect()
+        self.member_list().iter().map(of).collect()
     }
 }
 
 /// What can fail from now on: boxes that are reachable beyond a majority.
-fn tolerates(identity: &crate::identity::Identity, members: &[MemberStatus]) -> Tolerates {
-    let voters = identity.members.iter().filter(|member| member.role == MemberKind::Voter).count();
+fn tolerates(members: &[MemberStatus]) -> Tolerates {
+    let voters = members.iter().filter(|member| member.membership == "voter").count();
     let up = members.iter().filter(|member| member.membership == "voter" && member.connected).count();
     let quorum = voters / 2 + 1;
     let failures = up.saturating_sub(quorum) as u64;
@@ -137,10 +190,15 @@ pub(super) fn complete_status(status: &mut NodeStatus, shared: &Shared) {
         status.outbox = outbox(&site);
         site.stamp()
     };
+    let told = shared.clock.told();
+    let site_ms = shared.clock.site().0;
     status.clock = ClockStatus {
-        site_ms: shared.clock.site().0,
+        site_ms,
         wall_ms: wall_ms(),
-        synced: shared.clock.synced(),
+        synced: told.synced,
+        wall_synced: status.clock.wall_synced,
+        held_ms: told.held.map(|held| held.0),
+        text: told.held.map(|held| held_in_words(held.0, site_ms)),
         elapsed_ms: stamp.elapsed.0,
     };
     let backlog = shared.accumulator.backlog();
@@ -155,6 +213,15 @@ pub(super) fn complete_status(status: &mut NodeStatus, shared: &Shared) {
         campaigns: shared.metrics.leaderships.get(),
         leader_changes: shared.metrics.leader_changes.get(),
     };
+}
+
+fn held_in_words(held_ms: u64, site_ms: u64) -> String {
+    let apart_s = held_ms.abs_diff(site_ms) / 1000;
+    let way = if held_ms >= site_ms { "ahead of" } else { "behind" };
+    format!(
+        "the boxes' clocks are {apart_s} s {way} site time, and too few of them are synchronised to be believed: \
+         synchronise a majority of the boxes, or say `tallyd clock step` if the clocks are right"
+    )
 }
 
 fn outbox(site: &Site) -> OutboxStatus {

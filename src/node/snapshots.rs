@@ -1,21 +1,30 @@
-//! Snapshots: when one is due, and those on their way from and to other boxes.
+//! Snapshots: when one is due, and what becomes of one that a leader sent.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tally_core::id::{LogIndex, NodeId, Term};
+use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{Body, Handled, LogView, Message, Position};
 use tracing::{info, warn};
 
-use super::Node;
 use super::disk::Job;
-use super::wire::{Frame, PART_BYTES, SnapshotPart};
+use super::snapshot_transfer::{Incoming, Outgoing};
+use super::{Node, members};
 use crate::site::Site;
-use crate::storage::{ReadError, WriteError};
-use crate::transport::{Lane, Transport};
+use crate::storage::WriteError;
 
-/// The largest snapshot that is taken from a leader: what all bounds of a site together allow.
-const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+/// However large a snapshot is, the log since it seldom grows beyond this: a restart reads it, into
+/// memory at first.
+const REPLAY_BYTES_MAX: u64 = 128 << 20;
+
+/// After how many bytes of log a snapshot is due, when the last one had `last` bytes: twice its size,
+/// so that snapshots add no more than half to what the log writes. At least `least`, since small ones
+/// are not worth the syncs. Up to [`REPLAY_BYTES_MAX`], but never less than the size of the last one:
+/// however large the state, no more than half of what is written is snapshots.
+fn due_bytes(least: u64, last: u64) -> u64 {
+    last.saturating_mul(2).min(REPLAY_BYTES_MAX).max(last).max(least)
+}
 
 /// The box's own snapshots, and one that is coming in.
 #[derive(Debug)]
@@ -23,38 +32,58 @@ pub(super) struct Snapshots {
     /// What the latest own one covers.
     pub(super) last: LogIndex,
     pub(super) last_bytes: u64,
-    saving: bool,
-    /// Where bytes written to the log stood when the last one was saved.
-    log_bytes_then: u64,
-    incoming: Option<Incoming>,
+    /// The one that is being saved, and its size.
+    saving: Option<(LogIndex, u64)>,
+    /// After a failure: not before the log has this many bytes.
+    not_before_bytes: u64,
+    pub(super) incoming: Option<Incoming>,
+    /// Those that are sent to followers.
+    pub(super) outgoing: BTreeMap<NodeId, Outgoing>,
     /// Taken in, not yet durable: what the disk is to install.
-    pub(super) installing: Option<(Position, Vec<u8>)>,
-}
-
-#[derive(Debug)]
-struct Incoming {
-    from: NodeId,
-    term: Term,
-    last: Position,
-    total: u64,
-    bytes: Vec<u8>,
+    pub(super) installing: Option<(Position, Bytes)>,
+    /// Under this ticket the disk has it.
+    pub(super) install_ticket: Option<u64>,
 }
 
 impl Snapshots {
-    pub(super) fn new(last: LogIndex) -> Snapshots {
-        Snapshots { last, last_bytes: 0, saving: false, log_bytes_then: 0, incoming: None, installing: None }
+    /// With the latest one on disk: what it covers, and its size.
+    pub(super) fn new(last: LogIndex, last_bytes: u64) -> Snapshots {
+        Snapshots {
+            last,
+            last_bytes,
+            saving: None,
+            not_before_bytes: 0,
+            incoming: None,
+            outgoing: BTreeMap::new(),
+            installing: None,
+            install_ticket: None,
+        }
+    }
+
+    /// The one that was being saved is given up for one that a leader sent.
+    pub(super) fn superseded(&mut self) {
+        self.saving = None;
+    }
+
+    /// What was written under this ticket is durable.
+    pub(super) fn installed(&mut self, ticket: u64) {
+        if self.install_ticket.take_if(|asked| *asked == ticket).is_some() {
+            self.installing = None;
+        }
     }
 }
 
 impl Node {
     /// Writes a snapshot if the log has grown enough since the last one.
     pub(super) fn snapshot_if_due(&mut self) {
-        let written = self.storage_metrics.stats().bytes_written;
-        let grown = written.saturating_sub(self.snapshots.log_bytes_then);
-        let due = self.config.snapshot_log_bytes.max(4 * self.snapshots.last_bytes);
+        self.forget_transfers();
+        let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
+        let due = due_bytes(self.config.snapshot_log_bytes, self.snapshots.last_bytes);
+        if self.snapshots.saving.is_some() || grown < due.max(self.snapshots.not_before_bytes) {
+            return;
+        }
         let applied = self.site().applied();
-        if self.snapshots.saving
-            || grown < due
+        if self.disk_health.trouble().is_some()
             || applied <= self.snapshots.last
             || applied > self.raft.durable_index()
         {
@@ -62,81 +91,58 @@ impl Node {
         }
         let Some(position) = self.tail.position(applied) else { return };
         let bytes = self.site().snapshot();
-        self.snapshots.saving = true;
-        self.snapshots.last_bytes = bytes.len() as u64;
-        self.snapshots.last = applied;
-        self.disk.ask(Job::Save { position, bytes });
+        self.snapshots.saving = Some((applied, bytes.len() as u64));
+        self.disk.ask(Job::Save { position, bytes: bytes.into() });
     }
 
-    pub(super) fn on_saved(&mut self, result: Result<LogIndex, WriteError>, _log_bytes: u64) {
-        self.snapshots.saving = false;
-        self.snapshots.log_bytes_then = self.storage_metrics.stats().bytes_written;
+    pub(super) fn on_saved(&mut self, result: Result<LogIndex, WriteError>) {
+        let Some((index, bytes)) = self.snapshots.saving.take() else { return };
         match result {
             Ok(first) => {
+                // A leader may have sent a newer one meanwhile.
+                if index > self.snapshots.last {
+                    (self.snapshots.last, self.snapshots.last_bytes) = (index, bytes);
+                }
+                self.snapshots.not_before_bytes = 0;
                 // The log on disk keeps some entries before the snapshot for followers a little behind.
                 let Some(base) = self.tail.position(first.prev()) else { return };
                 if base.index.0 > 0 && self.raft.compacted(base) {
                     self.tail.forget_through(base.index);
                 }
             }
-            Err(error) => warn!("no snapshot was written: {error}"),
-        }
-    }
-
-    /// The disk has read the snapshot that a follower needs: sends it in parts, as there is room.
-    pub(super) fn on_loaded(
-        &mut self,
-        to: NodeId,
-        message: Message,
-        result: Result<Option<(Position, Vec<u8>)>, ReadError>,
-    ) {
-        let Some(transport) = self.transport.clone() else { return };
-        match result {
-            Ok(Some((last, bytes))) => {
-                info!("box {to} is far behind: sending it the snapshot up to entry {}", last.index);
-                tokio::spawn(send_parts(transport, to, message.term, last, bytes.into()));
+            Err(error) => {
+                warn!("no snapshot was written, the log grows on: {error}");
+                self.shared.metrics.snapshot_failures.raise();
+                let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
+                self.snapshots.not_before_bytes = grown + self.config.snapshot_log_bytes / 4;
             }
-            Ok(None) => warn!("box {to} needs a snapshot and there is none"),
-            Err(error) => warn!("the snapshot for box {to} cannot be read: {error}"),
         }
     }
 
-    pub(super) fn on_snapshot_part(&mut self, from: NodeId, part: SnapshotPart) {
-        let SnapshotPart { term, last, total, offset, bytes } = part;
-        if offset == 0 && total <= SNAPSHOT_BYTES_MAX {
-            self.snapshots.incoming = Some(Incoming { from, term, last, total, bytes: Vec::new() });
-        }
-        let Some(incoming) = &mut self.snapshots.incoming else { return };
-        let fits = (incoming.from, incoming.term, incoming.last, incoming.total) == (from, term, last, total)
-            && incoming.bytes.len() as u64 == offset
-            && offset + bytes.len() as u64 <= total;
-        if !fits {
-            return;
-        }
-        incoming.bytes.extend_from_slice(&bytes);
-        if incoming.bytes.len() as u64 == total
-            && let Some(whole) = self.snapshots.incoming.take()
-        {
-            self.install(whole);
-        }
-    }
-
-    fn install(&mut self, whole: Incoming) {
+    pub(super) fn install(&mut self, whole: Incoming) {
         let site = match Site::restore(&self.founding, &whole.bytes) {
-            Ok(site) if site.applied() == whole.last.index => site,
+            Ok(site) if site.applied() == whole.head.position.index => site,
             Ok(_) => return warn!("box {} sent a snapshot of another index than it said", whole.from),
             Err(error) => return warn!("box {} sent a snapshot that cannot be used: {error}", whole.from),
         };
-        let message = Message { term: whole.term, body: Body::Snapshot { last: whole.last } };
+        let message = Message { term: whole.term, body: Body::Snapshot { last: whole.head.position } };
         let now = self.now();
-        match self.raft.handle_message(now, whole.from, &message, None, &self.tail) {
+        let configuration = match site.configuration().map(members::from_parts).transpose() {
+            Ok(configuration) => configuration,
+            Err(error) => {
+                return warn!("box {} sent a snapshot whose members cannot be: {error}", whole.from);
+            }
+        };
+        match self.raft.handle_message(now, whole.from, &message, configuration.as_ref(), &self.tail) {
             Ok(Handled::Install(position)) => {
                 info!("took in a snapshot up to entry {}", position.index);
                 self.tail = super::Tail::new(position, Vec::new());
                 self.snapshots.last = position.index;
                 self.snapshots.last_bytes = whole.bytes.len() as u64;
-                self.snapshots.installing = Some((position, whole.bytes));
+                self.snapshots.installing = Some((position, whole.bytes.into()));
+                self.snapshots.install_ticket = None;
                 *self.site() = site;
+                self.know_members();
                 self.after_apply();
             }
             Ok(_) => {}
@@ -145,17 +151,16 @@ impl Node {
     }
 }
 
-async fn send_parts(transport: Arc<Transport>, to: NodeId, term: Term, last: Position, bytes: Bytes) {
-    let total = bytes.len() as u64;
-    let mut offset = 0;
-    while offset < bytes.len() {
-        let end = (offset + PART_BYTES).min(bytes.len());
-        let part = SnapshotPart { term, last, total, offset: offset as u64, bytes: bytes.slice(offset..end) };
-        let frame = Frame::SnapshotPart(part).encode();
-        if transport.send_when_ready(to, Lane::Snapshot, frame).await.is_err() {
-            // The core offers it again when the connection is back.
-            return;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_snapshot_is_followed_by_more_log_within_bounds() {
+        const MIB: u64 = 1 << 20;
+        for (last, due) in [(0, 16), (3, 16), (8, 16), (9, 18), (64, 128), (77, 128), (128, 128), (500, 500)]
+        {
+            assert_eq!(due_bytes(16 * MIB, last * MIB), due * MIB, "after one of {last} MiB");
         }
-        offset = end;
     }
 }

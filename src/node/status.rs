@@ -30,6 +30,8 @@ pub struct NodeStatus {
     pub ready: bool,
     /// All boxes.
     pub members: Vec<MemberStatus>,
+    /// Election timeout and heartbeat in force.
+    pub pace: PaceStatus,
     /// How many boxes can fail from now on without stopping the site, and that in words.
     pub tolerates: Tolerates,
     /// The summaries that wait.
@@ -65,18 +67,42 @@ pub struct MemberStatus {
     pub id: u64,
     /// Its name.
     pub name: String,
-    /// `voter` or `observer`.
+    /// `voter`, `observer` or `witness`; `none`: not (yet, or any more) in the configuration in force.
     pub membership: &'static str,
     /// `leader`, `follower`, or `unknown` as far as this box can tell.
     pub role: &'static str,
     /// Where its peers reach it.
     pub address: String,
+    /// SHA-256 of its public key, hexadecimal. For `GET /v1/members`.
+    #[serde(skip)]
+    pub key: String,
+    /// What it is meant to be; it becomes that when it can.
+    pub intended: &'static str,
     /// Whether this box has a live connection to it (true for itself).
     pub connected: bool,
     /// At the leader: up to which index its log is known to be durable.
     pub matched: Option<u64>,
     /// Round trip of the connection in microseconds.
     pub rtt_us: Option<u64>,
+    /// How far its wall clock is ahead of site time, milliseconds: at the leader of all boxes, elsewhere
+    /// of this one.
+    pub clock_offset_ms: Option<i64>,
+    /// Whether a time service keeps its wall clock, likewise.
+    pub clock_synced: Option<bool>,
+}
+
+/// How patient the boxes are with their leader.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PaceStatus {
+    /// Without a leader for so long, up to twice as long, a box campaigns; milliseconds.
+    pub election_timeout_ms: u64,
+    /// A leader shows itself this often, milliseconds.
+    pub heartbeat_ms: u64,
+    /// What the timeout follows: a high quantile of the round trips to the slowest connected box,
+    /// microseconds.
+    pub round_trip_us: u64,
+    /// And a high quantile of the time that this box's disk takes for a write, microseconds.
+    pub sync_us: u64,
 }
 
 /// What the site can lose.
@@ -108,17 +134,39 @@ pub struct ClockStatus {
     pub site_ms: u64,
     /// This box's wall clock, Unix milliseconds.
     pub wall_ms: u64,
-    /// Whether the leader's clock is synchronised.
+    /// Whether site time is that of synchronised clocks, to a second.
     pub synced: bool,
+    /// Whether a time service keeps this box's wall clock.
+    pub wall_synced: bool,
+    /// Where the boxes' clocks would have site time jump to, Unix milliseconds, if that is held.
+    pub held_ms: Option<u64>,
+    /// What that means and what to do, if a jump is held.
+    pub text: Option<String>,
     /// Elapsed time as last applied, milliseconds.
     pub elapsed_ms: u64,
 }
 
+/// What `storage.state` can be.
+pub const STORAGE_STATES: [&str; 6] = ["ok", "full", "read-only", "failing", "hung", "damaged"];
+
 /// Disk.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StorageStatus {
-    /// `ok`, or what is wrong.
-    pub state: String,
+    /// `ok`, or what keeps the disk from taking writes: `full`, `read-only`, `failing`, `hung`,
+    /// `damaged`. Reads of what is in memory go on; nothing is acknowledged.
+    pub state: &'static str,
+    /// What the system said, with the file; absent when the state is `ok`.
+    pub what: Option<String>,
+    /// Since when, Unix milliseconds of this box's clock.
+    pub since: Option<u64>,
+    /// What to do about it.
+    pub advice: Option<&'static str>,
+    /// For how long the disk has had the group of entries that it is writing, milliseconds; 0: none.
+    pub waiting_ms: u64,
+    /// Groups that the disk did not take since start.
+    pub failures: u64,
+    /// Snapshots of this box that could not be written since start.
+    pub snapshot_failures: u64,
     /// Bytes written by this process to log and snapshots.
     pub bytes_written: u64,
     /// Syncs.
@@ -129,6 +177,8 @@ pub struct StorageStatus {
     pub sync_us_max: u64,
     /// Size of the log on disk, bytes.
     pub log_bytes: u64,
+    /// Bytes of log since the latest snapshot: what a restart replays.
+    pub replay_bytes: u64,
     /// Size of the latest snapshot, bytes.
     pub snapshot_bytes: u64,
     /// Index of the latest snapshot.

@@ -30,10 +30,13 @@ impl Node {
         if now >= self.raft.poll_timeout() {
             self.raft.handle_timeout(now);
         }
+        self.give_up_hung_disk();
         self.take_events();
+        self.keep_pace();
         self.send_own_batch();
         self.send_proposals();
         self.propose_by_time();
+        self.step_membership();
         self.advance_reads();
         self.send_messages();
         self.persist();
@@ -62,24 +65,32 @@ impl Node {
                 Event::BecameLeader { noop } => {
                     info!("this box leads, in term {}", noop.term);
                     self.tail.push(noop, Bytes::new());
-                    let stamp = self.site().stamp();
-                    self.leader_clock.applied(stamp);
+                    self.members.begin_to_lead(noop.index);
                     self.close_proposed = tally_core::time::SiteTime(0);
-                    let stamp = self.leader_clock.stamp();
-                    self.shared.clock.hear(stamp.site, stamp.synced);
+                    self.begin_leading();
                 }
                 Event::SteppedDown { term } => {
                     info!("this box does not lead any more (term {term})");
+                    self.end_leading();
                     for (peer, id) in self.reads.stepped_down(Instant::now()) {
                         self.answer_read(peer, id, None);
                     }
                 }
-                // Nothing changes members or hands leadership over yet.
-                Event::OwnEntry { entry, .. } => self.tail.push(entry, Bytes::new()),
-                Event::ConfigurationChanged(_) | Event::TransferFailed { .. } => {}
+                Event::OwnEntry { entry, configuration } => self.store_own(entry, configuration),
+                Event::ConfigurationChanged(entry) => self.on_configuration(&entry),
+                Event::TransferFailed { to } => {
+                    info!("box {to} did not take leadership over; this box leads on");
+                }
                 Event::LeaderChanged { leader, term } => {
                     self.shared.metrics.leader_changes.raise();
-                    info!("leader: {leader:?}, term {term}");
+                    match leader.filter(|_| !self.leads()) {
+                        Some(id) => {
+                            let name = self.members.get(id).map_or("a box that is not known", |it| &it.name);
+                            info!("{name} leads, in term {term}");
+                        }
+                        None if !self.leads() => info!("no leader is known, in term {term}"),
+                        None => {}
+                    }
                 }
             }
             let leader = self.raft.leader();
@@ -95,8 +106,10 @@ impl Node {
         if body.len() as u64 + 64 > u64::from(APPEND_BYTES_MAX) {
             return Err(format!("an entry has at most {APPEND_BYTES_MAX} bytes"));
         }
-        let stamp = self.leader_clock.stamp();
-        self.shared.clock.hear(stamp.site, stamp.synced);
+        if entry::is_step_clock(body) && !self.leader_clock.step(self.now()) {
+            return Err("too few boxes were heard to know what their clocks say".to_owned());
+        }
+        let stamp = self.stamp().ok_or("too few boxes were heard to know the time")?;
         let payload = proposals::reenvelope(tag, &entry::stamped(stamp, body));
         let now = self.now();
         let range = self.raft.propose(now, 1, payload.len() as u64).map_err(|error| error.to_string())?;
@@ -118,6 +131,9 @@ impl Node {
     /// Opens the box's epoch, freezes a batch when one is due, sends it until its receipt comes.
     fn send_own_batch(&mut self) {
         let Some(term) = self.leader_term() else { return };
+        if self.leads() && self.stamp().is_none() {
+            return;
+        }
         let now = Instant::now();
         if self.batches.should_open(term, now) {
             let nonce = self.batches.nonce();
@@ -160,11 +176,7 @@ impl Node {
 
     /// What a leader proposes because time has passed.
     fn propose_by_time(&mut self) {
-        if !self.leads() {
-            return;
-        }
-        let stamp = self.leader_clock.stamp();
-        self.shared.clock.hear(stamp.site, stamp.synced);
+        let Some(stamp) = self.stamp() else { return };
         let (close, applied) = {
             let site = self.site();
             (site.close_due(stamp.site), site.stamp())
@@ -207,11 +219,9 @@ impl Node {
     }
 
     fn persist(&mut self) {
-        if self.disk_retry_at.is_some_and(|at| Instant::now() < at) {
-            return;
-        }
-        self.disk_retry_at = None;
-        while let Some(persist) = self.raft.poll_persist() {
+        if self.disk_health.may_write(Instant::now())
+            && let Some(persist) = self.raft.poll_persist()
+        {
             self.ask_disk(persist);
         }
     }
@@ -235,10 +245,14 @@ impl Node {
         };
         let group =
             WriteGroup { hard_state: persist.hard_state, truncate_after: persist.truncate_after, entries };
-        if persist.reset.is_some()
-            && let Some((position, bytes)) = self.snapshots.installing.take()
+        self.disk_health.handed(ticket, Instant::now());
+        // Kept until it is durable: a failed installation is tried again.
+        let installing = self.snapshots.installing.clone();
+        if let (Some(reset), Some((position, bytes))) = (persist.reset, installing)
+            && reset == position
         {
             let hard_state = self.hard_state;
+            self.snapshots.install_ticket = Some(ticket);
             self.disk.ask(Job::Install { ticket, position, bytes, hard_state, group });
         } else {
             self.disk.ask(Job::Write { ticket, group });
@@ -278,7 +292,8 @@ impl Node {
             let settings = site.settings();
             (site.applied(), site.stamp(), settings.window_base(), settings.series_max() as usize)
         };
-        self.leader_clock.applied(stamp);
+        let now = self.now();
+        self.leader_clock.applied(stamp, now);
         self.shared.clock.applied(stamp.elapsed);
         self.shared.accumulator.configure(base, series_max);
         self.tail.shrink(applied.min(self.raft.durable_index()));
@@ -298,10 +313,15 @@ impl Node {
                 self.batches.opened(*source, *epoch);
                 self.readdress_batch();
             }
+            Applied::Member { result: Ok(()), .. } | Applied::Members => self.know_members(),
             Applied::Report { source, epoch, number, verdict, .. } => {
                 if let Some(batch) = self.batches.judged(*source, *epoch, *number) {
                     self.on_own_receipt(batch, *number, verdict);
                 }
+            }
+            Applied::Stepped { from, to } => {
+                warn!("an operator has set site time from {from} ms to {to} ms");
+                self.shared.clock.stepped(*to);
             }
             _ => {}
         }
@@ -357,7 +377,8 @@ impl Node {
         let raft = self.started + Duration::from_micros(self.raft.poll_timeout().0.min(u64::MAX >> 8));
         let leader = self.leader_term().is_some();
         let batches = self.batches.due(self.shared.accumulator.backlog(), leader);
-        let parts = [batches, self.proposals.next_due(leader), self.reads.next_due(), self.disk_retry_at];
-        parts.into_iter().flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
+        let waiting = [self.proposals.next_due(leader), self.reads.next_due()];
+        let parts = [batches, self.disk_health.next_due(), self.membership_due()].into_iter().chain(waiting);
+        parts.flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
     }
 }

@@ -4,20 +4,29 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
-use tally_core::time::SiteTime;
+use tally_core::time::{Duration, Instant, SiteTime};
 
+use crate::clock::Told;
 use crate::site::codec::{Malformed, Reader, put_varint};
+use crate::storage::SnapshotHead;
 
 /// Most bytes of payload in one append; also the most that one entry may have.
 pub(super) const APPEND_BYTES_MAX: u32 = 1 << 20;
 /// Most bytes of one part of a snapshot.
 pub(super) const PART_BYTES: usize = 256 << 10;
 
+/// The latest time, in milliseconds, that a leader can tell: as late as entries can carry.
+const TIME_MS_MAX: u64 = (1 << 48) - 1;
+
 /// What boxes say to each other.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Frame {
     /// A message of the core, with the payloads of its entries if it appends some.
-    Raft { message: Message, payloads: Vec<Bytes>, clock: Option<Clock> },
+    Raft { message: Message, payloads: Vec<Bytes> },
+    /// A heartbeat, with what a leader tells beside it.
+    Beat(Message, Beat),
+    /// The answer to one, with what a follower tells beside it.
+    BeatAnswer(Message, BeatAnswer),
     /// Please put this into the log: a tagged or plain body.
     Propose(Bytes),
     /// What must I have applied to read linearizably?
@@ -26,16 +35,44 @@ pub(super) enum Frame {
     ReadAnswer { id: u64, index: Option<LogIndex> },
     /// A part of a snapshot on its way to a follower.
     SnapshotPart(SnapshotPart),
+    /// A follower asks for more of a snapshot that it was offered, from this offset on.
+    SnapshotWant { last: Position, offset: u64 },
+    /// Please hand leadership over, to this box or to the best one. Without an answer: the asker sees it.
+    Transfer { to: Option<NodeId> },
 }
 
-/// The clocks that heartbeats and their answers carry.
+/// What a leader tells beside a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Clock {
-    /// Site time (from the leader; zero in an answer).
-    pub(super) site: SiteTime,
-    /// The sender's wall clock, Unix milliseconds.
-    pub(super) wall_ms: u64,
-    /// Whether that is synchronised.
+pub(super) struct Beat {
+    /// Site time; zero while the site has none.
+    pub(super) told: Told,
+    /// Its own clock.
+    pub(super) wall: Wall,
+    /// When it was sent, by the leader's monotonic clock: the answer brings it back.
+    pub(super) sent: Instant,
+    /// The election timeout that all are to have.
+    pub(super) timeout: Duration,
+}
+
+/// What a follower tells beside its answer to a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BeatAnswer {
+    /// Its clock.
+    pub(super) wall: Wall,
+    /// As in the latest heartbeat that it had from this peer.
+    pub(super) sent: Instant,
+    /// How long a sync of its disk takes, nearly always.
+    pub(super) sync: Duration,
+    /// The election timeout that it has in force.
+    pub(super) timeout: Duration,
+}
+
+/// A box's wall clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wall {
+    /// Unix microseconds.
+    pub(super) us: u64,
+    /// Whether a time service keeps it.
     pub(super) synced: bool,
 }
 
@@ -44,13 +81,11 @@ pub(super) struct Clock {
 pub(super) struct SnapshotPart {
     /// The leader's term.
     pub(super) term: Term,
-    /// The last entry that the snapshot covers.
-    pub(super) last: Position,
-    /// Bytes of the whole snapshot.
-    pub(super) total: u64,
+    /// Of which snapshot.
+    pub(super) head: SnapshotHead,
     /// Where this part begins.
     pub(super) offset: u64,
-    /// The part.
+    /// The part. An offer has none, and begins at 0.
     pub(super) bytes: Bytes,
 }
 
@@ -72,17 +107,35 @@ const PROPOSE: u8 = 16;
 const READ_INDEX: u8 = 17;
 const READ_ANSWER: u8 = 18;
 const SNAPSHOT_PART: u8 = 19;
+const TRANSFER: u8 = 20;
+const SNAPSHOT_WANT: u8 = 30;
 
 impl Frame {
     /// A message of the core alone.
     pub(super) fn plain(message: Message) -> Frame {
-        Frame::Raft { message, payloads: Vec::new(), clock: None }
+        Frame::Raft { message, payloads: Vec::new() }
     }
 
     /// As bytes.
     pub(super) fn encode(&self) -> Bytes {
         match self {
-            Frame::Raft { message, payloads, clock } => encode_message(message, payloads, *clock),
+            Frame::Raft { message, payloads } => encode_message(message, payloads).into(),
+            Frame::Beat(message, beat) => {
+                let mut out = encode_message(message, &[]);
+                put_told(&mut out, beat.told);
+                put_wall(&mut out, beat.wall);
+                put_varint(&mut out, beat.sent.0);
+                put_varint(&mut out, beat.timeout.0);
+                out.into()
+            }
+            Frame::BeatAnswer(message, answer) => {
+                let mut out = encode_message(message, &[]);
+                put_wall(&mut out, answer.wall);
+                put_varint(&mut out, answer.sent.0);
+                put_varint(&mut out, answer.sync.0);
+                put_varint(&mut out, answer.timeout.0);
+                out.into()
+            }
             Frame::Propose(body) => {
                 let mut out = BytesMut::with_capacity(1 + body.len());
                 out.put_u8(PROPOSE);
@@ -101,14 +154,27 @@ impl Frame {
                 put_varint(&mut out, index.map_or(0, |index| index.0.saturating_add(1)));
                 out.into()
             }
+            Frame::Transfer { to } => {
+                let mut out = vec![TRANSFER];
+                // No box has the number 0.
+                put_varint(&mut out, to.map_or(0, |to| to.0));
+                out.into()
+            }
             Frame::SnapshotPart(part) => {
                 let mut out = Vec::with_capacity(64 + part.bytes.len());
                 out.push(SNAPSHOT_PART);
                 put_varint(&mut out, part.term.0);
-                put_position(&mut out, part.last);
-                put_varint(&mut out, part.total);
+                put_position(&mut out, part.head.position);
+                put_varint(&mut out, part.head.total);
+                put_varint(&mut out, part.head.crc.into());
                 put_varint(&mut out, part.offset);
                 out.extend_from_slice(&part.bytes);
+                out.into()
+            }
+            Frame::SnapshotWant { last, offset } => {
+                let mut out = vec![SNAPSHOT_WANT];
+                put_position(&mut out, *last);
+                put_varint(&mut out, *offset);
                 out.into()
             }
         }
@@ -131,19 +197,31 @@ impl Frame {
                 reader.done()?;
                 Frame::ReadAnswer { id, index }
             }
+            TRANSFER => {
+                let to = reader.varint()?;
+                reader.done()?;
+                Frame::Transfer { to: (to > 0).then_some(NodeId(to)) }
+            }
             SNAPSHOT_PART => {
                 let term = Term(reader.varint()?);
-                let last = position(&mut reader)?;
-                let (total, offset) = (reader.varint()?, reader.varint()?);
+                let (position, total) = (position(&mut reader)?, reader.varint()?);
+                let crc = u32::try_from(reader.varint()?).map_err(|_| Malformed)?;
+                let offset = reader.varint()?;
                 let bytes = frame.slice_ref(reader.rest());
-                Frame::SnapshotPart(SnapshotPart { term, last, total, offset, bytes })
+                let head = SnapshotHead { position, total, crc };
+                Frame::SnapshotPart(SnapshotPart { term, head, offset, bytes })
+            }
+            SNAPSHOT_WANT => {
+                let (last, offset) = (position(&mut reader)?, reader.varint()?);
+                reader.done()?;
+                Frame::SnapshotWant { last, offset }
             }
             _ => decode_message(kind, reader, frame)?,
         })
     }
 }
 
-fn encode_message(message: &Message, payloads: &[Bytes], clock: Option<Clock>) -> Bytes {
+fn encode_message(message: &Message, payloads: &[Bytes]) -> Vec<u8> {
     let bytes: usize = payloads.iter().map(|payload| payload.len() + 4).sum();
     let mut out = Vec::with_capacity(48 + bytes);
     let kind = match message.body {
@@ -213,20 +291,15 @@ fn encode_message(message: &Message, payloads: &[Bytes], clock: Option<Clock>) -
         Body::Heartbeat { commit, round } => {
             put_varint(&mut out, commit.0);
             put_varint(&mut out, round);
-            put_clock(&mut out, clock);
         }
-        Body::HeartbeatAnswer { round } => {
-            put_varint(&mut out, round);
-            put_clock(&mut out, clock);
-        }
+        Body::HeartbeatAnswer { round } => put_varint(&mut out, round),
     }
-    out.into()
+    out
 }
 
 fn decode_message(kind: u8, mut reader: Reader<'_>, frame: &Bytes) -> Result<Frame, Malformed> {
     let term = Term(reader.varint()?);
     let mut payloads = Vec::new();
-    let mut clock = None;
     let body = match kind {
         PRE_VOTE => Body::PreVote { last: position(&mut reader)? },
         PRE_VOTE_ANSWER => Body::PreVoteAnswer { granted: reader.bool()? },
@@ -262,19 +335,17 @@ fn decode_message(kind: u8, mut reader: Reader<'_>, frame: &Bytes) -> Result<Fra
             Body::Rejected { previous, hint: position(&mut reader)? }
         }
         HEARTBEAT => {
-            let (commit, round) = (LogIndex(reader.varint()?), reader.varint()?);
-            clock = read_clock(&mut reader)?;
-            Body::Heartbeat { commit, round }
+            let body = Body::Heartbeat { commit: LogIndex(reader.varint()?), round: reader.varint()? };
+            return read_beat(Message { term, body }, reader);
         }
         HEARTBEAT_ANSWER => {
-            let round = reader.varint()?;
-            clock = read_clock(&mut reader)?;
-            Body::HeartbeatAnswer { round }
+            let body = Body::HeartbeatAnswer { round: reader.varint()? };
+            return read_answer(Message { term, body }, reader);
         }
         _ => return Err(Malformed),
     };
     reader.done()?;
-    Ok(Frame::Raft { message: Message { term, body }, payloads, clock })
+    Ok(Frame::Raft { message: Message { term, body }, payloads })
 }
 
 fn entries(
@@ -312,6 +383,15 @@ fn position(reader: &mut Reader<'_>) -> Result<Position, Malformed> {
     Ok(Position { index, term: Term(reader.varint()?), subterm: Subterm(reader.varint()?) })
 }
 
+fn read_beat(message: Message, mut reader: Reader<'_>) -> Result<Frame, Malformed> {
+    // A heartbeat that carries nothing beside itself is none.
+    let told = told(&mut reader)?;
+    let (wall, sent) = (wall(&mut reader)?, Instant(reader.varint()?));
+    let timeout = Duration(reader.varint()?);
+    reader.done()?;
+    Ok(Frame::Beat(message, Beat { told, wall, sent, timeout }))
+}
+
 fn put_nodes(out: &mut Vec<u8>, nodes: &NodeSet) {
     put_varint(out, nodes.len() as u64);
     nodes.iter().for_each(|id| put_varint(out, id.0));
@@ -327,114 +407,37 @@ fn nodes(reader: &mut Reader<'_>) -> Result<NodeSet, Malformed> {
     Ok(nodes)
 }
 
-fn put_clock(out: &mut Vec<u8>, clock: Option<Clock>) {
-    let Some(clock) = clock else { return };
-    put_varint(out, clock.site.0);
-    put_varint(out, clock.wall_ms);
-    out.push(u8::from(clock.synced));
+fn read_answer(message: Message, mut reader: Reader<'_>) -> Result<Frame, Malformed> {
+    let (wall, sent) = (wall(&mut reader)?, Instant(reader.varint()?));
+    let (sync, timeout) = (Duration(reader.varint()?), Duration(reader.varint()?));
+    reader.done()?;
+    Ok(Frame::BeatAnswer(message, BeatAnswer { wall, sent, sync, timeout }))
 }
 
-fn read_clock(reader: &mut Reader<'_>) -> Result<Option<Clock>, Malformed> {
-    if reader.left() == 0 {
-        return Ok(None);
+fn put_told(out: &mut Vec<u8>, told: Told) {
+    put_varint(out, told.site.0);
+    out.push(u8::from(told.synced));
+    // Nothing is held at the year 1970.
+    put_varint(out, told.held.map_or(0, |held| held.0));
+}
+
+fn told(reader: &mut Reader<'_>) -> Result<Told, Malformed> {
+    let (site, synced, held) = (reader.varint()?, reader.bool()?, reader.varint()?);
+    if site.max(held) > TIME_MS_MAX {
+        return Err(Malformed);
     }
-    let (site, wall_ms) = (SiteTime(reader.varint()?), reader.varint()?);
-    Ok(Some(Clock { site, wall_ms, synced: reader.bool()? }))
+    Ok(Told { site: SiteTime(site), synced, held: (held > 0).then_some(SiteTime(held)) })
+}
+
+fn put_wall(out: &mut Vec<u8>, wall: Wall) {
+    put_varint(out, wall.us);
+    out.push(u8::from(wall.synced));
+}
+
+fn wall(reader: &mut Reader<'_>) -> Result<Wall, Malformed> {
+    Ok(Wall { us: reader.varint()?, synced: reader.bool()? })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn messages() -> impl Strategy<Value = Frame> {
-        let position = (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(index, term, subterm)| {
-            Position { index: LogIndex(index >> 1), term: Term(term), subterm: Subterm(subterm) }
-        });
-        let clock = prop::option::of(
-            (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(site, wall_ms, synced)| Clock {
-                site: SiteTime(site),
-                wall_ms,
-                synced,
-            }),
-        );
-        let append = (
-            position.clone(),
-            any::<u64>(),
-            prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..5),
-        )
-            .prop_map(|(previous, commit, payloads)| {
-                let range = EntryRange {
-                    term: Term(3),
-                    subterm: Subterm(1),
-                    first: previous.index.next(),
-                    last: LogIndex(previous.index.0 + payloads.len() as u64),
-                };
-                let entries = (!payloads.is_empty()).then_some(range);
-                let body = Body::Append { previous, entries, commit: LogIndex(commit) };
-                let payloads = payloads.into_iter().map(Bytes::from).collect();
-                Frame::Raft { message: Message { term: Term(9), body }, payloads, clock: None }
-            });
-        let plain = |body| Frame::plain(Message { term: Term(7), body });
-        prop_oneof![
-            append,
-            position.clone().prop_map(move |last| plain(Body::PreVote { last })),
-            (position.clone(), any::<bool>())
-                .prop_map(move |(last, transfer)| plain(Body::Vote { last, transfer })),
-            Just(plain(Body::TimeoutNow)),
-            (any::<(bool, u64, u64)>(), prop::collection::btree_set(any::<u64>(), 0..=8)).prop_map(
-                move |((pre, term, subterm), ids)| {
-                    let mut nodes = NodeSet::default();
-                    assert!(ids.into_iter().all(|id| nodes.insert(NodeId(id))));
-                    let (last_term, last_subterm) = (Term(term), Subterm(subterm));
-                    match (pre, term % 2) {
-                        (_, 0) => plain(Body::WitnessVote { pre, last_term, last_subterm, votes: nodes }),
-                        (true, _) => plain(Body::WitnessAppend { subterm: last_subterm, voters: nodes }),
-                        (false, _) => plain(Body::WitnessAppended { subterm: last_subterm, taken: pre }),
-                    }
-                }
-            ),
-            any::<u64>().prop_map(move |round| plain(Body::WitnessPing { round })),
-            any::<bool>().prop_map(move |granted| plain(Body::VoteAnswer { granted })),
-            any::<bool>().prop_map(move |granted| plain(Body::PreVoteAnswer { granted })),
-            any::<(u64, u64)>().prop_map(move |(matched, received)| {
-                plain(Body::Appended { matched: LogIndex(matched), received: LogIndex(received) })
-            }),
-            (any::<u64>(), position.clone()).prop_map(move |(previous, hint)| {
-                plain(Body::Rejected { previous: LogIndex(previous), hint })
-            }),
-            (any::<u64>(), any::<u64>(), clock.clone()).prop_map(|(commit, round, clock)| {
-                let body = Body::Heartbeat { commit: LogIndex(commit), round };
-                Frame::Raft { message: Message { term: Term(7), body }, payloads: Vec::new(), clock }
-            }),
-            (any::<u64>(), clock).prop_map(|(round, clock)| {
-                let message = Message { term: Term(7), body: Body::HeartbeatAnswer { round } };
-                Frame::Raft { message, payloads: Vec::new(), clock }
-            }),
-            prop::collection::vec(any::<u8>(), 0..99).prop_map(|body| Frame::Propose(body.into())),
-            any::<u64>().prop_map(|id| Frame::ReadIndex { id }),
-            (any::<u64>(), prop::option::of(0..u64::MAX))
-                .prop_map(|(id, index)| Frame::ReadAnswer { id, index: index.map(LogIndex) }),
-            (position, any::<u64>(), any::<u64>()).prop_map(|(last, total, offset)| {
-                let bytes = Bytes::from_static(b"part");
-                Frame::SnapshotPart(SnapshotPart { term: Term(1), last, total, offset, bytes })
-            }),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn every_frame_comes_back(frame in messages()) {
-            prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
-        }
-
-        #[test]
-        fn no_bytes_at_all_make_it_panic(frame in messages(), cut in 0usize..200, at in 0usize..200, to in any::<u8>()) {
-            let mut bytes = frame.encode().to_vec();
-            bytes.truncate(cut.max(1));
-            let place = at % bytes.len();
-            bytes[place] = to;
-            let _ = Frame::decode(&bytes.into());
-        }
-    }
-}
+#[path = "wire_tests.rs"]
+mod tests;

@@ -34,16 +34,20 @@ impl Site {
             if let Body::Report(report) = &body {
                 report.check_cells()?;
             }
+            let before = self.stamp.site;
             self.advance_stamp(stamp);
             self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
-            self.apply_body(index, &body)?
+            match body {
+                Body::StepClock => self.step_clock(before, stamp.site),
+                body => self.apply_body(index, body)?,
+            }
         };
         self.applied = index;
         self.digest = mix(self.digest, index.0);
         Ok(applied)
     }
 
-    /// Neither time goes back, whatever a leader stamps.
+    /// Neither time goes back, whatever a leader stamps (but see [`Site::step_clock`]).
     fn advance_stamp(&mut self, stamp: Stamp) {
         self.stamp = Stamp {
             site: self.stamp.site.max(stamp.site),
@@ -53,10 +57,23 @@ impl Site {
         self.digest = mix(mix(self.digest, self.stamp.site.0), self.stamp.elapsed.0);
     }
 
-    fn apply_body(&mut self, index: LogIndex, body: &Body<'_>) -> Result<Applied, EntryError> {
+    /// Site time becomes `to`. Where that is back, what was counted under the later time stays in the
+    /// windows that it was counted in: they are closed, so that what is still on its way to them becomes
+    /// late summaries and nothing is refused.
+    fn step_clock(&mut self, from: SiteTime, to: SiteTime) -> Applied {
+        if to < from {
+            let ahead = 2 * self.settings.window_base().as_millis();
+            self.close_until(from.0.saturating_add(ahead));
+        }
+        self.stamp.site = to;
+        self.digest = mix(self.digest, to.0);
+        Applied::Stepped { from, to }
+    }
+
+    fn apply_body(&mut self, index: LogIndex, body: Body<'_>) -> Result<Applied, EntryError> {
         let now = self.stamp.elapsed;
-        Ok(match *body {
-            Body::Report(ref report) => return self.apply_report(index, report),
+        Ok(match body {
+            Body::Report(report) => return self.apply_report(index, &report),
             Body::Open { kind, name, nonce, epoch } => {
                 self.sources.age(now, &self.settings);
                 let result = self.sources.open(kind, name, nonce, epoch, now, &self.settings);
@@ -83,6 +100,21 @@ impl Site {
                 self.sources.age(now, &self.settings);
                 Applied::Nothing
             }
+            Body::Found(members) => {
+                self.digest = self.members.found(members, self.digest);
+                Applied::Members
+            }
+            Body::Member { nonce, change } => {
+                let changed = self.members.change(change, self.digest);
+                self.digest = changed.unwrap_or(self.digest);
+                Applied::Member { nonce, result: changed.map(|_| ()) }
+            }
+            Body::Configuration(parts) => {
+                self.digest = self.members.enforce(parts, self.digest);
+                Applied::Members
+            }
+            // Needs the time before its own stamp: see `apply`.
+            Body::StepClock => Applied::Nothing,
         })
     }
 
@@ -100,9 +132,12 @@ impl Site {
 
     fn close(&mut self, until: SiteTime) {
         // No leader means to close what is still to come.
-        let until = until.min(self.stamp.site);
+        self.close_until(until.min(self.stamp.site).0);
+    }
+
+    fn close_until(&mut self, until: u64) {
         let marks = Marks { late: false, synced: self.stamp.synced };
-        for closed in self.table.close(until.0) {
+        for closed in self.table.close(until) {
             self.summarise(closed, marks);
         }
     }

@@ -330,6 +330,7 @@ fn a_leader_can_check_every_body_before_it_proposes_it() {
         (entry::delivered(300), BodyKind::Delivered),
         (entry::set(1, "keys.age", "5m"), BodyKind::Set),
         (entry::tick(), BodyKind::Tick),
+        (entry::step_clock(), BodyKind::StepClock),
     ] {
         assert_eq!(entry::check(&body), Ok(kind));
         for end in 0..body.len() {

@@ -6,13 +6,15 @@ use tally_core::time::{Elapsed, SiteTime};
 
 use super::codec::{Malformed, Reader, unzigzag};
 use super::entry::{
-    CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_WINDOW, CLOSE, DELIVERED, EntryError, NUMBER, OPEN,
-    REPORT, REPORT_CELLS_MAX, SET, STAMP_MAX, SourceKind, TICK,
+    CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED, EntryError,
+    FOUND, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, REPORT, REPORT_CELLS_MAX, SET,
+    STAMP_MAX, STEP_CLOCK, SourceKind, TICK,
 };
+use super::members::{self, MemberChange, MemberRecord, Parts};
 use super::view::{SeriesId, Stamp};
 
 /// A body, read but not judged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Body<'a> {
     Open { kind: SourceKind, name: &'a str, nonce: u128, epoch: Epoch },
     Report(Report<'a>),
@@ -21,6 +23,10 @@ pub(super) enum Body<'a> {
     Delivered { up_to: u64 },
     Set { nonce: u64, key: &'a str, value: &'a str },
     Tick,
+    Found(Vec<MemberRecord>),
+    Member { nonce: u64, change: MemberChange },
+    Configuration(Parts),
+    StepClock,
 }
 
 /// A report, its cells not read yet.
@@ -96,11 +102,27 @@ impl<'a> Body<'a> {
             DELIVERED => Body::Delivered { up_to: reader.varint()? },
             SET => Body::Set { nonce: reader.u64()?, key: reader.text()?, value: reader.text()? },
             TICK => Body::Tick,
+            FOUND => Body::Found(members::read_records(&mut reader)?),
+            MEMBER => Body::Member { nonce: reader.u64()?, change: read_change(&mut reader)? },
+            CONFIGURATION => Body::Configuration(members::read_parts(&mut reader)?),
+            STEP_CLOCK => Body::StepClock,
             kind => return Err(EntryError::UnknownKind(kind)),
         };
         reader.done()?;
         Ok(body)
     }
+}
+
+fn read_change(reader: &mut Reader<'_>) -> Result<MemberChange, EntryError> {
+    Ok(match reader.u8()? {
+        MEMBER_PUT => MemberChange::Put(members::read_record(reader)?),
+        MEMBER_ROLE => {
+            let role = members::read_role(reader)?;
+            MemberChange::Role { role, name: reader.text()?.to_owned() }
+        }
+        MEMBER_REMOVE => MemberChange::Remove { name: reader.text()?.to_owned() },
+        _ => return Err(EntryError::Malformed),
+    })
 }
 
 impl<'a> Report<'a> {

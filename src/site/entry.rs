@@ -12,6 +12,7 @@ use tally_core::time::{Elapsed, SiteTime};
 use super::body::Body;
 use super::codec::{Malformed, put_bytes, put_varint, put_varint_u128, zigzag};
 use super::digest;
+use super::members::{self, MemberChange, MemberRecord, Parts};
 use super::view::{SeriesId, Stamp};
 
 /// The longest name of a source, in bytes.
@@ -74,6 +75,14 @@ pub enum BodyKind {
     Set,
     /// Only the stamp counts.
     Tick,
+    /// The members that the site was provisioned with.
+    Found,
+    /// Changes the members.
+    Member,
+    /// A configuration of the group.
+    Configuration,
+    /// An operator sets site time.
+    StepClock,
 }
 
 pub(super) const OPEN: u8 = 1;
@@ -83,6 +92,14 @@ pub(super) const NUMBER: u8 = 4;
 pub(super) const DELIVERED: u8 = 5;
 pub(super) const SET: u8 = 6;
 pub(super) const TICK: u8 = 7;
+pub(super) const FOUND: u8 = 8;
+pub(super) const MEMBER: u8 = 9;
+pub(super) const CONFIGURATION: u8 = 10;
+pub(super) const STEP_CLOCK: u8 = 11;
+
+pub(super) const MEMBER_PUT: u8 = 0;
+pub(super) const MEMBER_ROLE: u8 = 1;
+pub(super) const MEMBER_REMOVE: u8 = 2;
 
 pub(super) const CELL_KIND: u8 = 0b0000_0011;
 pub(super) const CELL_NAMED: u8 = 0b0000_0100;
@@ -142,6 +159,68 @@ pub fn tick() -> Vec<u8> {
     vec![TICK]
 }
 
+/// The members that the site was provisioned with, by number: taken if the site knows none yet.
+#[must_use]
+pub fn found(members: &[MemberRecord]) -> Vec<u8> {
+    let mut out = vec![FOUND];
+    members::put_records(&mut out, members);
+    out
+}
+
+/// Changes the members. The nonce names the request in [`super::Applied::Member`].
+#[must_use]
+pub fn member(nonce: u64, change: &MemberChange) -> Vec<u8> {
+    let mut out = vec![MEMBER];
+    out.extend_from_slice(&nonce.to_le_bytes());
+    match change {
+        MemberChange::Put(record) => {
+            out.push(MEMBER_PUT);
+            members::put_record(&mut out, record);
+        }
+        MemberChange::Role { name, role } => {
+            out.push(MEMBER_ROLE);
+            out.push(members::role_code(*role));
+            put_bytes(&mut out, name.as_bytes());
+        }
+        MemberChange::Remove { name } => {
+            out.push(MEMBER_REMOVE);
+            put_bytes(&mut out, name.as_bytes());
+        }
+    }
+    out
+}
+
+/// A configuration of the group, by its leader alone.
+#[must_use]
+pub fn configuration(parts: &Parts) -> Vec<u8> {
+    let mut out = vec![CONFIGURATION];
+    members::put_parts(&mut out, parts);
+    out
+}
+
+/// The configuration that a whole payload brings, if it is such an entry.
+#[must_use]
+pub fn configuration_of(payload: &[u8]) -> Option<Parts> {
+    let (_, body) = super::body::split(payload).ok()?;
+    match Body::decode(body).ok()? {
+        Body::Configuration(parts) => Some(parts),
+        _ => None,
+    }
+}
+
+/// An operator's word: site time becomes what the leader stamps on this entry, back even. The leader
+/// asks [`is_step_clock`] and stamps what the boxes' clocks say.
+#[must_use]
+pub fn step_clock() -> Vec<u8> {
+    vec![STEP_CLOCK]
+}
+
+/// Whether a body is that word.
+#[must_use]
+pub fn is_step_clock(body: &[u8]) -> bool {
+    body == [STEP_CLOCK]
+}
+
 fn with_number(kind: u8, number: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(11);
     out.push(kind);
@@ -174,6 +253,10 @@ pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
         Body::Delivered { .. } => BodyKind::Delivered,
         Body::Set { .. } => BodyKind::Set,
         Body::Tick => BodyKind::Tick,
+        Body::Found(_) => BodyKind::Found,
+        Body::Member { .. } => BodyKind::Member,
+        Body::Configuration(_) => BodyKind::Configuration,
+        Body::StepClock => BodyKind::StepClock,
     })
 }
 

@@ -10,6 +10,7 @@ mod digest;
 pub mod entry;
 mod history;
 mod keys;
+mod members;
 mod names;
 mod outbox;
 mod packed;
@@ -29,11 +30,13 @@ use tally_core::window::Span;
 
 use history::History;
 use keys::Keys;
+use members::Members;
 use outbox::Outbox;
 use series::Table;
 use sources::Sources;
 
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
+pub use members::{MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, Part, Parts};
 pub use readdress::readdressed;
 pub use settings::Settings;
 pub use view::*;
@@ -56,7 +59,7 @@ pub enum SnapshotError {
     #[error("the snapshot is damaged: {0}")]
     Damaged(&'static str),
     /// A version that this program does not read.
-    #[error("the snapshot has version {0}, this program reads version 1: a newer one wrote it")]
+    #[error("the snapshot has version {0}, this program reads versions 1 and 2: a newer one wrote it")]
     Version(u32),
     /// Of a site with another id.
     #[error("the snapshot is of site {found:016x}, this is site {expected:016x}")]
@@ -83,6 +86,7 @@ pub struct Site {
     outbox: Outbox,
     history: History,
     keys: Keys,
+    members: Members,
 }
 
 impl Site {
@@ -101,6 +105,7 @@ impl Site {
             outbox: Outbox::new(),
             history: History::default(),
             keys: Keys::new(site_id),
+            members: Members::default(),
         }
     }
 
@@ -120,6 +125,19 @@ impl Site {
     #[must_use]
     pub const fn digest(&self) -> u64 {
         self.digest
+    }
+
+    /// The members by number, as agreed; none before the site's first leader has told.
+    #[must_use]
+    pub fn members(&self) -> &[MemberRecord] {
+        self.members.list()
+    }
+
+    /// The configuration of the group whose entry was applied last; `None`: the one that the site was
+    /// provisioned with.
+    #[must_use]
+    pub fn configuration(&self) -> Option<&Parts> {
+        self.members.in_force()
     }
 
     /// The replicated settings.

@@ -195,7 +195,7 @@ impl Table {
         settings: &Settings,
     ) -> Result<SeriesId, Refusal> {
         sane(amount)?;
-        if window.0 > clock.latest_start {
+        if window.0 > clock.latest_start && window.0 >= self.closed {
             return Err(Refusal::WindowInFuture);
         }
         let side = match amount {
@@ -220,7 +220,9 @@ impl Table {
         if row.contains(at) {
             return Ok(Target::Row);
         }
-        if at > clock.latest_start {
+        // After site time was set back, what was closed before is in the future, and no error.
+        let in_future = at > clock.latest_start;
+        if in_future && at >= self.closed {
             return Err(Refusal::WindowInFuture);
         }
         let before = self.parked.range((id, 0)..=(id, at)).next_back();
@@ -235,7 +237,7 @@ impl Table {
             Target::Row
         } else if self.parked.contains_key(&(id, start)) {
             Target::Parked(start)
-        } else if end <= self.closed || clock.is_due(end) {
+        } else if end <= self.closed || clock.is_due(end) || in_future {
             Target::Late { start, end }
         } else {
             Target::Opens { start, end }

@@ -10,6 +10,7 @@ use tally_core::time::{Elapsed, SiteTime};
 use super::codec::{Malformed, Reader, put_bytes};
 use super::history::History;
 use super::keys::Keys;
+use super::members::Members;
 use super::outbox::Outbox;
 use super::packed::{Packed, put_sample, read_sample};
 use super::series::{Parked, Row, Sampled, Table, Updown};
@@ -19,7 +20,9 @@ use super::view::Stamp;
 use super::{Founding, Site, SnapshotError};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// Without members.
+const VERSION_BEFORE: u32 = 1;
 
 impl Site {
     /// The whole state as bytes; the same bytes on boxes that applied the same entries.
@@ -49,6 +52,7 @@ impl Site {
         self.outbox.put(&mut out);
         self.history.put(&mut out);
         self.keys.put(&mut out);
+        self.members.put(&mut out);
         out
     }
 
@@ -59,7 +63,7 @@ impl Site {
             return Err(SnapshotError::Damaged("it does not begin like one"));
         }
         let version = reader.u32().map_err(damaged("its version"))?;
-        if version != VERSION {
+        if !matches!(version, VERSION_BEFORE | VERSION) {
             return Err(SnapshotError::Version(version));
         }
         let found = reader.u64().map_err(damaged("its site"))?;
@@ -77,9 +81,13 @@ impl Site {
         let outbox = Outbox::read(&mut reader, is_kind).map_err(damaged("its outbox"))?;
         let history = History::read(&mut reader, is_kind).map_err(damaged("its history"))?;
         let keys = Keys::read(founding.site_id, &mut reader).map_err(damaged("its keys"))?;
+        let members = match version {
+            VERSION_BEFORE => Members::default(),
+            _ => Members::read(&mut reader).map_err(damaged("its members"))?,
+        };
         reader.done().map_err(damaged("its end"))?;
         let site_id = founding.site_id;
-        Ok(Site { site_id, applied, stamp, digest, settings, sources, table, outbox, history, keys })
+        Ok(Site { site_id, applied, stamp, digest, settings, sources, table, outbox, history, keys, members })
     }
 
     fn snapshot_size_guess(&self) -> usize {

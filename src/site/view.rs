@@ -4,6 +4,8 @@ use tally_core::id::{Epoch, ReportNumber, SourceId};
 use tally_core::report::{Amount, Kind, Last, Sum};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::members::MemberRefused;
+
 /// A series by number: dense from 0 in order of creation, the same on every box, for life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeriesId(pub u32);
@@ -106,6 +108,22 @@ pub enum Applied {
     },
     /// Summaries got numbers, or were delivered.
     Outbox,
+    /// A change of the members was asked for.
+    Member {
+        /// Names the request.
+        nonce: u64,
+        /// Done, or why not.
+        result: Result<(), MemberRefused>,
+    },
+    /// The site was told its members, or another configuration of the group is in force.
+    Members,
+    /// An operator has set site time.
+    Stepped {
+        /// What it was.
+        from: SiteTime,
+        /// What it is.
+        to: SiteTime,
+    },
 }
 
 /// Why an epoch was not opened.

@@ -155,3 +155,46 @@ fn a_summary_says_whether_the_clock_was_synchronised() {
     driver.close_due();
     assert!(!driver.number_all()[0].synced);
 }
+
+#[test]
+fn an_operator_sets_site_time_forward_and_back_and_nothing_is_lost() {
+    let (mut driver, mut reporter) = started();
+    driver.add(&mut reporter, "parts", Amount::Counter(3));
+    let week = 7 * 24 * 60 * MINUTE;
+    driver.pass(week);
+    let stepped = driver.apply(&entry::step_clock());
+    let [early, late] = [START, START + week].map(SiteTime);
+    assert_eq!(stepped, Applied::Stepped { from: early, to: late });
+    driver.add(&mut reporter, "parts", Amount::Counter(4));
+    driver.now.site = SiteTime(START + 10 * MINUTE);
+    let back = driver.now.site;
+    assert_eq!(driver.apply(&entry::step_clock()), Applied::Stepped { from: late, to: back });
+    assert_eq!(driver.site.stamp().site, back);
+    assert_eq!(driver.site.close_due(late), None, "all windows of the later time are closed");
+
+    // What was counted under the later time and comes only now is late, in series old and new.
+    for series in ["parts", "scrap"] {
+        assert_eq!(driver.try_add(&mut reporter, series, late, Amount::Counter(5)), None);
+    }
+    assert_eq!(driver.try_add(&mut reporter, "parts", back, Amount::Counter(6)), None);
+    driver.pass(2 * MINUTE);
+    driver.close_due();
+    let summaries = driver.number_all();
+    let of = |series: &str| -> Vec<(u64, Amount, bool)> {
+        let id = driver.site.find(series).unwrap();
+        let own = summaries.iter().filter(|summary| summary.series == id);
+        own.map(|one| ((one.start.0 - START) / MINUTE, one.amount, one.late)).collect()
+    };
+    let minutes = week / MINUTE;
+    let parts: u64 = of("parts")
+        .iter()
+        .map(|(_, amount, _)| match amount {
+            Amount::Counter(sum) => *sum as u64,
+            other => panic!("{other:?}"),
+        })
+        .sum();
+    assert_eq!(parts, 18, "{:?}", of("parts"));
+    assert_eq!(of("scrap"), [(minutes, Amount::Counter(5), true)]);
+    let after = driver.site.series(driver.site.find("parts").unwrap()).total;
+    assert_eq!(after, 18);
+}

@@ -10,18 +10,39 @@ use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{HardState, Position};
 
 use super::faulty::{Fault, FaultyFileSystem};
-use super::{Entry, Options, Owner, Recovered, Storage, WriteError, WriteGroup};
+use super::{Entry, OpenError, Options, Owner, Recovered, Storage, WriteError, WriteGroup};
 
 const OWNER: Owner = Owner { site_id: 7, node: 3 };
 
 #[derive(Clone, Debug)]
 enum Step {
-    Append { count: u8, bytes: u16, cut: Option<u8>, vote: bool },
-    Snapshot { behind: u8, bytes: u16 },
-    Install { ahead: u8, bytes: u16 },
+    Append {
+        count: u8,
+        bytes: u16,
+        cut: Option<u8>,
+        vote: bool,
+    },
+    Snapshot {
+        behind: u8,
+        bytes: u16,
+    },
+    Install {
+        ahead: u8,
+        bytes: u16,
+    },
     PowerLoss,
     Kill,
-    Arm { after: u8, fault: Fault },
+    Arm {
+        after: u8,
+        fault: Fault,
+    },
+    ArmRead {
+        after: u8,
+    },
+    /// Only so many more bytes fit, until the next restart.
+    Fill {
+        room: u32,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -38,6 +59,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::PowerLoss),
         1 => Just(Step::Kill),
         4 => (0u8..10, fault).prop_map(|(after, fault)| Step::Arm { after, fault }),
+        2 => (0u8..20).prop_map(|after| Step::ArmRead { after }),
+        1 => (0u32..80_000).prop_map(|room| Step::Fill { room }),
     ]
 }
 
@@ -65,6 +88,15 @@ impl Model {
         self.hard_state == found.hard_state
             && self.snapshot == found.snapshot
             && self.last() == found.last
+            && self.entries.iter().filter(|entry| entry.position.index > floor).eq(&found.entries)
+    }
+
+    /// Whether what was found comes to this state, by way of another snapshot perhaps.
+    fn is_told_by(&self, found: &Recovered) -> bool {
+        let floor = found.snapshot.as_ref().map_or(LogIndex::ZERO, |(position, _)| position.index);
+        self.hard_state == found.hard_state
+            && self.last() == found.last
+            && self.floor() <= found.last.index.max(floor)
             && self.entries.iter().filter(|entry| entry.position.index > floor).eq(&found.entries)
     }
 
@@ -114,6 +146,8 @@ impl Run {
             Step::PowerLoss => self.restart_idle(true),
             Step::Kill => self.restart_idle(false),
             Step::Arm { after, fault } => self.fs.fail_after(after.into(), fault),
+            Step::Fill { room } => self.fs.fill_up(room as usize),
+            Step::ArmRead { after } => self.fs.fail_read_after(after.into(), ErrorKind::Other),
         }
     }
 
@@ -155,7 +189,7 @@ impl Run {
         let mut after = self.model.clone();
         let bytes = vec![index.0 as u8; bytes.into()];
         after.snapshot = Some((entry.position, bytes.clone()));
-        let result = self.storage.save_snapshot(entry.position, &bytes);
+        let result = self.storage.save_snapshot(entry.position, bytes.into());
         self.settle(result, &[after]);
     }
 
@@ -177,7 +211,7 @@ impl Run {
         };
         let hard_state = HardState { term: Term(self.term), vote: None };
         let after = Model { hard_state, ..without_hard_state.clone() };
-        let result = self.storage.install_snapshot(position, &bytes, hard_state);
+        let result = self.storage.install_snapshot(position, bytes.into(), hard_state);
         self.settle(result, &[after, without_hard_state]);
     }
 
@@ -208,7 +242,18 @@ impl Run {
 
     fn restart(&mut self, power_lost: bool, possible: &[Model]) {
         self.fs.restart(power_lost);
-        let opened = Storage::open(self.fs.clone(), Path::new("/data"), OWNER, self.options.clone());
+        self.fs.limit(None);
+        let open = || Storage::open(self.fs.clone(), Path::new("/data"), OWNER, self.options.clone());
+        // A file that cannot be read now is no reason to believe that nothing is in it.
+        self.fs.fail_read_after(u32::try_from(self.boot % 40).unwrap(), ErrorKind::Other);
+        let before = self.fs.faults();
+        let opened = match open() {
+            Err(OpenError::Io { .. }) if self.fs.faults() > before => {
+                self.fs.restart(power_lost);
+                open()
+            }
+            opened => opened,
+        };
         let (storage, found) = opened.unwrap_or_else(|error| panic!("{error}"));
         self.storage = storage;
         assert!(found.boot > self.boot, "boot {} after {}", found.boot, self.boot);
@@ -225,6 +270,7 @@ impl Run {
 
     /// What is kept for followers is the same as what was written.
     fn read_back(&mut self) {
+        self.fs.fail_read_after(u32::MAX, ErrorKind::Other);
         let (first, last) = (self.storage.first_index(), self.storage.last().index);
         assert!(first <= self.model.floor().next(), "the log begins at {first}");
         assert_eq!(self.storage.load_snapshot().unwrap(), self.model.snapshot);
@@ -284,6 +330,49 @@ fn no_operation_is_a_bad_moment_for_a_crash() {
                 }
                 run.restart_idle(true);
             }
+        }
+    }
+    for after in 0..120 {
+        let mut run = Run::new(u64::from(after), 0);
+        run.fs.fail_read_after(after, ErrorKind::Other);
+        for step in &history {
+            run.step(step);
+        }
+        run.restart_idle(true);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// A disk that says that it synced and did not can lose the end of what was acknowledged, and that
+    /// only: what is found is what once held, or it is refused.
+    #[test]
+    fn a_lying_disk_brings_back_what_once_held_or_is_refused(
+        seed in any::<u64>(),
+        steps in prop::collection::vec((step(), prop::option::weighted(0.3, 0u8..4)), 1..40),
+    ) {
+        let mut run = Run::new(seed, 0);
+        let mut held = vec![run.model.clone()];
+        for (step, lie) in &steps {
+            if let Some(after) = lie {
+                run.fs.fail_after((*after).into(), Fault::Lie);
+            }
+            if matches!(step, Step::Append { .. } | Step::Snapshot { .. } | Step::Install { .. }) {
+                run.step(step);
+                held.push(run.model.clone());
+                if let Step::Install { .. } = step {
+                    // Its snapshot may be durable, and the groups before and after it not.
+                    let installed = run.model.clone();
+                    let states: Vec<HardState> = held.iter().map(|model| model.hard_state).collect();
+                    held.extend(states.iter().map(|&hard_state| Model { hard_state, ..installed.clone() }));
+                }
+            }
+        }
+        run.fs.restart(true);
+        match Storage::open(run.fs.clone(), Path::new("/data"), OWNER, run.options.clone()) {
+            Ok((_, found)) => prop_assert!(held.iter().any(|model| model.is_told_by(&found)), "{found:?}"),
+            Err(error) => prop_assert!(matches!(error, OpenError::Damaged { .. }), "{error}"),
         }
     }
 }

@@ -7,6 +7,8 @@ use super::fs::{FileSystem, StoredFile};
 use super::{FORMAT_VERSION, OpenError};
 
 const FORMAT_TEXT: &str = "tallyd data ";
+/// The format until there is a log.
+const UNFINISHED: &str = "format.tmp";
 
 /// Makes the directory if need be and takes its lock. The lock is held until the file is closed.
 pub(super) fn lock<F: FileSystem>(fs: &F, dir: &Path) -> Result<F::File, OpenError> {
@@ -24,15 +26,26 @@ pub(super) fn lock<F: FileSystem>(fs: &F, dir: &Path) -> Result<F::File, OpenErr
     Ok(file)
 }
 
-/// Checks the format, or writes it into a directory without data. Gives the directories of the log
-/// and of the snapshots.
-pub(super) fn prepare<F: FileSystem>(fs: &F, dir: &Path) -> Result<(PathBuf, PathBuf), OpenError> {
+/// The directories of the log and of the snapshots.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) log_dir: PathBuf,
+    pub(super) snapshot_dir: PathBuf,
+    /// There is no log yet, or one that nothing was written to: [`finish`] is to be called.
+    pub(super) founding: bool,
+}
+
+/// Checks the format, or begins to write it into a directory without data.
+pub(super) fn prepare<F: FileSystem>(fs: &F, dir: &Path) -> Result<Prepared, OpenError> {
     let (log_dir, snapshot_dir) = (dir.join("log"), dir.join("snapshots"));
     let format = dir.join("format");
+    let mut founding = false;
     match fs.open(&format) {
         Ok(file) => check_format(&file, &format, dir)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if fs.list(&log_dir).is_ok_and(|names| !names.is_empty()) {
+            founding = true;
+            let begun = fs.open(&dir.join(UNFINISHED)).is_ok();
+            if !begun && fs.list(&log_dir).is_ok_and(|names| !names.is_empty()) {
                 return Err(OpenError::Damaged {
                     file: format,
                     offset: 0,
@@ -50,7 +63,15 @@ pub(super) fn prepare<F: FileSystem>(fs: &F, dir: &Path) -> Result<(PathBuf, Pat
         }
         Err(source) => return Err(OpenError::from_io(&format, source)),
     }
-    Ok((log_dir, snapshot_dir))
+    Ok(Prepared { log_dir, snapshot_dir, founding })
+}
+
+/// There is a log: from now on a directory without one has lost it.
+pub(super) fn finish<F: FileSystem>(fs: &F, dir: &Path) -> Result<(), OpenError> {
+    let format = dir.join("format");
+    let error = |source| OpenError::from_io(&format, source);
+    fs.rename(&dir.join(UNFINISHED), &format).map_err(error)?;
+    fs.sync_dir(dir).map_err(error)
 }
 
 fn check_format<S: StoredFile>(file: &S, path: &Path, dir: &Path) -> Result<(), OpenError> {
@@ -70,11 +91,9 @@ fn check_format<S: StoredFile>(file: &S, path: &Path, dir: &Path) -> Result<(), 
 }
 
 fn write_format<F: FileSystem>(fs: &F, dir: &Path) -> io::Result<()> {
-    let temporary = dir.join("format.tmp");
-    let file = fs.create(&temporary)?;
+    let file = fs.create(&dir.join(UNFINISHED))?;
     file.write_at(0, format!("{FORMAT_TEXT}{FORMAT_VERSION}\n").as_bytes())?;
     file.sync_data()?;
-    fs.rename(&temporary, &dir.join("format"))?;
     fs.sync_dir(dir)?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         // The directory may have just been made. Its parent need not be readable for this user.

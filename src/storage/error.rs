@@ -112,6 +112,9 @@ pub enum WriteError {
     /// An earlier write or sync failed; what is on disk must be read again first.
     #[error("an earlier write to the log failed; it has to be read again from the disk first")]
     Poisoned,
+    /// An earlier write or sync failed, and what is on disk cannot be read again yet.
+    #[error("after a failed write the log has to be read again, and that failed: {0}")]
+    Unrecovered(Box<OpenError>),
     /// The caller asked for what cannot be (a gap in the log, say). Nothing was written.
     #[error("refused to write: {0}")]
     Invalid(String),
@@ -168,6 +171,14 @@ impl WriteError {
 }
 
 impl OpenError {
+    /// Adds what is known to be intact to what is certain about damage.
+    pub(super) fn whole_up_to(mut self, index: LogIndex) -> OpenError {
+        if let OpenError::Damaged { certain, .. } = &mut self {
+            certain.push_str(&format!(" What comes before it is whole, up to entry {index}."));
+        }
+        self
+    }
+
     pub(super) fn from_io(path: &Path, source: io::Error) -> OpenError {
         WriteError::from_io(path, source).into()
     }
@@ -179,6 +190,7 @@ impl From<WriteError> for OpenError {
             WriteError::NoSpace { path } => OpenError::NoSpace { path },
             WriteError::ReadOnly { path } => OpenError::ReadOnly { path },
             WriteError::Io { path, source } => OpenError::Io { path, source },
+            WriteError::Unrecovered(error) => *error,
             other @ (WriteError::Poisoned | WriteError::Invalid(_)) => {
                 OpenError::Io { path: PathBuf::new(), source: io::Error::other(other) }
             }

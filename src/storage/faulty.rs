@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::fs::{FileSystem, StoredFile};
 
@@ -19,21 +19,30 @@ pub(crate) enum Fault {
     Crash,
     /// It fails once, perhaps half done.
     Error(io::ErrorKind),
+    /// A sync says that it succeeded, and nothing is durable by it; other operations succeed.
+    Lie,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct FaultyFileSystem(Arc<Mutex<World>>);
+pub(crate) struct FaultyFileSystem(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    world: Mutex<World>,
+    /// A sync that hung may go on.
+    released: Condvar,
+}
 
 #[derive(Debug)]
 pub(crate) struct FaultyFile {
-    world: Arc<Mutex<World>>,
+    shared: Arc<Shared>,
     inode: usize,
     /// Handles of a process that is gone are dead.
     life: u64,
     holds_lock: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct World {
     inodes: Vec<Inode>,
     names: BTreeMap<PathBuf, usize>,
@@ -43,19 +52,26 @@ struct World {
     locks: BTreeSet<usize>,
     capacity: Option<usize>,
     fault: Option<(u32, Fault)>,
+    read_fault: Option<(u32, io::ErrorKind)>,
+    /// Every operation that changes something fails.
+    broken: Option<io::ErrorKind>,
+    /// Syncs of files do not return.
+    hung: bool,
+    /// How often a fault happened.
+    faults: u32,
     down: bool,
     life: u64,
     random: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Inode {
     durable: Vec<u8>,
     cached: Vec<u8>,
     dirty: BTreeSet<usize>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum NameChange {
     Link(PathBuf, usize),
     Unlink(PathBuf),
@@ -75,12 +91,54 @@ impl NameChange {
 impl FaultyFileSystem {
     /// An empty one; the seed decides what crashes leave.
     pub(crate) fn new(seed: u64) -> FaultyFileSystem {
-        FaultyFileSystem(Arc::new(Mutex::new(World { random: seed, ..World::default() })))
+        let world = Mutex::new(World { random: seed, ..World::default() });
+        FaultyFileSystem(Arc::new(Shared { world, released: Condvar::new() }))
+    }
+
+    /// Another disk with the same on it, for another process.
+    pub(crate) fn copy(&self) -> FaultyFileSystem {
+        let mut world = self.world().clone();
+        world.life += 1;
+        world.locks.clear();
+        FaultyFileSystem(Arc::new(Shared { world: Mutex::new(world), released: Condvar::new() }))
+    }
+
+    /// All files.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.world().names.keys().cloned().collect()
     }
 
     /// The operation after `operations` further ones that change something goes wrong.
     pub(crate) fn fail_after(&self, operations: u32, fault: Fault) {
         self.world().fault = Some((operations, fault));
+    }
+
+    /// The operation after `operations` further ones that only look fails once.
+    pub(crate) fn fail_read_after(&self, operations: u32, kind: io::ErrorKind) {
+        self.world().read_fault = Some((operations, kind));
+    }
+
+    /// From now on everything that changes something fails so; `None`: no more.
+    pub(crate) fn break_down(&self, kind: Option<io::ErrorKind>) {
+        self.world().broken = kind;
+    }
+
+    /// From now on syncs of files do not return, until told so.
+    pub(crate) fn hang(&self, hung: bool) {
+        self.world().hung = hung;
+        self.0.released.notify_all();
+    }
+
+    /// How often a fault has happened.
+    pub(crate) fn faults(&self) -> u32 {
+        self.world().faults
+    }
+
+    /// Only so many more bytes fit.
+    pub(crate) fn fill_up(&self, room: usize) {
+        let mut world = self.world();
+        let used: usize = world.names.values().map(|inode| world.inodes[*inode].cached.len()).sum();
+        world.capacity = Some(used + room);
     }
 
     /// How many bytes all files may have together.
@@ -96,6 +154,7 @@ impl FaultyFileSystem {
         }
         world.down = false;
         world.fault = None;
+        world.read_fault = None;
         world.life += 1;
         world.locks.clear();
     }
@@ -104,6 +163,15 @@ impl FaultyFileSystem {
     pub(crate) fn contents(&self, path: &Path) -> Vec<u8> {
         let world = self.world();
         world.inodes[world.names[path]].cached.clone()
+    }
+
+    /// What waits to be written is lost, as if the disk had thrown it away.
+    pub(crate) fn forget(&self, path: &Path) {
+        let mut world = self.world();
+        let inode = world.names[path];
+        let inode = &mut world.inodes[inode];
+        inode.dirty.clear();
+        inode.cached = inode.durable.clone();
     }
 
     /// Changes a file behind everybody's back, durably.
@@ -117,11 +185,11 @@ impl FaultyFileSystem {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn file(&self, inode: usize, life: u64) -> FaultyFile {
-        FaultyFile { world: Arc::clone(&self.0), inode, life, holds_lock: AtomicBool::new(false) }
+        FaultyFile { shared: Arc::clone(&self.0), inode, life, holds_lock: AtomicBool::new(false) }
     }
 }
 
@@ -133,10 +201,15 @@ impl World {
     /// Called by every operation that changes something; the fault that happens in it.
     fn fault(&mut self) -> io::Result<Option<Fault>> {
         self.alive()?;
+        if let Some(kind) = self.broken {
+            self.faults += 1;
+            return Ok(Some(Fault::Error(kind)));
+        }
         match &mut self.fault {
             Some((0, fault)) => {
                 let fault = *fault;
                 self.fault = None;
+                self.faults += 1;
                 self.down = fault == Fault::Crash;
                 Ok(Some(fault))
             }
@@ -145,6 +218,24 @@ impl World {
                 Ok(None)
             }
             None => Ok(None),
+        }
+    }
+
+    /// Called by every operation that only looks.
+    fn look(&mut self) -> io::Result<()> {
+        self.alive()?;
+        match &mut self.read_fault {
+            Some((0, kind)) => {
+                let kind = *kind;
+                self.read_fault = None;
+                self.faults += 1;
+                Err(kind.into())
+            }
+            Some((operations, _)) => {
+                *operations -= 1;
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -249,12 +340,16 @@ impl FileSystem for FaultyFileSystem {
     type File = FaultyFile;
 
     fn create_dir_all(&self, _path: &Path) -> io::Result<()> {
-        self.world().alive()
+        let mut world = self.world();
+        match world.fault()? {
+            Some(Fault::Error(kind)) => Err(kind.into()),
+            _ => world.alive(),
+        }
     }
 
     fn open(&self, path: &Path) -> io::Result<FaultyFile> {
-        let world = self.world();
-        world.alive()?;
+        let mut world = self.world();
+        world.look()?;
         let inode = *world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.file(inode, world.life))
     }
@@ -268,7 +363,10 @@ impl FileSystem for FaultyFileSystem {
     }
 
     fn open_or_create(&self, path: &Path) -> io::Result<FaultyFile> {
-        self.open(path).or_else(|_| self.create(path))
+        self.open(path).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => self.create(path),
+            _ => Err(error),
+        })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -285,6 +383,7 @@ impl FileSystem for FaultyFileSystem {
             return Err(match fault {
                 Fault::Crash => io::Error::other("the power is gone"),
                 Fault::Error(kind) => kind.into(),
+                Fault::Lie => return Ok(()),
             });
         }
         world.sync_names(path);
@@ -292,8 +391,8 @@ impl FileSystem for FaultyFileSystem {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let world = self.world();
-        world.alive()?;
+        let mut world = self.world();
+        world.look()?;
         let inside = world.names.keys().filter(|name| name.parent() == Some(path));
         Ok(inside.filter_map(|name| Some(name.file_name()?.to_str()?.to_string())).collect())
     }
@@ -301,19 +400,21 @@ impl FileSystem for FaultyFileSystem {
 
 impl FaultyFile {
     fn world(&self) -> io::Result<MutexGuard<'_, World>> {
-        let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        let world = self.shared.world.lock().unwrap_or_else(PoisonError::into_inner);
         if world.life == self.life { Ok(world) } else { Err(io::Error::other("a handle of an earlier life")) }
     }
 }
 
 impl StoredFile for FaultyFile {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.world()?.inodes[self.inode].cached.len() as u64)
+        let mut world = self.world()?;
+        world.look()?;
+        Ok(world.inodes[self.inode].cached.len() as u64)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let world = self.world()?;
-        world.alive()?;
+        let mut world = self.world()?;
+        world.look()?;
         let bytes = &world.inodes[self.inode].cached;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let length = buffer.len().min(bytes.len() - from);
@@ -326,8 +427,10 @@ impl StoredFile for FaultyFile {
         let fault = world.fault()?;
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let length = match fault {
-            None => bytes.len(),
-            Some(_) => usize::try_from(world.random()).unwrap_or(0) % (bytes.len() + 1),
+            None | Some(Fault::Lie) => bytes.len(),
+            Some(Fault::Crash | Fault::Error(_)) => {
+                usize::try_from(world.random()).unwrap_or(0) % (bytes.len() + 1)
+            }
         };
         let end = from + length;
         let size = world.inodes[self.inode].cached.len();
@@ -344,8 +447,12 @@ impl StoredFile for FaultyFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut world = self.world()?;
+        while world.hung {
+            world = self.shared.released.wait(world).unwrap_or_else(PoisonError::into_inner);
+        }
         match world.fault()? {
             Some(Fault::Crash) => world.alive(),
+            Some(Fault::Lie) => Ok(()),
             Some(Fault::Error(kind)) => {
                 // The cache keeps what it has and calls it clean; the disk has some of it.
                 world.write_back_some(self.inode);
@@ -380,7 +487,7 @@ impl StoredFile for FaultyFile {
 
     fn forget_cache(&self) -> io::Result<()> {
         let mut world = self.world()?;
-        world.alive()?;
+        world.look()?;
         let inode = &mut world.inodes[self.inode];
         for sector in 0..inode.cached.len().div_ceil(SECTOR) {
             if !inode.dirty.contains(&sector) {
@@ -395,7 +502,9 @@ impl StoredFile for FaultyFile {
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        let free = self.world()?.locks.insert(self.inode);
+        let mut world = self.world()?;
+        world.look()?;
+        let free = world.locks.insert(self.inode);
         self.holds_lock.store(free, Ordering::Relaxed);
         Ok(free)
     }
@@ -403,7 +512,7 @@ impl StoredFile for FaultyFile {
 
 impl Drop for FaultyFile {
     fn drop(&mut self) {
-        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut world = self.shared.world.lock().unwrap_or_else(PoisonError::into_inner);
         if world.life == self.life && self.holds_lock.load(Ordering::Relaxed) {
             world.locks.remove(&self.inode);
         }

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! magic u32 | crc u32 | length u32 | entries u32 | sequence u64 | last durable index before it u64
-//! flags u8 | by flags: boot, hard state, truncation, reset (varints) | entries | zeros to a block
+//! second check u64 | flags u8 | by flags: boot, hard state, truncation, reset (varints) | entries | zeros to a block
 //! ```
 //! Integers are little-endian. The checksum (CRC-32C) runs over the segment's salt and everything
-//! after itself, so that a stale group of a reused file never passes. An entry's index is implied;
+//! after itself, so that a stale group of a reused file never passes; the second check, of another
+//! kind, lets a wrong byte be put right with certainty (see `repair`). An entry's index is implied;
 //! an entry is `varint(length << 1 | changed) [varint(term + ) varint(subterm)] payload`, where
 //! `changed` says that it has not the term and subterm of the entry before it in the group.
 
@@ -17,7 +18,16 @@ use super::codec::{Reader, put_varint};
 use super::{BLOCK_BYTES, Entry};
 
 const MAGIC: u32 = 0x4759_4C54; // "TLYG"
-const HEADER_BYTES: usize = 32;
+/// As it stands in a file.
+pub(super) const MAGIC_BYTES: [u8; 4] = MAGIC.to_le_bytes();
+pub(super) const CRC_AT: usize = 4;
+pub(super) const LENGTH_AT: usize = 8;
+/// Sequence number and the log's end before the group.
+pub(super) const NUMBERS: std::ops::Range<usize> = 16..32;
+/// What comes from here on is read only once its length is known.
+pub(super) const CHECKED_FROM: usize = LENGTH_AT + 4;
+const SECOND_AT: usize = 32;
+const HEADER_BYTES: usize = 40;
 const CRC_END: usize = 8;
 
 /// The largest group, in bytes with its padding.
@@ -65,6 +75,7 @@ pub(super) fn encode(
     buffer.extend_from_slice(&u32::try_from(entries.len()).unwrap_or(u32::MAX).to_le_bytes());
     buffer.extend_from_slice(&sequence.to_le_bytes());
     buffer.extend_from_slice(&last_before.0.to_le_bytes());
+    buffer.extend_from_slice(&[0; 8]); // second check
     put_facts(buffer, facts);
     let mut last = None;
     for entry in entries {
@@ -108,9 +119,11 @@ fn put_facts(buffer: &mut Vec<u8>, facts: &Facts) {
     }
 }
 
-/// Puts the checksum for a segment with this salt into an encoded group.
+/// Puts the checks for a segment with this salt into an encoded group.
 pub(super) fn seal(buffer: &mut [u8], salt: u64) {
     if let Some(length) = length(buffer) {
+        let second = second(&buffer[..length], salt);
+        buffer[SECOND_AT..HEADER_BYTES].copy_from_slice(&second.to_le_bytes());
         let crc = checksum(&buffer[..length], salt);
         buffer[4..CRC_END].copy_from_slice(&crc.to_le_bytes());
     }
@@ -132,8 +145,34 @@ pub(super) fn is_whole(bytes: &[u8], salt: u64) -> bool {
     length(bytes) == Some(bytes.len()) && bytes[4..CRC_END] == checksum(bytes, salt).to_le_bytes()
 }
 
-fn checksum(group: &[u8], salt: u64) -> u32 {
+/// The checksum that belongs in the group.
+pub(super) fn checksum(group: &[u8], salt: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &group[CRC_END..])
+}
+
+/// Whether a whole group also passes the second check.
+pub(super) fn is_confirmed(group: &[u8], salt: u64) -> bool {
+    group.get(SECOND_AT..HEADER_BYTES) == Some(&second(group, salt).to_le_bytes()[..])
+}
+
+/// Whether a group has this number and follows this end of the log.
+pub(super) fn is_numbered(group: &[u8], sequence: u64, last_before: u64) -> bool {
+    let numbers = group.get(NUMBERS).unwrap_or_default();
+    numbers.iter().eq(sequence.to_le_bytes().iter().chain(&last_before.to_le_bytes()))
+}
+
+/// A hash of everything but the two checks: words multiplied and folded, as FNV-1a does with bytes.
+fn second(group: &[u8], salt: u64) -> u64 {
+    let mut hash = salt ^ 0xCBF2_9CE4_8422_2325;
+    for part in [group.get(LENGTH_AT..SECOND_AT), group.get(HEADER_BYTES..)].into_iter().flatten() {
+        for word in part.chunks(8) {
+            let mut bytes = [0; 8];
+            bytes[..word.len()].copy_from_slice(word);
+            hash = (hash ^ u64::from_le_bytes(bytes)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            hash ^= hash >> 29;
+        }
+    }
+    hash
 }
 
 /// Reads a whole group. Payloads share the bytes.
@@ -143,6 +182,7 @@ pub(super) fn decode(bytes: &Bytes) -> Option<Group> {
     let count = reader.u32()? as usize;
     let sequence = reader.u64()?;
     let last_before = LogIndex(reader.u64()?);
+    reader.u64()?; // the second check
     let facts = take_facts(&mut reader)?;
     let follows = facts.reset.or(facts.truncate).map_or(last_before, |position| position.index);
     let mut last = Position { index: follows, ..Position::ZERO };

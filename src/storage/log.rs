@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -177,6 +178,7 @@ impl<F: FileSystem> Log<F> {
         }
         self.offset = end;
         self.since_snapshot += padded;
+        self.place.metrics.replay_bytes.store(self.since_snapshot, Ordering::Relaxed);
         let bytes = u32::try_from(length).unwrap_or(u32::MAX);
         Ok(Spot { first: LogIndex::ZERO, segment: segment.number, offset, bytes })
     }
@@ -211,6 +213,12 @@ impl<F: FileSystem> Log<F> {
         let path = segment::path(&self.place.dir, number);
         fs.rename(&temporary, &path).map_err(error)?;
         fs.sync_dir(&self.place.dir).map_err(|source| WriteError::from_io(&self.place.dir, source))?;
+        if let Some(before) = self.segments.back_mut() {
+            // Durable with the next change of names; until then the loss of the new file would pass.
+            let full = segment::full_path(&self.place.dir, before.number);
+            fs.rename(&before.path, &full).map_err(|source| WriteError::from_io(&full, source))?;
+            before.path = full;
+        }
         let written_to = if reused { bytes } else { BLOCK };
         self.segments.push_back(Segment { number, path, file, salt, bytes, written_to });
         self.offset = BLOCK;
@@ -341,6 +349,7 @@ impl<F: FileSystem> Log<F> {
     pub(super) fn count_bytes(&self) {
         let segments: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
         let spares = self.spares.len() as u64 * self.place.options.segment_bytes;
-        self.place.metrics.log_bytes.store(segments + spares, std::sync::atomic::Ordering::Relaxed);
+        self.place.metrics.log_bytes.store(segments + spares, Ordering::Relaxed);
+        self.place.metrics.replay_bytes.store(self.since_snapshot, Ordering::Relaxed);
     }
 }

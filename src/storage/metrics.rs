@@ -22,6 +22,8 @@ pub struct StorageMetrics {
     pub snapshot_bytes: AtomicU64,
     /// Size of the segment files of the log (spare ones too), in bytes.
     pub log_bytes: AtomicU64,
+    /// Bytes of log that a restart has to replay: all groups since the present snapshot.
+    pub replay_bytes: AtomicU64,
 }
 
 /// [`StorageMetrics`] at one moment.
@@ -43,6 +45,8 @@ pub struct Stats {
     pub snapshot_bytes: u64,
     /// Size of the segment files of the log, in bytes.
     pub log_bytes: u64,
+    /// Bytes of log that a restart has to replay.
+    pub replay_bytes: u64,
 }
 
 impl StorageMetrics {
@@ -58,6 +62,7 @@ impl StorageMetrics {
             snapshots: get(&self.snapshots),
             snapshot_bytes: get(&self.snapshot_bytes),
             log_bytes: get(&self.log_bytes),
+            replay_bytes: get(&self.replay_bytes),
         }
     }
 

@@ -10,6 +10,8 @@
 mod codec;
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod damage_tests;
 mod directory;
 mod error;
 #[cfg(test)]
@@ -20,15 +22,20 @@ mod index;
 mod log;
 mod metrics;
 mod recovery;
+mod repair;
 mod segment;
 mod snapshot;
 mod store;
+mod window;
 
 pub use error::{OpenError, ReadError, WriteError};
 pub use fs::{FileSystem, RealFileSystem, StoredFile};
 pub use metrics::{Stats, StorageMetrics};
+pub use snapshot::{Saving, SnapshotHead, SnapshotReader};
 pub use store::Storage;
 
+#[cfg(test)]
+mod saving_tests;
 #[cfg(test)]
 mod storage_tests;
 
@@ -44,9 +51,10 @@ pub const BLOCK_BYTES: usize = 4096;
 const FORMAT_VERSION: u32 = 1;
 
 /// What to do about damage in a site of several boxes, and in a site of one.
-const RESTORE_ADVICE: &str = "Nothing was changed. Check the disk. If the site's other boxes run, move \
-    this data directory away (keep it) and set this box up anew; it gets everything from them. If this \
-    box is alone, restore the directory from a backup.";
+const RESTORE_ADVICE: &str = "Nothing was changed. Check the disk. If the site's other boxes run, remove \
+    this box from the site there (tallyd member remove), move this data directory away (keep it) and set \
+    the box up anew, as a new member; it gets everything from them. If this box is alone, restore the \
+    directory from a backup.";
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 //!
 //! Only one group can be unfinished, the last: the next is written after its sync. So a group that
 //! cannot be read is an unfinished one if no group stands after it, in this segment or a later one.
-//! The next write goes over it.
+//! The next write goes over it. It could also be one that was acknowledged and is damaged; one wrong
+//! byte is put right (see `repair`), more cannot be told from a torn write.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -15,12 +17,22 @@ use super::fs::{FileSystem, StoredFile};
 use super::group::{self, Facts, Group};
 use super::index::{Index, Spot};
 use super::log::{Log, Place, Segment, WRITE_AHEAD_BYTES};
+use super::repair::Expected;
 use super::segment::{self, Named, SegmentHeader};
 use super::snapshot::{self, LoadError};
+use super::window::Window;
 use super::{BLOCK_BYTES, Entry, OpenError, RESTORE_ADVICE, Recovered};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
-const WINDOW_BYTES: usize = 256 << 10;
+
+/// Why the log is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// The box starts; `founding`: there need not be a log yet.
+    Start { founding: bool },
+    /// A write failed. The group of this number was acknowledged: it has to be there.
+    Again { acknowledged: u64 },
+}
 
 /// Reads log and snapshots, cuts an unfinished write, and makes a group durable that says so (with
 /// a raised boot number, if this is a start). Everything in the answer is durable.
@@ -28,23 +40,35 @@ pub(super) fn recover<F: FileSystem>(
     fs: &F,
     place: Place,
     snapshot_dir: &Path,
-    raise_boot: bool,
+    occasion: Occasion,
 ) -> Result<(Log<F>, Recovered), OpenError> {
     // A killed process may have left names that are not durable yet.
     for dir in [&*place.dir, snapshot_dir] {
-        fs.sync_dir(dir).map_err(|source| OpenError::from_io(dir, source))?;
+        fs.sync_dir(dir).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => no_directory(dir),
+            _ => OpenError::from_io(dir, source),
+        })?;
     }
     let choice = choose_snapshot(fs, &place, snapshot_dir)?;
     let mut files = list(fs, &place)?;
     let useless = std::mem::take(&mut files.useless);
     if files.segments.is_empty() {
-        if let Some(position) = choice.newest() {
-            return Err(no_log(&place.dir, position));
+        if choice.newest().is_some() || occasion != (Occasion::Start { founding: true }) {
+            return Err(no_log(&place.dir, choice.newest()));
         }
         return found(fs, place, files.spares);
     }
     let floor = choice.chosen.as_ref().map_or(LogIndex::ZERO, |(position, _)| position.index);
+    let followed = files.followed;
     let (mut log, mut scan) = scan(fs, place, files, floor)?;
+    if followed {
+        return Err(newest_missing(&log, &scan));
+    }
+    if let Occasion::Again { acknowledged } = occasion
+        && scan.sequence <= acknowledged
+    {
+        return Err(gone(&log, &scan, acknowledged));
+    }
     let reset = check(&log, &scan, &choice, snapshot_dir)?;
     for path in useless {
         fs.remove(&path).map_err(|source| OpenError::from_io(&path, source))?;
@@ -54,7 +78,7 @@ pub(super) fn recover<F: FileSystem>(
     }
     log.index = scan.index;
     log.since_snapshot = log.index.bytes_after(floor);
-    log.boot += u64::from(raise_boot);
+    log.boot += u64::from(matches!(occasion, Occasion::Start { .. }));
     if let Some(tail) = log.segments.back().filter(|tail| log.offset + BLOCK > tail.bytes) {
         // The group goes into a new segment: its sync does not make this one durable.
         tail.file.sync_data().map_err(|source| OpenError::from_io(&tail.path, source))?;
@@ -86,14 +110,55 @@ fn found<F: FileSystem>(fs: &F, place: Place, spares: Vec<u64>) -> Result<(Log<F
     Ok((log, recovered))
 }
 
-fn no_log(dir: &Path, snapshot: Position) -> OpenError {
+/// The newest segment was followed by one that is not there.
+fn newest_missing<F: FileSystem>(log: &Log<F>, scan: &Scan) -> OpenError {
+    let next = log.segments.back().map_or(1, |segment| segment.number + 1);
+    OpenError::Damaged {
+        file: segment::path(&log.place.dir, next),
+        offset: 0,
+        certain: format!(
+            "the newest segment of the log is missing; the log is whole up to entry {}, and what came after it \
+             is gone, perhaps with this box's vote.",
+            scan.index.last().index
+        ),
+        advice: RESTORE_ADVICE.to_string(),
+    }
+}
+
+/// Groups that the disk said were durable are not there any more.
+fn gone<F: FileSystem>(log: &Log<F>, scan: &Scan, acknowledged: u64) -> OpenError {
+    OpenError::Damaged {
+        file: log.segments.back().map(|segment| segment.path.clone()).unwrap_or_default(),
+        offset: log.offset,
+        certain: format!(
+            "groups {} to {acknowledged} were acknowledged and are gone: the disk said that they were durable \
+             (the log is whole up to entry {}).",
+            scan.sequence,
+            scan.index.last().index
+        ),
+        advice: RESTORE_ADVICE.to_string(),
+    }
+}
+
+fn no_directory(dir: &Path) -> OpenError {
+    OpenError::Damaged {
+        file: dir.to_path_buf(),
+        offset: 0,
+        certain: "the directory is missing (is a file system not mounted?).".to_string(),
+        advice: RESTORE_ADVICE.to_string(),
+    }
+}
+
+fn no_log(dir: &Path, snapshot: Option<Position>) -> OpenError {
+    let snapshot = snapshot.map_or_else(
+        || "there was one, and there is no snapshot".to_owned(),
+        |position| format!("but there is a snapshot up to entry {}", position.index),
+    );
     OpenError::Damaged {
         file: dir.to_path_buf(),
         offset: 0,
         certain: format!(
-            "the log is gone, but there is a snapshot up to entry {}; with the log this box's vote is lost, \
-             which could let two boxes lead.",
-            snapshot.index
+            "the log is gone: {snapshot}; with the log this box's vote is lost, which could let two boxes lead.",
         ),
         advice: RESTORE_ADVICE.to_string(),
     }
@@ -102,6 +167,8 @@ fn no_log(dir: &Path, snapshot: Position) -> OpenError {
 /// The newest snapshot that can be used, and the newest that cannot.
 struct Choice {
     chosen: Option<(Position, Vec<u8>)>,
+    /// The chosen one came from a leader.
+    foreign: bool,
     damaged: Option<(Position, String)>,
 }
 
@@ -115,12 +182,13 @@ impl Choice {
 }
 
 fn choose_snapshot<F: FileSystem>(fs: &F, place: &Place, dir: &Path) -> Result<Choice, OpenError> {
-    let mut choice = Choice { chosen: None, damaged: None };
+    let mut choice = Choice { chosen: None, foreign: false, damaged: None };
     let listed = snapshot::list(fs, dir).map_err(|source| OpenError::from_io(dir, source))?;
     for position in listed {
         match snapshot::load(fs, dir, place.owner, position) {
-            Ok(bytes) => {
-                choice.chosen = Some((position, bytes));
+            Ok(loaded) => {
+                choice.foreign = loaded.foreign;
+                choice.chosen = Some((position, loaded.bytes));
                 break;
             }
             Err(LoadError::Damaged(what)) => {
@@ -139,7 +207,9 @@ fn choose_snapshot<F: FileSystem>(fs: &F, place: &Place, dir: &Path) -> Result<C
 /// The files of the log.
 struct Files {
     /// Numbers without a gap, oldest first.
-    segments: Vec<u64>,
+    segments: Vec<(u64, PathBuf)>,
+    /// The newest was followed by another one.
+    followed: bool,
     spares: Vec<u64>,
     /// To be removed once the log was found whole.
     useless: Vec<PathBuf>,
@@ -147,10 +217,15 @@ struct Files {
 
 fn list<F: FileSystem>(fs: &F, place: &Place) -> Result<Files, OpenError> {
     let error = |source| OpenError::from_io(&place.dir, source);
-    let mut files = Files { segments: Vec::new(), spares: Vec::new(), useless: Vec::new() };
+    let mut files = Files { segments: Vec::new(), followed: false, spares: Vec::new(), useless: Vec::new() };
+    let mut full = 0;
     for name in fs.list(&place.dir).map_err(error)? {
         match segment::named(&name) {
-            Named::Segment(number) => files.segments.push(number),
+            Named::Segment(number) => files.segments.push((number, place.dir.join(name))),
+            Named::Full(number) => {
+                full = full.max(number);
+                files.segments.push((number, place.dir.join(name)));
+            }
             Named::Spare(number) if files.spares.len() < place.options.spare_segments => {
                 files.spares.push(number);
             }
@@ -159,11 +234,12 @@ fn list<F: FileSystem>(fs: &F, place: &Place) -> Result<Files, OpenError> {
         }
     }
     files.segments.sort_unstable();
+    files.followed = files.segments.last().is_some_and(|(newest, _)| *newest == full);
     // Segments are removed oldest first, but a file system may forget a removal and keep a later
     // one. What stands before a gap was free; if it was not, the check of the log's beginning fails.
-    if let Some(gap) = files.segments.windows(2).rposition(|pair| pair[0] + 1 != pair[1]) {
+    if let Some(gap) = files.segments.windows(2).rposition(|pair| pair[0].0 + 1 != pair[1].0) {
         let freed = files.segments.drain(..=gap);
-        files.useless.extend(freed.map(|number| segment::path(&place.dir, number)));
+        files.useless.extend(freed.map(|(_, path)| path));
     }
     Ok(files)
 }
@@ -177,8 +253,10 @@ fn scan<F: FileSystem>(
 ) -> Result<(Log<F>, Scan), OpenError> {
     let mut log = Log::<F>::new(place, files.spares);
     let mut scan: Option<Scan> = None;
-    for number in files.segments {
-        let (segment, header) = open_segment(fs, &log.place, number)?;
+    for (number, path) in files.segments {
+        let whole = scan.as_ref().map_or(floor, |scan| scan.index.last().index);
+        let opened = open_segment(fs, &log.place, number, path);
+        let (segment, header) = opened.map_err(|error| error.whole_up_to(whole))?;
         let scan = match &mut scan {
             None => scan.insert(Scan::new(&header, floor)),
             Some(scan) => {
@@ -187,12 +265,15 @@ fn scan<F: FileSystem>(
                 scan
             }
         };
-        log.offset = scan.segment(&segment)?;
+        log.offset = scan.segment(&segment, BLOCK)?;
         log.segments.push_back(segment);
     }
     let mut scan = scan.expect("there is at least one segment");
     let tail = log.segments.back_mut().expect("there is at least one segment");
     scan.check_tail(tail, log.offset)?;
+    if scan.repair_tail(tail, log.offset)? {
+        log.offset = scan.segment(tail, log.offset)?;
+    }
     tail.written_to = tail.written_to.max(log.offset.next_multiple_of(WRITE_AHEAD_BYTES)).min(tail.bytes);
     log.hard_state = scan.hard_state;
     log.boot = scan.boot;
@@ -204,8 +285,8 @@ fn open_segment<F: FileSystem>(
     fs: &F,
     place: &Place,
     number: u64,
+    path: PathBuf,
 ) -> Result<(Segment<F::File>, SegmentHeader), OpenError> {
-    let path = segment::path(&place.dir, number);
     let error = |source| OpenError::from_io(&path, source);
     let file = fs.open(&path).map_err(error)?;
     file.forget_cache().map_err(error)?;
@@ -244,10 +325,10 @@ impl Scan {
         }
     }
 
-    /// Takes the groups of a segment; where they end.
-    fn segment<S: StoredFile>(&mut self, segment: &Segment<S>) -> Result<u64, OpenError> {
+    /// Takes the groups of a segment from an offset on; where they end.
+    fn segment<S: StoredFile>(&mut self, segment: &Segment<S>, from: u64) -> Result<u64, OpenError> {
         self.window.forget();
-        let mut offset = BLOCK;
+        let mut offset = from;
         while let Some(bytes) = self.window.group(segment, offset)? {
             let bytes = Bytes::copy_from_slice(bytes);
             let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -350,10 +431,30 @@ impl Scan {
             }
             offset += BLOCK;
         }
-        if self.window.unfinished(tail, end, self.sequence)? {
-            tracing::info!(file = %tail.path.display(), offset = end, "cut a write that did not finish");
-        }
         Ok(())
+    }
+
+    /// Puts the last group right if one wrong byte is all that is wrong with it; whether it did.
+    /// Whatever else stands after the end is a write that did not finish, and is cut.
+    fn repair_tail<S: StoredFile>(&mut self, tail: &Segment<S>, end: u64) -> Result<bool, OpenError> {
+        let last_before = self.index.last().index.0;
+        let expected = Expected { salt: tail.salt, sequence: self.sequence, last_before };
+        let Some((at, byte)) = self.window.wrong_byte(tail, end, expected)? else {
+            if self.window.unfinished(tail, end, self.sequence)? {
+                tracing::info!(file = %tail.path.display(), offset = end, "cut a write that did not finish");
+            }
+            return Ok(false);
+        };
+        let error = |source| OpenError::from_io(&tail.path, source);
+        let offset = end + at;
+        tracing::warn!(
+            file = %tail.path.display(), offset,
+            "put right a wrong byte in the last group of the log: check the disk"
+        );
+        // A write torn here leaves the byte as it was or right.
+        tail.file.write_at(offset, &[byte]).map_err(error)?;
+        tail.file.sync_data().map_err(error)?;
+        Ok(true)
     }
 }
 
@@ -394,67 +495,25 @@ fn check<F: FileSystem>(
             advice: RESTORE_ADVICE.to_string(),
         });
     }
-    // A snapshot from a leader became durable, and the group that begins the log anew did not.
-    Ok(covered.filter(|position| scan.index.position(position.index) != Some(*position)))
+    let reset = covered.filter(|position| scan.index.position(position.index) != Some(*position));
+    match reset {
+        Some(position) if !choice.foreign => Err(log_lost(log, scan, position)),
+        // A snapshot from a leader became durable, and the group that begins the log anew did not.
+        reset => Ok(reset),
+    }
 }
 
-/// Part of a file, read ahead.
-#[derive(Default)]
-struct Window {
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl Window {
-    /// What was read is another file's.
-    fn forget(&mut self) {
-        self.bytes.clear();
-    }
-
-    /// The whole group (without padding) that begins at `offset`, if one does.
-    fn group<S: StoredFile>(
-        &mut self,
-        segment: &Segment<S>,
-        offset: u64,
-    ) -> Result<Option<&[u8]>, OpenError> {
-        if offset >= segment.bytes {
-            return Ok(None);
-        }
-        let length = match group::length(self.get(segment, offset, BLOCK_BYTES)?) {
-            Some(length) if length as u64 <= segment.bytes - offset => length,
-            _ => return Ok(None),
-        };
-        let bytes = self.get(segment, offset, length)?;
-        Ok(group::is_whole(bytes, segment.salt).then_some(bytes))
-    }
-
-    /// Whether the remains of that group stand at `offset`.
-    fn unfinished<S: StoredFile>(
-        &mut self,
-        segment: &Segment<S>,
-        offset: u64,
-        sequence: u64,
-    ) -> Result<bool, OpenError> {
-        let block = self.get(segment, offset, BLOCK_BYTES)?;
-        Ok(group::length(block).is_some() && block.get(16..24) == Some(&sequence.to_le_bytes()[..]))
-    }
-
-    /// `length` bytes at `offset`, fewer at the end of the file.
-    fn get<S: StoredFile>(
-        &mut self,
-        segment: &Segment<S>,
-        offset: u64,
-        length: usize,
-    ) -> Result<&[u8], OpenError> {
-        let end = offset + length as u64;
-        if offset < self.start || end > self.start + self.bytes.len() as u64 {
-            self.start = offset;
-            self.bytes.resize(length.max(WINDOW_BYTES), 0);
-            let read = segment.file.read_at(offset, &mut self.bytes);
-            let read = read.map_err(|source| OpenError::from_io(&segment.path, source))?;
-            self.bytes.truncate(read);
-        }
-        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.bytes.len());
-        Ok(&self.bytes[from..(from + length).min(self.bytes.len())])
+/// The log had what this box made a snapshot of, and has it no more.
+fn log_lost<F: FileSystem>(log: &Log<F>, scan: &Scan, snapshot: Position) -> OpenError {
+    OpenError::Damaged {
+        file: log.segments.back().map(|segment| segment.path.clone()).unwrap_or_default(),
+        offset: log.offset,
+        certain: format!(
+            "the log ends here, with entry {}, but this box made its snapshot when the log went to entry {} or \
+             further: the end of the log is gone (is a later segment missing?), perhaps with this box's vote.",
+            scan.index.last().index,
+            snapshot.index
+        ),
+        advice: RESTORE_ADVICE.to_string(),
     }
 }

@@ -2,7 +2,8 @@
 //! when it was begun, so that the segments before it can go; groups follow.
 //!
 //! A segment gets its name (`NUMBER.log`) only once its first block is durable, so a named segment
-//! without a valid first block is damage, never a crash.
+//! without a valid first block is damage, never a crash. Once the next segment has its name, it is
+//! renamed to `NUMBER.full`, so that the loss of the newest file is noticed.
 
 use std::path::{Path, PathBuf};
 
@@ -139,6 +140,11 @@ pub(super) fn path(log_dir: &Path, number: u64) -> PathBuf {
     log_dir.join(format!("{number:012}.log"))
 }
 
+/// Where it is once there is a next one.
+pub(super) fn full_path(log_dir: &Path, number: u64) -> PathBuf {
+    log_dir.join(format!("{number:012}.full"))
+}
+
 /// Where a segment goes that waits to be used again.
 pub(super) fn spare_path(log_dir: &Path, number: u64) -> PathBuf {
     log_dir.join(format!("{number:012}.spare"))
@@ -148,6 +154,8 @@ pub(super) fn spare_path(log_dir: &Path, number: u64) -> PathBuf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Named {
     Segment(u64),
+    /// A segment that is followed by another.
+    Full(u64),
     Spare(u64),
     Unfinished,
     Other,
@@ -161,6 +169,7 @@ pub(super) fn named(name: &str) -> Named {
     }
     match name.rsplit_once('.') {
         Some((stem, "log")) => number(stem).map_or(Named::Other, Named::Segment),
+        Some((stem, "full")) => number(stem).map_or(Named::Other, Named::Full),
         Some((stem, "spare")) => number(stem).map_or(Named::Other, Named::Spare),
         _ => Named::Other,
     }

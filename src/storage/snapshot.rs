@@ -1,23 +1,47 @@
-//! Snapshot files: written beside, synced, renamed, read back, and only then the older ones removed.
+//! Snapshot files: written beside, synced, renamed, read back, and only then the older ones removed;
+//! all of it in pieces.
 //!
-//! `INDEX-TERM-SUBTERM.snap`: magic, version u32, CRC-32C of all that follows u32, site u64, node
-//! u64, index u64, term u64, subterm u64, length u64, then the bytes. Integers are little-endian.
+//! `INDEX-TERM-SUBTERM.snap`: magic, CRC-32C of the rest of the header u32, version u32, site u64, node
+//! u64, index u64, term u64, subterm u64, length u64, origin u32, CRC-32C of the bytes u32, then the
+//! bytes. Integers are little-endian. The origin is 0 for a snapshot of this box's log, which has to be there to match,
+//! and 1 for one that came from a leader, after which the log begins anew.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use tally_core::id::{LogIndex, Subterm, Term};
 use tally_core::raft::Position;
 
 use super::codec::Reader;
 use super::fs::{FileSystem, StoredFile};
 use super::segment::foreign;
-use super::{FORMAT_VERSION, OpenError, Owner, StorageMetrics, WriteError};
+use super::{FORMAT_VERSION, OpenError, Owner, ReadError, StorageMetrics, WriteError};
 
 const MAGIC: &[u8; 8] = b"TALLYSNP";
-const CRC_END: usize = 16;
-const HEADER_BYTES: usize = 64;
+const CRC_END: usize = 12;
+const HEADER_BYTES: usize = 72;
 const UNFINISHED: &str = "new.tmp";
+
+/// So much is written and synced, or read back, at once: ten milliseconds on a slow card.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// A snapshot file: what it covers, where it came from, and what it says.
+#[derive(Clone, Debug)]
+pub(super) struct Parts {
+    pub(super) position: Position,
+    /// It came from a leader.
+    pub(super) foreign: bool,
+    pub(super) bytes: Bytes,
+}
+
+/// A snapshot read back.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) bytes: Vec<u8>,
+    /// It came from a leader.
+    pub(super) foreign: bool,
+}
 
 /// Why a snapshot file gave nothing.
 #[derive(Debug)]
@@ -52,61 +76,212 @@ fn named(name: &str) -> Option<Position> {
     numbers.next().is_none().then_some(position)
 }
 
-/// Makes a snapshot durable and reads it back. Older ones are still there afterwards.
-pub(super) fn save<F: FileSystem>(
-    fs: &F,
-    dir: &Path,
-    owner: Owner,
-    position: Position,
-    bytes: &[u8],
-    metrics: &StorageMetrics,
-) -> Result<(), WriteError> {
-    let temporary = dir.join(UNFINISHED);
-    let written = write(fs, &temporary, &header(owner, position, bytes), bytes, metrics);
-    if let Err(source) = written {
-        let _ = fs.remove(&temporary); // gives the space back; the first error counts
-        return Err(WriteError::from_io(&temporary, source));
+/// A snapshot on its way to the disk, a piece at a time, so that the log need not wait for all of it.
+#[derive(Debug)]
+pub struct Saving<S> {
+    file: S,
+    parts: Parts,
+    /// Of the bytes so far.
+    crc: u32,
+    stage: Stage,
+    serial: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// So many bytes are durable.
+    Writing(usize),
+    /// Named; so many bytes were read back, and this is their checksum.
+    Checking(usize, u32),
+}
+
+/// What a piece came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    More,
+    /// Durable, and read back. Older ones are still there.
+    Done,
+}
+
+impl<S: StoredFile> Saving<S> {
+    /// Reserves the space. There is only one at a time.
+    pub(super) fn begin<F: FileSystem<File = S>>(
+        fs: &F,
+        dir: &Path,
+        parts: Parts,
+        serial: u64,
+    ) -> Result<Saving<S>, WriteError> {
+        let temporary = dir.join(UNFINISHED);
+        let error = |source| WriteError::from_io(&temporary, source);
+        let file = fs.create(&temporary).map_err(error)?;
+        if let Err(source) = file.allocate((HEADER_BYTES + parts.bytes.len()) as u64) {
+            drop(file);
+            let _ = fs.remove(&temporary); // gives the space back; the first error counts
+            return Err(error(source));
+        }
+        Ok(Saving { file, parts, crc: 0, stage: Stage::Writing(0), serial })
     }
-    let path = path(dir, position);
-    let error = |source| WriteError::from_io(&path, source);
-    fs.rename(&temporary, &path).map_err(error)?;
-    fs.sync_dir(dir).map_err(error)?;
-    match load(fs, dir, owner, position) {
-        Ok(_) => Ok(()),
-        Err(LoadError::Io(source)) => Err(error(source)),
-        Err(LoadError::Damaged(what)) => Err(error(io::Error::other(format!("read back: {what}")))),
-        Err(LoadError::Refused(refusal)) => Err(error(io::Error::other(refusal))),
+
+    /// Which of those that were begun it is.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// What it covers.
+    pub(super) fn position(&self) -> Position {
+        self.parts.position
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.parts.bytes.len()
+    }
+
+    /// Writes or reads back the next piece. An error ends it.
+    pub(super) fn step<F: FileSystem<File = S>>(
+        &mut self,
+        fs: &F,
+        dir: &Path,
+        owner: Owner,
+        metrics: &StorageMetrics,
+    ) -> Result<Progress, WriteError> {
+        match self.stage {
+            Stage::Writing(at) => {
+                let temporary = dir.join(UNFINISHED);
+                let written = self.write(at, owner, metrics);
+                if let Err(source) = written {
+                    let _ = fs.remove(&temporary); // gives the space back; the first error counts
+                    return Err(WriteError::from_io(&temporary, source));
+                }
+                if let Stage::Checking(..) = self.stage {
+                    let path = path(dir, self.parts.position);
+                    let error = |source| WriteError::from_io(&path, source);
+                    fs.rename(&temporary, &path).map_err(error)?;
+                    fs.sync_dir(dir).map_err(error)?;
+                    self.file.forget_cache().map_err(error)?;
+                }
+                Ok(Progress::More)
+            }
+            Stage::Checking(at, crc) => {
+                let path = path(dir, self.parts.position);
+                self.check(at, crc).map_err(|source| WriteError::from_io(&path, source))
+            }
+        }
+    }
+
+    fn write(&mut self, at: usize, owner: Owner, metrics: &StorageMetrics) -> io::Result<()> {
+        let bytes = &self.parts.bytes;
+        let end = (at + PIECE_BYTES).min(bytes.len());
+        self.file.write_at((HEADER_BYTES + at) as u64, &bytes[at..end])?;
+        metrics.wrote((end - at) as u64);
+        self.crc = crc32c::crc32c_append(self.crc, &bytes[at..end]);
+        self.stage = Stage::Writing(end);
+        if end == bytes.len() {
+            let header = header(owner, &self.parts, self.crc);
+            self.file.write_at(0, &header)?;
+            metrics.wrote(HEADER_BYTES as u64);
+            self.stage = Stage::Checking(0, 0);
+        }
+        self.file.sync_data()?;
+        metrics.synced();
+        Ok(())
+    }
+
+    fn check(&mut self, at: usize, crc: u32) -> io::Result<Progress> {
+        let total = self.parts.bytes.len();
+        let mut piece = vec![0; PIECE_BYTES.min(total - at)];
+        let read = self.file.read_at((HEADER_BYTES + at) as u64, &mut piece)?;
+        let crc = crc32c::crc32c_append(crc, &piece[..read]);
+        self.stage = Stage::Checking(at + read, crc);
+        if read == piece.len() && at + read < total {
+            return Ok(Progress::More);
+        }
+        let mut header = [0; HEADER_BYTES];
+        self.file.read_at(0, &mut header)?;
+        let named = fields(&header).map(|fields| fields.body_crc);
+        if at + read == total && crc == self.crc && named == Some(crc) && is_whole(&header) {
+            return Ok(Progress::Done);
+        }
+        Err(io::Error::other("read back: it is not what was written"))
     }
 }
 
-fn write<F: FileSystem>(
-    fs: &F,
-    path: &Path,
-    header: &[u8],
-    bytes: &[u8],
-    metrics: &StorageMetrics,
-) -> io::Result<()> {
-    let file = fs.create(path)?;
-    file.write_at(0, header)?;
-    file.write_at(header.len() as u64, bytes)?;
-    metrics.wrote((header.len() + bytes.len()) as u64);
-    file.sync_data()?;
-    metrics.synced();
-    Ok(())
-}
-
-fn header(owner: Owner, position: Position, bytes: &[u8]) -> Vec<u8> {
+fn header(owner: Owner, parts: &Parts, body_crc: u32) -> Vec<u8> {
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend_from_slice(MAGIC);
-    header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     header.extend_from_slice(&[0; 4]);
-    let Position { index, term, subterm } = position;
-    for value in [owner.site_id, owner.node, index.0, term.0, subterm.0, bytes.len() as u64] {
+    header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    let Position { index, term, subterm } = parts.position;
+    for value in [owner.site_id, owner.node, index.0, term.0, subterm.0, parts.bytes.len() as u64] {
         header.extend_from_slice(&value.to_le_bytes());
     }
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&header[CRC_END..]), bytes);
+    header.extend_from_slice(&u32::from(parts.foreign).to_le_bytes());
+    header.extend_from_slice(&body_crc.to_le_bytes());
+    let crc = crc32c::crc32c(&header[CRC_END..]);
     header[CRC_END - 4..CRC_END].copy_from_slice(&crc.to_le_bytes());
     header
+}
+
+fn is_whole(header: &[u8; HEADER_BYTES]) -> bool {
+    header[CRC_END - 4..CRC_END] == crc32c::crc32c(&header[CRC_END..]).to_le_bytes()
+}
+
+/// Which snapshot it is, for those who get it in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotHead {
+    /// The last entry that it covers.
+    pub position: Position,
+    /// How many bytes it has.
+    pub total: u64,
+    /// CRC-32C of them.
+    pub crc: u32,
+}
+
+/// A snapshot file that is read in parts; it can be read though a newer one has replaced it.
+#[derive(Debug)]
+pub struct SnapshotReader<S> {
+    file: S,
+    path: PathBuf,
+    head: SnapshotHead,
+}
+
+impl<S: StoredFile> SnapshotReader<S> {
+    pub(super) fn open<F: FileSystem<File = S>>(
+        fs: &F,
+        dir: &Path,
+        position: Position,
+    ) -> Result<SnapshotReader<S>, ReadError> {
+        let path = path(dir, position);
+        let error = |source| ReadError::Io { path: path.clone(), source };
+        let file = fs.open(&path).map_err(error)?;
+        let mut header = [0; HEADER_BYTES];
+        let read = file.read_at(0, &mut header).map_err(error)?;
+        let fields = fields(&header)
+            .filter(|fields| read == HEADER_BYTES && is_whole(&header) && fields.position == position);
+        let Some(fields) = fields else {
+            let what = "the header of the snapshot is not what it was".to_owned();
+            return Err(ReadError::Damaged { file: path, offset: 0, what });
+        };
+        let head = SnapshotHead { position, total: fields.length, crc: fields.body_crc };
+        Ok(SnapshotReader { file, path, head })
+    }
+
+    /// Which snapshot it is.
+    pub fn head(&self) -> SnapshotHead {
+        self.head
+    }
+
+    /// Bytes from an offset on, at most so many. The whole has to be checked by whoever puts it together.
+    pub fn read(&self, offset: u64, bytes_max: usize) -> Result<Bytes, ReadError> {
+        let left = usize::try_from(self.head.total.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; bytes_max.min(left)];
+        let read = self.file.read_at(HEADER_BYTES as u64 + offset, &mut bytes);
+        let read = read.map_err(|source| ReadError::Io { path: self.path.clone(), source })?;
+        if read < bytes.len() {
+            let what = "the snapshot is shorter than it was".to_owned();
+            return Err(ReadError::Damaged { file: self.path.clone(), offset, what });
+        }
+        Ok(bytes.into())
+    }
 }
 
 /// Reads a snapshot from the disk and checks all of it.
@@ -115,7 +290,7 @@ pub(super) fn load<F: FileSystem>(
     dir: &Path,
     owner: Owner,
     position: Position,
-) -> Result<Vec<u8>, LoadError> {
+) -> Result<Loaded, LoadError> {
     let path = path(dir, position);
     let file = fs.open(&path).map_err(LoadError::Io)?;
     file.forget_cache().map_err(LoadError::Io)?;
@@ -127,6 +302,9 @@ pub(super) fn load<F: FileSystem>(
         return Err(damaged("it does not begin as a snapshot does"));
     }
     let fields = fields(&head).ok_or_else(|| damaged("its header is too short"))?;
+    if !is_whole(&head) {
+        return Err(damaged("its header's checksum is wrong"));
+    }
     if fields.version > FORMAT_VERSION {
         let (found, known) = (fields.version.into(), FORMAT_VERSION.into());
         return Err(LoadError::Refused(OpenError::Newer { dir: path, found, known }));
@@ -137,8 +315,7 @@ pub(super) fn load<F: FileSystem>(
     }
     let mut bytes = vec![0; size - HEADER_BYTES];
     file.read_at(HEADER_BYTES as u64, &mut bytes).map_err(LoadError::Io)?;
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&head[CRC_END..]), &bytes);
-    if crc != fields.crc {
+    if crc32c::crc32c(&bytes) != fields.body_crc {
         return Err(damaged("its checksum is wrong"));
     }
     if fields.owner != owner {
@@ -147,22 +324,22 @@ pub(super) fn load<F: FileSystem>(
     if fields.position != position {
         return Err(damaged("it is a snapshot of another position under this name"));
     }
-    Ok(bytes)
+    Ok(Loaded { bytes, foreign: fields.foreign })
 }
 
 struct Fields {
     version: u32,
-    crc: u32,
     owner: Owner,
     position: Position,
     length: u64,
+    foreign: bool,
+    body_crc: u32,
 }
 
 fn fields(head: &[u8; HEADER_BYTES]) -> Option<Fields> {
-    let mut reader = Reader::new(&head[MAGIC.len()..]);
+    let mut reader = Reader::new(&head[CRC_END..]);
     Some(Fields {
         version: reader.u32()?,
-        crc: reader.u32()?,
         owner: Owner { site_id: reader.u64()?, node: reader.u64()? },
         position: Position {
             index: LogIndex(reader.u64()?),
@@ -170,6 +347,8 @@ fn fields(head: &[u8; HEADER_BYTES]) -> Option<Fields> {
             subterm: Subterm(reader.u64()?),
         },
         length: reader.u64()?,
+        foreign: reader.u32()? == 1,
+        body_crc: reader.u32()?,
     })
 }
 

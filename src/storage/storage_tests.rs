@@ -25,21 +25,26 @@ fn segment(number: u64) -> PathBuf {
     dir().join(format!("log/{number:012}.log"))
 }
 
+/// A segment that another follows.
+fn full(number: u64) -> PathBuf {
+    dir().join(format!("log/{number:012}.full"))
+}
+
 /// Segments of seven groups of one block.
 fn small() -> Options {
     Options { segment_bytes: 8 * BLOCK, keep_entries: 0, keep_bytes: 0, spare_segments: 2 }
 }
 
-fn open(fs: &FaultyFileSystem) -> Result<(Storage<FaultyFileSystem>, Recovered), OpenError> {
+pub(super) fn open(fs: &FaultyFileSystem) -> Result<(Storage<FaultyFileSystem>, Recovered), OpenError> {
     Storage::open(fs.clone(), dir(), OWNER, small())
 }
 
-fn reopen(fs: &FaultyFileSystem) -> Result<(Storage<FaultyFileSystem>, Recovered), OpenError> {
+pub(super) fn reopen(fs: &FaultyFileSystem) -> Result<(Storage<FaultyFileSystem>, Recovered), OpenError> {
     fs.restart(true);
     open(fs)
 }
 
-fn at(index: u64, term: u64) -> Position {
+pub(super) fn at(index: u64, term: u64) -> Position {
     Position { index: LogIndex(index), term: Term(term), subterm: Subterm(0) }
 }
 
@@ -47,12 +52,12 @@ fn entry(index: u64, term: u64) -> Entry {
     Entry { position: at(index, term), payload: Bytes::from(format!("{index} in {term}")) }
 }
 
-fn append(first: u64, last: u64, term: u64) -> WriteGroup {
+pub(super) fn append(first: u64, last: u64, term: u64) -> WriteGroup {
     WriteGroup { entries: (first..=last).map(|index| entry(index, term)).collect(), ..WriteGroup::default() }
 }
 
 /// Entries 1..=count, a group each.
-fn fill(storage: &mut Storage<FaultyFileSystem>, first: u64, last: u64) {
+pub(super) fn fill(storage: &mut Storage<FaultyFileSystem>, first: u64, last: u64) {
     for index in first..=last {
         storage.write(&append(index, index, 1)).unwrap();
     }
@@ -110,13 +115,16 @@ fn a_gap_a_term_going_back_and_a_cut_into_the_snapshot_are_refused() {
     let fs = FaultyFileSystem::new(1);
     let (mut storage, _) = open(&fs).unwrap();
     storage.write(&append(1, 4, 3)).unwrap();
-    storage.save_snapshot(at(3, 3), b"s").unwrap();
+    storage.save_snapshot(at(3, 3), "s".into()).unwrap();
     let cut = WriteGroup { truncate_after: Some(LogIndex(2)), ..WriteGroup::default() };
     for group in [append(6, 6, 3), append(4, 4, 3), append(5, 5, 2), cut] {
         assert!(matches!(storage.write(&group), Err(WriteError::Invalid(_))), "{group:?}");
     }
     for position in [at(5, 3), at(4, 2), at(2, 3)] {
-        assert!(matches!(storage.save_snapshot(position, b"t"), Err(WriteError::Invalid(_))), "{position:?}");
+        assert!(
+            matches!(storage.save_snapshot(position, "t".into()), Err(WriteError::Invalid(_))),
+            "{position:?}"
+        );
     }
     storage.write(&append(5, 5, 3)).unwrap();
 }
@@ -151,7 +159,7 @@ fn reading_keeps_to_the_bytes_and_to_what_is_there() {
     assert_eq!(read(4, 6, 0).unwrap(), [4], "at least one");
     assert!(matches!(read(21, 30, 1), Err(ReadError::Missing { last: LogIndex(20), .. })));
     assert!(matches!(read(0, 3, 1), Err(ReadError::Compacted { first: LogIndex(1), .. })));
-    storage.save_snapshot(at(20, 1), b"s").unwrap();
+    storage.save_snapshot(at(20, 1), "s".into()).unwrap();
     let first = storage.first_index();
     assert!(first > LogIndex(1));
     assert!(matches!(
@@ -206,24 +214,44 @@ fn damage_at_the_end_of_a_segment_that_another_follows_is_refused() {
     let fs = FaultyFileSystem::new(1);
     let (mut storage, _) = open(&fs).unwrap();
     fill(&mut storage, 1, 9);
-    fs.damage(&segment(1), |bytes| bytes[7 * BLOCK_BYTES + 38] ^= 1);
+    use super::FileSystem as _;
+    fs.sync_dir(&dir().join("log")).unwrap(); // or the power loss takes the new name away
+    fs.damage(&full(1), |bytes| bytes[7 * BLOCK_BYTES + 38] ^= 1);
     let error = reopen(&fs).map(|_| ()).unwrap_err();
     let OpenError::Damaged { file, offset, certain, .. } = &error else { panic!("{error}") };
-    assert_eq!((file, *offset), (&segment(1), 7 * BLOCK));
+    assert_eq!((file, *offset), (&full(1), 7 * BLOCK));
     assert!(certain.contains("entries 7 to 7 or more"), "{certain}");
 }
 
 #[test]
 fn a_segment_that_is_missing_or_under_a_wrong_name_is_refused() {
-    for (from, to) in [(1, 9), (2, 9), (3, 2)] {
+    use super::FileSystem as _;
+    for (from, to) in [(full(1), segment(9)), (full(2), segment(9)), (segment(3), segment(2))] {
         let fs = FaultyFileSystem::new(1);
         let (mut storage, _) = open(&fs).unwrap();
         fill(&mut storage, 1, 18);
-        use super::FileSystem as _;
-        fs.rename(&segment(from), &segment(to)).unwrap();
+        fs.rename(&from, &to).unwrap();
         fs.sync_dir(&dir().join("log")).unwrap();
         let error = reopen(&fs).map(|_| ()).unwrap_err();
-        assert!(matches!(error, OpenError::Damaged { .. }), "{from} as {to}: {error}");
+        assert!(
+            matches!(error, OpenError::Damaged { .. }),
+            "{} as {}: {error}",
+            from.display(),
+            to.display()
+        );
+    }
+    for (gone, says) in [
+        (full(1), "the log begins with entry 8, but the snapshot ends with entry 0"),
+        (full(2), "the log begins with entry 15"),
+        (segment(3), "the newest segment of the log is missing; the log is whole up to entry 14"),
+    ] {
+        let fs = FaultyFileSystem::new(1);
+        let (mut storage, _) = open(&fs).unwrap();
+        fill(&mut storage, 1, 18);
+        fs.remove(&gone).unwrap();
+        fs.sync_dir(&dir().join("log")).unwrap();
+        let error = reopen(&fs).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
     }
 }
 
@@ -232,7 +260,7 @@ fn stale_groups_of_a_reused_segment_stay_dead() {
     let fs = FaultyFileSystem::new(1);
     let (mut storage, _) = open(&fs).unwrap();
     fill(&mut storage, 1, 21);
-    storage.save_snapshot(at(21, 1), b"s").unwrap();
+    storage.save_snapshot(at(21, 1), "s".into()).unwrap();
     let bytes = storage.stats().log_bytes;
     fill(&mut storage, 22, 30); // into segments that hold whole groups of an earlier life
     assert_eq!(storage.stats().log_bytes, bytes, "files were used again");
@@ -253,7 +281,7 @@ fn the_vote_and_the_boot_number_survive_the_segments_that_they_were_written_in()
     let (mut storage, _) = reopen(&fs).unwrap();
     for index in 1..100 {
         fill(&mut storage, index, index);
-        storage.save_snapshot(at(index, 1), b"s").unwrap();
+        storage.save_snapshot(at(index, 1), "s".into()).unwrap();
     }
     assert!(storage.stats().log_bytes <= 4 * 8 * BLOCK, "{:?}", storage.stats());
     let (_, found) = reopen(&fs).unwrap();
@@ -266,7 +294,7 @@ fn what_the_snapshot_does_not_cover_is_kept_whatever_the_bounds() {
     let fs = FaultyFileSystem::new(1);
     let (mut storage, _) = open(&fs).unwrap();
     fill(&mut storage, 1, 40);
-    storage.save_snapshot(at(9, 1), b"s").unwrap();
+    storage.save_snapshot(at(9, 1), "s".into()).unwrap();
     assert_eq!(storage.first_index(), LogIndex(8), "the segment of entry 9 begins with entry 8");
     assert_eq!(reopen(&fs).unwrap().1.entries, append(10, 40, 1).entries);
 }
@@ -277,10 +305,10 @@ fn entries_behind_a_snapshot_are_kept_for_followers_within_bounds() {
     let options = Options { keep_entries: 1000, keep_bytes: 24 * BLOCK, ..small() };
     let (mut storage, _) = Storage::open(fs.clone(), dir(), OWNER, options.clone()).unwrap();
     fill(&mut storage, 1, 14);
-    storage.save_snapshot(at(14, 1), b"s").unwrap();
+    storage.save_snapshot(at(14, 1), "s".into()).unwrap();
     assert_eq!(storage.first_index(), LogIndex(1), "two segments: within the bytes");
     fill(&mut storage, 15, 35);
-    storage.save_snapshot(at(35, 1), b"s").unwrap();
+    storage.save_snapshot(at(35, 1), "s".into()).unwrap();
     let first = storage.first_index();
     assert!(first > LogIndex(14) && first < LogIndex(35), "{first}");
     drop(storage);
@@ -297,7 +325,7 @@ fn an_installed_snapshot_replaces_the_log() {
     let (mut storage, _) = open(&fs).unwrap();
     fill(&mut storage, 1, 20);
     let hard_state = HardState { term: Term(7), vote: None };
-    storage.install_snapshot(at(12, 6), b"from the leader", hard_state).unwrap();
+    storage.install_snapshot(at(12, 6), "from the leader".into(), hard_state).unwrap();
     assert_eq!((storage.first_index(), storage.last()), (LogIndex(13), at(12, 6)));
     assert!(matches!(storage.write(&append(21, 21, 7)), Err(WriteError::Invalid(_))));
     storage.write(&append(13, 14, 7)).unwrap();
@@ -314,7 +342,7 @@ fn a_damaged_snapshot_is_done_without_only_if_the_log_goes_back_far_enough() {
         let options = Options { keep_entries: keep, keep_bytes: 1 << 30, ..small() };
         let (mut storage, _) = Storage::open(fs.clone(), dir(), OWNER, options.clone()).unwrap();
         fill(&mut storage, 1, 10);
-        storage.save_snapshot(at(10, 1), b"all of it").unwrap();
+        storage.save_snapshot(at(10, 1), "all of it".into()).unwrap();
         drop(storage);
         let snapshot = dir().join("snapshots/10-1-0.snap");
         fs.damage(&snapshot, |bytes| *bytes.last_mut().unwrap() ^= 1);
@@ -335,7 +363,7 @@ fn a_snapshot_without_its_log_is_refused() {
     let fs = FaultyFileSystem::new(1);
     let (mut storage, _) = open(&fs).unwrap();
     fill(&mut storage, 1, 2);
-    storage.save_snapshot(at(2, 1), b"s").unwrap();
+    storage.save_snapshot(at(2, 1), "s".into()).unwrap();
     use super::FileSystem as _;
     fs.remove(&segment(1)).unwrap();
     fs.sync_dir(&dir().join("log")).unwrap();
@@ -354,7 +382,7 @@ fn after_a_failed_sync_the_cache_is_not_believed() {
         assert!(matches!(storage.write(&append(3, 3, 1)), Err(WriteError::Io { .. })));
         assert!(storage.is_poisoned());
         assert!(matches!(storage.write(&append(3, 3, 1)), Err(WriteError::Poisoned)));
-        assert!(matches!(storage.save_snapshot(at(2, 1), b"s"), Err(WriteError::Poisoned)));
+        assert!(matches!(storage.save_snapshot(at(2, 1), "s".into()), Err(WriteError::Poisoned)));
         assert_eq!(storage.read(LogIndex(1), LogIndex(9), 99).unwrap().len(), 2, "reading goes on");
         let found = storage.recover().unwrap();
         lost += usize::from(found.last == at(2, 1));
@@ -362,6 +390,27 @@ fn after_a_failed_sync_the_cache_is_not_believed() {
         assert_eq!(again.entries, found.entries, "what recovery gave is durable");
     }
     assert!((5..35).contains(&lost), "both outcomes occur: lost {lost} of 40");
+}
+
+#[test]
+fn a_lie_of_the_disk_that_recovery_meets_is_told() {
+    let fs = FaultyFileSystem::new(1);
+    let (mut storage, _) = open(&fs).unwrap();
+    fill(&mut storage, 1, 2);
+    fs.fail_after(1, Fault::Lie); // the sync, not the write
+    storage.write(&append(3, 3, 1)).unwrap();
+    fs.forget(&segment(1));
+    fs.fail_after(1, Fault::Error(ErrorKind::Other));
+    assert!(storage.write(&append(4, 4, 1)).is_err());
+    fs.damage(&segment(1), |bytes| bytes[4 * BLOCK_BYTES..].fill(0)); // nothing of it arrived
+    for _ in 0..2 {
+        let error = storage.recover().unwrap_err();
+        let OpenError::Damaged { file, offset, certain, .. } = &error else { panic!("{error}") };
+        assert_eq!((file, *offset), (&segment(1), 3 * BLOCK));
+        assert!(certain.contains("acknowledged and are gone"), "{error}");
+        assert!(certain.contains("whole up to entry 2"), "{error}");
+        assert!(storage.is_poisoned());
+    }
 }
 
 #[test]
@@ -386,11 +435,11 @@ fn a_snapshot_that_does_not_fit_leaves_the_log_as_it_was() {
     let (mut storage, _) = open(&fs).unwrap();
     fill(&mut storage, 1, 2);
     fs.limit(Some(9 * BLOCK_BYTES));
-    let result = storage.save_snapshot(at(2, 1), &[0; 3 * BLOCK_BYTES]);
+    let result = storage.save_snapshot(at(2, 1), vec![0; 3 * BLOCK_BYTES].into());
     assert!(matches!(result, Err(WriteError::NoSpace { .. })));
     assert!(!storage.is_poisoned());
     storage.write(&append(3, 3, 1)).unwrap();
-    storage.save_snapshot(at(3, 1), b"small").unwrap();
+    storage.save_snapshot(at(3, 1), "small".into()).unwrap();
 }
 
 #[test]
@@ -449,7 +498,7 @@ fn the_real_file_system_locks_writes_and_finds_again() {
     for index in 1..=40 {
         storage.write(&append(index, index, 1)).unwrap();
         if index % 10 == 0 {
-            storage.save_snapshot(at(index, 1), &vec![1; 10_000]).unwrap();
+            storage.save_snapshot(at(index, 1), vec![1; 10_000].into()).unwrap();
         }
     }
     let metrics = storage.metrics();

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use tally_core::id::LogIndex;
 use tally_core::raft::{HardState, Position};
 
 use super::group::Facts;
 use super::log::{Log, Place};
-use super::snapshot::{self, LoadError};
+use super::recovery::Occasion;
+use super::snapshot::{self, LoadError, Progress, Saving, SnapshotReader};
 use super::{
     Entry, FileSystem, OpenError, Options, Owner, ReadError, RealFileSystem, Recovered, Stats,
     StorageMetrics, WriteError, WriteGroup, directory, recovery,
@@ -27,6 +29,8 @@ pub struct Storage<F: FileSystem = RealFileSystem> {
     snapshot_dir: PathBuf,
     snapshot: Option<Position>,
     poisoned: bool,
+    /// How many snapshots were begun: only the latest may be gone on with, they share a file.
+    begun: u64,
     /// Held for as long as this is open.
     _lock: F::File,
 }
@@ -41,21 +45,27 @@ impl<F: FileSystem> Storage<F> {
         options: Options,
     ) -> Result<(Storage<F>, Recovered), OpenError> {
         let lock = directory::lock(&fs, dir)?;
-        let (log_dir, snapshot_dir) = directory::prepare(&fs, dir)?;
+        let directory::Prepared { log_dir, snapshot_dir, founding } = directory::prepare(&fs, dir)?;
         let place = Place { dir: log_dir, owner, options, metrics: Arc::default() };
-        let (log, recovered) = recovery::recover(&fs, place, &snapshot_dir, true)?;
-        let mut storage = Storage { fs, log, snapshot_dir, snapshot: None, poisoned: false, _lock: lock };
+        let (log, recovered) = recovery::recover(&fs, place, &snapshot_dir, Occasion::Start { founding })?;
+        if founding {
+            directory::finish(&fs, dir)?;
+        }
+        let mut storage =
+            Storage { fs, log, snapshot_dir, snapshot: None, poisoned: false, begun: 0, _lock: lock };
         storage.took_snapshot(&recovered);
         Ok((storage, recovered))
     }
 
     /// Reads everything again from the disk after a failed write, and makes sure that the disk takes
     /// writes. What was acknowledged is in the answer; the group that failed may be. The boot number
-    /// stays. On an error the storage stays poisoned; try again later.
+    /// stays. On an error the storage stays poisoned; try again later. Acknowledged groups that are
+    /// not there (the disk lied) are [`OpenError::Damaged`].
     pub fn recover(&mut self) -> Result<Recovered, OpenError> {
         self.poisoned = true;
         let place = self.log.place.clone();
-        let (log, recovered) = recovery::recover(&self.fs, place, &self.snapshot_dir, false)?;
+        let again = Occasion::Again { acknowledged: self.log.sequence - 1 };
+        let (log, recovered) = recovery::recover(&self.fs, place, &self.snapshot_dir, again)?;
         self.log = log;
         self.took_snapshot(&recovered);
         self.poisoned = false;
@@ -90,37 +100,81 @@ impl<F: FileSystem> Storage<F> {
     /// Makes a snapshot durable that covers the log up to `position`, and frees the log before it but
     /// for what [`Options`] keep for followers. When the snapshot file cannot be written, the log
     /// is as good as before; see [`is_poisoned`](Storage::is_poisoned).
-    pub fn save_snapshot(&mut self, position: Position, bytes: &[u8]) -> Result<(), WriteError> {
-        self.check_poison()?;
+    pub fn save_snapshot(&mut self, position: Position, bytes: Bytes) -> Result<(), WriteError> {
         if self.snapshot == Some(position) {
-            return Ok(());
+            return self.check_poison();
         }
+        let mut saving = self.begin_snapshot(position, bytes)?;
+        while !self.step_snapshot(&mut saving)? {}
+        Ok(())
+    }
+
+    /// Begins to save a snapshot in pieces; the log can be written between them. It ends one that was
+    /// begun before, as an installation does. See [`save_snapshot`](Storage::save_snapshot).
+    pub fn begin_snapshot(
+        &mut self,
+        position: Position,
+        bytes: Bytes,
+    ) -> Result<Saving<F::File>, WriteError> {
+        self.check_poison()?;
+        self.check_in_log(position)?;
+        self.check_newer(position)?;
+        let parts = snapshot::Parts { position, foreign: false, bytes };
+        self.begin(parts)
+    }
+
+    fn begin(&mut self, parts: snapshot::Parts) -> Result<Saving<F::File>, WriteError> {
+        self.begun += 1;
+        Saving::begin(&self.fs, &self.snapshot_dir, parts, self.begun)
+    }
+
+    /// Writes the next piece; whether that was all, and the log before it is freed. After an error it
+    /// is over.
+    pub fn step_snapshot(&mut self, saving: &mut Saving<F::File>) -> Result<bool, WriteError> {
+        if saving.serial() != self.begun {
+            return Err(WriteError::Invalid("a snapshot that another one has taken the place of".to_owned()));
+        }
+        let Place { owner, metrics, .. } = &self.log.place;
+        let progress = saving.step(&self.fs, &self.snapshot_dir, *owner, metrics)?;
+        if progress == Progress::More {
+            return Ok(false);
+        }
+        // The log may have failed and been read again meanwhile.
+        self.check_poison()?;
+        self.check_in_log(saving.position())?;
+        self.check_newer(saving.position())?;
+        self.after_snapshot(saving.position(), saving.bytes())?;
+        Ok(true)
+    }
+
+    fn check_in_log(&self, position: Position) -> Result<(), WriteError> {
         if self.log.index.position(position.index) != Some(position) {
             let (base, last) = (self.log.index.base(), self.log.index.last());
             let why =
                 format!("a snapshot at {position:?}, which is not in the log after {base:?} to {last:?}");
             return Err(WriteError::Invalid(why));
         }
-        self.check_newer(position)?;
-        self.put_snapshot(position, bytes)?;
-        self.after_snapshot(position)
+        Ok(())
     }
 
     /// Takes a snapshot that a leader sent: durable, and the log begins anew after it.
     pub fn install_snapshot(
         &mut self,
         position: Position,
-        bytes: &[u8],
+        bytes: Bytes,
         hard_state: HardState,
     ) -> Result<(), WriteError> {
         self.check_poison()?;
         self.check_newer(position)?;
-        self.put_snapshot(position, bytes)?;
+        let length = bytes.len();
+        let mut saving = self.begin(snapshot::Parts { position, foreign: true, bytes })?;
+        let Place { owner, metrics, .. } = &self.log.place;
+        while saving.step(&self.fs, &self.snapshot_dir, *owner, metrics)? == Progress::More {}
         let hard_state = Some(hard_state).filter(|hard_state| *hard_state != self.log.hard_state);
         let facts = Facts { hard_state, reset: Some(position), ..Facts::default() };
         let written = self.log.put(&self.fs, &facts, &[]);
         self.poison_on_failure(written)?;
-        self.after_snapshot(position)
+        self.after_snapshot(position, length)
     }
 
     fn check_newer(&self, position: Position) -> Result<(), WriteError> {
@@ -132,15 +186,10 @@ impl<F: FileSystem> Storage<F> {
         }
     }
 
-    fn put_snapshot(&mut self, position: Position, bytes: &[u8]) -> Result<(), WriteError> {
-        let Place { owner, metrics, .. } = &self.log.place;
-        snapshot::save(&self.fs, &self.snapshot_dir, *owner, position, bytes, metrics)?;
+    fn after_snapshot(&mut self, position: Position, bytes: usize) -> Result<(), WriteError> {
+        let metrics = &self.log.place.metrics;
         metrics.snapshots.fetch_add(1, Ordering::Relaxed);
-        metrics.snapshot_bytes.store(bytes.len() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn after_snapshot(&mut self, position: Position) -> Result<(), WriteError> {
+        metrics.snapshot_bytes.store(bytes as u64, Ordering::Relaxed);
         self.snapshot = Some(position);
         snapshot::remove_others(&self.fs, &self.snapshot_dir, position);
         let compacted = self.log.compact(&self.fs, position.index);
@@ -158,12 +207,18 @@ impl<F: FileSystem> Storage<F> {
         result
     }
 
+    /// The present snapshot, to be read in parts.
+    pub fn open_snapshot(&self) -> Result<Option<SnapshotReader<F::File>>, ReadError> {
+        let open = |position| SnapshotReader::open(&self.fs, &self.snapshot_dir, position);
+        self.snapshot.map(open).transpose()
+    }
+
     /// The present snapshot, read from disk and checked.
     pub fn load_snapshot(&self) -> Result<Option<(Position, Vec<u8>)>, ReadError> {
         let Some(position) = self.snapshot else { return Ok(None) };
         let path = snapshot::path(&self.snapshot_dir, position);
         match snapshot::load(&self.fs, &self.snapshot_dir, self.log.place.owner, position) {
-            Ok(bytes) => Ok(Some((position, bytes))),
+            Ok(loaded) => Ok(Some((position, loaded.bytes))),
             Err(LoadError::Io(source)) => Err(ReadError::Io { path, source }),
             Err(LoadError::Damaged(what)) => Err(ReadError::Damaged { file: path, offset: 0, what }),
             Err(LoadError::Refused(refusal)) => {
@@ -185,11 +240,6 @@ impl<F: FileSystem> Storage<F> {
     /// The position of an entry that [`read`](Storage::read) can give, or of the one before the first.
     pub fn position(&self, index: LogIndex) -> Option<Position> {
         self.log.index.position(index)
-    }
-
-    /// Bytes of log written since the present snapshot: what a restart has to replay.
-    pub fn log_bytes_since_snapshot(&self) -> u64 {
-        self.log.since_snapshot
     }
 
     /// Whether a write failed and [`recover`](Storage::recover) is due.

@@ -8,7 +8,8 @@ use quinn::{ConnectionError, Incoming};
 use tokio::task::JoinSet;
 
 use super::peer::{Fresh, Peer};
-use super::{Lane, Refusal, Shared, link};
+use super::refusal::CLOSE_REFUSED;
+use super::{Refusal, Shared, link};
 
 /// Handshakes under way at once: each costs some processor time and a few KiB before the other side has
 /// proved anything.
@@ -37,7 +38,7 @@ pub(super) async fn accept(shared: Arc<Shared>) {
 async fn admit(shared: Arc<Shared>, incoming: Incoming) {
     let address = incoming.remote_address();
     let refusal = match tokio::time::timeout(HANDSHAKE_TIME_MAX, handshake(&shared, incoming)).await {
-        Ok(Ok((peer, fresh))) => return link::start(shared, peer, fresh, None).await,
+        Ok(Ok((peer, fresh))) => return link::start(shared, peer, fresh).await,
         Ok(Err(refusal)) => refusal,
         Err(_) => Some(Refusal::HandshakeTimeout),
     };
@@ -58,7 +59,13 @@ async fn handshake(shared: &Shared, incoming: Incoming) -> Result<(Arc<Peer>, Fr
     }
     let connection = connecting.await.map_err(why)?;
     let id = shared.pins.peer_of(&connection).ok_or(Some(Refusal::UnknownKey))?;
-    let peer = shared.peer(id).ok_or(Some(Refusal::UnknownKey))?.clone();
-    let control = link::open_lane(&connection, Lane::Control).await.map_err(why)?;
-    Ok((peer, Fresh { connection, control, dialled_here: false, begun }))
+    let peer = shared.peer(id).ok_or(Some(Refusal::UnknownKey))?;
+    let accepted = link::accept_control(&connection).await;
+    let (first, life) = accepted.map_err(|error| error.map_or(Some(Refusal::UnknownLane), why))?;
+    if let Err(refusal) = shared.lives.admit(&peer, life).await {
+        connection.close(CLOSE_REFUSED, refusal.as_str().as_bytes());
+        return Err(Some(refusal));
+    }
+    let control = link::open_control(&connection, shared.lives.own()).await.map_err(why)?;
+    Ok((peer, Fresh { connection, control, first, life, dialled_here: false, begun }))
 }

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quinn::{Connection, ConnectionError, RecvStream};
+use quinn::{Connection, ConnectionError};
 
 use super::peer::{Fresh, Peer};
-use super::{Lane, Refusal, Shared, link};
+use super::refusal::CLOSE_REFUSED;
+use super::{Refusal, Shared, link};
 
 const DELAY_FIRST: Duration = Duration::from_millis(20);
 const DELAY_MAX: Duration = Duration::from_secs(1);
@@ -55,12 +56,12 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>) {
             _ = connected.wait_for(|connected| *connected) => continue,
         };
         let outcome = match outcome {
-            Ok(connection) => in_time(confirm(&shared, connection, begun)).await,
+            Ok(connection) => in_time(confirm(&shared, &peer, connection, begun)).await,
             Err(why) => Err(why),
         };
         let why = match outcome {
-            Ok((fresh, first)) => {
-                link::start(shared.clone(), peer.clone(), fresh, Some(first)).await;
+            Ok(fresh) => {
+                link::start(shared.clone(), peer.clone(), fresh).await;
                 continue;
             }
             Err(why) => why,
@@ -89,17 +90,28 @@ async fn connect(shared: &Shared, peer: &Peer, tries: u32) -> Result<Connection,
 }
 
 /// Waits until the peer has taken the connection: it judges this box's key only after this side's
-/// handshake is done, and then opens its control lane.
+/// handshake is done, and then its life, which stands at the beginning of the control lane, and then opens
+/// its own control lane.
 async fn confirm(
     shared: &Shared,
+    peer: &Peer,
     connection: Connection,
     begun: Instant,
-) -> Result<(Fresh, RecvStream), String> {
+) -> Result<Fresh, String> {
     let address = connection.remote_address();
-    let first = connection.accept_uni().await.map_err(|error| explain(shared, address, &error))?;
-    let control = link::open_lane(&connection, Lane::Control).await;
+    let refuse = |refusal: Refusal| {
+        shared.refusals.refuse(refusal, address);
+        connection.close(CLOSE_REFUSED, refusal.as_str().as_bytes());
+        refusal.as_str().to_owned()
+    };
+    let control = link::open_control(&connection, shared.lives.own()).await;
     let control = control.map_err(|error| explain(shared, address, &error))?;
-    Ok((Fresh { connection, control, dialled_here: true, begun }, first))
+    let (first, life) = link::accept_control(&connection).await.map_err(|error| match error {
+        Some(error) => explain(shared, address, &error),
+        None => refuse(Refusal::UnknownLane),
+    })?;
+    shared.lives.admit(peer, life).await.map_err(refuse)?;
+    Ok(Fresh { connection, control, first, life, dialled_here: true, begun })
 }
 
 fn explain(shared: &Shared, address: SocketAddr, error: &ConnectionError) -> String {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, RecvStream, SendStream, WriteError};
+use quinn::{Connection, ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, WriteError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 
 use super::frame::{Decoder, Encoder};
+use super::lives::LIFE_BYTES;
 use super::peer::{Fresh, Link, Peer, Removed};
 use super::refusal::CLOSE_REFUSED;
-use super::{Event, Lane, Refusal, Shared};
+use super::{Event, Lane, Life, Refusal, Shared};
 
 /// A connection that is not used any more stays so long for what is still under way in it.
 const RETIRE_AFTER: Duration = Duration::from_secs(1);
@@ -31,13 +32,41 @@ pub(super) async fn open_lane(connection: &Connection, lane: Lane) -> Result<Sen
     }
 }
 
+/// Opens the control lane and says which life of this box it is.
+pub(super) async fn open_control(connection: &Connection, own: Life) -> Result<SendStream, ConnectionError> {
+    let mut stream = open_lane(connection, Lane::Control).await?;
+    match stream.write_all(&own.to_bytes()).await {
+        Err(WriteError::ConnectionLost(error)) => Err(error),
+        _ => Ok(stream),
+    }
+}
+
+/// The peer's control lane, and which life of it that is. `Err(None)`: it is no control lane.
+pub(super) async fn accept_control(
+    connection: &Connection,
+) -> Result<(RecvStream, Life), Option<ConnectionError>> {
+    let mut stream = connection.accept_uni().await.map_err(Some)?;
+    let mut head = [0; 1 + LIFE_BYTES];
+    match stream.read_exact(&mut head).await {
+        Ok(()) => {}
+        Err(ReadExactError::ReadError(ReadError::ConnectionLost(error))) => return Err(Some(error)),
+        Err(_) => return Err(None),
+    }
+    if Lane::from_index(head[0]) != Some(Lane::Control) {
+        return Err(None);
+    }
+    let mut life = [0; LIFE_BYTES];
+    life.copy_from_slice(&head[1..]);
+    Ok((stream, Life::from_bytes(life)))
+}
+
 /// Takes a connection in use, if it is the one to use, and serves it until it ends. Returns when the
 /// node has been told; serving goes on beside.
-pub(super) async fn start(shared: Arc<Shared>, peer: Arc<Peer>, fresh: Fresh, first: Option<RecvStream>) {
-    let Fresh { connection, control, dialled_here, begun } = fresh;
+pub(super) async fn start(shared: Arc<Shared>, peer: Arc<Peer>, fresh: Fresh) {
+    let Fresh { connection, control, first, life, dialled_here, begun } = fresh;
     shared.metrics.connections_made.raise();
     let announcing = peer.announcing.lock().await;
-    let added = peer.add(connection, dialled_here, begun);
+    let added = peer.add(connection, life, dialled_here, begun);
     tracing::debug!(
         "connection {} with {} at {} ({}, {})",
         added.link.serial,
@@ -70,7 +99,7 @@ async fn serve(
     shared: Arc<Shared>,
     peer: Arc<Peer>,
     link: Link,
-    first: Option<RecvStream>,
+    first: RecvStream,
     _spare: Option<SendStream>,
 ) {
     tokio::join!(
@@ -88,6 +117,8 @@ async fn serve(
             spawn_writers(&shared, &peer, &next, None);
             let _ = shared.events.send(Event::Connected(peer.id)).await;
         }
+        // A member that moved is another peer by now: its connection is not this one's matter.
+        Removed::Disconnected if shared.peer(peer.id).is_some_and(|now| !Arc::ptr_eq(&now, &peer)) => {}
         Removed::Disconnected => {
             let _ = shared.events.send(Event::Disconnected(peer.id)).await;
         }
@@ -137,31 +168,40 @@ async fn write_lane(
 }
 
 /// Reads all lanes until the connection ends and all that came before is handed over.
-async fn read_streams(shared: &Arc<Shared>, peer: &Arc<Peer>, link: &Link, first: Option<RecvStream>) {
+async fn read_streams(shared: &Arc<Shared>, peer: &Arc<Peer>, link: &Link, first: RecvStream) {
     let mut readers = JoinSet::new();
-    let spawn = |readers: &mut JoinSet<()>, stream| {
-        readers.spawn(read_lane(shared.clone(), peer.clone(), link.connection.clone(), stream));
+    let connection = &link.connection;
+    readers.spawn(read_lane(shared.clone(), peer.clone(), connection.clone(), first, Some(Lane::Control)));
+    while let Ok(stream) = connection.accept_uni().await {
+        readers.spawn(read_lane(shared.clone(), peer.clone(), connection.clone(), stream, None));
         while readers.try_join_next().is_some() {}
-    };
-    if let Some(stream) = first {
-        spawn(&mut readers, stream);
-    }
-    while let Ok(stream) = link.connection.accept_uni().await {
-        spawn(&mut readers, stream);
     }
     while readers.join_next().await.is_some() {}
 }
 
-async fn read_lane(shared: Arc<Shared>, peer: Arc<Peer>, connection: Connection, mut stream: RecvStream) {
-    let mut number = [0];
-    if stream.read_exact(&mut number).await.is_err() {
-        return;
-    }
+/// Reads a lane; one that is not known yet says which it is.
+async fn read_lane(
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    connection: Connection,
+    mut stream: RecvStream,
+    known: Option<Lane>,
+) {
     let refuse = |reason: Refusal| {
         shared.refusals.refuse(reason, connection.remote_address());
         connection.close(CLOSE_REFUSED, reason.as_str().as_bytes());
     };
-    let Some(lane) = Lane::from_index(number[0]) else { return refuse(Refusal::UnknownLane) };
+    let lane = match known {
+        Some(lane) => lane,
+        None => {
+            let mut number = [0];
+            if stream.read_exact(&mut number).await.is_err() {
+                return;
+            }
+            let Some(lane) = Lane::from_index(number[0]) else { return refuse(Refusal::UnknownLane) };
+            lane
+        }
+    };
     let mut decoder = Decoder::new(lane.frame_bytes_max());
     let mut chunks = [const { Bytes::new() }; READ_CHUNKS];
     while let Ok(Some(count)) = stream.read_chunks(&mut chunks).await {
@@ -187,6 +227,10 @@ async fn read_lane(shared: Arc<Shared>, peer: Arc<Peer>, connection: Connection,
 
 async fn read_datagrams(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: &Connection) {
     while let Ok(datagram) = connection.read_datagram().await {
+        if datagram.is_empty() {
+            // Asked only whether this process is alive, and QUIC answers that.
+            continue;
+        }
         shared.metrics.datagrams_received.raise();
         // Copied, so that it does not keep the packets that came with it.
         let frame = Bytes::copy_from_slice(&datagram);

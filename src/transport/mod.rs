@@ -7,6 +7,7 @@
 //! * `frame`: frames in a stream of bytes. `queue`: what waits to be sent, bounded.
 //! * `tls`, `config`, `congestion`: who may connect; how QUIC is tuned.
 //! * `peer`: the connections to a box and which of them is used. `link`: one connection at work.
+//! * `lives`: which life of a box it is that connects: a restarted one, an emptied one, a copy.
 //! * `dial`, `accept`: how connections come to be. `refusal`: why one did not, counted and logged.
 
 mod accept;
@@ -15,24 +16,26 @@ mod congestion;
 mod dial;
 mod frame;
 mod link;
+mod lives;
 mod peer;
 mod queue;
 mod refusal;
 mod tls;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use tally_core::id::NodeId;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
-use crate::identity::{Identity, Keys};
+use crate::identity::{Identity, Keys, MemberInfo};
 use crate::metrics::Counter;
 
+pub use lives::{Life, Lives};
 use peer::Peer;
 use refusal::RefusalLog;
 pub use refusal::{REFUSALS, Refusal};
@@ -190,19 +193,30 @@ impl TransportMetrics {
 #[derive(Debug)]
 pub struct Transport {
     shared: Arc<Shared>,
-    tasks: Mutex<JoinSet<()>>,
+    me: NodeId,
+    keys: Keys,
+    tasks: Mutex<Tasks>,
+}
+
+#[derive(Debug, Default)]
+struct Tasks {
+    all: JoinSet<()>,
+    /// Those that dial a peer.
+    dialling: Vec<(NodeId, AbortHandle)>,
 }
 
 /// What all tasks of the transport share.
 #[derive(Debug)]
 struct Shared {
     server_name: String,
-    peers: Vec<Arc<Peer>>,
+    /// Changed rarely, read with each frame.
+    peers: RwLock<Vec<Arc<Peer>>>,
     pins: Arc<tls::Pins>,
     endpoint: quinn::Endpoint,
     events: mpsc::Sender<Event>,
     metrics: Arc<TransportMetrics>,
     refusals: RefusalLog,
+    lives: Lives,
 }
 
 impl Transport {
@@ -213,6 +227,7 @@ impl Transport {
         listen: SocketAddr,
         events: mpsc::Sender<Event>,
         metrics: Arc<TransportMetrics>,
+        lives: Lives,
     ) -> Result<Transport, TransportError> {
         if !identity.matches(&keys) {
             return Err(TransportError::OtherKey(identity.me().name.clone()));
@@ -220,20 +235,50 @@ impl Transport {
         let pins = Arc::new(tls::Pins::new(identity));
         let endpoint = config::endpoint(&keys, &pins, listen)?;
         let me = identity.node_id();
-        let mut peers = Vec::new();
-        for member in identity.members.iter().filter(|member| member.id != me.0) {
-            let client = config::client(&keys, &pins, NodeId(member.id))?;
-            peers.push(Arc::new(Peer::new(me, member, client)));
-        }
         let server_name = crate::identity::server_name(identity.site_id);
         let refusals = RefusalLog::new(metrics.clone());
-        let shared = Arc::new(Shared { server_name, peers, pins, endpoint, events, metrics, refusals });
-        let mut tasks = JoinSet::new();
-        tasks.spawn(accept::accept(shared.clone()));
-        for peer in shared.peers.iter().filter(|peer| !peer.address.is_empty()) {
-            tasks.spawn(dial::keep_connected(shared.clone(), peer.clone()));
+        let peers = RwLock::default();
+        let shared =
+            Arc::new(Shared { server_name, peers, pins, endpoint, events, metrics, refusals, lives });
+        let mut tasks = Tasks::default();
+        tasks.all.spawn(accept::accept(shared.clone()));
+        let transport = Transport { shared, me, keys, tasks: Mutex::new(tasks) };
+        transport.set_members(&identity.members)?;
+        Ok(transport)
+    }
+
+    /// From now on these are the members: who is new is dialled and may connect, who is none of them any
+    /// more loses its connections. A member whose address or key changed begins anew.
+    pub fn set_members(&self, members: &[MemberInfo]) -> Result<(), TransportError> {
+        self.shared.pins.replace(members);
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = self.shared.peers.write().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|peer| {
+            let stays = members.iter().any(|member| peer.is(member));
+            if !stays {
+                peer.close(refusal::CLOSE_REFUSED, b"not a member of the site");
+                tasks.dialling.retain(|(id, task)| {
+                    if *id == peer.id {
+                        task.abort();
+                    }
+                    *id != peer.id
+                });
+            }
+            stays
+        });
+        for member in members.iter().filter(|member| member.id != self.me.0) {
+            if peers.iter().any(|peer| peer.is(member)) {
+                continue;
+            }
+            let client = config::client(&self.keys, &self.shared.pins, NodeId(member.id))?;
+            let peer = Arc::new(Peer::new(self.me, member, client));
+            if !peer.address.is_empty() {
+                let task = tasks.all.spawn(dial::keep_connected(self.shared.clone(), peer.clone()));
+                tasks.dialling.push((peer.id, task));
+            }
+            peers.push(peer);
         }
-        Ok(Transport { shared, tasks: Mutex::new(tasks) })
+        Ok(())
     }
 
     /// The address that it listens on.
@@ -270,7 +315,13 @@ impl Transport {
 
     /// The other members, by number.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.shared.peers.iter().map(|peer| peer.status()).collect()
+        self.shared
+            .peers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|peer| peer.status())
+            .collect()
     }
 
     /// Tells the peers that this box goes and frees the port. What is still queued may be lost.
@@ -281,11 +332,11 @@ impl Transport {
     }
 
     fn shut(&self) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).all.abort_all();
         self.shared.endpoint.close(refusal::CLOSE_GOING, b"the box stops");
     }
 
-    fn peer(&self, id: NodeId) -> Option<&Arc<Peer>> {
+    fn peer(&self, id: NodeId) -> Option<Arc<Peer>> {
         self.shared.peer(id)
     }
 }
@@ -298,8 +349,9 @@ impl Drop for Transport {
 
 impl Shared {
     // At most eight others: a walk is quicker than a hash.
-    fn peer(&self, id: NodeId) -> Option<&Arc<Peer>> {
-        self.peers.iter().find(|peer| peer.id == id)
+    fn peer(&self, id: NodeId) -> Option<Arc<Peer>> {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.iter().find(|peer| peer.id == id).cloned()
     }
 }
 

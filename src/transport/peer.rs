@@ -4,13 +4,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn::{Connection, SendDatagramError, SendStream};
+use quinn::{Connection, RecvStream, SendDatagramError, SendStream};
 use tally_core::id::NodeId;
 use tokio::sync::watch;
 
 use super::queue::Queue;
 use super::refusal::CLOSE_SUPERSEDED;
-use super::{Lane, PeerStatus, SendError};
+use super::{Lane, Life, PeerStatus, SendError};
 use crate::identity::MemberInfo;
 
 /// Two dials, one from each side, have crossed when the second was begun before the first was a
@@ -26,6 +26,7 @@ pub(super) struct Peer {
     pub(super) id: NodeId,
     pub(super) name: String,
     pub(super) address: String,
+    key: String,
     pub(super) client: quinn::ClientConfig,
     /// Whether this box's number is the lower one: it decides where the two sides could disagree.
     pub(super) decides: bool,
@@ -49,6 +50,7 @@ struct Links {
 pub(super) struct Link {
     pub(super) serial: u64,
     pub(super) connection: Connection,
+    life: Life,
     made: Made,
 }
 
@@ -66,6 +68,10 @@ pub(super) struct Fresh {
     pub(super) connection: Connection,
     /// The control lane, opened already: that tells the dialling side that it was accepted.
     pub(super) control: SendStream,
+    /// The peer's control lane, read up to its first frame.
+    pub(super) first: RecvStream,
+    /// Which life of the peer it is.
+    pub(super) life: Life,
     pub(super) dialled_here: bool,
     /// When it was dialled, or knocked.
     pub(super) begun: Instant,
@@ -98,12 +104,25 @@ impl Peer {
             id: NodeId(member.id),
             name: member.name.clone(),
             address: member.address.clone(),
+            key: member.key.clone(),
             client,
             decides: me.0 < member.id,
             queues: Lane::ALL.map(Queue::new),
             links: Mutex::default(),
             announcing: tokio::sync::Mutex::default(),
             connected: watch::Sender::new(false),
+        }
+    }
+
+    /// Whether it is this member, at this address and with this key.
+    pub(super) fn is(&self, member: &MemberInfo) -> bool {
+        self.id.0 == member.id && self.address == member.address && self.key == member.key
+    }
+
+    /// Ends all of its connections.
+    pub(super) fn close(&self, code: quinn::VarInt, why: &[u8]) {
+        for link in &self.lock().live {
+            link.connection.close(code, why);
         }
     }
 
@@ -129,11 +148,17 @@ impl Peer {
 
     /// Takes a connection in. Of two the newest is used, except that of two crossed dials both sides
     /// use the decider's, so that they agree.
-    pub(super) fn add(&self, connection: Connection, dialled_here: bool, begun: Instant) -> Added {
+    pub(super) fn add(
+        &self,
+        connection: Connection,
+        life: Life,
+        dialled_here: bool,
+        begun: Instant,
+    ) -> Added {
         let mut links = self.lock();
         links.serial_last += 1;
         let made = Made { begun, done: Instant::now(), by_decider: dialled_here == self.decides };
-        let link = Link { serial: links.serial_last, connection, made };
+        let link = Link { serial: links.serial_last, connection, life, made };
         let before = links.in_use().cloned();
         let in_use = before.as_ref().is_none_or(|before| link.made.supersedes(before.made));
         links.live.push(link.clone());
@@ -168,6 +193,20 @@ impl Peer {
                 Removed::Disconnected
             }
         }
+    }
+
+    /// Sends an empty datagram over the connections of other lives of this peer, which is acknowledged
+    /// and otherwise ignored, and tells how many packets came over them; `None` if there are none.
+    pub(super) fn probe_other(&self, life: Life) -> Option<u64> {
+        let links = self.lock();
+        let others = links.live.iter().filter(|link| link.life != life);
+        let open = others.filter(|link| link.connection.close_reason().is_none());
+        let probe = |link: &Link| {
+            // What cannot be sent is not acknowledged.
+            let _ = link.connection.send_datagram(Bytes::new());
+            link.connection.stats().udp_rx.datagrams
+        };
+        open.map(probe).reduce(|sum, more| sum + more)
     }
 
     /// Closes a connection, unless it is in use (again).

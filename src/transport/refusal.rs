@@ -53,10 +53,18 @@ pub enum Refusal {
     HandshakeFailed,
     /// It turned this box away.
     RefusedByPeer,
+    /// Its boot number did not rise: an emptied disk, or an old copy of it.
+    EarlierLife,
+    /// Two processes run under its identity.
+    Cloned,
+    /// It knows a later life of this box.
+    OwnEarlierLife,
+    /// It hears another process under this box's identity.
+    OwnClone,
 }
 
 /// All reasons, in the order of their numbers.
-pub const REFUSALS: [Refusal; 12] = [
+pub const REFUSALS: [Refusal; 16] = [
     Refusal::NoCertificate,
     Refusal::UnknownKey,
     Refusal::OwnKey,
@@ -69,6 +77,10 @@ pub const REFUSALS: [Refusal; 12] = [
     Refusal::HandshakeTimeout,
     Refusal::HandshakeFailed,
     Refusal::RefusedByPeer,
+    Refusal::EarlierLife,
+    Refusal::Cloned,
+    Refusal::OwnEarlierLife,
+    Refusal::OwnClone,
 ];
 
 impl Refusal {
@@ -87,6 +99,10 @@ impl Refusal {
             Refusal::HandshakeTimeout => "handshake-timeout",
             Refusal::HandshakeFailed => "handshake-failed",
             Refusal::RefusedByPeer => "refused-by-peer",
+            Refusal::EarlierLife => "earlier-life",
+            Refusal::Cloned => "cloned",
+            Refusal::OwnEarlierLife => "own-earlier-life",
+            Refusal::OwnClone => "own-clone",
         }
     }
 
@@ -112,6 +128,22 @@ impl Refusal {
             Refusal::HandshakeTimeout => "it began a connection and did not finish",
             Refusal::HandshakeFailed => "its handshake was wrong",
             Refusal::RefusedByPeer => "it refused this box; its log says why",
+            Refusal::EarlierLife => {
+                "its boot number did not rise: its disk was emptied or replaced by an old copy, so it may have \
+                 forgotten its vote and what it acknowledged; remove it from the site and set it up anew, as a new \
+                 member"
+            }
+            Refusal::Cloned => {
+                "another box runs under the same identity; was its card or data directory copied? Stop the copy"
+            }
+            Refusal::OwnEarlierLife => {
+                "it has seen a later life of this box: this data directory was emptied or is an old copy, and may not \
+                 be used any more; remove this box from the site and set it up anew, as a new member"
+            }
+            Refusal::OwnClone => {
+                "it hears another box under this one's identity; was this card or data directory copied? Stop one of \
+                 them"
+            }
         }
     }
 
@@ -129,7 +161,11 @@ impl Refusal {
                 }
             }
             ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_REFUSED => {
-                Some(Refusal::RefusedByPeer)
+                Some(match &*close.reason {
+                    reason if reason == Refusal::EarlierLife.as_str().as_bytes() => Refusal::OwnEarlierLife,
+                    reason if reason == Refusal::Cloned.as_str().as_bytes() => Refusal::OwnClone,
+                    _ => Refusal::RefusedByPeer,
+                })
             }
             ConnectionError::ApplicationClosed(_) => None,
             ConnectionError::TimedOut => Some(Refusal::HandshakeTimeout),

@@ -7,12 +7,21 @@ use rustls::pki_types::pem::PemObject;
 
 use super::*;
 
+const LIFE: Life = Life { boot: 3, nonce: 7 };
+
 /// Dials box 1 with a rustls configuration of the attacker's own.
 async fn intrude(site: &TestSite, config: rustls::ClientConfig, name: &str) -> Option<quinn::Connection> {
     let tls = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
     let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let client = quinn::ClientConfig::new(Arc::new(tls));
     within(endpoint.connect_with(client, site.address(1), name).unwrap()).await.ok()
+}
+
+/// Dials box 1 as box 2, in a life of its own.
+async fn enter(site: &TestSite, life: Life) -> (quinn::Connection, quinn::SendStream) {
+    let connection = intrude(site, client_of(site, &site.keys(2)), &name_of(site)).await.unwrap();
+    let control = within(link::open_control(&connection, life)).await.unwrap();
+    (connection, control)
 }
 
 /// Box 2's own view of box 1, as a start for what intruders do.
@@ -116,10 +125,9 @@ async fn an_oversized_frame_closes_that_connection_and_nothing_else() {
     let site = TestSite::new(3);
     let (mut one, three) = (site.start(1).await, site.start(3).await);
     one.wait_connected(3).await;
-    let connection = intrude(&site, client_of(&site, &site.keys(2)), &name_of(&site)).await.unwrap();
+    let (connection, mut control) = enter(&site, LIFE).await;
     one.wait_connected(2).await;
-    let mut stream = connection.open_uni().await.unwrap();
-    stream.write_all(&[Lane::Control.index() as u8, 1, 0, 1, 0]).await.unwrap();
+    control.write_all(&[1, 0, 1, 0]).await.unwrap();
     one.wait_refused(Refusal::OversizedFrame).await;
     within(connection.closed()).await;
     assert_eq!(one.next().await, Event::Disconnected(NodeId(2)));
@@ -131,7 +139,7 @@ async fn an_oversized_frame_closes_that_connection_and_nothing_else() {
 async fn an_unknown_lane_closes_the_connection() {
     let site = TestSite::new(2);
     let mut one = site.start(1).await;
-    let connection = intrude(&site, client_of(&site, &site.keys(2)), &name_of(&site)).await.unwrap();
+    let (connection, _control) = enter(&site, LIFE).await;
     one.wait_connected(2).await;
     connection.open_uni().await.unwrap().write_all(&[4]).await.unwrap();
     one.wait_refused(Refusal::UnknownLane).await;
@@ -142,14 +150,91 @@ async fn an_unknown_lane_closes_the_connection() {
 async fn of_two_connections_the_older_is_closed_without_a_word_to_the_node() {
     let site = TestSite::new(2);
     let mut one = site.start(1).await;
-    let older = intrude(&site, client_of(&site, &site.keys(2)), &name_of(&site)).await.unwrap();
+    let (older, _control) = enter(&site, LIFE).await;
     one.wait_connected(2).await;
-    let newer = intrude(&site, client_of(&site, &site.keys(2)), &name_of(&site)).await.unwrap();
+    let (newer, _control) = enter(&site, LIFE).await;
     one.wait_connected(2).await;
     within(older.closed()).await;
     wait_until(|| one.metrics.connections_ended.get() == 1).await;
     assert!(newer.close_reason().is_none());
     assert!(one.events.try_recv().is_err());
+}
+
+/// Ends a box, and waits until its port is free.
+async fn end(site: &TestSite, node: u64, ended: TestBox) {
+    ended.transport.close().await;
+    drop(ended);
+    wait_until(|| UdpSocket::bind(site.address(node)).is_ok()).await;
+}
+
+async fn assert_refused(connection: &quinn::Connection, reason: Refusal) {
+    let quinn::ConnectionError::ApplicationClosed(close) = within(connection.closed()).await else {
+        panic!("closed in another way")
+    };
+    assert_eq!(&*close.reason, reason.as_str().as_bytes());
+}
+
+#[tokio::test]
+async fn a_box_that_restarts_or_moves_comes_back_and_one_that_was_emptied_does_not() {
+    let site = TestSite::new(2);
+    let mut one = site.start(1).await;
+    let (before, control) = enter(&site, LIFE).await;
+    one.wait_connected(2).await;
+    drop(control);
+    before.close(0u8.into(), b"");
+    assert_eq!(one.next().await, Event::Disconnected(NodeId(2)));
+    let (moved, _control) = enter(&site, LIFE).await;
+    one.wait_connected(2).await;
+    moved.close(0u8.into(), b"");
+    let (restarted, _control) = enter(&site, Life { boot: 4, nonce: 1 }).await;
+    one.wait_connected(2).await;
+    restarted.close(0u8.into(), b"");
+    for (boot, nonce) in [(1, 8), (3, 7), (4, 2)] {
+        let (connection, _control) = enter(&site, Life { boot, nonce }).await;
+        assert_refused(&connection, Refusal::EarlierLife).await;
+    }
+    assert_eq!(one.metrics.refused(Refusal::EarlierLife).get(), 3);
+    // It is remembered beyond this box's own restart.
+    let file = site.dirs[0].path().join("peers.seen");
+    wait_until(|| std::fs::read_to_string(&file).is_ok_and(|text| text.starts_with("2 4 "))).await;
+    end(&site, 1, one).await;
+    let one = site.start(1).await;
+    let (connection, _control) = enter(&site, LIFE).await;
+    assert_refused(&connection, Refusal::EarlierLife).await;
+    one.wait_refused(Refusal::EarlierLife).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_starts_beside_the_original_is_refused_and_the_original_stays() {
+    let site = TestSite::new(2);
+    let (mut one, mut two) = (site.start(1).await, site.start(2).await);
+    one.wait_connected(2).await;
+    two.wait_connected(1).await;
+    for boot in [1, 9] {
+        let (copy, _control) = enter(&site, Life { boot, nonce: 1 }).await;
+        assert_refused(&copy, Refusal::Cloned).await;
+    }
+    assert_eq!(one.metrics.refused(Refusal::Cloned).get(), 2);
+    two.transport.send(NodeId(1), Lane::Control, Bytes::from_static(b"still here")).unwrap();
+    assert_eq!(one.frame().await, (Some(Lane::Control), Bytes::from_static(b"still here")));
+    assert_eq!(one.metrics.connections_ended.get(), 0);
+}
+
+#[tokio::test]
+async fn a_box_that_was_emptied_is_told_so_itself() {
+    let site = TestSite::new(2);
+    let (mut one, mut two) = (site.start(1).await, site.start(2).await);
+    one.wait_connected(2).await;
+    two.wait_connected(1).await;
+    end(&site, 2, two).await;
+    let mut two = site.start(2).await;
+    two.wait_connected(1).await;
+    end(&site, 2, two).await;
+    std::fs::remove_file(site.dirs[1].path().join("boot")).unwrap();
+    let two = site.start(2).await;
+    one.wait_refused(Refusal::EarlierLife).await;
+    two.wait_refused(Refusal::OwnEarlierLife).await;
+    assert!(!two.transport.peers()[0].connected);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Who may connect: the public keys that the membership pins decide. A certificate only carries a key;
 //! its dates, names and issuer are not looked at.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
@@ -10,7 +10,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use tally_core::id::NodeId;
 
-use crate::identity::{Identity, Keys, key_hash};
+use crate::identity::{Identity, Keys, MemberInfo, key_hash};
 
 /// The version of the protocol; another one is refused by TLS itself.
 const ALPN: &[u8] = b"tally/1";
@@ -19,20 +19,25 @@ const ALPN: &[u8] = b"tally/1";
 #[derive(Debug)]
 pub(super) struct Pins {
     me: NodeId,
-    members: Vec<(NodeId, String)>,
+    members: RwLock<Vec<(NodeId, String)>>,
 }
 
 impl Pins {
     pub(super) fn new(identity: &Identity) -> Pins {
-        let members = identity.members.iter().map(|member| (NodeId(member.id), member.key.clone())).collect();
-        Pins { me: identity.node_id(), members }
+        Pins { me: identity.node_id(), members: RwLock::new(keys_of(&identity.members)) }
+    }
+
+    /// From now on these are the members.
+    pub(super) fn replace(&self, members: &[MemberInfo]) {
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = keys_of(members);
     }
 
     /// Whose certificate it is, if it is another member's.
     pub(super) fn peer(&self, certificate: &CertificateDer<'_>) -> Result<NodeId, CertificateError> {
         let hash = key_hash(certificate).ok_or(CertificateError::BadEncoding)?;
         let hash = crate::identity::hex(&hash);
-        match self.members.iter().find(|(_, key)| *key == hash) {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        match members.iter().find(|(_, key)| *key == hash) {
             // The errors are chosen by the alert they cause, which refusal.rs tells apart.
             None => Err(CertificateError::UnknownIssuer),
             Some((id, _)) if *id == self.me => Err(CertificateError::Revoked),
@@ -45,6 +50,10 @@ impl Pins {
         let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
         self.peer(chain.first()?).ok()
     }
+}
+
+fn keys_of(members: &[MemberInfo]) -> Vec<(NodeId, String)> {
+    members.iter().map(|member| (NodeId(member.id), member.key.clone())).collect()
 }
 
 /// TLS of the accepting side: any other member may connect.

@@ -56,6 +56,15 @@ impl TestSite {
         Keys::load(self.dirs[node as usize - 1].path()).unwrap()
     }
 
+    /// As if the storage had been opened once more.
+    fn next_life(&self, node: u64) -> Lives {
+        let dir = self.dirs[node as usize - 1].path();
+        let boot =
+            std::fs::read_to_string(dir.join("boot")).map_or(0, |text| text.parse::<u64>().unwrap()) + 1;
+        std::fs::write(dir.join("boot"), boot.to_string()).unwrap();
+        Lives::load(dir, boot)
+    }
+
     async fn start(&self, node: u64) -> TestBox {
         self.start_with(node, 1024).await
     }
@@ -65,9 +74,10 @@ impl TestSite {
         let metrics = Arc::<TransportMetrics>::default();
         let identity = &self.identities[node as usize - 1];
         let listen = self.address(node);
-        let transport =
-            Transport::start(identity, self.keys(node), listen, sender, metrics.clone()).await.unwrap();
-        TestBox { transport, events, metrics }
+        let lives = self.next_life(node);
+        let keys = self.keys(node);
+        let started = Transport::start(identity, keys, listen, sender, metrics.clone(), lives).await;
+        TestBox { transport: started.unwrap(), events, metrics }
     }
 
     /// The two boxes of a site of two, connected, by one connection: box 2 comes when box 1 has dialled
@@ -331,7 +341,14 @@ async fn a_port_in_use_and_another_boxs_key_are_named() {
     let (sender, _events) = mpsc::channel(1);
     let start = |identity: u64, keys: u64| {
         let identity = &site.identities[identity as usize - 1];
-        Transport::start(identity, site.keys(keys), site.address(1), sender.clone(), Arc::default())
+        Transport::start(
+            identity,
+            site.keys(keys),
+            site.address(1),
+            sender.clone(),
+            Arc::default(),
+            Lives::load(site.dirs[0].path(), 1),
+        )
     };
     let text = start(1, 1).await.unwrap_err().to_string();
     assert!(text.contains(&site.address(1).to_string()) && text.contains("another program"), "{text}");
@@ -399,4 +416,32 @@ fn the_round_trip_is_measured() {
 
 fn run(future: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
+}
+
+#[tokio::test]
+async fn a_member_that_is_added_connects_and_one_that_is_removed_is_cut_off() {
+    let (site, mut one, mut two) = TestSite::pair().await;
+    let both = site.identities[0].members.clone();
+    one.transport.set_members(&both[..1]).unwrap();
+    two.transport.set_members(&both[1..]).unwrap();
+    while one.next().await != Event::Disconnected(NodeId(2)) {}
+    while two.next().await != Event::Disconnected(NodeId(1)) {}
+    let frame = Bytes::from_static(b"hello");
+    assert_eq!(one.transport.send(NodeId(2), Lane::Control, frame.clone()), Err(SendError::NotAPeer));
+    two.transport.set_members(&both).unwrap();
+    one.transport.set_members(&both).unwrap();
+    one.wait_connected(2).await;
+    one.transport.send(NodeId(2), Lane::Control, frame.clone()).unwrap();
+    assert_eq!(two.frame().await, (Some(Lane::Control), frame));
+}
+
+#[tokio::test]
+async fn a_stranger_is_refused_until_it_is_a_member() {
+    let (site, one, two) = TestSite::pair().await;
+    let both = site.identities[0].members.clone();
+    one.transport.set_members(&both[..1]).unwrap();
+    one.wait_refused(Refusal::UnknownKey).await;
+    one.transport.set_members(&both).unwrap();
+    wait_until(|| one.transport.peers().iter().all(|peer| peer.connected)).await;
+    drop(two);
 }

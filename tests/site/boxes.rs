@@ -1,13 +1,13 @@
 //! A site of boxes: provisioned by the real command, run by the real daemon.
 
 use std::net::UdpSocket;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{PATIENCE, Process, free_port, show_log, tallyd, until};
+use crate::harness::{PATIENCE, Process, free_port, show_log, tallyd, until, within};
 use crate::http::Client;
 
 /// The site's name in all tests.
@@ -28,8 +28,20 @@ pub(crate) struct TestBox {
     pub(crate) quic: u16,
     pub(crate) http: u16,
     pub(crate) statsd: u16,
+    namespace: Option<PathBuf>,
     log: PathBuf,
     pub(crate) process: Option<Process>,
+}
+
+/// Where a box is to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Where the others reach it.
+    pub(crate) address: String,
+    pub(crate) http: u16,
+    pub(crate) statsd: u16,
+    /// The file that names its network namespace, if it is not this one.
+    pub(crate) namespace: Option<PathBuf>,
 }
 
 impl Site {
@@ -53,17 +65,29 @@ impl Site {
 
     /// A site whose boxes have these QUIC ports.
     pub(crate) fn provision_at(quic: &[u16], window: &str, extra: &str) -> Site {
+        let here = |quic: &u16| Place {
+            address: format!("127.0.0.1:{quic}"),
+            http: free_port(),
+            statsd: free_port(),
+            namespace: None,
+        };
+        Site::provision_in(quic.iter().map(here).collect(), window, extra)
+    }
+
+    /// A site whose boxes are in these places.
+    pub(crate) fn provision_in(places: Vec<Place>, window: &str, extra: &str) -> Site {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("site");
         let mut command = tallyd();
         command.args(["provision", "--site", SITE, "--window", window, "--out"]).arg(&out);
         let mut boxes = Vec::new();
-        for (number, &quic) in (1..).zip(quic) {
+        for (number, Place { address, http, statsd, namespace }) in (1..).zip(places) {
             let name = format!("box{number}");
-            command.arg("--box").arg(format!("{name}=127.0.0.1:{quic}"));
+            command.arg("--box").arg(format!("{name}={address}"));
+            let quic = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("HOST:PORT");
             let log = directory.path().join(format!("{name}.log"));
-            let (http, statsd) = (free_port(), free_port());
-            boxes.push(TestBox { directory: out.join(&name), name, quic, http, statsd, log, process: None });
+            let directory = out.join(&name);
+            boxes.push(TestBox { directory, name, quic, http, statsd, namespace, log, process: None });
         }
         let made = command.output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -71,6 +95,25 @@ impl Site {
             one.configure(extra);
         }
         Site { boxes, directory }
+    }
+
+    /// Makes a further box, which does not run yet; tells what was made.
+    pub(crate) fn extend(&mut self, place: Place) -> Value {
+        let Place { address, http, statsd, namespace } = place;
+        let out = self.directory.path().join("site");
+        let taken = std::fs::read_dir(&out).unwrap().flatten().filter(|entry| entry.path().is_dir()).count();
+        let name = format!("box{}", taken + 1);
+        let mut command = tallyd();
+        command.arg("provision").arg("--extend").arg(&out).args(["--json", "--box"]);
+        let made = command.arg(format!("{name}={address}")).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let quic = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("HOST:PORT");
+        let log = self.directory.path().join(format!("{name}.log"));
+        let directory = out.join(&name);
+        let one = TestBox { directory, name, quic, http, statsd, namespace, log, process: None };
+        one.configure("");
+        self.boxes.push(one);
+        serde_json::from_slice(&made.stdout).unwrap()
     }
 
     /// Starts those that do not run, and waits until all can commit.
@@ -172,8 +215,16 @@ impl TestBox {
 
     /// Starts it; does not wait.
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// Starts it with more in its environment; does not wait.
+    pub(crate) fn start_with(&mut self, environment: &[(&str, &std::path::Path)]) {
         assert!(self.process.is_none(), "{} runs already", self.name);
-        self.process = Some(Process::start(&mut self.command(), &self.log));
+        let mut command = self.command();
+        command.envs(environment.iter().copied());
+        let start = || Process::start(&mut command, &self.log);
+        self.process = Some(within(self.namespace(), start));
     }
 
     /// `kill -9`.
@@ -201,8 +252,12 @@ impl TestBox {
         });
     }
 
+    fn namespace(&self) -> Option<&Path> {
+        self.namespace.as_deref()
+    }
+
     pub(crate) fn client(&self) -> Client {
-        Client::new(self.http)
+        Client::new(self.http).inside(self.namespace.clone())
     }
 
     pub(crate) fn try_status(&self) -> Option<Value> {
@@ -244,7 +299,7 @@ impl TestBox {
 
     /// Sends one datagram to its StatsD port.
     pub(crate) fn statsd(&self, datagram: &str) {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = within(self.namespace(), || UdpSocket::bind("127.0.0.1:0")).unwrap();
         socket.send_to(datagram.as_bytes(), ("127.0.0.1", self.statsd)).unwrap();
     }
 

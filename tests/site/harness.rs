@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// How long a test waits for what must come, on a machine that is busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,6 +59,20 @@ pub(crate) fn free_port() -> u16 {
         }
     }
     panic!("no free port in {PORTS:?}");
+}
+
+/// Does something in a network namespace that this file names, or else here. Sockets and processes that it
+/// makes stay there.
+pub(crate) fn within<T: Send>(namespace: Option<&Path>, work: impl FnOnce() -> T + Send) -> T {
+    let Some(namespace) = namespace else { return work() };
+    let file = File::open(namespace).unwrap_or_else(|error| panic!("{}: {error}", namespace.display()));
+    // A thread of its own: it changes over for good.
+    let moved = || {
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(moved).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The program under test, with an environment in which nothing configures it.

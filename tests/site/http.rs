@@ -3,9 +3,12 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::harness::within;
 
 /// How long an answer may take unless said otherwise: longer than any box waits for the site.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -15,6 +18,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 pub(crate) struct Client {
     address: SocketAddr,
     answer_max: Duration,
+    namespace: Option<PathBuf>,
     stream: Option<BufReader<TcpStream>>,
 }
 
@@ -29,7 +33,13 @@ pub(crate) struct Answer {
 impl Client {
     pub(crate) fn new(port: u16) -> Client {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Client { address, answer_max: ANSWER_MAX, stream: None }
+        Client { address, answer_max: ANSWER_MAX, namespace: None, stream: None }
+    }
+
+    /// The address is one of this network namespace.
+    pub(crate) fn inside(mut self, namespace: Option<PathBuf>) -> Client {
+        self.namespace = namespace;
+        self
     }
 
     /// Waits no longer than that for an answer.
@@ -79,7 +89,8 @@ impl Client {
     }
 
     fn connect(&self) -> io::Result<BufReader<TcpStream>> {
-        let stream = TcpStream::connect_timeout(&self.address, self.answer_max)?;
+        let connect = || TcpStream::connect_timeout(&self.address, self.answer_max);
+        let stream = within(self.namespace.as_deref(), connect)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(self.answer_max))?;
         stream.set_write_timeout(Some(self.answer_max))?;

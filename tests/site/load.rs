@@ -20,6 +20,8 @@ const TRY_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
+    /// The longest that an add took so far, with its retries.
+    slowest_us: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Tally>>,
 }
 
@@ -37,19 +39,31 @@ pub(crate) struct Tally {
 impl Load {
     pub(crate) fn start(site: &Site, clients: usize) -> Load {
         let ports: Vec<u16> = site.boxes.iter().map(|one| one.http).collect();
+        Load::at(&ports, clients)
+    }
+
+    /// At some boxes only.
+    pub(crate) fn at(ports: &[u16], clients: usize) -> Load {
+        let slowest_us = Arc::<AtomicU64>::default();
         let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let clients = (0..clients)
             .map(|number| {
-                let (ports, stop, done) = (ports.clone(), stop.clone(), done.clone());
-                std::thread::spawn(move || client(number, &ports, &stop, &done))
+                let (ports, stop, done) = (ports.to_vec(), stop.clone(), done.clone());
+                let slowest_us = slowest_us.clone();
+                std::thread::spawn(move || client(number, &ports, &stop, &done, &slowest_us))
             })
             .collect();
-        Load { stop, done, clients }
+        Load { stop, done, slowest_us, clients }
     }
 
     /// Acknowledged adds so far.
     pub(crate) fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
+    }
+
+    /// The longest that an add took so far, with its retries.
+    pub(crate) fn slowest(&self) -> Duration {
+        Duration::from_micros(self.slowest_us.load(Ordering::Relaxed))
     }
 
     /// Each client finishes what it has begun.
@@ -87,7 +101,13 @@ impl Tally {
     }
 }
 
-fn client(number: usize, ports: &[u16], stop: &AtomicBool, done: &AtomicU64) -> Tally {
+fn client(
+    number: usize,
+    ports: &[u16],
+    stop: &AtomicBool,
+    done: &AtomicU64,
+    slowest_us: &AtomicU64,
+) -> Tally {
     let mut clients: Vec<Client> = ports.iter().map(|port| Client::new(*port).patient_for(TRY_MAX)).collect();
     let mut tally = Tally::default();
     let mut at = number;
@@ -98,7 +118,8 @@ fn client(number: usize, ports: &[u16], stop: &AtomicBool, done: &AtomicU64) -> 
         let series = format!("load/{}", (number as i64 + add) % 5);
         let amount = 1 + add % 9;
         let key = format!("client-{number}-add-{add}");
-        let deadline = Instant::now() + RETRY_MAX;
+        let began = Instant::now();
+        let deadline = began + RETRY_MAX;
         loop {
             at += 1;
             let one = &mut clients[at % ports.len()];
@@ -113,6 +134,7 @@ fn client(number: usize, ports: &[u16], stop: &AtomicBool, done: &AtomicU64) -> 
             assert!(Instant::now() < deadline, "{key} was not acknowledged within {RETRY_MAX:?}");
         }
         tally.adds += 1;
+        slowest_us.fetch_max(began.elapsed().as_micros() as u64, Ordering::Relaxed);
         done.fetch_add(1, Ordering::Relaxed);
         *tally.acknowledged.entry(series).or_default() += amount;
     }

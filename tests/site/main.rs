@@ -6,11 +6,17 @@
 mod bad_input;
 mod boxes;
 mod broker;
+#[cfg(debug_assertions)]
+mod clocks;
 mod counting;
 mod crashes;
+mod damage;
 mod harness;
 mod http;
 mod load;
+mod members;
+mod net;
+mod pace;
 mod polling;
 mod reports;
 mod restarts;

@@ -98,9 +98,10 @@ fn a_follower_that_is_far_behind_catches_up() {
     site.boxes[behind].kill();
     let leader = site.leader();
     // Until what the other one needs next is not in the leader's log any more.
-    let oldest = site.boxes[leader].directory.join("log/000000000001.log");
-    assert!(oldest.exists());
-    fill_log(&site, leader, || !oldest.exists());
+    let log = site.boxes[leader].directory.join("log");
+    let oldest = [log.join("000000000001.log"), log.join("000000000001.full")];
+    assert!(oldest[0].exists());
+    fill_log(&site, leader, || !oldest.iter().any(|file| file.exists()));
     site.boxes[behind].start();
     site.boxes[behind].until_log("took in a snapshot");
     site.boxes[behind].until_ready();

@@ -26,6 +26,12 @@ pub(crate) fn get(to: SocketAddr, path: &str) -> Result<Answer> {
     exchange(to, format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n"))
 }
 
+/// The status alone, whatever comes with it.
+pub(crate) fn get_status(to: SocketAddr, path: &str) -> Result<u16> {
+    let bytes = send(to, &format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n"))?;
+    parse_head(&bytes).map(|(status, _)| status).with_context(|| format!("{to} did not answer in HTTP"))
+}
+
 /// Posts JSON; `key` is the Idempotency-Key.
 pub(crate) fn post(to: SocketAddr, path: &str, key: &str, body: &str) -> Result<Answer> {
     exchange(
@@ -39,21 +45,31 @@ pub(crate) fn post(to: SocketAddr, path: &str, key: &str, body: &str) -> Result<
 }
 
 fn exchange(to: SocketAddr, request: String) -> Result<Answer> {
+    let bytes = send(to, &request)?;
+    parse(&bytes).with_context(|| format!("{to} did not answer in HTTP with JSON"))
+}
+
+fn send(to: SocketAddr, request: &str) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&to, CONNECT_TIMEOUT)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
-    parse(&bytes).with_context(|| format!("{to} did not answer in HTTP with JSON"))
+    Ok(bytes)
 }
 
 fn parse(bytes: &[u8]) -> Option<Answer> {
+    let (status, body) = parse_head(bytes)?;
+    Some(Answer { status, body: serde_json::from_slice(body).ok()? })
+}
+
+/// The status, and the body after the head.
+fn parse_head(bytes: &[u8]) -> Option<(u16, &[u8])> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    let body = serde_json::from_slice(&bytes[end + 4..]).ok()?;
-    Some(Answer { status, body })
+    Some((status, &bytes[end + 4..]))
 }
 
 #[cfg(test)]

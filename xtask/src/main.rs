@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod http;
 mod run;
+mod site;
 mod targets;
 mod tools;
 mod verify;

@@ -15,6 +15,14 @@ pub(crate) enum Tool {
     Mosquitto,
     /// Its command-line subscriber and publisher.
     MosquittoClients,
+    /// `ip`: namespaces and wires for tests with real boxes.
+    Iproute,
+    /// `unshare` and `setpriv`: rooms for such tests.
+    UtilLinux,
+    /// `mount`, likewise.
+    Mount,
+    /// `mkfs.ext4`: small disks for such tests.
+    Mkfs,
     /// A browser without a window, for pictures of the page.
     Chromium,
 }
@@ -24,6 +32,10 @@ impl Tool {
         match self {
             Tool::Mosquitto => "mosquitto",
             Tool::MosquittoClients => "mosquitto_sub",
+            Tool::Iproute => "ip",
+            Tool::UtilLinux => "unshare",
+            Tool::Mount => "mount",
+            Tool::Mkfs => "mkfs.ext4",
             Tool::Chromium => "chromium",
         }
     }
@@ -33,6 +45,10 @@ impl Tool {
         match self {
             Tool::Mosquitto => "mosquitto",
             Tool::MosquittoClients => "mosquitto-clients",
+            Tool::Iproute => "iproute2",
+            Tool::UtilLinux => "util-linux",
+            Tool::Mount => "mount",
+            Tool::Mkfs => "e2fsprogs",
             Tool::Chromium => "chromium",
         }
     }
@@ -41,7 +57,12 @@ impl Tool {
     const fn service(self) -> Option<&'static str> {
         match self {
             Tool::Mosquitto => Some("mosquitto"),
-            Tool::MosquittoClients | Tool::Chromium => None,
+            Tool::MosquittoClients
+            | Tool::Iproute
+            | Tool::UtilLinux
+            | Tool::Mount
+            | Tool::Mkfs
+            | Tool::Chromium => None,
         }
     }
 }

@@ -10,8 +10,8 @@ pub(super) const PARTS_MAX: usize = 16;
 /// Parts of the log, ascending, each by its last index and its bytes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
-    parts: Deque<(LogIndex, u64), PARTS_MAX>,
-    bytes: u64,
+    pub(super) parts: Deque<(LogIndex, u64), PARTS_MAX>,
+    pub(super) bytes: u64,
 }
 
 impl Ledger {

@@ -7,11 +7,11 @@ use super::message::{EntryRange, LogView, Position};
 use crate::id::{LogIndex, Subterm, Term};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    term: Term,
-    subterm: Subterm,
+pub(super) struct Run {
+    pub(super) term: Term,
+    pub(super) subterm: Subterm,
     /// The run may begin earlier if it is the oldest one known.
-    first: LogIndex,
+    pub(super) first: LogIndex,
 }
 
 impl Run {
@@ -27,10 +27,10 @@ impl Run {
 #[derive(Clone, Debug)]
 pub(super) struct Log<const RUNS: usize> {
     /// Everything up to here is in a snapshot.
-    base: Position,
-    last: LogIndex,
+    pub(super) base: Position,
+    pub(super) last: LogIndex,
     /// Oldest first; at least one if there are entries after `base`.
-    runs: Vec<Run, RUNS>,
+    pub(super) runs: Vec<Run, RUNS>,
 }
 
 impl<const RUNS: usize> Log<RUNS> {

@@ -22,6 +22,7 @@
 //! Small functions that are marked never to be inlined are called from many places: on a microcontroller each copy
 //! is paid for.
 
+mod canonical;
 mod configuration;
 mod election;
 mod ledger;

@@ -31,11 +31,11 @@ pub(super) struct PreVoteReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     /// It is to be sent (again).
-    is_due: bool,
+    pub(super) is_due: bool,
     /// How often it was sent.
-    times: u32,
+    pub(super) times: u32,
     /// When, the last time.
-    at: Instant,
+    pub(super) at: Instant,
 }
 
 impl Attempt {
@@ -114,7 +114,7 @@ pub(super) struct Peer {
     /// The latest commit index it was told.
     pub(super) commit_sent: LogIndex,
     /// The round of catching up (thesis, 4.2.1): it ends when the follower has what the log had at its beginning.
-    catching: Round,
+    pub(super) catching: Round,
 }
 
 /// What voters are counted by, as a number that a majority has reached or not.
@@ -133,11 +133,11 @@ pub(super) enum Measure {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Round {
-    began: Instant,
-    end: LogIndex,
+pub(super) struct Round {
+    pub(super) began: Instant,
+    pub(super) end: LogIndex,
     /// The round before took less than an election timeout.
-    was_short: bool,
+    pub(super) was_short: bool,
 }
 
 impl Peer {

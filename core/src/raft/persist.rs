@@ -5,29 +5,29 @@ use super::message::{HardState, Persist, Position};
 use crate::id::LogIndex;
 
 #[derive(Clone, Copy, Debug)]
-struct InFlight {
-    ticket: u64,
-    hard_state: Option<HardState>,
-    reset: bool,
+pub(super) struct InFlight {
+    pub(super) ticket: u64,
+    pub(super) hard_state: Option<HardState>,
+    pub(super) reset: bool,
     /// Where the log on disk will end.
-    end: LogIndex,
+    pub(super) end: LogIndex,
     /// When it is done, the log is durable up to here: lowered when entries are dropped meanwhile, so
     /// that what took their place is not mistaken for durable.
-    covers: LogIndex,
+    pub(super) covers: LogIndex,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
-    hard_state: HardState,
+    pub(super) hard_state: HardState,
     /// The log up to here is on disk as it is in memory.
-    stable: LogIndex,
+    pub(super) stable: LogIndex,
     /// The log on disk may reach to here; beyond `stable` it is not the log in memory.
-    disk_end: LogIndex,
+    pub(super) disk_end: LogIndex,
     /// The log on disk is not yet replaced by the snapshot that the log in memory begins with.
-    reset: bool,
-    in_flight: Option<InFlight>,
-    tickets: u64,
-    failed: bool,
+    pub(super) reset: bool,
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) tickets: u64,
+    pub(super) failed: bool,
 }
 
 impl Gate {

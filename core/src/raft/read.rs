@@ -43,12 +43,12 @@ impl core::error::Error for ReadError {}
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rounds {
     /// What heartbeats carry.
-    current: u64,
+    pub(super) current: u64,
     /// A heartbeat carried it: an answer may date from before a read that is asked for now.
-    has_left: bool,
+    pub(super) has_left: bool,
     /// The latest round promised to a read: `current` or the next.
-    wanted: u64,
-    confirmed: u64,
+    pub(super) wanted: u64,
+    pub(super) confirmed: u64,
 }
 
 impl Rounds {

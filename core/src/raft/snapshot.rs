@@ -10,7 +10,7 @@ use crate::time::Duration;
 /// A snapshot that was not answered is offered again after 8 election timeouts, then after 16, 32, and
 /// from then on 64.
 const RETRY_TIMEOUTS_LOG2_MIN: u32 = 3;
-const RETRY_TIMEOUTS_LOG2_MAX: u32 = 6;
+pub(super) const RETRY_TIMEOUTS_LOG2_MAX: u32 = 6;
 
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// The driver has a durable snapshot up to here and discards the log that it covers. `false`, and

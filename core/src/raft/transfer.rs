@@ -47,7 +47,7 @@ impl core::error::Error for TransferError {}
 pub(super) struct Transfer {
     pub(super) to: NodeId,
     /// It leads on if it leads still.
-    until: Instant,
+    pub(super) until: Instant,
 }
 
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {

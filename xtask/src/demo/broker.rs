@@ -1,13 +1,14 @@
 //! The demo's own Mosquitto, on a free loopback port.
 
 use std::fs::File;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::site::free_tcp_port;
 use crate::tools;
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,10 +56,4 @@ impl Drop for Broker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A port that nobody listened on a moment ago.
-pub(super) fn free_tcp_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("no loopback port is free")?;
-    Ok(listener.local_addr()?.port())
 }

@@ -2,9 +2,9 @@
 
 mod broker;
 mod client;
+mod polls;
 mod proof;
 mod screen;
-mod site;
 mod subscriber;
 
 use std::path::PathBuf;
@@ -15,12 +15,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::run;
+use crate::site::{self, Plan, Site};
 use crate::tools::{self, Tool};
 use broker::Broker;
 use client::Clients;
 use screen::Screen;
-use site::Site;
 use subscriber::Subscriber;
+
+/// The site's name.
+const NAME: &str = "demo";
 
 /// Windows of the demo's site: short, so that there is something to see.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -66,8 +69,9 @@ pub(crate) fn demo(arguments: &Arguments) -> Result<()> {
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let broker = Broker::start(&folder)?;
-    let subscriber = Subscriber::start(broker.port(), site::NAME)?;
-    let mut site = Site::start(&program, &folder, broker.port(), WINDOW)?;
+    let subscriber = Subscriber::start(broker.port(), NAME)?;
+    let plan = Plan { name: NAME, window: WINDOW, broker_port: Some(broker.port()), more: polls::polls };
+    let mut site = Site::start(&program, &folder, &plan)?;
     site.wait_ready()?;
     let clients = Clients::start(site.api_addresses());
     let mut show =

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::client::{Acknowledged, SERIES};
-use super::site::Site;
 use super::subscriber::{Books, Subscriber};
 use crate::http;
+use crate::site::Site;
 
 /// How long the three may take to agree: windows close, the outbox empties, boxes catch up.
 const PATIENCE: Duration = Duration::from_secs(40);

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::client::Acknowledged;
-use super::site::{BoxView, Site};
 use super::subscriber::{Books, Subscriber};
+use crate::site::{BoxView, Site};
 
 /// Off a terminal the table is printed this often.
 const PRINT_EVERY: Duration = Duration::from_secs(10);

@@ -252,3 +252,26 @@ fn who_forgets_the_leader_votes_for_another_one_and_follows_the_same_one_again()
     net.pass(HEARTBEAT);
     assert_eq!(net.commits(), [3; 3]);
 }
+
+#[test]
+fn a_slower_pace_counts_at_once_and_a_quicker_one_from_the_next_heartbeat_on() {
+    let net = &mut Net::elect(3, 0);
+    let now = net.now;
+    for id in 1..=3 {
+        let set = net.raft(id).set_pace(now, Duration(10 * TIMEOUT), Duration(2 * TIMEOUT));
+        assert_eq!(set, Ok(()));
+    }
+    // Three of the old timeouts pass between two heartbeats, and nobody campaigns.
+    let term = net.raft(1).term();
+    net.pass(20 * TIMEOUT);
+    assert_eq!((net.leader(), net.raft(1).term()), (Some(1), term));
+    for id in 1..=3 {
+        let now = net.now;
+        net.raft(id).set_pace(now, Duration(TIMEOUT), Duration(HEARTBEAT)).unwrap();
+    }
+    net.pass(TIMEOUT);
+    assert_eq!(net.raft(1).term(), term);
+    net.node(1).down = true;
+    net.pass(8 * TIMEOUT);
+    assert!(net.leader().is_some_and(|leader| leader != 1), "the quicker pace is in force");
+}

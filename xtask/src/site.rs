@@ -1,28 +1,24 @@
-//! The demo's three boxes: built, provisioned, started, killed and asked how they are.
+//! Three boxes on this machine: built, provisioned, started, killed, paused and asked how they are.
 
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::broker::free_tcp_port;
 use crate::{http, run};
-
-/// The site's name.
-pub(super) const NAME: &str = "demo";
 
 const BOXES: [&str; 3] = ["box1", "box2", "box3"];
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Builds the daemon, in view; gives the program.
-pub(super) fn build(release: bool) -> Result<PathBuf> {
+pub(crate) fn build(release: bool) -> Result<PathBuf> {
     let mut command = run::cargo(&["build", "--locked", "--package", "tallyd", "--bin", "tallyd"]);
     if release {
         command.arg("--release");
@@ -34,7 +30,17 @@ pub(super) fn build(release: bool) -> Result<PathBuf> {
     Ok(run::root().join("target").join(if release { "release" } else { "debug" }).join("tallyd"))
 }
 
-pub(super) struct Site {
+/// How a site is provisioned and configured, beyond what is the same for all.
+pub(crate) struct Plan<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) window: Duration,
+    /// The broker's port on loopback; without one, summaries wait in the outbox.
+    pub(crate) broker_port: Option<u16>,
+    /// More lines for the configuration of each box, by its place.
+    pub(crate) more: fn(usize) -> String,
+}
+
+pub(crate) struct Site {
     program: PathBuf,
     boxes: Vec<OneBox>,
 }
@@ -44,24 +50,27 @@ struct OneBox {
     folder: PathBuf,
     api: SocketAddr,
     statsd: SocketAddr,
-    broker_port: u16,
+    broker_port: Option<u16>,
     child: Option<Child>,
+    /// Stopped in its tracks: it would keep whoever asks it waiting.
+    paused: bool,
 }
 
 /// What a box says of itself.
 #[derive(Clone, Debug, Default)]
-pub(super) struct BoxView {
-    pub(super) name: String,
+pub(crate) struct BoxView {
+    pub(crate) name: String,
     /// `None`: it does not answer.
-    pub(super) status: Option<Value>,
+    pub(crate) status: Option<Value>,
 }
 
 impl Site {
     /// Provisions and starts the boxes.
-    pub(super) fn start(program: &Path, folder: &Path, broker_port: u16, window: Duration) -> Result<Site> {
+    pub(crate) fn start(program: &Path, folder: &Path, plan: &Plan) -> Result<Site> {
         let out = folder.join("boxes");
         let mut provision = Command::new(program);
-        provision.args(["provision", "--site", NAME, "--window", &format!("{}s", window.as_secs())]);
+        provision.args(["provision", "--site", plan.name, "--window"]);
+        provision.arg(format!("{}s", plan.window.as_secs()));
         provision.arg("--out").arg(&out);
         for name in BOXES {
             provision.arg("--box").arg(format!("{name}=127.0.0.1:{}", free_udp_port()?));
@@ -73,11 +82,12 @@ impl Site {
             let config = folder.join("tallyd.toml");
             let mut text = std::fs::read_to_string(&config)
                 .with_context(|| format!("provisioning made no {}", config.display()))?;
-            text.push_str(&polls(place));
+            text.push_str(&(plan.more)(place));
             std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
             let api = SocketAddr::from(([127, 0, 0, 1], free_tcp_port()?));
             let statsd = SocketAddr::from(([127, 0, 0, 1], free_udp_port()?));
-            site.boxes.push(OneBox { name, folder, api, statsd, broker_port, child: None });
+            let broker_port = plan.broker_port;
+            site.boxes.push(OneBox { name, folder, api, statsd, broker_port, child: None, paused: false });
         }
         for one in &mut site.boxes {
             one.start(&site.program)?;
@@ -85,23 +95,46 @@ impl Site {
         Ok(site)
     }
 
-    pub(super) fn api_addresses(&self) -> Vec<SocketAddr> {
+    /// Where a box takes StatsD.
+    pub(crate) fn statsd_address(&mut self, name: &str) -> Result<SocketAddr> {
+        Ok(self.find(name)?.statsd)
+    }
+
+    pub(crate) fn api_address(&mut self, name: &str) -> Result<SocketAddr> {
+        Ok(self.find(name)?.api)
+    }
+
+    pub(crate) fn api_addresses(&self) -> Vec<SocketAddr> {
         self.boxes.iter().map(|one| one.api).collect()
     }
 
     /// What each box says of itself.
-    pub(super) fn views(&self) -> Vec<BoxView> {
+    pub(crate) fn views(&self) -> Vec<BoxView> {
         self.boxes.iter().map(|one| BoxView { name: one.name.to_owned(), status: one.status() }).collect()
     }
 
     /// The box that says that it leads.
-    pub(super) fn leader(&self) -> Option<String> {
+    pub(crate) fn leader(&self) -> Option<String> {
         let leads = |one: &&OneBox| one.status().is_some_and(|status| status["role"] == "leader");
         self.boxes.iter().find(leads).map(|one| one.name.to_owned())
     }
 
+    /// Waits until a box leads; gives its name.
+    pub(crate) fn wait_leader(&self) -> Result<String> {
+        let began = Instant::now();
+        loop {
+            if let Some(leader) = self.leader() {
+                return Ok(leader);
+            }
+            if began.elapsed() > READY_TIMEOUT {
+                bail!("no box leads after {} s", READY_TIMEOUT.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Waits until every box can commit.
-    pub(super) fn wait_ready(&mut self) -> Result<()> {
+    pub(crate) fn wait_ready(&mut self) -> Result<()> {
         let began = Instant::now();
         loop {
             let ready = |one: &OneBox| one.status().is_some_and(|status| status["ready"] == true);
@@ -121,7 +154,7 @@ impl Site {
     }
 
     /// An error if a box ended that was not killed by us.
-    pub(super) fn check(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<()> {
         for one in &mut self.boxes {
             if let Some(child) = &mut one.child
                 && let Some(status) = child.try_wait()?
@@ -133,7 +166,7 @@ impl Site {
     }
 
     /// Kills a box with -9; gives the moment.
-    pub(super) fn kill(&mut self, name: &str) -> Result<Instant> {
+    pub(crate) fn kill(&mut self, name: &str) -> Result<Instant> {
         let child = self.find(name)?.child.take();
         let mut child = child.with_context(|| format!("{name} does not run"))?;
         let at = Instant::now();
@@ -142,14 +175,34 @@ impl Site {
         Ok(at)
     }
 
+    /// Stops a box in its tracks: it answers nothing and nobody is refused, as if its links were cut.
+    /// Gives the moment.
+    pub(crate) fn pause(&mut self, name: &str) -> Result<Instant> {
+        let one = self.find(name)?;
+        let child = one.child.as_ref().with_context(|| format!("{name} does not run"))?;
+        let at = Instant::now();
+        signal(child, Signal::STOP)?;
+        one.paused = true;
+        Ok(at)
+    }
+
+    /// Lets a paused box go on.
+    pub(crate) fn resume(&mut self, name: &str) -> Result<()> {
+        let one = self.find(name)?;
+        let child = one.child.as_ref().with_context(|| format!("{name} does not run"))?;
+        signal(child, Signal::CONT)?;
+        one.paused = false;
+        Ok(())
+    }
+
     /// Starts a killed box again.
-    pub(super) fn revive(&mut self, name: &str) -> Result<()> {
+    pub(crate) fn revive(&mut self, name: &str) -> Result<()> {
         let program = self.program.clone();
         self.find(name)?.start(&program)
     }
 
     /// Waits until another box leads; gives its name and how long that took.
-    pub(super) fn wait_leader_other_than(&self, name: &str, since: Instant) -> Result<(String, Duration)> {
+    pub(crate) fn wait_leader_other_than(&self, name: &str, since: Instant) -> Result<(String, Duration)> {
         loop {
             if let Some(leader) = self.leader().filter(|leader| leader != name) {
                 return Ok((leader, since.elapsed()));
@@ -162,11 +215,11 @@ impl Site {
     }
 
     /// Stops all boxes in order.
-    pub(super) fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         for one in &self.boxes {
             if let Some(child) = &one.child {
-                // The child is ours and not yet waited for, so the number is still its own.
-                let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+                // It may have ended by itself.
+                let _ = signal(child, Signal::TERM);
             }
         }
         let began = Instant::now();
@@ -184,16 +237,19 @@ impl OneBox {
     fn start(&mut self, program: &Path) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(self.log());
         let log: File = log.with_context(|| format!("cannot open {}", self.log().display()))?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        if let Some(port) = self.broker_port {
+            command.env("TALLYD_UPSTREAM_URL", format!("mqtt://127.0.0.1:{port}"));
+        }
+        let child = command
             .args(["run", "--data-dir"])
             .arg(&self.folder)
             .env("TALLYD_API_LISTEN", self.api.to_string())
             .env("TALLYD_INGEST_STATSD_LISTEN", self.statsd.to_string())
-            .env("TALLYD_UPSTREAM_URL", format!("mqtt://127.0.0.1:{}", self.broker_port))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            // Ctrl-C is for us: the boxes are stopped after the proof.
+            // Ctrl-C is for us, who stop the boxes.
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", self.name))?;
@@ -202,7 +258,9 @@ impl OneBox {
     }
 
     fn status(&self) -> Option<Value> {
-        self.child.as_ref()?;
+        if self.child.is_none() || self.paused {
+            return None;
+        }
         let answer = http::get(self.api, "/v1/status").ok()?;
         (answer.status == 200).then_some(answer.body)
     }
@@ -225,45 +283,16 @@ impl Drop for OneBox {
     }
 }
 
-/// What a box polls of this machine: each its own series, since two boxes that poll one would count
-/// everything twice.
-fn polls(place: usize) -> String {
-    let mut text = String::new();
-    let mut poll = |series: &str, file: &str, pattern: &str, kind: &str| {
-        let _ = write!(
-            text,
-            "\n[[ingest.poll]]\nseries = \"host/{series}\"\nfile = \"{file}\"\npattern = '{pattern}'\nkind = \"{kind}\"\nevery = \"1s\"\n"
-        );
-    };
-    match place {
-        0 => {
-            poll("context-switches", "/proc/stat", r"^ctxt (\d+)", "counter");
-            let thermal = "/sys/class/thermal/thermal_zone0/temp";
-            if std::fs::read_to_string(thermal).is_ok() {
-                poll("cpu-millidegrees", thermal, r"^(-?\d+)", "sample");
-            } else {
-                poll("load", "/proc/loadavg", r"^(\S+)", "sample");
-            }
-        }
-        1 => poll("interrupts", "/proc/stat", r"^intr (\d+)", "counter"),
-        _ => {
-            let interface = busiest_interface().unwrap_or_else(|| "lo".to_owned());
-            poll("network-bytes", "/proc/net/dev", &format!(r"^\s*{interface}:\s*(\d+)"), "counter");
-        }
-    }
-    text
+fn signal(child: &Child, which: Signal) -> Result<()> {
+    let id =
+        i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a process has a number above 0")?;
+    kill_process(id, which).with_context(|| format!("cannot send {which:?} to process {}", child.id()))
 }
 
-/// The network interface that received most; its name is taken only if a pattern can hold it plainly.
-fn busiest_interface() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/net/dev").ok()?;
-    let lines = text.lines().filter_map(|line| line.split_once(':'));
-    let counted = lines.filter_map(|(name, rest)| {
-        let received: u64 = rest.split_whitespace().next()?.parse().ok()?;
-        Some((received, name.trim().to_owned()))
-    });
-    let plain = counted.filter(|(_, name)| name.chars().all(|c| c.is_ascii_alphanumeric()));
-    plain.max().map(|(_, name)| name)
+/// A port that nobody listened on a moment ago.
+pub(crate) fn free_tcp_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("no loopback port is free")?;
+    Ok(listener.local_addr()?.port())
 }
 
 fn free_udp_port() -> Result<u16> {

@@ -1,0 +1,179 @@
+//! The members of the site over HTTP: who they are, changes of them, leadership handed over.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{RawPathParams, State};
+use axum::http::{Request, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tally_core::id::NodeId;
+
+use super::problem::{Name, Problem};
+use super::reads::to_json;
+use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
+use crate::identity::{Role, check_address, is_name, unhex};
+use crate::node::MemberError;
+use crate::site::{MemberChange, MemberRecord, MemberRefused, MemberRole};
+
+const EXAMPLE: &str = r#"{"id": 4, "name": "box4", "address": "10.0.0.14:7400", "key": "64 hexadecimal digits", "role": "voter"}"#;
+
+/// A member as the API shows it.
+#[derive(Serialize)]
+struct MemberForm {
+    id: u64,
+    name: String,
+    address: String,
+    /// What it is meant to be.
+    role: &'static str,
+    /// What it is at present.
+    membership: &'static str,
+    connected: bool,
+    matched: Option<u64>,
+    /// SHA-256 of its public key.
+    key: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddBody {
+    id: u64,
+    name: String,
+    address: String,
+    key: String,
+    #[serde(default = "voter")]
+    role: Role,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoleBody {
+    role: Role,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TransferBody {
+    to: Option<String>,
+}
+
+const fn voter() -> Role {
+    Role::Voter
+}
+
+/// `GET /v1/members`
+pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Response<Body>, Problem> {
+    shared.node.fence().await?;
+    let status = shared.node.status();
+    let forms: Vec<MemberForm> = status
+        .members
+        .into_iter()
+        .map(|member| MemberForm {
+            id: member.id,
+            name: member.name,
+            address: member.address,
+            role: member.intended,
+            membership: member.membership,
+            connected: member.connected,
+            matched: member.matched,
+            key: member.key,
+        })
+        .collect();
+    to_json(&json!({"members": forms, "leader": status.leader})).map(json_response)
+}
+
+/// `POST /v1/members`
+pub(super) async fn add(
+    State(shared): State<Arc<Shared>>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Problem> {
+    let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
+    let AddBody { id, name, address, key, role } = parse::json(&body, EXAMPLE)?;
+    if id == 0 {
+        return Err(Problem::malformed("id: members have numbers from 1 on"));
+    }
+    if !is_name(&name) {
+        return Err(Problem::malformed(format!("name: {name:?} is not 1 to 32 of a-z 0-9 -")));
+    }
+    check_address(&address).map_err(|why| Problem::malformed(format!("address: {why}")))?;
+    let Some(key) = unhex(&key) else {
+        let why = "key: not 64 hexadecimal digits; `tallyd provision --extend` prints the key of a new box";
+        return Err(Problem::malformed(why));
+    };
+    let record = MemberRecord { id: NodeId(id), name, address, key, role: site_role(role) };
+    let answer = json!({"name": record.name, "role": role.as_str()});
+    change(&shared, &MemberChange::Put(record)).await?;
+    to_json(&answer).map(json_response)
+}
+
+/// `PUT /v1/members/NAME`
+pub(super) async fn set_role(
+    State(shared): State<Arc<Shared>>,
+    params: RawPathParams,
+    request: Request<Body>,
+) -> Result<Response<Body>, Problem> {
+    let name = name_in(&params);
+    let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
+    let RoleBody { role } = parse::json(&body, r#"{"role": "voter"}"#)?;
+    change(&shared, &MemberChange::Role { name: name.clone(), role: site_role(role) }).await?;
+    to_json(&json!({"name": name, "role": role.as_str()})).map(json_response)
+}
+
+/// `DELETE /v1/members/NAME`
+pub(super) async fn remove(
+    State(shared): State<Arc<Shared>>,
+    params: RawPathParams,
+) -> Result<Response<Body>, Problem> {
+    let name = name_in(&params);
+    change(&shared, &MemberChange::Remove { name: name.clone() }).await?;
+    to_json(&json!({"name": name, "role": null})).map(json_response)
+}
+
+/// `POST /v1/leader/transfer`
+pub(super) async fn transfer(
+    State(shared): State<Arc<Shared>>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Problem> {
+    let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
+    let to = match body.is_empty() {
+        true => None,
+        false => parse::json::<TransferBody>(&body, r#"{"to": "box2"}"#)?.to,
+    };
+    let members = shared.node.status().members;
+    let id_of = |name: &String| {
+        let member = members.iter().find(|member| member.name == *name);
+        member.map(|member| NodeId(member.id)).ok_or_else(|| refused(MemberRefused::NoSuchMember))
+    };
+    let to = to.as_ref().map(id_of).transpose()?;
+    let leader = shared.node.transfer(to).await?;
+    let name = members.into_iter().find(|member| member.id == leader.0).map(|member| member.name);
+    to_json(&json!({"leader": name})).map(json_response)
+}
+
+async fn change(shared: &Shared, change: &MemberChange) -> Result<(), Problem> {
+    shared.node.change_members(change).await.map_err(|error| match error {
+        MemberError::Refused(why) => refused(why),
+        MemberError::Request(error) => error.into(),
+    })
+}
+
+fn refused(why: MemberRefused) -> Problem {
+    let name = match why {
+        MemberRefused::NoSuchMember => Name::NoSuchMember,
+        MemberRefused::Malformed => Name::Malformed,
+        _ => Name::MemberRefused,
+    };
+    Problem::new(name, why.to_string())
+}
+
+fn name_in(params: &RawPathParams) -> String {
+    params.iter().next().map(|(_, value)| value.to_owned()).unwrap_or_default()
+}
+
+const fn site_role(role: Role) -> MemberRole {
+    match role {
+        Role::Voter => MemberRole::Voter,
+        Role::Observer => MemberRole::Observer,
+        Role::Witness => MemberRole::Witness,
+    }
+}

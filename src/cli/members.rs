@@ -1,0 +1,281 @@
+//! `tallyd members`, `tallyd member` and `tallyd leader`: who belongs to the site, and who leads it.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::{Args, Subcommand, ValueEnum};
+use hyper::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::client::{Call, Client, ClientError, Policy, Server};
+use super::reads::{parsed, print_json};
+use super::text::{Side, Table};
+use super::{print, print_done, text};
+
+/// How often is looked whether a change is in force.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Show the boxes of the site, and what each is
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  tallyd members")]
+pub(super) struct MembersArgs {
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Add, promote, demote or remove a box, while the site goes on
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example: a fourth box
+  tallyd provision --extend plant7 --box box4=10.0.0.14:7400    prints the command that follows
+  tallyd member add box4=10.0.0.14:7400 --id 4 --key 9f3c...")]
+pub(super) struct MemberArgs {
+    #[command(subcommand)]
+    command: MemberCommand,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum MemberCommand {
+    Add(AddArgs),
+    Promote(NamedArgs),
+    Demote(NamedArgs),
+    Remove(NamedArgs),
+}
+
+/// Add a box that `tallyd provision --extend` made: it follows, and votes once it has caught up
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  tallyd member add box4=10.0.0.14:7400 --id 4 --key 9f3c...")]
+struct AddArgs {
+    /// Its name and where the others reach it
+    #[arg(value_name = "NAME=HOST:PORT", value_parser = name_and_address)]
+    member: (String, String),
+    /// Its number, as `tallyd provision --extend` says it
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    id: u64,
+    /// SHA-256 of its public key, as `tallyd provision --extend` says it
+    #[arg(long, value_name = "HEX")]
+    key: String,
+    /// What it is to be
+    #[arg(long, value_enum, default_value_t = RoleArg::Voter)]
+    role: RoleArg,
+    #[command(flatten)]
+    change: Change,
+}
+
+/// Change a member: an observer votes once it has caught up, a voter becomes an observer, or it leaves
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tallyd member promote box4
+  tallyd member demote box2
+  tallyd member remove box3")]
+struct NamedArgs {
+    /// The member
+    name: String,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Change {
+    /// How long to wait until the change is in force
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = super::text::duration)]
+    wait: Duration,
+    /// Only ask for the change: it comes into force all the same
+    #[arg(long, conflicts_with = "wait")]
+    no_wait: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum RoleArg {
+    Voter,
+    Observer,
+    Witness,
+}
+
+/// Hand leadership over to another box
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tallyd leader transfer         to the box that is best prepared
+  tallyd leader transfer box2")]
+pub(super) struct LeaderArgs {
+    #[command(subcommand)]
+    command: LeaderCommand,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum LeaderCommand {
+    Transfer(TransferArgs),
+}
+
+/// Hand leadership over: to the box that is best prepared, or to the one that is named
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tallyd leader transfer
+  tallyd leader transfer box2")]
+struct TransferArgs {
+    /// Who is to lead
+    node: Option<String>,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(Deserialize)]
+struct List {
+    members: Vec<Member>,
+}
+
+#[derive(Deserialize)]
+struct Member {
+    id: u64,
+    name: String,
+    address: String,
+    role: String,
+    membership: String,
+    connected: bool,
+}
+
+fn name_and_address(text: &str) -> Result<(String, String), String> {
+    let (name, address) = text.split_once('=').ok_or("it is NAME=HOST:PORT")?;
+    crate::identity::check_address(address)?;
+    Ok((name.to_owned(), address.to_owned()))
+}
+
+impl RoleArg {
+    const fn as_str(self) -> &'static str {
+        match self {
+            RoleArg::Voter => "voter",
+            RoleArg::Observer => "observer",
+            RoleArg::Witness => "witness",
+        }
+    }
+}
+
+pub(super) async fn list(args: MembersArgs) -> Result<(), ClientError> {
+    let client = Client::new(&args.server)?;
+    let body = client.call(&Call::get("/v1/members".to_owned())).await?;
+    if args.server.json {
+        return print_json(&body);
+    }
+    let list: List = parsed(&args.server, &body)?;
+    let columns = [
+        ("BOX", Side::Left),
+        ("NUMBER", Side::Right),
+        ("IS", Side::Left),
+        ("ADDRESS", Side::Left),
+        ("REACHED", Side::Left),
+    ];
+    let mut table = Table::new(&columns);
+    for member in &list.members {
+        let is = match member.membership == member.role {
+            true => member.role.clone(),
+            false => format!("{}, to become {}", member.membership, member.role),
+        };
+        let reached = if member.connected { "yes" } else { "no" };
+        table.row([
+            member.name.clone(),
+            member.id.to_string(),
+            is,
+            member.address.clone(),
+            reached.to_owned(),
+        ]);
+    }
+    print(&table.text())
+}
+
+pub(super) async fn change(args: MemberArgs) -> Result<(), ClientError> {
+    match args.command {
+        MemberCommand::Add(AddArgs { member: (name, address), id, key, role, change }) => {
+            let role = role.as_str();
+            let body = json!({"id": id, "name": name, "address": address, "key": key, "role": role});
+            ask(&change, Method::POST, "/v1/members".to_owned(), Some(body), &name, Some(role)).await
+        }
+        MemberCommand::Promote(args) => set_role(&args, "voter").await,
+        MemberCommand::Demote(args) => set_role(&args, "observer").await,
+        MemberCommand::Remove(NamedArgs { name, change }) => {
+            let path = format!("/v1/members/{}", text::in_path(&name));
+            ask(&change, Method::DELETE, path, None, &name, None).await
+        }
+    }
+}
+
+async fn set_role(args: &NamedArgs, role: &str) -> Result<(), ClientError> {
+    let path = format!("/v1/members/{}", text::in_path(&args.name));
+    ask(&args.change, Method::PUT, path, Some(json!({ "role": role })), &args.name, Some(role)).await
+}
+
+/// Asks for a change and waits until it is in force. `role`: what the member is then; `None`: no member.
+async fn ask(
+    change: &Change,
+    method: Method,
+    path: String,
+    body: Option<Value>,
+    name: &str,
+    role: Option<&str>,
+) -> Result<(), ClientError> {
+    let client = Client::new(&change.server)?;
+    let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+    // Sent again, it could undo what somebody else has changed meanwhile.
+    client.call(&Call { method, path, body, key: None, policy: Policy::Once }).await?;
+    let in_force = !change.no_wait && wait(change, name, role).await;
+    if change.server.json {
+        return print_done(&format!("{}\n", json!({"name": name, "role": role, "in_force": in_force})));
+    }
+    print_done(&match (role, in_force) {
+        (Some(role), true) => format!("{name} is {role}\n"),
+        (None, true) => format!("{name} is no member any more\n"),
+        (Some("voter"), false) => {
+            format!(
+                "{name} is to vote: it will once it runs, is reached and has caught up (tallyd members)\n"
+            )
+        }
+        (Some(role), false) => format!("{name} is to be {role}: it is on its way (tallyd members)\n"),
+        (None, false) => format!("{name} is to leave: it is on its way (tallyd members)\n"),
+    })
+}
+
+/// Whether the change came into force in time.
+async fn wait(change: &Change, name: &str, role: Option<&str>) -> bool {
+    let until = Instant::now() + change.wait;
+    while Instant::now() < until {
+        // A box that cannot be asked now can be soon: the change is accepted in any case.
+        if let Ok(client) = Client::new(&change.server)
+            && let Ok(body) = client.call(&Call::get("/v1/members".to_owned())).await
+            && let Ok(list) = serde_json::from_slice::<List>(&body)
+            && list.members.iter().find(|member| member.name == name).map(|member| &*member.membership)
+                == role
+        {
+            return true;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    false
+}
+
+pub(super) async fn leader(args: LeaderArgs) -> Result<(), ClientError> {
+    let LeaderCommand::Transfer(TransferArgs { node, server }) = args.command;
+    let client = Client::new(&server)?;
+    let body = node.map_or_else(|| json!({}), |node| json!({ "to": node }));
+    let call = Call {
+        method: Method::POST,
+        path: "/v1/leader/transfer".to_owned(),
+        body: Bytes::from(body.to_string()),
+        key: None,
+        policy: Policy::Once,
+    };
+    let body = client.call(&call).await?;
+    if server.json {
+        return print_done(&format!("{}\n", String::from_utf8_lossy(&body).trim_end()));
+    }
+    let answer: Value = parsed(&server, &body)?;
+    print_done(&format!("{} leads\n", answer["leader"].as_str().unwrap_or("another box")))
+}

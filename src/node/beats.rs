@@ -1,0 +1,208 @@
+//! What travels beside heartbeats and their answers: the clocks, from which a leader decides site time,
+//! and what the pace of the site follows.
+
+use std::time::{Duration, Instant};
+
+use tally_core::id::NodeId;
+use tally_core::raft::{MemberRole, Message};
+use tally_core::time::{Duration as CoreDuration, Instant as CoreInstant};
+use tracing::{info, warn};
+
+use super::Node;
+use super::pace::Pace;
+use super::site_time::Reading;
+use super::wire::{Beat, BeatAnswer, Frame, Wall};
+use crate::clock::Told;
+use crate::site::Stamp;
+
+/// Connections are asked for their round trips this often.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What this box knows of the pace and has to answer.
+#[derive(Debug)]
+pub(super) struct Beats {
+    pub(super) pace: Pace,
+    /// What the connections measured when they were last asked: a silent one repeats itself.
+    measured: std::collections::BTreeMap<NodeId, u64>,
+    /// The timeout and the interval that the core has.
+    in_force: (Duration, Duration),
+    looked: Instant,
+    /// Of whom a heartbeat is to be answered, and when it was sent by its sender's clock.
+    sent: std::collections::BTreeMap<NodeId, CoreInstant>,
+    /// Whether a jump was held when this leader last told the time.
+    held: bool,
+}
+
+impl Beats {
+    pub(super) fn new(pace: Pace, now: Instant) -> Beats {
+        let in_force = (pace.timeout(), pace.heartbeat());
+        let measured = std::collections::BTreeMap::new();
+        Beats { pace, measured, in_force, looked: now, sent: std::collections::BTreeMap::new(), held: false }
+    }
+}
+
+impl Node {
+    /// This leader's stamp now, which its own view of site time follows; `None`: this box does not
+    /// lead, or the site is new and too few clocks are known.
+    pub(super) fn stamp(&mut self) -> Option<Stamp> {
+        let now = self.now();
+        let (stamp, told) = self.leader_clock.stamp(now)?;
+        self.shared.clock.hear(told);
+        self.tell_of_held(told);
+        Some(stamp)
+    }
+
+    fn tell_of_held(&mut self, told: Told) {
+        match told.held {
+            Some(held) if !self.beats.held => warn!(
+                "the boxes' clocks say {} ms, site time says {} ms: so long a jump is held until a majority of \
+                 the voters is synchronised and agrees, or `tallyd clock step` is said",
+                held.0, told.site.0
+            ),
+            None if self.beats.held => info!("site time follows the boxes' clocks again"),
+            _ => {}
+        }
+        self.beats.held = told.held.is_some();
+    }
+
+    /// Takes up the time where it is known to stand, as the leader.
+    pub(super) fn begin_leading(&mut self) {
+        let stamp = self.site().stamp();
+        let (me, now) = (self.shared.identity.node_id(), self.now());
+        let seen = self.shared.clock.site_if_known();
+        let from = seen.into_iter().chain(Some(stamp.site).filter(|site| site.0 > 0)).max();
+        self.leader_clock.applied(stamp, now);
+        self.leader_clock.lead(me, from, stamp.synced, now);
+        self.count_voters_clocks();
+        self.beats.held = false;
+        let _ = self.stamp();
+    }
+
+    pub(super) fn end_leading(&mut self) {
+        self.leader_clock.follow();
+        self.beats.pace.stepped_down();
+    }
+
+    pub(super) fn send_beat(&mut self, to: NodeId, message: Message) {
+        // Without a stamp site time is zero, which nobody takes for one.
+        let told = self.stamp().map(|_| self.shared.clock.told()).unwrap_or_default();
+        let (us, synced) = self.leader_clock.wall();
+        let timeout = core(self.beats.pace.timeout());
+        let beat = Beat { told, wall: Wall { us, synced }, sent: self.now(), timeout };
+        self.send_datagram(to, &Frame::Beat(message, beat));
+    }
+
+    pub(super) fn send_beat_answer(&mut self, to: NodeId, message: Message) {
+        let (us, synced) = self.leader_clock.wall();
+        let pace = &self.beats.pace;
+        let (sync, timeout) = (core(pace.sync()), core(pace.timeout()));
+        let sent = self.beats.sent.remove(&to).unwrap_or_default();
+        let answer = BeatAnswer { wall: Wall { us, synced }, sent, sync, timeout };
+        self.send_datagram(to, &Frame::BeatAnswer(message, answer));
+    }
+
+    fn send_datagram(&self, to: NodeId, frame: &Frame) {
+        if let Some(transport) = &self.transport {
+            // A lost heartbeat is followed by the next.
+            let _ = transport.datagram(to, frame.encode());
+        }
+    }
+
+    pub(super) fn on_beat(&mut self, from: NodeId, message: &Message, beat: &Beat) {
+        if !self.on_message(from, message, Vec::new()) {
+            return;
+        }
+        let sent = self.beats.sent.entry(from).or_default();
+        *sent = beat.sent.max(*sent);
+        self.shared.clock.hear(beat.told);
+        self.beats.pace.announced(micros(beat.timeout));
+        self.set_pace();
+    }
+
+    pub(super) fn on_beat_answer(&mut self, from: NodeId, message: &Message, answer: &BeatAnswer) {
+        if !self.on_message(from, message, Vec::new()) {
+            return;
+        }
+        let now = self.now();
+        let is_voter = self.is_voter(from);
+        if is_voter {
+            self.beats.pace.answered(from, micros(answer.sync), micros(answer.timeout));
+        }
+        // Zero: it answers something else than a heartbeat.
+        if answer.sent.0 == 0 || answer.sent > now {
+            return;
+        }
+        let round_trip = now.since(answer.sent);
+        if is_voter {
+            self.beats.pace.round_trip_of(from, micros(round_trip), now);
+        }
+        let Wall { us: wall_us, synced } = answer.wall;
+        self.leader_clock.heard(from, Reading { wall_us, synced, round_trip }, now);
+    }
+
+    /// Decides the pace, at a leader and where none is known; otherwise the leader's is in force.
+    pub(super) fn keep_pace(&mut self) {
+        let now = Instant::now();
+        if now >= self.beats.looked + LOOK_EVERY {
+            self.beats.looked = now;
+            self.look_at_connections();
+            self.count_voters_clocks();
+        }
+        if self.leads() || self.raft.leader().is_none() {
+            self.beats.pace.decide(self.now());
+        }
+        self.set_pace();
+    }
+
+    fn set_pace(&mut self) {
+        let pace = &self.beats.pace;
+        let wanted = (pace.timeout(), pace.heartbeat());
+        if wanted == self.beats.in_force {
+            return;
+        }
+        let now = self.now();
+        match self.raft.set_pace(now, core(wanted.0), core(wanted.1)) {
+            Ok(()) => {
+                info!("election timeout {:?}, heartbeat every {:?}", wanted.0, wanted.1);
+                self.beats.in_force = wanted;
+            }
+            Err(error) => warn!("the pace {wanted:?} is not taken: {error}"),
+        }
+    }
+
+    /// Who has no leader asks nobody, and goes by what the connections measure. Not otherwise: a leader says
+    /// what it measured itself, and after a pause of a peer a connection's estimate is the pause for minutes.
+    fn look_at_connections(&mut self) {
+        let leaderless = self.raft.leader().is_none();
+        let Some(transport) = self.transport.as_ref().filter(|_| leaderless) else { return };
+        for peer in transport.peers() {
+            let peer_id = NodeId(peer.id);
+            if let Some(us) = peer.rtt_us.filter(|_| peer.connected && self.is_voter(peer_id))
+                && self.beats.measured.insert(peer_id, us) != Some(us)
+            {
+                self.beats.pace.round_trip_of(NodeId(peer.id), Duration::from_micros(us), self.now());
+            }
+        }
+    }
+
+    /// Whether its patience and its clock count: an observer, however far away, slows nobody down, and a
+    /// witness has no clock.
+    fn is_voter(&self, id: NodeId) -> bool {
+        self.raft.configuration().role(id) == Some(MemberRole::Voter)
+    }
+
+    /// The voters with a clock.
+    pub(super) fn count_voters_clocks(&mut self) {
+        let configuration = self.raft.configuration();
+        let boxes = configuration.voters().filter(|id| Some(*id) != configuration.witness());
+        self.leader_clock.set_voters(boxes);
+    }
+}
+
+fn core(span: Duration) -> CoreDuration {
+    CoreDuration(u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn micros(span: CoreDuration) -> Duration {
+    Duration::from_micros(span.0)
+}

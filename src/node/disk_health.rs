@@ -1,0 +1,291 @@
+//! How the disk is, as the node sees it: what it was given and since when, what went wrong since when,
+//! when it is tried again. What can be seen of a hung disk is only that it does not answer.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info};
+
+use super::Node;
+use crate::clock::wall_ms;
+use crate::storage::{OpenError, WriteError};
+
+/// After a failed write the disk is tried again this soon, then after twice as long, and so on.
+const RETRY_LEAST: Duration = Duration::from_millis(250);
+/// Waits between tries do not grow beyond this.
+const RETRY_MOST: Duration = Duration::from_secs(10);
+
+/// What keeps the disk from taking writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Full,
+    ReadOnly,
+    Failing,
+    Hung,
+    Damaged,
+}
+
+impl Kind {
+    fn of(error: &WriteError) -> Kind {
+        match error {
+            WriteError::NoSpace { .. } => Kind::Full,
+            WriteError::ReadOnly { .. } => Kind::ReadOnly,
+            WriteError::Unrecovered(error) => match **error {
+                OpenError::NoSpace { .. } => Kind::Full,
+                OpenError::ReadOnly { .. } => Kind::ReadOnly,
+                OpenError::Damaged { .. } => Kind::Damaged,
+                _ => Kind::Failing,
+            },
+            WriteError::Io { .. } | WriteError::Poisoned | WriteError::Invalid(_) => Kind::Failing,
+        }
+    }
+
+    /// As status and metrics name it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Full => "full",
+            Kind::ReadOnly => "read-only",
+            Kind::Failing => "failing",
+            Kind::Hung => "hung",
+            Kind::Damaged => "damaged",
+        }
+    }
+
+    /// What to do about it.
+    const fn advice(self) -> &'static str {
+        match self {
+            Kind::Full => {
+                "free some space on the data directory's file system; this box then goes on by itself"
+            }
+            Kind::ReadOnly => {
+                "see the system's log for why the file system is read-only, check it and mount it to be written; \
+                 this box then goes on by itself"
+            }
+            Kind::Failing => {
+                "this box tries again by itself; if it stays so, see the system's log, check the card or disk, and \
+                 replace it"
+            }
+            Kind::Hung => {
+                "this box goes on by itself once the disk answers; if it stays so, see the system's log and \
+                 replace the card or disk"
+            }
+            Kind::Damaged => {
+                "stop this box and do not start it on this data again: replace the card or disk; if the site's \
+                 other boxes run, set this one up anew, else restore a backup"
+            }
+        }
+    }
+}
+
+/// The disk does not take writes.
+#[derive(Clone, Debug)]
+pub(super) struct Trouble {
+    pub(super) kind: Kind,
+    /// What the system said, with the file.
+    pub(super) what: String,
+    /// Since when, Unix milliseconds of this box's clock.
+    pub(super) since_ms: u64,
+}
+
+impl Trouble {
+    pub(super) const fn advice(&self) -> &'static str {
+        self.kind.advice()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Writing {
+    ticket: u64,
+    since: Instant,
+    /// The core was told that it failed: what the disk says of it later is only that it answers.
+    given_up: bool,
+}
+
+/// What becomes of an answer of the disk.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// The disk takes writes; `again`: it did not before.
+    Written { again: bool },
+    /// It does not; `anew`: it did before, or this is another trouble.
+    Failed { anew: bool },
+}
+
+/// How the disk is.
+#[derive(Debug)]
+pub(super) struct DiskHealth {
+    writing: Option<Writing>,
+    trouble: Option<Trouble>,
+    retry_at: Option<Instant>,
+    retry_wait: Duration,
+    /// A group that the disk has for longer is given up.
+    hung_after: Duration,
+}
+
+impl DiskHealth {
+    pub(super) fn new(hung_after: Duration) -> DiskHealth {
+        DiskHealth { writing: None, trouble: None, retry_at: None, retry_wait: RETRY_LEAST, hung_after }
+    }
+
+    pub(super) fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    /// Since when the disk has the group that it has.
+    pub(super) fn writing_since(&self) -> Option<Instant> {
+        self.writing.map(|writing| writing.since)
+    }
+
+    /// Whether a group may be handed to the disk now.
+    pub(super) fn may_write(&self, now: Instant) -> bool {
+        self.writing.is_none() && self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// When there is something to do next.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        match self.writing {
+            Some(writing) if writing.given_up => None,
+            Some(writing) => Some(writing.since + self.hung_after),
+            None => self.retry_at,
+        }
+    }
+
+    /// The disk was given a group.
+    pub(super) fn handed(&mut self, ticket: u64, now: Instant) {
+        self.retry_at = None;
+        self.writing = Some(Writing { ticket, since: now, given_up: false });
+    }
+
+    /// The group that the disk has had for too long, once: the core is to be told that it failed.
+    pub(super) fn hung(&mut self, now: Instant) -> Option<u64> {
+        let hung_after = self.hung_after;
+        let writing = self.writing.as_mut().filter(|writing| !writing.given_up)?;
+        let waited = now.saturating_duration_since(writing.since);
+        if waited < hung_after {
+            return None;
+        }
+        writing.given_up = true;
+        let ticket = writing.ticket;
+        let what = format!("a write to the log has not come back for {} ms", waited.as_millis());
+        self.set(Kind::Hung, what);
+        Some(ticket)
+    }
+
+    /// The disk has answered.
+    pub(super) fn answered(&mut self, result: &Result<(), WriteError>, now: Instant) -> Answered {
+        self.writing = None;
+        match result {
+            Ok(()) => {
+                self.retry_at = None;
+                self.retry_wait = RETRY_LEAST;
+                Answered::Written { again: self.trouble.take().is_some() }
+            }
+            Err(error) => {
+                self.retry_at = Some(now + self.retry_wait);
+                self.retry_wait = (self.retry_wait * 2).min(RETRY_MOST);
+                Answered::Failed { anew: self.set(Kind::of(error), error.to_string()) }
+            }
+        }
+    }
+
+    fn set(&mut self, kind: Kind, what: String) -> bool {
+        let before = self.trouble.as_ref().map(|trouble| (trouble.kind, trouble.since_ms));
+        let since_ms = before.map_or_else(wall_ms, |(_, since)| since);
+        self.trouble = Some(Trouble { kind, what, since_ms });
+        before.map(|(kind, _)| kind) != Some(kind)
+    }
+}
+
+impl Node {
+    /// A disk that does not answer is a failed one: a leader stands down and lets others lead. The
+    /// group stays with the disk; when it answers, its content is written again.
+    pub(super) fn give_up_hung_disk(&mut self) {
+        let Some(ticket) = self.disk_health.hung(Instant::now()) else { return };
+        error!("the disk has hung: this box acknowledges nothing until it answers");
+        self.shared.metrics.disk_hangs.raise();
+        self.disk_changed();
+        let now = self.now();
+        self.raft.handle_persist_failed(now, ticket);
+    }
+
+    /// The disk has answered about a group.
+    pub(super) fn on_written(&mut self, ticket: u64, result: &Result<(), WriteError>) {
+        let now = self.now();
+        let since = self.disk_health.writing_since();
+        let answered = self.disk_health.answered(result, Instant::now());
+        if let Err(error) = result {
+            self.shared.metrics.disk_failures.raise();
+            if answered == (Answered::Failed { anew: true }) {
+                error!("the disk does not take writes, so this box acknowledges nothing: {error}");
+                self.disk_changed();
+            }
+            return self.raft.handle_persist_failed(now, ticket);
+        }
+        if answered == (Answered::Written { again: true }) {
+            info!("the disk takes writes again");
+            self.disk_changed();
+        }
+        if let Some(since) = since {
+            self.beats.pace.synced(since.elapsed());
+        }
+        self.snapshots.installed(ticket);
+        self.raft.handle_persisted(now, ticket);
+    }
+
+    /// Shows it at once, and before requests are refused for it.
+    fn disk_changed(&mut self) {
+        self.status_at = None;
+        self.refresh_status();
+        self.shared.disk_ok.store(self.disk_health.trouble().is_none(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn full() -> Result<(), WriteError> {
+        Err(WriteError::NoSpace { path: PathBuf::from("/data/log") })
+    }
+
+    #[test]
+    fn tries_come_less_and_less_often_within_a_bound_and_begin_anew() {
+        let mut health = DiskHealth::new(Duration::from_secs(10));
+        let mut now = Instant::now();
+        let mut waits = Vec::new();
+        for ticket in 0..8 {
+            assert!(health.may_write(now));
+            health.handed(ticket, now);
+            assert!(!health.may_write(now), "one group at a time");
+            assert_eq!(health.answered(&full(), now), Answered::Failed { anew: ticket == 0 });
+            let due = health.next_due().unwrap();
+            assert!(!health.may_write(due - Duration::from_millis(1)));
+            waits.push((due - now).as_millis());
+            now = due;
+        }
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
+        assert_eq!(health.trouble().unwrap().kind, Kind::Full);
+        health.handed(9, now);
+        assert_eq!(health.answered(&Ok(()), now), Answered::Written { again: true });
+        assert!(health.trouble().is_none() && health.may_write(now));
+        health.handed(10, now);
+        health.answered(&full(), now);
+        assert_eq!(health.next_due(), Some(now + RETRY_LEAST));
+    }
+
+    #[test]
+    fn a_group_that_does_not_come_back_is_given_up_once_and_nothing_is_written_meanwhile() {
+        let mut health = DiskHealth::new(Duration::from_secs(10));
+        let start = Instant::now();
+        health.handed(7, start);
+        assert_eq!(health.hung(start + Duration::from_secs(9)), None);
+        assert_eq!(health.next_due(), Some(start + Duration::from_secs(10)));
+        let late = start + Duration::from_secs(10);
+        assert_eq!(health.hung(late), Some(7));
+        assert_eq!(health.hung(late + Duration::from_secs(99)), None);
+        assert!(!health.may_write(late + Duration::from_secs(99)));
+        assert_eq!(health.trouble().unwrap().kind, Kind::Hung);
+        assert_eq!(health.answered(&Ok(()), late), Answered::Written { again: true });
+        assert!(health.may_write(late));
+    }
+}

@@ -1,0 +1,275 @@
+//! Whole nodes on disks that fail: who leads, what is said about it, and that nothing is lost.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tally_core::report::Amount;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{Add, Handle, Node, NodeConfig, NodeError, Parts};
+use crate::identity::{Authority, Identity, Keys, MemberInfo, Role, SiteId};
+use crate::metrics::Metrics;
+use crate::storage::faulty::{Fault, FaultyFileSystem};
+use crate::storage::{Options, Owner, Storage};
+use crate::transport::{Event, Lives, Transport, TransportMetrics};
+
+struct TestBox {
+    fs: FaultyFileSystem,
+    handle: Handle,
+    task: JoinHandle<Result<(), NodeError>>,
+    /// A box alone hears of nobody; the channel is to stay open all the same.
+    _events: mpsc::Sender<Event>,
+}
+
+struct TestSite {
+    boxes: Vec<TestBox>,
+    added: u64,
+}
+
+impl TestSite {
+    async fn start(count: u64) -> TestSite {
+        let site_id = SiteId::random().unwrap();
+        let authority = Authority::found("test", site_id).unwrap();
+        let sockets: Vec<UdpSocket> =
+            (0..count).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+        let mut dirs = Vec::new();
+        let mut members = Vec::new();
+        for (id, socket) in (1..).zip(&sockets) {
+            let dir = tempfile::tempdir().unwrap();
+            let name = format!("box{id}");
+            let issued = authority.issue(&name, site_id).unwrap();
+            issued.save(dir.path()).unwrap();
+            let address = socket.local_addr().unwrap().to_string();
+            members.push(MemberInfo { id, name, address, role: Role::Voter, key: issued.key_hash });
+            dirs.push(dir);
+        }
+        drop(sockets);
+        let mut boxes = Vec::new();
+        for (node, dir) in (1..=count).zip(&dirs) {
+            let members = members.clone();
+            let identity = Identity { site: "test".into(), site_id, node, window_ms: 60_000, members };
+            boxes.push(start_box(identity, dir.path()).await);
+        }
+        TestSite { boxes, added: 0 }
+    }
+
+    /// The box that leads, as a majority sees it too.
+    async fn leader(&self) -> usize {
+        wait(|| self.agreed_leader().is_some()).await;
+        self.agreed_leader().unwrap()
+    }
+
+    fn agreed_leader(&self) -> Option<usize> {
+        let roles: Vec<_> = self.boxes.iter().map(|one| *one.handle.role().borrow()).collect();
+        let leads = roles.iter().position(|role| role.leads)?;
+        let id = self.boxes[leads].handle.identity().node_id();
+        let agree = roles.iter().filter(|role| role.leader == Some(id)).count();
+        (agree > roles.len() / 2).then_some(leads)
+    }
+
+    /// One add at that box, retried under its key until it is answered.
+    async fn add(&mut self, at: usize) {
+        self.added += 1;
+        let add = one_part(Some(format!("key-{}", self.added)));
+        let answered = async {
+            while let Err(error) = self.boxes[at].handle.add(add.clone()).await {
+                assert!(matches!(
+                    error,
+                    super::RequestError::NotCommitted { .. } | super::RequestError::OutcomeUnknown { .. }
+                ));
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), answered).await.expect("the add is never answered");
+    }
+
+    fn total(&self, at: usize) -> i128 {
+        self.boxes[at].handle.site(|site| site.find("parts").map_or(0, |id| site.series_total(id)))
+    }
+
+    /// All boxes have the same state, and it is exact; then they end.
+    async fn end(self) {
+        let applied = |one: &TestBox| {
+            let status = one.handle.status();
+            (status.applied, status.digest)
+        };
+        wait(|| {
+            let first = applied(&self.boxes[0]);
+            self.boxes.iter().all(|one| applied(one) == first && one.handle.status().storage.state == "ok")
+        })
+        .await;
+        for at in 0..self.boxes.len() {
+            assert_eq!(self.total(at), i128::from(self.added), "box {}", at + 1);
+        }
+        for one in self.boxes {
+            one.handle.stop().await;
+            one.task.await.unwrap().unwrap();
+        }
+    }
+}
+
+async fn start_box(identity: Identity, dir: &Path) -> TestBox {
+    let fs = FaultyFileSystem::new(identity.node);
+    let owner = Owner { site_id: identity.site_id.0, node: identity.node };
+    let options = Options { segment_bytes: 256 << 10, ..Options::default() };
+    let (storage, recovered) = Storage::open(fs.clone(), Path::new("/data"), owner, options).unwrap();
+    let (events, transport_events) = mpsc::channel(1024);
+    let transport = if identity.members.len() > 1 {
+        let keys = Keys::load(dir).unwrap();
+        let listen = identity.me().address.parse().unwrap();
+        let metrics = Arc::<TransportMetrics>::default();
+        let lives = Lives::load(dir, recovered.boot);
+        Some(Arc::new(
+            Transport::start(&identity, keys, listen, events.clone(), metrics, lives).await.unwrap(),
+        ))
+    } else {
+        None
+    };
+    let metrics = Arc::<Metrics>::default();
+    let parts = Parts { identity, storage, recovered, transport, transport_events, metrics };
+    let config = NodeConfig { disk_hung_after: Duration::from_millis(400), ..NodeConfig::default() };
+    let (node, handle) = Node::new(parts, config).unwrap();
+    TestBox { fs, handle, task: tokio::spawn(node.run()), _events: events }
+}
+
+fn one_part(key: Option<String>) -> Add {
+    Add { series: "parts".to_owned(), amount: Amount::Counter(1), key }
+}
+
+async fn wait(condition: impl Fn() -> bool) {
+    let holds = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), holds).await.expect("it never came to hold");
+}
+
+#[tokio::test]
+async fn a_leader_whose_disk_takes_nothing_hands_over_says_so_reads_on_and_comes_back() {
+    for (kind, state) in [
+        (ErrorKind::StorageFull, "full"),
+        (ErrorKind::ReadOnlyFilesystem, "read-only"),
+        (ErrorKind::Other, "failing"),
+    ] {
+        let mut site = TestSite::start(3).await;
+        let leader = site.leader().await;
+        site.add(leader).await;
+        site.boxes[leader].fs.break_down(Some(kind));
+        let handle = site.boxes[leader].handle.clone();
+        let other = (leader + 1) % 3;
+        site.add(other).await;
+        wait(|| handle.status().storage.state == state).await;
+        wait(|| site.agreed_leader().is_some_and(|next| next != leader)).await;
+        for _ in 0..5 {
+            site.add(other).await;
+        }
+        let status = handle.status();
+        assert!(!status.ready);
+        assert!(status.storage.what.is_some_and(|what| what.contains("/data/log")));
+        assert!(status.storage.since.is_some() && status.storage.advice.is_some());
+        assert!(site.total(leader) >= 1, "it goes on reading what it knows");
+        let refused = handle.add(one_part(None)).await.unwrap_err().to_string();
+        assert!(refused.contains(state) && refused.contains("ask another box"), "{refused}");
+        site.boxes[leader].fs.break_down(None);
+        wait(|| handle.status().storage.state == "ok" && handle.status().ready).await;
+        assert!(handle.status().storage.what.is_none());
+        assert!(handle.status().storage.failures > 0);
+        site.add(leader).await;
+        site.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_follower_whose_disk_fails_disturbs_nobody() {
+    let mut site = TestSite::start(3).await;
+    let leader = site.leader().await;
+    site.add(leader).await;
+    let term = site.boxes[leader].handle.status().term;
+    let follower = (leader + 1) % 3;
+    site.boxes[follower].fs.break_down(Some(ErrorKind::Other));
+    // For several election timeouts: a quarter of a second, half a second and a second between tries.
+    while site.boxes[follower].handle.status().storage.failures < 4 {
+        site.add(leader).await;
+    }
+    assert_eq!(site.agreed_leader(), Some(leader));
+    assert_eq!(site.boxes[leader].handle.status().term, term);
+    site.boxes[follower].fs.break_down(None);
+    site.end().await;
+}
+
+#[tokio::test]
+async fn a_leader_whose_disk_hangs_steps_down_and_goes_on_when_it_answers() {
+    let mut site = TestSite::start(3).await;
+    let leader = site.leader().await;
+    site.add(leader).await;
+    site.boxes[leader].fs.hang(true);
+    // The others have it on their disks.
+    site.add(leader).await;
+    let handle = site.boxes[leader].handle.clone();
+    wait(|| handle.status().storage.state == "hung").await;
+    wait(|| site.agreed_leader().is_some_and(|next| next != leader)).await;
+    site.add((leader + 1) % 3).await;
+    assert_eq!(site.total(leader), 2);
+    assert!(handle.status().storage.waiting_ms >= 400);
+    site.boxes[leader].fs.hang(false);
+    wait(|| handle.status().storage.state == "ok").await;
+    site.add(leader).await;
+    site.end().await;
+}
+
+#[tokio::test]
+async fn a_follower_whose_disk_hangs_disturbs_nobody() {
+    let mut site = TestSite::start(3).await;
+    let leader = site.leader().await;
+    site.add(leader).await;
+    let follower = (leader + 1) % 3;
+    let term = site.boxes[leader].handle.status().term;
+    site.boxes[follower].fs.hang(true);
+    while site.boxes[follower].handle.status().storage.waiting_ms < 1500 {
+        site.add(leader).await;
+    }
+    assert_eq!(site.boxes[follower].handle.status().storage.state, "hung");
+    assert_eq!((site.agreed_leader(), site.boxes[leader].handle.status().term), (Some(leader), term));
+    site.boxes[follower].fs.hang(false);
+    site.end().await;
+}
+
+#[tokio::test]
+async fn a_box_alone_gets_over_any_single_failure_of_its_disk() {
+    let mut site = TestSite::start(1).await;
+    site.leader().await;
+    for after in 0..6 {
+        for fault in [Fault::Error(ErrorKind::Other), Fault::Error(ErrorKind::StorageFull)] {
+            let before = site.boxes[0].fs.faults();
+            site.boxes[0].fs.fail_after(after, fault);
+            while site.boxes[0].fs.faults() == before {
+                site.add(0).await;
+            }
+            site.add(0).await;
+        }
+    }
+    assert!(site.boxes[0].handle.status().storage.failures > 0);
+    site.end().await;
+}
+
+#[tokio::test]
+async fn a_box_whose_disk_never_answers_can_still_be_stopped() {
+    let site = TestSite::start(1).await;
+    site.leader().await;
+    let TestBox { fs, handle, task, .. } = site.boxes.into_iter().next().unwrap();
+    fs.hang(true);
+    let asking = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.add(one_part(None)).await }
+    });
+    wait(|| handle.status().storage.state == "hung").await;
+    handle.stop().await;
+    task.await.unwrap().unwrap();
+    assert!(asking.await.unwrap().is_err());
+    fs.hang(false);
+}

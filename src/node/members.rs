@@ -1,0 +1,345 @@
+//! The members: what the site agreed on is brought into force, step by step, by whoever leads. A change is
+//! replicated as a wish first; the leader compares wishes and configuration and makes the next step, so that
+//! no step is lost with a leader.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tally_core::id::{LogIndex, NodeId};
+use tally_core::raft::{
+    Change, Configuration, ConfigurationEntry, ConfigurationError, ConfigurationParts, Leave, Member,
+    MemberRole as CoreRole, MembershipError, Position, TransferError,
+};
+use tracing::{debug, info, warn};
+
+use super::{Node, proposals};
+use crate::identity::{Identity, MemberInfo, Role as MemberKind, hex, unhex};
+use crate::site::{MemberRecord, MemberRole, Part, Parts, entry};
+use crate::storage::Entry;
+
+/// While a step is to be made it is tried this often.
+const STEP_EVERY: Duration = Duration::from_millis(20);
+
+/// What this box knows of the members beyond the core's numbers.
+#[derive(Debug)]
+pub(super) struct Members {
+    /// Everybody whom the site names or named while the configuration still does.
+    known: BTreeMap<NodeId, MemberInfo>,
+    /// The next step is not tried before.
+    next_step: Instant,
+    /// Nothing is left to be changed, until something changes.
+    settled: bool,
+    /// Why the last step was not made, told once.
+    told: Option<MembershipError>,
+    /// A new leader's no-op: when it is applied, so are the wishes of all leaders before.
+    leads_from: LogIndex,
+}
+
+impl Members {
+    pub(super) fn new(identity: &Identity, now: Instant) -> Members {
+        let known = identity.members.iter().map(|member| (NodeId(member.id), member.clone()));
+        Members {
+            known: known.collect(),
+            next_step: now,
+            settled: false,
+            told: None,
+            leads_from: LogIndex::ZERO,
+        }
+    }
+
+    /// This box leads: by an entry that stands here.
+    pub(super) fn begin_to_lead(&mut self, noop: LogIndex) {
+        self.leads_from = noop;
+        self.settled = false;
+    }
+
+    pub(super) fn get(&self, id: NodeId) -> Option<&MemberInfo> {
+        self.known.get(&id)
+    }
+
+    /// Everybody whom a connection is kept to: members, and those who are to hear that they are none any more.
+    fn connected(&self) -> Vec<MemberInfo> {
+        self.known.values().cloned().collect()
+    }
+}
+
+/// The configuration that the site was provisioned with.
+pub(super) fn founding(identity: &Identity) -> Result<Configuration, ConfigurationError> {
+    let members: Vec<Member> = identity
+        .members
+        .iter()
+        .map(|member| Member { id: NodeId(member.id), role: core_role(member.role) })
+        .collect();
+    Configuration::new(&members)
+}
+
+/// The two latest configurations of a log that is read in at the start, `base` being the one before it.
+pub(super) fn latest(
+    base: ConfigurationEntry,
+    entries: &[Entry],
+) -> Result<(ConfigurationEntry, Option<ConfigurationEntry>), ConfigurationError> {
+    let mut found = (base, None);
+    for entry in entries {
+        if let Some(configuration) = of_payload(&entry.payload) {
+            let entry = ConfigurationEntry { index: entry.position.index, configuration: configuration? };
+            found = (entry, Some(found.0));
+        }
+    }
+    Ok(found)
+}
+
+/// The configuration that an entry brings, if it brings one.
+pub(super) fn of_payload(payload: &[u8]) -> Option<Result<Configuration, ConfigurationError>> {
+    let (_, content) = proposals::split(payload)?;
+    entry::configuration_of(content).map(|parts| from_parts(&parts))
+}
+
+/// The core's form of what an entry says.
+pub(super) fn from_parts(parts: &Parts) -> Result<Configuration, ConfigurationError> {
+    let ids = |of: fn(&Part) -> bool| -> Vec<NodeId> {
+        parts.parts.iter().filter(|part| of(part)).map(|part| part.id).collect()
+    };
+    Configuration::from_parts(&ConfigurationParts {
+        voters: &ids(|part| part.voter),
+        outgoing: &ids(|part| part.outgoing),
+        observers: &ids(|part| part.observer),
+        witness: parts.parts.iter().find(|part| part.witness).map(|part| part.id),
+        leaves_by_itself: parts.leaves_by_itself,
+    })
+}
+
+fn to_parts(configuration: &Configuration) -> Parts {
+    let part = |id: NodeId| Part {
+        id,
+        voter: configuration.voters().any(|other| other == id),
+        outgoing: configuration.outgoing().any(|other| other == id),
+        observer: configuration.observers().any(|other| other == id),
+        witness: configuration.witness() == Some(id),
+    };
+    let parts = configuration.ids().map(part).collect();
+    Parts { parts, leaves_by_itself: configuration.leaves_by_itself() }
+}
+
+const fn core_role(kind: MemberKind) -> CoreRole {
+    match kind {
+        MemberKind::Voter => CoreRole::Voter,
+        MemberKind::Observer => CoreRole::Observer,
+        MemberKind::Witness => CoreRole::Witness,
+    }
+}
+
+impl Node {
+    /// A leader's own entry: a configuration, or nothing.
+    pub(super) fn store_own(&mut self, position: Position, configuration: Option<Configuration>) {
+        let payload = match configuration {
+            None => Bytes::new(),
+            Some(configuration) => {
+                let body = entry::configuration(&to_parts(&configuration));
+                let stamp = self.stamp().unwrap_or_else(|| self.site().stamp());
+                proposals::plain(&entry::stamped(stamp, &body))
+            }
+        };
+        self.tail.push(position, payload);
+    }
+
+    pub(super) fn on_configuration(&mut self, entry: &ConfigurationEntry) {
+        info!("the group is, as of entry {}: {:?}", entry.index, entry.configuration);
+        self.count_voters_clocks();
+        self.know_members();
+    }
+
+    /// Takes over what the site says of its members, and lets go of those who are gone for good.
+    pub(super) fn know_members(&mut self) {
+        self.members.settled = false;
+        let agreed: Vec<MemberInfo> = self.site().members().iter().map(info_of).collect();
+        if agreed.is_empty() {
+            return;
+        }
+        let mut known: BTreeMap<NodeId, MemberInfo> =
+            agreed.into_iter().map(|member| (NodeId(member.id), member)).collect();
+        for (id, member) in &self.members.known {
+            if !known.contains_key(id) && self.raft.peers().any(|peer| peer == *id) {
+                known.insert(*id, member.clone());
+            }
+        }
+        if known == self.members.known {
+            return;
+        }
+        self.members.known = known;
+        self.status_at = None;
+        let list = self.members.connected();
+        if let Some(transport) = &self.transport
+            && let Err(error) = transport.set_members(&list)
+        {
+            warn!("the members cannot be connected: {error}");
+        }
+    }
+
+    /// The members: whom the site names, and whom the configuration in force still has.
+    pub(super) fn member_list(&self) -> Vec<MemberInfo> {
+        let agreed: Vec<NodeId> = self.site().members().iter().map(|member| member.id).collect();
+        let configuration = self.raft.configuration();
+        let is_member =
+            |id: &NodeId| agreed.is_empty() || agreed.contains(id) || configuration.role(*id).is_some();
+        let known = self.members.known.iter().filter(|(id, _)| is_member(id));
+        known.map(|(_, member)| member.clone()).collect()
+    }
+
+    /// A leader's next step from the configuration in force to what the site wishes.
+    pub(super) fn step_membership(&mut self) {
+        let now = Instant::now();
+        if !self.leads() || self.members.settled || now < self.members.next_step {
+            return;
+        }
+        self.members.next_step = now + STEP_EVERY;
+        if self.site().applied() < self.members.leads_from {
+            return;
+        }
+        let wishes: Vec<(NodeId, MemberRole)> =
+            self.site().members().iter().map(|member| (member.id, member.role)).collect();
+        if wishes.is_empty() {
+            let mut records: Vec<MemberRecord> = self.members.known.values().filter_map(record_of).collect();
+            records.sort_by_key(|record| record.id);
+            if self.append(proposals::plain(&entry::found(&records))).is_ok() {
+                // Once is enough: it is applied or this box does not lead any more.
+                self.members.next_step = now + Duration::from_secs(1);
+            }
+            return;
+        }
+        let configuration = *self.raft.configuration();
+        let lagging = self.lagging(&configuration, &wishes);
+        let changes = next_changes(&configuration, &wishes, &lagging);
+        if changes.is_empty() {
+            // Who was told that it left is let go.
+            self.know_members();
+        }
+        if changes.is_empty() || configuration.is_joint() {
+            self.members.settled = lagging.is_empty() && changes.is_empty() && !configuration.is_joint();
+            return;
+        }
+        let core_now = self.now();
+        match self.raft.change_membership(core_now, &changes, Leave::ByItself) {
+            Ok((range, configuration)) => {
+                info!("the members change: {changes:?}");
+                self.members.told = None;
+                let position = Position { index: range.first, term: range.term, subterm: range.subterm };
+                self.store_own(position, Some(configuration));
+            }
+            Err(error) => {
+                let passing = matches!(
+                    error,
+                    MembershipError::InProgress | MembershipError::TooEarly | MembershipError::Transferring
+                );
+                if !passing && self.members.told != Some(error) {
+                    warn!("the members cannot change yet: {error}");
+                    self.members.told = Some(error);
+                }
+            }
+        }
+    }
+
+    /// Observers that are to vote and cannot yet: asked of the core, one by one, by way of what it knows.
+    fn lagging(&self, configuration: &Configuration, wishes: &[(NodeId, MemberRole)]) -> Vec<NodeId> {
+        let status = self.raft.status();
+        let lags =
+            |id: NodeId| status.peers.iter().find(|peer| peer.id == id).is_none_or(|peer| !peer.caught_up);
+        let to_promote = wishes.iter().filter(|(id, role)| {
+            *role == MemberRole::Voter && configuration.role(*id) == Some(CoreRole::Observer)
+        });
+        to_promote.map(|(id, _)| *id).filter(|id| lags(*id)).collect()
+    }
+
+    /// Hands leadership over.
+    pub(super) fn transfer_leadership(&mut self, to: Option<NodeId>) -> Result<NodeId, TransferError> {
+        let to = to.or_else(|| self.raft.successor()).ok_or(TransferError::NotLeader)?;
+        let now = self.now();
+        self.raft.transfer(now, to)?;
+        debug!("hands leadership over to box {to}");
+        Ok(to)
+    }
+
+    /// When the loop should look at the members again.
+    pub(super) fn membership_due(&self) -> Option<Instant> {
+        (self.leads() && !self.members.settled).then_some(self.members.next_step)
+    }
+}
+
+/// What is to be changed next. First the new ones come in as observers; then all that is left changes at once,
+/// but for those who lag. A witness stands beside an even number of other voters only, and leaves while these
+/// change.
+fn next_changes(
+    configuration: &Configuration,
+    wishes: &[(NodeId, MemberRole)],
+    lagging: &[NodeId],
+) -> Vec<Change> {
+    let known = |id: NodeId| configuration.role(id).is_some();
+    let fresh = wishes.iter().filter(|(id, role)| !known(*id) && *role != MemberRole::Witness);
+    let fresh: Vec<Change> = fresh.map(|(id, _)| Change::AddObserver(*id)).collect();
+    if !fresh.is_empty() {
+        return fresh;
+    }
+    let wish_of = |id: NodeId| wishes.iter().find(|(other, _)| *other == id).map(|(_, role)| *role);
+    let mut changes = Vec::new();
+    for id in configuration.ids() {
+        match (configuration.role(id), wish_of(id)) {
+            (Some(CoreRole::Witness), _) => {}
+            (Some(_), None) => changes.push(Change::Remove(id)),
+            (Some(CoreRole::Observer), Some(MemberRole::Voter)) if !lagging.contains(&id) => {
+                changes.push(Change::Promote(id));
+            }
+            (Some(CoreRole::Voter), Some(MemberRole::Observer)) => changes.push(Change::Demote(id)),
+            _ => {}
+        }
+    }
+    let voters = |now: Option<CoreRole>| now == Some(CoreRole::Voter);
+    let others_now = configuration.ids().filter(|id| voters(configuration.role(*id))).count();
+    let changes_voters = |change: &Change| match change {
+        Change::Promote(_) | Change::Demote(_) => true,
+        Change::Remove(id) => voters(configuration.role(*id)),
+        Change::AddObserver(_) | Change::AddWitness(_) => false,
+    };
+    let wished = wishes.iter().find(|(_, role)| *role == MemberRole::Witness).map(|(id, _)| *id);
+    let is_even = others_now.is_multiple_of(2);
+    match configuration.witness() {
+        Some(witness) if wished != Some(witness) || changes.iter().any(changes_voters) => {
+            changes.push(Change::Remove(witness));
+        }
+        None if changes.is_empty() && is_even => changes.extend(wished.map(Change::AddWitness)),
+        _ => {}
+    }
+    changes
+}
+
+pub(super) fn info_of(record: &MemberRecord) -> MemberInfo {
+    MemberInfo {
+        id: record.id.0,
+        name: record.name.clone(),
+        address: record.address.clone(),
+        role: match record.role {
+            MemberRole::Voter => MemberKind::Voter,
+            MemberRole::Observer => MemberKind::Observer,
+            MemberRole::Witness => MemberKind::Witness,
+        },
+        key: hex(&record.key),
+    }
+}
+
+/// The replicated form of a member; `None` for a key that is none, which a loaded identity has not.
+pub(super) fn record_of(member: &MemberInfo) -> Option<MemberRecord> {
+    Some(MemberRecord {
+        id: NodeId(member.id),
+        name: member.name.clone(),
+        address: member.address.clone(),
+        role: match member.role {
+            MemberKind::Voter => MemberRole::Voter,
+            MemberKind::Observer => MemberRole::Observer,
+            MemberKind::Witness => MemberRole::Witness,
+        },
+        key: unhex(&member.key)?,
+    })
+}
+
+#[cfg(test)]
+#[path = "members_tests.rs"]
+mod tests;

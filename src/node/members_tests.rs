@@ -1,0 +1,138 @@
+use proptest::prelude::*;
+use tally_core::raft::Member;
+
+use super::*;
+
+fn configuration(members: &[(u64, CoreRole)]) -> Configuration {
+    let members: Vec<Member> =
+        members.iter().map(|(id, role)| Member { id: NodeId(*id), role: *role }).collect();
+    Configuration::new(&members).unwrap()
+}
+
+fn voters(ids: &[u64]) -> Configuration {
+    configuration(&ids.iter().map(|id| (*id, CoreRole::Voter)).collect::<Vec<_>>())
+}
+
+fn wishes(list: &[(u64, MemberRole)]) -> Vec<(NodeId, MemberRole)> {
+    list.iter().map(|(id, role)| (NodeId(*id), *role)).collect()
+}
+
+const VOTER: MemberRole = MemberRole::Voter;
+const OBSERVER: MemberRole = MemberRole::Observer;
+const WITNESS: MemberRole = MemberRole::Witness;
+
+#[test]
+fn a_new_voter_comes_in_as_observer_and_is_promoted_when_it_has_caught_up() {
+    let wish = wishes(&[(1, VOTER), (2, VOTER), (3, VOTER), (4, VOTER)]);
+    assert_eq!(next_changes(&voters(&[1, 2, 3]), &wish, &[]), [Change::AddObserver(NodeId(4))]);
+    let with = configuration(&[
+        (1, CoreRole::Voter),
+        (2, CoreRole::Voter),
+        (3, CoreRole::Voter),
+        (4, CoreRole::Observer),
+    ]);
+    assert_eq!(next_changes(&with, &wish, &[NodeId(4)]), []);
+    assert_eq!(next_changes(&with, &wish, &[]), [Change::Promote(NodeId(4))]);
+}
+
+#[test]
+fn who_is_not_wished_for_leaves_and_who_is_to_observe_is_demoted_in_one_change() {
+    let wish = wishes(&[(1, VOTER), (2, OBSERVER)]);
+    let changes = next_changes(&voters(&[1, 2, 3]), &wish, &[]);
+    assert_eq!(changes, [Change::Demote(NodeId(2)), Change::Remove(NodeId(3))]);
+}
+
+#[test]
+fn a_witness_stands_beside_an_even_number_of_others_and_leaves_while_they_change() {
+    let wish = wishes(&[(1, VOTER), (2, VOTER), (9, WITNESS)]);
+    assert_eq!(next_changes(&voters(&[1, 2]), &wish, &[]), [Change::AddWitness(NodeId(9))]);
+    let alone = wishes(&[(1, VOTER), (9, WITNESS)]);
+    assert_eq!(next_changes(&voters(&[1]), &alone, &[]), []);
+    let with = configuration(&[(1, CoreRole::Voter), (2, CoreRole::Voter), (9, CoreRole::Witness)]);
+    assert_eq!(next_changes(&with, &wish, &[]), []);
+    let changes = next_changes(&with, &alone, &[]);
+    assert_eq!(changes, [Change::Remove(NodeId(2)), Change::Remove(NodeId(9))]);
+}
+
+/// The configuration after a change that needs no joint one, or after the joint one is left.
+fn changed(configuration: &Configuration, changes: &[Change]) -> Configuration {
+    let mut members: BTreeMap<NodeId, CoreRole> =
+        configuration.ids().map(|id| (id, configuration.role(id).unwrap())).collect();
+    for change in changes {
+        match *change {
+            Change::AddObserver(id) | Change::Demote(id) => members.insert(id, CoreRole::Observer),
+            Change::AddWitness(id) => members.insert(id, CoreRole::Witness),
+            Change::Promote(id) => members.insert(id, CoreRole::Voter),
+            Change::Remove(id) => members.remove(&id),
+        };
+    }
+    let members: Vec<Member> = members.into_iter().map(|(id, role)| Member { id, role }).collect();
+    Configuration::new(&members).unwrap()
+}
+
+fn a_wish() -> impl Strategy<Value = Vec<(NodeId, MemberRole)>> {
+    (prop::collection::btree_map(1u64..8, any::<bool>(), 1..7), prop::option::of(8u64..10)).prop_map(
+        |(boxes, witness)| {
+            let mut list: Vec<(NodeId, MemberRole)> = boxes
+                .iter()
+                .map(|(id, votes)| (NodeId(*id), if *votes { VOTER } else { OBSERVER }))
+                .collect();
+            // A site never wishes for no voter.
+            list[0].1 = VOTER;
+            list.extend(witness.map(|id| (NodeId(id), WITNESS)));
+            list
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn every_wish_is_reached_from_every_other_by_configurations_that_may_be(from in a_wish(), to in a_wish()) {
+        let mut now = voters(&[from[0].0.0]);
+        for wish in [from, to] {
+            let mut steps = 0;
+            loop {
+                let changes = next_changes(&now, &wish, &[]);
+                if changes.is_empty() {
+                    break;
+                }
+                now = changed(&now, &changes);
+                steps += 1;
+                prop_assert!(steps <= 4, "{now:?} on the way to {wish:?}");
+            }
+            let others = wish.iter().filter(|(_, role)| *role == VOTER).count();
+            for (id, role) in &wish {
+                let expected = match role {
+                    MemberRole::Voter => Some(CoreRole::Voter),
+                    MemberRole::Observer => Some(CoreRole::Observer),
+                    MemberRole::Witness if others % 2 == 0 => Some(CoreRole::Witness),
+                    MemberRole::Witness => None,
+                };
+                prop_assert_eq!(now.role(*id), expected);
+            }
+            prop_assert!(now.ids().all(|id| wish.iter().any(|(wished, _)| *wished == id)));
+        }
+    }
+
+    #[test]
+    fn a_configuration_is_the_same_after_its_entry(wish in a_wish()) {
+        let others = wish.iter().filter(|(_, role)| *role == VOTER).count();
+        let members: Vec<Member> = wish
+            .iter()
+            .filter(|(_, role)| *role != WITNESS || others.is_multiple_of(2))
+            .map(|(id, role)| Member {
+                id: *id,
+                role: match role {
+                    MemberRole::Voter => CoreRole::Voter,
+                    MemberRole::Observer => CoreRole::Observer,
+                    MemberRole::Witness => CoreRole::Witness,
+                },
+            })
+            .collect();
+        let configuration = Configuration::new(&members).unwrap();
+        prop_assert_eq!(from_parts(&to_parts(&configuration)), Ok(configuration));
+        let body = entry::configuration(&to_parts(&configuration));
+        let payload = proposals::plain(&entry::stamped(crate::site::Stamp::default(), &body));
+        prop_assert_eq!(of_payload(&payload), Some(Ok(configuration)));
+    }
+}

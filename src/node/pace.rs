@@ -1,0 +1,362 @@
+//! How patient the boxes are with their leader: the election timeout follows the voters' measured round
+//! trips and disk syncs. Pure: samples in, a pace out.
+//!
+//! The leader decides and announces the timeout in its heartbeats, so that all boxes have the same one.
+//! It is a high quantile, not the worst case, that decides: rare stalls are borne by what a timeout
+//! allows for (lost heartbeats, pre-votes), and a failover does not become slow for them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tally_core::id::NodeId;
+use tally_core::time::Instant;
+
+/// A leader shows itself so many times within an election timeout: three may be lost or late.
+const BEATS: u32 = 4;
+/// The timeout holds so many round trips: a heartbeat that is late by one, after two that were lost,
+/// still comes in time.
+const ROUND_TRIPS: u32 = 4;
+/// And, for a campaign to come to its end before the next begins, so many syncs: the candidate's own
+/// and a voter's, each after one that is under way.
+const SYNCS: u32 = 4;
+/// The share of round trips that is waited for; of syncs it is less: rare ones of seconds do not
+/// matter to heartbeats, which wait for no disk.
+const ROUND_TRIP_QUANTILE: f32 = 0.98;
+const SYNC_QUANTILE: f32 = 0.9;
+/// The timeout grows in steps of a quarter. It is shortened by one step when a shorter one would have done for so long.
+const SHORTEN_AFTER: tally_core::time::Duration = tally_core::time::Duration::from_millis(10_000);
+/// Whatever a leader announces, within these.
+const TIMEOUT_MIN: Duration = PaceBounds::MIN;
+const TIMEOUT_MAX: Duration = PaceBounds::MAX;
+
+/// Between which bounds the election timeout is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PaceBounds {
+    /// At least, and while nothing is known.
+    pub min: Duration,
+    /// At most.
+    pub max: Duration,
+}
+
+impl PaceBounds {
+    /// No timeout is shorter.
+    pub const MIN: Duration = Duration::from_millis(20);
+    /// Nor longer.
+    pub const MAX: Duration = Duration::from_secs(600);
+}
+
+/// Decides the pace, and knows the one in force.
+#[derive(Debug)]
+pub(super) struct Pace {
+    bounds: PaceBounds,
+    timeout: Duration,
+    /// Since when a shorter timeout would do.
+    shorter_since: Option<Instant>,
+    sync: Quantile,
+    members: BTreeMap<NodeId, Member>,
+}
+
+/// What is known of another member, while it is connected.
+#[derive(Debug, Default)]
+struct Member {
+    round_trip: Quantile,
+    /// When its latest answers began to come, and the shortest round trip among them.
+    latest: Option<(Instant, Duration)>,
+    /// How long its disk takes, as it says.
+    sync: Duration,
+    /// The timeout that it has in force, as it says.
+    timeout: Option<Duration>,
+}
+
+impl Pace {
+    pub(super) fn new(bounds: PaceBounds) -> Pace {
+        Pace {
+            bounds,
+            timeout: bounds.min,
+            shorter_since: None,
+            sync: Quantile::default(),
+            members: BTreeMap::new(),
+        }
+    }
+
+    /// The election timeout in force.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// A leader shows itself this often: often enough for the least patient box that it heard.
+    pub(super) fn heartbeat(&self) -> Duration {
+        let theirs = self.members.values().filter_map(|member| member.timeout).min();
+        theirs.map_or(self.timeout, |theirs| theirs.min(self.timeout)) / BEATS
+    }
+
+    /// How long a sync of this box's disk takes, nearly always.
+    pub(super) fn sync(&self) -> Duration {
+        self.sync.at(SYNC_QUANTILE)
+    }
+
+    /// How long a round trip to the slowest connected box takes, nearly always.
+    pub(super) fn round_trip(&self) -> Duration {
+        let all = self.members.values().map(|member| member.round_trip.at(ROUND_TRIP_QUANTILE));
+        all.max().unwrap_or_default()
+    }
+
+    /// The disk took so long.
+    pub(super) fn synced(&mut self, took: Duration) {
+        self.sync.add(took);
+    }
+
+    /// A member took so long to answer. What comes in one burst was held up by one stall (a paused box, a cable
+    /// that was out, an address that was looked up): it is one sample, the shortest, or it would outweigh
+    /// everything that a new leader knows.
+    pub(super) fn round_trip_of(&mut self, member: NodeId, took: Duration, now: Instant) {
+        let burst = tally_core::time::Duration(self.heartbeat().as_micros() as u64 / 2);
+        let member = self.members.entry(member).or_default();
+        match &mut member.latest {
+            Some((came, shortest)) if now.since(*came) < burst => *shortest = took.min(*shortest),
+            latest => {
+                if let Some((_, shortest)) = latest.replace((now, took)) {
+                    member.round_trip.add(shortest);
+                }
+            }
+        }
+    }
+
+    /// What a follower said of itself.
+    pub(super) fn answered(&mut self, member: NodeId, sync: Duration, timeout: Duration) {
+        let member = self.members.entry(member).or_default();
+        member.sync = sync;
+        member.timeout = Some(timeout.clamp(TIMEOUT_MIN, TIMEOUT_MAX));
+    }
+
+    /// It is not connected any more.
+    pub(super) fn lost(&mut self, member: NodeId) {
+        self.members.remove(&member);
+    }
+
+    /// What followers said to a leader whose leadership has ended counts no more.
+    pub(super) fn stepped_down(&mut self) {
+        for member in self.members.values_mut() {
+            member.sync = Duration::ZERO;
+            member.timeout = None;
+        }
+    }
+
+    /// A leader announced its timeout.
+    pub(super) fn announced(&mut self, timeout: Duration) {
+        self.timeout = timeout.clamp(TIMEOUT_MIN, TIMEOUT_MAX);
+        self.shorter_since = None;
+    }
+
+    /// Decides, at a leader or where none is known: longer at once, shorter step by step.
+    pub(super) fn decide(&mut self, now: Instant) {
+        let wanted = self.wanted();
+        if wanted > self.timeout || self.timeout > self.bounds.max {
+            self.timeout = wanted;
+        }
+        if wanted == self.timeout {
+            self.shorter_since = None;
+            return;
+        }
+        let since = *self.shorter_since.get_or_insert(now);
+        if now.since(since) >= SHORTEN_AFTER {
+            self.timeout = Duration::from_millis(self.timeout.as_millis() as u64 * 4 / 5).max(wanted);
+            self.shorter_since = None;
+        }
+    }
+
+    /// What the samples ask for: the shortest step that holds it.
+    fn wanted(&self) -> Duration {
+        let sync = self.members.values().map(|member| member.sync).fold(self.sync(), Duration::max);
+        let round_trip = self.round_trip().min(TIMEOUT_MAX);
+        let campaign = round_trip * 2 + sync.min(TIMEOUT_MAX) * SYNCS;
+        let needed = (round_trip * ROUND_TRIPS).max(campaign);
+        let mut step = self.bounds.min;
+        while step < needed && step < self.bounds.max {
+            step = Duration::from_millis((step.as_millis() as u64 * 5).div_ceil(4));
+        }
+        step.min(self.bounds.max)
+    }
+}
+
+/// Durations by size, each step a quarter more than the one before; old ones count less and less, so
+/// that some two hundred decide.
+#[derive(Clone, Debug)]
+struct Quantile {
+    weights: [f32; BUCKETS],
+    total: f32,
+}
+
+/// From 100 us to beyond ten minutes.
+const BUCKETS: usize = 72;
+const FIRST: Duration = Duration::from_micros(100);
+const STEP: f64 = 1.25;
+const KEPT: f32 = 0.995;
+
+impl Default for Quantile {
+    fn default() -> Quantile {
+        Quantile { weights: [0.0; BUCKETS], total: 0.0 }
+    }
+}
+
+impl Quantile {
+    fn add(&mut self, sample: Duration) {
+        let mut limit = FIRST;
+        let mut bucket = 0;
+        while sample > limit && bucket + 1 < BUCKETS {
+            limit = limit.mul_f64(STEP);
+            bucket += 1;
+        }
+        for weight in &mut self.weights {
+            *weight *= KEPT;
+        }
+        self.weights[bucket] += 1.0;
+        self.total = self.weights.iter().sum();
+    }
+
+    /// The upper end of the bucket in which the quantile lies; zero without samples. A single one
+    /// proves nothing.
+    fn at(&self, quantile: f32) -> Duration {
+        let mut above = (self.total * (1.0 - quantile)).max(1.0);
+        let mut limit = FIRST.mul_f64(STEP.powi(BUCKETS as i32 - 1));
+        for weight in self.weights.iter().rev() {
+            above -= weight;
+            if above < 0.0 {
+                return limit;
+            }
+            limit = limit.div_f64(STEP);
+        }
+        Duration::ZERO
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: PaceBounds = PaceBounds { min: Duration::from_millis(200), max: Duration::from_secs(10) };
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant(ms * 1000)
+    }
+
+    /// A leader that hears another box every 50 ms for some seconds.
+    fn after(pace: &mut Pace, from_ms: u64, seconds: u64, round_trip: impl Fn(u64) -> u64) -> Duration {
+        for beat in 0..seconds * 20 {
+            pace.round_trip_of(NodeId(2), ms(round_trip(beat)), at(from_ms + beat * 50));
+            pace.decide(at(from_ms + beat * 50));
+        }
+        pace.timeout()
+    }
+
+    #[test]
+    fn quick_disks_and_links_leave_the_shortest_timeout() {
+        let mut pace = Pace::new(BOUNDS);
+        for sync in 0..100 {
+            pace.synced(Duration::from_micros(100 + sync * 20));
+        }
+        assert_eq!(after(&mut pace, 0, 60, |beat| beat % 20), ms(200));
+        assert_eq!(pace.heartbeat(), ms(50));
+    }
+
+    #[test]
+    fn a_slow_link_lengthens_it_within_a_second_and_a_quick_one_shortens_it_slowly() {
+        let mut pace = Pace::new(BOUNDS);
+        after(&mut pace, 0, 60, |_| 1);
+        let long = after(&mut pace, 60_000, 1, |_| 300);
+        assert!((ms(1200)..ms(2000)).contains(&long), "{long:?}");
+        assert_eq!(after(&mut pace, 61_000, 10, |_| 1), long, "ten seconds are not long enough");
+        assert_eq!(after(&mut pace, 71_000, 300, |_| 1), ms(200));
+    }
+
+    #[test]
+    fn answers_that_one_stall_held_up_are_one_sample() {
+        let mut pace = Pace::new(BOUNDS);
+        // A new leader, which has few samples yet; a cable was out for a second.
+        after(&mut pace, 0, 1, |_| 1);
+        for late in 0..20 {
+            pace.round_trip_of(NodeId(2), ms(1000 - late * 50), Instant(2_000_000 + late));
+            pace.decide(Instant(2_000_000 + late));
+        }
+        assert_eq!(pace.timeout(), ms(200));
+        assert_eq!(after(&mut pace, 2_050, 5, |_| 1), ms(200));
+    }
+
+    #[test]
+    fn one_long_stall_changes_nothing() {
+        let mut pace = Pace::new(BOUNDS);
+        after(&mut pace, 0, 20, |_| 1);
+        assert_eq!(after(&mut pace, 20_000, 20, |beat| if beat == 50 { 10_000 } else { 1 }), ms(200));
+        for sync in 0..200 {
+            pace.synced(if sync % 20 == 0 { ms(2000) } else { ms(2) });
+        }
+        pace.decide(at(50_000));
+        assert_eq!(pace.timeout(), ms(200));
+    }
+
+    #[test]
+    fn a_card_that_syncs_in_200_ms_gets_time_for_a_campaign_wherever_it_is() {
+        let mut pace = Pace::new(BOUNDS);
+        pace.answered(NodeId(3), ms(200), ms(200));
+        pace.decide(at(0));
+        assert!((ms(800)..ms(1100)).contains(&pace.timeout()), "{:?}", pace.timeout());
+        let mut own = Pace::new(BOUNDS);
+        (0..20).for_each(|_| own.synced(ms(200)));
+        own.decide(at(0));
+        assert!((ms(800)..ms(1400)).contains(&own.timeout()), "{:?}", own.timeout());
+    }
+
+    #[test]
+    fn a_leader_beats_for_the_least_patient_until_all_have_heard() {
+        let mut pace = Pace::new(BOUNDS);
+        pace.answered(NodeId(2), ms(1), ms(200));
+        pace.answered(NodeId(3), ms(500), ms(200));
+        pace.decide(at(0));
+        assert!(pace.timeout() >= ms(2000));
+        assert_eq!(pace.heartbeat(), ms(50));
+        let timeout = pace.timeout();
+        pace.answered(NodeId(2), ms(1), timeout);
+        assert_eq!(pace.heartbeat(), ms(50));
+        pace.answered(NodeId(3), ms(500), timeout);
+        assert_eq!(pace.heartbeat(), timeout / 4);
+        pace.answered(NodeId(3), ms(500), ms(200));
+        pace.lost(NodeId(3));
+        assert_eq!(pace.heartbeat(), timeout / 4, "who is away is not waited for");
+    }
+
+    #[test]
+    fn the_bounds_hold_and_what_a_leader_announces_is_in_force_within_reason() {
+        let mut pace = Pace::new(BOUNDS);
+        assert_eq!(after(&mut pace, 0, 5, |_| 60_000), BOUNDS.max);
+        pace.announced(ms(700));
+        assert_eq!(pace.timeout(), ms(700));
+        pace.announced(Duration::ZERO);
+        assert_eq!(pace.timeout(), TIMEOUT_MIN);
+        pace.announced(Duration::MAX);
+        assert_eq!(pace.timeout(), TIMEOUT_MAX);
+        pace.decide(at(0));
+        assert_eq!(pace.timeout(), BOUNDS.max, "a leader keeps to its own bounds");
+        let mut fixed = Pace::new(PaceBounds { min: ms(500), max: ms(500) });
+        assert_eq!(after(&mut fixed, 0, 5, |_| 3_000), ms(500));
+    }
+
+    #[test]
+    fn any_samples_are_taken() {
+        let mut pace = Pace::new(BOUNDS);
+        for took in [Duration::ZERO, Duration::MAX, Duration::from_nanos(1)] {
+            pace.synced(took);
+            pace.round_trip_of(NodeId(2), took, at(0));
+            pace.answered(NodeId(2), took, took);
+            pace.decide(at(0));
+        }
+        assert!(pace.timeout() >= BOUNDS.min && pace.timeout() <= BOUNDS.max);
+    }
+}
+
+#[cfg(test)]
+#[path = "pace_sim_tests.rs"]
+mod simulated;

@@ -1,0 +1,343 @@
+//! Snapshots on their way to and from other boxes: offered, then asked for a window at a time, so that
+//! nobody holds more of one in memory than a window but the box that takes it in, and a transfer that broke
+//! off goes on where it stopped, with another leader perhaps. What is read for it waits for the log.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tally_core::id::{NodeId, Term};
+use tally_core::raft::{Body, Message, Position};
+use tracing::{info, warn};
+
+use super::Node;
+use super::disk::Job;
+use super::wire::{Frame, PART_BYTES, SnapshotPart};
+use crate::storage::{ReadError, SnapshotHead};
+use crate::transport::{Lane, Transport};
+
+/// The largest snapshot that is taken from a leader: what all bounds of a site together allow.
+const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+/// So much is asked for at once.
+const WINDOW_BYTES: usize = 4 * PART_BYTES;
+/// A transfer gets no more than this of the disk and the network, in bytes a second.
+const RATE: f64 = (8 << 20) as f64;
+/// An offer is repeated only when nothing was asked for in this time.
+const STALLED: Duration = Duration::from_secs(5);
+/// A transfer that nobody asks for is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// A snapshot that is sent to a follower; the disk thread has its file open.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    head: SnapshotHead,
+    term: Term,
+    /// When it was offered or asked for last.
+    progressed: Instant,
+    /// The connection broke since.
+    broken: bool,
+    /// The follower has part of it.
+    begun: bool,
+    /// When the next window may go.
+    next_at: Instant,
+}
+
+/// A snapshot that is coming in.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) from: NodeId,
+    pub(super) term: Term,
+    pub(super) head: SnapshotHead,
+    pub(super) bytes: Vec<u8>,
+    /// Where what was asked for ends.
+    asked_to: u64,
+}
+
+/// What a part came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Nothing,
+    /// Ask for more, from this offset on.
+    Ask(u64),
+    /// All of it is here.
+    Whole,
+    /// All of it is here and it is not what it should be: nothing is left of it.
+    Damaged,
+}
+
+impl Incoming {
+    /// Takes a part in. An offer, which has no bytes, of what is on its way already goes on where that
+    /// stopped.
+    pub(super) fn take(incoming: &mut Option<Incoming>, from: NodeId, part: &SnapshotPart) -> Taken {
+        let SnapshotPart { term, head, offset, ref bytes } = *part;
+        if incoming.as_ref().is_some_and(|current| term < current.term) {
+            return Taken::Nothing;
+        }
+        if offset == 0 && bytes.is_empty() {
+            if head.total == 0 || head.total > SNAPSHOT_BYTES_MAX {
+                return Taken::Nothing;
+            }
+            let before = incoming.take().filter(|current| current.head == head);
+            let bytes = before.map(|current| current.bytes).unwrap_or_default();
+            let current = incoming.insert(Incoming { from, term, head, bytes, asked_to: 0 });
+            return current.ask();
+        }
+        let Some(current) = incoming else { return Taken::Nothing };
+        let fits = (current.from, current.head) == (from, head)
+            && current.bytes.len() as u64 == offset
+            && (bytes.len() as u64) <= head.total - offset;
+        if !fits {
+            return Taken::Nothing;
+        }
+        current.bytes.extend_from_slice(bytes);
+        let have = current.bytes.len() as u64;
+        if have == head.total {
+            if crc32c::crc32c(&current.bytes) == head.crc {
+                return Taken::Whole;
+            }
+            *incoming = None;
+            return Taken::Damaged;
+        }
+        if have < current.asked_to { Taken::Nothing } else { current.ask() }
+    }
+
+    fn ask(&mut self) -> Taken {
+        let have = self.bytes.len() as u64;
+        self.asked_to = have + WINDOW_BYTES as u64;
+        Taken::Ask(have)
+    }
+}
+
+impl Node {
+    /// The core wants a follower to get the latest snapshot.
+    pub(super) fn offer_snapshot(&mut self, to: NodeId, message: Message) {
+        let now = Instant::now();
+        if let Some(outgoing) = self.snapshots.outgoing.get_mut(&to) {
+            outgoing.term = message.term;
+            if !outgoing.broken && now < outgoing.progressed + STALLED {
+                return;
+            }
+            // What a follower has begun to take it gets whole, though there may be a newer one.
+            if outgoing.begun {
+                return self.send_offer(to);
+            }
+        }
+        self.disk.ask(Job::OpenSnapshot { to, message });
+    }
+
+    /// The disk has opened the snapshot that a follower needs.
+    pub(super) fn on_opened(
+        &mut self,
+        to: NodeId,
+        message: Message,
+        result: Result<Option<SnapshotHead>, ReadError>,
+    ) {
+        match result {
+            Ok(Some(head)) => {
+                info!(
+                    "box {to} is far behind: it is offered the snapshot up to entry {}",
+                    head.position.index
+                );
+                let now = Instant::now();
+                let term = message.term;
+                let outgoing =
+                    Outgoing { head, term, progressed: now, broken: false, begun: false, next_at: now };
+                self.snapshots.outgoing.insert(to, outgoing);
+                self.send_offer(to);
+            }
+            Ok(None) => warn!("box {to} needs a snapshot and there is none"),
+            Err(error) => warn!("the snapshot for box {to} cannot be read: {error}"),
+        }
+    }
+
+    fn send_offer(&mut self, to: NodeId) {
+        let Some(outgoing) = self.snapshots.outgoing.get_mut(&to) else { return };
+        outgoing.progressed = Instant::now();
+        outgoing.broken = false;
+        let part = SnapshotPart { term: outgoing.term, head: outgoing.head, offset: 0, bytes: Bytes::new() };
+        self.send(to, Lane::Snapshot, &Frame::SnapshotPart(part));
+    }
+
+    /// The connection to a box broke or is a new one: what was under way may be lost.
+    pub(super) fn snapshot_broken(&mut self, peer: NodeId) {
+        if let Some(outgoing) = self.snapshots.outgoing.get_mut(&peer) {
+            outgoing.broken = true;
+        }
+    }
+
+    /// A follower asks for a window of the snapshot that it was offered.
+    pub(super) fn on_snapshot_want(&mut self, from: NodeId, position: Position, offset: u64) {
+        let Some(outgoing) = self.snapshots.outgoing.get_mut(&from) else { return };
+        if outgoing.head.position != position || offset >= outgoing.head.total {
+            return;
+        }
+        outgoing.progressed = Instant::now();
+        // After the last window the follower has it, or is offered what is newest then.
+        outgoing.begun = offset + (WINDOW_BYTES as u64) < outgoing.head.total;
+        self.disk.ask(Job::ReadSnapshot { to: from, offset, bytes_max: WINDOW_BYTES });
+    }
+
+    /// The disk has read a window.
+    pub(super) fn on_snapshot_read(&mut self, to: NodeId, offset: u64, result: Result<Bytes, ReadError>) {
+        let Some(transport) = self.transport.clone() else { return };
+        let bytes = match result {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.snapshots.outgoing.remove(&to);
+                return warn!("the snapshot for box {to} cannot be read: {error}");
+            }
+        };
+        let Some(outgoing) = self.snapshots.outgoing.get_mut(&to) else { return };
+        let at = outgoing.next_at.max(Instant::now());
+        outgoing.next_at = at + Duration::from_secs_f64(bytes.len() as f64 / RATE);
+        tokio::spawn(send_parts(transport, to, outgoing.term, outgoing.head, offset, bytes, at));
+    }
+
+    /// Closes the files that nobody asks for any more.
+    pub(super) fn forget_transfers(&mut self) {
+        let disk = &self.disk;
+        self.snapshots.outgoing.retain(|to, outgoing| {
+            let wanted = outgoing.progressed.elapsed() < FORGOTTEN;
+            if !wanted {
+                disk.ask(Job::CloseSnapshot { to: *to });
+            }
+            wanted
+        });
+    }
+
+    pub(super) fn on_snapshot_part(&mut self, from: NodeId, part: &SnapshotPart) {
+        if part.bytes.is_empty() && part.head.position.index <= self.raft.commit_index() {
+            // The core's answer tells the leader that this box is further than it thought.
+            let message = Message { term: part.term, body: Body::Snapshot { last: part.head.position } };
+            let now = self.now();
+            if self.raft.handle_message(now, from, &message, None, &self.tail).is_err() {
+                self.shared.metrics.raft_ignored.raise();
+            }
+            return;
+        }
+        match Incoming::take(&mut self.snapshots.incoming, from, part) {
+            Taken::Nothing => {}
+            Taken::Ask(offset) => {
+                self.send(from, Lane::Requests, &Frame::SnapshotWant { last: part.head.position, offset });
+            }
+            Taken::Whole => {
+                if let Some(whole) = self.snapshots.incoming.take() {
+                    self.install(whole);
+                }
+            }
+            Taken::Damaged => {
+                warn!("the snapshot that box {from} sent is damaged: its disk may be; it is asked for anew");
+            }
+        }
+    }
+}
+
+async fn send_parts(
+    transport: Arc<Transport>,
+    to: NodeId,
+    term: Term,
+    head: SnapshotHead,
+    offset: u64,
+    bytes: Bytes,
+    at: Instant,
+) {
+    tokio::time::sleep_until(at.into()).await;
+    let mut from = 0;
+    while from < bytes.len() {
+        let end = (from + PART_BYTES).min(bytes.len());
+        let part = SnapshotPart { term, head, offset: offset + from as u64, bytes: bytes.slice(from..end) };
+        let frame = Frame::SnapshotPart(part).encode();
+        if transport.send_when_ready(to, Lane::Snapshot, frame).await.is_err() {
+            // The core offers it again when the connection is back.
+            return;
+        }
+        from = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tally_core::id::LogIndex;
+
+    const FROM: NodeId = NodeId(1);
+
+    fn head(bytes: &[u8]) -> SnapshotHead {
+        let position = Position { index: LogIndex(9), ..Position::ZERO };
+        SnapshotHead { position, total: bytes.len() as u64, crc: crc32c::crc32c(bytes) }
+    }
+
+    fn part(head: SnapshotHead, offset: usize, bytes: &[u8]) -> SnapshotPart {
+        SnapshotPart { term: Term(3), head, offset: offset as u64, bytes: Bytes::copy_from_slice(bytes) }
+    }
+
+    proptest! {
+        /// Parts get lost, come twice and late; offers are repeated when nothing comes.
+        #[test]
+        fn a_snapshot_comes_whole_over_a_bad_connection_and_goes_on_where_it_stopped(
+            windows in 1usize..5,
+            rest in 1usize..PART_BYTES,
+            fates in prop::collection::vec(0u8..8, 64),
+        ) {
+            let bytes: Vec<u8> =
+                (0..(windows - 1) * WINDOW_BYTES + rest).map(|at| (at / 7) as u8).collect();
+            let head = head(&bytes);
+            let mut incoming = None;
+            let mut fates = fates.into_iter();
+            let mut late: Option<SnapshotPart> = None;
+            let mut most = 0;
+            for _ in 0..100 {
+                let mut asked = Incoming::take(&mut incoming, FROM, &part(head, 0, b""));
+                while let Taken::Ask(offset) = asked {
+                    prop_assert!(offset as usize >= most, "it never goes back");
+                    most = offset as usize;
+                    asked = Taken::Nothing;
+                    let window = &bytes[most..(most + WINDOW_BYTES).min(bytes.len())];
+                    for (number, sent) in window.chunks(PART_BYTES).enumerate() {
+                        let sent = part(head, most + number * PART_BYTES, sent);
+                        let fate = fates.next().unwrap_or(7);
+                        if fate == 0 {
+                            continue;
+                        }
+                        if fate == 1 {
+                            late = Some(sent.clone());
+                        }
+                        if let Some(late) = late.take_if(|_| fate > 2) {
+                            prop_assert_eq!(Incoming::take(&mut incoming, FROM, &late), Taken::Nothing);
+                        }
+                        match Incoming::take(&mut incoming, FROM, &sent) {
+                            Taken::Nothing => {}
+                            Taken::Whole => {
+                                prop_assert_eq!(&incoming.unwrap().bytes, &bytes);
+                                return Ok(());
+                            }
+                            next => asked = next,
+                        }
+                    }
+                }
+            }
+            prop_assert!(false, "it never came whole");
+        }
+    }
+
+    #[test]
+    fn what_does_not_belong_there_is_left_out_and_damage_is_noticed() {
+        let head = head(b"abcdef");
+        let mut incoming = None;
+        assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"abc")), Taken::Nothing, "no offer");
+        assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"")), Taken::Ask(0));
+        assert_eq!(Incoming::take(&mut incoming, NodeId(2), &part(head, 0, b"abc")), Taken::Nothing);
+        assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"abcdefg")), Taken::Nothing);
+        assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"abc")), Taken::Nothing);
+        // Another leader has the same one.
+        assert_eq!(Incoming::take(&mut incoming, NodeId(2), &part(head, 0, b"")), Taken::Ask(3));
+        assert_eq!(Incoming::take(&mut incoming, NodeId(2), &part(head, 3, b"dex")), Taken::Damaged);
+        assert!(incoming.is_none());
+        let huge = SnapshotHead { total: SNAPSHOT_BYTES_MAX + 1, ..head };
+        assert_eq!(Incoming::take(&mut incoming, FROM, &part(huge, 0, b"")), Taken::Nothing);
+        let old = SnapshotPart { term: Term(2), ..part(head, 0, b"") };
+        assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"")), Taken::Ask(0));
+        assert_eq!(Incoming::take(&mut incoming, NodeId(2), &old), Taken::Nothing, "of an old term");
+    }
+}

@@ -1,0 +1,111 @@
+use super::*;
+use proptest::prelude::*;
+
+fn messages() -> impl Strategy<Value = Frame> {
+    let position = (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(index, term, subterm)| Position {
+        index: LogIndex(index >> 1),
+        term: Term(term),
+        subterm: Subterm(subterm),
+    });
+    let wall = (any::<u64>(), any::<bool>()).prop_map(|(us, synced)| Wall { us, synced });
+    let told = (0..=TIME_MS_MAX, any::<bool>(), prop::option::of(1..=TIME_MS_MAX))
+        .prop_map(|(site, synced, held)| Told { site: SiteTime(site), synced, held: held.map(SiteTime) });
+    let append = (
+        position.clone(),
+        any::<u64>(),
+        prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..5),
+    )
+        .prop_map(|(previous, commit, payloads)| {
+            let range = EntryRange {
+                term: Term(3),
+                subterm: Subterm(1),
+                first: previous.index.next(),
+                last: LogIndex(previous.index.0 + payloads.len() as u64),
+            };
+            let entries = (!payloads.is_empty()).then_some(range);
+            let body = Body::Append { previous, entries, commit: LogIndex(commit) };
+            let payloads = payloads.into_iter().map(Bytes::from).collect();
+            Frame::Raft { message: Message { term: Term(9), body }, payloads }
+        });
+    let plain = |body| Frame::plain(Message { term: Term(7), body });
+    prop_oneof![
+        append,
+        position.clone().prop_map(move |last| plain(Body::PreVote { last })),
+        (position.clone(), any::<bool>())
+            .prop_map(move |(last, transfer)| plain(Body::Vote { last, transfer })),
+        Just(plain(Body::TimeoutNow)),
+        (any::<(u8, bool, u64, u64)>(), prop::collection::btree_set(any::<u64>(), 0..=8)).prop_map(
+            move |((which, flag, term, subterm), ids)| {
+                let mut nodes = NodeSet::default();
+                assert!(ids.into_iter().all(|id| nodes.insert(NodeId(id))));
+                let (last_term, last_subterm) = (Term(term), Subterm(subterm));
+                plain(match which % 4 {
+                    0 => Body::WitnessVote { pre: flag, last_term, last_subterm, votes: nodes },
+                    1 => Body::WitnessAppend { subterm: last_subterm, voters: nodes },
+                    2 => Body::WitnessAppended { subterm: last_subterm, taken: flag },
+                    _ => Body::WitnessPing { round: term },
+                })
+            }
+        ),
+        prop::option::of(1..u64::MAX).prop_map(|to| Frame::Transfer { to: to.map(NodeId) }),
+        any::<bool>().prop_map(move |granted| plain(Body::VoteAnswer { granted })),
+        any::<bool>().prop_map(move |granted| plain(Body::PreVoteAnswer { granted })),
+        any::<(u64, u64)>().prop_map(move |(matched, received)| {
+            plain(Body::Appended { matched: LogIndex(matched), received: LogIndex(received) })
+        }),
+        (any::<u64>(), position.clone()).prop_map(move |(previous, hint)| {
+            plain(Body::Rejected { previous: LogIndex(previous), hint })
+        }),
+        (any::<[u64; 4]>(), told, wall.clone()).prop_map(|([commit, round, sent, timeout], told, wall)| {
+            let body = Body::Heartbeat { commit: LogIndex(commit), round };
+            let beat = Beat { told, wall, sent: Instant(sent), timeout: Duration(timeout) };
+            Frame::Beat(Message { term: Term(7), body }, beat)
+        }),
+        (any::<[u64; 4]>(), wall).prop_map(|([round, sent, sync, timeout], wall)| {
+            let message = Message { term: Term(7), body: Body::HeartbeatAnswer { round } };
+            let (sync, timeout) = (Duration(sync), Duration(timeout));
+            Frame::BeatAnswer(message, BeatAnswer { wall, sent: Instant(sent), sync, timeout })
+        }),
+        prop::collection::vec(any::<u8>(), 0..99).prop_map(|body| Frame::Propose(body.into())),
+        any::<u64>().prop_map(|id| Frame::ReadIndex { id }),
+        (any::<u64>(), prop::option::of(0..u64::MAX))
+            .prop_map(|(id, index)| Frame::ReadAnswer { id, index: index.map(LogIndex) }),
+        (position.clone(), any::<u64>(), any::<u32>(), any::<u64>()).prop_map(
+            |(position, total, crc, offset)| {
+                let head = SnapshotHead { position, total, crc };
+                let bytes = Bytes::from_static(b"part");
+                Frame::SnapshotPart(SnapshotPart { term: Term(1), head, offset, bytes })
+            }
+        ),
+        (position, any::<u64>()).prop_map(|(last, offset)| Frame::SnapshotWant { last, offset }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_frame_comes_back(frame in messages()) {
+        prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
+    }
+
+    #[test]
+    fn no_bytes_at_all_make_it_panic(frame in messages(), cut in 0usize..200, at in 0usize..200, to in any::<u8>()) {
+        let mut bytes = frame.encode().to_vec();
+        bytes.truncate(cut.max(1));
+        let place = at % bytes.len();
+        bytes[place] = to;
+        let _ = Frame::decode(&bytes.into());
+    }
+}
+
+#[test]
+fn a_time_that_no_entry_can_carry_is_malformed() {
+    let message = Message { term: Term(1), body: Body::Heartbeat { commit: LogIndex(1), round: 1 } };
+    for (site, held, is_fine) in
+        [(TIME_MS_MAX, 1, true), (TIME_MS_MAX + 1, 1, false), (u64::MAX, 1, false), (1, u64::MAX, false)]
+    {
+        let told = Told { site: SiteTime(site), synced: true, held: Some(SiteTime(held)) };
+        let (sent, timeout) = (Instant(1), Duration(1));
+        let frame = Frame::Beat(message, Beat { told, wall: Wall::default(), sent, timeout });
+        assert_eq!(Frame::decode(&frame.encode()).is_ok(), is_fine, "{site} {held}");
+    }
+}

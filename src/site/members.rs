@@ -1,0 +1,394 @@
+//! The boxes of the site as all of them agreed: who they are, what each is meant to be, and which
+//! configuration of the group is in force.
+
+use tally_core::id::NodeId;
+
+use super::codec::{Malformed, Reader, put_bytes, put_varint};
+use super::digest::{mix, mix_bytes};
+
+/// The most members that a site may have.
+pub const MEMBERS_MAX: usize = 9;
+
+/// The longest address, in bytes: a host name of 253, a colon, a port, and brackets.
+const ADDRESS_BYTES_MAX: usize = 264;
+/// The longest name, in bytes.
+const NAME_BYTES_MAX: usize = 32;
+/// The numbers of removed members that are kept. A site that has removed more takes no more out.
+const RETIRED_MAX: usize = 4096;
+
+/// What a member is meant to be. It becomes that when it can: a voter once it has caught up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemberRole {
+    /// Votes and is counted.
+    Voter,
+    /// Replicates only.
+    Observer,
+    /// Keeps a record of a few bytes and breaks ties.
+    Witness,
+}
+
+/// A member as all boxes know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberRecord {
+    /// Its number in the Raft group; never used again.
+    pub id: NodeId,
+    /// Its name, 1 to 32 of `a-z 0-9 -`.
+    pub name: String,
+    /// HOST:PORT, QUIC over UDP. Empty: it is not dialled, it dials.
+    pub address: String,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo): this decides who is who.
+    pub key: [u8; 32],
+    /// What it is meant to be.
+    pub role: MemberRole,
+}
+
+/// A change that somebody asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// A new member, or a new address or role of one that is known by the same number and key.
+    Put(MemberRecord),
+    /// Another role.
+    Role {
+        /// Whose.
+        name: String,
+        /// Which.
+        role: MemberRole,
+    },
+    /// A member leaves for good.
+    Remove {
+        /// Who.
+        name: String,
+    },
+}
+
+/// Why a change of the members was refused; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemberRefused {
+    /// Not a name, not an address, or the number 0.
+    #[error("a member has a number from 1 on, a name of 1 to 32 of a-z 0-9 -, and an address HOST:PORT")]
+    Malformed,
+    /// The site does not know its members yet.
+    #[error("the site's first leader has not yet told its members; try again in a moment")]
+    TooEarly,
+    /// Nobody of that name.
+    #[error("the site has no member of this name; `tallyd members` lists them")]
+    NoSuchMember,
+    /// The name is another member's.
+    #[error("the name belongs to another member; choose another one")]
+    NameTaken,
+    /// The number is another member's, or was a removed one's.
+    #[error(
+        "the number belongs to another member, or did before it was removed; make a new identity with \
+         `tallyd provision --extend`"
+    )]
+    IdUsed,
+    /// The key is another member's: a copied data directory.
+    #[error("another member has the same key: the data directory was copied; make a new identity")]
+    KeyTaken,
+    /// The address is another member's.
+    #[error("another member has the same address")]
+    AddressTaken,
+    /// As many as there may be.
+    #[error("a site has at most 9 members; remove one first")]
+    TooMany,
+    /// Somebody must vote.
+    #[error("it is the last voter of the site; promote another member first")]
+    LastVoter,
+    /// One witness is enough.
+    #[error("the site has a witness already; remove it first")]
+    SecondWitness,
+    /// A witness has no log, and a box is no witness.
+    #[error("a witness stays a witness, and a box stays a box: remove it and add it under a new identity")]
+    WitnessForLife,
+    /// The site cannot remember the number of another removed member.
+    #[error("the site has removed as many members as it can remember")]
+    TooManyRemoved,
+}
+
+/// A part that a node plays in a configuration of the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Who.
+    pub id: NodeId,
+    /// Votes, in the new half if there are two.
+    pub voter: bool,
+    /// Votes in the half that is being left.
+    pub outgoing: bool,
+    /// Replicates only.
+    pub observer: bool,
+    /// Votes without a log.
+    pub witness: bool,
+}
+
+/// A configuration of the group, as its entry in the log says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Everybody in it.
+    pub parts: Vec<Part>,
+    /// A joint configuration that its leader leaves without being asked.
+    pub leaves_by_itself: bool,
+}
+
+/// The members and the configuration in force: replicated state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Members {
+    /// By number.
+    list: Vec<MemberRecord>,
+    /// Numbers of those who were removed, ascending.
+    retired: Vec<u64>,
+    in_force: Option<Parts>,
+}
+
+impl Members {
+    pub(super) fn list(&self) -> &[MemberRecord] {
+        &self.list
+    }
+
+    pub(super) fn in_force(&self) -> Option<&Parts> {
+        self.in_force.as_ref()
+    }
+
+    /// The members that the site was provisioned with, unless it knows its members already.
+    pub(super) fn found(&mut self, records: Vec<MemberRecord>, digest: u64) -> u64 {
+        if !self.list.is_empty() {
+            return digest;
+        }
+        self.list = records;
+        self.list.sort_by_key(|member| member.id);
+        self.list.iter().fold(digest, mix_record)
+    }
+
+    pub(super) fn enforce(&mut self, parts: Parts, digest: u64) -> u64 {
+        let mut bytes = Vec::new();
+        put_parts(&mut bytes, &parts);
+        self.in_force = Some(parts);
+        mix_bytes(digest, &bytes)
+    }
+
+    pub(super) fn change(&mut self, change: MemberChange, digest: u64) -> Result<u64, MemberRefused> {
+        // A wish for one member alone would be a wish without all others.
+        if self.list.is_empty() {
+            return Err(MemberRefused::TooEarly);
+        }
+        match change {
+            MemberChange::Put(record) => self.put_member(record, digest),
+            MemberChange::Role { name, role } => {
+                let place = self.place(&name)?;
+                self.check_role(place, role)?;
+                self.list[place].role = role;
+                Ok(mix_record(digest, &self.list[place]))
+            }
+            MemberChange::Remove { name } => {
+                let place = self.place(&name)?;
+                self.check_stays_voter(place)?;
+                if self.retired.len() >= RETIRED_MAX {
+                    return Err(MemberRefused::TooManyRemoved);
+                }
+                let removed = self.list.remove(place);
+                let at = self.retired.partition_point(|id| *id < removed.id.0);
+                self.retired.insert(at, removed.id.0);
+                Ok(mix(digest, removed.id.0))
+            }
+        }
+    }
+
+    fn put_member(&mut self, record: MemberRecord, digest: u64) -> Result<u64, MemberRefused> {
+        if !is_sound(&record) {
+            return Err(MemberRefused::Malformed);
+        }
+        let known = self.list.iter().position(|member| member.id == record.id && member.key == record.key);
+        let others = || self.list.iter().enumerate().filter(|(place, _)| Some(*place) != known);
+        for (_, other) in others() {
+            if other.id == record.id {
+                return Err(MemberRefused::IdUsed);
+            }
+            if other.name == record.name {
+                return Err(MemberRefused::NameTaken);
+            }
+            if other.key == record.key {
+                return Err(MemberRefused::KeyTaken);
+            }
+            if !record.address.is_empty() && other.address == record.address {
+                return Err(MemberRefused::AddressTaken);
+            }
+        }
+        let digest = mix_record(digest, &record);
+        match known {
+            Some(place) => {
+                self.check_role(place, record.role)?;
+                self.list[place] = record;
+            }
+            None => {
+                if self.retired.binary_search(&record.id.0).is_ok() {
+                    return Err(MemberRefused::IdUsed);
+                }
+                if self.list.len() >= MEMBERS_MAX {
+                    return Err(MemberRefused::TooMany);
+                }
+                if record.role == MemberRole::Witness && self.has_witness() {
+                    return Err(MemberRefused::SecondWitness);
+                }
+                let at = self.list.partition_point(|member| member.id < record.id);
+                self.list.insert(at, record);
+            }
+        }
+        Ok(digest)
+    }
+
+    fn place(&self, name: &str) -> Result<usize, MemberRefused> {
+        self.list.iter().position(|member| member.name == name).ok_or(MemberRefused::NoSuchMember)
+    }
+
+    fn has_witness(&self) -> bool {
+        self.list.iter().any(|member| member.role == MemberRole::Witness)
+    }
+
+    fn check_role(&self, place: usize, role: MemberRole) -> Result<(), MemberRefused> {
+        let now = self.list[place].role;
+        if now == role {
+            return Ok(());
+        }
+        if now == MemberRole::Witness || role == MemberRole::Witness {
+            return Err(MemberRefused::WitnessForLife);
+        }
+        if role == MemberRole::Observer { self.check_stays_voter(place) } else { Ok(()) }
+    }
+
+    /// Somebody else votes who has a log.
+    fn check_stays_voter(&self, place: usize) -> Result<(), MemberRefused> {
+        let votes =
+            |(other, member): (usize, &MemberRecord)| other != place && member.role == MemberRole::Voter;
+        if self.list[place].role != MemberRole::Voter || self.list.iter().enumerate().any(votes) {
+            Ok(())
+        } else {
+            Err(MemberRefused::LastVoter)
+        }
+    }
+
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        put_records(out, &self.list);
+        put_varint(out, self.retired.len() as u64);
+        for id in &self.retired {
+            put_varint(out, *id);
+        }
+        out.push(u8::from(self.in_force.is_some()));
+        if let Some(parts) = &self.in_force {
+            put_parts(out, parts);
+        }
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Members, Malformed> {
+        let list = read_records(reader)?;
+        let count = reader.varint()?;
+        if count > RETIRED_MAX as u64 {
+            return Err(Malformed);
+        }
+        let retired = (0..count).map(|_| reader.varint()).collect::<Result<Vec<u64>, Malformed>>()?;
+        if !retired.is_sorted_by(|before, after| before < after) {
+            return Err(Malformed);
+        }
+        let in_force = if reader.bool()? { Some(read_parts(reader)?) } else { None };
+        Ok(Members { list, retired, in_force })
+    }
+}
+
+fn mix_record(digest: u64, record: &MemberRecord) -> u64 {
+    let mut bytes = Vec::with_capacity(128);
+    put_record(&mut bytes, record);
+    mix_bytes(digest, &bytes)
+}
+
+fn is_sound(record: &MemberRecord) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    record.id.0 > 0
+        && (1..=NAME_BYTES_MAX).contains(&record.name.len())
+        && record.name.bytes().all(plain)
+        && record.address.len() <= ADDRESS_BYTES_MAX
+        && record.address.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+pub(super) fn put_record(out: &mut Vec<u8>, record: &MemberRecord) {
+    put_varint(out, record.id.0);
+    out.push(role_code(record.role));
+    out.extend_from_slice(&record.key);
+    put_bytes(out, record.name.as_bytes());
+    put_bytes(out, record.address.as_bytes());
+}
+
+pub(super) fn read_record(reader: &mut Reader<'_>) -> Result<MemberRecord, Malformed> {
+    let id = NodeId(reader.varint()?);
+    let role = read_role(reader)?;
+    let key = reader.array::<32>()?;
+    let (name, address) = (reader.text()?.to_owned(), reader.text()?.to_owned());
+    let record = MemberRecord { id, name, address, key, role };
+    if is_sound(&record) { Ok(record) } else { Err(Malformed) }
+}
+
+/// Records in ascending order of their numbers.
+pub(super) fn put_records(out: &mut Vec<u8>, records: &[MemberRecord]) {
+    out.push(records.len() as u8);
+    for record in records {
+        put_record(out, record);
+    }
+}
+
+pub(super) fn read_records(reader: &mut Reader<'_>) -> Result<Vec<MemberRecord>, Malformed> {
+    let count = usize::from(reader.u8()?);
+    if count > MEMBERS_MAX {
+        return Err(Malformed);
+    }
+    let list = (0..count).map(|_| read_record(reader)).collect::<Result<Vec<_>, Malformed>>()?;
+    if list.is_sorted_by(|before, after| before.id < after.id) { Ok(list) } else { Err(Malformed) }
+}
+
+pub(super) const fn role_code(role: MemberRole) -> u8 {
+    match role {
+        MemberRole::Voter => 0,
+        MemberRole::Observer => 1,
+        MemberRole::Witness => 2,
+    }
+}
+
+pub(super) fn read_role(reader: &mut Reader<'_>) -> Result<MemberRole, Malformed> {
+    match reader.u8()? {
+        0 => Ok(MemberRole::Voter),
+        1 => Ok(MemberRole::Observer),
+        2 => Ok(MemberRole::Witness),
+        _ => Err(Malformed),
+    }
+}
+
+/// A joint configuration has the members of two.
+const PARTS_MAX: usize = 16;
+
+pub(super) fn put_parts(out: &mut Vec<u8>, parts: &Parts) {
+    out.push(u8::from(parts.leaves_by_itself));
+    out.push(parts.parts.len() as u8);
+    for part in &parts.parts {
+        put_varint(out, part.id.0);
+        let flags = [part.voter, part.outgoing, part.observer, part.witness];
+        out.push(flags.iter().enumerate().map(|(bit, flag)| u8::from(*flag) << bit).sum());
+    }
+}
+
+pub(super) fn read_parts(reader: &mut Reader<'_>) -> Result<Parts, Malformed> {
+    let leaves_by_itself = reader.bool()?;
+    let count = usize::from(reader.u8()?);
+    if count > PARTS_MAX {
+        return Err(Malformed);
+    }
+    let mut parts: Vec<Part> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (id, flags) = (NodeId(reader.varint()?), reader.u8()?);
+        if flags >= 16 || parts.last().is_some_and(|before| before.id >= id) {
+            return Err(Malformed);
+        }
+        let has = |bit: u8| flags >> bit & 1 == 1;
+        parts.push(Part { id, voter: has(0), outgoing: has(1), observer: has(2), witness: has(3) });
+    }
+    Ok(Parts { parts, leaves_by_itself })
+}
+
+#[cfg(test)]
+#[path = "members_tests.rs"]
+mod tests;

@@ -1,0 +1,238 @@
+//! Which life of a box this is. A box raises its boot number durably at each start and tells it to each
+//! peer, with a random number that no other process has. A box that moved shows the life that is known; one
+//! that restarted, a later one. An earlier one means that its disk was emptied or put back, and that it
+//! may have forgotten a vote or what it acknowledged; two lives at once are a box and its copy.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tally_core::id::NodeId;
+
+use super::Refusal;
+use super::peer::Peer;
+use crate::identity::write_file;
+
+/// Of what peers this box has seen which life, in the data directory.
+const FILE: &str = "peers.seen";
+/// Bytes of a life on the wire.
+pub(super) const LIFE_BYTES: usize = 16;
+
+/// A packet of a process that is gone may still be under way for so long.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Within this a live peer acknowledges a probe, if the dial is to end in time.
+const LISTEN: Duration = Duration::from_secs(1);
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+
+/// One run of a box's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// How often its data directory was opened.
+    pub boot: u64,
+    /// Random: two processes with the same boot number are two.
+    pub nonce: u64,
+}
+
+impl Life {
+    pub(super) fn to_bytes(self) -> [u8; LIFE_BYTES] {
+        let mut bytes = [0; LIFE_BYTES];
+        bytes[..8].copy_from_slice(&self.boot.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.nonce.to_le_bytes());
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: [u8; LIFE_BYTES]) -> Life {
+        let number = |at: usize| {
+            let mut number = [0; 8];
+            number.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(number)
+        };
+        Life { boot: number(0), nonce: number(8) }
+    }
+}
+
+/// This box's life, and the latest ones of the others that it has seen.
+#[derive(Debug)]
+pub struct Lives {
+    own: Life,
+    seen: Mutex<BTreeMap<u64, Life>>,
+    file: Arc<SeenFile>,
+}
+
+#[derive(Debug)]
+struct SeenFile {
+    path: PathBuf,
+    /// Held while it is written, so that the newest text is written last.
+    writing: Mutex<()>,
+}
+
+/// What a peer's life is to what is known of it.
+#[derive(Debug, PartialEq, Eq)]
+enum Compared {
+    Known,
+    First,
+    Later,
+    /// An earlier boot number, or the same in another process: it did not rise.
+    Earlier,
+}
+
+impl Lives {
+    /// The life that began when the data directory was opened for the `boot`th time; what was seen of
+    /// the others is read from the directory.
+    pub fn load(dir: &Path, boot: u64) -> Lives {
+        let path = dir.join(FILE);
+        let mut nonce = [0; 8];
+        // Without random numbers there would be no keys either; zero only makes copies harder to tell.
+        let _ = SystemRandom::new().fill(&mut nonce);
+        let seen = match std::fs::read_to_string(&path) {
+            Ok(text) => parse(&text).unwrap_or_else(|| {
+                tracing::warn!(
+                    "{} is damaged: what was seen of the other boxes is forgotten",
+                    path.display()
+                );
+                BTreeMap::new()
+            }),
+            Err(error) => {
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    tracing::warn!("{} cannot be read: {error}", path.display());
+                }
+                BTreeMap::new()
+            }
+        };
+        let file = Arc::new(SeenFile { path, writing: Mutex::default() });
+        Lives { own: Life { boot, nonce: u64::from_le_bytes(nonce) }, seen: Mutex::new(seen), file }
+    }
+
+    pub(super) fn own(&self) -> Life {
+        self.own
+    }
+
+    /// Whether a peer in this life may connect. Waits, if another life of it is connected, for that one to
+    /// end, as it does if its process did.
+    pub(super) async fn admit(&self, peer: &Peer, life: Life) -> Result<(), Refusal> {
+        let compared = self.compare(peer.id, life);
+        if compared == Compared::Known {
+            return Ok(());
+        }
+        if is_heard(peer, life).await {
+            return Err(Refusal::Cloned);
+        }
+        if compared == Compared::Earlier {
+            return Err(Refusal::EarlierLife);
+        }
+        self.remember(peer.id, life);
+        Ok(())
+    }
+
+    fn compare(&self, id: NodeId, life: Life) -> Compared {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match seen.get(&id.0) {
+            None => Compared::First,
+            Some(known) if *known == life => Compared::Known,
+            Some(known) if life.boot > known.boot => Compared::Later,
+            Some(_) => Compared::Earlier,
+        }
+    }
+
+    fn remember(&self, id: NodeId, life: Life) {
+        let text = {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = seen.entry(id.0).or_insert(life);
+            // Another connection may have brought a later one meanwhile.
+            *known = if known.boot > life.boot { *known } else { life };
+            to_text(&seen)
+        };
+        let file = Arc::clone(&self.file);
+        // The disk may hang; the connections must not.
+        std::thread::spawn(move || {
+            let _one_at_a_time = file.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = write_file(&file.path, text.as_bytes(), 0o644) {
+                tracing::warn!("which boxes were seen is not durable: {error}");
+            }
+        });
+    }
+}
+
+/// Whether the peer is still heard over a connection of another life.
+async fn is_heard(peer: &Peer, life: Life) -> bool {
+    if peer.probe_other(life).is_none() {
+        return false;
+    }
+    tokio::time::sleep(SETTLE).await;
+    let Some(before) = peer.probe_other(life) else { return false };
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < LISTEN {
+        tokio::time::sleep(PROBE_EVERY).await;
+        match peer.probe_other(life) {
+            None => return false,
+            Some(now) if now > before => return true,
+            Some(_) => {}
+        }
+    }
+    false
+}
+
+/// A line for each box, and a checksum.
+fn to_text(seen: &BTreeMap<u64, Life>) -> String {
+    let mut text: String =
+        seen.iter().map(|(id, life)| format!("{id} {} {:016x}\n", life.boot, life.nonce)).collect();
+    let crc = crc32c::crc32c(text.as_bytes());
+    text.push_str(&format!("crc {crc:08x}\n"));
+    text
+}
+
+fn parse(text: &str) -> Option<BTreeMap<u64, Life>> {
+    let (lines, crc) = text.rsplit_once("crc ")?;
+    if u32::from_str_radix(crc.trim_end(), 16).ok()? != crc32c::crc32c(lines.as_bytes()) {
+        return None;
+    }
+    let line = |line: &str| {
+        let mut parts = line.split(' ');
+        let id = parts.next()?.parse().ok()?;
+        let boot = parts.next()?.parse().ok()?;
+        let nonce = u64::from_str_radix(parts.next()?, 16).ok()?;
+        Some((id, Life { boot, nonce }))
+    };
+    lines.lines().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(boot: u64, nonce: u64) -> Life {
+        Life { boot, nonce }
+    }
+
+    #[test]
+    fn lives_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let lives = Lives::load(dir.path(), 1);
+        let two = NodeId(2);
+        assert_eq!(lives.compare(two, life(5, 77)), Compared::First);
+        lives.remember(two, life(5, 77));
+        assert_eq!(lives.compare(two, life(5, 77)), Compared::Known);
+        assert_eq!(lives.compare(two, life(6, 1)), Compared::Later);
+        assert_eq!(lives.compare(two, life(4, 1)), Compared::Earlier);
+        assert_eq!(lives.compare(two, life(5, 78)), Compared::Earlier);
+        assert_eq!(lives.compare(NodeId(3), life(1, 1)), Compared::First);
+    }
+
+    #[test]
+    fn what_was_seen_comes_back_and_damage_is_noticed() {
+        let seen = BTreeMap::from([(2, life(5, 77)), (3, life(u64::MAX, u64::MAX))]);
+        let text = to_text(&seen);
+        assert_eq!(parse(&text), Some(seen));
+        for at in 0..text.len() - 1 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            if let Ok(damaged) = String::from_utf8(bytes) {
+                assert_eq!(parse(&damaged), None, "{damaged}");
+            }
+        }
+        assert_eq!(parse(""), None);
+        assert_eq!(Life::from_bytes(life(9, 3).to_bytes()), life(9, 3));
+    }
+}

@@ -1,0 +1,276 @@
+//! The sites that are explored, each with its bounds. To explore another one is to add it here, and a test for it.
+
+use std::rc::Rc;
+
+use tally_core::id::{LogIndex, NodeId, Subterm, Term};
+use tally_core::raft::{Body, Configuration, Member, MemberRole, Message, Position};
+
+use crate::explored::Explored;
+use crate::node::{Disk, Packet};
+use crate::plain_log::PlainLog;
+use crate::state::{Bounds, Choice, Namings, Rules, State};
+
+/// How a site begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Begin {
+    /// Empty disks.
+    New,
+    /// Node 1 leads in term 1, and its first entry is committed and everywhere.
+    Led,
+    /// These durable terms, and logs, given as the terms of their entries.
+    Disks(&'static [(u64, &'static [u64])]),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    pub(crate) name: &'static str,
+    pub(crate) voters: u64,
+    /// A witness comes after them.
+    pub(crate) witness: bool,
+    pub(crate) begin: Begin,
+    /// On its way from the start: from whom, to whom, in which term, durable up to where.
+    pub(crate) acknowledgement: Option<(u64, u64, u64, u64)>,
+    /// Nodes with names that mean nothing: what differs by exchanging them is the same.
+    pub(crate) alike: &'static [u64],
+    pub(crate) bounds: Bounds,
+    pub(crate) rules: Rules,
+}
+
+const NOTHING: Bounds = Bounds {
+    expiries: 0,
+    ticks: 0,
+    crashes: 0,
+    failures: 0,
+    duplicates: 0,
+    proposals: 0,
+    reads: 0,
+    compactions: 0,
+    in_flight: 4,
+    terms: 2,
+};
+const VOTES_ONLY: Rules =
+    Rules { heartbeats: false, quick_disks: false, quick_pre_votes: true, keeps_stale: false };
+
+const ANY_THREE: Site = Site {
+    name: "",
+    voters: 3,
+    begin: Begin::New,
+    witness: false,
+    acknowledgement: None,
+    alike: &[1, 2, 3],
+    bounds: NOTHING,
+    rules: VOTES_ONLY,
+};
+
+/// Votes, crashes between them, disks that forget what they were not given time for.
+pub(crate) const ELECTIONS: Site =
+    Site { name: "elections", bounds: Bounds { expiries: 2, crashes: 1, ..NOTHING }, ..ANY_THREE };
+
+/// The same with pre-votes that take their time, and nothing that is lost because it is old.
+pub(crate) const PRE_VOTES: Site = Site {
+    name: "pre-votes",
+    bounds: Bounds { expiries: 2, in_flight: 3, ..NOTHING },
+    rules: Rules { quick_pre_votes: false, keeps_stale: true, ..VOTES_ONLY },
+    ..ANY_THREE
+};
+
+/// A leader's entries, which another leader may have to replace.
+pub(crate) const REPLICATION: Site = Site {
+    name: "replication",
+    begin: Begin::Led,
+    alike: &[2, 3],
+    bounds: Bounds { expiries: 1, crashes: 1, proposals: 1, ..NOTHING },
+    ..ANY_THREE
+};
+
+/// Figure 8 of the Raft paper, for three: entries of two older terms, of which one has to give way.
+pub(crate) const FIGURE_8: Site = Site {
+    name: "figure 8",
+    begin: Begin::Disks(&[(3, &[1, 2]), (3, &[1, 3]), (3, &[1])]),
+    alike: &[],
+    bounds: Bounds { expiries: 2, terms: 5, in_flight: 2, ..NOTHING },
+    rules: Rules { quick_disks: true, ..VOTES_ONLY },
+    ..ANY_THREE
+};
+
+/// Messages that come late, twice, or in the wrong order.
+pub(crate) const COPIES: Site = Site {
+    name: "copies",
+    begin: Begin::Led,
+    alike: &[2, 3],
+    bounds: Bounds { expiries: 1, proposals: 1, duplicates: 1, ..NOTHING },
+    rules: Rules { keeps_stale: true, ..VOTES_ONLY },
+    ..ANY_THREE
+};
+
+/// Node 1 led in term 1; 3 acknowledged entries then that have given way to 2's since. 1 leads again, and only then
+/// the acknowledgement arrives.
+pub(crate) const COMEBACK: Site = Site {
+    name: "comeback",
+    begin: Begin::Disks(&[(2, &[1, 2]), (2, &[1, 2]), (2, &[1])]),
+    acknowledgement: Some((3, 1, 1, 3)),
+    alike: &[],
+    bounds: Bounds { expiries: 2, in_flight: 3, terms: 3, ..NOTHING },
+    rules: Rules { quick_disks: true, keeps_stale: true, ..VOTES_ONLY },
+    ..ANY_THREE
+};
+
+/// Reads, and the heartbeats that confirm them.
+pub(crate) const READS: Site = Site {
+    name: "reads",
+    begin: Begin::Led,
+    alike: &[2, 3],
+    bounds: Bounds { expiries: 1, proposals: 1, reads: 1, in_flight: 3, ..NOTHING },
+    rules: Rules { heartbeats: true, quick_disks: true, ..VOTES_ONLY },
+    ..ANY_THREE
+};
+
+/// Leaders that look after their quorum, and repair what is lost.
+pub(crate) const TICKS: Site = Site {
+    name: "ticks",
+    begin: Begin::Led,
+    alike: &[2, 3],
+    bounds: Bounds { expiries: 1, ticks: 2, in_flight: 3, ..NOTHING },
+    rules: Rules { heartbeats: true, quick_disks: true, ..VOTES_ONLY },
+    ..ANY_THREE
+};
+
+/// Several entries, sent ahead of the answers.
+pub(crate) const PIPELINE: Site = Site {
+    name: "pipeline",
+    begin: Begin::Led,
+    alike: &[2, 3],
+    bounds: Bounds { expiries: 1, proposals: 2, ..NOTHING },
+    rules: Rules { quick_disks: true, ..VOTES_ONLY },
+    ..ANY_THREE
+};
+
+/// A follower that needs a snapshot, and crashes while it gets one.
+pub(crate) const SNAPSHOTS: Site = Site {
+    name: "snapshots",
+    begin: Begin::Disks(&[(1, &[1, 1]), (1, &[1, 1]), (1, &[1])]),
+    alike: &[1, 2],
+    bounds: Bounds { expiries: 1, crashes: 1, compactions: 1, ..NOTHING },
+    ..ANY_THREE
+};
+
+/// Snapshots that come late, or twice.
+pub(crate) const LATE_SNAPSHOTS: Site = Site {
+    name: "late snapshots",
+    begin: Begin::Disks(&[(1, &[1, 1]), (1, &[1, 1]), (1, &[1])]),
+    alike: &[1, 2],
+    bounds: Bounds { expiries: 1, duplicates: 1, compactions: 1, proposals: 1, in_flight: 2, ..NOTHING },
+    rules: Rules { quick_disks: true, ..VOTES_ONLY },
+    ..ANY_THREE
+};
+
+/// Disks that report errors.
+pub(crate) const FAILURES: Site = Site {
+    name: "failing disks",
+    begin: Begin::Led,
+    alike: &[2, 3],
+    bounds: Bounds { expiries: 1, crashes: 1, failures: 1, ..NOTHING },
+    ..ANY_THREE
+};
+
+/// Two boxes and a witness: elections that need it, and what it stores of them.
+pub(crate) const WITNESS: Site = Site {
+    name: "two and a witness",
+    voters: 2,
+    witness: true,
+    alike: &[1, 2],
+    bounds: Bounds { expiries: 3, in_flight: 3, terms: 3, ..NOTHING },
+    ..ANY_THREE
+};
+
+/// The same with a leader that takes an entry, and a crash.
+pub(crate) const WITNESS_CRASHES: Site = Site {
+    name: "two and a witness, crashes",
+    voters: 2,
+    witness: true,
+    begin: Begin::Led,
+    alike: &[],
+    bounds: Bounds { expiries: 2, crashes: 1, proposals: 1, in_flight: 2, terms: 3, ..NOTHING },
+    ..ANY_THREE
+};
+
+/// A leader that swaps a silent box for the witness, and back; reads meanwhile.
+pub(crate) const WITNESS_SWAPS: Site = Site {
+    name: "two and a witness, swaps",
+    voters: 2,
+    witness: true,
+    begin: Begin::Led,
+    alike: &[],
+    bounds: Bounds { expiries: 1, ticks: 2, reads: 1, in_flight: 2, ..NOTHING },
+    rules: Rules { heartbeats: true, quick_disks: true, ..VOTES_ONLY },
+    ..ANY_THREE
+};
+
+impl Site {
+    /// The state that the search starts from; every bound that is not zero is widened by `more`.
+    pub(crate) fn start<C: Explored>(&self, more: u8) -> State<C> {
+        let member = |id, role| Member { id: NodeId(id), role };
+        let mut members: Vec<Member> = (1..=self.voters).map(|id| member(id, MemberRole::Voter)).collect();
+        members.extend(self.witness.then(|| member(self.voters + 1, MemberRole::Witness)));
+        let configuration = Configuration::new(&members).expect("a witness stands beside an even number");
+        let disks: Vec<(Disk, Configuration)> = (1..=self.voters)
+            .map(|id| {
+                let (term, entries) = match self.begin {
+                    Begin::Disks(disks) => disks[usize::try_from(id - 1).expect("sites are small")],
+                    Begin::New | Begin::Led => (0, &[][..]),
+                };
+                (disk(term, entries, configuration), configuration)
+            })
+            .collect();
+        let bounds = self.bounds.widened(more);
+        let namings = namings(self.voters + u64::from(self.witness), self.alike);
+        let mut state = match self.begin {
+            Begin::Led => led(Rc::clone(&namings), &disks).bounded(bounds, self.rules),
+            Begin::New | Begin::Disks(_) => State::new(bounds, self.rules, namings, &disks),
+        };
+        if let Some((from, to, term, index)) = self.acknowledgement {
+            let body = Body::Appended { matched: LogIndex(index), received: LogIndex(index) };
+            let message = Message { term: Term(term), body };
+            state.put_on_its_way(Packet { from: NodeId(from), to: NodeId(to), message, configuration: None });
+        }
+        state
+    }
+}
+
+fn disk(term: u64, entries: &[u64], configuration: Configuration) -> Disk {
+    let mut log = PlainLog::after(Position::ZERO, configuration);
+    for (term, index) in entries.iter().zip(1..) {
+        log.push(Position { index: LogIndex(index), term: Term(*term), subterm: Subterm(0) });
+    }
+    Disk { term: Term(term), vote: None, log, snapshot: Position::ZERO }
+}
+
+/// Node 1 is elected, and everything arrives and is written until nothing more happens.
+fn led<C: Explored>(namings: Namings, disks: &[(Disk, Configuration)]) -> State<C> {
+    let bounds = Bounds { expiries: 1, in_flight: u8::MAX, terms: 1, ..NOTHING };
+    let rules = Rules { heartbeats: true, quick_disks: true, ..VOTES_ONLY };
+    let mut state = State::new(bounds, rules, namings, disks);
+    state = state.after(Choice::Expire(NodeId(1)), &mut None).expect("the first timer runs out");
+    while let Some(choice) =
+        state.choices().into_iter().find(|choice| matches!(choice, Choice::Deliver { late: false, .. }))
+    {
+        state = state.after(choice, &mut None).expect("nothing goes wrong without trouble");
+    }
+    state
+}
+
+/// All namings that exchange nodes of `alike` among each other; the first changes none.
+fn namings(voters: u64, alike: &[u64]) -> Namings {
+    let mut namings = vec![(1..=voters).collect::<Vec<u64>>()];
+    for (place, one) in alike.iter().enumerate() {
+        for naming in namings.clone() {
+            for other in &alike[..place] {
+                let mut exchanged = naming.clone();
+                let at = |id: &u64| usize::try_from(id - 1).expect("sites are small");
+                exchanged.swap(at(one), at(other));
+                namings.push(exchanged);
+            }
+        }
+    }
+    namings.into()
+}

@@ -1,0 +1,168 @@
+//! Boxes come and go while the site counts.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::boxes::{Place, Site, TestBox};
+use crate::harness::{free_port, tallyd, until};
+use crate::load::Load;
+
+/// Runs a command of the program at a box, which must do it.
+fn told(one: &TestBox, arguments: &[&str]) -> String {
+    let output = try_told(one, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn try_told(one: &TestBox, arguments: &[&str]) -> Output {
+    let url = format!("http://127.0.0.1:{}", one.http);
+    tallyd().args(arguments).args(["--url", &url]).output().unwrap()
+}
+
+fn membership(one: &TestBox, name: &str) -> Option<String> {
+    let status = one.try_status()?;
+    let members = status["members"].as_array()?.clone();
+    let member = members.into_iter().find(|member| member["name"] == name)?;
+    Some(member["membership"].as_str()?.to_owned())
+}
+
+fn place() -> Place {
+    let address = format!("127.0.0.1:{}", free_port());
+    Place { address, http: free_port(), statsd: free_port(), namespace: None }
+}
+
+/// Provisions a further box, tells the site and starts it.
+fn add_box(site: &mut Site, role: &str) -> usize {
+    let made = site.extend(place());
+    let new = site.boxes.len() - 1;
+    let member = format!("{}={}", site.boxes[new].name, made["address"].as_str().unwrap());
+    let (id, key) = (made["id"].to_string(), made["key"].as_str().unwrap().to_owned());
+    let arguments = ["member", "add", &member, "--id", &id, "--key", &key, "--role", role, "--no-wait"];
+    told(&site.boxes[0], &arguments);
+    site.boxes[new].start();
+    site.boxes[new].until_ready();
+    new
+}
+
+#[test]
+fn a_fourth_and_a_fifth_box_come_and_go_under_load_without_a_failed_add() {
+    let mut site = Site::start(3);
+    let load = Load::start(&site, 6);
+    let goes_on = |load: &Load| {
+        let before = load.done();
+        until("the load goes on", || (load.done() > before + 200).then_some(()));
+    };
+    goes_on(&load);
+    for name in ["box4", "box5"] {
+        add_box(&mut site, "voter");
+        until(&format!("{name} votes"), || (membership(&site.boxes[0], name)? == "voter").then_some(()));
+        goes_on(&load);
+    }
+    assert_eq!(site.boxes[1].status()["tolerates"]["failures"], 2);
+    site.assert_same_digests();
+    for name in ["box4", "box5"] {
+        let said = told(&site.boxes[1], &["member", "remove", name]);
+        assert!(said.contains("no member any more"), "{said}");
+        goes_on(&load);
+    }
+    assert_eq!(membership(&site.boxes[2], "box4"), None);
+    let tally = load.finish();
+    assert_eq!(tally.retries, 0, "some add was not acknowledged at its first try");
+    for mut gone in site.boxes.drain(3..) {
+        gone.kill();
+    }
+    tally.assert_held(&site);
+    site.assert_same_digests();
+}
+
+#[test]
+fn a_member_that_was_added_is_remembered_by_a_site_that_starts_again() {
+    let mut site = Site::start(3);
+    let fourth = add_box(&mut site, "observer");
+    until("box4 follows", || (membership(&site.boxes[0], "box4")? == "observer").then_some(()));
+    let said = told(&site.boxes[0], &["member", "promote", "box4"]);
+    assert_eq!(said, "box4 is voter\n");
+    for one in &mut site.boxes {
+        one.kill();
+    }
+    site.start_all();
+    assert_eq!(membership(&site.boxes[fourth], "box4").as_deref(), Some("voter"));
+    site.boxes[0].add("parts", 7);
+    assert_eq!(site.boxes[fourth].total("parts"), 7);
+    site.assert_same_digests();
+}
+
+#[test]
+fn a_dead_box_is_replaced_by_another_one() {
+    let mut site = Site::start(3);
+    site.boxes[0].add("parts", 5);
+    let dead = site.follower();
+    let name = site.boxes[dead].name.clone();
+    site.boxes[dead].kill();
+    let asked = site.boxes.iter().position(|one| one.process.is_some()).unwrap();
+    told(&site.boxes[asked], &["member", "remove", &name]);
+    site.boxes.remove(dead);
+    add_box(&mut site, "voter");
+    until("the new box votes", || (membership(&site.boxes[0], "box4")? == "voter").then_some(()));
+    assert_eq!(site.boxes[2].total("parts"), 5);
+    assert_eq!(site.boxes[0].status()["tolerates"]["failures"], 1);
+    let output = try_told(&site.boxes[0], &["member", "promote", &name]);
+    assert_eq!(output.status.code(), Some(1), "a removed member is none");
+}
+
+#[test]
+fn leadership_is_handed_over_when_asked_and_nothing_fails() {
+    let site = Site::start(3);
+    let load = Load::start(&site, 6);
+    until("the load runs", || (load.done() > 100).then_some(()));
+    for _ in 0..4 {
+        let heir = site.follower();
+        let name = site.boxes[heir].name.clone();
+        let term = site.boxes[heir].status()["term"].as_u64().unwrap();
+        // Asked of any box.
+        let said = told(&site.boxes[2], &["leader", "transfer", &name]);
+        assert_eq!(said, format!("{name} leads\n"));
+        assert_eq!(site.leader(), heir);
+        assert_eq!(site.boxes[heir].status()["term"].as_u64(), Some(term + 1), "one election");
+    }
+    let tally = load.finish();
+    assert_eq!(tally.retries, 0, "some add was not acknowledged at its first try");
+    tally.assert_held(&site);
+    let output = try_told(&site.boxes[0], &["leader", "transfer", "nobody"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_leader_that_is_stopped_in_order_is_not_missed() {
+    let mut site = Site::start(3);
+    let leader = site.leader();
+    let others: Vec<u16> = (0..3).filter(|at| *at != leader).map(|at| site.boxes[at].http).collect();
+    let load = Load::at(&others, 4);
+    until("the load runs", || (load.done() > 200).then_some(()));
+    site.boxes[leader].terminate();
+    let before = load.done();
+    until("the others go on", || (load.done() > before + 200).then_some(()));
+    let slowest = load.slowest();
+    let tally = load.finish();
+    assert_eq!(tally.retries, 0, "some add was not acknowledged at its first try");
+    eprintln!("slowest add while the leader was restarted: {slowest:?}");
+    site.start_all();
+    tally.assert_held(&site);
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_the_reason() {
+    let site = Site::start(1);
+    let one = &site.boxes[0];
+    until("the members are known", || {
+        let output = try_told(one, &["member", "remove", "box1", "--no-wait"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        said.contains("last voter").then(|| assert_eq!(output.status.code(), Some(1)))
+    });
+    let listed: Value = serde_json::from_str(&told(one, &["members", "--json"])).unwrap();
+    assert_eq!(listed["members"][0]["name"], "box1");
+    let output = try_told(one, &["member", "add", "box2=10.0.0.9:7400", "--id", "2", "--key", "short"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("64 hexadecimal digits"), "{said}");
+}

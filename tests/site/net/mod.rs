@@ -1,0 +1,25 @@
+//! Five real boxes, each in a network namespace and on a disk, while links, disks and processes fail: what
+//! clients were told is linearizable, and every increment they were told of is counted once.
+//!
+//! * `lab`: namespaces that the kernel takes apart when a test ends, however it ends. `network`: the boxes'
+//!   wires and how they are cut. `relay`: loss and jitter. `small_disk`: a disk that can be filled.
+//!   `standstill`: whether the machine itself stood still.
+//! * `site`: five boxes on that network. `clients`: who adds and reads, and what they were told. `history`:
+//!   whether that is linearizable. `plan`: what goes wrong, from a seed.
+//! * `trouble`, `partitions`, `full_disk`, `failover`, `weather`: what holds.
+
+mod clients;
+mod failover;
+mod full_disk;
+mod history;
+mod history_tests;
+mod lab;
+mod network;
+mod partitions;
+mod plan;
+mod relay;
+mod site;
+mod small_disk;
+mod standstill;
+mod trouble;
+mod weather;

@@ -1,0 +1,92 @@
+//! `cargo xtask bench`: the figures of a site of three boxes on this machine, several rounds with
+//! medians, each round on a fresh site; then leaders that die and leaders that fall silent.
+
+mod failover;
+mod load;
+mod start;
+mod table;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::run;
+use crate::site::{self, Plan, Site};
+use failover::Fate;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How many rounds; the median of each figure is shown; 0 leaves them out
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=20))]
+    rounds: u8,
+    /// How long each run of a round is measured, in seconds
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+    /// How many leaders are killed, and how many fall silent; 0 leaves that out
+    #[arg(long, default_value_t = 20)]
+    failovers: u16,
+    /// Print one JSON object with all rounds after the table
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
+    let program = site::build(true)?;
+    let folder = run::root().join("target/bench");
+    let mut rounds = Vec::new();
+    for round in 1..=arguments.rounds {
+        println!("round {round} of {}", arguments.rounds);
+        empty(&folder)?;
+        let start = start::measure(&program, &folder)?;
+        let load = load::measure(&program, &folder, arguments.seconds)?;
+        rounds.push(json!({"start": start, "load": load}));
+    }
+    let mut failovers = json!({});
+    for (name, fate) in [("killed", Fate::Killed), ("silent", Fate::Silent)] {
+        if arguments.failovers > 0 {
+            println!("{} leaders, one after the other: {name}", arguments.failovers);
+            empty(&folder)?;
+            failovers[name] = failover::measure(&program, &folder, fate, arguments.failovers)?;
+        }
+    }
+    let medians = table::print(&rounds, &failovers)?;
+    if arguments.json {
+        println!("{}", json!({"medians": medians, "rounds": rounds, "failovers": failovers}));
+    }
+    Ok(())
+}
+
+/// The site that is measured, with an empty folder, ready.
+fn fresh_site(program: &Path, folder: &Path) -> Result<Site> {
+    let plan =
+        Plan { name: "bench", window: Duration::from_secs(60), broker_port: None, more: |_| String::new() };
+    Site::start(program, folder, &plan)
+}
+
+/// The boxes' URLs, `first` at the front, as `tallyd` takes them.
+fn urls(site: &mut Site, first: &str) -> Result<String> {
+    let first = site.api_address(first)?;
+    let others = site.api_addresses().into_iter().filter(|address| *address != first);
+    let all: Vec<String> = std::iter::once(first).chain(others).map(|to| format!("http://{to}")).collect();
+    Ok(all.join(","))
+}
+
+fn empty(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+}
+
+/// The middle one of some numbers; of an even count, the upper of the two.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+/// What `tallyd bench --json` printed.
+fn parsed(printed: &str) -> Result<Value> {
+    serde_json::from_str(printed).context("`tallyd bench --json` printed no JSON")
+}
