@@ -134,8 +134,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         Ok(raft)
     }
 
-    /// Another election timeout and heartbeat interval from now on, as round trips and the disk are. Each node
-    /// may have its own; those of a leader are told nobody. A node that waits for a leader waits so much longer if
+    /// Another election timeout and heartbeat interval from now on, as round trips and the disk are. Safety does not
+    /// depend on it; nodes of one site should agree, so that nobody campaigns against a leader that shows itself less
+    /// often. Refused like at the start; then nothing is changed. A node that waits for a leader waits so much longer if
     /// the timeout became longer, and is as it was if it became shorter, until it hears one.
     pub fn set_pace(
         &mut self,
@@ -145,7 +146,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     ) -> Result<(), SetupError> {
         check_pace(election_timeout, heartbeat_interval)?;
         self.clock(now);
-        self.timers.election += election_timeout - self.config.election_timeout;
+        let before = self.config.election_timeout;
+        self.timers.election += election_timeout - before;
+        // Nobody was asked to answer so often before: who was not silent yet is not so by this.
+        for peer in &mut self.peers {
+            peer.heard_at = self.now.min(peer.heard_at + (before - election_timeout));
+        }
         self.timers.tick = self.timers.tick.min(self.now + heartbeat_interval);
         if election_timeout < self.config.election_timeout {
             // A shorter timeout counts from the next answers on: nobody was asked to answer so often before.
