@@ -249,7 +249,8 @@ async fn transport(
     boot: u64,
     events: mpsc::Sender<crate::transport::Event>,
 ) -> Result<Option<Arc<Transport>>, RunError> {
-    if identity.members.len() < 2 {
+    // A box without an address was founded alone and stays so; one that was provisioned alone may get company.
+    if identity.members.len() < 2 && identity.me().address.is_empty() {
         return Ok(None);
     }
     let keys = Keys::load(dir)?;

@@ -41,8 +41,15 @@ pub(super) struct Members {
 }
 
 impl Members {
-    pub(super) fn new(identity: &Identity, now: Instant) -> Members {
-        let known = identity.members.iter().map(|member| (NodeId(member.id), member.clone()));
+    /// Those of the identity, and those whom the log brings: it says who they are before anybody can say that it is
+    /// committed, which may take them.
+    pub(super) fn new(identity: &Identity, entries: &[Entry], now: Instant) -> Members {
+        let provisioned = identity.members.iter().map(|member| (NodeId(member.id), member.clone()));
+        let added = entries.iter().filter_map(|entry| {
+            let (_, content) = proposals::split(&entry.payload)?;
+            entry::member_of(content).map(|record| (record.id, info_of(&record)))
+        });
+        let known = provisioned.chain(added);
         Members {
             known: known.collect(),
             next_step: now,
@@ -180,6 +187,11 @@ impl Node {
         self.members.known = known;
         self.members.witness_untold = true;
         self.status_at = None;
+        self.connect_members();
+    }
+
+    /// Keeps connections to all that are known.
+    pub(super) fn connect_members(&self) {
         let list = self.members.connected();
         if let Some(transport) = &self.transport
             && let Err(error) = transport.set_members(&list)

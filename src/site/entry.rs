@@ -208,6 +208,20 @@ pub fn configuration_of(payload: &[u8]) -> Option<Parts> {
     }
 }
 
+/// The member that a whole payload brings, if it is such an entry.
+#[must_use]
+pub fn member_of(payload: &[u8]) -> Option<MemberRecord> {
+    let (_, body) = super::body::split(payload).ok()?;
+    // Most entries are of another kind, and long.
+    if body.first() != Some(&MEMBER) {
+        return None;
+    }
+    match Body::decode(body).ok()? {
+        Body::Member { change: MemberChange::Put(record), .. } => Some(record),
+        _ => None,
+    }
+}
+
 /// An operator's word: site time becomes what the leader stamps on this entry, back even. The leader
 /// asks [`is_step_clock`] and stamps what the boxes' clocks say.
 #[must_use]

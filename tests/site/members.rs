@@ -94,6 +94,21 @@ fn a_member_that_was_added_is_remembered_by_a_site_that_starts_again() {
 }
 
 #[test]
+fn a_site_of_one_becomes_one_of_two_and_remembers_it() {
+    let mut site = Site::start(1);
+    site.boxes[0].add("parts", 5);
+    let second = add_box(&mut site, "voter");
+    until("box2 votes", || (membership(&site.boxes[0], "box2")? == "voter").then_some(()));
+    site.boxes[second].add("parts", 2);
+    for one in &mut site.boxes {
+        one.kill();
+    }
+    site.start_all();
+    assert_eq!(site.boxes[0].total("parts"), 7);
+    site.assert_same_digests();
+}
+
+#[test]
 fn a_dead_box_is_replaced_by_another_one() {
     let mut site = Site::start(3);
     site.boxes[0].add("parts", 5);
