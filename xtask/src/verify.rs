@@ -116,11 +116,11 @@ impl Counts {
     /// of cargo's, `Summary [ 1.2s] 4 tests run: 3 passed (1 slow), 1 failed, 0 skipped` of nextest.
     fn read(text: &str) -> Counts {
         let mut counts = Counts::default();
+        // nextest's sum holds what it shows of single tests, too.
+        let is_sum = |line: &str| line.trim_start().starts_with("Summary [");
+        let mark = if text.lines().any(is_sum) { "Summary [" } else { "test result:" };
         for line in text.lines().map(str::trim_start) {
-            let Some(rest) = line.strip_prefix("test result:").or_else(|| line.strip_prefix("Summary ["))
-            else {
-                continue;
-            };
+            let Some(rest) = line.strip_prefix(mark) else { continue };
             for part in rest.split([';', ',', ':', '.']) {
                 let mut words = part.split_whitespace();
                 let (number, word) = (words.next().and_then(|word| word.parse::<u64>().ok()), words.next());
@@ -169,6 +169,8 @@ mod tests {
         let nextest =
             "     Summary [   8.449s] 34 tests run: 31 passed (2 slow), 2 failed, 1 timed out, 3 skipped\n";
         assert_eq!(Counts::read(nextest), Counts { passed: 31, failed: 3 });
+        let shown = format!("    test result: ok. 1 passed; 0 failed; 0 ignored\n{nextest}");
+        assert_eq!(Counts::read(&shown), Counts { passed: 31, failed: 3 });
         assert_eq!(Counts::read("nothing ran"), Counts::default());
     }
 }
