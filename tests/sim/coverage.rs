@@ -57,7 +57,7 @@ pub(crate) const MUST_HAPPEN: [&str; 72] = [
     "joint configurations begun",
     "joint configurations left by themselves",
     "joint configurations left when asked",
-    "joint configurations interrupted by another leader",
+    "joint configurations interrupted by an election",
     "joint configurations that a leader crashed in",
     "observers added",
     "observers promoted",

@@ -441,7 +441,7 @@ impl Node {
         let Some(life) = &mut self.life else { return };
         sim.coverage.count("leaders elected");
         if life.core.configuration().is_joint() {
-            sim.coverage.count("joint configurations interrupted by another leader");
+            sim.coverage.count("joint configurations interrupted by an election");
         }
         if sim.handing_over.take_if(|asked| *asked == (self.id, noop.term)).is_some() {
             sim.coverage.count("transfers that succeeded");

@@ -74,7 +74,7 @@ impl Plan {
             boxes,
             changes_every,
             clients: rng.between(2, 4),
-            trouble: 3_000_000,
+            trouble: 2_200_000,
             calm: rng.between(30_000, 300_000),
             loss_permille: rng.pick(&[0, 5, 50, 200]),
             duplicate_permille: rng.pick(&[0, 20, 100]),

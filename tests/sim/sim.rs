@@ -87,7 +87,8 @@ impl Event {
 struct Due {
     at: Micros,
     sequence: u64,
-    event: Event,
+    /// Boxed, since the heap moves it about.
+    event: Box<Event>,
 }
 
 impl PartialEq for Due {
@@ -155,7 +156,7 @@ impl Sim {
 
     pub(crate) fn after(&mut self, span: Micros, event: Event) {
         self.sequence += 1;
-        let due = Due { at: self.now + span, sequence: self.sequence, event };
+        let due = Due { at: self.now + span, sequence: self.sequence, event: Box::new(event) };
         self.queue.push(Reverse(due));
     }
 
@@ -163,7 +164,7 @@ impl Sim {
         let Reverse(due) = self.queue.pop()?;
         self.now = due.at;
         self.coverage.events += 1;
-        Some(due.event)
+        Some(*due.event)
     }
 
     pub(crate) fn send(&mut self, from: NodeId, to: NodeId, packet: Packet) {
