@@ -10,7 +10,7 @@ use tally_core::raft::{EntryRange, LogView, Position};
 use crate::storage::Entry;
 
 /// How many bytes of payload stay in memory for followers that are slightly behind.
-const KEPT_BYTES_MAX: usize = 2 << 20;
+const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// The log in memory. Indexes `after.index + 1 ..= last` exist; of these the newest have payloads.
 #[derive(Debug)]
