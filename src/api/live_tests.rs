@@ -404,4 +404,8 @@ async fn members_are_listed_added_changed_and_removed() {
     }
     let (status, problem) = box1.post("/v1/leader/transfer", &json!({"to": own})).await;
     assert_eq!((status, &problem["leader"]), (200, &json!(own)), "it leads already");
+    let (status, problem) = box1.post("/v1/leader/transfer", &json!({})).await;
+    let detail = problem["detail"].as_str().unwrap();
+    assert_eq!((status, name_of(&problem)), (503, "not-committed"));
+    assert!(detail.contains("nobody could take over"), "{detail}");
 }

@@ -41,6 +41,10 @@ impl Node {
     fn ask_for_transfer(&mut self, to: Option<NodeId>) -> Result<(), RequestError> {
         let refused = |why: String| Err(RequestError::NotCommitted { why });
         if self.leads() {
+            if to.is_none() && self.raft.successor().is_none() {
+                let why = "no other voter answers and has caught up, so nobody could take over; see `tallyd members`";
+                return refused(why.to_owned());
+            }
             return match self.transfer_leadership(to) {
                 Ok(_) => Ok(()),
                 Err(error) => refused(error.to_string()),
