@@ -22,6 +22,8 @@ use crate::transport::Lane;
 
 /// While a step is to be made it is tried this often.
 const STEP_EVERY: Duration = Duration::from_millis(20);
+/// While all that is left waits for somebody (a box that is not started, perhaps for days) is looked this often.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What this box knows of the members beyond the core's numbers.
 #[derive(Debug)]
@@ -236,6 +238,7 @@ impl Node {
         let lagging = self.lagging(&configuration, &wishes);
         let changes = next_changes(&configuration, &wishes, &lagging);
         if changes.is_empty() {
+            self.members.next_step = now + LOOK_EVERY;
             // Who was told that it left is let go.
             self.know_members();
         }
