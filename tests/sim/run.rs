@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::coverage::{Coverage, MUST_HAPPEN};
+use crate::sim::Setting;
 use crate::world;
 
 /// A long run tells how far it is this often.
@@ -56,7 +57,7 @@ struct Run {
 /// Plays one seed.
 pub(crate) fn named(seed: u64, trace: bool) -> Coverage {
     let _named = Named(seed, None);
-    world::play(seed, trace)
+    world::play(seed, Setting::PLAIN, trace)
 }
 
 /// Plays seeds from `first` on; panics if one fails.
@@ -84,7 +85,7 @@ impl Run {
     fn work(&self) {
         while let Some(seed) = self.next() {
             let _named = Named(seed, Some(&self.failed));
-            let coverage = world::play(seed, false);
+            let coverage = world::play(seed, Setting::PLAIN, false);
             self.add(&coverage);
         }
     }

@@ -46,7 +46,7 @@ mod witness;
 pub use configuration::{Change, Configuration, ConfigurationError, ConfigurationParts, MEMBERS_MAX};
 pub use membership::{Leave, MembershipError};
 pub use message::*;
-pub use mutation::{Mutation, NoMutation};
+pub use mutation::{MUTATIONS, Mutation, NoMutation};
 pub use output::{Event, PeerStatus, Status};
 pub use peer::{INFLIGHT_MESSAGES_MAX, PeerState};
 pub use read::{Read, ReadError};
