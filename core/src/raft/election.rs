@@ -164,7 +164,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// Those who did not answer may not have been asked: the message may be lost.
     pub(super) fn ask_again(&mut self) {
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.request_due |= peer.votes() && !peer.answered;
         }
     }
@@ -224,14 +224,14 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.tail.clear();
         self.rounds.begin_term();
         self.timers.tick = self.now + self.config.heartbeat_interval;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.begin_term(last, self.now);
         }
     }
 
     fn ask_voters(&mut self) {
         self.timers.tick = self.now + self.config.heartbeat_interval;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.forget_campaign(peer.votes());
         }
     }

@@ -1,5 +1,9 @@
 //! Another member as this node sees it: what is owed to it, and how far a leader has brought it.
 
+use core::ops::{Deref, DerefMut, Index, IndexMut};
+
+use heapless::Vec;
+
 use super::ledger::{Ledger, PARTS_MAX};
 use super::message::{MemberRole, Position};
 use crate::id::{LogIndex, NodeId, Term};
@@ -140,6 +144,40 @@ pub(super) struct Round {
     pub(super) was_short: bool,
 }
 
+/// The other members, and guests, in no order. Looked up by their *slots*.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peers<const NODES: usize>(Vec<Peer, NODES>);
+
+impl<const NODES: usize> Deref for Peers<NODES> {
+    type Target = Vec<Peer, NODES>;
+
+    fn deref(&self) -> &Vec<Peer, NODES> {
+        &self.0
+    }
+}
+
+impl<const NODES: usize> DerefMut for Peers<NODES> {
+    fn deref_mut(&mut self) -> &mut Vec<Peer, NODES> {
+        &mut self.0
+    }
+}
+
+impl<const NODES: usize> Index<usize> for Peers<NODES> {
+    type Output = Peer;
+
+    #[inline(never)]
+    fn index(&self, slot: usize) -> &Peer {
+        &self.0[slot]
+    }
+}
+
+impl<const NODES: usize> IndexMut<usize> for Peers<NODES> {
+    #[inline(never)]
+    fn index_mut(&mut self, slot: usize) -> &mut Peer {
+        &mut self.0[slot]
+    }
+}
+
 impl Peer {
     #[inline(never)]
     pub(super) fn new(id: NodeId, standing: Standing) -> Peer {
@@ -179,6 +217,7 @@ impl Peer {
     }
 
     /// A leader keeps its log in step.
+    #[inline(never)]
     pub(super) fn replicates(&self) -> bool {
         matches!(
             self.standing,
@@ -243,6 +282,7 @@ impl Peer {
     }
 
     /// One append at a time, from after `previous` on.
+    #[inline(never)]
     pub(super) fn probe(&mut self, previous: LogIndex, attempt: Attempt) {
         self.state = PeerState::Probe;
         self.next = previous.max(self.matched).next();

@@ -62,7 +62,7 @@ proptest! {
     #[test]
     fn the_nth_is_what_sorting_finds(of in some_of_nine(1), n in 0usize..9, values in proptest::collection::vec(0u64..6, 9)) {
         let configuration = joint(&of, &[]);
-        let half = configuration.halves().next().unwrap();
+        let half = configuration.incoming;
         let value = |id: NodeId| values[usize::try_from(id.0).unwrap() - 1];
         let twin = (0..=5u64).rev().find(|least| of.iter().filter(|id| value(NodeId(**id)) >= *least).count() > n);
         prop_assert_eq!(nth_of(&configuration, half, n, &value), twin.unwrap_or(0));

@@ -226,7 +226,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// Retries what may be lost: called at every tick.
     pub(super) fn repair(&mut self) {
         let base = self.log.base().index;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             let sent = peer.attempt.sent(self.now);
             match peer.state {
                 PeerState::Probe if sent.is_some_and(|(ago, _)| ago >= self.config.heartbeat_interval) => {
@@ -355,7 +355,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let first = self.log.position(next, log)?;
         let end = self.log.run_end(next, self.log.last().index, log)?;
         let (last, bytes) = log.fit(next, end, room);
-        let last = last.clamp(next, end);
+        let last = last.min(end).max(next);
         Some((EntryRange { term: first.term, subterm: first.subterm, first: next, last }, bytes))
     }
 
