@@ -65,6 +65,7 @@ fn command(site: &mut Site, words: &[&str]) -> Outcome {
         }
         ["change", id, wishes @ ..] => change(site, node(site, id)?, wishes),
         ["transfer", id, to] => transfer(site, node(site, id)?, to),
+        ["forget-leader", id] => on(site, id, |node| node.forget_leader()),
         ["resign", id] => on(site, id, |node| node.resign()),
         ["state"] => show_state(site),
         ["peers", id] => show_peers(site, node(site, id)?),
