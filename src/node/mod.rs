@@ -24,7 +24,7 @@ pub mod status;
 mod step;
 mod tail;
 mod tolerance;
-mod wire;
+pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
@@ -46,7 +46,10 @@ pub use handle::{
     RoleView, SetError,
 };
 pub(crate) use members::info_of;
+pub use members::of_payload as configuration_in;
 pub use pace::PaceBounds;
+pub use proposals::split as split_envelope;
+pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 

@@ -12,16 +12,16 @@ use crate::site::{MemberRecord, put_records, read_records};
 use crate::storage::SnapshotHead;
 
 /// Most bytes of payload in one append; also the most that one entry may have.
-pub(super) const APPEND_BYTES_MAX: u32 = 1 << 20;
+pub const APPEND_BYTES_MAX: u32 = 1 << 20;
 /// Most bytes of one part of a snapshot.
-pub(super) const PART_BYTES: usize = 256 << 10;
+pub const PART_BYTES: usize = 256 << 10;
 
 /// The latest time, in milliseconds, that a leader can tell: as late as entries can carry.
 const TIME_MS_MAX: u64 = (1 << 48) - 1;
 
 /// What boxes say to each other.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Frame {
+pub enum Frame {
     /// A message of the core, with the payloads of its entries if it appends some.
     Raft { message: Message, payloads: Vec<Bytes> },
     /// A heartbeat, with what a leader tells beside it.
@@ -46,50 +46,50 @@ pub(super) enum Frame {
 
 /// What a leader tells beside a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Beat {
+pub struct Beat {
     /// Site time; zero while the site has none.
-    pub(super) told: Told,
+    pub told: Told,
     /// Its own clock.
-    pub(super) wall: Wall,
+    pub wall: Wall,
     /// When it was sent, by the leader's monotonic clock: the answer brings it back.
-    pub(super) sent: Instant,
+    pub sent: Instant,
     /// The election timeout that all are to have.
-    pub(super) timeout: Duration,
+    pub timeout: Duration,
 }
 
 /// What a follower tells beside its answer to a heartbeat; all zeros: nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct BeatAnswer {
+pub struct BeatAnswer {
     /// Its clock.
-    pub(super) wall: Wall,
+    pub wall: Wall,
     /// As in the latest heartbeat that it had from this peer.
-    pub(super) sent: Instant,
+    pub sent: Instant,
     /// How long a sync of its disk takes, nearly always.
-    pub(super) sync: Duration,
+    pub sync: Duration,
     /// The election timeout that it has in force.
-    pub(super) timeout: Duration,
+    pub timeout: Duration,
 }
 
 /// A box's wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wall {
+pub struct Wall {
     /// Unix microseconds.
-    pub(super) us: u64,
+    pub us: u64,
     /// Whether a time service keeps it.
-    pub(super) synced: bool,
+    pub synced: bool,
 }
 
 /// A part of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SnapshotPart {
+pub struct SnapshotPart {
     /// The leader's term.
-    pub(super) term: Term,
+    pub term: Term,
     /// Of which snapshot.
-    pub(super) head: SnapshotHead,
+    pub head: SnapshotHead,
     /// Where this part begins.
-    pub(super) offset: u64,
+    pub offset: u64,
     /// The part. An offer has none, and begins at 0.
-    pub(super) bytes: Bytes,
+    pub bytes: Bytes,
 }
 
 const PRE_VOTE: u8 = 1;
@@ -116,12 +116,12 @@ const MEMBERS: u8 = 21;
 
 impl Frame {
     /// A message of the core alone.
-    pub(super) fn plain(message: Message) -> Frame {
+    pub fn plain(message: Message) -> Frame {
         Frame::Raft { message, payloads: Vec::new() }
     }
 
     /// As bytes.
-    pub(super) fn encode(&self) -> Bytes {
+    pub fn encode(&self) -> Bytes {
         match self {
             Frame::Raft { message, payloads } => encode_message(message, payloads).into(),
             Frame::Beat(message, beat) => {
@@ -191,7 +191,7 @@ impl Frame {
     }
 
     /// From bytes that a peer sent.
-    pub(super) fn decode(frame: &Bytes) -> Result<Frame, Malformed> {
+    pub fn decode(frame: &Bytes) -> Result<Frame, Malformed> {
         let mut reader = Reader::new(frame);
         let kind = reader.u8()?;
         Ok(match kind {
