@@ -252,12 +252,16 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// What a voter or a follower owes this peer.
     fn owed_answer(&mut self, slot: usize) -> Option<Body> {
+        let is_mute = self.leaves_it_to_the_witness();
         let peer = &mut self.peers[slot];
         if core::mem::take(&mut peer.vote_answer_due) {
             return Some(Body::VoteAnswer { granted: self.hard_state.vote == Some(peer.id) });
         }
         if core::mem::take(&mut peer.timeout_now_due) {
             return Some(Body::TimeoutNow);
+        }
+        if is_mute && self.leader == Some(peer.id) {
+            return None;
         }
         if let Some(round) = peer.heartbeat_answer.take() {
             return Some(Body::HeartbeatAnswer { round });

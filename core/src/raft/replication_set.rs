@@ -120,6 +120,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.reached(1, answers, self.silent_witness(1, answers)) == 0
     }
 
+    /// A follower whose disk has failed acknowledges nothing: where a witness can take its place it is silent
+    /// altogether, so that its leader swaps it, and it comes back when its disk does.
+    pub(super) fn leaves_it_to_the_witness(&self) -> bool {
+        self.role == Role::Follower && self.gate.has_failed() && self.configuration.witness().is_some()
+    }
+
     #[inline(never)]
     pub(super) fn witness_slot(&self) -> Option<usize> {
         self.peers.iter().position(|peer| peer.standing == Standing::Member(MemberRole::Witness))
