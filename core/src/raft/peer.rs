@@ -31,7 +31,7 @@ pub(super) struct PreVoteReply {
     pub(super) granted: bool,
 }
 
-/// A probe or snapshot, or the witness's record: to be sent, or sent and not answered.
+/// A probe, an append or a snapshot, or the witness's record: to be sent, or sent and not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     /// It is to be sent (again).
@@ -43,6 +43,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
+    pub(super) const NONE: Attempt = Attempt { is_due: false, times: 0, at: Instant(0) };
     pub(super) const FIRST: Attempt = Attempt { is_due: true, times: 0, at: Instant(0) };
     pub(super) const SECOND: Attempt = Attempt { is_due: true, times: 1, at: Instant(0) };
 
@@ -56,7 +57,7 @@ impl Attempt {
 
     /// How long ago it was sent, and for the how-many-th time, if it was.
     pub(super) fn sent(self, now: Instant) -> Option<(Duration, u32)> {
-        (!self.is_due).then_some((now.since(self.at), self.times))
+        (!self.is_due && !self.is_first()).then_some((now.since(self.at), self.times))
     }
 
     pub(super) fn send(&mut self, at: Instant) {
@@ -104,7 +105,8 @@ pub(super) struct Peer {
     pub(super) next: LogIndex,
     /// The appends on their way to it.
     pub(super) inflight: Ledger,
-    /// Of the probe in state `Probe`, of the snapshot in state `Snapshot`.
+    /// Of the probe in state `Probe`, of the snapshot in state `Snapshot`; in state `Replicate` of the last
+    /// append, until an answer says that it arrived.
     pub(super) attempt: Attempt,
     /// When it last answered in this term.
     pub(super) heard_at: Instant,
@@ -293,6 +295,7 @@ impl Peer {
     /// The follower has everything up to `received`.
     pub(super) fn replicate(&mut self, received: LogIndex, now: Instant) {
         self.state = PeerState::Replicate;
+        self.attempt = Attempt::NONE;
         self.next = received.max(self.matched).next();
         self.inflight.clear();
         self.progress_at = now;
