@@ -4,11 +4,15 @@
 //! * `lab`: namespaces that the kernel takes apart when a test ends, however it ends. `network`: the boxes'
 //!   wires and how they are cut. `relay`: loss and jitter. `small_disk`: a disk that can be filled.
 //!   `standstill`: whether the machine itself stood still.
-//! * `site`: five boxes on that network. `clients`: who adds and reads, and what they were told. `history`:
-//!   whether that is linearizable. `plan`: what goes wrong, from a seed.
-//! * `trouble`, `partitions`, `full_disk`, `failover`, `weather`: what holds.
+//! * `site`: five boxes on that network. `clock`: the boxes' wall clocks. `clients`: who adds and reads, and what
+//!   they were told. `history`: whether that is linearizable. `times`: whether site time and windows are as they
+//!   must be. `plan`: what goes wrong, from a seed.
+//! * `trouble`, `clocks`, `partitions`, `full_disk`, `failover`, `weather`: what holds.
 
 mod clients;
+mod clock;
+#[cfg(debug_assertions)]
+mod clocks;
 mod failover;
 mod full_disk;
 mod history;
@@ -21,5 +25,6 @@ mod relay;
 mod site;
 mod small_disk;
 mod standstill;
+mod times;
 mod trouble;
 mod weather;
