@@ -1,11 +1,12 @@
 //! A site of five boxes, each in a network namespace of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::clock::Wall;
 use super::network::{self, Network};
 use super::relay::Relay;
+use super::small_disk::SmallDisk;
 use crate::boxes::{Place, Site};
 use crate::harness::until;
 
@@ -34,6 +35,18 @@ impl NetSite {
         let network = Network::lay(BOXES);
         let site = Site::provision_in(places(&network, network::address), "1s", "");
         NetSite { site, network, relay: None }
+    }
+
+    /// The same, each on a disk of its own of so many MiB, which are mounted in this directory.
+    pub(crate) fn provision_on_small_disks(directory: &Path, mebibytes: u64) -> (NetSite, Vec<SmallDisk>) {
+        let mut net = NetSite::provision();
+        let mut disks = Vec::new();
+        for one in &mut net.site.boxes {
+            let disk = SmallDisk::mount(directory, &one.name, mebibytes);
+            one.directory = disk.take_in(&one.directory);
+            disks.push(disk);
+        }
+        (net, disks)
     }
 
     /// Boxes that reach each other directly, all of them ready.
