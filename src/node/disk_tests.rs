@@ -169,7 +169,9 @@ async fn a_leader_whose_disk_takes_nothing_hands_over_says_so_reads_on_and_comes
             site.add(other).await;
         }
         let status = handle.status();
-        assert!(!status.ready);
+        assert_eq!((status.handovers.disk, status.handovers.failed), (1, 0), "it did not just stand down");
+        assert_eq!(status.handovers.last.map(|last| last.reason), Some("disk"));
+        assert!(!status.ready && handle.ready().await.is_err());
         assert!(status.storage.what.is_some_and(|what| what.contains("/data/log")));
         assert!(status.storage.since.is_some() && status.storage.advice.is_some());
         assert!(site.total(leader) >= 1, "it goes on reading what it knows");
@@ -203,7 +205,7 @@ async fn a_follower_whose_disk_fails_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn a_leader_whose_disk_hangs_steps_down_and_goes_on_when_it_answers() {
+async fn a_leader_whose_disk_hangs_hands_over_and_goes_on_when_it_answers() {
     let mut site = TestSite::start(3).await;
     let leader = site.leader().await;
     site.add(leader).await;
@@ -216,6 +218,7 @@ async fn a_leader_whose_disk_hangs_steps_down_and_goes_on_when_it_answers() {
     site.add((leader + 1) % 3).await;
     assert_eq!(site.total(leader), 2);
     assert!(handle.status().storage.waiting_ms >= 400);
+    assert_eq!(handle.status().handovers.disk, 1);
     site.boxes[leader].fs.hang(false);
     wait(|| handle.status().storage.state == "ok").await;
     site.add(leader).await;

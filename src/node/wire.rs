@@ -6,6 +6,7 @@ use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
 use tally_core::time::{Duration, Instant, SiteTime};
 
+use super::heirs::Reason;
 use crate::clock::Told;
 use crate::site::codec::{Malformed, Reader, put_varint};
 use crate::site::{MemberRecord, put_records, read_records};
@@ -42,6 +43,8 @@ pub(super) enum Frame {
     Transfer { to: Option<NodeId> },
     /// To a witness, which has no log: who the members are, by a leader's log up to that index.
     Members { index: LogIndex, members: Vec<MemberRecord> },
+    /// The leader hands over to this box, and why: for the others' logs, and so that it is not moved again at once.
+    HandsOver { to: NodeId, reason: Reason },
 }
 
 /// What a leader tells beside a heartbeat.
@@ -55,6 +58,8 @@ pub(super) struct Beat {
     pub(super) sent: Instant,
     /// The election timeout that all are to have.
     pub(super) timeout: Duration,
+    /// It would hand over to a box that reaches the broker: who does?
+    pub(super) asks_for_broker: bool,
 }
 
 /// What a follower tells beside its answer to a heartbeat; all zeros: nothing.
@@ -68,6 +73,19 @@ pub(super) struct BeatAnswer {
     pub(super) sync: Duration,
     /// The election timeout that it has in force.
     pub(super) timeout: Duration,
+    /// Whether it would serve as a leader.
+    pub(super) condition: Condition,
+}
+
+/// What makes a box fit to lead, or not, as it says itself; `None` where it says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Condition {
+    /// Whether its disk takes writes.
+    pub(super) disk_ok: Option<bool>,
+    /// Whether it reached the broker when it tried last; only a box that was asked tries.
+    pub(super) broker: Option<bool>,
+    /// How long a sync of its disk takes, half of the time; zero: too few were seen.
+    pub(super) sync_median: Duration,
 }
 
 /// A box's wall clock.
@@ -113,6 +131,7 @@ const SNAPSHOT_PART: u8 = 19;
 const TRANSFER: u8 = 20;
 const SNAPSHOT_WANT: u8 = 30;
 const MEMBERS: u8 = 21;
+const HANDS_OVER: u8 = 22;
 
 impl Frame {
     /// A message of the core alone.
@@ -130,6 +149,7 @@ impl Frame {
                 put_wall(&mut out, beat.wall);
                 put_varint(&mut out, beat.sent.0);
                 put_varint(&mut out, beat.timeout.0);
+                out.push(u8::from(beat.asks_for_broker));
                 out.into()
             }
             Frame::BeatAnswer(message, answer) => {
@@ -138,6 +158,7 @@ impl Frame {
                 put_varint(&mut out, answer.sent.0);
                 put_varint(&mut out, answer.sync.0);
                 put_varint(&mut out, answer.timeout.0);
+                put_condition(&mut out, answer.condition);
                 out.into()
             }
             Frame::Propose(body) => {
@@ -168,6 +189,12 @@ impl Frame {
                 let mut out = vec![MEMBERS];
                 put_varint(&mut out, index.0);
                 put_records(&mut out, members);
+                out.into()
+            }
+            Frame::HandsOver { to, reason } => {
+                let mut out = vec![HANDS_OVER];
+                put_varint(&mut out, to.0);
+                out.push(reason.number());
                 out.into()
             }
             Frame::SnapshotPart(part) => {
@@ -217,6 +244,11 @@ impl Frame {
                 let members = read_records(&mut reader)?;
                 reader.done()?;
                 Frame::Members { index, members }
+            }
+            HANDS_OVER => {
+                let (to, reason) = (NodeId(reader.varint()?), Reason::numbered(reader.u8()?));
+                reader.done()?;
+                Frame::HandsOver { to, reason: reason.ok_or(Malformed)? }
             }
             SNAPSHOT_PART => {
                 let term = Term(reader.varint()?);
@@ -431,9 +463,9 @@ fn read_beat(message: Message, mut reader: Reader<'_>) -> Result<Frame, Malforme
     // A heartbeat that carries nothing beside itself is none.
     let told = told(&mut reader)?;
     let (wall, sent) = (wall(&mut reader)?, Instant(reader.varint()?));
-    let timeout = Duration(reader.varint()?);
+    let (timeout, asks_for_broker) = (Duration(reader.varint()?), reader.bool()?);
     reader.done()?;
-    Ok(Frame::Beat(message, Beat { told, wall, sent, timeout }))
+    Ok(Frame::Beat(message, Beat { told, wall, sent, timeout, asks_for_broker }))
 }
 
 fn put_nodes(out: &mut Vec<u8>, nodes: &NodeSet) {
@@ -454,8 +486,29 @@ fn nodes(reader: &mut Reader<'_>) -> Result<NodeSet, Malformed> {
 fn read_answer(message: Message, mut reader: Reader<'_>) -> Result<Frame, Malformed> {
     let (wall, sent) = (wall(&mut reader)?, Instant(reader.varint()?));
     let (sync, timeout) = (Duration(reader.varint()?), Duration(reader.varint()?));
+    let condition = condition(&mut reader)?;
     reader.done()?;
-    Ok(Frame::BeatAnswer(message, BeatAnswer { wall, sent, sync, timeout }))
+    Ok(Frame::BeatAnswer(message, BeatAnswer { wall, sent, sync, timeout, condition }))
+}
+
+fn put_condition(out: &mut Vec<u8>, condition: Condition) {
+    out.push(maybe(condition.disk_ok) * 3 + maybe(condition.broker));
+    put_varint(out, condition.sync_median.0);
+}
+
+fn condition(reader: &mut Reader<'_>) -> Result<Condition, Malformed> {
+    let said = reader.u8()?;
+    let sync_median = Duration(reader.varint()?);
+    let of = |digit: u8| [None, Some(true), Some(false)].get(usize::from(digit)).copied().ok_or(Malformed);
+    Ok(Condition { disk_ok: of(said / 3)?, broker: of(said % 3)?, sync_median })
+}
+
+const fn maybe(said: Option<bool>) -> u8 {
+    match said {
+        None => 0,
+        Some(true) => 1,
+        Some(false) => 2,
+    }
 }
 
 fn put_told(out: &mut Vec<u8>, told: Told) {
