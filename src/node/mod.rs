@@ -2,6 +2,7 @@
 //! core, the log's tail, the batches and everybody who waits; other rooms reach it by a [`Handle`].
 
 mod batches;
+mod beat_wire;
 mod beats;
 mod commands;
 mod disk;
@@ -20,6 +21,7 @@ mod peers;
 mod proposals;
 mod reads;
 mod report;
+mod requests;
 mod site_time;
 mod snapshot_transfer;
 mod snapshots;
@@ -44,13 +46,13 @@ use tally_core::window::Span;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use handle::NO_LEADER;
-pub use handle::{
-    Add, Added, BrokerWish, Handle, MemberError, NamedReport, ReportAmount, ReportCell, ReportError,
-    RequestError, RoleView, SetError,
-};
+pub use handle::{BrokerWish, Handle, RoleView};
 pub use heirs::Reason;
 pub(crate) use members::info_of;
 pub use pace::PaceBounds;
+pub use requests::{
+    Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError, SetError,
+};
 pub use status::*;
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 

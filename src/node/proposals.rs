@@ -9,7 +9,8 @@ use hashbrown::HashMap;
 use tally_core::id::{ReportNumber, Term};
 use tokio::sync::oneshot;
 
-use super::handle::{NO_LEADER, REQUEST_WAIT, RequestError, Retry};
+use super::handle::{NO_LEADER, REQUEST_WAIT, Retry};
+use super::requests::RequestError;
 use crate::site::{Applied, Verdict};
 
 /// Most requests that may be on their way from one box.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tally_core::id::{LogIndex, NodeId, Term};
 use tokio::sync::oneshot;
 
-use super::handle::{NO_LEADER, REQUEST_WAIT, RequestError};
+use super::handle::{NO_LEADER, REQUEST_WAIT};
+use super::requests::RequestError;
 
 type Reply = oneshot::Sender<Result<(), RequestError>>;
 

@@ -4,10 +4,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
-use tally_core::time::{Duration, Instant, SiteTime};
 
+pub(super) use super::beat_wire::{Beat, BeatAnswer, Condition, Wall};
+use super::beat_wire::{answer, beat, put_answer, put_beat};
 use super::heirs::Reason;
-use crate::clock::Told;
 use crate::site::codec::{Malformed, Reader, put_varint};
 use crate::site::{MemberRecord, put_records, read_records};
 use crate::storage::SnapshotHead;
@@ -16,9 +16,6 @@ use crate::storage::SnapshotHead;
 pub(super) const APPEND_BYTES_MAX: u32 = 1 << 20;
 /// Most bytes of one part of a snapshot.
 pub(super) const PART_BYTES: usize = 256 << 10;
-
-/// The latest time, in milliseconds, that a leader can tell: as late as entries can carry.
-const TIME_MS_MAX: u64 = (1 << 48) - 1;
 
 /// What boxes say to each other.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,56 +42,6 @@ pub(super) enum Frame {
     Members { index: LogIndex, members: Vec<MemberRecord> },
     /// The leader hands over to this box, and why: for the others' logs, and so that it is not moved again at once.
     HandsOver { to: NodeId, reason: Reason },
-}
-
-/// What a leader tells beside a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Beat {
-    /// Site time; zero while the site has none.
-    pub(super) told: Told,
-    /// Its own clock.
-    pub(super) wall: Wall,
-    /// When it was sent, by the leader's monotonic clock: the answer brings it back.
-    pub(super) sent: Instant,
-    /// The election timeout that all are to have.
-    pub(super) timeout: Duration,
-    /// It would hand over to a box that reaches the broker: who does?
-    pub(super) asks_for_broker: bool,
-}
-
-/// What a follower tells beside its answer to a heartbeat; all zeros: nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct BeatAnswer {
-    /// Its clock.
-    pub(super) wall: Wall,
-    /// As in the latest heartbeat that it had from this peer.
-    pub(super) sent: Instant,
-    /// How long a sync of its disk takes, nearly always.
-    pub(super) sync: Duration,
-    /// The election timeout that it has in force.
-    pub(super) timeout: Duration,
-    /// Whether it would serve as a leader.
-    pub(super) condition: Condition,
-}
-
-/// What makes a box fit to lead, or not, as it says itself; `None` where it says nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Condition {
-    /// Whether its disk takes writes.
-    pub(super) disk_ok: Option<bool>,
-    /// Whether it reached the broker when it tried last; only a box that was asked tries.
-    pub(super) broker: Option<bool>,
-    /// How long a sync of its disk takes, half of the time; zero: too few were seen.
-    pub(super) sync_median: Duration,
-}
-
-/// A box's wall clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wall {
-    /// Unix microseconds.
-    pub(super) us: u64,
-    /// Whether a time service keeps it.
-    pub(super) synced: bool,
 }
 
 /// A part of a snapshot.
@@ -145,20 +92,12 @@ impl Frame {
             Frame::Raft { message, payloads } => encode_message(message, payloads).into(),
             Frame::Beat(message, beat) => {
                 let mut out = encode_message(message, &[]);
-                put_told(&mut out, beat.told);
-                put_wall(&mut out, beat.wall);
-                put_varint(&mut out, beat.sent.0);
-                put_varint(&mut out, beat.timeout.0);
-                out.push(u8::from(beat.asks_for_broker));
+                put_beat(&mut out, beat);
                 out.into()
             }
             Frame::BeatAnswer(message, answer) => {
                 let mut out = encode_message(message, &[]);
-                put_wall(&mut out, answer.wall);
-                put_varint(&mut out, answer.sent.0);
-                put_varint(&mut out, answer.sync.0);
-                put_varint(&mut out, answer.timeout.0);
-                put_condition(&mut out, answer.condition);
+                put_answer(&mut out, answer);
                 out.into()
             }
             Frame::Propose(body) => {
@@ -412,11 +351,16 @@ fn decode_message(kind: u8, mut reader: Reader<'_>, frame: &Bytes) -> Result<Fra
         }
         HEARTBEAT => {
             let body = Body::Heartbeat { commit: LogIndex(reader.varint()?), round: reader.varint()? };
-            return read_beat(Message { term, body }, reader);
+            // A heartbeat that carries nothing beside itself is none.
+            let beat = beat(&mut reader)?;
+            reader.done()?;
+            return Ok(Frame::Beat(Message { term, body }, beat));
         }
         HEARTBEAT_ANSWER => {
             let body = Body::HeartbeatAnswer { round: reader.varint()? };
-            return read_answer(Message { term, body }, reader);
+            let answer = answer(&mut reader)?;
+            reader.done()?;
+            return Ok(Frame::BeatAnswer(Message { term, body }, answer));
         }
         _ => return Err(Malformed),
     };
@@ -459,15 +403,6 @@ fn position(reader: &mut Reader<'_>) -> Result<Position, Malformed> {
     Ok(Position { index, term: Term(reader.varint()?), subterm: Subterm(reader.varint()?) })
 }
 
-fn read_beat(message: Message, mut reader: Reader<'_>) -> Result<Frame, Malformed> {
-    // A heartbeat that carries nothing beside itself is none.
-    let told = told(&mut reader)?;
-    let (wall, sent) = (wall(&mut reader)?, Instant(reader.varint()?));
-    let (timeout, asks_for_broker) = (Duration(reader.varint()?), reader.bool()?);
-    reader.done()?;
-    Ok(Frame::Beat(message, Beat { told, wall, sent, timeout, asks_for_broker }))
-}
-
 fn put_nodes(out: &mut Vec<u8>, nodes: &NodeSet) {
     put_varint(out, nodes.len() as u64);
     nodes.iter().for_each(|id| put_varint(out, id.0));
@@ -481,58 +416,6 @@ fn nodes(reader: &mut Reader<'_>) -> Result<NodeSet, Malformed> {
         }
     }
     Ok(nodes)
-}
-
-fn read_answer(message: Message, mut reader: Reader<'_>) -> Result<Frame, Malformed> {
-    let (wall, sent) = (wall(&mut reader)?, Instant(reader.varint()?));
-    let (sync, timeout) = (Duration(reader.varint()?), Duration(reader.varint()?));
-    let condition = condition(&mut reader)?;
-    reader.done()?;
-    Ok(Frame::BeatAnswer(message, BeatAnswer { wall, sent, sync, timeout, condition }))
-}
-
-fn put_condition(out: &mut Vec<u8>, condition: Condition) {
-    out.push(maybe(condition.disk_ok) * 3 + maybe(condition.broker));
-    put_varint(out, condition.sync_median.0);
-}
-
-fn condition(reader: &mut Reader<'_>) -> Result<Condition, Malformed> {
-    let said = reader.u8()?;
-    let sync_median = Duration(reader.varint()?);
-    let of = |digit: u8| [None, Some(true), Some(false)].get(usize::from(digit)).copied().ok_or(Malformed);
-    Ok(Condition { disk_ok: of(said / 3)?, broker: of(said % 3)?, sync_median })
-}
-
-const fn maybe(said: Option<bool>) -> u8 {
-    match said {
-        None => 0,
-        Some(true) => 1,
-        Some(false) => 2,
-    }
-}
-
-fn put_told(out: &mut Vec<u8>, told: Told) {
-    put_varint(out, told.site.0);
-    out.push(u8::from(told.synced));
-    // Nothing is held at the year 1970.
-    put_varint(out, told.held.map_or(0, |held| held.0));
-}
-
-fn told(reader: &mut Reader<'_>) -> Result<Told, Malformed> {
-    let (site, synced, held) = (reader.varint()?, reader.bool()?, reader.varint()?);
-    if site.max(held) > TIME_MS_MAX {
-        return Err(Malformed);
-    }
-    Ok(Told { site: SiteTime(site), synced, held: (held > 0).then_some(SiteTime(held)) })
-}
-
-fn put_wall(out: &mut Vec<u8>, wall: Wall) {
-    put_varint(out, wall.us);
-    out.push(u8::from(wall.synced));
-}
-
-fn wall(reader: &mut Reader<'_>) -> Result<Wall, Malformed> {
-    Ok(Wall { us: reader.varint()?, synced: reader.bool()? })
 }
 
 #[cfg(test)]

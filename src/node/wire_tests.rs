@@ -1,6 +1,9 @@
+use super::super::beat_wire::TIME_MS_MAX;
 use super::*;
+use crate::clock::Told;
 use crate::site::MemberRole;
 use proptest::prelude::*;
+use tally_core::time::{Duration, Instant, SiteTime};
 
 fn records() -> impl Strategy<Value = (String, [u8; 32], u8)> {
     ("[a-z0-9-]{1,32}", any::<[u8; 32]>(), 0u8..3)
