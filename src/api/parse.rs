@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use axum::http::{HeaderMap, Uri};
 use percent_encoding::percent_decode_str;
@@ -49,6 +50,19 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         )));
     }
     Ok(Some(key.to_owned()))
+}
+
+/// How long the client waits for the answer at the most, if it says so (RFC 7240: `Prefer: wait=5`). What is
+/// not understood is no preference.
+pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = values.flat_map(|value| value.split(','));
+    let seconds = preferences.find_map(|one| {
+        let (name, value) = one.split(';').next()?.split_once('=')?;
+        let is_wait = name.trim().eq_ignore_ascii_case("wait");
+        value.trim().trim_matches('"').parse().ok().filter(|_| is_wait)
+    });
+    seconds.map(Duration::from_secs)
 }
 
 /// The query of a request.

@@ -9,7 +9,8 @@ use hashbrown::HashMap;
 use tally_core::id::{ReportNumber, Term};
 use tokio::sync::oneshot;
 
-use super::handle::{REQUEST_WAIT, RequestError, Retry};
+use super::handle::{NO_LEADER, REQUEST_WAIT, Retry};
+use super::requests::RequestError;
 use crate::site::{Applied, Verdict};
 
 /// Most requests that may be on their way from one box.
@@ -142,6 +143,15 @@ impl Proposals {
             Ok(applied)
         };
         let _ = pending.reply.send(result);
+    }
+
+    /// There is no leader for long: what was never sent is certainly not done.
+    pub(super) fn give_up_unsent(&mut self) {
+        for (_, pending) in self.pending.extract_if(|_, pending| pending.copies == 0) {
+            let why = NO_LEADER.to_owned();
+            // The client may have gone.
+            let _ = pending.reply.send(Err(RequestError::NotCommitted { why }));
+        }
     }
 
     /// When to look again.

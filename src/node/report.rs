@@ -57,6 +57,7 @@ impl Node {
         let witness_for = raft.witness_for.and_then(|id| Some(self.members.get(id)?.name.clone()));
         status.tolerates = tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness);
         status.members = members;
+        status.handovers = self.handover.status();
         status.clock.wall_synced = wall_synced;
         status.pace = self.pace_status();
         status.storage = self.storage_status();
@@ -120,6 +121,7 @@ impl Node {
         let progress = self.raft.status();
         let leader = self.raft.leader();
         let configuration = self.raft.configuration();
+        let own = self.condition();
         let of = |member: &crate::identity::MemberInfo| {
             let is_me = member.id == identity.node;
             let link = links.iter().find(|link| link.id == member.id);
@@ -130,6 +132,7 @@ impl Node {
             let connected = is_me || (link.is_some_and(|link| link.connected) && answers);
             let follows = connected && leader.is_some();
             let clock = offsets.iter().find(|offset| offset.member.0 == member.id);
+            let said = if is_me { own } else { self.handover.heirs.condition(NodeId(member.id)) };
             MemberStatus {
                 id: member.id,
                 name: member.name.clone(),
@@ -157,6 +160,8 @@ impl Node {
                 rtt_us: link.and_then(|link| link.rtt_us),
                 clock_offset_ms: clock.map(|clock| clock.ahead_us / 1000),
                 clock_synced: clock.map(|clock| clock.synced),
+                disk_ok: said.disk_ok,
+                broker: said.broker,
             }
         };
         self.member_list().iter().map(of).collect()

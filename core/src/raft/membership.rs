@@ -54,9 +54,9 @@ impl fmt::Display for MembershipError {
             MembershipError::TooEarly => {
                 f.write_str("this leader has not yet committed an entry of its term: try again soon")
             }
-            MembershipError::InProgress => {
-                f.write_str("the change before is not committed yet: try again soon")
-            }
+            MembershipError::InProgress => f.write_str(
+                "the change before is not over: it is not committed, or its joint configuration is not left",
+            ),
             MembershipError::Transferring => f.write_str("leadership is being handed over: try again soon"),
             MembershipError::NotJoint => f.write_str("no change is under way"),
             MembershipError::AlreadyMember(id) => write!(f, "node {id} is a member already"),
