@@ -67,7 +67,6 @@ pub(super) struct Named<'a> {
 impl Iterator for Named<'_> {
     type Item = NodeId;
 
-    #[inline(never)]
     fn next(&mut self) -> Option<NodeId> {
         let place = self.set.0.trailing_zeros() as usize;
         // The lowest one is taken out.
@@ -426,7 +425,6 @@ impl Configuration {
         self.move_sets(Set::narrowed, place);
     }
 
-    #[inline(never)]
     fn move_sets(&mut self, to: fn(Set, usize) -> Set, place: usize) {
         for set in [&mut self.incoming, &mut self.outgoing, &mut self.observers, &mut self.witness] {
             *set = to(*set, place);

@@ -114,7 +114,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
                 self.check_caught_up(*id)?;
             }
         }
-        Ok((self.append_configuration(next), next))
+        Ok((self.append_configuration(&next), next))
     }
 
     /// A leader leaves the joint configuration, by an entry as with
@@ -125,8 +125,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if !self.configuration.is_joint() {
             return Err(MembershipError::NotJoint);
         }
-        let next = self.configuration.left();
-        Ok((self.append_configuration(next), next))
+        let entries = self.append_configuration(&self.configuration.left());
+        Ok((entries, self.configuration))
     }
 
     /// The configuration in force: the latest of the log, committed or not.
@@ -150,7 +150,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn leave_if_due(&mut self) -> Option<EntryRange> {
         let committed = self.may_change().is_ok() || M::LEAVE_JOINT_EARLY;
         let due = self.leads_knowingly() && self.configuration.leaves_by_itself() && committed;
-        due.then(|| self.append_configuration(self.configuration.left()))
+        due.then(|| self.append_configuration(&self.configuration.left()))
     }
 
     /// The configuration of a node that starts.
@@ -162,7 +162,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// A configuration entry was appended.
-    pub(super) fn adopt(&mut self, index: LogIndex, configuration: Configuration) {
+    pub(super) fn adopt(&mut self, index: LogIndex, configuration: &Configuration) {
         let before =
             ConfigurationEntry { index: self.configuration_index, configuration: self.configuration };
         self.previous_configuration = Some(before);
@@ -173,7 +173,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn adopt_from_snapshot(&mut self, index: LogIndex, configuration: Option<&Configuration>) {
         self.previous_configuration = None;
         match configuration.filter(|configuration| **configuration != self.configuration) {
-            Some(configuration) => self.replace_configuration(index, *configuration),
+            Some(configuration) => self.replace_configuration(index, configuration),
             None => self.configuration_index = index,
         }
     }
@@ -190,7 +190,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             return;
         }
         if let Some(previous) = self.previous_configuration.take() {
-            self.replace_configuration(previous.index, previous.configuration);
+            self.replace_configuration(previous.index, &previous.configuration);
         }
     }
 
@@ -294,7 +294,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// Each configuration entry begins a subterm, so that it is the first of the ranges that it is in.
-    fn append_configuration(&mut self, configuration: Configuration) -> EntryRange {
+    fn append_configuration(&mut self, configuration: &Configuration) -> EntryRange {
         if !M::CONFIGURATION_WITHIN_SUBTERM {
             self.begin_subterm();
         }
@@ -309,8 +309,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.forget_acknowledgement();
     }
 
-    fn replace_configuration(&mut self, index: LogIndex, configuration: Configuration) {
-        self.configuration = configuration;
+    fn replace_configuration(&mut self, index: LogIndex, configuration: &Configuration) {
+        self.configuration = *configuration;
         self.configuration_index = index;
         self.configuration_untold = true;
         self.arrange_peers();

@@ -158,9 +158,9 @@ impl Position {
 
     /// Can stand in a log of this term.
     #[inline(never)]
-    fn fits(self, term: Term) -> bool {
+    fn fits(&self, term: Term) -> bool {
         if self.term.0 == 0 {
-            return self == Position::ZERO;
+            return *self == Position::ZERO;
         }
         self.term <= term && self.index.0 > 0 && self.index.0.max(self.subterm.0) < NUMBER_LIMIT
     }
