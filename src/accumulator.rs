@@ -218,14 +218,20 @@ impl Accumulator {
     }
 
     /// Takes out what waits and writes it as a report. The caller sees to it that there is something.
+    ///
+    /// A box that has not heard of site time yet goes by its own clock, which may be years ahead: by now it is
+    /// known how late it can have been at most.
     pub fn freeze(&self, mut report: ReportWriter) -> Batch {
+        let latest = self.clock.latest().unwrap_or(SiteTime(u64::MAX));
         let mut inner = self.guard();
         let inner = &mut *inner;
+        let latest_window = inner.base.start_of(latest);
         let taken = inner.waiting.len().min(BATCH_CELLS_MAX);
         let rest = inner.waiting.split_off(taken);
         let waiting = mem::replace(&mut inner.waiting, rest);
         let mut batch = Batch::default();
         for Waiting { slot, window, amount, key, answer, .. } in waiting {
+            let (window, amount) = (window.min(latest_window), not_after(latest, amount));
             let waiter = Waiter { slot, window, answer };
             match key {
                 None => match inner.add(slot, window, amount) {
@@ -241,6 +247,7 @@ impl Accumulator {
         }
         for _ in 0..BATCH_CELLS_MAX {
             let Some((slot, window, amount)) = inner.take_cell() else { break };
+            let (window, amount) = (window.min(latest_window), not_after(latest, amount));
             let series = inner.slots[slot.0 as usize].series_ref();
             report.cell(series, window, &amount);
             batch.cells.push((slot, window));
@@ -363,6 +370,17 @@ impl Inner {
         self.dirty.pop();
         let amount = state.pending.take().expect("a slot is dirty exactly while something is pending");
         Some((slot, state.window, amount))
+    }
+}
+
+/// A sample says when it was taken: not later than that.
+fn not_after(latest: SiteTime, amount: Amount) -> Amount {
+    match amount {
+        Amount::Sample(mut sample) => {
+            sample.last.at = sample.last.at.min(latest);
+            Amount::Sample(sample)
+        }
+        other => other,
     }
 }
 

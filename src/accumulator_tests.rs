@@ -1,5 +1,6 @@
 use super::*;
 use tally_core::id::{Epoch, ReportNumber, SourceId};
+use tally_core::report::Sample;
 
 fn accumulator() -> Accumulator {
     let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0)));
@@ -42,6 +43,35 @@ fn many_adds_make_one_cell() {
     let window = Span::DEFAULT.start_of(SiteTime(1_000_000));
     report.cell(SeriesRef::Name(name("a"), Kind::Counter), window, &Amount::Counter(2000));
     assert_eq!((many.body, many.hash), report.finish_hashed());
+}
+
+#[test]
+fn what_a_clock_that_was_ahead_counted_is_of_the_time_that_is_known_by_now() {
+    // Nothing is known: it goes by this machine's clock, which is years ahead of that site.
+    let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0)));
+    let accumulator = Accumulator::new(Arc::clone(&clock), Span::DEFAULT, 3);
+    let mut bulk = accumulator.lock();
+    let slot = bulk.slot(name("a"), Kind::Counter).unwrap();
+    bulk.count(slot, 2).unwrap();
+    drop(bulk);
+    let (_, _keyed) = accumulator.add_waiting(name("a"), Amount::Counter(3), Some((1, 1))).unwrap();
+    let (_, _waiting) = accumulator.add_waiting(name("a"), Amount::Counter(5), None).unwrap();
+    let late = SiteTime(u64::MAX >> 20);
+    let sample = Amount::Sample(Sample::observed(1.5, late, SourceId(1)).unwrap());
+    let (_, _sample) = accumulator.add_waiting(name("s"), sample, None).unwrap();
+    clock.applied(SiteTime(1_000_000), Elapsed(9));
+    let batch = freeze(&accumulator);
+
+    let mut report = ReportWriter::new(SourceId(1), Epoch(1), ReportNumber::FIRST, 0);
+    let window = Span::DEFAULT.start_of(SiteTime(1_000_000));
+    let series = SeriesRef::Name(name("a"), Kind::Counter);
+    let (amount, taken) = (Amount::Counter(3), Elapsed(0));
+    report.keyed(&KeyedAdd { series, window, amount, key: 1, check: 1, taken });
+    let sample = Sample::observed(1.5, SiteTime(1_000_000), SourceId(1)).unwrap();
+    report.cell(SeriesRef::Name(name("s"), Kind::Sample), window, &Amount::Sample(sample));
+    report.cell(series, window, &Amount::Counter(2));
+    report.cell(series, window, &Amount::Counter(5));
+    assert_eq!(batch.body, report.finish_hashed().0);
 }
 
 #[test]

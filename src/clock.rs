@@ -106,6 +106,8 @@ struct View {
     heard: Instant,
     /// What was shown here already.
     floor: SiteTime,
+    /// As last applied from the log; zero: nothing yet.
+    applied: SiteTime,
     elapsed: Elapsed,
 }
 
@@ -113,7 +115,8 @@ impl SiteClock {
     /// A view that starts at a known site time (zero: nothing known yet).
     pub fn new(site: SiteTime, elapsed: Elapsed) -> SiteClock {
         let told = Told { site, ..Told::default() };
-        SiteClock { view: Mutex::new(View { told, heard: Instant::now(), floor: SiteTime(0), elapsed }) }
+        let view = View { told, heard: Instant::now(), floor: SiteTime(0), applied: site, elapsed };
+        SiteClock { view: Mutex::new(view) }
     }
 
     /// What a leader (this box, perhaps) just said.
@@ -138,9 +141,11 @@ impl SiteClock {
         view.told = Told { site, held: None, ..view.told };
     }
 
-    /// Elapsed time as last applied from the log.
-    pub fn applied(&self, elapsed: Elapsed) {
-        self.lock().elapsed = elapsed;
+    /// Site time and elapsed time as last applied from the log.
+    pub fn applied(&self, site: SiteTime, elapsed: Elapsed) {
+        let mut view = self.lock();
+        view.applied = site;
+        view.elapsed = elapsed;
     }
 
     /// Site time now, as this box sees it.
@@ -152,6 +157,13 @@ impl SiteClock {
     pub fn site_if_known(&self) -> Option<SiteTime> {
         let view = *self.lock();
         (view.told.site > SiteTime(0)).then(|| view.site_at(Instant::now()))
+    }
+
+    /// The latest time that anything counted here until now can be of: site time, or as long as no leader has
+    /// told it what the log says. `None`: not even that is known.
+    pub fn latest(&self) -> Option<SiteTime> {
+        let applied = self.lock().applied;
+        self.site_if_known().or(Some(applied).filter(|applied| *applied > SiteTime(0)))
     }
 
     /// What the leader said last.
@@ -201,6 +213,16 @@ mod tests {
         }
         assert!(clock.site() >= shown);
         assert!(clock.site() < SiteTime(5_010_000), "{:?}", clock.site());
+    }
+
+    #[test]
+    fn nothing_is_later_than_the_log_says_until_a_leader_tells_the_time() {
+        let clock = SiteClock::new(SiteTime(0), Elapsed(0));
+        assert_eq!(clock.latest(), None, "this box's own clock may be years ahead");
+        clock.applied(SiteTime(7_000_000), Elapsed(1));
+        assert_eq!(clock.latest(), Some(SiteTime(7_000_000)));
+        clock.hear(told(7_500_000));
+        assert!(clock.latest() >= Some(SiteTime(7_500_000)));
     }
 
     #[test]

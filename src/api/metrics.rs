@@ -90,7 +90,7 @@ fn raft(text: &mut Text, status: &NodeStatus) {
         "Boxes that can fail from now on without stopping the site.",
         status.tolerates.failures,
     );
-    text.family("tallyd_member_connected", "gauge", "1 if this box has a live connection to that member.");
+    text.family("tallyd_member_connected", "gauge", "1 if this box reaches that member.");
     for member in &status.members {
         let labels = [("member", member.name.as_str())];
         text.sample("tallyd_member_connected", &labels, u8::from(member.connected));

@@ -25,7 +25,7 @@ pub const KEY_BYTES_MAX: usize = 64;
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The name of a series as it stands in a path: percent-encoded, its slashes raw or encoded.
-pub(super) fn series(raw: &str) -> Result<Cow<'_, str>, Problem> {
+pub fn series(raw: &str) -> Result<Cow<'_, str>, Problem> {
     // Each byte is encoded by three characters at most.
     if raw.len() > 3 * SERIES_NAME_BYTES_MAX {
         return Err(Problem::malformed(format!(
@@ -73,7 +73,7 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
 }
 
 /// The amount in the body of an add to a series of that kind.
-pub(super) fn amount(kind: Kind, body: &[u8], now: SiteTime) -> Result<Amount, Problem> {
+pub fn amount(kind: Kind, body: &[u8], now: SiteTime) -> Result<Amount, Problem> {
     match kind {
         Kind::Counter => {
             let add = json::<CounterBody>(body, r#"{"add": 5}"#)?.add;

@@ -10,52 +10,52 @@ pub(super) const TIME_MS_MAX: u64 = (1 << 48) - 1;
 
 /// What a leader tells beside a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Beat {
+pub struct Beat {
     /// Site time; zero while the site has none.
-    pub(super) told: Told,
+    pub told: Told,
     /// Its own clock.
-    pub(super) wall: Wall,
+    pub wall: Wall,
     /// When it was sent, by the leader's monotonic clock: the answer brings it back.
-    pub(super) sent: Instant,
+    pub sent: Instant,
     /// The election timeout that all are to have.
-    pub(super) timeout: Duration,
+    pub timeout: Duration,
     /// It would hand over to a box that reaches the broker: who does?
-    pub(super) asks_for_broker: bool,
+    pub asks_for_broker: bool,
 }
 
 /// What a follower tells beside its answer to a heartbeat; all zeros: nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct BeatAnswer {
+pub struct BeatAnswer {
     /// Its clock.
-    pub(super) wall: Wall,
+    pub wall: Wall,
     /// As in the latest heartbeat that it had from this peer.
-    pub(super) sent: Instant,
+    pub sent: Instant,
     /// How long a sync of its disk takes, nearly always.
-    pub(super) sync: Duration,
+    pub sync: Duration,
     /// The election timeout that it has in force.
-    pub(super) timeout: Duration,
+    pub timeout: Duration,
     /// Whether it would serve as a leader.
-    pub(super) condition: Condition,
+    pub condition: Condition,
 }
 
 /// What makes a box fit to lead, or not, as it says itself; `None` where it says nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Condition {
+pub struct Condition {
     /// Whether its disk takes writes.
-    pub(super) disk_ok: Option<bool>,
+    pub disk_ok: Option<bool>,
     /// Whether it reached the broker when it tried last; only a box that was asked tries.
-    pub(super) broker: Option<bool>,
+    pub broker: Option<bool>,
     /// How long a sync of its disk takes, half of the time; zero: too few were seen.
-    pub(super) sync_median: Duration,
+    pub sync_median: Duration,
 }
 
 /// A box's wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wall {
+pub struct Wall {
     /// Unix microseconds.
-    pub(super) us: u64,
+    pub us: u64,
     /// Whether a time service keeps it.
-    pub(super) synced: bool,
+    pub synced: bool,
 }
 
 pub(super) fn put_beat(out: &mut Vec<u8>, beat: &Beat) {

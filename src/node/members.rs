@@ -110,7 +110,7 @@ pub(super) fn latest(
 }
 
 /// The configuration that an entry brings, if it brings one.
-pub(super) fn of_payload(payload: &[u8]) -> Option<Result<Configuration, ConfigurationError>> {
+pub fn of_payload(payload: &[u8]) -> Option<Result<Configuration, ConfigurationError>> {
     let (_, content) = proposals::split(payload)?;
     entry::configuration_of(content).map(|parts| from_parts(&parts))
 }

@@ -29,7 +29,7 @@ pub mod status;
 mod step;
 mod tail;
 mod tolerance;
-mod wire;
+pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
@@ -49,10 +49,13 @@ pub(crate) use handle::NO_LEADER;
 pub use handle::{BrokerWish, Handle, RoleView};
 pub use heirs::Reason;
 pub(crate) use members::info_of;
+pub use members::of_payload as configuration_in;
 pub use pace::PaceBounds;
+pub use proposals::split as split_envelope;
 pub use requests::{
     Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError, SetError,
 };
+pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 

@@ -41,7 +41,7 @@ fn tagged(tag: u64, body: &[u8]) -> Bytes {
 }
 
 /// Divides what `plain` and `tagged` made, or what a leader made of it: envelope and content.
-pub(super) fn split(bytes: &[u8]) -> Option<(Option<u64>, &[u8])> {
+pub fn split(bytes: &[u8]) -> Option<(Option<u64>, &[u8])> {
     match bytes.split_first()? {
         (&PLAIN, content) => Some((None, content)),
         (&TAGGED, rest) => {

@@ -80,7 +80,8 @@ pub struct MemberStatus {
     pub key: String,
     /// What it is meant to be; it becomes that when it can.
     pub intended: &'static str,
-    /// Whether this box has a live connection to it (true for itself).
+    /// Whether this box has a live connection to it, and, at the leader, whether a box with a log answered
+    /// within the last election timeout (true for itself).
     pub connected: bool,
     /// At the leader: up to which index its log is known to be durable.
     pub matched: Option<u64>,

@@ -300,7 +300,7 @@ impl Node {
         };
         let now = self.now();
         self.leader_clock.applied(stamp, now);
-        self.shared.clock.applied(stamp.elapsed);
+        self.shared.clock.applied(stamp.site, stamp.elapsed);
         self.shared.accumulator.configure(base, series_max);
         self.tail.shrink(applied.min(self.raft.durable_index()));
         self.applied.send_replace(applied.0);

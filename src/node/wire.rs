@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
 
-pub(super) use super::beat_wire::{Beat, BeatAnswer, Condition, Wall};
+pub use super::beat_wire::{Beat, BeatAnswer, Condition, Wall};
 use super::beat_wire::{answer, beat, put_answer, put_beat};
 use super::heirs::Reason;
 use crate::site::codec::{Malformed, Reader, put_varint};
@@ -13,13 +13,13 @@ use crate::site::{MemberRecord, put_records, read_records};
 use crate::storage::SnapshotHead;
 
 /// Most bytes of payload in one append; also the most that one entry may have.
-pub(super) const APPEND_BYTES_MAX: u32 = 1 << 20;
+pub const APPEND_BYTES_MAX: u32 = 1 << 20;
 /// Most bytes of one part of a snapshot.
-pub(super) const PART_BYTES: usize = 256 << 10;
+pub const PART_BYTES: usize = 256 << 10;
 
 /// What boxes say to each other.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Frame {
+pub enum Frame {
     /// A message of the core, with the payloads of its entries if it appends some.
     Raft { message: Message, payloads: Vec<Bytes> },
     /// A heartbeat, with what a leader tells beside it.
@@ -46,15 +46,15 @@ pub(super) enum Frame {
 
 /// A part of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SnapshotPart {
+pub struct SnapshotPart {
     /// The leader's term.
-    pub(super) term: Term,
+    pub term: Term,
     /// Of which snapshot.
-    pub(super) head: SnapshotHead,
+    pub head: SnapshotHead,
     /// Where this part begins.
-    pub(super) offset: u64,
+    pub offset: u64,
     /// The part. An offer has none, and begins at 0.
-    pub(super) bytes: Bytes,
+    pub bytes: Bytes,
 }
 
 const PRE_VOTE: u8 = 1;
@@ -82,12 +82,12 @@ const HANDS_OVER: u8 = 22;
 
 impl Frame {
     /// A message of the core alone.
-    pub(super) fn plain(message: Message) -> Frame {
+    pub fn plain(message: Message) -> Frame {
         Frame::Raft { message, payloads: Vec::new() }
     }
 
     /// As bytes.
-    pub(super) fn encode(&self) -> Bytes {
+    pub fn encode(&self) -> Bytes {
         match self {
             Frame::Raft { message, payloads } => encode_message(message, payloads).into(),
             Frame::Beat(message, beat) => {
@@ -157,7 +157,7 @@ impl Frame {
     }
 
     /// From bytes that a peer sent.
-    pub(super) fn decode(frame: &Bytes) -> Result<Frame, Malformed> {
+    pub fn decode(frame: &Bytes) -> Result<Frame, Malformed> {
         let mut reader = Reader::new(frame);
         let kind = reader.u8()?;
         Ok(match kind {

@@ -17,6 +17,8 @@ fn is_caught<M: Mutation>(bug: &str, site: &Site, invariant: &str) {
     let Some((what, story)) = &found.violation else { panic!("{bug}: not found in {}: {found}", site.name) };
     println!("{bug}: found in {} after {found}\n{}\n{what}\n", site.name, story.join("\n"));
     assert!(what.starts_with(invariant), "{bug} is found as {what}");
+    // `cargo xtask verify` adds these up.
+    println!("proof: mutations: 1 bugs, 1 caught by the exploration");
 }
 
 macro_rules! bugs {
