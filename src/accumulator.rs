@@ -14,7 +14,7 @@ use tally_core::window::Span;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::SiteClock;
-use crate::node::{Added, RequestError};
+use crate::node::{Added, NO_LEADER, RequestError};
 use crate::site::entry::{KeyedAdd, ReportWriter, SeriesRef};
 use crate::site::{Refusal, SeriesId, Site};
 
@@ -181,6 +181,16 @@ impl Accumulator {
                 Withdrawn::BeforeItsBatch
             }
             Err(_) => Withdrawn::TooLate,
+        }
+    }
+
+    /// Takes back all adds that wait and are in no batch: there is no leader for long.
+    pub fn give_up_waiting(&self) {
+        let waiting = mem::take(&mut self.guard().waiting);
+        for waiting in waiting {
+            let error = RequestError::NotCommitted { why: NO_LEADER.to_owned() };
+            // The client may have gone.
+            let _ = waiting.answer.send(Outcome::Failed(error));
         }
     }
 

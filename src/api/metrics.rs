@@ -65,12 +65,32 @@ fn raft(text: &mut Text, status: &NodeStatus) {
         "How often the leader that this box knows changed.",
         status.elections.leader_changes,
     );
+    text.family(
+        "tallyd_handovers_total",
+        "counter",
+        "How often this box handed leadership over, by why: it did not reach the broker, its disk was ill or slow, it \
+         stopped, somebody asked.",
+    );
+    let handovers = &status.handovers;
+    for (reason, count) in [
+        ("broker", handovers.broker),
+        ("disk", handovers.disk),
+        ("stopping", handovers.stopping),
+        ("asked", handovers.asked),
+    ] {
+        text.sample("tallyd_handovers_total", &[("reason", reason)], count);
+    }
+    text.counter(
+        "tallyd_handovers_failed_total",
+        "How often the other box did not take leadership.",
+        handovers.failed,
+    );
     text.gauge(
         "tallyd_tolerated_failures",
         "Boxes that can fail from now on without stopping the site.",
         status.tolerates.failures,
     );
-    text.family("tallyd_member_connected", "gauge", "1 if this box has a live connection to that member.");
+    text.family("tallyd_member_connected", "gauge", "1 if this box reaches that member.");
     for member in &status.members {
         let labels = [("member", member.name.as_str())];
         text.sample("tallyd_member_connected", &labels, u8::from(member.connected));

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 pub use self::config::{Poll, PollConfig, PollConfigError, PollProblem};
-pub use self::track::{PollKind, Reading, ReadingError, Tracker};
+pub use self::track::{PollKind, Reading, ReadingError, Tracker, read};
 use crate::accumulator::Accumulator;
 use crate::clock::SiteClock;
 use crate::site::Refusal;

@@ -6,6 +6,7 @@ use tally_core::raft::{Body, EntryRange, Handled, Message};
 use tracing::{debug, info, warn};
 
 use super::disk::{Done, Job};
+use super::heirs::Reason;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, members};
@@ -25,6 +26,7 @@ impl Node {
             Event::Disconnected(peer) => {
                 self.connected.remove(&peer);
                 self.beats.pace.lost(peer);
+                self.handover.heirs.lost(peer);
                 self.raft.snapshot_lost(peer);
             }
             Event::Received { from, frame, .. } => match Frame::decode(&frame) {
@@ -48,8 +50,9 @@ impl Node {
             Frame::SnapshotWant { last, offset } => self.on_snapshot_want(from, last, offset),
             // For witnesses.
             Frame::Members { .. } => self.shared.metrics.raft_ignored.raise(),
+            Frame::HandsOver { to, reason } => self.on_hands_over(from, to, reason),
             Frame::Transfer { to } => {
-                if let Err(why) = self.transfer_leadership(to) {
+                if let Err(why) = self.hand_over(to, Reason::Asked) {
                     info!("box {from} asks to hand leadership over, which cannot be: {why}");
                 }
             }

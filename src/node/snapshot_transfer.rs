@@ -44,18 +44,18 @@ pub(super) struct Outgoing {
 
 /// A snapshot that is coming in.
 #[derive(Debug)]
-pub(super) struct Incoming {
-    pub(super) from: NodeId,
-    pub(super) term: Term,
-    pub(super) head: SnapshotHead,
-    pub(super) bytes: Vec<u8>,
+pub struct Incoming {
+    pub from: NodeId,
+    pub term: Term,
+    pub head: SnapshotHead,
+    pub bytes: Vec<u8>,
     /// Where what was asked for ends.
     asked_to: u64,
 }
 
 /// What a part came to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub enum Taken {
     Nothing,
     /// Ask for more, from this offset on.
     Ask(u64),
@@ -68,7 +68,7 @@ pub(super) enum Taken {
 impl Incoming {
     /// Takes a part in. An offer, which has no bytes, of what is on its way already goes on where that
     /// stopped.
-    pub(super) fn take(incoming: &mut Option<Incoming>, from: NodeId, part: &SnapshotPart) -> Taken {
+    pub fn take(incoming: &mut Option<Incoming>, from: NodeId, part: &SnapshotPart) -> Taken {
         let SnapshotPart { term, head, offset, ref bytes } = *part;
         if incoming.as_ref().is_some_and(|current| term < current.term) {
             return Taken::Nothing;

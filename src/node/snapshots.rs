@@ -26,6 +26,17 @@ fn due_bytes(least: u64, last: u64) -> u64 {
     last.saturating_mul(2).min(REPLAY_BYTES_MAX).max(last).max(least)
 }
 
+/// A restart applies up to so many entries, even if they are tiny and many share a block: about a second.
+const REPLAY_ENTRIES_MAX: u64 = 1_000_000;
+/// An entry with its share of a group takes about so many bytes at least.
+const ENTRY_BYTES_LEAST: u64 = 64;
+
+/// After how many entries a snapshot is due, however few bytes they are. More after a large snapshot, so that
+/// here, too, no more than half of what is written is snapshots.
+fn due_entries(last_bytes: u64) -> u64 {
+    (last_bytes / ENTRY_BYTES_LEAST).max(REPLAY_ENTRIES_MAX)
+}
+
 /// The box's own snapshots, and one that is coming in.
 #[derive(Debug)]
 pub(super) struct Snapshots {
@@ -79,7 +90,9 @@ impl Node {
         self.forget_transfers();
         let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
         let due = due_bytes(self.config.snapshot_log_bytes, self.snapshots.last_bytes);
-        if self.snapshots.saving.is_some() || grown < due.max(self.snapshots.not_before_bytes) {
+        let entries = self.raft.durable_index().0.saturating_sub(self.snapshots.last.0);
+        let is_due = grown >= due || entries >= due_entries(self.snapshots.last_bytes);
+        if self.snapshots.saving.is_some() || !is_due || grown < self.snapshots.not_before_bytes {
             return;
         }
         let applied = self.site().applied();
@@ -162,5 +175,11 @@ mod tests {
         {
             assert_eq!(due_bytes(16 * MIB, last * MIB), due * MIB, "after one of {last} MiB");
         }
+    }
+
+    #[test]
+    fn many_tiny_entries_are_replaced_by_a_snapshot_too() {
+        assert_eq!(due_entries(0), 1_000_000);
+        assert_eq!(due_entries(77 << 20), 1_261_568);
     }
 }

@@ -14,7 +14,7 @@ mod accept;
 mod config;
 mod congestion;
 mod dial;
-mod frame;
+pub mod frame;
 mod link;
 mod lives;
 mod peer;
@@ -35,7 +35,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::identity::{Identity, Keys, MemberInfo};
 use crate::metrics::Counter;
 
-pub use lives::{Life, Lives};
+pub use lives::{LIFE_BYTES, Life, Lives, read_seen, seen_text};
 use peer::Peer;
 use refusal::RefusalLog;
 pub use refusal::{REFUSALS, Refusal};

@@ -242,3 +242,49 @@ impl Answers for Page {
     /// Nobody counts it: there is nothing that a flood could keep this listener from.
     fn turned_away(&self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// Each member is described, and each that is described is there.
+    fn assert_described(schema: &Value, told: &Value) {
+        let told: Vec<&String> = told.as_object().unwrap().keys().collect();
+        let described: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+        assert_eq!(told, described);
+        assert_eq!(schema["required"].as_array().unwrap().len(), described.len());
+    }
+
+    #[test]
+    fn the_description_of_the_api_has_the_witnesss_status() {
+        let api: Value = serde_json::from_str(include_str!("../api/openapi.json")).unwrap();
+        let schema = &api["components"]["schemas"]["WitnessStatus"];
+        let overview = Overview::default();
+        assert_described(schema, &serde_json::to_value(overview.status()).unwrap());
+        let site = SiteStatus {
+            site: "plant7".to_owned(),
+            site_id: String::new(),
+            node: 3,
+            name: String::new(),
+            address: String::new(),
+            term: 1,
+            voted_for: None,
+            last_term: 1,
+            subterm: 0,
+            voters: Vec::new(),
+            writes: 0,
+            boot: 1,
+            answers: 0,
+            ignored: 0,
+            malformed: 0,
+            failures: 0,
+            trouble: None,
+            peers: Vec::new(),
+        };
+        let items = |key: &str| &schema["properties"][key]["items"];
+        assert_described(items("sites"), &serde_json::to_value(site).unwrap());
+        let refused = Refused { directory: PathBuf::new(), why: String::new() };
+        assert_described(items("refused"), &serde_json::to_value(refused).unwrap());
+    }
+}

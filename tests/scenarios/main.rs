@@ -11,6 +11,7 @@
 
 mod commands;
 mod describe;
+mod disks;
 mod invariants;
 mod node;
 mod operations;
@@ -18,6 +19,7 @@ mod plain_log;
 mod script;
 mod self_tests;
 mod site;
+mod witness;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

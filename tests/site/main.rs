@@ -11,6 +11,7 @@ mod clocks;
 mod counting;
 mod crashes;
 mod damage;
+mod handover;
 mod harness;
 mod http;
 mod load;

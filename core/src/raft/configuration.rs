@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::membership::MembershipError;
 use super::message::{Member, MemberRole};
 use super::witness::WITNESS_VOTERS_MAX;
 use crate::id::NodeId;
@@ -22,6 +23,7 @@ impl Set {
         self.0 & (1 << place) != 0
     }
 
+    #[inline(never)]
     pub(super) const fn len(self) -> usize {
         self.0.count_ones() as usize
     }
@@ -55,6 +57,25 @@ impl Set {
     }
 }
 
+/// The members of a set, ascending.
+#[derive(Clone, Debug)]
+pub(super) struct Named<'a> {
+    ids: &'a [NodeId; MEMBERS_MAX],
+    set: Set,
+}
+
+impl Iterator for Named<'_> {
+    type Item = NodeId;
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<NodeId> {
+        let place = self.set.0.trailing_zeros() as usize;
+        // The lowest one is taken out.
+        self.set = Set(self.set.0 & self.set.0.wrapping_sub(1));
+        self.ids.get(place).copied()
+    }
+}
+
 /// A checked configuration. It is *joint* while voters change: then it has two halves, the outgoing and the
 /// incoming one, and whatever is decided is decided by a majority of each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,9 +84,9 @@ pub struct Configuration {
     ids: [NodeId; MEMBERS_MAX],
     count: u8,
     /// The voters, the witness among them; of the new half if there are two.
-    incoming: Set,
+    pub(super) incoming: Set,
     /// The voters of the half that is being left; empty unless joint.
-    outgoing: Set,
+    pub(super) outgoing: Set,
     /// May share members with `outgoing`: those are demoted when the joint configuration is left.
     observers: Set,
     /// Nobody, or the one voter that is a witness.
@@ -156,17 +177,6 @@ pub enum Change {
     Remove(NodeId),
 }
 
-/// Why a wish cannot be granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ChangeError {
-    AlreadyMember(NodeId),
-    NotMember(NodeId),
-    NotObserver(NodeId),
-    NotVoter(NodeId),
-    Unchanged,
-    Configuration(ConfigurationError),
-}
-
 impl Configuration {
     /// Of a node that does not belong to a group yet.
     pub const EMPTY: Configuration = Configuration {
@@ -186,15 +196,15 @@ impl Configuration {
             if configuration.place(id).is_some() {
                 return Err(ConfigurationError::MemberTwice(id));
             }
+            let place = configuration.insert(id)?;
             match role {
-                MemberRole::Voter => configuration.incoming = configuration.with_new(id, |it| it.incoming)?,
-                MemberRole::Observer => {
-                    configuration.observers = configuration.with_new(id, |it| it.observers)?
-                }
-                MemberRole::Witness => configuration.add_witness(id)?,
+                MemberRole::Voter => configuration.incoming = configuration.incoming.with(place),
+                MemberRole::Observer => configuration.observers = configuration.observers.with(place),
+                MemberRole::Witness => configuration.make_witness(id, place)?,
             }
         }
-        configuration.checked()
+        configuration.check()?;
+        Ok(configuration)
     }
 
     /// A configuration as it was taken apart by [`voters`](Configuration::voters) and so on.
@@ -222,7 +232,8 @@ impl Configuration {
             }
         }
         configuration.leaves_by_itself = parts.leaves_by_itself && configuration.is_joint();
-        configuration.checked()
+        configuration.check()?;
+        Ok(configuration)
     }
 
     /// Nobody is a member.
@@ -303,15 +314,6 @@ impl Configuration {
         self.list().iter().position(|member| *member == id)
     }
 
-    pub(super) fn id(&self, place: usize) -> NodeId {
-        self.ids[place % MEMBERS_MAX]
-    }
-
-    /// The halves: the first always, the second if joint.
-    pub(super) fn halves(&self) -> impl Iterator<Item = Set> {
-        [self.incoming, self.outgoing].into_iter().filter(|half| !half.is_empty())
-    }
-
     /// The half that the witness is in, without it; nobody if there is no witness.
     #[inline(never)]
     pub(super) fn beside_witness(&self) -> Set {
@@ -335,43 +337,43 @@ impl Configuration {
         &self,
         changes: &[Change],
         leaves_by_itself: bool,
-    ) -> Result<Configuration, ChangeError> {
+    ) -> Result<Configuration, MembershipError> {
         let mut next = *self;
         for change in changes {
             change.apply(&mut next)?;
         }
         if next == *self {
-            return Err(ChangeError::Unchanged);
+            return Err(MembershipError::Unchanged);
         }
-        let next = next.checked().map_err(ChangeError::Configuration)?;
-        if next.has_voters_of(self) && self.has_voters_of(&next) && next.witness() == self.witness() {
-            return Ok(next);
+        next.check()?;
+        if !next.has_voters_of(self) {
+            next.join(self, leaves_by_itself)?;
         }
-        next.joined_from(self, leaves_by_itself).map_err(ChangeError::Configuration)
+        Ok(next)
     }
 
     fn has_voters_of(&self, other: &Configuration) -> bool {
-        other.voters().all(|id| !self.incoming.both(self.set_of(id)).is_empty())
+        let votes = |id: NodeId| self.place(id).is_some_and(|place| self.incoming.has(place));
+        self.incoming.len() == other.incoming.len()
+            && other.voters().all(votes)
+            && self.witness() == other.witness()
     }
 
-    /// This one as the incoming half beside the voters of another one.
-    fn joined_from(
-        mut self,
-        other: &Configuration,
-        leaves_by_itself: bool,
-    ) -> Result<Configuration, ConfigurationError> {
-        if let (Some(_), Some(leaving)) = (self.witness(), other.witness()) {
+    /// This one becomes the incoming half beside the voters of another one.
+    fn join(&mut self, other: &Configuration, leaves_by_itself: bool) -> Result<(), ConfigurationError> {
+        let leaving = other.witness();
+        if let Some(leaving) = leaving.filter(|_| !self.witness.is_empty()) {
             return Err(ConfigurationError::WitnessInBothHalves(leaving));
         }
         for id in other.voters() {
             let place = self.insert(id)?;
             self.outgoing = self.outgoing.with(place);
-            if other.witness() == Some(id) {
+            if leaving == Some(id) {
                 self.witness = place;
             }
         }
         self.leaves_by_itself = leaves_by_itself;
-        self.checked()
+        self.check()
     }
 
     /// What deliberate bugs take for the configuration.
@@ -385,8 +387,8 @@ impl Configuration {
         &self.ids[..self.len().min(MEMBERS_MAX)]
     }
 
-    pub(super) fn named(&self, set: Set) -> impl Iterator<Item = NodeId> + '_ {
-        (0..MEMBERS_MAX).filter(move |place| set.has(*place)).map(|place| self.ids[place])
+    pub(super) const fn named(&self, set: Set) -> Named<'_> {
+        Named { ids: &self.ids, set }
     }
 
     fn set_of(&self, id: NodeId) -> Set {
@@ -411,7 +413,7 @@ impl Configuration {
             core::mem::swap(id, &mut moved);
         }
         self.count += 1;
-        self.move_sets(|set| set.widened(place));
+        self.move_sets(Set::widened, place);
         Ok(Set::of(place))
     }
 
@@ -421,31 +423,27 @@ impl Configuration {
             core::mem::swap(id, &mut moved);
         }
         self.count -= 1;
-        self.move_sets(|set| set.narrowed(place));
+        self.move_sets(Set::narrowed, place);
     }
 
-    fn move_sets(&mut self, to: impl Fn(Set) -> Set) {
-        self.incoming = to(self.incoming);
-        self.outgoing = to(self.outgoing);
-        self.observers = to(self.observers);
-        self.witness = to(self.witness);
+    #[inline(never)]
+    fn move_sets(&mut self, to: fn(Set, usize) -> Set, place: usize) {
+        for set in [&mut self.incoming, &mut self.outgoing, &mut self.observers, &mut self.witness] {
+            *set = to(*set, place);
+        }
     }
 
-    fn with_new(&mut self, id: NodeId, of: fn(&Configuration) -> Set) -> Result<Set, ConfigurationError> {
-        let place = self.insert(id)?;
-        Ok(of(self).with(place))
-    }
-
-    fn add_witness(&mut self, id: NodeId) -> Result<(), ConfigurationError> {
+    fn make_witness(&mut self, id: NodeId, place: Set) -> Result<(), ConfigurationError> {
         if !self.witness.is_empty() {
             return Err(ConfigurationError::WitnessTwice(id));
         }
-        self.witness = self.insert(id)?;
-        self.incoming = self.incoming.with(self.witness);
+        self.witness = place;
+        self.incoming = self.incoming.with(place);
         Ok(())
     }
 
-    fn checked(self) -> Result<Configuration, ConfigurationError> {
+    #[inline(never)]
+    fn check(&self) -> Result<(), ConfigurationError> {
         if let Some(id) = self.named(self.incoming.both(self.observers)).next() {
             return Err(ConfigurationError::VoterAndObserver(id));
         }
@@ -466,7 +464,7 @@ impl Configuration {
                 return Err(ConfigurationError::WitnessBesideOdd(beside));
             }
         }
-        Ok(self)
+        Ok(())
     }
 }
 
@@ -502,39 +500,37 @@ impl fmt::Debug for Configuration {
 }
 
 impl Change {
-    fn apply(self, next: &mut Configuration) -> Result<(), ChangeError> {
+    fn apply(self, next: &mut Configuration) -> Result<(), MembershipError> {
         let (Change::AddObserver(id)
         | Change::AddWitness(id)
         | Change::Promote(id)
         | Change::Demote(id)
         | Change::Remove(id)) = self;
+        let adds = matches!(self, Change::AddObserver(_) | Change::AddWitness(_));
         let role = next.role(id);
-        let own = next.set_of(id);
+        if adds && role.is_some() {
+            return Err(MembershipError::AlreadyMember(id));
+        }
+        if !adds && role.is_none() {
+            return Err(MembershipError::NotMember(id));
+        }
+        let own = next.insert(id)?;
         match (self, role) {
-            (Change::AddObserver(_) | Change::AddWitness(_), Some(_)) => Err(ChangeError::AlreadyMember(id)),
-            (Change::AddObserver(_), None) => {
-                next.observers = next.with_new(id, |it| it.observers).map_err(ChangeError::Configuration)?;
-                Ok(())
-            }
-            (Change::AddWitness(_), None) => next.add_witness(id).map_err(ChangeError::Configuration),
-            (_, None) => Err(ChangeError::NotMember(id)),
+            (Change::AddObserver(_), _) => next.observers = next.observers.with(own),
+            (Change::AddWitness(_), _) => next.make_witness(id, own)?,
             (Change::Promote(_), Some(MemberRole::Observer)) => {
                 next.observers = next.observers.without(own);
                 next.incoming = next.incoming.with(own);
-                Ok(())
             }
-            (Change::Promote(_), _) => Err(ChangeError::NotObserver(id)),
+            (Change::Promote(_), _) => return Err(MembershipError::NotObserver(id)),
             (Change::Demote(_), Some(MemberRole::Voter)) => {
                 next.incoming = next.incoming.without(own);
                 next.observers = next.observers.with(own);
-                Ok(())
             }
-            (Change::Demote(_), _) => Err(ChangeError::NotVoter(id)),
-            (Change::Remove(_), _) => {
-                next.place(id).into_iter().for_each(|place| next.remove(place));
-                Ok(())
-            }
+            (Change::Demote(_), _) => return Err(MembershipError::NotVoter(id)),
+            (Change::Remove(_), _) => next.place(id).into_iter().for_each(|place| next.remove(place)),
         }
+        Ok(())
     }
 }
 

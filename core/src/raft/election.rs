@@ -24,6 +24,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
                 | Body::HeartbeatAnswer { .. }
                 | Body::WitnessAppended { .. }
         );
+        // Of a leader that its own last change removed or demoted.
+        let passes_on = message.body == Body::TimeoutNow && self.leader == Some(from);
         match slot {
             Some(slot) if self.peers[slot].standing == Standing::Member(MemberRole::Witness) => {
                 if of_witness { Ok(slot) } else { Err(Ignored::NotVoter) }
@@ -31,12 +33,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             Some(slot) if self.peers[slot].is_voter() || (answers && self.peers[slot].replicates()) => {
                 Ok(slot)
             }
+            Some(slot) if passes_on => Ok(slot),
             Some(slot) => self.check_stranger(message).map(|()| slot).map_err(|_| Ignored::NotVoter),
             None if from == self.config.id => Err(Ignored::UnknownSender),
             None => {
                 let slot = self.slot(from);
-                let is_leader = slot.is_some() && self.leader == Some(from);
-                if !(is_leader && message.body == Body::TimeoutNow) {
+                if !(slot.is_some() && passes_on) {
                     self.check_stranger(message)?;
                 }
                 slot.or_else(|| self.welcome(from)).ok_or(Ignored::UnknownSender)
@@ -164,7 +166,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// Those who did not answer may not have been asked: the message may be lost.
     pub(super) fn ask_again(&mut self) {
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.request_due |= peer.votes() && !peer.answered;
         }
     }
@@ -224,14 +226,14 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.tail.clear();
         self.rounds.begin_term();
         self.timers.tick = self.now + self.config.heartbeat_interval;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.begin_term(last, self.now);
         }
     }
 
     fn ask_voters(&mut self) {
         self.timers.tick = self.now + self.config.heartbeat_interval;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.forget_campaign(peer.votes());
         }
     }

@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use super::configuration::{Change, ChangeError, Configuration, ConfigurationError};
+use super::configuration::{Change, Configuration, ConfigurationError};
 use super::message::{Body, ConfigurationEntry, EntryRange, Message};
 use super::peer::{Peer, Standing};
 use super::{Ignored, Mutation, Raft, Role};
@@ -54,9 +54,9 @@ impl fmt::Display for MembershipError {
             MembershipError::TooEarly => {
                 f.write_str("this leader has not yet committed an entry of its term: try again soon")
             }
-            MembershipError::InProgress => {
-                f.write_str("the change before is not committed yet: try again soon")
-            }
+            MembershipError::InProgress => f.write_str(
+                "the change before is not over: it is not committed, or its joint configuration is not left",
+            ),
             MembershipError::Transferring => f.write_str("leadership is being handed over: try again soon"),
             MembershipError::NotJoint => f.write_str("no change is under way"),
             MembershipError::AlreadyMember(id) => write!(f, "node {id} is a member already"),
@@ -74,16 +74,9 @@ impl fmt::Display for MembershipError {
 
 impl core::error::Error for MembershipError {}
 
-impl From<ChangeError> for MembershipError {
-    fn from(error: ChangeError) -> MembershipError {
-        match error {
-            ChangeError::AlreadyMember(id) => MembershipError::AlreadyMember(id),
-            ChangeError::NotMember(id) => MembershipError::NotMember(id),
-            ChangeError::NotObserver(id) => MembershipError::NotObserver(id),
-            ChangeError::NotVoter(id) => MembershipError::NotVoter(id),
-            ChangeError::Unchanged => MembershipError::Unchanged,
-            ChangeError::Configuration(error) => MembershipError::Configuration(error),
-        }
+impl From<ConfigurationError> for MembershipError {
+    fn from(error: ConfigurationError) -> MembershipError {
+        MembershipError::Configuration(error)
     }
 }
 
@@ -188,7 +181,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// Whether entries after `last` can be dropped: not if a committed configuration would go.
     pub(super) fn can_go_back(&self, last: LogIndex) -> bool {
         self.configuration_index <= last
-            || self.previous_configuration.is_some_and(|previous| previous.index <= last)
+            || self.previous_configuration.as_ref().is_some_and(|previous| previous.index <= last)
     }
 
     /// Entries after `last` were dropped.
@@ -204,7 +197,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// Voters may lead; also one that its latest configuration removes, for as long as it does not know that this
     /// is committed: it may be the only one with the entry, and then nobody else can be elected (thesis, 4.2.2).
     pub(super) fn is_electable(&self) -> bool {
-        let before = self.previous_configuration.filter(|_| self.commit < self.configuration_index);
+        let uncommitted = self.commit < self.configuration_index;
+        let before = self.previous_configuration.as_ref().filter(|_| uncommitted);
         self.voter || before.is_some_and(|before| before.configuration.is_voter(self.config.id))
     }
 
@@ -212,7 +206,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// told.
     pub(super) fn forget_who_left(&mut self) {
         if self.commit >= self.configuration_index {
-            self.drop_peers(|peer| peer.standing == Standing::Leaving);
+            self.drop_peers(Standing::Leaving, None);
         }
     }
 
@@ -327,7 +321,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let own = self.config.id;
         let was_voter = core::mem::replace(&mut self.voter, self.configuration.is_voter(own));
         let leads = self.role == Role::Leader;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.standing = match self.configuration.role(peer.id) {
                 Some(role) => Standing::Member(role),
                 // It is to get the configuration that it is not in any more.
@@ -335,8 +329,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
                 None => Standing::Guest,
             };
         }
-        let leader = self.leader;
-        self.drop_peers(|peer| peer.standing == Standing::Guest && Some(peer.id) != leader);
+        self.drop_peers(Standing::Guest, self.leader);
         let last = self.log.last().index;
         let configuration = self.configuration;
         for id in configuration.ids().filter(|id| *id != own) {
@@ -373,8 +366,10 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
     }
 
-    fn drop_peers(&mut self, which: impl Fn(&Peer) -> bool) {
-        while let Some(slot) = self.peers.iter().position(&which) {
+    #[inline(never)]
+    fn drop_peers(&mut self, standing: Standing, but: Option<NodeId>) {
+        let which = |peer: &Peer| peer.standing == standing && Some(peer.id) != but;
+        while let Some(slot) = self.peers.iter().position(which) {
             self.drop_peer(slot);
         }
     }

@@ -156,12 +156,13 @@ impl Position {
         (self.term, self.subterm)
     }
 
+    /// Can stand in a log of this term.
     #[inline(never)]
-    fn is_plausible(self) -> bool {
-        let numbered = self.index.0 < NUMBER_LIMIT && self.term.0 < NUMBER_LIMIT;
-        numbered
-            && ((self.index == LogIndex::ZERO) == (self.term == Term(0)))
-            && (self.term.0 > 0 || self == Position::ZERO)
+    fn fits(self, term: Term) -> bool {
+        if self.term.0 == 0 {
+            return self == Position::ZERO;
+        }
+        self.term <= term && self.index.0 > 0 && self.index.0.max(self.subterm.0) < NUMBER_LIMIT
     }
 }
 
@@ -171,12 +172,13 @@ impl EntryRange {
         (self.term, self.subterm)
     }
 
-    fn follows(&self, previous: Position) -> bool {
+    fn fits(&self, term: Term, previous: Position) -> bool {
+        let end = Position { index: self.last, term: self.term, subterm: self.subterm };
         self.first == previous.index.next()
             && self.first <= self.last
-            && self.last.0 < NUMBER_LIMIT
             && self.term.0 > 0
             && self.key() >= previous.key()
+            && end.fits(term)
     }
 }
 
@@ -186,29 +188,30 @@ impl Message {
     #[must_use]
     #[inline(never)]
     pub fn is_plausible(&self) -> bool {
+        let term = self.term;
         let index = |index: LogIndex| index.0 < NUMBER_LIMIT;
         let by_body = match self.body {
+            // A node that was never in a term refuses, too.
+            Body::PreVoteAnswer { granted: false } => return term.0 < NUMBER_LIMIT,
             Body::PreVoteAnswer { .. } | Body::VoteAnswer { .. } | Body::HeartbeatAnswer { .. } => true,
             Body::TimeoutNow | Body::WitnessPing { .. } => true,
             Body::WitnessVote { last_term, last_subterm, .. } => {
-                last_term <= self.term && last_subterm.0 < NUMBER_LIMIT
+                last_term <= term && last_subterm.0 < NUMBER_LIMIT
             }
             Body::WitnessAppend { subterm, .. } | Body::WitnessAppended { subterm, .. } => {
                 subterm.0 < NUMBER_LIMIT
             }
-            Body::PreVote { last } | Body::Vote { last, .. } => last.is_plausible() && last.term <= self.term,
+            Body::PreVote { last } | Body::Vote { last, .. } => last.fits(term),
             Body::Append { previous, entries, commit } => {
-                let fits = entries.is_none_or(|range| range.follows(previous) && range.term <= self.term);
-                previous.is_plausible() && previous.term <= self.term && fits && index(commit)
+                let follow = entries.is_none_or(|range| range.fits(term, previous));
+                previous.fits(term) && follow && index(commit)
             }
             Body::Appended { matched, received } => matched <= received && index(received),
-            Body::Rejected { previous, hint } => {
-                hint.is_plausible() && hint.index <= previous && index(previous)
-            }
+            Body::Rejected { previous, hint } => hint.fits(term) && hint.index <= previous && index(previous),
             Body::Heartbeat { commit, .. } => index(commit),
-            Body::Snapshot { last } => last.is_plausible() && last.index.0 > 0 && last.term <= self.term,
+            Body::Snapshot { last } => last.fits(term) && last.index.0 > 0,
         };
-        by_body && (1..NUMBER_LIMIT).contains(&self.term.0)
+        by_body && (1..NUMBER_LIMIT).contains(&term.0)
     }
 }
 

@@ -61,11 +61,10 @@ use core::marker::PhantomData;
 
 use crate::id::{LogIndex, NodeId, Subterm, Term};
 use crate::time::{Duration, Instant};
-use heapless::Vec;
 
 use ledger::Ledger;
 use log::Log;
-use peer::{Measure, Peer};
+use peer::{Measure, Peers};
 use persist::Gate;
 use read::Rounds;
 use timer::{Jitter, Timers};
@@ -185,7 +184,7 @@ pub struct Raft<const NODES: usize = 9, const RUNS: usize = 32, M: Mutation = No
     told_leader: (Option<NodeId>, Term),
 
     /// The other members, and guests.
-    peers: Vec<Peer, NODES>,
+    peers: Peers<NODES>,
     mutation: PhantomData<M>,
 }
 
@@ -407,6 +406,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// So long ago, or just after the beginning of time.
+    #[inline(never)]
     fn ago(&self, span: Duration) -> Instant {
         Instant(self.now.0.saturating_sub(span.0).saturating_add(1))
     }

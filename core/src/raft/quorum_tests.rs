@@ -73,7 +73,7 @@ fn the_nth_is_what_sorting_finds() {
     proptest!(|(of in some_of_nine(1), n in 0usize..9, values in values)| {
         cases.set(cases.get() + 1);
         let configuration = joint(&of, &[]);
-        let half = configuration.halves().next().unwrap();
+        let half = configuration.incoming;
         let value = |id: NodeId| values[usize::try_from(id.0).unwrap() - 1];
         let twin =
             (0..=5u64).rev().find(|least| of.iter().filter(|id| value(NodeId(**id)) >= *least).count() > n);

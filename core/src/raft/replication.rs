@@ -162,7 +162,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             PeerState::Replicate if received < peer.matched => {
                 peer.probe(peer.matched, Attempt::SECOND);
             }
-            PeerState::Replicate => peer.next = peer.next.max(peer.matched.next()),
+            PeerState::Replicate => {
+                peer.next = peer.next.max(peer.matched.next());
+                if received >= peer.next.prev() {
+                    peer.attempt = Attempt::NONE;
+                }
+            }
         }
         peer.catch_up(self.log.last().index, self.now, self.config.election_timeout);
         self.go_on_with_transfer();
@@ -214,6 +219,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             PeerState::Replicate if has_entries && !peer.window_is_full(self.config.inflight_bytes_max) => {
                 true
             }
+            // In the lane of the entries, so that it cannot overtake them.
+            PeerState::Replicate if bulk && peer.attempt.is_due() => false,
             PeerState::Probe | PeerState::Replicate => return None,
         };
         let next = peer.next;
@@ -226,18 +233,22 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// Retries what may be lost: called at every tick.
     pub(super) fn repair(&mut self) {
         let base = self.log.base().index;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             let sent = peer.attempt.sent(self.now);
             match peer.state {
-                PeerState::Probe if sent.is_some_and(|(ago, _)| ago >= self.config.heartbeat_interval) => {
-                    peer.attempt.again();
-                }
                 PeerState::Replicate
                     if peer.awaits_answer()
                         && self.now.since(peer.progress_at) >= self.config.election_timeout =>
                 {
                     // An append or an answer is lost, or its disk is slow: a probe without entries tells.
                     peer.probe(peer.matched.max(base), Attempt::SECOND);
+                }
+                // In state `Replicate` an append without entries asks whether the one before it arrived, and sending
+                // goes on meanwhile: if it did not, the answer is a rejection.
+                PeerState::Probe | PeerState::Replicate
+                    if sent.is_some_and(|(ago, _)| ago >= self.config.heartbeat_interval) =>
+                {
+                    peer.attempt.again();
                 }
                 PeerState::Snapshot(_)
                     if sent.is_some_and(|sent| {
@@ -355,7 +366,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let first = self.log.position(next, log)?;
         let end = self.log.run_end(next, self.log.last().index, log)?;
         let (last, bytes) = log.fit(next, end, room);
-        let last = last.clamp(next, end);
+        let last = last.min(end).max(next);
         Some((EntryRange { term: first.term, subterm: first.subterm, first: next, last }, bytes))
     }
 
@@ -367,10 +378,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
                 if !peer.awaits_answer() {
                     peer.progress_at = self.now;
                 }
+                peer.attempt = Attempt::NONE;
                 peer.next = range.last.next();
                 peer.inflight.push(range.last, u64::from(*bytes));
             }
-            _ => peer.attempt.send(self.now),
+            _ => {}
         }
+        peer.attempt.send(self.now);
     }
 }

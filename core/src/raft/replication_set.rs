@@ -120,22 +120,33 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.reached(1, answers, self.silent_witness(1, answers)) == 0
     }
 
+    /// A follower whose disk has failed acknowledges nothing: where a witness can take its place it is silent
+    /// altogether, so that its leader swaps it, and it comes back when its disk does.
+    pub(super) fn leaves_it_to_the_witness(&self) -> bool {
+        self.role == Role::Follower && self.gate.has_failed() && self.configuration.witness().is_some()
+    }
+
+    #[inline(never)]
     pub(super) fn witness_slot(&self) -> Option<usize> {
         self.peers.iter().position(|peer| peer.standing == Standing::Member(MemberRole::Witness))
     }
 
-    /// After a sub-quorum of the regular voters beside the witness, and only if it takes the witness.
+    /// After a sub-quorum of the regular voters beside the witness, and only if it takes the witness: when exactly
+    /// half of them have granted.
     fn next_witness_vote(&mut self, slot: usize) -> Option<Body> {
         let beside = self.configuration.beside_witness();
-        let granted = |id| self.value_of(id, 1, Measure::Granted) > 0;
-        let enough = self.sub_quorum_reached(beside, 1, Measure::Granted) > 0 || M::WITNESS_ASKED_FIRST;
-        let majority = self.ids_of(beside).filter(|id| granted(*id)).count() > beside.len() / 2;
-        if !enough || majority {
+        let mut votes = NodeSet::default();
+        for id in self.ids_of(beside) {
+            if self.value_of(id, 1, Measure::Granted) > 0 {
+                votes.insert(id);
+            }
+        }
+        let half = beside.len() / 2;
+        if votes.len() > half || (votes.len() < half && !M::WITNESS_ASKED_FIRST) {
             return None;
         }
-        let mut votes = NodeSet::default();
-        for id in self.ids_of(beside).filter(|id| granted(*id) && !M::WITNESS_ASKED_FIRST) {
-            votes.insert(id);
+        if M::WITNESS_ASKED_FIRST {
+            votes = NodeSet::default();
         }
         core::mem::take(&mut self.peers[slot].request_due).then(|| {
             let last = self.log.last();

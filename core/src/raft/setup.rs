@@ -7,6 +7,7 @@ use super::configuration::{Configuration, ConfigurationError};
 use super::ledger::Ledger;
 use super::log::Log;
 use super::message::{ConfigurationEntry, HardState, Position};
+use super::peer::Peers;
 use super::persist::Gate;
 use super::read::Rounds;
 use super::timer::{Jitter, Timers};
@@ -122,7 +123,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             by_transfer: false,
             told_leading: None,
             told_leader: (None, durable.hard_state.term),
-            peers: heapless::Vec::new(),
+            peers: Peers::default(),
             mutation: PhantomData,
         };
         raft.begin_with(durable.configuration, durable.previous_configuration);
@@ -148,14 +149,10 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.clock(now);
         let before = self.config.election_timeout;
         self.timers.election += election_timeout - before;
-        // Nobody was asked to answer so often before: who was not silent yet is not so by this.
-        for peer in &mut self.peers {
-            peer.heard_at = self.now.min(peer.heard_at + (before - election_timeout));
-        }
         self.timers.tick = self.timers.tick.min(self.now + heartbeat_interval);
-        if election_timeout < self.config.election_timeout {
+        if election_timeout < before {
             // A shorter timeout counts from the next answers on: nobody was asked to answer so often before.
-            for peer in &mut self.peers {
+            for peer in self.peers.iter_mut() {
                 peer.heard_at = self.now;
             }
         }

@@ -19,6 +19,7 @@ mod history;
 mod history_tests;
 mod lab;
 mod network;
+mod one_link;
 mod partitions;
 mod plan;
 mod relay;

@@ -275,3 +275,17 @@ fn a_slower_pace_counts_at_once_and_a_quicker_one_from_the_next_heartbeat_on() {
     net.pass(8 * TIMEOUT);
     assert!(net.leader().is_some_and(|leader| leader != 1), "the quicker pace is in force");
 }
+
+#[test]
+fn a_refusal_by_a_node_that_was_never_in_a_term_is_heard() {
+    let refuses = |granted| Message { term: Term(0), body: Body::PreVoteAnswer { granted } };
+    assert!(refuses(false).is_plausible());
+    assert!(!refuses(true).is_plausible(), "nobody campaigns in term 0");
+    let net = &mut Net::new(3, 0);
+    net.now += Duration(2 * TIMEOUT);
+    let now = net.now;
+    net.raft(1).handle_timeout(now);
+    assert_eq!((net.raft(1).role(), net.raft(1).term()), (Role::PreCandidate, Term(0)));
+    net.tell(2, 1, 0, Body::PreVoteAnswer { granted: false });
+    assert_eq!(net.raft(1).role(), Role::PreCandidate);
+}
