@@ -26,7 +26,7 @@ mod relay;
 mod site;
 mod slow_disk;
 mod small_disk;
-mod standstill;
+pub(crate) mod standstill;
 mod times;
 mod trouble;
 mod weather;
