@@ -20,7 +20,8 @@ pub enum MembershipError {
     NotLeader,
     /// This leader has not yet committed an entry of its own term: ask again soon.
     TooEarly,
-    /// The latest change is not committed, or its joint configuration is not left: ask again soon.
+    /// The latest change is not committed, or its joint configuration is not left: ask again soon, or leave it first
+    /// if it is left only [when asked](Leave::WhenAsked).
     InProgress,
     /// Leadership is being handed over.
     Transferring,
@@ -54,9 +55,9 @@ impl fmt::Display for MembershipError {
             MembershipError::TooEarly => {
                 f.write_str("this leader has not yet committed an entry of its term: try again soon")
             }
-            MembershipError::InProgress => {
-                f.write_str("the change before is not committed yet: try again soon")
-            }
+            MembershipError::InProgress => f.write_str(
+                "the change before is not complete: try again soon, or leave its joint configuration first",
+            ),
             MembershipError::Transferring => f.write_str("leadership is being handed over: try again soon"),
             MembershipError::NotJoint => f.write_str("no change is under way"),
             MembershipError::AlreadyMember(id) => write!(f, "node {id} is a member already"),
