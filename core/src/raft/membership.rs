@@ -20,7 +20,8 @@ pub enum MembershipError {
     NotLeader,
     /// This leader has not yet committed an entry of its own term: ask again soon.
     TooEarly,
-    /// The latest change is not committed, or its joint configuration is not left: ask again soon.
+    /// The latest change is not committed, or its joint configuration is not left: ask again soon, or leave it first
+    /// if it is left only [when asked](Leave::WhenAsked).
     InProgress,
     /// Leadership is being handed over.
     Transferring,
@@ -55,7 +56,7 @@ impl fmt::Display for MembershipError {
                 f.write_str("this leader has not yet committed an entry of its term: try again soon")
             }
             MembershipError::InProgress => f.write_str(
-                "the change before is not over: it is not committed, or its joint configuration is not left",
+                "the change before is not complete: try again soon, or leave its joint configuration first",
             ),
             MembershipError::Transferring => f.write_str("leadership is being handed over: try again soon"),
             MembershipError::NotJoint => f.write_str("no change is under way"),
@@ -100,20 +101,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         leave: Leave,
     ) -> Result<(EntryRange, Configuration), MembershipError> {
         self.clock(now);
-        self.may_change()?;
-        if self.configuration.is_joint() {
-            return Err(MembershipError::InProgress);
-        }
-        let next = self.configuration.changed(changes, leave == Leave::ByItself)?;
-        if next.len() > NODES {
-            let error = ConfigurationError::TooManyMembers { most: NODES };
-            return Err(MembershipError::Configuration(error));
-        }
-        for change in changes {
-            if let Change::Promote(id) = change {
-                self.check_caught_up(*id)?;
-            }
-        }
+        let mut next = self.configuration;
+        self.change(&mut next, changes, leave)?;
         Ok((self.append_configuration(&next), next))
     }
 
@@ -151,14 +140,6 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let committed = self.may_change().is_ok() || M::LEAVE_JOINT_EARLY;
         let due = self.leads_knowingly() && self.configuration.leaves_by_itself() && committed;
         due.then(|| self.append_configuration(&self.configuration.left()))
-    }
-
-    /// The configuration of a node that starts.
-    pub(super) fn begin_with(&mut self, entry: ConfigurationEntry, previous: Option<ConfigurationEntry>) {
-        self.configuration = entry.configuration;
-        self.configuration_index = entry.index;
-        self.previous_configuration = previous;
-        self.arrange_peers();
     }
 
     /// A configuration entry was appended.
@@ -266,6 +247,30 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         Some(self.peers.len() - 1)
     }
 
+    /// Makes the configuration in force the next one, if that may be.
+    fn change(
+        &self,
+        next: &mut Configuration,
+        changes: &[Change],
+        leave: Leave,
+    ) -> Result<(), MembershipError> {
+        self.may_change()?;
+        if next.is_joint() {
+            return Err(MembershipError::InProgress);
+        }
+        next.change(changes, leave == Leave::ByItself)?;
+        if next.len() > NODES {
+            let error = ConfigurationError::TooManyMembers { most: NODES };
+            return Err(MembershipError::Configuration(error));
+        }
+        for change in changes {
+            if let Change::Promote(id) = change {
+                self.check_caught_up(*id)?;
+            }
+        }
+        Ok(())
+    }
+
     fn may_change(&self) -> Result<(), MembershipError> {
         if !self.leads_knowingly() {
             return Err(MembershipError::NotLeader);
@@ -317,7 +322,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.adapt_replication_set();
     }
 
-    fn arrange_peers(&mut self) {
+    /// Peers and their standings as the configuration in force has them.
+    pub(super) fn arrange_peers(&mut self) {
         let own = self.config.id;
         let was_voter = core::mem::replace(&mut self.voter, self.configuration.is_voter(own));
         let leads = self.role == Role::Leader;

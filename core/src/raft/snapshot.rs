@@ -48,7 +48,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             self.appended_due = true;
             return Err(Ignored::Stale);
         }
-        let has_it = self.log.position(last.index, log).as_ref() == Some(last);
+        let own = self.log.position(last.index, log);
+        if own.is_none() && last.index <= self.log.last().index {
+            // What follows may be acknowledged, and it is not known whether it is the leader's.
+            return Err(Ignored::LogUnreadable);
+        }
+        let has_it = own.as_ref() == Some(last);
         if !has_it && last.index <= self.matched {
             return Err(Ignored::Malformed);
         }
