@@ -150,10 +150,18 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.replace_configuration(index, configuration);
     }
 
-    /// The configuration that a snapshot brought: committed, and nothing before it matters any more.
-    pub(super) fn adopt_from_snapshot(&mut self, index: LogIndex, configuration: Option<&Configuration>) {
-        self.previous_configuration = None;
-        match configuration.filter(|configuration| **configuration != self.configuration) {
+    /// The configuration that a snapshot brought: committed, and nothing before it matters any more. If it brought none
+    /// there was no change up to there, and one that this node had not known to be committed is gone with its entry.
+    pub(super) fn adopt_from_snapshot(
+        &mut self,
+        index: LogIndex,
+        configuration: Option<&Configuration>,
+        committed: LogIndex,
+    ) {
+        let dropped = self.configuration_index > committed;
+        let before = self.previous_configuration.take().filter(|_| dropped);
+        let before = before.as_ref().map(|before| &before.configuration);
+        match configuration.or(before).filter(|configuration| **configuration != self.configuration) {
             Some(configuration) => self.replace_configuration(index, configuration),
             None => self.configuration_index = index,
         }

@@ -57,7 +57,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if !has_it && last.index <= self.matched {
             return Err(Ignored::Malformed);
         }
-        self.commit = last.index;
+        let committed = core::mem::replace(&mut self.commit, last.index);
         self.matched = self.matched.max(last.index);
         if has_it {
             self.appended_due = true;
@@ -66,7 +66,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.log.reset(*last);
         self.gate.was_reset();
         self.rejection = None;
-        self.adopt_from_snapshot(last.index, configuration);
+        self.adopt_from_snapshot(last.index, configuration, committed);
         Ok(Handled::Install(*last))
     }
 
