@@ -12,6 +12,7 @@ mod counting;
 mod crashes;
 mod damage;
 mod harness;
+mod hostile;
 mod http;
 mod load;
 mod members;
