@@ -111,6 +111,7 @@ fn nonsense() -> Vec<(Lane, Vec<u8>, &'static str)> {
         (Lane::Requests, Frame::Propose(Bytes::from_static(b"\0\xee")).encode().to_vec(), "unreadable-body"),
         (Lane::Requests, Frame::Propose(Bytes::new()).encode().to_vec(), "unreadable-body"),
         (Lane::Control, plain(u64::MAX, Body::TimeoutNow), "implausible"),
+        (Lane::Control, plain(1 << 61, Body::Vote { last: at(9, 1), transfer: true }), "implausible"),
         (Lane::Control, plain(1 << 62, Body::Vote { last: at(9, 1), transfer: true }), "implausible"),
         (Lane::Entries, append(1 << 62, at(1, 1), 2, 2, u64::MAX), "implausible"),
         (Lane::Entries, append(1, at(u64::MAX - 1, 1), u64::MAX, u64::MAX, 1), "implausible"),

@@ -10,7 +10,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// changed, and this node may not know it yet.
     pub(super) fn admit(&mut self, from: NodeId, message: &Message) -> Result<usize, Ignored> {
         let slot = self.slot(from).filter(|slot| self.peers[*slot].standing != Standing::Guest);
-        if !message.is_plausible() {
+        if !message.is_plausible() || !message.is_within_reach(self.hard_state.term) {
             return Err(if slot.is_some() { Ignored::Malformed } else { Ignored::UnknownSender });
         }
         let answers = matches!(

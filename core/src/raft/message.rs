@@ -17,6 +17,10 @@ pub struct Position {
     pub subterm: Subterm,
 }
 
+/// A term that is further ahead than this is refused: a site that elects a leader ten times a second is so far on
+/// after thirteen years. A peer with a wrong byte in its memory must not take the site to the last of all terms.
+pub(super) const TERM_JUMP_MAX: u64 = 1 << 32;
+
 impl Position {
     /// Before the first entry.
     pub const ZERO: Position = Position { index: LogIndex::ZERO, term: Term(0), subterm: Subterm(0) };
@@ -181,6 +185,11 @@ impl EntryRange {
 }
 
 impl Message {
+    /// Whether a node in the term `own` may believe its term.
+    pub(super) const fn is_within_reach(&self, own: Term) -> bool {
+        self.term.0 <= own.0.saturating_add(TERM_JUMP_MAX)
+    }
+
     /// Whether the numbers belong together, as far as the message itself tells. The core ignores any
     /// other; a driver may check before it does more with one.
     #[must_use]

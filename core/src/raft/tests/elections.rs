@@ -275,3 +275,19 @@ fn a_slower_pace_counts_at_once_and_a_quicker_one_from_the_next_heartbeat_on() {
     net.pass(8 * TIMEOUT);
     assert!(net.leader().is_some_and(|leader| leader != 1), "the quicker pace is in force");
 }
+
+#[test]
+fn a_term_that_nobody_can_have_come_to_takes_no_node_along() {
+    let net = &mut Net::elect(3, 0);
+    let furthest = 1 + message::TERM_JUMP_MAX;
+    for body in [
+        Body::Vote { last: at(9, 1), transfer: true },
+        Body::Heartbeat { commit: LogIndex(1), round: 1 },
+        Body::PreVoteAnswer { granted: false },
+    ] {
+        assert_eq!(net.say(3, 2, furthest + 1, body), Err(Ignored::Malformed), "{body:?}");
+    }
+    assert_eq!(net.raft(2).term(), Term(1));
+    net.tell(3, 2, furthest, Body::Vote { last: at(9, 1), transfer: true });
+    assert_eq!(net.raft(2).term(), Term(furthest));
+}
