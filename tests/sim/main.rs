@@ -4,6 +4,7 @@
 //!
 //! `TALLYD_SIM_SEED=S` plays one seed and tells what happens. `TALLYD_SIM_SEEDS=N` plays N seeds instead of 2,000,
 //! `TALLYD_SIM_SECONDS=T` plays for so long and tells how far it is; both from `TALLYD_SIM_FIRST=S` on.
+//! `TALLYD_SIM_THREADS=N` plays with so many threads; a long run ends when the file `TALLYD_SIM_STOP` is there.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -13,6 +13,7 @@ mod crashes;
 mod damage;
 mod handover;
 mod harness;
+mod hostile;
 mod http;
 mod load;
 mod members;
