@@ -35,16 +35,19 @@ pub(crate) fn run(bytes: &[u8]) {
         Ok((storage, recovered)) => go_on(&fs, storage, &recovered),
         Err(error) => {
             let text = error.to_string();
+            let changed = changed_bytes(&before, &fs.files());
             if matches!(
                 error,
                 OpenError::Damaged { .. } | OpenError::Foreign { .. } | OpenError::Newer { .. }
             ) {
                 // One wrong byte may have been put right, for certain, before more was found.
-                let changed = changed_bytes(&before, &fs.files());
                 assert!(changed <= 1 || before.is_empty(), "{changed} bytes were changed, and then: {text}");
             }
             let again = open(&fs).err().map(|error| error.to_string());
-            assert_eq!(again, Some(text), "the same directory is not refused in the same way again");
+            assert!(
+                again.as_ref() == Some(&text) || (changed > 0 && again.is_some()),
+                "the same directory is not refused in the same way again: {text}\n{again:?}"
+            );
         }
     }
 }
@@ -74,7 +77,8 @@ fn go_on(fs: &Memory, mut storage: Storage<Memory>, recovered: &Recovered) {
         assert_eq!(entry.position.index, last.index.next(), "a gap in what was recovered");
         last = entry.position;
     }
-    assert_eq!(recovered.last, last);
+    // Terms are the core's to judge: it does not start on a log that contradicts itself.
+    assert_eq!(recovered.last.index, last.index);
     if last.index > base.index {
         let read = storage.read(base.index.next(), last.index, usize::MAX).expect("it was just read");
         assert_eq!(read, recovered.entries);
@@ -83,7 +87,7 @@ fn go_on(fs: &Memory, mut storage: Storage<Memory>, recovered: &Recovered) {
     if last.index.0 >= 1 << 62 || recovered.boot >= 1 << 62 {
         return;
     }
-    let position = Position { index: last.index.next(), ..last };
+    let position = Position { index: last.index.next(), ..recovered.last };
     let entry = Entry { position, payload: Bytes::from_static(b"one more") };
     let hard_state = HardState { term: recovered.hard_state.term, vote: Some(NodeId(2)) };
     let group =

@@ -63,6 +63,66 @@ fn what_encoders_make_does_no_harm_cut_off_anywhere_either() {
     }
 }
 
+/// A fuzzer without eyes, for machines without a sanitizer: `TALLYD_FUZZ_ROUNDS` of mutations of each seed.
+#[test]
+fn what_encoders_make_does_no_harm_with_wrong_bytes_either() {
+    let rounds = std::env::var("TALLYD_FUZZ_ROUNDS").map_or(40, |rounds| rounds.parse().unwrap());
+    let only = std::env::var("TALLYD_FUZZ_ONLY").ok();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random >> 11).unwrap() % below.max(1)
+    };
+    for target in TARGETS.iter().filter(|target| only.as_ref().is_none_or(|only| only == target.name)) {
+        let seeds = (target.seeds)();
+        for round in 0..rounds {
+            for (number, seed) in seeds.iter().enumerate() {
+                let input = mutated(seed, &seeds, &mut next);
+                let file = std::env::temp_dir().join(format!("tallyd-fuzz-{}-{number}-{round}", target.name));
+                let _kept = Kept(target.name, &file, &input);
+                (target.run)(&input);
+            }
+        }
+    }
+}
+
+/// Keeps the input if it fails.
+struct Kept<'a>(&'a str, &'a Path, &'a [u8]);
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let kept = fs::write(self.1, self.2);
+            eprintln!("target {}: the input in {} fails ({kept:?})", self.0, self.1.display());
+        }
+    }
+}
+
+fn mutated(seed: &[u8], others: &[Vec<u8>], next: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
+    const INTERESTING: [u8; 8] = [0, 1, 2, 0x7f, 0x80, 0xfe, 0xff, 0x40];
+    let mut input = seed.to_vec();
+    for _ in 0..=next(6) {
+        let at = next(input.len() + 1);
+        match next(6) {
+            0 => input.insert(at, INTERESTING[next(INTERESTING.len())]),
+            1 if at < input.len() => drop(input.remove(at)),
+            2 if at < input.len() => input[at] ^= 1 << next(8),
+            3 => {
+                let other = &others[next(others.len())];
+                let from = next(other.len() + 1);
+                let part = &other[from..(from + next(64)).min(other.len())];
+                input.splice(at..at, part.iter().copied());
+            }
+            4 => input.truncate(at),
+            _ if at < input.len() => input[at] = INTERESTING[next(INTERESTING.len())],
+            _ => {}
+        }
+    }
+    input
+}
+
 #[test]
 fn the_corpus_has_the_seeds_and_is_small() {
     for target in TARGETS {
