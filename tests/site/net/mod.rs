@@ -27,7 +27,7 @@ mod relay;
 mod site;
 mod slow_disk;
 mod small_disk;
-mod standstill;
+pub(crate) mod standstill;
 mod times;
 mod trouble;
 mod weather;
