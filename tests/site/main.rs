@@ -25,4 +25,5 @@ mod restarts;
 mod starting;
 mod statsd;
 mod upstream;
+mod waiting_witness;
 mod witness;
