@@ -230,3 +230,7 @@ impl Heirs {
 #[cfg(test)]
 #[path = "heirs_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "heirs_sim_tests.rs"]
+mod simulated;

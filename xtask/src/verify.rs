@@ -45,6 +45,7 @@ pub(crate) fn verify() -> Result<()> {
     for target in targets::CORE_TARGETS {
         report.step(&format!("core for {target}"), || targets::build_core(target, false).map(Step::Passed));
     }
+    report.step("size", || crate::size::check().map(Step::Passed));
     report.step("dependencies", dependencies);
     report.print(counts, &found, began.elapsed());
     if report.failed > 0 {

@@ -67,7 +67,6 @@ pub(super) struct Named<'a> {
 impl Iterator for Named<'_> {
     type Item = NodeId;
 
-    #[inline(never)]
     fn next(&mut self) -> Option<NodeId> {
         let place = self.set.0.trailing_zeros() as usize;
         // The lowest one is taken out.
@@ -192,47 +191,14 @@ impl Configuration {
     /// A configuration that is not joint.
     pub fn new(members: &[Member]) -> Result<Configuration, ConfigurationError> {
         let mut configuration = Configuration::EMPTY;
-        for Member { id, role } in members.iter().copied() {
-            if configuration.place(id).is_some() {
-                return Err(ConfigurationError::MemberTwice(id));
-            }
-            let place = configuration.insert(id)?;
-            match role {
-                MemberRole::Voter => configuration.incoming = configuration.incoming.with(place),
-                MemberRole::Observer => configuration.observers = configuration.observers.with(place),
-                MemberRole::Witness => configuration.make_witness(id, place)?,
-            }
-        }
-        configuration.check()?;
+        configuration.take_members(members)?;
         Ok(configuration)
     }
 
     /// A configuration as it was taken apart by [`voters`](Configuration::voters) and so on.
     pub fn from_parts(parts: &ConfigurationParts<'_>) -> Result<Configuration, ConfigurationError> {
         let mut configuration = Configuration::EMPTY;
-        let lists = [parts.voters, parts.outgoing, parts.observers];
-        for (list, ids) in lists.into_iter().enumerate() {
-            for id in ids.iter().copied() {
-                let place = configuration.insert(id)?;
-                let set = match list {
-                    0 => &mut configuration.incoming,
-                    1 => &mut configuration.outgoing,
-                    _ => &mut configuration.observers,
-                };
-                if !set.both(place).is_empty() {
-                    return Err(ConfigurationError::MemberTwice(id));
-                }
-                *set = set.with(place);
-            }
-        }
-        if let Some(id) = parts.witness {
-            configuration.witness = configuration.set_of(id);
-            if configuration.witness.both(configuration.voting()).is_empty() {
-                return Err(ConfigurationError::WitnessWithoutVote(id));
-            }
-        }
-        configuration.leaves_by_itself = parts.leaves_by_itself && configuration.is_joint();
-        configuration.check()?;
+        configuration.take_parts(parts)?;
         Ok(configuration)
     }
 
@@ -331,25 +297,25 @@ impl Configuration {
         left
     }
 
-    /// What follows if the wishes are granted, all of them or none. Joint whenever the voters change, be it by
+    /// Grants the wishes; if one cannot be granted this is not to be used. Joint whenever the voters change, be it by
     /// one: one way is one to be proven, and the second entry costs nothing but itself.
-    pub(super) fn changed(
-        &self,
+    pub(super) fn change(
+        &mut self,
         changes: &[Change],
         leaves_by_itself: bool,
-    ) -> Result<Configuration, MembershipError> {
-        let mut next = *self;
+    ) -> Result<(), MembershipError> {
+        let before = *self;
         for change in changes {
-            change.apply(&mut next)?;
+            change.apply(self)?;
         }
-        if next == *self {
+        if *self == before {
             return Err(MembershipError::Unchanged);
         }
-        next.check()?;
-        if !next.has_voters_of(self) {
-            next.join(self, leaves_by_itself)?;
+        self.check()?;
+        if !self.has_voters_of(&before) {
+            self.join(&before, leaves_by_itself)?;
         }
-        Ok(next)
+        Ok(())
     }
 
     fn has_voters_of(&self, other: &Configuration) -> bool {
@@ -399,6 +365,47 @@ impl Configuration {
         self.incoming.with(self.outgoing)
     }
 
+    fn take_members(&mut self, members: &[Member]) -> Result<(), ConfigurationError> {
+        for Member { id, role } in members.iter().copied() {
+            if self.place(id).is_some() {
+                return Err(ConfigurationError::MemberTwice(id));
+            }
+            let place = self.insert(id)?;
+            match role {
+                MemberRole::Voter => self.incoming = self.incoming.with(place),
+                MemberRole::Observer => self.observers = self.observers.with(place),
+                MemberRole::Witness => self.make_witness(id, place)?,
+            }
+        }
+        self.check()
+    }
+
+    fn take_parts(&mut self, parts: &ConfigurationParts<'_>) -> Result<(), ConfigurationError> {
+        let lists = [parts.voters, parts.outgoing, parts.observers];
+        for (list, ids) in lists.into_iter().enumerate() {
+            for id in ids.iter().copied() {
+                let place = self.insert(id)?;
+                let set = match list {
+                    0 => &mut self.incoming,
+                    1 => &mut self.outgoing,
+                    _ => &mut self.observers,
+                };
+                if !set.both(place).is_empty() {
+                    return Err(ConfigurationError::MemberTwice(id));
+                }
+                *set = set.with(place);
+            }
+        }
+        if let Some(id) = parts.witness {
+            self.witness = self.set_of(id);
+            if self.witness.both(self.voting()).is_empty() {
+                return Err(ConfigurationError::WitnessWithoutVote(id));
+            }
+        }
+        self.leaves_by_itself = parts.leaves_by_itself && self.is_joint();
+        self.check()
+    }
+
     /// Puts a member in its place, if it is not there: the place.
     fn insert(&mut self, id: NodeId) -> Result<Set, ConfigurationError> {
         let place = self.list().iter().take_while(|member| **member < id).count();
@@ -426,7 +433,6 @@ impl Configuration {
         self.move_sets(Set::narrowed, place);
     }
 
-    #[inline(never)]
     fn move_sets(&mut self, to: fn(Set, usize) -> Set, place: usize) {
         for set in [&mut self.incoming, &mut self.outgoing, &mut self.observers, &mut self.witness] {
             *set = to(*set, place);

@@ -27,7 +27,8 @@ fn parts(
 }
 
 fn changed(from: &Configuration, changes: &[Change]) -> Result<Configuration, MembershipError> {
-    from.changed(changes, true)
+    let mut next = *from;
+    next.change(changes, true).map(|()| next)
 }
 
 #[test]

@@ -10,7 +10,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// changed, and this node may not know it yet.
     pub(super) fn admit(&mut self, from: NodeId, message: &Message) -> Result<usize, Ignored> {
         let slot = self.slot(from).filter(|slot| self.peers[*slot].standing != Standing::Guest);
-        if !message.is_plausible() {
+        if !message.is_believable(self.hard_state.term) {
             return Err(if slot.is_some() { Ignored::Malformed } else { Ignored::UnknownSender });
         }
         let answers = matches!(
@@ -76,7 +76,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         &mut self,
         slot: usize,
         term: Term,
-        last: Position,
+        last: &Position,
     ) -> Result<Handled, Ignored> {
         let own = self.hard_state;
         let candidate = self.peers[slot].id;
@@ -101,7 +101,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// Decides about a vote in the current term; the answer waits until the vote is durable.
-    pub(super) fn handle_vote(&mut self, slot: usize, last: Position) -> Result<Handled, Ignored> {
+    pub(super) fn handle_vote(&mut self, slot: usize, last: &Position) -> Result<Handled, Ignored> {
         let candidate = self.peers[slot].id;
         self.peers[slot].vote_answer_due = true;
         let free = (self.hard_state.vote.is_none() && self.leader.is_none()) || M::GRANT_TWICE;
@@ -173,7 +173,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// Goes on if a majority said yes; this node's own vote is worth nothing before it is durable.
     pub(super) fn count_votes(&mut self) {
-        let own = self.gate.covers(self.hard_state);
+        let own = self.gate.covers(&self.hard_state);
         if !own || self.reached(1, Measure::Granted, 0) == 0 {
             return;
         }
@@ -254,10 +254,10 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn may_campaign(&self) -> bool {
         (self.is_electable() || M::NON_VOTER_CAMPAIGNS)
             && self.may_vote()
-            && self.gate.covers(self.hard_state)
+            && self.gate.covers(&self.hard_state)
     }
 
-    fn is_up_to_date(&self, last: Position) -> bool {
+    fn is_up_to_date(&self, last: &Position) -> bool {
         let own = self.log.last();
         if M::FORGET_SUBTERM {
             return (last.term, last.index) >= (own.term, own.index);

@@ -20,7 +20,8 @@ pub enum MembershipError {
     NotLeader,
     /// This leader has not yet committed an entry of its own term: ask again soon.
     TooEarly,
-    /// The latest change is not committed, or its joint configuration is not left: ask again soon.
+    /// The latest change is not committed, or its joint configuration is not left: ask again soon, or leave it first
+    /// if it is left only [when asked](Leave::WhenAsked).
     InProgress,
     /// Leadership is being handed over.
     Transferring,
@@ -55,7 +56,7 @@ impl fmt::Display for MembershipError {
                 f.write_str("this leader has not yet committed an entry of its term: try again soon")
             }
             MembershipError::InProgress => f.write_str(
-                "the change before is not over: it is not committed, or its joint configuration is not left",
+                "the change before is not complete: try again soon, or leave its joint configuration first",
             ),
             MembershipError::Transferring => f.write_str("leadership is being handed over: try again soon"),
             MembershipError::NotJoint => f.write_str("no change is under way"),
@@ -100,21 +101,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         leave: Leave,
     ) -> Result<(EntryRange, Configuration), MembershipError> {
         self.clock(now);
-        self.may_change()?;
-        if self.configuration.is_joint() {
-            return Err(MembershipError::InProgress);
-        }
-        let next = self.configuration.changed(changes, leave == Leave::ByItself)?;
-        if next.len() > NODES {
-            let error = ConfigurationError::TooManyMembers { most: NODES };
-            return Err(MembershipError::Configuration(error));
-        }
-        for change in changes {
-            if let Change::Promote(id) = change {
-                self.check_caught_up(*id)?;
-            }
-        }
-        Ok((self.append_configuration(next), next))
+        let mut next = self.configuration;
+        self.change(&mut next, changes, leave)?;
+        Ok((self.append_configuration(&next), next))
     }
 
     /// A leader leaves the joint configuration, by an entry as with
@@ -125,8 +114,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if !self.configuration.is_joint() {
             return Err(MembershipError::NotJoint);
         }
-        let next = self.configuration.left();
-        Ok((self.append_configuration(next), next))
+        let entries = self.append_configuration(&self.configuration.left());
+        Ok((entries, self.configuration))
     }
 
     /// The configuration in force: the latest of the log, committed or not.
@@ -150,30 +139,30 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn leave_if_due(&mut self) -> Option<EntryRange> {
         let committed = self.may_change().is_ok() || M::LEAVE_JOINT_EARLY;
         let due = self.leads_knowingly() && self.configuration.leaves_by_itself() && committed;
-        due.then(|| self.append_configuration(self.configuration.left()))
-    }
-
-    /// The configuration of a node that starts.
-    pub(super) fn begin_with(&mut self, entry: ConfigurationEntry, previous: Option<ConfigurationEntry>) {
-        self.configuration = entry.configuration;
-        self.configuration_index = entry.index;
-        self.previous_configuration = previous;
-        self.arrange_peers();
+        due.then(|| self.append_configuration(&self.configuration.left()))
     }
 
     /// A configuration entry was appended.
-    pub(super) fn adopt(&mut self, index: LogIndex, configuration: Configuration) {
+    pub(super) fn adopt(&mut self, index: LogIndex, configuration: &Configuration) {
         let before =
             ConfigurationEntry { index: self.configuration_index, configuration: self.configuration };
         self.previous_configuration = Some(before);
         self.replace_configuration(index, configuration);
     }
 
-    /// The configuration that a snapshot brought: committed, and nothing before it matters any more.
-    pub(super) fn adopt_from_snapshot(&mut self, index: LogIndex, configuration: Option<&Configuration>) {
-        self.previous_configuration = None;
-        match configuration.filter(|configuration| **configuration != self.configuration) {
-            Some(configuration) => self.replace_configuration(index, *configuration),
+    /// The configuration that a snapshot brought: committed, and nothing before it matters any more. If it brought none
+    /// there was no change up to there, and one that this node had not known to be committed is gone with its entry.
+    pub(super) fn adopt_from_snapshot(
+        &mut self,
+        index: LogIndex,
+        configuration: Option<&Configuration>,
+        committed: LogIndex,
+    ) {
+        let dropped = self.configuration_index > committed;
+        let before = self.previous_configuration.take().filter(|_| dropped);
+        let before = before.as_ref().map(|before| &before.configuration);
+        match configuration.or(before).filter(|configuration| **configuration != self.configuration) {
+            Some(configuration) => self.replace_configuration(index, configuration),
             None => self.configuration_index = index,
         }
     }
@@ -190,7 +179,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             return;
         }
         if let Some(previous) = self.previous_configuration.take() {
-            self.replace_configuration(previous.index, previous.configuration);
+            self.replace_configuration(previous.index, &previous.configuration);
         }
     }
 
@@ -266,6 +255,30 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         Some(self.peers.len() - 1)
     }
 
+    /// Makes the configuration in force the next one, if that may be.
+    fn change(
+        &self,
+        next: &mut Configuration,
+        changes: &[Change],
+        leave: Leave,
+    ) -> Result<(), MembershipError> {
+        self.may_change()?;
+        if next.is_joint() {
+            return Err(MembershipError::InProgress);
+        }
+        next.change(changes, leave == Leave::ByItself)?;
+        if next.len() > NODES {
+            let error = ConfigurationError::TooManyMembers { most: NODES };
+            return Err(MembershipError::Configuration(error));
+        }
+        for change in changes {
+            if let Change::Promote(id) = change {
+                self.check_caught_up(*id)?;
+            }
+        }
+        Ok(())
+    }
+
     fn may_change(&self) -> Result<(), MembershipError> {
         if !self.leads_knowingly() {
             return Err(MembershipError::NotLeader);
@@ -294,7 +307,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// Each configuration entry begins a subterm, so that it is the first of the ranges that it is in.
-    fn append_configuration(&mut self, configuration: Configuration) -> EntryRange {
+    fn append_configuration(&mut self, configuration: &Configuration) -> EntryRange {
         if !M::CONFIGURATION_WITHIN_SUBTERM {
             self.begin_subterm();
         }
@@ -309,15 +322,16 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.forget_acknowledgement();
     }
 
-    fn replace_configuration(&mut self, index: LogIndex, configuration: Configuration) {
-        self.configuration = configuration;
+    fn replace_configuration(&mut self, index: LogIndex, configuration: &Configuration) {
+        self.configuration = *configuration;
         self.configuration_index = index;
         self.configuration_untold = true;
         self.arrange_peers();
         self.adapt_replication_set();
     }
 
-    fn arrange_peers(&mut self) {
+    /// Peers and their standings as the configuration in force has them.
+    pub(super) fn arrange_peers(&mut self) {
         let own = self.config.id;
         let was_voter = core::mem::replace(&mut self.voter, self.configuration.is_voter(own));
         let leads = self.role == Role::Leader;

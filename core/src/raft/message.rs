@@ -150,6 +150,10 @@ pub enum Body {
 /// Terms and indexes from here on are refused: no honest site gets there, and sums below cannot overflow.
 pub(super) const NUMBER_LIMIT: u64 = 1 << 62;
 
+/// No honest node is so many terms ahead of another: at ten elections a second that takes 13 years. Believed, a term
+/// near the limit would leave no terms to the site.
+const TERMS_AHEAD_MAX: u64 = 1 << 32;
+
 impl Position {
     /// Term and subterm: never falling along a log, and equal at an index only if all before is.
     pub(super) const fn key(self) -> (Term, Subterm) {
@@ -158,9 +162,9 @@ impl Position {
 
     /// Can stand in a log of this term.
     #[inline(never)]
-    fn fits(self, term: Term) -> bool {
+    fn fits(&self, term: Term) -> bool {
         if self.term.0 == 0 {
-            return self == Position::ZERO;
+            return *self == Position::ZERO;
         }
         self.term <= term && self.index.0 > 0 && self.index.0.max(self.subterm.0) < NUMBER_LIMIT
     }
@@ -183,6 +187,11 @@ impl EntryRange {
 }
 
 impl Message {
+    /// Whether the numbers belong together, and a node in term `own` can believe the term.
+    pub(super) fn is_believable(&self, own: Term) -> bool {
+        self.is_plausible() && self.term.0 <= own.0.saturating_add(TERMS_AHEAD_MAX)
+    }
+
     /// Whether the numbers belong together, as far as the message itself tells. The core ignores any
     /// other; a driver may check before it does more with one.
     #[must_use]

@@ -205,7 +205,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     ) -> Result<Handled, Ignored> {
         self.clock(now);
         let slot = self.admit(from, message)?;
-        match message.body {
+        match &message.body {
             Body::PreVote { last } => return self.handle_pre_vote(slot, message.term, last),
             Body::PreVoteAnswer { granted: true } => return self.handle_pre_vote_granted(slot, message.term),
             _ => {}
@@ -214,7 +214,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if self.role == Role::Leader {
             self.peers[slot].heard_at = self.now;
         }
-        match message.body {
+        match &message.body {
             Body::PreVote { .. } => Ok(Handled::Nothing),
             Body::PreVoteAnswer { .. } => {
                 // Others may come to grant it in this campaign still.
@@ -222,26 +222,26 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
                 Ok(Handled::Nothing)
             }
             Body::Vote { last, .. } => self.handle_vote(slot, last),
-            Body::VoteAnswer { granted } => self.handle_vote_answer(slot, granted),
+            Body::VoteAnswer { granted } => self.handle_vote_answer(slot, *granted),
             Body::Append { previous, entries, commit } => {
                 self.check_configuration(message, configuration)?;
                 self.follow(slot)?;
-                self.handle_append(previous, entries, configuration, commit, log)
+                self.handle_append(previous, entries.as_ref(), configuration, *commit, log)
             }
-            Body::Appended { matched, received } => self.handle_appended(slot, matched, received),
-            Body::Rejected { previous, hint } => self.handle_rejected(slot, previous, hint, log),
+            Body::Appended { matched, received } => self.handle_appended(slot, *matched, *received),
+            Body::Rejected { previous, hint } => self.handle_rejected(slot, *previous, hint, log),
             Body::Heartbeat { commit, round } => {
                 self.follow(slot)?;
-                self.handle_heartbeat(slot, commit, round)
+                self.handle_heartbeat(slot, *commit, *round)
             }
-            Body::HeartbeatAnswer { round } => self.handle_heartbeat_answer(slot, round),
+            Body::HeartbeatAnswer { round } => self.handle_heartbeat_answer(slot, *round),
             Body::Snapshot { last } => {
                 self.check_configuration(message, configuration)?;
                 self.follow(slot)?;
                 self.handle_snapshot(last, configuration, log)
             }
             Body::TimeoutNow => self.handle_timeout_now(slot),
-            Body::WitnessAppended { subterm, taken } => self.handle_witness_appended(subterm, taken),
+            Body::WitnessAppended { subterm, taken } => self.handle_witness_appended(*subterm, *taken),
             Body::WitnessVote { .. } | Body::WitnessAppend { .. } | Body::WitnessPing { .. } => {
                 Err(Ignored::NotAwaited)
             }

@@ -109,7 +109,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.clock(now);
         let slot = self.slot(to)?;
         // Nothing of a term is said before the term and the vote in it are durable.
-        if !self.gate.covers(self.hard_state) && !M::SAY_BEFORE_DURABLE {
+        if !self.gate.covers(&self.hard_state) && !M::SAY_BEFORE_DURABLE {
             return None;
         }
         if let Some(reply) = self.peers[slot].pre_vote_answer.take() {

@@ -44,8 +44,8 @@ impl Gate {
     }
 
     /// Whether this hard state is on disk: until it is, nothing of its term may be said.
-    pub(super) fn covers(&self, hard_state: HardState) -> bool {
-        self.hard_state == hard_state
+    pub(super) fn covers(&self, hard_state: &HardState) -> bool {
+        self.hard_state == *hard_state
     }
 
     /// The log up to here is durable.

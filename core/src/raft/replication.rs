@@ -85,8 +85,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// A follower's part: everything that is accepted here equals the leader's log up to `matched`.
     pub(super) fn handle_append(
         &mut self,
-        previous: Position,
-        entries: Option<EntryRange>,
+        previous: &Position,
+        entries: Option<&EntryRange>,
         configuration: Option<&Configuration>,
         commit: LogIndex,
         log: &impl LogView,
@@ -98,15 +98,15 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             if own.is_none() && previous.index <= self.log.last().index {
                 return Err(Ignored::LogUnreadable);
             }
-            if own != Some(previous) {
+            if own.as_ref() != Some(previous) {
                 return self.reject(previous, log);
             }
         }
-        let handled = match &entries {
+        let handled = match entries {
             Some(range) => self.take_entries(range, configuration, log)?,
             None => {
                 if M::EMPTY_APPEND_TRUNCATES && previous.index < self.log.last().index {
-                    self.truncate(previous);
+                    self.truncate(*previous);
                 }
                 Handled::Nothing
             }
@@ -180,7 +180,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         &mut self,
         slot: usize,
         previous: LogIndex,
-        hint: Position,
+        hint: &Position,
         log: &impl LogView,
     ) -> Result<Handled, Ignored> {
         if self.role != Role::Leader {
@@ -204,6 +204,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// The next append for a follower, within the bounds of what may be on its way.
+    #[inline(never)]
     pub(super) fn next_append(&mut self, slot: usize, bulk: bool, log: &impl LogView) -> Option<Body> {
         let base = self.log.base().index;
         let last = self.log.last().index;
@@ -319,7 +320,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let rest = EntryRange { first: shared.next(), ..*range };
         self.log.append(&rest);
         if let Some(configuration) = configuration.filter(|_| rest.first == range.first) {
-            self.adopt(rest.first, *configuration);
+            self.adopt(rest.first, configuration);
         }
         Ok(Handled::Append(rest))
     }
@@ -348,7 +349,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.log.run_end(first, range.last, log).ok_or(Ignored::LogUnreadable)
     }
 
-    fn reject(&mut self, previous: Position, log: &impl LogView) -> Result<Handled, Ignored> {
+    fn reject(&mut self, previous: &Position, log: &impl LogView) -> Result<Handled, Ignored> {
         if previous.index <= self.matched {
             return Err(Ignored::Malformed);
         }
@@ -373,16 +374,13 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     fn sent_append(&mut self, slot: usize, entries: Option<&(EntryRange, u32)>) {
         let peer = &mut self.peers[slot];
         peer.tell_commit(self.commit);
-        match (peer.state, entries) {
-            (PeerState::Replicate, Some((range, bytes))) => {
-                if !peer.awaits_answer() {
-                    peer.progress_at = self.now;
-                }
-                peer.attempt = Attempt::NONE;
-                peer.next = range.last.next();
-                peer.inflight.push(range.last, u64::from(*bytes));
+        if let (PeerState::Replicate, Some((range, bytes))) = (peer.state, entries) {
+            if !peer.awaits_answer() {
+                peer.progress_at = self.now;
             }
-            _ => {}
+            peer.attempt = Attempt::NONE;
+            peer.next = range.last.next();
+            peer.inflight.push(range.last, u64::from(*bytes));
         }
         peer.attempt.send(self.now);
     }

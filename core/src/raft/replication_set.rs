@@ -55,23 +55,20 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if beside.is_empty() {
             return;
         }
-        let other_silent = |but: Option<NodeId>| {
-            self.ids_of(beside).find(|id| {
-                let heard = self.slot(*id).is_none_or(|slot| self.is_recent(self.peers[slot].heard_at));
-                Some(*id) != but && !heard
-            })
-        };
-        let is_back = |id: NodeId| {
-            self.slot(id).is_some_and(|slot| {
-                let peer = &self.peers[slot];
-                let recent = self.is_recent(peer.heard_at);
-                recent && (M::RETURN_LAGGING || peer.has_caught_up(self.now, self.config.election_timeout))
-            })
-        };
-        let wanted = match self.swapped {
-            Some(away) if !is_back(away) => self.swapped,
-            swapped => other_silent(swapped),
-        };
+        let (mut silent, mut is_back) = (None, false);
+        for id in self.ids_of(beside) {
+            let Some(slot) = self.slot(id) else { continue };
+            let peer = &self.peers[slot];
+            let heard = self.is_recent(peer.heard_at);
+            if Some(id) == self.swapped {
+                is_back = heard
+                    && (M::RETURN_LAGGING || peer.has_caught_up(self.now, self.config.election_timeout));
+            } else if !heard {
+                silent = silent.or(Some(id));
+            }
+        }
+        let stays = self.swapped.is_some() && !is_back;
+        let wanted = if stays { self.swapped } else { silent };
         self.swap_wanted = (wanted != self.swapped).then_some(wanted);
     }
 

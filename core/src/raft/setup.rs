@@ -3,7 +3,7 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-use super::configuration::{Configuration, ConfigurationError};
+use super::configuration::ConfigurationError;
 use super::ledger::Ledger;
 use super::log::Log;
 use super::message::{ConfigurationEntry, HardState, Position};
@@ -91,9 +91,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let vote = durable.hard_state.vote.filter(|_| !M::FORGET_VOTE_AT_START);
         let mut raft = Raft {
             config,
-            configuration: Configuration::EMPTY,
-            configuration_index: LogIndex::ZERO,
-            previous_configuration: None,
+            configuration: durable.configuration.configuration,
+            configuration_index: durable.configuration.index,
+            previous_configuration: durable.previous_configuration,
             configuration_untold: false,
             voter: false,
             jitter: Jitter::new(config.seed ^ config.id.0.rotate_left(32)),
@@ -126,7 +126,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             peers: Peers::default(),
             mutation: PhantomData,
         };
-        raft.begin_with(durable.configuration, durable.previous_configuration);
+        raft.arrange_peers();
         if raft.configuration.is_only_voter(config.id) {
             raft.campaign();
         } else {

@@ -17,6 +17,7 @@ mod failover;
 mod full_disk;
 mod history;
 mod history_tests;
+mod ill_disk;
 mod lab;
 mod network;
 mod one_link;

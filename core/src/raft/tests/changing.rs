@@ -206,6 +206,18 @@ fn a_snapshot_brings_the_configuration_along() {
 }
 
 #[test]
+fn a_snapshot_from_before_any_change_takes_back_one_that_was_not_committed() {
+    let net = &mut Net::elect(3, 0);
+    net.cut_off(1);
+    net.change(1, &[observe(4)]).unwrap();
+    let (now, node, last) = (net.now, net.node(1), at(9, 2));
+    let message = Message { term: Term(2), body: Body::Snapshot { last } };
+    let handled = node.raft.handle_message(now, NodeId(2), &message, None, &node.log);
+    assert_eq!(handled, Ok(Handled::Install(last)));
+    assert_eq!(*node.raft.configuration(), configuration(&[1, 2, 3], &[], &[]));
+}
+
+#[test]
 fn a_removed_leader_leads_until_that_is_committed_and_passes_on() {
     let net = &mut Net::elect(3, 0);
     net.pass(2 * HEARTBEAT);

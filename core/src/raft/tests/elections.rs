@@ -289,3 +289,19 @@ fn a_refusal_by_a_node_that_was_never_in_a_term_is_heard() {
     net.tell(2, 1, 0, Body::PreVoteAnswer { granted: false });
     assert_eq!(net.raft(1).role(), Role::PreCandidate);
 }
+
+#[test]
+fn a_term_that_no_site_can_come_to_is_not_believed() {
+    let net = &mut Net::elect(3, 0);
+    let ask = Body::Vote { last: at(9, 1), transfer: true };
+    assert_eq!(net.say(3, 2, (1 << 62) - 1, ask), Err(Ignored::Malformed));
+    assert_eq!(net.say(3, 2, (1 << 32) + 2, ask), Err(Ignored::Malformed));
+    assert_eq!(net.raft(2).term(), Term(1));
+    let ping = Message { term: Term(1 << 33), body: Body::WitnessPing { round: 1 } };
+    assert_eq!(
+        Witness::<NoMutation>::new(WitnessRecord::default()).handle(NodeId(1), &ping),
+        Err(Ignored::Malformed)
+    );
+    net.tell(3, 2, (1 << 32) + 1, ask);
+    assert_eq!(net.raft(2).term(), Term((1 << 32) + 1));
+}
