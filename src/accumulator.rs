@@ -26,6 +26,8 @@ use batch::Waiter;
 const WAITING_MAX: usize = 65_536;
 /// Most cells in one batch, with and without keys: bounds the entry and the time to apply it.
 const BATCH_CELLS_MAX: usize = 8_192;
+/// A longer jump of site time is held, in milliseconds.
+const JUMP_MS: u64 = 3_600_000;
 /// Without a quorum a box keeps at most this many windows per series apart; then neighbours merge.
 const WINDOWS_APART_MAX: usize = 64;
 
@@ -219,19 +221,20 @@ impl Accumulator {
 
     /// Takes out what waits and writes it as a report. The caller sees to it that there is something.
     ///
-    /// A box that has not heard of site time yet goes by its own clock, which may be years ahead: by now it is
-    /// known how late it can have been at most.
+    /// A box that has not heard of site time yet goes by its own clock, which may be years off: by now it is known
+    /// what time it can have been.
     pub fn freeze(&self, mut report: ReportWriter) -> Batch {
-        let latest = self.clock.latest().unwrap_or(SiteTime(u64::MAX));
+        let possible = self.clock.possible().unwrap_or((SiteTime(0), SiteTime(u64::MAX)));
         let mut inner = self.guard();
         let inner = &mut *inner;
-        let latest_window = inner.base.start_of(latest);
+        let windows = (inner.base.start_of(possible.0), inner.base.start_of(possible.1));
+        let possible = |window, amount| (within(windows, window), amount_within(possible, amount));
         let taken = inner.waiting.len().min(BATCH_CELLS_MAX);
         let rest = inner.waiting.split_off(taken);
         let waiting = mem::replace(&mut inner.waiting, rest);
         let mut batch = Batch::default();
         for Waiting { slot, window, amount, key, answer, .. } in waiting {
-            let (window, amount) = (window.min(latest_window), not_after(latest, amount));
+            let (window, amount) = possible(window, amount);
             let waiter = Waiter { slot, window, answer };
             match key {
                 None => match inner.add(slot, window, amount) {
@@ -247,7 +250,7 @@ impl Accumulator {
         }
         for _ in 0..BATCH_CELLS_MAX {
             let Some((slot, window, amount)) = inner.take_cell() else { break };
-            let (window, amount) = (window.min(latest_window), not_after(latest, amount));
+            let (window, amount) = possible(window, amount);
             let series = inner.slots[slot.0 as usize].series_ref();
             report.cell(series, window, &amount);
             batch.cells.push((slot, window));
@@ -373,11 +376,17 @@ impl Inner {
     }
 }
 
-/// A sample says when it was taken: not later than that.
-fn not_after(latest: SiteTime, amount: Amount) -> Amount {
+/// What cannot be is taken for the nearest time that can. Site time may have jumped since, by as much as it does
+/// at once: what is earlier by no more may be right.
+fn within((earliest, latest): (SiteTime, SiteTime), at: SiteTime) -> SiteTime {
+    if at.0.saturating_add(JUMP_MS) < earliest.0 { earliest } else { at.min(latest) }
+}
+
+/// A sample says when it was taken.
+fn amount_within(possible: (SiteTime, SiteTime), amount: Amount) -> Amount {
     match amount {
         Amount::Sample(mut sample) => {
-            sample.last.at = sample.last.at.min(latest);
+            sample.last.at = within(possible, sample.last.at);
             Amount::Sample(sample)
         }
         other => other,

@@ -86,6 +86,7 @@ impl WallClock {
 /// since only for as long as that takes to catch up.
 #[derive(Debug)]
 pub struct SiteClock {
+    began: Instant,
     view: Mutex<View>,
 }
 
@@ -116,7 +117,7 @@ impl SiteClock {
     pub fn new(site: SiteTime, elapsed: Elapsed) -> SiteClock {
         let told = Told { site, ..Told::default() };
         let view = View { told, heard: Instant::now(), floor: SiteTime(0), applied: site, elapsed };
-        SiteClock { view: Mutex::new(view) }
+        SiteClock { began: Instant::now(), view: Mutex::new(view) }
     }
 
     /// What a leader (this box, perhaps) just said.
@@ -159,11 +160,14 @@ impl SiteClock {
         (view.told.site > SiteTime(0)).then(|| view.site_at(Instant::now()))
     }
 
-    /// The latest time that anything counted here until now can be of: site time, or as long as no leader has
-    /// told it what the log says. `None`: not even that is known.
-    pub fn latest(&self) -> Option<SiteTime> {
+    /// From when to when anything counted here since this process started can be: up to site time, or as long as
+    /// no leader has told that up to what the log says. `None`: not even that is known.
+    pub fn possible(&self) -> Option<(SiteTime, SiteTime)> {
         let applied = self.lock().applied;
-        self.site_if_known().or(Some(applied).filter(|applied| *applied > SiteTime(0)))
+        let known = self.site_if_known();
+        let latest = known.or(Some(applied).filter(|applied| *applied > SiteTime(0)))?;
+        let running_ms = self.began.elapsed().as_millis() as u64;
+        Some((SiteTime(latest.0.saturating_sub(running_ms)), latest))
     }
 
     /// What the leader said last.
@@ -216,13 +220,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_later_than_the_log_says_until_a_leader_tells_the_time() {
+    fn what_was_counted_is_of_the_time_since_the_start_as_far_as_that_is_known() {
         let clock = SiteClock::new(SiteTime(0), Elapsed(0));
-        assert_eq!(clock.latest(), None, "this box's own clock may be years ahead");
+        assert_eq!(clock.possible(), None, "this box's own clock may be years off");
         clock.applied(SiteTime(7_000_000), Elapsed(1));
-        assert_eq!(clock.latest(), Some(SiteTime(7_000_000)));
+        let (earliest, latest) = clock.possible().unwrap();
+        assert!(latest == SiteTime(7_000_000) && earliest > SiteTime(6_900_000), "{earliest:?}");
         clock.hear(told(7_500_000));
-        assert!(clock.latest() >= Some(SiteTime(7_500_000)));
+        let (earliest, latest) = clock.possible().unwrap();
+        assert!(latest >= SiteTime(7_500_000) && earliest > SiteTime(7_400_000), "{earliest:?}");
     }
 
     #[test]

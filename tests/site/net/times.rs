@@ -18,6 +18,8 @@ use crate::http::Client;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A box that is paused or cut off answers nothing.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// Site time may be behind by so much when boxes have just started.
+const BEFORE_MS: i64 = 2000;
 /// More windows of a series than any of these tests makes; a box keeps more.
 const WINDOWS: usize = 1000;
 
@@ -37,6 +39,8 @@ struct Window {
 /// Looks at all boxes all the time.
 #[derive(Debug)]
 pub(crate) struct Times {
+    /// The true time when it began, Unix milliseconds.
+    began_ms: i64,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<u64>>,
 }
@@ -54,7 +58,7 @@ impl Times {
         }
         let told = stop.clone();
         threads.push(std::thread::spawn(move || watch_windows(all, &told)));
-        Times { stop, threads }
+        Times { began_ms: now_ms(), stop, threads }
     }
 
     /// Ends the watch, which must have seen something everywhere; then clients must not add any more: the closed
@@ -67,7 +71,7 @@ impl Times {
             .collect();
         assert!(seen.iter().all(|looks| *looks > 0), "somewhere nothing was seen: {seen:?}");
         for name in series {
-            let windows = held_by_windows(net, name);
+            let windows = held_by_windows(net, name, self.began_ms);
             eprintln!("{name}: {windows} windows come to its total");
         }
         eprintln!("site time was looked at {seen:?} times, and never went back");
@@ -153,13 +157,18 @@ fn windows(client: &mut Client, series: &str, last: usize) -> Option<Vec<Value>>
     (answer.status == 200).then(|| answer.ok()["windows"].as_array().cloned())?
 }
 
-/// Waits until all that a series counted is in closed windows, late ones included; how many there are.
-fn held_by_windows(net: &NetSite, series: &str) -> usize {
+/// Waits until all that a series counted is in closed windows, late ones included, none of them of before the test;
+/// how many there are.
+fn held_by_windows(net: &NetSite, series: &str, began_ms: i64) -> usize {
     let one = &net.site.boxes[0];
     let total = one.total(series) as u64;
     until(&format!("the windows of {series} come to its total, {total}"), || {
         let windows = windows(&mut one.client(), series, WINDOWS)?;
         assert!(windows.len() < WINDOWS, "not all windows can be seen");
+        let before = windows.iter().find(|window| {
+            window["start"].as_i64().unwrap() + window["span"].as_i64().unwrap() + BEFORE_MS < began_ms
+        });
+        assert_eq!(before, None, "{series} was counted in no window of before {began_ms}");
         let sum: u64 = windows.iter().map(|window| window["increase"].as_u64().unwrap()).sum();
         assert!(sum <= total, "the windows of {series} come to {sum}, its total is {total}");
         (sum == total).then_some(windows.len())
