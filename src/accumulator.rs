@@ -14,7 +14,7 @@ use tally_core::window::Span;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::SiteClock;
-use crate::node::{Added, RequestError};
+use crate::node::{Added, NO_LEADER, RequestError};
 use crate::site::entry::{KeyedAdd, ReportWriter, SeriesRef};
 use crate::site::{Refusal, SeriesId, Site};
 
@@ -26,6 +26,8 @@ use batch::Waiter;
 const WAITING_MAX: usize = 65_536;
 /// Most cells in one batch, with and without keys: bounds the entry and the time to apply it.
 const BATCH_CELLS_MAX: usize = 8_192;
+/// A longer jump of site time is held, in milliseconds.
+const JUMP_MS: u64 = 3_600_000;
 /// Without a quorum a box keeps at most this many windows per series apart; then neighbours merge.
 const WINDOWS_APART_MAX: usize = 64;
 
@@ -184,6 +186,16 @@ impl Accumulator {
         }
     }
 
+    /// Takes back all adds that wait and are in no batch: there is no leader for long.
+    pub fn give_up_waiting(&self) {
+        let waiting = mem::take(&mut self.guard().waiting);
+        for waiting in waiting {
+            let error = RequestError::NotCommitted { why: NO_LEADER.to_owned() };
+            // The client may have gone.
+            let _ = waiting.answer.send(Outcome::Failed(error));
+        }
+    }
+
     /// Returns when a waiting add has come since the last call.
     pub async fn woken(&self) {
         self.wake.notified().await;
@@ -208,14 +220,21 @@ impl Accumulator {
     }
 
     /// Takes out what waits and writes it as a report. The caller sees to it that there is something.
+    ///
+    /// A box that has not heard of site time yet goes by its own clock, which may be years off: by now it is known
+    /// what time it can have been.
     pub fn freeze(&self, mut report: ReportWriter) -> Batch {
+        let possible = self.clock.possible().unwrap_or((SiteTime(0), SiteTime(u64::MAX)));
         let mut inner = self.guard();
         let inner = &mut *inner;
+        let windows = (inner.base.start_of(possible.0), inner.base.start_of(possible.1));
+        let possible = |window, amount| (within(windows, window), amount_within(possible, amount));
         let taken = inner.waiting.len().min(BATCH_CELLS_MAX);
         let rest = inner.waiting.split_off(taken);
         let waiting = mem::replace(&mut inner.waiting, rest);
         let mut batch = Batch::default();
         for Waiting { slot, window, amount, key, answer, .. } in waiting {
+            let (window, amount) = possible(window, amount);
             let waiter = Waiter { slot, window, answer };
             match key {
                 None => match inner.add(slot, window, amount) {
@@ -231,6 +250,7 @@ impl Accumulator {
         }
         for _ in 0..BATCH_CELLS_MAX {
             let Some((slot, window, amount)) = inner.take_cell() else { break };
+            let (window, amount) = possible(window, amount);
             let series = inner.slots[slot.0 as usize].series_ref();
             report.cell(series, window, &amount);
             batch.cells.push((slot, window));
@@ -353,6 +373,23 @@ impl Inner {
         self.dirty.pop();
         let amount = state.pending.take().expect("a slot is dirty exactly while something is pending");
         Some((slot, state.window, amount))
+    }
+}
+
+/// What cannot be is taken for the nearest time that can. Site time may have jumped since, by as much as it does
+/// at once: what is earlier by no more may be right.
+fn within((earliest, latest): (SiteTime, SiteTime), at: SiteTime) -> SiteTime {
+    if at.0.saturating_add(JUMP_MS) < earliest.0 { earliest } else { at.min(latest) }
+}
+
+/// A sample says when it was taken.
+fn amount_within(possible: (SiteTime, SiteTime), amount: Amount) -> Amount {
+    match amount {
+        Amount::Sample(mut sample) => {
+            sample.last.at = within(possible, sample.last.at);
+            Amount::Sample(sample)
+        }
+        other => other,
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use tally_core::id::{Epoch, ReportNumber, SourceId};
+use tally_core::report::Sample;
 
 fn accumulator() -> Accumulator {
     let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0)));
@@ -42,6 +43,51 @@ fn many_adds_make_one_cell() {
     let window = Span::DEFAULT.start_of(SiteTime(1_000_000));
     report.cell(SeriesRef::Name(name("a"), Kind::Counter), window, &Amount::Counter(2000));
     assert_eq!((many.body, many.hash), report.finish_hashed());
+}
+
+#[test]
+fn what_a_clock_that_was_years_off_counted_is_of_the_time_that_is_known_by_now() {
+    // In the middle of windows long ago and far ahead: this machine's clock says neither.
+    for site in [SiteTime(1_000_000), SiteTime(Span::DEFAULT.start_of(SiteTime(1 << 44)).0 + 30_000)] {
+        let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0)));
+        let accumulator = Accumulator::new(Arc::clone(&clock), Span::DEFAULT, 3);
+        let mut bulk = accumulator.lock();
+        let slot = bulk.slot(name("a"), Kind::Counter).unwrap();
+        bulk.count(slot, 2).unwrap();
+        drop(bulk);
+        let (_, _keyed) = accumulator.add_waiting(name("a"), Amount::Counter(3), Some((1, 1))).unwrap();
+        let (_, _waiting) = accumulator.add_waiting(name("a"), Amount::Counter(5), None).unwrap();
+        clock.applied(site, Elapsed(9));
+        let batch = freeze(&accumulator);
+
+        let mut report = ReportWriter::new(SourceId(1), Epoch(1), ReportNumber::FIRST, 0);
+        let window = Span::DEFAULT.start_of(site);
+        let series = SeriesRef::Name(name("a"), Kind::Counter);
+        let (amount, taken) = (Amount::Counter(3), Elapsed(0));
+        report.keyed(&KeyedAdd { series, window, amount, key: 1, check: 1, taken });
+        report.cell(series, window, &Amount::Counter(2));
+        report.cell(series, window, &Amount::Counter(5));
+        assert_eq!(batch.body, report.finish_hashed().0);
+    }
+}
+
+#[test]
+fn a_sample_is_of_a_possible_time() {
+    let possible = (SiteTime(5 * JUMP_MS), SiteTime(5 * JUMP_MS + 400));
+    let (earliest, latest) = (possible.0.0, possible.1.0);
+    let cases = [
+        (3, earliest),
+        (earliest - JUMP_MS - 1, earliest),
+        (earliest - JUMP_MS, earliest - JUMP_MS),
+        (earliest + 7, earliest + 7),
+        (latest + 1, latest),
+        (u64::MAX, latest),
+    ];
+    for (taken, told) in cases {
+        let sample = |at| Amount::Sample(Sample::observed(1.5, SiteTime(at), SourceId(1)).unwrap());
+        assert_eq!(amount_within(possible, sample(taken)), sample(told));
+    }
+    assert_eq!(amount_within(possible, Amount::Counter(4)), Amount::Counter(4));
 }
 
 #[test]

@@ -86,6 +86,7 @@ impl WallClock {
 /// since only for as long as that takes to catch up.
 #[derive(Debug)]
 pub struct SiteClock {
+    began: Instant,
     view: Mutex<View>,
 }
 
@@ -106,6 +107,8 @@ struct View {
     heard: Instant,
     /// What was shown here already.
     floor: SiteTime,
+    /// As last applied from the log; zero: nothing yet.
+    applied: SiteTime,
     elapsed: Elapsed,
 }
 
@@ -113,7 +116,8 @@ impl SiteClock {
     /// A view that starts at a known site time (zero: nothing known yet).
     pub fn new(site: SiteTime, elapsed: Elapsed) -> SiteClock {
         let told = Told { site, ..Told::default() };
-        SiteClock { view: Mutex::new(View { told, heard: Instant::now(), floor: SiteTime(0), elapsed }) }
+        let view = View { told, heard: Instant::now(), floor: SiteTime(0), applied: site, elapsed };
+        SiteClock { began: Instant::now(), view: Mutex::new(view) }
     }
 
     /// What a leader (this box, perhaps) just said.
@@ -138,9 +142,11 @@ impl SiteClock {
         view.told = Told { site, held: None, ..view.told };
     }
 
-    /// Elapsed time as last applied from the log.
-    pub fn applied(&self, elapsed: Elapsed) {
-        self.lock().elapsed = elapsed;
+    /// Site time and elapsed time as last applied from the log.
+    pub fn applied(&self, site: SiteTime, elapsed: Elapsed) {
+        let mut view = self.lock();
+        view.applied = site;
+        view.elapsed = elapsed;
     }
 
     /// Site time now, as this box sees it.
@@ -152,6 +158,16 @@ impl SiteClock {
     pub fn site_if_known(&self) -> Option<SiteTime> {
         let view = *self.lock();
         (view.told.site > SiteTime(0)).then(|| view.site_at(Instant::now()))
+    }
+
+    /// From when to when anything counted here since this process started can be: up to site time, or as long as
+    /// no leader has told that up to what the log says. `None`: not even that is known.
+    pub fn possible(&self) -> Option<(SiteTime, SiteTime)> {
+        let applied = self.lock().applied;
+        let known = self.site_if_known();
+        let latest = known.or(Some(applied).filter(|applied| *applied > SiteTime(0)))?;
+        let running_ms = self.began.elapsed().as_millis() as u64;
+        Some((SiteTime(latest.0.saturating_sub(running_ms)), latest))
     }
 
     /// What the leader said last.
@@ -201,6 +217,18 @@ mod tests {
         }
         assert!(clock.site() >= shown);
         assert!(clock.site() < SiteTime(5_010_000), "{:?}", clock.site());
+    }
+
+    #[test]
+    fn what_was_counted_is_of_the_time_since_the_start_as_far_as_that_is_known() {
+        let clock = SiteClock::new(SiteTime(0), Elapsed(0));
+        assert_eq!(clock.possible(), None, "this box's own clock may be years off");
+        clock.applied(SiteTime(7_000_000), Elapsed(1));
+        let (earliest, latest) = clock.possible().unwrap();
+        assert!(latest == SiteTime(7_000_000) && earliest > SiteTime(6_900_000), "{earliest:?}");
+        clock.hear(told(7_500_000));
+        let (earliest, latest) = clock.possible().unwrap();
+        assert!(latest >= SiteTime(7_500_000) && earliest > SiteTime(7_400_000), "{earliest:?}");
     }
 
     #[test]

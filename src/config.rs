@@ -189,14 +189,23 @@ impl Config {
                 .map_err(|error| ConfigError::Unreadable { file: file.to_owned(), error })?,
         };
         let place = file.map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
+        Config::read(&text, &place, environment)
+    }
+
+    /// Reads the text of a file, then what the environment overrides; `place` is what errors call the file.
+    pub fn read(
+        text: &str,
+        place: &str,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Config, ConfigError> {
         // First alone, so that an error names the file's own line.
-        let plain = Config::parse(&text, &place)?;
+        let plain = Config::parse(text, place)?;
         let overrides: Vec<_> =
             OVERRIDES.iter().filter_map(|(name, key)| Some((*name, *key, environment(name)?))).collect();
         if overrides.is_empty() {
-            return plain.checked(&place);
+            return plain.checked(place);
         }
-        let mut table: toml::Table = toml::from_str(&text).map_err(|error| wrong(&text, &place, &error))?;
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| wrong(text, place, &error))?;
         for (name, key, value) in overrides {
             set(&mut table, key, value);
             let shown = toml::to_string(&table).unwrap_or_default();
@@ -206,7 +215,7 @@ impl Config {
                 other => other,
             })?;
         }
-        Config::parse(&toml::to_string(&table).unwrap_or_default(), &place)?.checked(&place)
+        Config::parse(&toml::to_string(&table).unwrap_or_default(), place)?.checked(place)
     }
 
     fn parse(text: &str, place: &str) -> Result<Config, ConfigError> {

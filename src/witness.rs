@@ -9,7 +9,7 @@
 
 mod slot;
 mod status;
-mod store;
+pub mod store;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

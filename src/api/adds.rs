@@ -1,5 +1,7 @@
 //! `POST /v1/counters/SERIES` and its like: one add that is answered once it is committed. The hot path.
 
+use std::time::Duration;
+
 use axum::body::HttpBody;
 use axum::http::Request;
 use bytes::Bytes;
@@ -26,11 +28,12 @@ where
 {
     let series = parse::series(raw)?.into_owned();
     let key = parse::key(request.headers())?;
+    let patience = parse::patience(request.headers()).unwrap_or(Duration::MAX);
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
     let amount = parse::amount(kind, &body, node.clock().site())?;
     // The answer needs the name too, and the node keeps its own.
     let add = Add { series: series.clone(), amount, key };
-    let added = node.add(add).await.map_err(Problem::from)?;
+    let added = node.add_within(add, patience).await.map_err(Problem::from)?;
     Ok(forms::added(kind, &series, added.total, added.time.0))
 }
 

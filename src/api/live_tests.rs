@@ -84,7 +84,14 @@ impl Box1 {
 
     /// As much of JSON Schema as the description of answers uses.
     fn check(&self, schema: &Value, value: &Value, at: &str) {
-        let schema = self.resolved(schema);
+        let mut schema = self.resolved(schema);
+        if let Some(variants) = schema["oneOf"].as_array().filter(|all| !all[0]["$ref"].is_null()) {
+            // They differ by role.
+            let resolved = variants.iter().map(|variant| self.resolved(variant));
+            let roles = |schema: &Value| schema["properties"]["role"]["enum"].as_array().cloned();
+            let of_role = |schema: &Value| roles(schema).is_some_and(|roles| roles.contains(&value["role"]));
+            schema = resolved.into_iter().find(|schema| of_role(schema)).expect("a variant of that role");
+        }
         let types: Vec<&str> = match &schema["type"] {
             Value::String(one) => vec![one],
             Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
@@ -104,7 +111,9 @@ impl Box1 {
         if let Some(allowed) = schema["enum"].as_array() {
             assert!(allowed.contains(value), "{at}: {value} is not among {allowed:?}");
         }
-        for required in schema["required"].as_array().into_iter().flatten() {
+        // Where null is allowed, it has no members.
+        let required = schema["required"].as_array().filter(|_| !value.is_null());
+        for required in required.into_iter().flatten() {
             assert!(
                 value.get(required.as_str().unwrap()).is_some(),
                 "{at}: {required} is missing in {value}"

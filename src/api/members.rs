@@ -101,9 +101,9 @@ pub(super) async fn add(
         return Err(Problem::malformed(why));
     };
     let record = MemberRecord { id: NodeId(id), name, address, key, role: site_role(role) };
-    let answer = json!({"name": record.name, "role": role.as_str()});
+    let name = record.name.clone();
     change(&shared, &MemberChange::Put(record)).await?;
-    to_json(&answer).map(json_response)
+    changed(&shared, &name, Some(role))
 }
 
 /// `PUT /v1/members/NAME`
@@ -116,7 +116,7 @@ pub(super) async fn set_role(
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
     let RoleBody { role } = parse::json(&body, r#"{"role": "voter"}"#)?;
     change(&shared, &MemberChange::Role { name: name.clone(), role: site_role(role) }).await?;
-    to_json(&json!({"name": name, "role": role.as_str()})).map(json_response)
+    changed(&shared, &name, Some(role))
 }
 
 /// `DELETE /v1/members/NAME`
@@ -126,7 +126,7 @@ pub(super) async fn remove(
 ) -> Result<Response<Body>, Problem> {
     let name = name_in(&params);
     change(&shared, &MemberChange::Remove { name: name.clone() }).await?;
-    to_json(&json!({"name": name, "role": null})).map(json_response)
+    changed(&shared, &name, None)
 }
 
 /// `POST /v1/leader/transfer`
@@ -157,6 +157,26 @@ async fn change(shared: &Shared, change: &MemberChange) -> Result<(), Problem> {
     })
 }
 
+/// The answer to a change that was accepted, with what keeps a witness from its place, if something does.
+fn changed(shared: &Shared, name: &str, role: Option<Role>) -> Result<Response<Body>, Problem> {
+    let note = shared.node.site(|site| waiting_witness(site.members()));
+    let role = role.map(Role::as_str);
+    to_json(&json!({"name": name, "role": role, "note": note})).map(json_response)
+}
+
+/// In words, why a witness that is wished for waits.
+fn waiting_witness(wished: &[MemberRecord]) -> Option<String> {
+    let witness = wished.iter().find(|member| member.role == MemberRole::Witness)?;
+    let voters = wished.iter().filter(|member| member.role == MemberRole::Voter).count();
+    (!voters.is_multiple_of(2)).then(|| {
+        format!(
+            "a witness stands only beside an even number of boxes that vote, and these are {voters}: {} waits until \
+             there is one more or one less",
+            witness.name
+        )
+    })
+}
+
 fn refused(why: MemberRefused) -> Problem {
     let name = match why {
         MemberRefused::NoSuchMember => Name::NoSuchMember,
@@ -175,5 +195,30 @@ const fn site_role(role: Role) -> MemberRole {
         Role::Voter => MemberRole::Voter,
         Role::Observer => MemberRole::Observer,
         Role::Witness => MemberRole::Witness,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_witness_waiting_is_said() {
+        let member = |id: u64, role| MemberRecord {
+            id: NodeId(id),
+            name: format!("box{id}"),
+            address: String::new(),
+            key: [0; 32],
+            role,
+        };
+        let (voter, observer) = (MemberRole::Voter, MemberRole::Observer);
+        let of = |roles: &[MemberRole]| {
+            let members: Vec<_> = (1..).zip(roles).map(|(id, role)| member(id, *role)).collect();
+            waiting_witness(&members)
+        };
+        assert_eq!(of(&[voter, voter, voter]), None);
+        assert_eq!(of(&[voter, voter, MemberRole::Witness]), None);
+        let note = of(&[voter, observer, MemberRole::Witness]).unwrap();
+        assert!(note.contains("these are 1: box3 waits"), "{note}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use axum::http::{HeaderMap, Uri};
 use percent_encoding::percent_decode_str;
@@ -24,7 +25,7 @@ pub const KEY_BYTES_MAX: usize = 64;
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The name of a series as it stands in a path: percent-encoded, its slashes raw or encoded.
-pub(super) fn series(raw: &str) -> Result<Cow<'_, str>, Problem> {
+pub fn series(raw: &str) -> Result<Cow<'_, str>, Problem> {
     // Each byte is encoded by three characters at most.
     if raw.len() > 3 * SERIES_NAME_BYTES_MAX {
         return Err(Problem::malformed(format!(
@@ -51,6 +52,19 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     Ok(Some(key.to_owned()))
 }
 
+/// How long the client waits for the answer at the most, if it says so (RFC 7240: `Prefer: wait=5`). What is
+/// not understood is no preference.
+pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = values.flat_map(|value| value.split(','));
+    let seconds = preferences.find_map(|one| {
+        let (name, value) = one.split(';').next()?.split_once('=')?;
+        let is_wait = name.trim().eq_ignore_ascii_case("wait");
+        value.trim().trim_matches('"').parse().ok().filter(|_| is_wait)
+    });
+    seconds.map(Duration::from_secs)
+}
+
 /// The query of a request.
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     axum::extract::Query::<T>::try_from_uri(uri)
@@ -59,7 +73,7 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
 }
 
 /// The amount in the body of an add to a series of that kind.
-pub(super) fn amount(kind: Kind, body: &[u8], now: SiteTime) -> Result<Amount, Problem> {
+pub fn amount(kind: Kind, body: &[u8], now: SiteTime) -> Result<Amount, Problem> {
     match kind {
         Kind::Counter => {
             let add = json::<CounterBody>(body, r#"{"add": 5}"#)?.add;

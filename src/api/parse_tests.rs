@@ -144,3 +144,20 @@ fn an_idempotency_key_has_1_to_64_visible_characters() {
         assert_eq!(of(wrong).unwrap_err().name, Name::Malformed, "{wrong:?}");
     }
 }
+
+#[test]
+fn a_client_says_how_long_it_waits() {
+    let of = |values: &[&str]| {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append("prefer", value.parse().unwrap());
+        }
+        patience(&headers).map(|wait| wait.as_secs())
+    };
+    assert_eq!(of(&["wait=5"]), Some(5));
+    assert_eq!(of(&["respond-async, Wait = \"7\"; x=1"]), Some(7));
+    assert_eq!(of(&["return=minimal", "wait=0"]), Some(0));
+    for none in [&[][..], &["wait"], &["wait=-1"], &["wait=soon"], &["waiting=5"], &["wait=1e99"]] {
+        assert_eq!(of(none), None, "{none:?}");
+    }
+}

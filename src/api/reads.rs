@@ -153,7 +153,7 @@ pub(super) async fn healthz() -> Response<Body> {
 
 /// `GET /readyz`: a round through the quorum.
 pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Response<Body>, Problem> {
-    let why = match tokio::time::timeout(READY_WAIT, shared.node.fence()).await {
+    let why = match tokio::time::timeout(READY_WAIT, shared.node.ready()).await {
         Ok(Ok(())) => return Ok(typed_response("text/plain; charset=utf-8", "ready\n")),
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no answer of the site within {} s", READY_WAIT.as_secs()),

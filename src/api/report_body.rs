@@ -20,8 +20,10 @@ pub const CELLS_MAX: usize = 1000;
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub enum Format {
+    /// `application/json`.
     Json,
+    /// `application/cbor`.
     Cbor,
 }
 
@@ -33,8 +35,8 @@ impl Format {
     }
 }
 
-/// Reads and checks a report.
-pub(super) fn parse(body: &[u8], format: Format, now: SiteTime) -> Result<NamedReport, Problem> {
+/// Reads and checks a report; `now` is when its samples without a time were observed.
+pub fn parse(body: &[u8], format: Format, now: SiteTime) -> Result<NamedReport, Problem> {
     match format {
         Format::Json => checked(
             serde_json::from_slice::<MapOnly<ReportBody<Box<RawValue>>>>(body)

@@ -33,6 +33,9 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// certainly not counted, and whoever tries for 10 s should hear it.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// A box is told how long it is waited for, less this: what it says then arrives in time.
+const HEARING: Duration = Duration::from_millis(500);
+
 /// However many boxes there are, each has so much time to answer.
 const SHARE_LEAST: Duration = Duration::from_secs(1);
 
@@ -167,7 +170,7 @@ impl Client {
         // A box that hangs must leave time for the others.
         let share = match u32::try_from(targets.len()) {
             Ok(1) => server.timeout + GRACE,
-            Ok(count) => (server.timeout / count).max(SHARE_LEAST),
+            Ok(count) => (server.timeout / count).max(SHARE_LEAST) + HEARING,
             Err(_) => GRACE,
         };
         let deadline = Instant::now() + server.timeout;
@@ -250,7 +253,9 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // It ends with the sender and the answer; its errors show there.
         tokio::spawn(connection);
-        let request = self.request(target, call).map_err(|error| Tried::Unreached(error.to_string()))?;
+        let patience = until.saturating_duration_since(Instant::now()).saturating_sub(HEARING);
+        let request =
+            self.request(target, call, patience).map_err(|error| Tried::Unreached(error.to_string()))?;
         match timeout_at(until, sender.send_request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(broken(error)),
@@ -258,7 +263,12 @@ impl Client {
         }
     }
 
-    fn request(&self, target: &Target, call: &Call) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    fn request(
+        &self,
+        target: &Target,
+        call: &Call,
+        patience: Duration,
+    ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let mut request = Request::builder()
             .method(call.method.clone())
             .uri(format!("{}{}", target.base, call.path))
@@ -266,6 +276,10 @@ impl Client {
             .header(header::USER_AGENT, concat!("tallyd/", env!("CARGO_PKG_VERSION")));
         if !call.body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if call.policy == Policy::Repeatable && patience.as_secs() > 0 {
+            // It takes the add back in time and says so: that is certain, and silence is not.
+            request = request.header("prefer", format!("wait={}", patience.as_secs()));
         }
         if let Some(key) = &call.key {
             request = request.header("idempotency-key", key);

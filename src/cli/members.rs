@@ -225,21 +225,28 @@ async fn ask(
     let client = Client::new(&change.server)?;
     let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
     // Sent again, it could undo what somebody else has changed meanwhile.
-    client.call(&Call { method, path, body, key: None, policy: Policy::Once }).await?;
-    let in_force = !change.no_wait && wait(change, name, role).await;
+    let answer = client.call(&Call { method, path, body, key: None, policy: Policy::Once }).await?;
+    // What keeps a witness waiting: then there is nothing to wait for here.
+    let answer: Value = parsed(&change.server, &answer)?;
+    let note = answer["note"].as_str().map(text::printable);
+    let is_kept = note.is_some() && role == Some("witness");
+    let in_force = !change.no_wait && !is_kept && wait(change, name, role).await;
     if change.server.json {
-        return print_done(&format!("{}\n", json!({"name": name, "role": role, "in_force": in_force})));
+        let said = json!({"name": name, "role": role, "in_force": in_force, "note": note});
+        return print_done(&format!("{said}\n"));
     }
+    let note = note.map_or(String::new(), |note| format!("{note}\n"));
     print_done(&match (role, in_force) {
-        (Some(role), true) => format!("{name} is {role}\n"),
-        (None, true) => format!("{name} is no member any more\n"),
+        (Some(role), false) if is_kept => format!("{name} is to be {role}\n{note}"),
+        (Some(role), true) => format!("{name} is {role}\n{note}"),
+        (None, true) => format!("{name} is no member any more\n{note}"),
         (Some("voter"), false) => {
             format!(
-                "{name} is to vote: it will once it runs, is reached and has caught up (tallyd members)\n"
+                "{name} is to vote: it will once it runs, is reached and has caught up (tallyd members)\n{note}"
             )
         }
-        (Some(role), false) => format!("{name} is to be {role}: it is on its way (tallyd members)\n"),
-        (None, false) => format!("{name} is to leave: it is on its way (tallyd members)\n"),
+        (Some(role), false) => format!("{name} is to be {role}: it is on its way (tallyd members)\n{note}"),
+        (None, false) => format!("{name} is to leave: it is on its way (tallyd members)\n{note}"),
     })
 }
 

@@ -103,6 +103,17 @@ fn in_words(status: &Value) -> String {
         let since = text::time(storage["since"].as_u64().unwrap_or_default());
         lines.push(format!("{:<9} since {since}: {what}; {}", "disk", of(storage, "advice")));
     }
+    let last = &status["handovers"]["last"];
+    if !last.is_null() {
+        let at = text::time(last["at"].as_u64().unwrap_or_default());
+        let why = match last["reason"].as_str() {
+            Some("broker") => "this box did not reach the broker".to_owned(),
+            Some("disk") => "this box's disk was ill or slow".to_owned(),
+            Some("asked") => "somebody asked for it".to_owned(),
+            _ => of(last, "reason"),
+        };
+        lines.push(format!("{:<9} leadership went to {} at {at}: {why}", "handover", of(last, "to")));
+    }
     let ways_in = status["ingest"].as_object().into_iter().flatten();
     for (name, ingest) in ways_in.filter(|(_, ingest)| !ingest.as_array().is_some_and(Vec::is_empty)) {
         lines.push(format!("{name:<9} {}", part(ingest)));
@@ -166,7 +177,14 @@ fn part(value: &Value) -> String {
 fn upstream(value: &Value) -> String {
     let mut words = match value["state"].as_str() {
         Some("off") => return "no broker is set: summaries wait in the outbox".to_owned(),
-        Some("standby") => "another box sends".to_owned(),
+        Some("standby") => match value["probe"]["reached"].as_bool() {
+            None => return "another box sends".to_owned(),
+            Some(true) => "another box sends; asked last, this one reached the broker".to_owned(),
+            Some(false) => format!(
+                "another box sends; asked last, this one did not reach the broker: {}",
+                of(&value["probe"], "what")
+            ),
+        },
         Some(state) => text::printable(state),
         None => return part(value),
     };
@@ -200,6 +218,7 @@ mod tests {
                 {"name": "box3", "membership": "voter", "role": "unknown", "address": "c:1", "connected": false}],
             "outbox": {"waiting": 1, "unnumbered": 1, "numbered": 5, "delivered": 5},
             "clock": {"site_ms": 0, "synced": true, "text": "the clocks are far ahead"}, "storage": {"state": "ok"},
+            "handovers": {"last": {"to": "box2", "reason": "broker", "at": 0}},
             "upstream": {"state": "connected", "url": "mqtt://b:1883", "last_error": {"what": "gone"}}, "ingest": {"statsd": {"datagrams": 7, "examples": {}}},
         });
         let text = in_words(&status);
@@ -210,6 +229,7 @@ mod tests {
             "box3  unknown   c:1      NO",
             "upstream  connected, mqtt://b:1883; trouble: what gone",
             "statsd    datagrams 7",
+            "handover  leadership went to box2 at 1970-01-01 00:00:00Z: this box did not reach the broker",
             "clock     1970-01-01 00:00:00Z, synchronised; HELD: the clocks are far ahead",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");

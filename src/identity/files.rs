@@ -34,10 +34,15 @@ impl Identity {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(IdentityError::Io { doing: "read", path, source, remedy: REMEDY_IO }),
         };
-        let identity: Identity = serde_json::from_slice(&bytes)
-            .map_err(|error| invalid(&path, &format!("cannot be understood: {error}"), REMEDY))?;
-        identity.check().map_err(|what| invalid(&path, &what, REMEDY))?;
-        Ok(Some(identity))
+        Identity::read(&bytes).map(Some).map_err(|what| invalid(&path, &what, REMEDY))
+    }
+
+    /// Reads and checks what stands in an `identity.json`; the error says what is wrong.
+    pub fn read(bytes: &[u8]) -> Result<Identity, String> {
+        let identity: Identity =
+            serde_json::from_slice(bytes).map_err(|error| format!("cannot be understood: {error}"))?;
+        identity.check()?;
+        Ok(identity)
     }
 
     /// Writes `identity.json` into a data directory, durably.

@@ -4,7 +4,7 @@
 //! Exact from the moment a datagram was read. What the kernel dropped before that is read from the
 //! socket's own counter and shown; what does not parse is counted by reason, with an example each.
 
-mod book;
+pub mod book;
 mod drops;
 pub mod number;
 pub mod parse;

@@ -88,7 +88,8 @@ impl Node {
         let told = self.stamp().map(|_| self.shared.clock.told()).unwrap_or_default();
         let (us, synced) = self.leader_clock.wall();
         let timeout = core(self.beats.pace.timeout());
-        let beat = Beat { told, wall: Wall { us, synced }, sent: self.now(), timeout };
+        let (sent, asks_for_broker) = (self.now(), self.handover.asks_for_broker());
+        let beat = Beat { told, wall: Wall { us, synced }, sent, timeout, asks_for_broker };
         self.send_datagram(to, &Frame::Beat(message, beat));
     }
 
@@ -97,7 +98,8 @@ impl Node {
         let pace = &self.beats.pace;
         let (sync, timeout) = (core(pace.sync()), core(pace.timeout()));
         let sent = self.beats.sent.remove(&to).unwrap_or_default();
-        let answer = BeatAnswer { wall: Wall { us, synced }, sent, sync, timeout };
+        let condition = self.condition();
+        let answer = BeatAnswer { wall: Wall { us, synced }, sent, sync, timeout, condition };
         self.send_datagram(to, &Frame::BeatAnswer(message, answer));
     }
 
@@ -115,6 +117,8 @@ impl Node {
         let sent = self.beats.sent.entry(from).or_default();
         *sent = beat.sent.max(*sent);
         self.shared.clock.hear(beat.told);
+        let me = self.shared.identity.node_id();
+        self.handover.is_asked(beat.asks_for_broker && self.is_voter(me));
         self.beats.pace.announced(micros(beat.timeout));
         self.set_pace();
     }
@@ -127,6 +131,7 @@ impl Node {
         let is_voter = self.is_voter(from);
         if is_voter {
             self.beats.pace.answered(from, micros(answer.sync), micros(answer.timeout));
+            self.handover.heirs.told(from, answer.condition, Instant::now());
         }
         // Zero: it answers something else than a heartbeat.
         if answer.sent.0 == 0 || answer.sent > now {
@@ -199,7 +204,7 @@ impl Node {
     }
 }
 
-fn core(span: Duration) -> CoreDuration {
+pub(super) fn core(span: Duration) -> CoreDuration {
     CoreDuration(u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::handle::{Command, random_u128};
+use super::heirs::Reason;
 use tally_core::id::NodeId;
 
 use super::wire::Frame;
@@ -41,11 +42,7 @@ impl Node {
     fn ask_for_transfer(&mut self, to: Option<NodeId>) -> Result<(), RequestError> {
         let refused = |why: String| Err(RequestError::NotCommitted { why });
         if self.leads() {
-            if to.is_none() && self.raft.successor().is_none() {
-                let why = "no other voter answers and has caught up, so nobody could take over; see `tallyd members`";
-                return refused(why.to_owned());
-            }
-            return match self.transfer_leadership(to) {
+            return match self.hand_over(to, Reason::Asked) {
                 Ok(_) => Ok(()),
                 Err(error) => refused(error.to_string()),
             };

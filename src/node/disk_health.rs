@@ -196,20 +196,18 @@ impl DiskHealth {
 }
 
 impl Node {
-    /// A disk that does not answer is a failed one: a leader stands down and lets others lead. The
+    /// A disk that does not answer is a failed one: a leader hands over or stands down. The
     /// group stays with the disk; when it answers, its content is written again.
     pub(super) fn give_up_hung_disk(&mut self) {
         let Some(ticket) = self.disk_health.hung(Instant::now()) else { return };
         error!("the disk has hung: this box acknowledges nothing until it answers");
         self.shared.metrics.disk_hangs.raise();
         self.disk_changed();
-        let now = self.now();
-        self.raft.handle_persist_failed(now, ticket);
+        self.persist_failed(ticket);
     }
 
     /// The disk has answered about a group.
     pub(super) fn on_written(&mut self, ticket: u64, result: &Result<(), WriteError>) {
-        let now = self.now();
         let since = self.disk_health.writing_since();
         let answered = self.disk_health.answered(result, Instant::now());
         if let Err(error) = result {
@@ -218,7 +216,7 @@ impl Node {
                 error!("the disk does not take writes, so this box acknowledges nothing: {error}");
                 self.disk_changed();
             }
-            return self.raft.handle_persist_failed(now, ticket);
+            return self.persist_failed(ticket);
         }
         if answered == (Answered::Written { again: true }) {
             info!("the disk takes writes again");
@@ -227,7 +225,9 @@ impl Node {
         if let Some(since) = since {
             self.beats.pace.synced(since.elapsed());
         }
+        self.was_persisted(ticket);
         self.snapshots.installed(ticket);
+        let now = self.now();
         self.raft.handle_persisted(now, ticket);
     }
 

@@ -169,7 +169,9 @@ async fn a_leader_whose_disk_takes_nothing_hands_over_says_so_reads_on_and_comes
             site.add(other).await;
         }
         let status = handle.status();
-        assert!(!status.ready);
+        assert_eq!((status.handovers.disk, status.handovers.failed), (1, 0), "it did not just stand down");
+        assert_eq!(status.handovers.last.map(|last| last.reason), Some("disk"));
+        assert!(!status.ready && handle.ready().await.is_err());
         assert!(status.storage.what.is_some_and(|what| what.contains("/data/log")));
         assert!(status.storage.since.is_some() && status.storage.advice.is_some());
         assert!(site.total(leader) >= 1, "it goes on reading what it knows");
@@ -198,12 +200,65 @@ async fn a_follower_whose_disk_fails_disturbs_nobody() {
     }
     assert_eq!(site.agreed_leader(), Some(leader));
     assert_eq!(site.boxes[leader].handle.status().term, term);
+    // Nor is it given leadership, however wanted.
+    let wanted = Some(site.boxes[follower].handle.identity().node_id());
+    let refused = site.boxes[leader].handle.transfer(wanted).await.unwrap_err().to_string();
+    assert!(refused.contains("takes no writes"), "{refused}");
+    assert!(site.boxes[follower].handle.ready().await.is_err(), "it hears the leader and cannot commit");
     site.boxes[follower].fs.break_down(None);
     site.end().await;
 }
 
 #[tokio::test]
-async fn a_leader_whose_disk_hangs_steps_down_and_goes_on_when_it_answers() {
+async fn of_two_boxes_the_one_with_an_ill_disk_stands_down_since_the_other_is_no_majority() {
+    let mut site = TestSite::start(2).await;
+    let leader = site.leader().await;
+    site.add(leader).await;
+    site.boxes[leader].fs.break_down(Some(ErrorKind::StorageFull));
+    site.added += 1;
+    let asked = site.boxes[1 - leader].handle.clone();
+    let asking = tokio::spawn(async move { asked.add(one_part(Some("two".to_owned()))).await });
+    let handle = site.boxes[leader].handle.clone();
+    wait(|| handle.status().storage.state == "full" && !handle.role().borrow().leads).await;
+    assert_eq!(handle.status().handovers.disk, 0);
+    site.boxes[leader].fs.break_down(None);
+    // Committed by whoever leads then, or told that it is not known: then it is asked for again.
+    if asking.await.unwrap().is_err() {
+        let again = async {
+            while site.boxes[leader].handle.add(one_part(Some("two".to_owned()))).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), again).await.expect("it is never answered");
+    }
+    site.end().await;
+}
+
+#[tokio::test]
+async fn when_all_disks_fail_nobody_leads_for_long_and_the_site_comes_back_with_them() {
+    let mut site = TestSite::start(3).await;
+    let leader = site.leader().await;
+    site.add(leader).await;
+    site.boxes.iter().for_each(|one| one.fs.break_down(Some(ErrorKind::Other)));
+    site.added += 1;
+    let asked = site.boxes[leader].handle.clone();
+    let asking = tokio::spawn(async move { asked.add(one_part(Some("all".to_owned()))).await });
+    // Its own write and the others' fail, in whatever order: whoever was handed leadership cannot take it.
+    wait(|| site.boxes.iter().all(|one| !one.handle.role().borrow().leads)).await;
+    site.boxes.iter().for_each(|one| one.fs.break_down(None));
+    if asking.await.unwrap().is_err() {
+        let again = async {
+            while site.boxes[leader].handle.add(one_part(Some("all".to_owned()))).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), again).await.expect("it is never answered");
+    }
+    site.end().await;
+}
+
+#[tokio::test]
+async fn a_leader_whose_disk_hangs_hands_over_and_goes_on_when_it_answers() {
     let mut site = TestSite::start(3).await;
     let leader = site.leader().await;
     site.add(leader).await;
@@ -216,6 +271,7 @@ async fn a_leader_whose_disk_hangs_steps_down_and_goes_on_when_it_answers() {
     site.add((leader + 1) % 3).await;
     assert_eq!(site.total(leader), 2);
     assert!(handle.status().storage.waiting_ms >= 400);
+    assert_eq!(handle.status().handovers.disk, 1);
     site.boxes[leader].fs.hang(false);
     wait(|| handle.status().storage.state == "ok").await;
     site.add(leader).await;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ring::digest;
-use tally_core::id::{Epoch, NodeId, ReportNumber, SeriesName, SourceId};
+use tally_core::id::{Epoch, NodeId, SeriesName, SourceId};
 use tally_core::report::{Amount, Kind};
 use tally_core::time::SiteTime;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,12 +14,19 @@ use crate::accumulator::{Accumulator, Outcome, Withdrawn};
 use crate::clock::SiteClock;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
+use crate::node::heirs::Reach;
+use crate::node::requests::{
+    Add, Added, MemberError, NamedReport, ReportAmount, ReportError, RequestError, SetError,
+};
 use crate::node::status::NodeStatus;
 use crate::site::entry::{self, SeriesRef, SourceKind};
-use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
+use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Site, Verdict};
+use crate::transport::TransportMetrics;
 
 /// How long a request waits for its answer before it is told that there is none.
 pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(10);
+/// What a box says that has had no leader for a while.
+pub(crate) const NO_LEADER: &str = "this box has heard no leader for a while; ask another box";
 /// How long handing leadership over may take.
 const TRANSFER_WAIT: Duration = Duration::from_secs(3);
 
@@ -37,9 +44,17 @@ pub(super) struct Shared {
     pub(super) accumulator: Arc<Accumulator>,
     pub(super) clock: Arc<SiteClock>,
     pub(super) metrics: Arc<Metrics>,
+    /// What the connections to the other boxes count; all zeros in a site of one.
+    pub(super) transport_metrics: Arc<TransportMetrics>,
     pub(super) status: Mutex<NodeStatus>,
     /// Cleared while the disk takes no writes.
     pub(super) disk_ok: AtomicBool,
+    /// Set while this box has had no leader for longer than a failover takes.
+    pub(super) leaderless: AtomicBool,
+    /// How this box's upstream stands to the broker.
+    pub(super) broker: Mutex<Option<Reach>>,
+    /// What the upstream is to do about the broker.
+    pub(super) broker_wish: watch::Sender<BrokerWish>,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) role: watch::Receiver<RoleView>,
     pub(super) applied: watch::Receiver<u64>,
@@ -54,6 +69,15 @@ pub struct RoleView {
     pub leader: Option<NodeId>,
     /// In which term.
     pub term: u64,
+}
+
+/// What the node wants of the upstream, for whose sake leadership may move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BrokerWish {
+    /// A box that does not lead is to see whether it reaches the broker.
+    pub probe: bool,
+    /// Rises when a leader is to try again now: another box has just reached the broker.
+    pub tries: u64,
 }
 
 /// What handles ask of the node.
@@ -80,133 +104,6 @@ pub(super) enum Retry {
     Never,
 }
 
-/// One add of a client that waits.
-#[derive(Clone, Debug)]
-pub struct Add {
-    /// To which series.
-    pub series: String,
-    /// How much; of the series' kind. The caller has checked its bounds.
-    pub amount: Amount,
-    /// The client's idempotency key, 1 to 64 bytes.
-    pub key: Option<String>,
-}
-
-/// An add that is committed and applied.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Added {
-    /// The series' total with it (samples: how many values).
-    pub total: i128,
-    /// The site time of the answer; for a known key, of the first answer.
-    pub time: SiteTime,
-}
-
-/// A report of a named source.
-#[derive(Clone, Debug)]
-pub struct NamedReport {
-    /// The source's name.
-    pub source: String,
-    /// Its epoch.
-    pub epoch: Epoch,
-    /// The report's number in it.
-    pub number: ReportNumber,
-    /// What it reports.
-    pub cells: Vec<ReportCell>,
-}
-
-/// A cell of a named source's report.
-#[derive(Clone, Debug)]
-pub struct ReportCell {
-    /// The series' name, checked.
-    pub series: String,
-    /// Start of the window; absent: the open one.
-    pub window: Option<SiteTime>,
-    /// What it adds.
-    pub amount: ReportAmount,
-}
-
-/// What a cell adds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum ReportAmount {
-    /// To a counter or an updown, whichever the series is; a new series becomes a counter if it is
-    /// positive and an updown if it is negative.
-    Add(i128),
-    /// Of a kind of its own.
-    Amount(Amount),
-}
-
-/// Why a request has no result.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum RequestError {
-    /// The site refuses it.
-    #[error("the site refuses it: {0}")]
-    Refused(Refusal),
-    /// The key was used for another series or amount.
-    #[error("this Idempotency-Key was used for another series or amount; nothing was added")]
-    KeyReused,
-    /// No room for another key.
-    #[error("the site remembers as many idempotency keys as it may; nothing was added; try again later")]
-    KeyTableFull,
-    /// No room for another source.
-    #[error(
-        "the site remembers as many sources as it may; no epoch was opened; raise the setting sources.max"
-    )]
-    TooManySources,
-    /// A key of 1 to 64 bytes is needed.
-    #[error("an Idempotency-Key has 1 to 64 bytes")]
-    BadKey,
-    /// Too many requests wait here.
-    #[error("too many requests wait at this box; nothing was added; try again, or at another box")]
-    TooBusy,
-    /// Certainly not done.
-    #[error("not committed: {why}")]
-    NotCommitted {
-        /// Why.
-        why: String,
-    },
-    /// May have been done or not.
-    #[error("outcome unknown: {why}")]
-    OutcomeUnknown {
-        /// Why.
-        why: String,
-    },
-}
-
-/// Why a report was not judged.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum ReportError {
-    /// No source of that name has opened an epoch.
-    #[error("no source of this name is known here; open an epoch first")]
-    UnknownSource,
-    /// A cell names what is no series.
-    #[error("cell {0}: {1}")]
-    BadCell(usize, String),
-    /// It did not get through.
-    #[error(transparent)]
-    Request(#[from] RequestError),
-}
-
-/// Why the members were not changed.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum MemberError {
-    /// The site refuses it.
-    #[error(transparent)]
-    Refused(#[from] MemberRefused),
-    /// It did not get through.
-    #[error(transparent)]
-    Request(#[from] RequestError),
-}
-
-/// Why a setting was not changed.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum SetError {
-    /// The key or the value is not valid.
-    #[error("{0}")]
-    Invalid(String),
-    /// It did not get through.
-    #[error(transparent)]
-    Request(#[from] RequestError),
-}
-
 impl Handle {
     pub(super) fn new(shared: Arc<Shared>) -> Handle {
         Handle { shared }
@@ -214,13 +111,18 @@ impl Handle {
 
     /// Adds to a series and waits until that is committed and applied here.
     pub async fn add(&self, add: Add) -> Result<Added, RequestError> {
+        self.add_within(add, REQUEST_WAIT).await
+    }
+
+    /// The same for a client that waits no longer than this: it hears in time what became of the add.
+    pub async fn add_within(&self, add: Add, patience: Duration) -> Result<Added, RequestError> {
         let shared = &*self.shared;
-        self.check_disk()?;
+        self.check_able()?;
         let key = add.key.as_deref().map(|key| hash_key(key, &add)).transpose()?;
         let name = SeriesName::new(&add.series)
             .map_err(|error| RequestError::NotCommitted { why: error.to_string() })?;
         let (id, answer) = shared.accumulator.add_waiting(name, add.amount, key)?;
-        match tokio::time::timeout(REQUEST_WAIT, answer).await {
+        match tokio::time::timeout(patience.min(REQUEST_WAIT), answer).await {
             Ok(Ok(Outcome::Added(added))) => Ok(added),
             Ok(Ok(Outcome::Failed(error))) => Err(error),
             Ok(Err(_)) => Err(unknown("this box stopped")),
@@ -302,8 +204,15 @@ impl Handle {
     /// Confirms the leader and catches up with it: reads of the local site that begin when this
     /// returns see everything that was acknowledged before it was called.
     pub async fn fence(&self) -> Result<(), RequestError> {
+        self.check_leader()?;
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Fence { reply }, answer).await
+    }
+
+    /// Whether this box can commit now: its disk takes writes, and a quorum confirms the leader.
+    pub async fn ready(&self) -> Result<(), RequestError> {
+        self.check_able()?;
+        self.fence().await
     }
 
     /// Changes a replicated setting; gives its value in normal form.
@@ -403,6 +312,16 @@ impl Handle {
         self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).upstream = part;
     }
 
+    /// The upstream says whether this box reaches the broker; `None`: it has none, or does not know.
+    pub fn broker_seen(&self, reached: Option<bool>) {
+        self.shared.broker_seen(reached);
+    }
+
+    /// What the upstream is to do for the node, and changes of that.
+    pub fn broker_wish(&self) -> watch::Receiver<BrokerWish> {
+        self.shared.broker_wish.subscribe()
+    }
+
     /// Who leads, and changes of that.
     pub fn role(&self) -> watch::Receiver<RoleView> {
         self.shared.role.clone()
@@ -421,6 +340,11 @@ impl Handle {
     /// This box's clocks.
     pub fn clock(&self) -> &Arc<SiteClock> {
         &self.shared.clock
+    }
+
+    /// What the connections to the other boxes count; all zeros in a site of one.
+    pub fn transport_metrics(&self) -> &TransportMetrics {
+        &self.shared.transport_metrics
     }
 
     /// Counters of what happened.
@@ -444,8 +368,22 @@ impl Handle {
         Err(RequestError::NotCommitted { why })
     }
 
-    async fn propose(&self, body: Vec<u8>, retry: Retry) -> Result<Applied, RequestError> {
+    /// Whether what is asked of this box now can come to anything.
+    fn check_able(&self) -> Result<(), RequestError> {
         self.check_disk()?;
+        self.check_leader()
+    }
+
+    /// Without a leader another box may be able to do what this one is asked for: a client hears so at once.
+    fn check_leader(&self) -> Result<(), RequestError> {
+        if self.shared.leaderless.load(Ordering::Relaxed) {
+            return Err(RequestError::NotCommitted { why: NO_LEADER.to_owned() });
+        }
+        Ok(())
+    }
+
+    async fn propose(&self, body: Vec<u8>, retry: Retry) -> Result<Applied, RequestError> {
+        self.check_able()?;
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Propose { body, retry, reply }, answer).await
     }

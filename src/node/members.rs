@@ -9,9 +9,9 @@ use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{
     Change, Configuration, ConfigurationEntry, ConfigurationError, ConfigurationParts, Leave, Member,
-    MemberRole as CoreRole, MembershipError, Position, TransferError,
+    MemberRole as CoreRole, MembershipError, Position,
 };
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::wire::Frame;
 use super::{Node, proposals};
@@ -110,7 +110,7 @@ pub(super) fn latest(
 }
 
 /// The configuration that an entry brings, if it brings one.
-pub(super) fn of_payload(payload: &[u8]) -> Option<Result<Configuration, ConfigurationError>> {
+pub fn of_payload(payload: &[u8]) -> Option<Result<Configuration, ConfigurationError>> {
     let (_, content) = proposals::split(payload)?;
     entry::configuration_of(content).map(|parts| from_parts(&parts))
 }
@@ -293,15 +293,6 @@ impl Node {
             *role == MemberRole::Voter && configuration.role(*id) == Some(CoreRole::Observer)
         });
         to_promote.map(|(id, _)| *id).filter(|id| lags(*id)).collect()
-    }
-
-    /// Hands leadership over.
-    pub(super) fn transfer_leadership(&mut self, to: Option<NodeId>) -> Result<NodeId, TransferError> {
-        let to = to.or_else(|| self.raft.successor()).ok_or(TransferError::NotLeader)?;
-        let now = self.now();
-        self.raft.transfer(now, to)?;
-        debug!("hands leadership over to box {to}");
-        Ok(to)
     }
 
     /// When the loop should look at the members again.

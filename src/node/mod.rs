@@ -2,6 +2,7 @@
 //! core, the log's tail, the batches and everybody who waits; other rooms reach it by a [`Handle`].
 
 mod batches;
+mod beat_wire;
 mod beats;
 mod commands;
 mod disk;
@@ -9,7 +10,10 @@ mod disk_health;
 #[cfg(test)]
 mod disk_tests;
 mod handle;
+mod handover;
+mod heirs;
 mod leader_clock;
+mod leaderless;
 mod members;
 mod named;
 mod pace;
@@ -17,6 +21,7 @@ mod peers;
 mod proposals;
 mod reads;
 mod report;
+mod requests;
 mod site_time;
 mod snapshot_transfer;
 mod snapshots;
@@ -24,7 +29,7 @@ pub mod status;
 mod step;
 mod tail;
 mod tolerance;
-mod wire;
+pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
@@ -35,18 +40,22 @@ use hashbrown::HashMap;
 use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{
     self, Config as RaftConfig, ConfigurationEntry, Durable, HardState, Position, Raft, SetupError,
-    TransferError,
 };
 use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use handle::{
-    Add, Added, Handle, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError,
-    RoleView, SetError,
-};
+pub(crate) use handle::NO_LEADER;
+pub use handle::{BrokerWish, Handle, RoleView};
+pub use heirs::Reason;
 pub(crate) use members::info_of;
+pub use members::of_payload as configuration_in;
 pub use pace::PaceBounds;
+pub use proposals::split as split_envelope;
+pub use requests::{
+    Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError, SetError,
+};
+pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 
@@ -63,6 +72,7 @@ use beats::Beats;
 use disk::{Disk, Done};
 use disk_health::DiskHealth;
 use handle::{Command, Shared};
+use handover::Handover;
 use leader_clock::LeaderClock;
 use members::Members;
 use pace::Pace;
@@ -167,6 +177,9 @@ pub struct Node {
     transport_events: mpsc::Receiver<Event>,
     stopping: Option<Stopping>,
     disk_health: DiskHealth,
+    handover: Handover,
+    /// Since when nothing that is proposed here gets to a leader.
+    leaderless_since: Option<Instant>,
     /// Followers for whom the disk is reading entries.
     reading: BTreeSet<NodeId>,
     /// Which commit other boxes wait for: what they proposed last.
@@ -229,6 +242,7 @@ impl Node {
         let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (role, role_receiver) = watch::channel(RoleView::default());
         let (applied, applied_receiver) = watch::channel(site.applied().0);
+        let broker_wish = watch::Sender::new(BrokerWish::default());
         let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
         let shared = Arc::new(Shared {
             identity,
@@ -236,8 +250,12 @@ impl Node {
             accumulator,
             clock,
             metrics,
+            transport_metrics: transport.as_ref().map(|transport| transport.metrics()).unwrap_or_default(),
             status: Mutex::default(),
             disk_ok: AtomicBool::new(true),
+            leaderless: AtomicBool::new(false),
+            broker: Mutex::default(),
+            broker_wish,
             commands: command_sender,
             role: role_receiver,
             applied: applied_receiver,
@@ -267,6 +285,8 @@ impl Node {
             transport_events,
             stopping: None,
             disk_health: DiskHealth::new(config.disk_hung_after),
+            handover: Handover::default(),
+            leaderless_since: None,
             reading: BTreeSet::new(),
             tell_commit: BTreeMap::new(),
             ticked: Elapsed(0),
@@ -301,7 +321,8 @@ impl Node {
             self.step();
         }
         let failed = self.failed.take();
-        self.leave().await;
+        // On the heap: the whole node goes along.
+        Box::pin(self.leave()).await;
         failed.map_or(Ok(()), Err)
     }
 
@@ -360,10 +381,7 @@ impl Node {
         if !self.leads() {
             return false;
         }
-        match self.transfer_leadership(None) {
-            Ok(_) | Err(TransferError::InProgress(_)) => true,
-            Err(_) => false,
-        }
+        self.is_handing_over() || self.hand_over(None, Reason::Stopping).is_ok()
     }
 
     /// Hands over as well as it can and tells the others.

@@ -4,7 +4,8 @@
 use ring::digest::{self, Context, SHA256};
 use tally_core::report::Amount;
 
-use super::handle::{NamedReport, ReportAmount, first_bytes};
+use super::handle::first_bytes;
+use super::requests::{NamedReport, ReportAmount};
 
 /// 64 bits of a cryptographic hash over the cells of a report, as its source named them.
 pub(super) fn content_hash(report: &NamedReport) -> u64 {

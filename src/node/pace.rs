@@ -23,6 +23,8 @@ const SYNCS: u32 = 4;
 /// matter to heartbeats, which wait for no disk.
 const ROUND_TRIP_QUANTILE: f32 = 0.98;
 const SYNC_QUANTILE: f32 = 0.9;
+/// Fewer syncs say nothing of a disk.
+const SAMPLES_LEAST: f32 = 20.0;
 /// The timeout grows in steps of a quarter. It is shortened by one step when a shorter one would have done for so long.
 const SHORTEN_AFTER: tally_core::time::Duration = tally_core::time::Duration::from_millis(10_000);
 /// Whatever a leader announces, within these.
@@ -93,6 +95,11 @@ impl Pace {
     /// How long a sync of this box's disk takes, nearly always.
     pub(super) fn sync(&self) -> Duration {
         self.sync.at(SYNC_QUANTILE)
+    }
+
+    /// How long a sync of this box's disk takes half of the time; zero while too few were seen.
+    pub(super) fn sync_median(&self) -> Duration {
+        if self.sync.total < SAMPLES_LEAST { Duration::ZERO } else { self.sync.at(0.5) }
     }
 
     /// How long a round trip to the slowest connected box takes, nearly always.

@@ -9,7 +9,8 @@ use hashbrown::HashMap;
 use tally_core::id::{ReportNumber, Term};
 use tokio::sync::oneshot;
 
-use super::handle::{REQUEST_WAIT, RequestError, Retry};
+use super::handle::{NO_LEADER, REQUEST_WAIT, Retry};
+use super::requests::RequestError;
 use crate::site::{Applied, Verdict};
 
 /// Most requests that may be on their way from one box.
@@ -40,7 +41,7 @@ fn tagged(tag: u64, body: &[u8]) -> Bytes {
 }
 
 /// Divides what `plain` and `tagged` made, or what a leader made of it: envelope and content.
-pub(super) fn split(bytes: &[u8]) -> Option<(Option<u64>, &[u8])> {
+pub fn split(bytes: &[u8]) -> Option<(Option<u64>, &[u8])> {
     match bytes.split_first()? {
         (&PLAIN, content) => Some((None, content)),
         (&TAGGED, rest) => {
@@ -142,6 +143,15 @@ impl Proposals {
             Ok(applied)
         };
         let _ = pending.reply.send(result);
+    }
+
+    /// There is no leader for long: what was never sent is certainly not done.
+    pub(super) fn give_up_unsent(&mut self) {
+        for (_, pending) in self.pending.extract_if(|_, pending| pending.copies == 0) {
+            let why = NO_LEADER.to_owned();
+            // The client may have gone.
+            let _ = pending.reply.send(Err(RequestError::NotCommitted { why }));
+        }
     }
 
     /// When to look again.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tally_core::id::{LogIndex, NodeId, Term};
 use tokio::sync::oneshot;
 
-use super::handle::{REQUEST_WAIT, RequestError};
+use super::handle::{NO_LEADER, REQUEST_WAIT};
+use super::requests::RequestError;
 
 type Reply = oneshot::Sender<Result<(), RequestError>>;
 
@@ -140,6 +141,14 @@ impl Reads {
         for (reply, _) in self.fresh.extract_if(.., over) {
             let why = "no leader confirmed this read in time".to_owned();
             let _ = reply.send(Err(RequestError::NotCommitted { why }));
+        }
+    }
+
+    /// There is no leader for long.
+    pub(super) fn give_up(&mut self) {
+        let asked = self.asked.take().into_iter().flat_map(|asked| asked.replies);
+        for (reply, _) in asked.chain(self.fresh.drain(..)) {
+            let _ = reply.send(Err(RequestError::NotCommitted { why: NO_LEADER.to_owned() }));
         }
     }
 

@@ -57,6 +57,7 @@ impl Node {
         let witness_for = raft.witness_for.and_then(|id| Some(self.members.get(id)?.name.clone()));
         status.tolerates = tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness);
         status.members = members;
+        status.handovers = self.handover.status();
         status.clock.wall_synced = wall_synced;
         status.pace = self.pace_status();
         status.storage = self.storage_status();
@@ -120,12 +121,18 @@ impl Node {
         let progress = self.raft.status();
         let leader = self.raft.leader();
         let configuration = self.raft.configuration();
+        let own = self.condition();
         let of = |member: &crate::identity::MemberInfo| {
             let is_me = member.id == identity.node;
             let link = links.iter().find(|link| link.id == member.id);
-            let connected = is_me || link.is_some_and(|link| link.connected);
+            let peer = progress.peers.iter().find(|peer| peer.id.0 == member.id);
+            // A connection to a box that lost its power lives on for seconds; the leader knows sooner. Nothing
+            // is asked of a witness while all is well.
+            let answers = peer.is_none_or(|peer| peer.active) || member.role == MemberKind::Witness;
+            let connected = is_me || (link.is_some_and(|link| link.connected) && answers);
             let follows = connected && leader.is_some();
             let clock = offsets.iter().find(|offset| offset.member.0 == member.id);
+            let said = if is_me { own } else { self.handover.heirs.condition(NodeId(member.id)) };
             MemberStatus {
                 id: member.id,
                 name: member.name.clone(),
@@ -148,13 +155,13 @@ impl Node {
                 connected,
                 matched: match is_me {
                     true => Some(self.raft.durable_index().0),
-                    false => {
-                        progress.peers.iter().find(|peer| peer.id.0 == member.id).map(|peer| peer.matched.0)
-                    }
+                    false => peer.map(|peer| peer.matched.0),
                 },
                 rtt_us: link.and_then(|link| link.rtt_us),
                 clock_offset_ms: clock.map(|clock| clock.ahead_us / 1000),
                 clock_synced: clock.map(|clock| clock.synced),
+                disk_ok: said.disk_ok,
+                broker: said.broker,
             }
         };
         self.member_list().iter().map(of).collect()

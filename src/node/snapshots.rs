@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::disk::Job;
 use super::snapshot_transfer::{Incoming, Outgoing};
 use super::{Node, members};
+use crate::refusals::Reason;
 use crate::site::Site;
 use crate::storage::WriteError;
 
@@ -24,6 +25,17 @@ const REPLAY_BYTES_MAX: u64 = 128 << 20;
 /// however large the state, no more than half of what is written is snapshots.
 fn due_bytes(least: u64, last: u64) -> u64 {
     last.saturating_mul(2).min(REPLAY_BYTES_MAX).max(last).max(least)
+}
+
+/// A restart applies up to so many entries, even if they are tiny and many share a block: about a second.
+const REPLAY_ENTRIES_MAX: u64 = 1_000_000;
+/// An entry with its share of a group takes about so many bytes at least.
+const ENTRY_BYTES_LEAST: u64 = 64;
+
+/// After how many entries a snapshot is due, however few bytes they are. More after a large snapshot, so that
+/// here, too, no more than half of what is written is snapshots.
+fn due_entries(last_bytes: u64) -> u64 {
+    (last_bytes / ENTRY_BYTES_LEAST).max(REPLAY_ENTRIES_MAX)
 }
 
 /// The box's own snapshots, and one that is coming in.
@@ -79,7 +91,9 @@ impl Node {
         self.forget_transfers();
         let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
         let due = due_bytes(self.config.snapshot_log_bytes, self.snapshots.last_bytes);
-        if self.snapshots.saving.is_some() || grown < due.max(self.snapshots.not_before_bytes) {
+        let entries = self.raft.durable_index().0.saturating_sub(self.snapshots.last.0);
+        let is_due = grown >= due || entries >= due_entries(self.snapshots.last_bytes);
+        if self.snapshots.saving.is_some() || !is_due || grown < self.snapshots.not_before_bytes {
             return;
         }
         let applied = self.site().applied();
@@ -120,18 +134,18 @@ impl Node {
     }
 
     pub(super) fn install(&mut self, whole: Incoming) {
+        let metrics = &self.shared.metrics;
+        let refuse = |why: &str| metrics.refusals.refuse_because(whole.from, Reason::BadSnapshot, why);
         let site = match Site::restore(&self.founding, &whole.bytes) {
             Ok(site) if site.applied() == whole.head.position.index => site,
-            Ok(_) => return warn!("box {} sent a snapshot of another index than it said", whole.from),
-            Err(error) => return warn!("box {} sent a snapshot that cannot be used: {error}", whole.from),
+            Ok(_) => return refuse("it is of another index than was said"),
+            Err(error) => return refuse(&error.to_string()),
         };
         let message = Message { term: whole.term, body: Body::Snapshot { last: whole.head.position } };
         let now = self.now();
         let configuration = match site.configuration().map(members::from_parts).transpose() {
             Ok(configuration) => configuration,
-            Err(error) => {
-                return warn!("box {} sent a snapshot whose members cannot be: {error}", whole.from);
-            }
+            Err(error) => return refuse(&error.to_string()),
         };
         match self.raft.handle_message(now, whole.from, &message, configuration.as_ref(), &self.tail) {
             Ok(Handled::Install(position)) => {
@@ -146,7 +160,7 @@ impl Node {
                 self.after_apply();
             }
             Ok(_) => {}
-            Err(_) => self.shared.metrics.raft_ignored.raise(),
+            Err(why) => self.refuse(whole.from, why.into()),
         }
     }
 }
@@ -162,5 +176,11 @@ mod tests {
         {
             assert_eq!(due_bytes(16 * MIB, last * MIB), due * MIB, "after one of {last} MiB");
         }
+    }
+
+    #[test]
+    fn many_tiny_entries_are_replaced_by_a_snapshot_too() {
+        assert_eq!(due_entries(0), 1_000_000);
+        assert_eq!(due_entries(77 << 20), 1_261_568);
     }
 }

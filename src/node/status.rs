@@ -46,6 +46,8 @@ pub struct NodeStatus {
     pub accumulator: AccumulatorStatus,
     /// How many elections this box has seen begin, won and lost leaders, since it started.
     pub elections: ElectionStatus,
+    /// How often this box has handed leadership over since it started, and why.
+    pub handovers: HandoverStatus,
     /// How many series the site has.
     pub series: u64,
     /// Seconds since this process started.
@@ -78,7 +80,8 @@ pub struct MemberStatus {
     pub key: String,
     /// What it is meant to be; it becomes that when it can.
     pub intended: &'static str,
-    /// Whether this box has a live connection to it (true for itself).
+    /// Whether this box has a live connection to it, and, at the leader, whether a box with a log answered
+    /// within the last election timeout (true for itself).
     pub connected: bool,
     /// At the leader: up to which index its log is known to be durable.
     pub matched: Option<u64>,
@@ -89,6 +92,39 @@ pub struct MemberStatus {
     pub clock_offset_ms: Option<i64>,
     /// Whether a time service keeps its wall clock, likewise.
     pub clock_synced: Option<bool>,
+    /// Whether its disk takes writes: as it tells its leader; elsewhere only of this box.
+    pub disk_ok: Option<bool>,
+    /// Whether it reached the broker when it tried last, likewise. Boxes that do not lead try only while
+    /// a leader asks for it.
+    pub broker: Option<bool>,
+}
+
+/// Leadership handed over by this box since it started, by reason.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct HandoverStatus {
+    /// It did not reach the broker, and another box did.
+    pub broker: u64,
+    /// Its disk was slow, full, read-only, failing or hung.
+    pub disk: u64,
+    /// It stopped in good order.
+    pub stopping: u64,
+    /// Somebody asked for it.
+    pub asked: u64,
+    /// Begun, and not taken by the other box.
+    pub failed: u64,
+    /// The latest that was taken.
+    pub last: Option<Handed>,
+}
+
+/// A handing over.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Handed {
+    /// To which box.
+    pub to: String,
+    /// `broker`, `disk`, `stopping` or `asked`.
+    pub reason: &'static str,
+    /// When, Unix milliseconds of this box's clock.
+    pub at: u64,
 }
 
 /// How patient the boxes are with their leader.

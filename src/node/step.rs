@@ -32,7 +32,12 @@ impl Node {
         }
         self.give_up_hung_disk();
         self.take_events();
+        if self.release_withheld() {
+            self.take_events();
+        }
+        self.notice_leader();
         self.keep_pace();
+        self.look_for_heir();
         self.send_own_batch();
         self.send_proposals();
         self.propose_by_time();
@@ -67,10 +72,12 @@ impl Node {
                     self.tail.push(noop, Bytes::new());
                     self.members.begin_to_lead(noop.index);
                     self.close_proposed = tally_core::time::SiteTime(0);
+                    self.handover.heirs.begin_term();
                     self.begin_leading();
                 }
                 Event::SteppedDown { term } => {
                     info!("this box does not lead any more (term {term})");
+                    self.end_handover();
                     self.end_leading();
                     for (peer, id) in self.reads.stepped_down(Instant::now()) {
                         self.answer_read(peer, id, None);
@@ -78,10 +85,9 @@ impl Node {
                 }
                 Event::OwnEntry { entry, configuration } => self.store_own(entry, configuration),
                 Event::ConfigurationChanged(entry) => self.on_configuration(&entry),
-                Event::TransferFailed { to } => {
-                    info!("box {to} did not take leadership over; this box leads on");
-                }
+                Event::TransferFailed { to } => self.handover_failed(to),
                 Event::LeaderChanged { leader, term } => {
+                    self.handover.is_asked(false);
                     self.shared.metrics.leader_changes.raise();
                     match leader.filter(|_| !self.leads()) {
                         Some(id) => {
@@ -294,7 +300,7 @@ impl Node {
         };
         let now = self.now();
         self.leader_clock.applied(stamp, now);
-        self.shared.clock.applied(stamp.elapsed);
+        self.shared.clock.applied(stamp.site, stamp.elapsed);
         self.shared.accumulator.configure(base, series_max);
         self.tail.shrink(applied.min(self.raft.durable_index()));
         self.applied.send_replace(applied.0);

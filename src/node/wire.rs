@@ -4,24 +4,22 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
-use tally_core::time::{Duration, Instant, SiteTime};
 
-use crate::clock::Told;
+pub use super::beat_wire::{Beat, BeatAnswer, Condition, Wall};
+use super::beat_wire::{answer, beat, put_answer, put_beat};
+use super::heirs::Reason;
 use crate::site::codec::{Malformed, Reader, put_varint};
 use crate::site::{MemberRecord, put_records, read_records};
 use crate::storage::SnapshotHead;
 
 /// Most bytes of payload in one append; also the most that one entry may have.
-pub(super) const APPEND_BYTES_MAX: u32 = 1 << 20;
+pub const APPEND_BYTES_MAX: u32 = 1 << 20;
 /// Most bytes of one part of a snapshot.
-pub(super) const PART_BYTES: usize = 256 << 10;
-
-/// The latest time, in milliseconds, that a leader can tell: as late as entries can carry.
-const TIME_MS_MAX: u64 = (1 << 48) - 1;
+pub const PART_BYTES: usize = 256 << 10;
 
 /// What boxes say to each other.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Frame {
+pub enum Frame {
     /// A message of the core, with the payloads of its entries if it appends some.
     Raft { message: Message, payloads: Vec<Bytes> },
     /// A heartbeat, with what a leader tells beside it.
@@ -42,54 +40,21 @@ pub(super) enum Frame {
     Transfer { to: Option<NodeId> },
     /// To a witness, which has no log: who the members are, by a leader's log up to that index.
     Members { index: LogIndex, members: Vec<MemberRecord> },
-}
-
-/// What a leader tells beside a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Beat {
-    /// Site time; zero while the site has none.
-    pub(super) told: Told,
-    /// Its own clock.
-    pub(super) wall: Wall,
-    /// When it was sent, by the leader's monotonic clock: the answer brings it back.
-    pub(super) sent: Instant,
-    /// The election timeout that all are to have.
-    pub(super) timeout: Duration,
-}
-
-/// What a follower tells beside its answer to a heartbeat; all zeros: nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct BeatAnswer {
-    /// Its clock.
-    pub(super) wall: Wall,
-    /// As in the latest heartbeat that it had from this peer.
-    pub(super) sent: Instant,
-    /// How long a sync of its disk takes, nearly always.
-    pub(super) sync: Duration,
-    /// The election timeout that it has in force.
-    pub(super) timeout: Duration,
-}
-
-/// A box's wall clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wall {
-    /// Unix microseconds.
-    pub(super) us: u64,
-    /// Whether a time service keeps it.
-    pub(super) synced: bool,
+    /// The leader hands over to this box, and why: for the others' logs, and so that it is not moved again at once.
+    HandsOver { to: NodeId, reason: Reason },
 }
 
 /// A part of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SnapshotPart {
+pub struct SnapshotPart {
     /// The leader's term.
-    pub(super) term: Term,
+    pub term: Term,
     /// Of which snapshot.
-    pub(super) head: SnapshotHead,
+    pub head: SnapshotHead,
     /// Where this part begins.
-    pub(super) offset: u64,
+    pub offset: u64,
     /// The part. An offer has none, and begins at 0.
-    pub(super) bytes: Bytes,
+    pub bytes: Bytes,
 }
 
 const PRE_VOTE: u8 = 1;
@@ -113,31 +78,26 @@ const SNAPSHOT_PART: u8 = 19;
 const TRANSFER: u8 = 20;
 const SNAPSHOT_WANT: u8 = 30;
 const MEMBERS: u8 = 21;
+const HANDS_OVER: u8 = 22;
 
 impl Frame {
     /// A message of the core alone.
-    pub(super) fn plain(message: Message) -> Frame {
+    pub fn plain(message: Message) -> Frame {
         Frame::Raft { message, payloads: Vec::new() }
     }
 
     /// As bytes.
-    pub(super) fn encode(&self) -> Bytes {
+    pub fn encode(&self) -> Bytes {
         match self {
             Frame::Raft { message, payloads } => encode_message(message, payloads).into(),
             Frame::Beat(message, beat) => {
                 let mut out = encode_message(message, &[]);
-                put_told(&mut out, beat.told);
-                put_wall(&mut out, beat.wall);
-                put_varint(&mut out, beat.sent.0);
-                put_varint(&mut out, beat.timeout.0);
+                put_beat(&mut out, beat);
                 out.into()
             }
             Frame::BeatAnswer(message, answer) => {
                 let mut out = encode_message(message, &[]);
-                put_wall(&mut out, answer.wall);
-                put_varint(&mut out, answer.sent.0);
-                put_varint(&mut out, answer.sync.0);
-                put_varint(&mut out, answer.timeout.0);
+                put_answer(&mut out, answer);
                 out.into()
             }
             Frame::Propose(body) => {
@@ -170,6 +130,12 @@ impl Frame {
                 put_records(&mut out, members);
                 out.into()
             }
+            Frame::HandsOver { to, reason } => {
+                let mut out = vec![HANDS_OVER];
+                put_varint(&mut out, to.0);
+                out.push(reason.number());
+                out.into()
+            }
             Frame::SnapshotPart(part) => {
                 let mut out = Vec::with_capacity(64 + part.bytes.len());
                 out.push(SNAPSHOT_PART);
@@ -191,7 +157,7 @@ impl Frame {
     }
 
     /// From bytes that a peer sent.
-    pub(super) fn decode(frame: &Bytes) -> Result<Frame, Malformed> {
+    pub fn decode(frame: &Bytes) -> Result<Frame, Malformed> {
         let mut reader = Reader::new(frame);
         let kind = reader.u8()?;
         Ok(match kind {
@@ -217,6 +183,11 @@ impl Frame {
                 let members = read_records(&mut reader)?;
                 reader.done()?;
                 Frame::Members { index, members }
+            }
+            HANDS_OVER => {
+                let (to, reason) = (NodeId(reader.varint()?), Reason::numbered(reader.u8()?));
+                reader.done()?;
+                Frame::HandsOver { to, reason: reason.ok_or(Malformed)? }
             }
             SNAPSHOT_PART => {
                 let term = Term(reader.varint()?);
@@ -380,11 +351,16 @@ fn decode_message(kind: u8, mut reader: Reader<'_>, frame: &Bytes) -> Result<Fra
         }
         HEARTBEAT => {
             let body = Body::Heartbeat { commit: LogIndex(reader.varint()?), round: reader.varint()? };
-            return read_beat(Message { term, body }, reader);
+            // A heartbeat that carries nothing beside itself is none.
+            let beat = beat(&mut reader)?;
+            reader.done()?;
+            return Ok(Frame::Beat(Message { term, body }, beat));
         }
         HEARTBEAT_ANSWER => {
             let body = Body::HeartbeatAnswer { round: reader.varint()? };
-            return read_answer(Message { term, body }, reader);
+            let answer = answer(&mut reader)?;
+            reader.done()?;
+            return Ok(Frame::BeatAnswer(Message { term, body }, answer));
         }
         _ => return Err(Malformed),
     };
@@ -427,15 +403,6 @@ fn position(reader: &mut Reader<'_>) -> Result<Position, Malformed> {
     Ok(Position { index, term: Term(reader.varint()?), subterm: Subterm(reader.varint()?) })
 }
 
-fn read_beat(message: Message, mut reader: Reader<'_>) -> Result<Frame, Malformed> {
-    // A heartbeat that carries nothing beside itself is none.
-    let told = told(&mut reader)?;
-    let (wall, sent) = (wall(&mut reader)?, Instant(reader.varint()?));
-    let timeout = Duration(reader.varint()?);
-    reader.done()?;
-    Ok(Frame::Beat(message, Beat { told, wall, sent, timeout }))
-}
-
 fn put_nodes(out: &mut Vec<u8>, nodes: &NodeSet) {
     put_varint(out, nodes.len() as u64);
     nodes.iter().for_each(|id| put_varint(out, id.0));
@@ -449,37 +416,6 @@ fn nodes(reader: &mut Reader<'_>) -> Result<NodeSet, Malformed> {
         }
     }
     Ok(nodes)
-}
-
-fn read_answer(message: Message, mut reader: Reader<'_>) -> Result<Frame, Malformed> {
-    let (wall, sent) = (wall(&mut reader)?, Instant(reader.varint()?));
-    let (sync, timeout) = (Duration(reader.varint()?), Duration(reader.varint()?));
-    reader.done()?;
-    Ok(Frame::BeatAnswer(message, BeatAnswer { wall, sent, sync, timeout }))
-}
-
-fn put_told(out: &mut Vec<u8>, told: Told) {
-    put_varint(out, told.site.0);
-    out.push(u8::from(told.synced));
-    // Nothing is held at the year 1970.
-    put_varint(out, told.held.map_or(0, |held| held.0));
-}
-
-fn told(reader: &mut Reader<'_>) -> Result<Told, Malformed> {
-    let (site, synced, held) = (reader.varint()?, reader.bool()?, reader.varint()?);
-    if site.max(held) > TIME_MS_MAX {
-        return Err(Malformed);
-    }
-    Ok(Told { site: SiteTime(site), synced, held: (held > 0).then_some(SiteTime(held)) })
-}
-
-fn put_wall(out: &mut Vec<u8>, wall: Wall) {
-    put_varint(out, wall.us);
-    out.push(u8::from(wall.synced));
-}
-
-fn wall(reader: &mut Reader<'_>) -> Result<Wall, Malformed> {
-    Ok(Wall { us: reader.varint()?, synced: reader.bool()? })
 }
 
 #[cfg(test)]

@@ -1,5 +1,23 @@
+use super::super::beat_wire::TIME_MS_MAX;
 use super::*;
+use crate::clock::Told;
+use crate::site::MemberRole;
 use proptest::prelude::*;
+use tally_core::time::{Duration, Instant, SiteTime};
+
+fn records() -> impl Strategy<Value = (String, [u8; 32], u8)> {
+    ("[a-z0-9-]{1,32}", any::<[u8; 32]>(), 0u8..3)
+}
+
+/// Numbered in order, as they are told.
+fn members(of: Vec<(String, [u8; 32], u8)>) -> Vec<MemberRecord> {
+    let role = |role| [MemberRole::Voter, MemberRole::Observer, MemberRole::Witness][usize::from(role)];
+    let record = |(id, (name, key, kind)): (u64, (String, [u8; 32], u8))| {
+        let address = format!("10.0.0.{id}:7400");
+        MemberRecord { id: NodeId(id), name, address, key, role: role(kind) }
+    };
+    (1..).zip(of).map(record).collect()
+}
 
 fn messages() -> impl Strategy<Value = Frame> {
     let position = (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(index, term, subterm)| Position {
@@ -56,16 +74,27 @@ fn messages() -> impl Strategy<Value = Frame> {
         (any::<u64>(), position.clone()).prop_map(move |(previous, hint)| {
             plain(Body::Rejected { previous: LogIndex(previous), hint })
         }),
-        (any::<[u64; 4]>(), told, wall.clone()).prop_map(|([commit, round, sent, timeout], told, wall)| {
-            let body = Body::Heartbeat { commit: LogIndex(commit), round };
-            let beat = Beat { told, wall, sent: Instant(sent), timeout: Duration(timeout) };
-            Frame::Beat(Message { term: Term(7), body }, beat)
-        }),
-        (any::<[u64; 4]>(), wall).prop_map(|([round, sent, sync, timeout], wall)| {
-            let message = Message { term: Term(7), body: Body::HeartbeatAnswer { round } };
-            let (sync, timeout) = (Duration(sync), Duration(timeout));
-            Frame::BeatAnswer(message, BeatAnswer { wall, sent: Instant(sent), sync, timeout })
-        }),
+        (any::<([u64; 4], bool)>(), told, wall.clone()).prop_map(
+            |((numbers, asks_for_broker), told, wall)| {
+                let [commit, round, sent, timeout] = numbers;
+                let body = Body::Heartbeat { commit: LogIndex(commit), round };
+                let beat =
+                    Beat { told, wall, sent: Instant(sent), timeout: Duration(timeout), asks_for_broker };
+                Frame::Beat(Message { term: Term(7), body }, beat)
+            }
+        ),
+        (any::<[u64; 5]>(), any::<[Option<bool>; 2]>(), wall).prop_map(
+            |([round, sent, sync, timeout, median], [disk_ok, broker], wall)| {
+                let message = Message { term: Term(7), body: Body::HeartbeatAnswer { round } };
+                let (sync, timeout) = (Duration(sync), Duration(timeout));
+                let condition = Condition { disk_ok, broker, sync_median: Duration(median) };
+                Frame::BeatAnswer(message, BeatAnswer { wall, sent: Instant(sent), sync, timeout, condition })
+            }
+        ),
+        (any::<u64>(), prop::sample::select(&Reason::ALL))
+            .prop_map(|(to, reason)| Frame::HandsOver { to: NodeId(to), reason }),
+        (any::<u64>(), prop::collection::vec(records(), 0..4))
+            .prop_map(|(index, of)| Frame::Members { index: LogIndex(index), members: members(of) }),
         prop::collection::vec(any::<u8>(), 0..99).prop_map(|body| Frame::Propose(body.into())),
         any::<u64>().prop_map(|id| Frame::ReadIndex { id }),
         (any::<u64>(), prop::option::of(0..u64::MAX))
@@ -104,8 +133,9 @@ fn a_time_that_no_entry_can_carry_is_malformed() {
         [(TIME_MS_MAX, 1, true), (TIME_MS_MAX + 1, 1, false), (u64::MAX, 1, false), (1, u64::MAX, false)]
     {
         let told = Told { site: SiteTime(site), synced: true, held: Some(SiteTime(held)) };
-        let (sent, timeout) = (Instant(1), Duration(1));
-        let frame = Frame::Beat(message, Beat { told, wall: Wall::default(), sent, timeout });
+        let (sent, timeout, asks_for_broker) = (Instant(1), Duration(1), false);
+        let frame =
+            Frame::Beat(message, Beat { told, wall: Wall::default(), sent, timeout, asks_for_broker });
         assert_eq!(Frame::decode(&frame.encode()).is_ok(), is_fine, "{site} {held}");
     }
 }

@@ -5,7 +5,7 @@
 
 /// The input ended early or was not in the shortest form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub struct Malformed;
 
 /// What is left of the input.
 #[derive(Clone, Copy, Debug)]

@@ -35,6 +35,7 @@ use outbox::Outbox;
 use series::Table;
 use sources::Sources;
 
+pub use codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use members::{MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, Part, Parts};
 pub(crate) use members::{put_records, read_records};

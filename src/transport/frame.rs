@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Bytes of the length.
-pub(super) const HEAD_BYTES: usize = 4;
+pub const HEAD_BYTES: usize = 4;
 
 /// Shorter frames are copied together before they are handed to QUIC; longer ones are handed over as
 /// they are.
@@ -14,7 +14,7 @@ const RESERVE_BYTES_MAX: usize = 64 * 1024;
 
 /// Takes frames out of the bytes of one stream.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub struct Decoder {
     frame_bytes_max: usize,
     head: [u8; HEAD_BYTES],
     head_len: usize,
@@ -24,15 +24,15 @@ pub(super) struct Decoder {
 
 /// A peer announced a frame longer than its lane carries.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Oversized(pub(super) usize);
+pub struct Oversized(pub(super) usize);
 
 impl Decoder {
-    pub(super) fn new(frame_bytes_max: usize) -> Decoder {
+    pub fn new(frame_bytes_max: usize) -> Decoder {
         Decoder { frame_bytes_max, head: [0; HEAD_BYTES], head_len: 0, partial: None }
     }
 
     /// The next frame, in memory of its own; `None` when `input` is used up.
-    pub(super) fn next(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, Oversized> {
+    pub fn next(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, Oversized> {
         if self.partial.is_none() {
             let Some(length) = self.length(input)? else { return Ok(None) };
             if input.len() >= length {
@@ -70,7 +70,7 @@ impl Decoder {
 
 /// Makes few chunks of many frames, so that one call hands them all to QUIC.
 #[derive(Debug, Default)]
-pub(super) struct Encoder {
+pub struct Encoder {
     /// Kept, so that its memory is used again once QUIC has let go of it.
     buffer: BytesMut,
     chunks: Vec<Bytes>,
@@ -78,7 +78,7 @@ pub(super) struct Encoder {
 
 impl Encoder {
     /// The chunks of these frames, in order. The frames are within their lane's bound.
-    pub(super) fn encode(&mut self, frames: &[Bytes]) -> &mut [Bytes] {
+    pub fn encode(&mut self, frames: &[Bytes]) -> &mut [Bytes] {
         self.chunks.clear();
         let copied: usize = frames.iter().map(|frame| HEAD_BYTES + copied_bytes(frame)).sum();
         self.buffer.reserve(copied);

@@ -18,7 +18,7 @@ use crate::identity::write_file;
 /// Of what peers this box has seen which life, in the data directory.
 const FILE: &str = "peers.seen";
 /// Bytes of a life on the wire.
-pub(super) const LIFE_BYTES: usize = 16;
+pub const LIFE_BYTES: usize = 16;
 
 /// A packet of a process that is gone may still be under way for so long.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -36,14 +36,16 @@ pub struct Life {
 }
 
 impl Life {
-    pub(super) fn to_bytes(self) -> [u8; LIFE_BYTES] {
+    /// As it stands at the beginning of the control lane.
+    pub fn to_bytes(self) -> [u8; LIFE_BYTES] {
         let mut bytes = [0; LIFE_BYTES];
         bytes[..8].copy_from_slice(&self.boot.to_le_bytes());
         bytes[8..].copy_from_slice(&self.nonce.to_le_bytes());
         bytes
     }
 
-    pub(super) fn from_bytes(bytes: [u8; LIFE_BYTES]) -> Life {
+    /// What a peer said there.
+    pub fn from_bytes(bytes: [u8; LIFE_BYTES]) -> Life {
         let number = |at: usize| {
             let mut number = [0; 8];
             number.copy_from_slice(&bytes[at..at + 8]);
@@ -87,7 +89,7 @@ impl Lives {
         // Without random numbers there would be no keys either; zero only makes copies harder to tell.
         let _ = SystemRandom::new().fill(&mut nonce);
         let seen = match std::fs::read_to_string(&path) {
-            Ok(text) => parse(&text).unwrap_or_else(|| {
+            Ok(text) => read_seen(&text).unwrap_or_else(|| {
                 tracing::warn!(
                     "{} is damaged: what was seen of the other boxes is forgotten",
                     path.display()
@@ -142,7 +144,7 @@ impl Lives {
             let known = seen.entry(id.0).or_insert(life);
             // Another connection may have brought a later one meanwhile.
             *known = if known.boot > life.boot { *known } else { life };
-            to_text(&seen)
+            seen_text(&seen)
         };
         let file = Arc::clone(&self.file);
         // The disk may hang; the connections must not.
@@ -174,8 +176,8 @@ async fn is_heard(peer: &Peer, life: Life) -> bool {
     false
 }
 
-/// A line for each box, and a checksum.
-fn to_text(seen: &BTreeMap<u64, Life>) -> String {
+/// The lives seen of boxes, by their numbers, as a file: a line for each box, and a checksum.
+pub fn seen_text(seen: &BTreeMap<u64, Life>) -> String {
     let mut text: String =
         seen.iter().map(|(id, life)| format!("{id} {} {:016x}\n", life.boot, life.nonce)).collect();
     let crc = crc32c::crc32c(text.as_bytes());
@@ -183,7 +185,8 @@ fn to_text(seen: &BTreeMap<u64, Life>) -> String {
     text
 }
 
-fn parse(text: &str) -> Option<BTreeMap<u64, Life>> {
+/// What [`seen_text`] wrote; `None` if it is damaged.
+pub fn read_seen(text: &str) -> Option<BTreeMap<u64, Life>> {
     let (lines, crc) = text.rsplit_once("crc ")?;
     if u32::from_str_radix(crc.trim_end(), 16).ok()? != crc32c::crc32c(lines.as_bytes()) {
         return None;
@@ -223,16 +226,16 @@ mod tests {
     #[test]
     fn what_was_seen_comes_back_and_damage_is_noticed() {
         let seen = BTreeMap::from([(2, life(5, 77)), (3, life(u64::MAX, u64::MAX))]);
-        let text = to_text(&seen);
-        assert_eq!(parse(&text), Some(seen));
+        let text = seen_text(&seen);
+        assert_eq!(read_seen(&text), Some(seen));
         for at in 0..text.len() - 1 {
             let mut bytes = text.clone().into_bytes();
             bytes[at] ^= 1;
             if let Ok(damaged) = String::from_utf8(bytes) {
-                assert_eq!(parse(&damaged), None, "{damaged}");
+                assert_eq!(read_seen(&damaged), None, "{damaged}");
             }
         }
-        assert_eq!(parse(""), None);
+        assert_eq!(read_seen(""), None);
         assert_eq!(Life::from_bytes(life(9, 3).to_bytes()), life(9, 3));
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::identity::SiteId;
+use crate::node::BrokerWish;
 use crate::site::{SeriesId, Summary};
 
 const SITE_ID: SiteId = SiteId(0xabcd_ef01_2345_6789);
@@ -187,6 +188,10 @@ pub(super) struct State {
     shared: Option<Shared>,
     numbered_at_once_max: usize,
     leader: BTreeMap<&'static str, u64>,
+    /// What is wanted of all boxes.
+    wish: BrokerWish,
+    /// What the boxes say of the broker.
+    seen: BTreeMap<&'static str, Option<bool>>,
 }
 
 impl Site {
@@ -221,6 +226,20 @@ impl Site {
 
     pub(super) fn lead(&self, name: &'static str, term: u64) {
         self.change(|state| state.leader = BTreeMap::from([(name, term)]));
+    }
+
+    /// What leadership needs of all boxes from now on.
+    pub(super) fn wish(&self, wish: BrokerWish) {
+        self.change(|state| state.wish = wish);
+    }
+
+    /// Waits until a box says this of the broker.
+    pub(super) async fn until_seen(&self, name: &'static str, reached: Option<bool>) {
+        let mut changes = self.version.subscribe();
+        let said = || self.state.lock().unwrap().seen.get(name).copied();
+        let wait = changes.wait_for(|_| said() == Some(reached));
+        let waited = tokio::time::timeout(PATIENCE, wait).await.map(|_| ());
+        assert!(waited.is_ok(), "{name} says {:?}", said());
     }
 
     /// The most that were numbered and undelivered at a time.
@@ -279,6 +298,19 @@ impl Outbox for Node {
             return *believes.lock().unwrap();
         }
         self.site.state.lock().unwrap().leader.get(self.name).copied()
+    }
+
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+
+    fn seen(&self, reached: Option<bool>) {
+        self.site.state.lock().unwrap().seen.insert(self.name, reached);
+        self.site.version.send_modify(|version| *version += 1);
+    }
+
+    fn wish(&self) -> BrokerWish {
+        self.site.state.lock().unwrap().wish
     }
 
     async fn changed(&mut self) {

@@ -20,6 +20,7 @@ mod tls;
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -27,7 +28,7 @@ use tokio::time::Instant;
 pub use config::{BaseTopic, BrokerUrl, BrokerUrlError, PASSWORD_CREDENTIAL, UpstreamConfig, UpstreamError};
 pub use format::{Format, Naming, Numbered, SiteState};
 pub use outbox::{Outbox, Position};
-pub use status::{Shared, State, Trouble, UpstreamStatus};
+pub use status::{Probe, Shared, State, Trouble, UpstreamStatus};
 
 use crate::node::Handle;
 use mqtt::Target;
@@ -40,6 +41,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// A connection that lasted this long was a good one: the next try is immediate again.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
+
+/// A box that has reached the broker for its leader sees so often whether that is still so.
+const PROBE_AGAIN: Duration = Duration::from_secs(10);
 
 /// The running upstream. Dropping it stops it without a farewell, as a crash would.
 #[derive(Debug)]
@@ -136,13 +140,16 @@ impl<O: Outbox> Driver<O> {
     async fn run(&mut self) {
         let mut backoff = Backoff::default();
         loop {
-            self.shared.enter(if self.outbox.leads().is_some() { State::Connecting } else { State::Standby });
             let Some(term) = self.outbox.leads() else {
-                tokio::select! {
-                    () = self.outbox.changed() => continue,
-                    _ = self.stopped.recv() => return,
+                self.shared.enter(State::Standby);
+                if self.stand_by().await {
+                    return;
                 }
+                continue;
             };
+            self.shared.enter(State::Connecting);
+            self.outbox.seen(Some(false));
+            let tries = self.outbox.wish().tries;
             let began = Instant::now();
             let session = tokio::select! {
                 opened = Session::open(&mut self.outbox, term, &self.target, &self.naming, &self.formats, &self.shared)
@@ -168,7 +175,7 @@ impl<O: Outbox> Driver<O> {
                     if began.elapsed() > GOOD_AFTER {
                         backoff = Backoff::default();
                     }
-                    if self.pause(&mut backoff).await {
+                    if self.pause(&mut backoff, tries).await {
                         return;
                     }
                 }
@@ -176,11 +183,50 @@ impl<O: Outbox> Driver<O> {
         }
     }
 
-    /// Waits before the next try, less if leadership changes. Returns whether the upstream is to stop.
-    async fn pause(&mut self, backoff: &mut Backoff) -> bool {
+    /// Waits until this box leads. Sees meanwhile whether it reaches the broker, if the leader does not and
+    /// asks for that. Returns whether the upstream is to stop.
+    async fn stand_by(&mut self) -> bool {
+        self.outbox.seen(None);
+        let mut backoff = Backoff::default();
+        let mut probe: Option<BoxFuture<'static, Result<(), String>>> = None;
+        let mut due = None;
+        while self.outbox.leads().is_none() {
+            let now = Instant::now();
+            if !self.outbox.wish().probe {
+                if due.take().is_some() {
+                    probe = None;
+                    backoff = Backoff::default();
+                    self.outbox.seen(None);
+                }
+            } else if probe.is_none() && due.is_none_or(|due| due <= now) {
+                due = Some(now);
+                probe = Some(Box::pin(mqtt::probe(self.target.clone(), self.outbox.name())));
+            }
+            let is_under_way = probe.is_some();
+            let result = tokio::select! {
+                () = self.outbox.changed() => continue,
+                _ = self.stopped.recv() => return true,
+                result = async { probe.as_mut().expect("the branch is taken only if there is one").await },
+                    if is_under_way => result,
+                () = async { tokio::time::sleep_until(due.unwrap_or(now)).await },
+                    if due.is_some() && !is_under_way => continue,
+            };
+            probe = None;
+            self.shared.probed(&result);
+            self.outbox.seen(Some(result.is_ok()));
+            let wait = if result.is_ok() { PROBE_AGAIN } else { backoff.next(jitter()) };
+            due = Some(Instant::now() + wait);
+        }
+        false
+    }
+
+    /// Waits before the next try, less if leadership changes or another box has just reached the broker
+    /// (`tries`: of the wish before this try). Returns whether the upstream is to stop.
+    async fn pause(&mut self, backoff: &mut Backoff, tries: u64) -> bool {
         self.shared.enter(State::Connecting);
+        self.outbox.seen(Some(false));
         let until = Instant::now() + backoff.next(jitter());
-        while self.outbox.leads().is_some() {
+        while self.outbox.leads().is_some() && self.outbox.wish().tries == tries {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break,
                 () = self.outbox.changed() => {}
@@ -230,3 +276,5 @@ mod tests {
 mod broker_harness;
 #[cfg(test)]
 mod broker_tests;
+#[cfg(test)]
+mod probe_tests;

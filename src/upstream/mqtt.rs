@@ -204,20 +204,45 @@ async fn drive(mut events: EventLoop) -> String {
     }
 }
 
+/// Whether the broker takes a connection from here: not a look at a port, behind which nobody may be, but
+/// TLS, credentials and the broker's answer. By a name of its own, so that no other box's connection is
+/// disturbed, and without a will or a session.
+pub(super) async fn probe(target: Target, name: String) -> Result<(), String> {
+    let mut options = plain_options(&target, format!("{}-{name}", target.client_id));
+    options.set_clean_start(true);
+    let (client, mut events) = AsyncClient::builder(options).capacity(1).build();
+    let connected = async {
+        loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(_))) => return Ok(()),
+                Ok(_) => {}
+                Err(error) => return Err(describe(&error)),
+            }
+        }
+    };
+    match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
+        Ok(result) => result?,
+        Err(_) => return Err(format!("no answer from the broker within {} s", CONNECT_TIMEOUT.as_secs())),
+    }
+    let farewell = async {
+        // The loop ends once the packet is out.
+        if client.disconnect_now().await.is_ok() {
+            while events.poll().await.is_ok() {}
+        }
+    };
+    // It has answered: however the connection ends.
+    let _ = tokio::time::timeout(DISCONNECT_TIMEOUT, farewell).await;
+    Ok(())
+}
+
 fn options(target: &Target, will: Message) -> MqttOptions {
-    let url = &target.url;
-    let mut options = MqttOptions::new(target.client_id.clone(), Broker::tcp(url.host.clone(), url.port));
-    let mut network = NetworkOptions::new();
-    network.set_tcp_nodelay(true);
+    let mut options = plain_options(target, target.client_id.clone());
     options
-        .set_keep_alive(KEEP_ALIVE_S)
         .set_clean_start(false)
         .set_session_expiry_interval(Some(SESSION_EXPIRY_S))
         .set_session_store(NothingPending)
-        .set_connect_timeout(CONNECT_TIMEOUT)
         .set_outgoing_inflight_upper_limit(IN_FLIGHT_MAX)
         .set_max_request_batch(64)
-        .set_network_options(network)
         .set_last_will(LastWill {
             topic: will.topic.into_bytes().into(),
             message: will.payload.into(),
@@ -233,6 +258,16 @@ fn options(target: &Target, will: Message) -> MqttOptions {
                 user_properties: vec![("site_id".to_owned(), target.site_id.clone())],
             }),
         });
+    options
+}
+
+/// Where to, by what name, and what it takes to be let in.
+fn plain_options(target: &Target, client_id: String) -> MqttOptions {
+    let url = &target.url;
+    let mut options = MqttOptions::new(client_id, Broker::tcp(url.host.clone(), url.port));
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    options.set_keep_alive(KEEP_ALIVE_S).set_connect_timeout(CONNECT_TIMEOUT).set_network_options(network);
     match (&url.user, &target.password) {
         (Some(user), Some(password)) => {
             options.set_credentials(user.clone(), password.reveal().as_bytes().to_vec());

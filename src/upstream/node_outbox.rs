@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use super::format::{Numbered, SiteState};
 use super::outbox::{Outbox, Position};
-use crate::node::{Handle, RequestError, RoleView};
+use crate::node::{BrokerWish, Handle, RequestError, RoleView};
 
 /// See the module.
 #[derive(Debug)]
@@ -12,12 +12,13 @@ pub(super) struct NodeOutbox {
     handle: Handle,
     role: watch::Receiver<RoleView>,
     applied: watch::Receiver<u64>,
+    wish: watch::Receiver<BrokerWish>,
 }
 
 impl NodeOutbox {
     pub(super) fn new(handle: Handle) -> NodeOutbox {
-        let (role, applied) = (handle.role(), handle.applied());
-        NodeOutbox { handle, role, applied }
+        let (role, applied, wish) = (handle.role(), handle.applied(), handle.broker_wish());
+        NodeOutbox { handle, role, applied, wish }
     }
 }
 
@@ -27,10 +28,23 @@ impl Outbox for NodeOutbox {
         role.leads.then_some(role.term)
     }
 
+    fn name(&self) -> String {
+        self.handle.identity().me().name.clone()
+    }
+
+    fn seen(&self, reached: Option<bool>) {
+        self.handle.broker_seen(reached);
+    }
+
+    fn wish(&self) -> BrokerWish {
+        *self.wish.borrow()
+    }
+
     async fn changed(&mut self) {
         let changed = tokio::select! {
             changed = self.role.changed() => changed,
             changed = self.applied.changed() => changed,
+            changed = self.wish.changed() => changed,
         };
         if changed.is_err() {
             // The node is gone: nothing changes any more, and the stop of the upstream is under way.

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use super::format::{Numbered, SiteState};
+use crate::node::BrokerWish;
 
 /// Where the replicated outbox stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,7 +21,16 @@ pub trait Outbox: Send + Sync + 'static {
     /// In which term this box leads; `None` if it does not, as far as it knows.
     fn leads(&self) -> Option<u64>;
 
-    /// Returns when `leads` or the outbox may have changed. May be cancelled.
+    /// This box's name.
+    fn name(&self) -> String;
+
+    /// Says whether this box reaches the broker: leadership may move for it. `None`: not known.
+    fn seen(&self, reached: Option<bool>);
+
+    /// What is wanted of this box for the same reason.
+    fn wish(&self) -> BrokerWish;
+
+    /// Returns when `leads`, `wish` or the outbox may have changed. May be cancelled.
     fn changed(&mut self) -> impl Future<Output = ()> + Send;
 
     /// ReadIndex: when it returns, this box knows of every leader and entry that came before the call.

@@ -104,6 +104,7 @@ impl<'a, O: Outbox> Session<'a, O> {
         let delivered = outbox.position().delivered;
         shared.connected();
         shared.enter(State::Connected);
+        outbox.seen(Some(true));
         tracing::info!(broker = %target.url, delivered, "upstream: connected");
         if !connection.retains() {
             shared.trouble(

@@ -26,6 +26,19 @@ pub struct UpstreamStatus {
     pub connections: u64,
     /// The latest trouble; it stays until something is acknowledged after it.
     pub last_error: Option<Trouble>,
+    /// Whether this box reached the broker when a leader that did not asked it to try.
+    pub probe: Option<Probe>,
+}
+
+/// A try to reach the broker for a leader that does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Probe {
+    /// When, Unix milliseconds of this box's clock.
+    pub at: u64,
+    /// Whether the broker took the connection.
+    pub reached: bool,
+    /// Why not.
+    pub what: Option<String>,
 }
 
 /// What the upstream is doing.
@@ -71,6 +84,7 @@ struct View {
     state: State,
     since: u64,
     last_error: Option<Trouble>,
+    probe: Option<Probe>,
 }
 
 impl Shared {
@@ -100,6 +114,7 @@ impl Shared {
             refused: inner.refused.get(),
             connections: inner.connections.get(),
             last_error: view.last_error.clone(),
+            probe: view.probe.clone(),
         }
     }
 
@@ -113,6 +128,18 @@ impl Shared {
 
     pub(super) fn connected(&self) {
         self.0.connections.raise();
+    }
+
+    pub(super) fn probed(&self, result: &Result<(), String>) {
+        let (reached, what) = (result.is_ok(), result.clone().err());
+        let mut view = self.view();
+        if view.probe.as_ref().is_none_or(|before| before.reached != reached) {
+            match &what {
+                None => tracing::info!("upstream: this box reaches the broker, which the leader does not"),
+                Some(what) => tracing::info!("upstream: nor does this box reach the broker: {what}"),
+            }
+        }
+        view.probe = Some(Probe { at: wall_ms(), reached, what });
     }
 
     pub(super) fn published(&self) {

@@ -12,6 +12,7 @@ use tally_core::id::NodeId;
 
 use super::slot::Shared;
 use crate::api::{Answers, ApiConfig, Guard, Name, Problem, Text, json_response, typed_response};
+use crate::refusals::REASONS;
 use crate::transport::PeerStatus;
 
 /// All that this process serves.
@@ -148,7 +149,35 @@ impl Overview {
                 text.sample(name, &[("site", site.site.as_str()), ("site_id", &site.site_id)], figure(site));
             }
         }
+        self.refused_by_reason(&mut text);
         text
+    }
+}
+
+impl Overview {
+    fn refused_by_reason(&self, text: &mut Text) {
+        let labels = |site: &Arc<Shared>| (site.identity.site.clone(), site.identity.site_id.to_string());
+        let name = "tallyd_witness_refused_total";
+        text.family(name, "counter", "What members sent that led to nothing, by reason.");
+        for site in &self.sites {
+            let (of, id) = labels(site);
+            for reason in REASONS {
+                let labels = [("site", of.as_str()), ("site_id", &id), ("reason", reason.as_str())];
+                text.sample(name, &labels, site.refusals.count(reason));
+            }
+        }
+        let name = "tallyd_peer_refused_total";
+        text.family(
+            name,
+            "counter",
+            "Connections of peers that were turned away, or turned this one away, by reason.",
+        );
+        for site in &self.sites {
+            let (of, id) = labels(site);
+            for (reason, value) in site.transport.metrics().refusals() {
+                text.sample(name, &[("site", of.as_str()), ("site_id", &id), ("reason", reason)], value);
+            }
+        }
     }
 }
 
@@ -175,8 +204,8 @@ impl SiteStatus {
             writes: view.writes,
             boot: view.boot,
             answers: shared.answers.get(),
-            ignored: shared.ignored.get(),
-            malformed: shared.malformed.get(),
+            ignored: shared.refusals.sum(false),
+            malformed: shared.refusals.sum(true),
             failures: shared.failures.get(),
             trouble: view.trouble,
             peers: shared.transport.peers(),
@@ -241,4 +270,50 @@ impl Answers for Page {
 
     /// Nobody counts it: there is nothing that a flood could keep this listener from.
     fn turned_away(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// Each member is described, and each that is described is there.
+    fn assert_described(schema: &Value, told: &Value) {
+        let told: Vec<&String> = told.as_object().unwrap().keys().collect();
+        let described: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+        assert_eq!(told, described);
+        assert_eq!(schema["required"].as_array().unwrap().len(), described.len());
+    }
+
+    #[test]
+    fn the_description_of_the_api_has_the_witnesss_status() {
+        let api: Value = serde_json::from_str(include_str!("../api/openapi.json")).unwrap();
+        let schema = &api["components"]["schemas"]["WitnessStatus"];
+        let overview = Overview::default();
+        assert_described(schema, &serde_json::to_value(overview.status()).unwrap());
+        let site = SiteStatus {
+            site: "plant7".to_owned(),
+            site_id: String::new(),
+            node: 3,
+            name: String::new(),
+            address: String::new(),
+            term: 1,
+            voted_for: None,
+            last_term: 1,
+            subterm: 0,
+            voters: Vec::new(),
+            writes: 0,
+            boot: 1,
+            answers: 0,
+            ignored: 0,
+            malformed: 0,
+            failures: 0,
+            trouble: None,
+            peers: Vec::new(),
+        };
+        let items = |key: &str| &schema["properties"][key]["items"];
+        assert_described(items("sites"), &serde_json::to_value(site).unwrap());
+        let refused = Refused { directory: PathBuf::new(), why: String::new() };
+        assert_described(items("refused"), &serde_json::to_value(refused).unwrap());
+    }
 }

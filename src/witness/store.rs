@@ -20,7 +20,8 @@ const MAGIC: &[u8; 4] = b"TWIT";
 const VERSION: u8 = 1;
 /// Magic, version, three zeros; how often it was opened; how many records were written; CRC-32C.
 const HEAD_BYTES: usize = 8 + 8 + 8 + 4;
-const FILE_BYTES: usize = HEAD_BYTES + WITNESS_RECORD_BYTES;
+/// Bytes of the file.
+pub const FILE_BYTES: usize = HEAD_BYTES + WITNESS_RECORD_BYTES;
 
 /// Why a slot's record cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -128,27 +129,35 @@ impl Store {
     }
 
     fn image(&self, record: &WitnessRecord, writes: u64) -> [u8; FILE_BYTES] {
-        let mut bytes = [0; FILE_BYTES];
-        let (head, body) = bytes.split_at_mut(HEAD_BYTES);
-        head[..4].copy_from_slice(MAGIC);
-        head[4] = VERSION;
-        head[8..16].copy_from_slice(&self.boot.to_le_bytes());
-        head[16..24].copy_from_slice(&writes.to_le_bytes());
-        let checksum = crc32c::crc32c(&head[..24]);
-        head[24..].copy_from_slice(&checksum.to_le_bytes());
-        body.copy_from_slice(&record.encode());
-        bytes
+        encode(self.boot, writes, record)
     }
 }
 
-#[derive(Debug, PartialEq)]
-enum DecodeError {
+/// Why the bytes of a file are no witness's state; each says what is wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// Written by a later program.
     Newer(String),
+    /// Torn, damaged, or something else.
     Damaged(String),
 }
 
-/// Lives, writes, record.
-fn decode(bytes: &[u8]) -> Result<(u64, u64, WitnessRecord), DecodeError> {
+/// The file: how often it was opened, how many records were written, the record.
+pub fn encode(boot: u64, writes: u64, record: &WitnessRecord) -> [u8; FILE_BYTES] {
+    let mut bytes = [0; FILE_BYTES];
+    let (head, body) = bytes.split_at_mut(HEAD_BYTES);
+    head[..4].copy_from_slice(MAGIC);
+    head[4] = VERSION;
+    head[8..16].copy_from_slice(&boot.to_le_bytes());
+    head[16..24].copy_from_slice(&writes.to_le_bytes());
+    let checksum = crc32c::crc32c(&head[..24]);
+    head[24..].copy_from_slice(&checksum.to_le_bytes());
+    body.copy_from_slice(&record.encode());
+    bytes
+}
+
+/// What [`encode`] wrote: lives, writes, record.
+pub fn decode(bytes: &[u8]) -> Result<(u64, u64, WitnessRecord), DecodeError> {
     let damaged = |what: &str| DecodeError::Damaged(what.to_owned());
     if bytes.get(..4) != Some(MAGIC) {
         return Err(damaged("this is no witness's state"));

@@ -5,9 +5,11 @@ use tally_core::raft::{Change, Leave, MemberRole, PeerState, Position};
 use tally_core::time::Duration;
 
 use crate::describe;
+use crate::disks;
 use crate::node::Packet;
-use crate::plain_log::{ENTRY_BYTES, PlainLog};
+use crate::plain_log::ENTRY_BYTES;
 use crate::site::{Outcome, Site};
+use crate::witness::state_in_words;
 
 /// Carries out one line of a script.
 pub(crate) fn perform(site: &mut Site, line: &str) -> Outcome {
@@ -25,9 +27,9 @@ pub(crate) fn perform(site: &mut Site, line: &str) -> Outcome {
 fn command(site: &mut Site, words: &[&str]) -> Outcome {
     match words {
         ["set", name, value] => set(site, name, value),
-        ["nodes", voters] => site.found(number(voters)?, 0),
-        ["nodes", voters, "observers", observers] => site.found(number(voters)?, number(observers)?),
-        ["disk", id, rest @ ..] => prepare_disk(site, node(site, id)?, rest),
+        ["nodes", voters] => site.found(number(voters)?, 0, 0),
+        ["nodes", voters, "observers", observers] => site.found(number(voters)?, number(observers)?, 0),
+        ["nodes", voters, "witness"] => site.found(number(voters)?, 0, 1),
         _ if site.nodes.is_empty() => Err("a site is needed first: `nodes 3`".to_owned()),
 
         ["campaign", id] => site.campaign(node(site, id)?),
@@ -57,64 +59,22 @@ fn command(site: &mut Site, words: &[&str]) -> Outcome {
             on(site, id, |node| node.request_heartbeat(to))
         }
         ["join"] => site.join(),
+        ["join", "witness"] => {
+            site.join_witness();
+            Ok(())
+        }
         ["change", id, wishes @ ..] => change(site, node(site, id)?, wishes),
         ["transfer", id, to] => transfer(site, node(site, id)?, to),
+        ["forget-leader", id] => on(site, id, |node| node.forget_leader()),
         ["resign", id] => on(site, id, |node| node.resign()),
-        _ => disk_command(site, words),
-    }
-}
-
-fn disk_command(site: &mut Site, words: &[&str]) -> Outcome {
-    match words {
-        ["hold-disk", ids @ ..] => {
-            let ids = nodes(site, ids)?;
-            site.held_disks.extend(ids);
-            Ok(())
-        }
-        ["free-disk", id] => {
-            let id = node(site, id)?;
-            site.held_disks.remove(&id);
-            if site.node(id).write.is_some() { finish_write(site, id) } else { Ok(()) }
-        }
-        ["persist", id] => finish_write(site, node(site, id)?),
-        ["fail-disk", id] => fail_write(site, node(site, id)?, 0),
-        ["fail-disk", id, "after", records] => fail_write(site, node(site, id)?, records_of(records)?),
-        ["crash", id] => crash(site, node(site, id)?, 0),
-        ["crash", id, "after", records] => crash(site, node(site, id)?, records_of(records)?),
-        ["restart", id] => restart(site, node(site, id)?),
-
-        ["snapshot", id, index] => {
-            let id = node(site, id)?;
-            take_snapshot(site, id, LogIndex(number(index)?)).map(|_| ())
-        }
-        ["compact", id, index] => compact(site, node(site, id)?, LogIndex(number(index)?)),
-        ["snapshot-lost", id, to] => {
-            let to = node(site, to)?;
-            on(site, id, |node| node.snapshot_lost(to))
-        }
-        ["fill-lane", id] => {
-            let id = node(site, id)?;
-            site.full_lanes.insert(id);
-            Ok(())
-        }
-        ["empty-lane", id] => {
-            let id = node(site, id)?;
-            site.full_lanes.remove(&id);
-            site.drive(id)
-        }
-
         ["state"] => show_state(site),
         ["peers", id] => show_peers(site, node(site, id)?),
-        _ => Err("no such command, or not with these arguments".to_owned()),
+        _ => disks::command(site, words),
     }
 }
 
-fn number(text: &str) -> Result<u64, String> {
+pub(crate) fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("{text:?} is not a number"))
-}
-
-fn records_of(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| format!("{text:?} is not a number of records"))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -126,21 +86,35 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(millis))
 }
 
-fn node(site: &Site, text: &str) -> Result<NodeId, String> {
+/// A node with a log.
+pub(crate) fn node(site: &Site, text: &str) -> Result<NodeId, String> {
+    let id = anybody(site, text)?;
+    if site.ids().contains(&id) { Ok(id) } else { Err(format!("{id} is a witness")) }
+}
+
+/// A node or a witness.
+pub(crate) fn anybody(site: &Site, text: &str) -> Result<NodeId, String> {
     let id = NodeId(number(text)?);
-    if site.nodes.iter().any(|node| node.id == id) { Ok(id) } else { Err(format!("there is no node {id}")) }
+    if site.everyone().contains(&id) { Ok(id) } else { Err(format!("there is no node {id}")) }
 }
 
 /// The nodes that are named, or all.
-fn nodes(site: &Site, words: &[&str]) -> Result<Vec<NodeId>, String> {
+pub(crate) fn nodes(site: &Site, words: &[&str]) -> Result<Vec<NodeId>, String> {
     if words.is_empty() { Ok(site.ids()) } else { words.iter().map(|word| node(site, word)).collect() }
 }
 
-/// `7/3`.
-fn position(text: &str) -> Result<Position, String> {
-    let (index, term) =
+/// `7/3`, or `7/3.1` in subterm 1.
+pub(crate) fn position(text: &str) -> Result<Position, String> {
+    let (index, key) =
         text.split_once('/').ok_or_else(|| format!("{text:?} is not a position such as 7/3"))?;
-    Ok(Position { index: LogIndex(number(index)?), term: Term(number(term)?), subterm: Subterm(0) })
+    let (term, subterm) = term_and_subterm(key)?;
+    Ok(Position { index: LogIndex(number(index)?), term, subterm })
+}
+
+/// `3` or `3.1`.
+pub(crate) fn term_and_subterm(text: &str) -> Result<(Term, Subterm), String> {
+    let (term, subterm) = text.split_once('.').unwrap_or((text, "0"));
+    Ok((Term(number(term)?), Subterm(number(subterm)?)))
 }
 
 fn set(site: &mut Site, name: &str, value: &str) -> Outcome {
@@ -154,31 +128,7 @@ fn set(site: &mut Site, name: &str, value: &str) -> Outcome {
     Ok(())
 }
 
-/// `disk 1 term 3 vote 2 log 1-2/1 3/2`: the node starts (again) from such a disk.
-fn prepare_disk(site: &mut Site, id: NodeId, words: &[&str]) -> Outcome {
-    let ["term", term, "vote", vote, "log", runs @ ..] = words else {
-        return Err("a disk is `disk 1 term 3 vote 2 log 1-2/1 3/2`, with vote `-` for nobody".to_owned());
-    };
-    let term = Term(number(term)?);
-    let vote = if *vote == "-" { None } else { Some(node(site, vote)?) };
-    let mut log =
-        PlainLog::after(Position::ZERO, site.node(id).log.configuration_at(LogIndex::ZERO).configuration);
-    for run in runs {
-        let (first, last) = run.split_once('-').unwrap_or((run, run));
-        let last = position(last)?;
-        let first = first.split('/').next().map_or(Ok(0), number)?;
-        if first != log.last().index.0 + 1 || last.index.0 < first {
-            return Err(format!("{run} does not follow {}", describe::position(log.last())));
-        }
-        (first..=last.index.0).for_each(|index| log.push(Position { index: LogIndex(index), ..last }));
-    }
-    site.crash(id, 0);
-    let disk = &mut site.node(id).disk;
-    (disk.term, disk.vote, disk.log) = (term, vote, log);
-    site.start(id)
-}
-
-fn on(
+pub(crate) fn on(
     site: &mut Site,
     id: &str,
     act: impl FnOnce(&mut crate::node::Node<crate::operations::ScriptedCore>),
@@ -201,7 +151,7 @@ fn matching(site: &Site, selector: &[&str]) -> Result<Vec<usize>, String> {
     let usage = || "messages are selected as `1->2`, `1->* Append`, `*->2 Append #2`, `1->2 last`".to_owned();
     let (link, rest) = selector.split_first().ok_or_else(usage)?;
     let (from, to) = link.split_once("->").ok_or_else(usage)?;
-    let end = |text: &str| if text == "*" { Ok(None) } else { node(site, text).map(Some) };
+    let end = |text: &str| if text == "*" { Ok(None) } else { anybody(site, text).map(Some) };
     let (from, to) = (end(from)?, end(to)?);
     let is_which = |word: &&str| *word == "last" || word.starts_with('#');
     let (kind, which) = match rest {
@@ -266,13 +216,13 @@ fn links(site: &Site, words: &[&str]) -> Result<Vec<(NodeId, NodeId)>, String> {
     let mut links = Vec::new();
     for word in words {
         if let Some((from, to)) = word.split_once("->") {
-            links.push((node(site, from)?, node(site, to)?));
+            links.push((anybody(site, from)?, anybody(site, to)?));
         } else if let Some((one, other)) = word.split_once('-') {
-            let (one, other) = (node(site, one)?, node(site, other)?);
+            let (one, other) = (anybody(site, one)?, anybody(site, other)?);
             links.extend([(one, other), (other, one)]);
         } else {
-            let one = node(site, word)?;
-            links.extend(site.ids().into_iter().flat_map(|other| [(one, other), (other, one)]));
+            let one = anybody(site, word)?;
+            links.extend(site.everyone().into_iter().flat_map(|other| [(one, other), (other, one)]));
         }
     }
     Ok(links)
@@ -303,10 +253,12 @@ fn propose(site: &mut Site, id: NodeId, count: u64) -> Outcome {
     site.drive(id)
 }
 
-/// `add 4`, `promote 4`, `demote 2`, `remove 2`, as many as wished; `when-asked`: the joint configuration stays
+/// `add 4`, `witness 5`, `promote 4`, `demote 2`, `remove 2`, as many as wished; `when-asked`: the joint configuration stays
 /// until `change 1 leave`.
 fn change(site: &mut Site, id: NodeId, wishes: &[&str]) -> Outcome {
-    let usage = || "wishes are `add 4`, `promote 4`, `demote 2`, `remove 2`, or `leave` alone".to_owned();
+    let usage = || {
+        "wishes are `add 4`, `witness 5`, `promote 4`, `demote 2`, `remove 2`, or `leave` alone".to_owned()
+    };
     let (wishes, leave) = match wishes {
         [wishes @ .., "when-asked"] => (wishes, Leave::WhenAsked),
         ["leave"] => (&[][..], Leave::ByItself),
@@ -316,8 +268,9 @@ fn change(site: &mut Site, id: NodeId, wishes: &[&str]) -> Outcome {
     let mut changes = Vec::new();
     for wish in wishes.chunks(2) {
         let [what, whom] = wish else { return Err(usage()) };
-        let whom = node(site, whom)?;
+        let whom = anybody(site, whom)?;
         changes.push(match *what {
+            "witness" => Change::AddWitness(whom),
             "add" => Change::AddObserver(whom),
             "promote" => Change::Promote(whom),
             "demote" => Change::Demote(whom),
@@ -335,7 +288,7 @@ fn change(site: &mut Site, id: NodeId, wishes: &[&str]) -> Outcome {
 }
 
 fn transfer(site: &mut Site, id: NodeId, to: &str) -> Outcome {
-    let to = node(site, to)?;
+    let to = anybody(site, to)?;
     match site.node(id).transfer(to) {
         Ok(()) => site.tell(format!("{id} hands over to {to}")),
         Err(why) => site.tell(format!("{id} refuses: {why}")),
@@ -343,56 +296,10 @@ fn transfer(site: &mut Site, id: NodeId, to: &str) -> Outcome {
     site.drive(id)
 }
 
-fn finish_write(site: &mut Site, id: NodeId) -> Outcome {
-    let Some(write) = &site.node(id).write else { return Err(format!("{id} writes nothing")) };
-    let what = describe::write(write);
-    if !site.quiet {
-        site.tell(format!("{id} has written {what}"));
-    }
-    site.node(id).finish_write();
-    site.drive(id)
-}
-
-fn fail_write(site: &mut Site, id: NodeId, records: usize) -> Outcome {
-    let Some(write) = &site.node(id).write else { return Err(format!("{id} writes nothing")) };
-    let (what, of) = (describe::write(write), write.records());
-    site.tell(format!("{id} fails to write {what}: {} of {of} records are there", records.min(of)));
-    site.node(id).fail_write(records);
-    site.drive(id)
-}
-
-fn crash(site: &mut Site, id: NodeId, records: usize) -> Outcome {
-    if let Some(write) = &site.node(id).write {
-        let (what, of) = (describe::write(write), write.records());
-        site.tell(format!("{id} was writing {what}: {} of {of} records are there", records.min(of)));
-    }
-    site.crash(id, records);
-    Ok(())
-}
-
 /// The clocks go on, and what is due does not happen: a paused process, or timers that are late.
 fn sleep(site: &mut Site, span: Duration, ids: &[NodeId]) -> Outcome {
     ids.iter().for_each(|id| site.node(*id).clock += span);
     Ok(())
-}
-
-fn restart(site: &mut Site, id: NodeId) -> Outcome {
-    let disk = site.node(id).disk.clone();
-    site.tell(format!("{id} starts with {}", describe::disk(&disk)));
-    site.start(id)
-}
-
-fn take_snapshot(site: &mut Site, id: NodeId, index: LogIndex) -> Result<Position, String> {
-    let at = site.node(id).take_snapshot(index);
-    at.ok_or_else(|| format!("entry {index} is not in the log of {id}, not durable or not committed"))
-}
-
-fn compact(site: &mut Site, id: NodeId, index: LogIndex) -> Outcome {
-    let at = take_snapshot(site, id, index)?;
-    if !site.node(id).compact(at) {
-        return Err(format!("{id} does not let its log go up to {index}"));
-    }
-    site.drive(id)
 }
 
 fn show_state(site: &mut Site) -> Outcome {
@@ -405,10 +312,12 @@ fn show_state(site: &mut Site) -> Outcome {
             _ => "",
         };
         let on_disk = describe::disk(&node.disk);
+        let is_refused = node.status().is_some_and(|status| status.refused_by_witness);
+        let refused = if is_refused { " that the witness refuses" } else { "" };
         let line = match node.status() {
             None => format!("{}{kind} down; disk: {on_disk}", node.id),
             Some(status) => format!(
-                "{}{kind} {}, term {}, log {}, commit {}; disk: {}",
+                "{}{kind} {}{refused}, term {}, log {}, commit {}; disk: {}",
                 node.id,
                 describe::role(status.role, status.leader),
                 status.term,
@@ -423,6 +332,8 @@ fn show_state(site: &mut Site) -> Outcome {
         };
         site.tell(line);
     }
+    let witnesses: Vec<String> = site.witnesses.iter().map(state_in_words).collect();
+    witnesses.into_iter().for_each(|line| site.tell(line));
     Ok(())
 }
 

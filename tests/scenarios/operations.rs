@@ -63,6 +63,13 @@ impl Node<ScriptedCore> {
         }
     }
 
+    pub(crate) fn forget_leader(&mut self) {
+        let now = self.clock;
+        if let Some(core) = &mut self.core {
+            core.forget_leader(now);
+        }
+    }
+
     /// Changes the members by these wishes; without any, leaves the joint configuration.
     pub(crate) fn change(
         &mut self,

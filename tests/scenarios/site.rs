@@ -11,6 +11,7 @@ use crate::describe;
 use crate::invariants::{Settled, what_is_said_is_durable};
 use crate::node::{Core, Node, Packet};
 use crate::operations::ScriptedCore;
+use crate::witness::WitnessNode;
 
 /// A script that makes nodes answer each other for ever is stopped after so many messages.
 const DELIVERIES_MAX: usize = 20_000;
@@ -24,6 +25,7 @@ struct Shown {
     commit: LogIndex,
     configuration: Configuration,
     transfer: Option<NodeId>,
+    witness_for: Option<NodeId>,
 }
 
 /// A read that a leader took.
@@ -45,6 +47,7 @@ pub(crate) struct Settings {
 pub(crate) struct Site {
     pub(crate) settings: Settings,
     pub(crate) nodes: Vec<Box<Node<ScriptedCore>>>,
+    pub(crate) witnesses: Vec<WitnessNode>,
     shown: Vec<Option<Shown>>,
     pub(crate) wire: Vec<Packet>,
     pub(crate) stash: Vec<Packet>,
@@ -71,6 +74,7 @@ impl Site {
         Site {
             settings: Settings { append_bytes: 100, inflight_bytes: 300, uncommitted_bytes: 1000 },
             nodes: Vec::new(),
+            witnesses: Vec::new(),
             shown: Vec::new(),
             wire: Vec::new(),
             stash: Vec::new(),
@@ -93,29 +97,42 @@ impl Site {
         self.trace.push(line);
     }
 
-    fn detail(&mut self, line: impl FnOnce() -> String) {
+    pub(crate) fn detail(&mut self, line: impl FnOnce() -> String) {
         if !self.quiet {
             self.trace.push(line());
         }
     }
 
-    /// Nodes 1 to `voters` vote, those after observe.
-    pub(crate) fn found(&mut self, voters: u64, observers: u64) -> Outcome {
-        let role = |id| if id <= voters { MemberRole::Voter } else { MemberRole::Observer };
-        let members: Vec<Member> =
-            (1..=voters + observers).map(|id| Member { id: NodeId(id), role: role(id) }).collect();
+    /// Nodes 1 to `voters` vote, those after observe, the one after them is the witness.
+    pub(crate) fn found(&mut self, voters: u64, observers: u64, witnesses: u64) -> Outcome {
+        let role = |id| match id {
+            _ if id <= voters => MemberRole::Voter,
+            _ if id <= voters + observers => MemberRole::Observer,
+            _ => MemberRole::Witness,
+        };
+        let ids = 1..=voters + observers + witnesses;
+        let members: Vec<Member> = ids.map(|id| Member { id: NodeId(id), role: role(id) }).collect();
         let configuration = Configuration::new(&members).map_err(|error| error.to_string())?;
-        self.nodes = members.iter().map(|member| Box::new(Node::new(member.id, configuration))).collect();
+        let (witnesses, nodes): (Vec<Member>, Vec<Member>) =
+            members.into_iter().partition(|member| member.role == MemberRole::Witness);
+        self.nodes = nodes.iter().map(|member| Box::new(Node::new(member.id, configuration))).collect();
+        self.witnesses = witnesses.iter().map(|member| WitnessNode::new(member.id)).collect();
         self.shown = vec![None; self.nodes.len()];
         self.ids().into_iter().try_for_each(|id| self.start(id))
     }
 
     /// A further node with an empty disk, which belongs to no group yet.
     pub(crate) fn join(&mut self) -> Outcome {
-        let id = NodeId(self.nodes.len() as u64 + 1);
+        let id = self.next_id();
         self.nodes.push(Box::new(Node::new(id, Configuration::EMPTY)));
         self.shown.push(None);
         self.start(id)
+    }
+
+    /// A further witness with an empty record, which nobody knows yet.
+    pub(crate) fn join_witness(&mut self) {
+        let id = self.next_id();
+        self.witnesses.push(WitnessNode::new(id));
     }
 
     pub(crate) fn start(&mut self, id: NodeId) -> Outcome {
@@ -205,6 +222,9 @@ impl Site {
 
     pub(crate) fn arrive(&mut self, packet: Packet) -> Outcome {
         let Packet { from, to, .. } = packet;
+        if self.witness(to).is_some() {
+            return self.arrive_at_witness(&packet);
+        }
         let node = self.node(to);
         if node.core.is_none() {
             self.detail(|| format!("{to} <- {from} {}: {to} is down", describe::packet(&packet)));
@@ -266,8 +286,25 @@ impl Site {
         &mut self.nodes[place]
     }
 
+    /// Those with a log.
     pub(crate) fn ids(&self) -> Vec<NodeId> {
         self.nodes.iter().map(|node| node.id).collect()
+    }
+
+    /// With a log or without.
+    pub(crate) fn everyone(&self) -> Vec<NodeId> {
+        let mut all = self.ids();
+        all.extend(self.witnesses.iter().map(|witness| witness.id));
+        all.sort_unstable();
+        all
+    }
+
+    pub(crate) fn witness(&mut self, id: NodeId) -> Option<&mut WitnessNode> {
+        self.witnesses.iter_mut().find(|witness| witness.id == id)
+    }
+
+    fn next_id(&self) -> NodeId {
+        NodeId(self.everyone().len() as u64 + 1)
     }
 
     fn place(&self, id: NodeId) -> usize {
@@ -277,23 +314,27 @@ impl Site {
     fn send(&mut self, id: NodeId) -> Outcome {
         let bulk = !self.full_lanes.contains(&id);
         let place = self.place(id);
-        for to in self.ids().into_iter().filter(|to| *to != id) {
+        for to in self.everyone().into_iter().filter(|to| *to != id) {
             while let Some(packet) = self.nodes[place].next_message(to, bulk) {
                 what_is_said_is_durable(&self.nodes[place], to, &packet.message)?;
                 if !packet.message.is_plausible() {
                     return Err(format!("{id} sends what nobody would take: {:?}", packet.message));
                 }
-                let lost = self.cut.contains(&(id, to));
-                self.detail(|| {
-                    let lost = if lost { ": lost" } else { "" };
-                    format!("{id} -> {to} {}{lost}", describe::packet(&packet))
-                });
-                if !lost {
-                    self.wire.push(packet);
-                }
+                self.put_on_wire(packet);
             }
         }
         Ok(())
+    }
+
+    pub(crate) fn put_on_wire(&mut self, packet: Packet) {
+        let lost = self.cut.contains(&(packet.from, packet.to));
+        self.detail(|| {
+            let lost = if lost { ": lost" } else { "" };
+            format!("{} -> {} {}{lost}", packet.from, packet.to, describe::packet(&packet))
+        });
+        if !lost {
+            self.wire.push(packet);
+        }
     }
 
     /// Tells what changed at a node since it was shown last.
@@ -313,6 +354,12 @@ impl Site {
             && now.role == Role::Leader
         {
             self.tell(format!("{id} gives up handing over to {to}"));
+        }
+        let stands_for = before.and_then(|before| before.witness_for);
+        match now.witness_for {
+            to if to == stands_for || now.role != Role::Leader => {}
+            Some(voter) => self.tell(format!("{id} has the witness in the place of {voter}")),
+            None => self.tell(format!("{id} has the witness outside again")),
         }
         if before.is_none_or(|before| before.commit != now.commit) {
             self.tell(format!("{id} commits {}", now.commit));
@@ -337,6 +384,7 @@ impl Site {
             commit: status.commit,
             configuration: status.configuration.configuration,
             transfer: status.transfer,
+            witness_for: status.witness_for,
         })
     }
 }

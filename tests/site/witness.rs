@@ -1,13 +1,16 @@
 //! Two boxes and a witness: either box may fail, and the witness hardly writes.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::boxes::{Place, Site, TestBox};
 use crate::harness::{free_port, tallyd, until};
 use crate::load::Load;
+use crate::net::standstill::Standstill;
 
 /// A site of two boxes and a witness, all running, the witness reached by both.
 fn start() -> (Site, TestBox) {
@@ -65,42 +68,111 @@ fn goes_on(load: &Load) {
     until("the load goes on", || (load.done() > before + 200).then_some(()));
 }
 
+/// What happens to a box, and how it comes back.
+type Failure = (fn(&mut TestBox), fn(&mut TestBox));
+
+const KILLED: Failure = (TestBox::kill, TestBox::start);
+const STANDS_STILL: Failure = (|one| signal(one, Signal::STOP), |one| signal(one, Signal::CONT));
+
+fn signal(one: &mut TestBox, signal: Signal) {
+    one.process.as_ref().expect("it runs").signal(signal);
+}
+
+/// What happens meanwhile at the witness and to the term, as one box sees it.
+struct Meanwhile {
+    standstill: Standstill,
+    writes: u64,
+    term: u64,
+}
+
+impl Meanwhile {
+    fn begin(one: &TestBox, witness: &TestBox) -> Meanwhile {
+        let term = one.status()["term"].as_u64().unwrap();
+        Meanwhile { standstill: Standstill::watch(), writes: writes(witness), term }
+    }
+
+    /// How often the witness wrote, and how many elections there were: no more than these, unless the machine
+    /// stood still.
+    fn end(&self, one: &TestBox, witness: &TestBox, elections_most: u64) -> (u64, u64) {
+        let elections = one.status()["term"].as_u64().unwrap() - self.term;
+        assert!(elections <= elections_most || self.standstill.was_long(), "{elections} elections");
+        (writes(witness) - self.writes, elections)
+    }
+}
+
+/// A box fails, the other one goes on, the box comes back and catches up; how often the witness wrote for that.
+fn one_failure(
+    site: &mut Site,
+    witness: &TestBox,
+    load: &Load,
+    victim: usize,
+    (fail, recover): Failure,
+) -> u64 {
+    let (left, leads) = (1 - victim, site.leader() == victim);
+    let meanwhile = Meanwhile::begin(&site.boxes[left], witness);
+    fail(&mut site.boxes[victim]);
+    goes_on(load);
+    // A vote for each election, and that from now on the other one counts alone.
+    let (wrote, elections) = meanwhile.end(&site.boxes[left], witness, u64::from(leads));
+    let name = &site.boxes[victim].name;
+    assert!((1..=1 + elections).contains(&wrote), "{name} failed: {wrote} writes; {}", slot(witness));
+    assert_eq!(slot(witness)["voters"], serde_json::json!([site.boxes[left].name]));
+    let meanwhile = Meanwhile::begin(&site.boxes[left], witness);
+    goes_on(load);
+    recover(&mut site.boxes[victim]);
+    site.boxes[victim].until_ready();
+    site.boxes.iter().for_each(|one| until_tolerates(one, 1));
+    goes_on(load);
+    site.assert_same_digests();
+    let (more, elections) = meanwhile.end(&site.boxes[left], witness, 0);
+    assert!(more <= elections, "a recovery costs the witness nothing, not {more} writes; {}", slot(witness));
+    let role = if leads { "the leader" } else { "the other one" };
+    eprintln!("{}, {role}, failed and came back: the witness wrote {wrote} times", site.boxes[victim].name);
+    wrote
+}
+
 #[test]
 fn either_box_may_be_killed_and_the_other_goes_on_and_the_witness_hardly_writes() {
     let (mut site, witness) = start();
     assert_eq!(site.boxes[0].status()["tolerates"]["text"], "two boxes and a witness: tolerates one failure");
     let load = Load::start(&site, 4);
     goes_on(&load);
-    // The leader, then whoever follows, then the leader again.
-    for round in 0..3 {
+    // Each of them while it follows and while it leads.
+    let mut left = BTreeSet::from([(0, false), (0, true), (1, false), (1, true)]);
+    while !left.is_empty() {
         let leader = site.leader();
-        let victim = if round == 1 { 1 - leader } else { leader };
-        let before = writes(&witness);
-        site.boxes[victim].kill();
-        goes_on(&load);
-        let failed = writes(&witness);
-        assert!(
-            (1..=2).contains(&(failed - before)),
-            "round {round}: the witness wrote {} times for a failure; {}",
-            failed - before,
-            slot(&witness)
-        );
-        assert_eq!(slot(&witness)["voters"], serde_json::json!([site.boxes[1 - victim].name]));
-        site.boxes[victim].start();
-        site.boxes[victim].until_ready();
-        site.boxes.iter().for_each(|one| until_tolerates(one, 1));
-        goes_on(&load);
-        assert_eq!(writes(&witness), failed, "round {round}: a recovery costs the witness nothing");
-        site.assert_same_digests();
+        let follows = (1 - leader, false);
+        // The leader goes last: then the other one leads.
+        let next = if left.contains(&follows) { follows } else { (leader, true) };
+        left.remove(&next);
+        one_failure(&mut site, &witness, &load, next.0, KILLED);
     }
     load.finish().assert_held(&site);
+    let wrote = writes(&witness);
     let metrics = witness.client().get("/metrics").unwrap().text();
     let figure = format!(
-        "tallyd_witness_writes_total{{site=\"plant7\",site_id=\"{}\"}} {}",
+        "tallyd_witness_writes_total{{site=\"plant7\",site_id=\"{}\"}} {wrote}",
         slot(&witness)["site_id"].as_str().unwrap(),
-        writes(&witness)
     );
     assert!(metrics.lines().any(|line| line == figure), "{figure}\n{metrics}");
+    let url = format!("http://127.0.0.1:{}", witness.http);
+    let said = tallyd().args(["status", "--url", &url]).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains(&format!("record    {wrote} writes")), "{said}");
+}
+
+#[test]
+fn a_box_that_stands_still_costs_the_witness_no_more_than_one_that_dies() {
+    let (mut site, witness) = start();
+    let victim = site.leader();
+    // At the other one: clients would wait long for one that stands still and refuses nobody.
+    let load = Load::at(&[site.boxes[1 - victim].http], 4);
+    goes_on(&load);
+    // While it leads, then while it follows.
+    for _ in 0..2 {
+        one_failure(&mut site, &witness, &load, victim, STANDS_STILL);
+    }
+    load.finish().assert_held(&site);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod demo;
 mod http;
 mod run;
 mod site;
+mod size;
 mod soak;
 mod targets;
 mod tools;
@@ -29,8 +30,10 @@ enum Command {
     Demo(demo::Arguments),
     /// The figures of a site of three boxes on this machine, several rounds with medians.
     Bench(bench::Arguments),
-    /// Plays the simulation's seeds from a start by chance until the time is up.
+    /// Plays the simulation's seeds from a start by chance, and runs the fuzzers, until the time is up.
     Soak(soak::Arguments),
+    /// How large the core is on a microcontroller; fails if it is larger than it may be.
+    Size(size::Arguments),
     /// Builds the core for microcontrollers, fetching what that needs.
     Targets(targets::Arguments),
 }
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<()> {
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Soak(arguments) => soak::soak(&arguments),
+        Command::Size(arguments) => size::size(&arguments),
         Command::Targets(arguments) => targets::targets(&arguments),
     }
 }

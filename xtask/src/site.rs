@@ -175,6 +175,29 @@ impl Site {
         Ok(at)
     }
 
+    /// Stops a box in order (SIGTERM), and waits for its end; how long that took.
+    pub(crate) fn terminate(&mut self, name: &str) -> Result<Duration> {
+        let child = self.find(name)?.child.take();
+        let mut child = child.with_context(|| format!("{name} does not run"))?;
+        let began = Instant::now();
+        signal(&child, Signal::TERM)?;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                if !status.success() {
+                    bail!("{name} did not stop in order ({status})");
+                }
+                return Ok(began.elapsed());
+            }
+            if began.elapsed() > STOP_TIMEOUT {
+                // It is of no use any more, and must not be left behind.
+                child.kill()?;
+                child.wait()?;
+                bail!("{name} still runs {STOP_TIMEOUT:?} after SIGTERM");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Stops a box in its tracks: it answers nothing and nobody is refused, as if its links were cut.
     /// Gives the moment.
     pub(crate) fn pause(&mut self, name: &str) -> Result<Instant> {

@@ -41,23 +41,37 @@ pub(crate) fn targets(arguments: &Arguments) -> Result<()> {
 
 /// Builds the core for a target; says how.
 pub(crate) fn build_core(target: &str, from_source: bool) -> Result<String> {
+    let mut command = run::cargo(&["build", "--locked", "--package", "tally-core"]);
+    let how = for_target(&mut command, target, from_source, Path::new("target"))?;
+    let outcome = run::collect(&mut command)?;
+    if !outcome.ok {
+        bail!("{} failed:\n{}", run::show(&command), outcome.text);
+    }
+    Ok(format!("tally-core builds for {target}, with {how}"))
+}
+
+/// Has a command of cargo build for a target, in a target folder of the workspace; says with which library.
+pub(crate) fn for_target(
+    command: &mut Command,
+    target: &str,
+    from_source: bool,
+    folder: &Path,
+) -> Result<&'static str> {
     let library = if from_source { sources().map(|()| Library::FromSource) } else { library(target) }?;
-    let mut command = run::cargo(&["build", "--locked", "--package", "tally-core", "--target", target]);
+    let mut folder = run::root().join(folder);
+    command.args(["--target", target]);
     let how = match library {
         Library::Installed => "rustup's library",
         Library::FromSource => {
             // The compiler is a stable one, whose build-std is behind this switch.
             command.env("RUSTC_BOOTSTRAP", "1").arg("-Zbuild-std=core");
             // What was built with the other library must not be taken for this one's.
-            command.arg("--target-dir").arg(run::root().join("target/from-source"));
+            folder.push("from-source");
             "a library built from source"
         }
     };
-    let outcome = run::collect(&mut command)?;
-    if !outcome.ok {
-        bail!("{} failed:\n{}", run::show(&command), outcome.text);
-    }
-    Ok(format!("tally-core builds for {target}, with {how}"))
+    command.arg("--target-dir").arg(folder);
+    Ok(how)
 }
 
 fn library(target: &str) -> Result<Library> {

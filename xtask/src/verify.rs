@@ -1,9 +1,12 @@
 //! `cargo xtask verify`: one read-only command that says whether a change may land.
 
+mod proofs;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use self::proofs::{Proofs, Said};
 use crate::tools::Tool;
 use crate::{run, targets, tools};
 
@@ -30,19 +33,21 @@ struct Report {
 pub(crate) fn verify() -> Result<()> {
     let began = Instant::now();
     let mut report = Report { lines: Vec::new(), failed: 0 };
-    let mut counts = Counts::default();
+    let (mut counts, mut said, mut found) = (Counts::default(), Said::default(), Proofs::default());
     report.step("format", || quiet(&["fmt", "--all", "--check"], &[]));
     let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
     report.step("lints", || quiet(&clippy, &[]));
     let doc = ["doc", "--locked", "--workspace", "--no-deps", "--document-private-items", "--quiet"];
     report.step("documentation", || quiet(&doc, &[("RUSTDOCFLAGS", "-D warnings")]));
-    report.step("tests", || tests(&mut counts));
+    report.step("tests", || tests(&mut counts, &mut said));
+    report.step("proofs, none missing", || proofs(&said, &mut found));
     report.step("documentation's tests", || doc_tests(&mut counts));
     for target in targets::CORE_TARGETS {
         report.step(&format!("core for {target}"), || targets::build_core(target, false).map(Step::Passed));
     }
+    report.step("size", || crate::size::check().map(Step::Passed));
     report.step("dependencies", dependencies);
-    report.print(counts, began.elapsed());
+    report.print(counts, &found, began.elapsed());
     if report.failed > 0 {
         bail!("{} of the steps above failed", report.failed);
     }
@@ -69,9 +74,13 @@ impl Report {
         self.lines.push(line);
     }
 
-    fn print(&self, counts: Counts, took: Duration) {
+    fn print(&self, counts: Counts, found: &Proofs, took: Duration) {
         println!("\nsummary, after {:.0} s:", took.as_secs_f64());
         for line in &self.lines {
+            println!("  {line}");
+        }
+        println!("proofs:");
+        for line in found.table() {
             println!("  {line}");
         }
         println!("{} passed, {} failed", counts.passed, counts.failed);
@@ -84,31 +93,47 @@ fn quiet(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Step> {
     Ok(if outcome.ok { Step::Passed(String::new()) } else { Step::Failed(outcome.text) })
 }
 
-fn tests(counts: &mut Counts) -> Result<Step> {
+fn tests(counts: &mut Counts, said: &mut Said) -> Result<Step> {
     // Tests of the way out speak to a real broker; those of cut links and full disks make networks and disks.
     let broker = [Tool::Mosquitto, Tool::MosquittoClients];
     let rooms = [Tool::Iproute, Tool::UtilLinux, Tool::Mount, Tool::Mkfs];
     tools::ensure(&[broker.as_slice(), rooms.as_slice()].concat(), tools::Consent::Given)?;
-    let arguments: &[&str] = if tools::has_cargo_tool("cargo-nextest") {
-        &["nextest", "run", "--locked", "--workspace", "--no-fail-fast", "--status-level", "fail"]
-    } else {
-        &["test", "--locked", "--workspace", "--all-targets", "--no-fail-fast", "--quiet"]
-    };
-    run_tests(arguments, counts)
+    if tools::has_cargo_tool("cargo-nextest") {
+        proofs::forget()?;
+        let arguments = ["nextest", "run", "--profile", proofs::PROFILE, "--locked", "--workspace"];
+        let more = ["--no-fail-fast", "--status-level", "fail"];
+        let (step, _) = run_tests(&[&arguments[..], &more].concat(), counts)?;
+        *said = Said::ToNextest;
+        return Ok(step);
+    }
+    let arguments = ["test", "--locked", "--workspace", "--all-targets", "--no-fail-fast"];
+    let (step, text) = run_tests(&[&arguments[..], &["--", "--show-output"]].concat(), counts)?;
+    *said = Said::ToCargo(text);
+    Ok(step)
+}
+
+/// A proof that did not run says nothing: none may be missing.
+fn proofs(said: &Said, found: &mut Proofs) -> Result<Step> {
+    *found = said.proofs()?;
+    let lacking = found.lacking();
+    Ok(if lacking.is_empty() { Step::Passed(String::new()) } else { Step::Failed(lacking.join("\n")) })
 }
 
 /// nextest does not run the examples in the documentation; cargo does.
 fn doc_tests(counts: &mut Counts) -> Result<Step> {
     run_tests(&["test", "--locked", "--workspace", "--doc", "--no-fail-fast", "--quiet"], counts)
+        .map(|(step, _)| step)
 }
 
-fn run_tests(arguments: &[&str], counts: &mut Counts) -> Result<Step> {
+/// What became of them, and what was printed.
+fn run_tests(arguments: &[&str], counts: &mut Counts) -> Result<(Step, String)> {
     let outcome = run::follow(&mut run::cargo(arguments))?;
     let here = Counts::read(&outcome.text);
     counts.passed += here.passed;
     counts.failed += here.failed;
     let line = format!("{} passed, {} failed", here.passed, here.failed);
-    Ok(if outcome.ok && here.failed == 0 { Step::Passed(line) } else { Step::Failed(line) })
+    let passed = outcome.ok && here.failed == 0;
+    Ok((if passed { Step::Passed(line) } else { Step::Failed(line) }, outcome.text))
 }
 
 impl Counts {

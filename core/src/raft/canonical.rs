@@ -228,7 +228,8 @@ fn feed_led(peer: &Peer, view: &View<'_>, hasher: &mut impl Hasher) {
         PeerState::Probe => (0, sent(view.heartbeat_interval), times.min(1)).hash(hasher),
         PeerState::Replicate => {
             let waits = peer.awaits_answer().then(|| view.age(peer.progress_at, timeout));
-            (1, waits).hash(hasher);
+            let unheard = (times > 0).then(|| sent(view.heartbeat_interval));
+            (1, waits, unheard).hash(hasher);
             feed_ledger(&peer.inflight, hasher);
         }
         PeerState::Snapshot(last) => {

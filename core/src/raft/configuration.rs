@@ -2,58 +2,14 @@
 
 use core::fmt;
 
+use super::membership::MembershipError;
 use super::message::{Member, MemberRole};
+use super::set::{Named, Set};
 use super::witness::WITNESS_VOTERS_MAX;
 use crate::id::NodeId;
 
 /// No configuration has more members, whatever [`Raft`](super::Raft) has room for.
 pub const MEMBERS_MAX: usize = 16;
-
-/// A set of places in a configuration's list of members.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Set(u16);
-
-impl Set {
-    pub(super) const fn of(place: usize) -> Set {
-        Set(1 << place)
-    }
-
-    pub(super) const fn has(self, place: usize) -> bool {
-        self.0 & (1 << place) != 0
-    }
-
-    pub(super) const fn len(self) -> usize {
-        self.0.count_ones() as usize
-    }
-
-    pub(super) const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(super) const fn with(self, other: Set) -> Set {
-        Set(self.0 | other.0)
-    }
-
-    pub(super) const fn without(self, other: Set) -> Set {
-        Set(self.0 & !other.0)
-    }
-
-    pub(super) const fn both(self, other: Set) -> Set {
-        Set(self.0 & other.0)
-    }
-
-    /// A place was put in; nobody is there.
-    const fn widened(self, place: usize) -> Set {
-        let below = (1 << place) - 1;
-        Set((self.0 & below) | ((self.0 & !below) << 1))
-    }
-
-    /// A place was taken out.
-    const fn narrowed(self, place: usize) -> Set {
-        let below = (1 << place) - 1;
-        Set((self.0 & below) | ((self.0 >> 1) & !below))
-    }
-}
 
 /// A checked configuration. It is *joint* while voters change: then it has two halves, the outgoing and the
 /// incoming one, and whatever is decided is decided by a majority of each.
@@ -63,9 +19,9 @@ pub struct Configuration {
     ids: [NodeId; MEMBERS_MAX],
     count: u8,
     /// The voters, the witness among them; of the new half if there are two.
-    incoming: Set,
+    pub(super) incoming: Set,
     /// The voters of the half that is being left; empty unless joint.
-    outgoing: Set,
+    pub(super) outgoing: Set,
     /// May share members with `outgoing`: those are demoted when the joint configuration is left.
     observers: Set,
     /// Nobody, or the one voter that is a witness.
@@ -156,73 +112,30 @@ pub enum Change {
     Remove(NodeId),
 }
 
-/// Why a wish cannot be granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ChangeError {
-    AlreadyMember(NodeId),
-    NotMember(NodeId),
-    NotObserver(NodeId),
-    NotVoter(NodeId),
-    Unchanged,
-    Configuration(ConfigurationError),
-}
-
 impl Configuration {
     /// Of a node that does not belong to a group yet.
     pub const EMPTY: Configuration = Configuration {
         ids: [NodeId(0); MEMBERS_MAX],
         count: 0,
-        incoming: Set(0),
-        outgoing: Set(0),
-        observers: Set(0),
-        witness: Set(0),
+        incoming: Set::NONE,
+        outgoing: Set::NONE,
+        observers: Set::NONE,
+        witness: Set::NONE,
         leaves_by_itself: false,
     };
 
     /// A configuration that is not joint.
     pub fn new(members: &[Member]) -> Result<Configuration, ConfigurationError> {
         let mut configuration = Configuration::EMPTY;
-        for Member { id, role } in members.iter().copied() {
-            if configuration.place(id).is_some() {
-                return Err(ConfigurationError::MemberTwice(id));
-            }
-            match role {
-                MemberRole::Voter => configuration.incoming = configuration.with_new(id, |it| it.incoming)?,
-                MemberRole::Observer => {
-                    configuration.observers = configuration.with_new(id, |it| it.observers)?
-                }
-                MemberRole::Witness => configuration.add_witness(id)?,
-            }
-        }
-        configuration.checked()
+        configuration.take_members(members)?;
+        Ok(configuration)
     }
 
     /// A configuration as it was taken apart by [`voters`](Configuration::voters) and so on.
     pub fn from_parts(parts: &ConfigurationParts<'_>) -> Result<Configuration, ConfigurationError> {
         let mut configuration = Configuration::EMPTY;
-        let lists = [parts.voters, parts.outgoing, parts.observers];
-        for (list, ids) in lists.into_iter().enumerate() {
-            for id in ids.iter().copied() {
-                let place = configuration.insert(id)?;
-                let set = match list {
-                    0 => &mut configuration.incoming,
-                    1 => &mut configuration.outgoing,
-                    _ => &mut configuration.observers,
-                };
-                if !set.both(place).is_empty() {
-                    return Err(ConfigurationError::MemberTwice(id));
-                }
-                *set = set.with(place);
-            }
-        }
-        if let Some(id) = parts.witness {
-            configuration.witness = configuration.set_of(id);
-            if configuration.witness.both(configuration.voting()).is_empty() {
-                return Err(ConfigurationError::WitnessWithoutVote(id));
-            }
-        }
-        configuration.leaves_by_itself = parts.leaves_by_itself && configuration.is_joint();
-        configuration.checked()
+        configuration.take_parts(parts)?;
+        Ok(configuration)
     }
 
     /// Nobody is a member.
@@ -303,15 +216,6 @@ impl Configuration {
         self.list().iter().position(|member| *member == id)
     }
 
-    pub(super) fn id(&self, place: usize) -> NodeId {
-        self.ids[place % MEMBERS_MAX]
-    }
-
-    /// The halves: the first always, the second if joint.
-    pub(super) fn halves(&self) -> impl Iterator<Item = Set> {
-        [self.incoming, self.outgoing].into_iter().filter(|half| !half.is_empty())
-    }
-
     /// The half that the witness is in, without it; nobody if there is no witness.
     #[inline(never)]
     pub(super) fn beside_witness(&self) -> Set {
@@ -329,49 +233,49 @@ impl Configuration {
         left
     }
 
-    /// What follows if the wishes are granted, all of them or none. Joint whenever the voters change, be it by
+    /// Grants the wishes; if one cannot be granted this is not to be used. Joint whenever the voters change, be it by
     /// one: one way is one to be proven, and the second entry costs nothing but itself.
-    pub(super) fn changed(
-        &self,
+    pub(super) fn change(
+        &mut self,
         changes: &[Change],
         leaves_by_itself: bool,
-    ) -> Result<Configuration, ChangeError> {
-        let mut next = *self;
+    ) -> Result<(), MembershipError> {
+        let before = *self;
         for change in changes {
-            change.apply(&mut next)?;
+            change.apply(self)?;
         }
-        if next == *self {
-            return Err(ChangeError::Unchanged);
+        if *self == before {
+            return Err(MembershipError::Unchanged);
         }
-        let next = next.checked().map_err(ChangeError::Configuration)?;
-        if next.has_voters_of(self) && self.has_voters_of(&next) && next.witness() == self.witness() {
-            return Ok(next);
+        self.check()?;
+        if !self.has_voters_of(&before) {
+            self.join(&before, leaves_by_itself)?;
         }
-        next.joined_from(self, leaves_by_itself).map_err(ChangeError::Configuration)
+        Ok(())
     }
 
     fn has_voters_of(&self, other: &Configuration) -> bool {
-        other.voters().all(|id| !self.incoming.both(self.set_of(id)).is_empty())
+        let votes = |id: NodeId| self.place(id).is_some_and(|place| self.incoming.has(place));
+        self.incoming.len() == other.incoming.len()
+            && other.voters().all(votes)
+            && self.witness() == other.witness()
     }
 
-    /// This one as the incoming half beside the voters of another one.
-    fn joined_from(
-        mut self,
-        other: &Configuration,
-        leaves_by_itself: bool,
-    ) -> Result<Configuration, ConfigurationError> {
-        if let (Some(_), Some(leaving)) = (self.witness(), other.witness()) {
+    /// This one becomes the incoming half beside the voters of another one.
+    fn join(&mut self, other: &Configuration, leaves_by_itself: bool) -> Result<(), ConfigurationError> {
+        let leaving = other.witness();
+        if let Some(leaving) = leaving.filter(|_| !self.witness.is_empty()) {
             return Err(ConfigurationError::WitnessInBothHalves(leaving));
         }
         for id in other.voters() {
             let place = self.insert(id)?;
             self.outgoing = self.outgoing.with(place);
-            if other.witness() == Some(id) {
+            if leaving == Some(id) {
                 self.witness = place;
             }
         }
         self.leaves_by_itself = leaves_by_itself;
-        self.checked()
+        self.check()
     }
 
     /// What deliberate bugs take for the configuration.
@@ -385,8 +289,8 @@ impl Configuration {
         &self.ids[..self.len().min(MEMBERS_MAX)]
     }
 
-    pub(super) fn named(&self, set: Set) -> impl Iterator<Item = NodeId> + '_ {
-        (0..MEMBERS_MAX).filter(move |place| set.has(*place)).map(|place| self.ids[place])
+    pub(super) const fn named(&self, set: Set) -> Named<'_> {
+        Named::new(&self.ids, set)
     }
 
     fn set_of(&self, id: NodeId) -> Set {
@@ -395,6 +299,47 @@ impl Configuration {
 
     fn voting(&self) -> Set {
         self.incoming.with(self.outgoing)
+    }
+
+    fn take_members(&mut self, members: &[Member]) -> Result<(), ConfigurationError> {
+        for Member { id, role } in members.iter().copied() {
+            if self.place(id).is_some() {
+                return Err(ConfigurationError::MemberTwice(id));
+            }
+            let place = self.insert(id)?;
+            match role {
+                MemberRole::Voter => self.incoming = self.incoming.with(place),
+                MemberRole::Observer => self.observers = self.observers.with(place),
+                MemberRole::Witness => self.make_witness(id, place)?,
+            }
+        }
+        self.check()
+    }
+
+    fn take_parts(&mut self, parts: &ConfigurationParts<'_>) -> Result<(), ConfigurationError> {
+        let lists = [parts.voters, parts.outgoing, parts.observers];
+        for (list, ids) in lists.into_iter().enumerate() {
+            for id in ids.iter().copied() {
+                let place = self.insert(id)?;
+                let set = match list {
+                    0 => &mut self.incoming,
+                    1 => &mut self.outgoing,
+                    _ => &mut self.observers,
+                };
+                if !set.both(place).is_empty() {
+                    return Err(ConfigurationError::MemberTwice(id));
+                }
+                *set = set.with(place);
+            }
+        }
+        if let Some(id) = parts.witness {
+            self.witness = self.set_of(id);
+            if self.witness.both(self.voting()).is_empty() {
+                return Err(ConfigurationError::WitnessWithoutVote(id));
+            }
+        }
+        self.leaves_by_itself = parts.leaves_by_itself && self.is_joint();
+        self.check()
     }
 
     /// Puts a member in its place, if it is not there: the place.
@@ -411,7 +356,7 @@ impl Configuration {
             core::mem::swap(id, &mut moved);
         }
         self.count += 1;
-        self.move_sets(|set| set.widened(place));
+        self.move_sets(Set::widened, place);
         Ok(Set::of(place))
     }
 
@@ -421,31 +366,26 @@ impl Configuration {
             core::mem::swap(id, &mut moved);
         }
         self.count -= 1;
-        self.move_sets(|set| set.narrowed(place));
+        self.move_sets(Set::narrowed, place);
     }
 
-    fn move_sets(&mut self, to: impl Fn(Set) -> Set) {
-        self.incoming = to(self.incoming);
-        self.outgoing = to(self.outgoing);
-        self.observers = to(self.observers);
-        self.witness = to(self.witness);
+    fn move_sets(&mut self, to: fn(Set, usize) -> Set, place: usize) {
+        for set in [&mut self.incoming, &mut self.outgoing, &mut self.observers, &mut self.witness] {
+            *set = to(*set, place);
+        }
     }
 
-    fn with_new(&mut self, id: NodeId, of: fn(&Configuration) -> Set) -> Result<Set, ConfigurationError> {
-        let place = self.insert(id)?;
-        Ok(of(self).with(place))
-    }
-
-    fn add_witness(&mut self, id: NodeId) -> Result<(), ConfigurationError> {
+    fn make_witness(&mut self, id: NodeId, place: Set) -> Result<(), ConfigurationError> {
         if !self.witness.is_empty() {
             return Err(ConfigurationError::WitnessTwice(id));
         }
-        self.witness = self.insert(id)?;
-        self.incoming = self.incoming.with(self.witness);
+        self.witness = place;
+        self.incoming = self.incoming.with(place);
         Ok(())
     }
 
-    fn checked(self) -> Result<Configuration, ConfigurationError> {
+    #[inline(never)]
+    fn check(&self) -> Result<(), ConfigurationError> {
         if let Some(id) = self.named(self.incoming.both(self.observers)).next() {
             return Err(ConfigurationError::VoterAndObserver(id));
         }
@@ -466,7 +406,7 @@ impl Configuration {
                 return Err(ConfigurationError::WitnessBesideOdd(beside));
             }
         }
-        Ok(self)
+        Ok(())
     }
 }
 
@@ -502,39 +442,37 @@ impl fmt::Debug for Configuration {
 }
 
 impl Change {
-    fn apply(self, next: &mut Configuration) -> Result<(), ChangeError> {
+    fn apply(self, next: &mut Configuration) -> Result<(), MembershipError> {
         let (Change::AddObserver(id)
         | Change::AddWitness(id)
         | Change::Promote(id)
         | Change::Demote(id)
         | Change::Remove(id)) = self;
+        let adds = matches!(self, Change::AddObserver(_) | Change::AddWitness(_));
         let role = next.role(id);
-        let own = next.set_of(id);
+        if adds && role.is_some() {
+            return Err(MembershipError::AlreadyMember(id));
+        }
+        if !adds && role.is_none() {
+            return Err(MembershipError::NotMember(id));
+        }
+        let own = next.insert(id)?;
         match (self, role) {
-            (Change::AddObserver(_) | Change::AddWitness(_), Some(_)) => Err(ChangeError::AlreadyMember(id)),
-            (Change::AddObserver(_), None) => {
-                next.observers = next.with_new(id, |it| it.observers).map_err(ChangeError::Configuration)?;
-                Ok(())
-            }
-            (Change::AddWitness(_), None) => next.add_witness(id).map_err(ChangeError::Configuration),
-            (_, None) => Err(ChangeError::NotMember(id)),
+            (Change::AddObserver(_), _) => next.observers = next.observers.with(own),
+            (Change::AddWitness(_), _) => next.make_witness(id, own)?,
             (Change::Promote(_), Some(MemberRole::Observer)) => {
                 next.observers = next.observers.without(own);
                 next.incoming = next.incoming.with(own);
-                Ok(())
             }
-            (Change::Promote(_), _) => Err(ChangeError::NotObserver(id)),
+            (Change::Promote(_), _) => return Err(MembershipError::NotObserver(id)),
             (Change::Demote(_), Some(MemberRole::Voter)) => {
                 next.incoming = next.incoming.without(own);
                 next.observers = next.observers.with(own);
-                Ok(())
             }
-            (Change::Demote(_), _) => Err(ChangeError::NotVoter(id)),
-            (Change::Remove(_), _) => {
-                next.place(id).into_iter().for_each(|place| next.remove(place));
-                Ok(())
-            }
+            (Change::Demote(_), _) => return Err(MembershipError::NotVoter(id)),
+            (Change::Remove(_), _) => next.place(id).into_iter().for_each(|place| next.remove(place)),
         }
+        Ok(())
     }
 }
 

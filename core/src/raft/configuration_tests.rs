@@ -26,8 +26,9 @@ fn parts(
     })
 }
 
-fn changed(from: &Configuration, changes: &[Change]) -> Result<Configuration, ChangeError> {
-    from.changed(changes, true)
+fn changed(from: &Configuration, changes: &[Change]) -> Result<Configuration, MembershipError> {
+    let mut next = *from;
+    next.change(changes, true).map(|()| next)
 }
 
 #[test]
@@ -104,38 +105,41 @@ fn a_joint_configuration_is_left_for_its_incoming_half() {
 fn wishes_that_cannot_be_granted_are_refused() {
     let three = of(&[1, 2, 3], &[4], None);
     for (change, error) in [
-        (Change::AddObserver(NodeId(4)), ChangeError::AlreadyMember(NodeId(4))),
-        (Change::AddWitness(NodeId(1)), ChangeError::AlreadyMember(NodeId(1))),
-        (Change::Promote(NodeId(1)), ChangeError::NotObserver(NodeId(1))),
-        (Change::Promote(NodeId(7)), ChangeError::NotMember(NodeId(7))),
-        (Change::Demote(NodeId(4)), ChangeError::NotVoter(NodeId(4))),
-        (Change::Remove(NodeId(7)), ChangeError::NotMember(NodeId(7))),
-        (Change::AddWitness(NodeId(9)), ChangeError::Configuration(ConfigurationError::WitnessBesideOdd(3))),
+        (Change::AddObserver(NodeId(4)), MembershipError::AlreadyMember(NodeId(4))),
+        (Change::AddWitness(NodeId(1)), MembershipError::AlreadyMember(NodeId(1))),
+        (Change::Promote(NodeId(1)), MembershipError::NotObserver(NodeId(1))),
+        (Change::Promote(NodeId(7)), MembershipError::NotMember(NodeId(7))),
+        (Change::Demote(NodeId(4)), MembershipError::NotVoter(NodeId(4))),
+        (Change::Remove(NodeId(7)), MembershipError::NotMember(NodeId(7))),
+        (
+            Change::AddWitness(NodeId(9)),
+            MembershipError::Configuration(ConfigurationError::WitnessBesideOdd(3)),
+        ),
     ] {
         assert_eq!(changed(&three, &[change]), Err(error));
     }
-    assert_eq!(changed(&three, &[]), Err(ChangeError::Unchanged));
+    assert_eq!(changed(&three, &[]), Err(MembershipError::Unchanged));
     let back_and_forth = [Change::Demote(NodeId(1)), Change::Promote(NodeId(1))];
-    assert_eq!(changed(&three, &back_and_forth), Err(ChangeError::Unchanged));
+    assert_eq!(changed(&three, &back_and_forth), Err(MembershipError::Unchanged));
     let last = of(&[1], &[], None);
     let gone = changed(&last, &[Change::Remove(NodeId(1))]);
-    assert_eq!(gone, Err(ChangeError::Configuration(ConfigurationError::NoVoter)));
+    assert_eq!(gone, Err(MembershipError::Configuration(ConfigurationError::NoVoter)));
 }
 
 #[test]
 fn beside_a_witness_voters_change_only_when_it_goes() {
     let witnessed = of(&[1, 2, 9], &[3], Some(9));
     let swap = [Change::Remove(NodeId(2)), Change::Promote(NodeId(3))];
-    let stays = ChangeError::Configuration(ConfigurationError::WitnessInBothHalves(NodeId(9)));
+    let stays = MembershipError::Configuration(ConfigurationError::WitnessInBothHalves(NodeId(9)));
     assert_eq!(changed(&witnessed, &swap), Err(stays));
     let another = [Change::Remove(NodeId(9)), Change::AddWitness(NodeId(8))];
     assert_eq!(changed(&witnessed, &another), Err(stays));
     let alone = [Change::Remove(NodeId(2)), Change::Remove(NodeId(9))];
     assert_eq!(
         changed(&witnessed, &alone),
-        parts(&[1], &[1, 2, 9], &[3], Some(9)).map_err(ChangeError::Configuration)
+        parts(&[1], &[1, 2, 9], &[3], Some(9)).map_err(MembershipError::Configuration)
     );
     let fewer = changed(&witnessed, &[Change::Remove(NodeId(2))]);
-    assert_eq!(fewer, Err(ChangeError::Configuration(ConfigurationError::WitnessBesideOdd(1))));
+    assert_eq!(fewer, Err(MembershipError::Configuration(ConfigurationError::WitnessBesideOdd(1))));
     assert_eq!(changed(&witnessed, &[Change::Remove(NodeId(3))]), Ok(of(&[1, 2, 9], &[], Some(9))));
 }

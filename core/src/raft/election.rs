@@ -10,7 +10,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// changed, and this node may not know it yet.
     pub(super) fn admit(&mut self, from: NodeId, message: &Message) -> Result<usize, Ignored> {
         let slot = self.slot(from).filter(|slot| self.peers[*slot].standing != Standing::Guest);
-        if !message.is_plausible() {
+        if !message.is_believable(self.hard_state.term) {
             return Err(if slot.is_some() { Ignored::Malformed } else { Ignored::UnknownSender });
         }
         let answers = matches!(
@@ -24,6 +24,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
                 | Body::HeartbeatAnswer { .. }
                 | Body::WitnessAppended { .. }
         );
+        // Of a leader that its own last change removed or demoted.
+        let passes_on = message.body == Body::TimeoutNow && self.leader == Some(from);
         match slot {
             Some(slot) if self.peers[slot].standing == Standing::Member(MemberRole::Witness) => {
                 if of_witness { Ok(slot) } else { Err(Ignored::NotVoter) }
@@ -31,12 +33,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             Some(slot) if self.peers[slot].is_voter() || (answers && self.peers[slot].replicates()) => {
                 Ok(slot)
             }
+            Some(slot) if passes_on => Ok(slot),
             Some(slot) => self.check_stranger(message).map(|()| slot).map_err(|_| Ignored::NotVoter),
             None if from == self.config.id => Err(Ignored::UnknownSender),
             None => {
                 let slot = self.slot(from);
-                let is_leader = slot.is_some() && self.leader == Some(from);
-                if !(is_leader && message.body == Body::TimeoutNow) {
+                if !(slot.is_some() && passes_on) {
                     self.check_stranger(message)?;
                 }
                 slot.or_else(|| self.welcome(from)).ok_or(Ignored::UnknownSender)
@@ -74,7 +76,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         &mut self,
         slot: usize,
         term: Term,
-        last: Position,
+        last: &Position,
     ) -> Result<Handled, Ignored> {
         let own = self.hard_state;
         let candidate = self.peers[slot].id;
@@ -99,7 +101,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// Decides about a vote in the current term; the answer waits until the vote is durable.
-    pub(super) fn handle_vote(&mut self, slot: usize, last: Position) -> Result<Handled, Ignored> {
+    pub(super) fn handle_vote(&mut self, slot: usize, last: &Position) -> Result<Handled, Ignored> {
         let candidate = self.peers[slot].id;
         self.peers[slot].vote_answer_due = true;
         let free = (self.hard_state.vote.is_none() && self.leader.is_none()) || M::GRANT_TWICE;
@@ -164,14 +166,14 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// Those who did not answer may not have been asked: the message may be lost.
     pub(super) fn ask_again(&mut self) {
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.request_due |= peer.votes() && !peer.answered;
         }
     }
 
     /// Goes on if a majority said yes; this node's own vote is worth nothing before it is durable.
     pub(super) fn count_votes(&mut self) {
-        let own = self.gate.covers(self.hard_state);
+        let own = self.gate.covers(&self.hard_state);
         if !own || self.reached(1, Measure::Granted, 0) == 0 {
             return;
         }
@@ -224,14 +226,14 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.tail.clear();
         self.rounds.begin_term();
         self.timers.tick = self.now + self.config.heartbeat_interval;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.begin_term(last, self.now);
         }
     }
 
     fn ask_voters(&mut self) {
         self.timers.tick = self.now + self.config.heartbeat_interval;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.forget_campaign(peer.votes());
         }
     }
@@ -252,10 +254,10 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn may_campaign(&self) -> bool {
         (self.is_electable() || M::NON_VOTER_CAMPAIGNS)
             && self.may_vote()
-            && self.gate.covers(self.hard_state)
+            && self.gate.covers(&self.hard_state)
     }
 
-    fn is_up_to_date(&self, last: Position) -> bool {
+    fn is_up_to_date(&self, last: &Position) -> bool {
         let own = self.log.last();
         M::GRANT_TO_ANY_LOG || (last.key(), last.index) >= (own.key(), own.index)
     }

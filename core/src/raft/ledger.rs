@@ -31,10 +31,14 @@ impl Ledger {
     #[inline(never)]
     pub(super) fn push(&mut self, last: LogIndex, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
-        let merged =
-            if self.parts.is_full() { self.parts.pop_back().map_or(0, |(_, bytes)| bytes) } else { 0 };
-        let pushed = self.parts.push_back((last, merged.saturating_add(bytes)));
-        debug_assert!(pushed.is_ok(), "a part was taken out if there was no room");
+        if self.parts.is_full()
+            && let Some(newest) = self.parts.back_mut()
+        {
+            *newest = (last, newest.1.saturating_add(bytes));
+            return;
+        }
+        let pushed = self.parts.push_back((last, bytes));
+        debug_assert!(pushed.is_ok(), "there is room");
     }
 
     /// What goes up to here has arrived.

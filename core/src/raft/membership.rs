@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use super::configuration::{Change, ChangeError, Configuration, ConfigurationError};
+use super::configuration::{Change, Configuration, ConfigurationError};
 use super::message::{Body, ConfigurationEntry, EntryRange, Message};
 use super::peer::{Peer, Standing};
 use super::{Ignored, Mutation, Raft, Role};
@@ -20,7 +20,8 @@ pub enum MembershipError {
     NotLeader,
     /// This leader has not yet committed an entry of its own term: ask again soon.
     TooEarly,
-    /// The latest change is not committed, or its joint configuration is not left: ask again soon.
+    /// The latest change is not committed, or its joint configuration is not left: ask again soon, or leave it first
+    /// if it is left only [when asked](Leave::WhenAsked).
     InProgress,
     /// Leadership is being handed over.
     Transferring,
@@ -54,9 +55,9 @@ impl fmt::Display for MembershipError {
             MembershipError::TooEarly => {
                 f.write_str("this leader has not yet committed an entry of its term: try again soon")
             }
-            MembershipError::InProgress => {
-                f.write_str("the change before is not committed yet: try again soon")
-            }
+            MembershipError::InProgress => f.write_str(
+                "the change before is not complete: try again soon, or leave its joint configuration first",
+            ),
             MembershipError::Transferring => f.write_str("leadership is being handed over: try again soon"),
             MembershipError::NotJoint => f.write_str("no change is under way"),
             MembershipError::AlreadyMember(id) => write!(f, "node {id} is a member already"),
@@ -74,16 +75,9 @@ impl fmt::Display for MembershipError {
 
 impl core::error::Error for MembershipError {}
 
-impl From<ChangeError> for MembershipError {
-    fn from(error: ChangeError) -> MembershipError {
-        match error {
-            ChangeError::AlreadyMember(id) => MembershipError::AlreadyMember(id),
-            ChangeError::NotMember(id) => MembershipError::NotMember(id),
-            ChangeError::NotObserver(id) => MembershipError::NotObserver(id),
-            ChangeError::NotVoter(id) => MembershipError::NotVoter(id),
-            ChangeError::Unchanged => MembershipError::Unchanged,
-            ChangeError::Configuration(error) => MembershipError::Configuration(error),
-        }
+impl From<ConfigurationError> for MembershipError {
+    fn from(error: ConfigurationError) -> MembershipError {
+        MembershipError::Configuration(error)
     }
 }
 
@@ -107,21 +101,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         leave: Leave,
     ) -> Result<(EntryRange, Configuration), MembershipError> {
         self.clock(now);
-        self.may_change()?;
-        if self.configuration.is_joint() {
-            return Err(MembershipError::InProgress);
-        }
-        let next = self.configuration.changed(changes, leave == Leave::ByItself)?;
-        if next.len() > NODES {
-            let error = ConfigurationError::TooManyMembers { most: NODES };
-            return Err(MembershipError::Configuration(error));
-        }
-        for change in changes {
-            if let Change::Promote(id) = change {
-                self.check_caught_up(*id)?;
-            }
-        }
-        Ok((self.append_configuration(next), next))
+        let mut next = self.configuration;
+        self.change(&mut next, changes, leave)?;
+        Ok((self.append_configuration(&next), next))
     }
 
     /// A leader leaves the joint configuration, by an entry as with
@@ -132,8 +114,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if !self.configuration.is_joint() {
             return Err(MembershipError::NotJoint);
         }
-        let next = self.configuration.left();
-        Ok((self.append_configuration(next), next))
+        let entries = self.append_configuration(&self.configuration.left());
+        Ok((entries, self.configuration))
     }
 
     /// The configuration in force: the latest of the log, committed or not.
@@ -157,19 +139,11 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub(super) fn leave_if_due(&mut self) -> Option<EntryRange> {
         let committed = self.may_change().is_ok() || M::LEAVE_JOINT_EARLY;
         let due = self.leads_knowingly() && self.configuration.leaves_by_itself() && committed;
-        due.then(|| self.append_configuration(self.configuration.left()))
-    }
-
-    /// The configuration of a node that starts.
-    pub(super) fn begin_with(&mut self, entry: ConfigurationEntry, previous: Option<ConfigurationEntry>) {
-        self.configuration = entry.configuration;
-        self.configuration_index = entry.index;
-        self.previous_configuration = previous;
-        self.arrange_peers();
+        due.then(|| self.append_configuration(&self.configuration.left()))
     }
 
     /// A configuration entry was appended.
-    pub(super) fn adopt(&mut self, index: LogIndex, configuration: Configuration) {
+    pub(super) fn adopt(&mut self, index: LogIndex, configuration: &Configuration) {
         let before =
             ConfigurationEntry { index: self.configuration_index, configuration: self.configuration };
         self.previous_configuration = Some(before);
@@ -185,9 +159,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         committed: LogIndex,
     ) {
         let dropped = self.configuration_index > committed;
-        let before =
-            self.previous_configuration.take().filter(|_| dropped).map(|before| before.configuration);
-        match configuration.copied().or(before).filter(|configuration| *configuration != self.configuration) {
+        let before = self.previous_configuration.take().filter(|_| dropped);
+        let before = before.as_ref().map(|before| &before.configuration);
+        match configuration.or(before).filter(|configuration| **configuration != self.configuration) {
             Some(configuration) => self.replace_configuration(index, configuration),
             None => self.configuration_index = index,
         }
@@ -196,7 +170,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// Whether entries after `last` can be dropped: not if a committed configuration would go.
     pub(super) fn can_go_back(&self, last: LogIndex) -> bool {
         self.configuration_index <= last
-            || self.previous_configuration.is_some_and(|previous| previous.index <= last)
+            || self.previous_configuration.as_ref().is_some_and(|previous| previous.index <= last)
     }
 
     /// Entries after `last` were dropped.
@@ -205,14 +179,15 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             return;
         }
         if let Some(previous) = self.previous_configuration.take() {
-            self.replace_configuration(previous.index, previous.configuration);
+            self.replace_configuration(previous.index, &previous.configuration);
         }
     }
 
     /// Voters may lead; also one that its latest configuration removes, for as long as it does not know that this
     /// is committed: it may be the only one with the entry, and then nobody else can be elected (thesis, 4.2.2).
     pub(super) fn is_electable(&self) -> bool {
-        let before = self.previous_configuration.filter(|_| self.commit < self.configuration_index);
+        let uncommitted = self.commit < self.configuration_index;
+        let before = self.previous_configuration.as_ref().filter(|_| uncommitted);
         self.voter || before.is_some_and(|before| before.configuration.is_voter(self.config.id))
     }
 
@@ -220,7 +195,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// told.
     pub(super) fn forget_who_left(&mut self) {
         if self.commit >= self.configuration_index {
-            self.drop_peers(|peer| peer.standing == Standing::Leaving);
+            self.drop_peers(Standing::Leaving, None);
         }
     }
 
@@ -280,6 +255,30 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         Some(self.peers.len() - 1)
     }
 
+    /// Makes the configuration in force the next one, if that may be.
+    fn change(
+        &self,
+        next: &mut Configuration,
+        changes: &[Change],
+        leave: Leave,
+    ) -> Result<(), MembershipError> {
+        self.may_change()?;
+        if next.is_joint() {
+            return Err(MembershipError::InProgress);
+        }
+        next.change(changes, leave == Leave::ByItself)?;
+        if next.len() > NODES {
+            let error = ConfigurationError::TooManyMembers { most: NODES };
+            return Err(MembershipError::Configuration(error));
+        }
+        for change in changes {
+            if let Change::Promote(id) = change {
+                self.check_caught_up(*id)?;
+            }
+        }
+        Ok(())
+    }
+
     fn may_change(&self) -> Result<(), MembershipError> {
         if !self.leads_knowingly() {
             return Err(MembershipError::NotLeader);
@@ -308,7 +307,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// Each configuration entry begins a subterm, so that it is the first of the ranges that it is in.
-    fn append_configuration(&mut self, configuration: Configuration) -> EntryRange {
+    fn append_configuration(&mut self, configuration: &Configuration) -> EntryRange {
         if !M::CONFIGURATION_WITHIN_SUBTERM {
             self.begin_subterm();
         }
@@ -323,19 +322,20 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.forget_acknowledgement();
     }
 
-    fn replace_configuration(&mut self, index: LogIndex, configuration: Configuration) {
-        self.configuration = configuration;
+    fn replace_configuration(&mut self, index: LogIndex, configuration: &Configuration) {
+        self.configuration = *configuration;
         self.configuration_index = index;
         self.configuration_untold = true;
         self.arrange_peers();
         self.adapt_replication_set();
     }
 
-    fn arrange_peers(&mut self) {
+    /// Peers and their standings as the configuration in force has them.
+    pub(super) fn arrange_peers(&mut self) {
         let own = self.config.id;
         let was_voter = core::mem::replace(&mut self.voter, self.configuration.is_voter(own));
         let leads = self.role == Role::Leader;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.standing = match self.configuration.role(peer.id) {
                 Some(role) => Standing::Member(role),
                 // It is to get the configuration that it is not in any more.
@@ -343,8 +343,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
                 None => Standing::Guest,
             };
         }
-        let leader = self.leader;
-        self.drop_peers(|peer| peer.standing == Standing::Guest && Some(peer.id) != leader);
+        self.drop_peers(Standing::Guest, self.leader);
         let last = self.log.last().index;
         let configuration = self.configuration;
         for id in configuration.ids().filter(|id| *id != own) {
@@ -381,8 +380,10 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
     }
 
-    fn drop_peers(&mut self, which: impl Fn(&Peer) -> bool) {
-        while let Some(slot) = self.peers.iter().position(&which) {
+    #[inline(never)]
+    fn drop_peers(&mut self, standing: Standing, but: Option<NodeId>) {
+        let which = |peer: &Peer| peer.standing == standing && Some(peer.id) != but;
+        while let Some(slot) = self.peers.iter().position(which) {
             self.drop_peer(slot);
         }
     }

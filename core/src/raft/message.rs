@@ -150,18 +150,23 @@ pub enum Body {
 /// Terms and indexes from here on are refused: no honest site gets there, and sums below cannot overflow.
 pub(super) const NUMBER_LIMIT: u64 = 1 << 62;
 
+/// No honest node is so many terms ahead of another: at ten elections a second that takes 13 years. Believed, a term
+/// near the limit would leave no terms to the site.
+pub(super) const TERMS_AHEAD_MAX: u64 = 1 << 32;
+
 impl Position {
     /// Term and subterm: never falling along a log, and equal at an index only if all before is.
     pub(super) const fn key(self) -> (Term, Subterm) {
         (self.term, self.subterm)
     }
 
+    /// Can stand in a log of this term.
     #[inline(never)]
-    fn is_plausible(self) -> bool {
-        let numbered = self.index.0 < NUMBER_LIMIT && self.term.0 < NUMBER_LIMIT;
-        numbered
-            && ((self.index == LogIndex::ZERO) == (self.term == Term(0)))
-            && (self.term.0 > 0 || self == Position::ZERO)
+    fn fits(&self, term: Term) -> bool {
+        if self.term.0 == 0 {
+            return *self == Position::ZERO;
+        }
+        self.term <= term && self.index.0 > 0 && self.index.0.max(self.subterm.0) < NUMBER_LIMIT
     }
 }
 
@@ -171,44 +176,51 @@ impl EntryRange {
         (self.term, self.subterm)
     }
 
-    fn follows(&self, previous: Position) -> bool {
+    fn fits(&self, term: Term, previous: Position) -> bool {
+        let end = Position { index: self.last, term: self.term, subterm: self.subterm };
         self.first == previous.index.next()
             && self.first <= self.last
-            && self.last.0 < NUMBER_LIMIT
             && self.term.0 > 0
             && self.key() >= previous.key()
+            && end.fits(term)
     }
 }
 
 impl Message {
+    /// Whether the numbers belong together, and a node in term `own` can believe the term.
+    pub(super) fn is_believable(&self, own: Term) -> bool {
+        self.is_plausible() && self.term.0 <= own.0.saturating_add(TERMS_AHEAD_MAX)
+    }
+
     /// Whether the numbers belong together, as far as the message itself tells. The core ignores any
     /// other; a driver may check before it does more with one.
     #[must_use]
     #[inline(never)]
     pub fn is_plausible(&self) -> bool {
+        let term = self.term;
         let index = |index: LogIndex| index.0 < NUMBER_LIMIT;
         let by_body = match self.body {
+            // A node that was never in a term refuses, too.
+            Body::PreVoteAnswer { granted: false } => return term.0 < NUMBER_LIMIT,
             Body::PreVoteAnswer { .. } | Body::VoteAnswer { .. } | Body::HeartbeatAnswer { .. } => true,
             Body::TimeoutNow | Body::WitnessPing { .. } => true,
             Body::WitnessVote { last_term, last_subterm, .. } => {
-                last_term <= self.term && last_subterm.0 < NUMBER_LIMIT
+                last_term <= term && last_subterm.0 < NUMBER_LIMIT
             }
             Body::WitnessAppend { subterm, .. } | Body::WitnessAppended { subterm, .. } => {
                 subterm.0 < NUMBER_LIMIT
             }
-            Body::PreVote { last } | Body::Vote { last, .. } => last.is_plausible() && last.term <= self.term,
+            Body::PreVote { last } | Body::Vote { last, .. } => last.fits(term),
             Body::Append { previous, entries, commit } => {
-                let fits = entries.is_none_or(|range| range.follows(previous) && range.term <= self.term);
-                previous.is_plausible() && previous.term <= self.term && fits && index(commit)
+                let follow = entries.is_none_or(|range| range.fits(term, previous));
+                previous.fits(term) && follow && index(commit)
             }
             Body::Appended { matched, received } => matched <= received && index(received),
-            Body::Rejected { previous, hint } => {
-                hint.is_plausible() && hint.index <= previous && index(previous)
-            }
+            Body::Rejected { previous, hint } => hint.fits(term) && hint.index <= previous && index(previous),
             Body::Heartbeat { commit, .. } => index(commit),
-            Body::Snapshot { last } => last.is_plausible() && last.index.0 > 0 && last.term <= self.term,
+            Body::Snapshot { last } => last.fits(term) && last.index.0 > 0,
         };
-        by_body && (1..NUMBER_LIMIT).contains(&self.term.0)
+        by_body && (1..NUMBER_LIMIT).contains(&term.0)
     }
 }
 

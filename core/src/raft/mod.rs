@@ -17,7 +17,7 @@
 //! brings the logs together, `snapshot` helps those who are too far behind, `membership` changes who belongs to
 //! the group, `transfer` hands leadership over, `witness` is a member
 //! without a log and `replication_set` how the others count it, `read` confirms reads, `output` yields messages and events,
-//! `persist` is the gate to the disk, `configuration`, `log` and `quorum` are the arithmetic, `mutation` is for tests.
+//! `persist` is the gate to the disk, `configuration`, `set`, `log` and `quorum` are the arithmetic, `mutation` is for tests.
 //!
 //! Small functions that are marked never to be inlined are called from many places: on a microcontroller each copy
 //! is paid for.
@@ -37,6 +37,7 @@ mod quorum;
 mod read;
 mod replication;
 mod replication_set;
+mod set;
 mod setup;
 mod snapshot;
 mod timer;
@@ -61,11 +62,10 @@ use core::marker::PhantomData;
 
 use crate::id::{LogIndex, NodeId, Subterm, Term};
 use crate::time::{Duration, Instant};
-use heapless::Vec;
 
 use ledger::Ledger;
 use log::Log;
-use peer::{Measure, Peer};
+use peer::{Measure, Peers};
 use persist::Gate;
 use read::Rounds;
 use timer::{Jitter, Timers};
@@ -185,7 +185,7 @@ pub struct Raft<const NODES: usize = 9, const RUNS: usize = 32, M: Mutation = No
     told_leader: (Option<NodeId>, Term),
 
     /// The other members, and guests.
-    peers: Vec<Peer, NODES>,
+    peers: Peers<NODES>,
     mutation: PhantomData<M>,
 }
 
@@ -206,7 +206,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     ) -> Result<Handled, Ignored> {
         self.clock(now);
         let slot = self.admit(from, message)?;
-        match message.body {
+        match &message.body {
             Body::PreVote { last } => return self.handle_pre_vote(slot, message.term, last),
             Body::PreVoteAnswer { granted: true } => return self.handle_pre_vote_granted(slot, message.term),
             _ => {}
@@ -215,7 +215,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if self.role == Role::Leader {
             self.peers[slot].heard_at = self.now;
         }
-        match message.body {
+        match &message.body {
             Body::PreVote { .. } => Ok(Handled::Nothing),
             Body::PreVoteAnswer { .. } => {
                 // Others may come to grant it in this campaign still.
@@ -223,26 +223,26 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
                 Ok(Handled::Nothing)
             }
             Body::Vote { last, .. } => self.handle_vote(slot, last),
-            Body::VoteAnswer { granted } => self.handle_vote_answer(slot, granted),
+            Body::VoteAnswer { granted } => self.handle_vote_answer(slot, *granted),
             Body::Append { previous, entries, commit } => {
                 self.check_configuration(message, configuration)?;
                 self.follow(slot)?;
-                self.handle_append(previous, entries, configuration, commit, log)
+                self.handle_append(previous, entries.as_ref(), configuration, *commit, log)
             }
-            Body::Appended { matched, received } => self.handle_appended(slot, matched, received),
-            Body::Rejected { previous, hint } => self.handle_rejected(slot, previous, hint, log),
+            Body::Appended { matched, received } => self.handle_appended(slot, *matched, *received),
+            Body::Rejected { previous, hint } => self.handle_rejected(slot, *previous, hint, log),
             Body::Heartbeat { commit, round } => {
                 self.follow(slot)?;
-                self.handle_heartbeat(slot, commit, round)
+                self.handle_heartbeat(slot, *commit, *round)
             }
-            Body::HeartbeatAnswer { round } => self.handle_heartbeat_answer(slot, round),
+            Body::HeartbeatAnswer { round } => self.handle_heartbeat_answer(slot, *round),
             Body::Snapshot { last } => {
                 self.check_configuration(message, configuration)?;
                 self.follow(slot)?;
                 self.handle_snapshot(last, configuration, log)
             }
             Body::TimeoutNow => self.handle_timeout_now(slot),
-            Body::WitnessAppended { subterm, taken } => self.handle_witness_appended(subterm, taken),
+            Body::WitnessAppended { subterm, taken } => self.handle_witness_appended(*subterm, *taken),
             Body::WitnessVote { .. } | Body::WitnessAppend { .. } | Body::WitnessPing { .. } => {
                 Err(Ignored::NotAwaited)
             }
@@ -407,6 +407,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// So long ago, or just after the beginning of time.
+    #[inline(never)]
     fn ago(&self, span: Duration) -> Instant {
         Instant(self.now.0.saturating_sub(span.0).saturating_add(1))
     }
@@ -414,5 +415,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod plain_log;
 #[cfg(test)]
 mod tests;

@@ -109,26 +109,16 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.clock(now);
         let slot = self.slot(to)?;
         // Nothing of a term is said before the term and the vote in it are durable.
-        if !self.gate.covers(self.hard_state) && !M::SAY_BEFORE_DURABLE {
+        if !self.gate.covers(&self.hard_state) && !M::SAY_BEFORE_DURABLE {
             return None;
         }
         if let Some(reply) = self.peers[slot].pre_vote_answer.take() {
             return Some(self.pre_vote_answer(reply));
         }
-        if self.peers[slot].standing == Standing::Member(MemberRole::Witness) {
-            return self.message_for_witness(slot);
-        }
-        let body = self.owed_answer(slot).or_else(|| match self.role {
-            Role::Follower => None,
-            Role::PreCandidate | Role::Candidate => self.next_request(slot),
-            Role::Leader if self.peers[slot].replicates() => self.next_heartbeat(slot),
-            Role::Leader => None,
-        });
-        let body = match body {
-            None if self.leads_knowingly() && self.peers[slot].replicates() => {
-                self.next_append(slot, bulk, log)
-            }
-            body => body,
+        let body = if self.peers[slot].standing == Standing::Member(MemberRole::Witness) {
+            self.next_for_witness(slot)
+        } else {
+            self.owed_answer(slot).or_else(|| self.next_body(slot, bulk, log))
         };
         body.map(|body| self.message(body))
     }
@@ -175,16 +165,20 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     #[must_use]
     pub fn status(&self) -> Status<NODES> {
         let timeout = self.config.election_timeout;
+        let mut peers = Vec::new();
         let led = |peer: &&super::peer::Peer| self.role == Role::Leader && peer.standing != Standing::Guest;
-        let peers = self.peers.iter().filter(led).map(|peer| PeerStatus {
-            id: peer.id,
-            role: if let Standing::Member(role) = peer.standing { Some(role) } else { None },
-            matched: peer.matched,
-            next: peer.next,
-            state: peer.state,
-            active: self.is_recent(peer.heard_at),
-            caught_up: peer.has_caught_up(self.now, timeout),
-        });
+        for peer in self.peers.iter().filter(led) {
+            // There is room for all: it is as much as the peers have.
+            let _ = peers.push(PeerStatus {
+                id: peer.id,
+                role: if let Standing::Member(role) = peer.standing { Some(role) } else { None },
+                matched: peer.matched,
+                next: peer.next,
+                state: peer.state,
+                active: self.is_recent(peer.heard_at),
+                caught_up: peer.has_caught_up(self.now, timeout),
+            });
+        }
         Status {
             role: self.role,
             term: self.hard_state.term,
@@ -199,7 +193,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
                 let campaigns = matches!(self.role, Role::PreCandidate | Role::Candidate);
                 campaigns && self.peers[slot].answered && !self.peers[slot].granted
             }),
-            peers: peers.collect(),
+            peers,
         }
     }
 
@@ -211,7 +205,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             return self.stand_down();
         }
         let last = self.log.last().index;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.catch_up(last, self.now, self.config.election_timeout);
         }
         self.forget_who_left();
@@ -221,8 +215,17 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.repair();
     }
 
-    fn message_for_witness(&mut self, slot: usize) -> Option<Message> {
-        self.next_for_witness(slot).map(|body| self.message(body))
+    /// What a candidate or leader has to say to a peer with a log.
+    fn next_body(&mut self, slot: usize, bulk: bool, log: &impl LogView) -> Option<Body> {
+        match self.role {
+            Role::Follower => None,
+            Role::PreCandidate | Role::Candidate => self.next_request(slot),
+            Role::Leader if !self.peers[slot].replicates() => None,
+            Role::Leader => match self.next_heartbeat(slot) {
+                None if self.leads_knowingly() => self.next_append(slot, bulk, log),
+                heartbeat => heartbeat,
+            },
+        }
     }
 
     fn message(&self, body: Body) -> Message {
@@ -249,12 +252,16 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// What a voter or a follower owes this peer.
     fn owed_answer(&mut self, slot: usize) -> Option<Body> {
+        let is_mute = self.leaves_it_to_the_witness();
         let peer = &mut self.peers[slot];
         if core::mem::take(&mut peer.vote_answer_due) {
             return Some(Body::VoteAnswer { granted: self.hard_state.vote == Some(peer.id) });
         }
         if core::mem::take(&mut peer.timeout_now_due) {
             return Some(Body::TimeoutNow);
+        }
+        if is_mute && self.leader == Some(peer.id) {
+            return None;
         }
         if let Some(round) = peer.heartbeat_answer.take() {
             return Some(Body::HeartbeatAnswer { round });

@@ -1,5 +1,9 @@
 //! Another member as this node sees it: what is owed to it, and how far a leader has brought it.
 
+use core::ops::{Deref, DerefMut, Index, IndexMut};
+
+use heapless::Vec;
+
 use super::ledger::{Ledger, PARTS_MAX};
 use super::message::{MemberRole, Position};
 use crate::id::{LogIndex, NodeId, Term};
@@ -27,7 +31,7 @@ pub(super) struct PreVoteReply {
     pub(super) granted: bool,
 }
 
-/// A probe or snapshot, or the witness's record: to be sent, or sent and not answered.
+/// A probe, an append or a snapshot, or the witness's record: to be sent, or sent and not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     /// It is to be sent (again).
@@ -39,6 +43,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
+    pub(super) const NONE: Attempt = Attempt { is_due: false, times: 0, at: Instant(0) };
     pub(super) const FIRST: Attempt = Attempt { is_due: true, times: 0, at: Instant(0) };
     pub(super) const SECOND: Attempt = Attempt { is_due: true, times: 1, at: Instant(0) };
 
@@ -52,7 +57,7 @@ impl Attempt {
 
     /// How long ago it was sent, and for the how-many-th time, if it was.
     pub(super) fn sent(self, now: Instant) -> Option<(Duration, u32)> {
-        (!self.is_due).then_some((now.since(self.at), self.times))
+        (!self.is_due && !self.is_first()).then_some((now.since(self.at), self.times))
     }
 
     pub(super) fn send(&mut self, at: Instant) {
@@ -100,7 +105,8 @@ pub(super) struct Peer {
     pub(super) next: LogIndex,
     /// The appends on their way to it.
     pub(super) inflight: Ledger,
-    /// Of the probe in state `Probe`, of the snapshot in state `Snapshot`.
+    /// Of the probe in state `Probe`, of the snapshot in state `Snapshot`; in state `Replicate` of the last
+    /// append, until an answer says that it arrived.
     pub(super) attempt: Attempt,
     /// When it last answered in this term.
     pub(super) heard_at: Instant,
@@ -138,6 +144,40 @@ pub(super) struct Round {
     pub(super) end: LogIndex,
     /// The round before took less than an election timeout.
     pub(super) was_short: bool,
+}
+
+/// The other members, and guests, in no order. Looked up by their *slots*.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peers<const NODES: usize>(Vec<Peer, NODES>);
+
+impl<const NODES: usize> Deref for Peers<NODES> {
+    type Target = Vec<Peer, NODES>;
+
+    fn deref(&self) -> &Vec<Peer, NODES> {
+        &self.0
+    }
+}
+
+impl<const NODES: usize> DerefMut for Peers<NODES> {
+    fn deref_mut(&mut self) -> &mut Vec<Peer, NODES> {
+        &mut self.0
+    }
+}
+
+impl<const NODES: usize> Index<usize> for Peers<NODES> {
+    type Output = Peer;
+
+    #[inline(never)]
+    fn index(&self, slot: usize) -> &Peer {
+        &self.0[slot]
+    }
+}
+
+impl<const NODES: usize> IndexMut<usize> for Peers<NODES> {
+    #[inline(never)]
+    fn index_mut(&mut self, slot: usize) -> &mut Peer {
+        &mut self.0[slot]
+    }
 }
 
 impl Peer {
@@ -179,6 +219,7 @@ impl Peer {
     }
 
     /// A leader keeps its log in step.
+    #[inline(never)]
     pub(super) fn replicates(&self) -> bool {
         matches!(
             self.standing,
@@ -243,6 +284,7 @@ impl Peer {
     }
 
     /// One append at a time, from after `previous` on.
+    #[inline(never)]
     pub(super) fn probe(&mut self, previous: LogIndex, attempt: Attempt) {
         self.state = PeerState::Probe;
         self.next = previous.max(self.matched).next();
@@ -253,6 +295,7 @@ impl Peer {
     /// The follower has everything up to `received`.
     pub(super) fn replicate(&mut self, received: LogIndex, now: Instant) {
         self.state = PeerState::Replicate;
+        self.attempt = Attempt::NONE;
         self.next = received.max(self.matched).next();
         self.inflight.clear();
         self.progress_at = now;

@@ -44,8 +44,8 @@ impl Gate {
     }
 
     /// Whether this hard state is on disk: until it is, nothing of its term may be said.
-    pub(super) fn covers(&self, hard_state: HardState) -> bool {
-        self.hard_state == hard_state
+    pub(super) fn covers(&self, hard_state: &HardState) -> bool {
+        self.hard_state == *hard_state
     }
 
     /// The log up to here is durable.
@@ -110,9 +110,7 @@ impl Gate {
 
     /// The group is durable. `false` if the ticket is not the outstanding one.
     pub(super) fn persisted(&mut self, ticket: u64, vouches_for_replaced: bool) -> bool {
-        let Some(done) = self.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else {
-            return false;
-        };
+        let Some(done) = self.landed(ticket) else { return false };
         self.hard_state = done.hard_state.unwrap_or(self.hard_state);
         self.stable = self.stable.max(if vouches_for_replaced { done.end } else { done.covers });
         self.disk_end = done.end;
@@ -120,11 +118,14 @@ impl Gate {
         true
     }
 
+    #[inline(never)]
+    fn landed(&mut self, ticket: u64) -> Option<InFlight> {
+        self.in_flight.take_if(|in_flight| in_flight.ticket == ticket)
+    }
+
     /// The group may be durable in part or not at all. `false` if the ticket is not the outstanding one.
     pub(super) fn persist_failed(&mut self, ticket: u64) -> bool {
-        let Some(lost) = self.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else {
-            return false;
-        };
+        let Some(lost) = self.landed(ticket) else { return false };
         self.reset |= lost.reset;
         self.disk_end = self.disk_end.max(lost.end);
         self.failed = true;

@@ -126,7 +126,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     #[inline(never)]
     pub(super) fn begin_round(&mut self) {
         self.rounds.begin_wanted();
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             peer.heartbeat_due = true;
         }
     }

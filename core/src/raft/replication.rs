@@ -85,8 +85,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// A follower's part: everything that is accepted here equals the leader's log up to `matched`.
     pub(super) fn handle_append(
         &mut self,
-        previous: Position,
-        entries: Option<EntryRange>,
+        previous: &Position,
+        entries: Option<&EntryRange>,
         configuration: Option<&Configuration>,
         commit: LogIndex,
         log: &impl LogView,
@@ -98,15 +98,15 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             if own.is_none() && previous.index <= self.log.last().index {
                 return Err(Ignored::LogUnreadable);
             }
-            if own != Some(previous) {
+            if own.as_ref() != Some(previous) {
                 return self.reject(previous, log);
             }
         }
-        let handled = match &entries {
+        let handled = match entries {
             Some(range) => self.take_entries(range, configuration, log)?,
             None => {
                 if M::EMPTY_APPEND_TRUNCATES && previous.index < self.log.last().index {
-                    self.truncate(previous);
+                    self.truncate(*previous);
                 }
                 Handled::Nothing
             }
@@ -162,7 +162,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             PeerState::Replicate if received < peer.matched => {
                 peer.probe(peer.matched, Attempt::SECOND);
             }
-            PeerState::Replicate => peer.next = peer.next.max(peer.matched.next()),
+            PeerState::Replicate => {
+                peer.next = peer.next.max(peer.matched.next());
+                if received >= peer.next.prev() {
+                    peer.attempt = Attempt::NONE;
+                }
+            }
         }
         peer.catch_up(self.log.last().index, self.now, self.config.election_timeout);
         self.go_on_with_transfer();
@@ -175,7 +180,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         &mut self,
         slot: usize,
         previous: LogIndex,
-        hint: Position,
+        hint: &Position,
         log: &impl LogView,
     ) -> Result<Handled, Ignored> {
         if self.role != Role::Leader {
@@ -199,6 +204,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     /// The next append for a follower, within the bounds of what may be on its way.
+    #[inline(never)]
     pub(super) fn next_append(&mut self, slot: usize, bulk: bool, log: &impl LogView) -> Option<Body> {
         let base = self.log.base().index;
         let last = self.log.last().index;
@@ -214,6 +220,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             PeerState::Replicate if has_entries && !peer.window_is_full(self.config.inflight_bytes_max) => {
                 true
             }
+            // In the lane of the entries, so that it cannot overtake them.
+            PeerState::Replicate if bulk && peer.attempt.is_due() => false,
             PeerState::Probe | PeerState::Replicate => return None,
         };
         let next = peer.next;
@@ -226,18 +234,22 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// Retries what may be lost: called at every tick.
     pub(super) fn repair(&mut self) {
         let base = self.log.base().index;
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             let sent = peer.attempt.sent(self.now);
             match peer.state {
-                PeerState::Probe if sent.is_some_and(|(ago, _)| ago >= self.config.heartbeat_interval) => {
-                    peer.attempt.again();
-                }
                 PeerState::Replicate
                     if peer.awaits_answer()
                         && self.now.since(peer.progress_at) >= self.config.election_timeout =>
                 {
                     // An append or an answer is lost, or its disk is slow: a probe without entries tells.
                     peer.probe(peer.matched.max(base), Attempt::SECOND);
+                }
+                // In state `Replicate` an append without entries asks whether the one before it arrived, and sending
+                // goes on meanwhile: if it did not, the answer is a rejection.
+                PeerState::Probe | PeerState::Replicate
+                    if sent.is_some_and(|(ago, _)| ago >= self.config.heartbeat_interval) =>
+                {
+                    peer.attempt.again();
                 }
                 PeerState::Snapshot(_)
                     if sent.is_some_and(|sent| {
@@ -308,7 +320,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let rest = EntryRange { first: shared.next(), ..*range };
         self.log.append(&rest);
         if let Some(configuration) = configuration.filter(|_| rest.first == range.first) {
-            self.adopt(rest.first, *configuration);
+            self.adopt(rest.first, configuration);
         }
         Ok(Handled::Append(rest))
     }
@@ -337,7 +349,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.log.run_end(first, range.last, log).ok_or(Ignored::LogUnreadable)
     }
 
-    fn reject(&mut self, previous: Position, log: &impl LogView) -> Result<Handled, Ignored> {
+    fn reject(&mut self, previous: &Position, log: &impl LogView) -> Result<Handled, Ignored> {
         if previous.index <= self.matched {
             return Err(Ignored::Malformed);
         }
@@ -355,22 +367,21 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let first = self.log.position(next, log)?;
         let end = self.log.run_end(next, self.log.last().index, log)?;
         let (last, bytes) = log.fit(next, end, room);
-        let last = last.clamp(next, end);
+        let last = last.min(end).max(next);
         Some((EntryRange { term: first.term, subterm: first.subterm, first: next, last }, bytes))
     }
 
     fn sent_append(&mut self, slot: usize, entries: Option<&(EntryRange, u32)>) {
         let peer = &mut self.peers[slot];
         peer.tell_commit(self.commit);
-        match (peer.state, entries) {
-            (PeerState::Replicate, Some((range, bytes))) => {
-                if !peer.awaits_answer() {
-                    peer.progress_at = self.now;
-                }
-                peer.next = range.last.next();
-                peer.inflight.push(range.last, u64::from(*bytes));
+        if let (PeerState::Replicate, Some((range, bytes))) = (peer.state, entries) {
+            if !peer.awaits_answer() {
+                peer.progress_at = self.now;
             }
-            _ => peer.attempt.send(self.now),
+            peer.attempt = Attempt::NONE;
+            peer.next = range.last.next();
+            peer.inflight.push(range.last, u64::from(*bytes));
         }
+        peer.attempt.send(self.now);
     }
 }

@@ -5,9 +5,9 @@
 //! swapped: a new subterm begins, one record is written, and from then on the witness counts, without being
 //! asked, for whatever a sub-quorum of the set has: the voters that are a majority together with it.
 
-use super::configuration::Set;
 use super::message::{Body, EntryRange};
 use super::peer::{Attempt, Measure, Standing};
+use super::set::Set;
 use super::witness::NodeSet;
 use super::{Handled, Ignored, MemberRole, Mutation, Raft, Role, quorum};
 use crate::id::{NodeId, Subterm};
@@ -55,23 +55,20 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if beside.is_empty() {
             return;
         }
-        let other_silent = |but: Option<NodeId>| {
-            self.ids_of(beside).find(|id| {
-                let heard = self.slot(*id).is_none_or(|slot| self.is_recent(self.peers[slot].heard_at));
-                Some(*id) != but && !heard
-            })
-        };
-        let is_back = |id: NodeId| {
-            self.slot(id).is_some_and(|slot| {
-                let peer = &self.peers[slot];
-                let recent = self.is_recent(peer.heard_at);
-                recent && (M::RETURN_LAGGING || peer.has_caught_up(self.now, self.config.election_timeout))
-            })
-        };
-        let wanted = match self.swapped {
-            Some(away) if !is_back(away) => self.swapped,
-            swapped => other_silent(swapped),
-        };
+        let (mut silent, mut is_back) = (None, false);
+        for id in self.ids_of(beside) {
+            let Some(slot) = self.slot(id) else { continue };
+            let peer = &self.peers[slot];
+            let heard = self.is_recent(peer.heard_at);
+            if Some(id) == self.swapped {
+                is_back = heard
+                    && (M::RETURN_LAGGING || peer.has_caught_up(self.now, self.config.election_timeout));
+            } else if !heard {
+                silent = silent.or(Some(id));
+            }
+        }
+        let stays = self.swapped.is_some() && !is_back;
+        let wanted = if stays { self.swapped } else { silent };
         self.swap_wanted = (wanted != self.swapped).then_some(wanted);
     }
 
@@ -120,22 +117,33 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.reached(1, answers, self.silent_witness(1, answers)) == 0
     }
 
+    /// A follower whose disk has failed acknowledges nothing: where a witness can take its place it is silent
+    /// altogether, so that its leader swaps it, and it comes back when its disk does.
+    pub(super) fn leaves_it_to_the_witness(&self) -> bool {
+        self.role == Role::Follower && self.gate.has_failed() && self.configuration.witness().is_some()
+    }
+
+    #[inline(never)]
     pub(super) fn witness_slot(&self) -> Option<usize> {
         self.peers.iter().position(|peer| peer.standing == Standing::Member(MemberRole::Witness))
     }
 
-    /// After a sub-quorum of the regular voters beside the witness, and only if it takes the witness.
+    /// After a sub-quorum of the regular voters beside the witness, and only if it takes the witness: when exactly
+    /// half of them have granted.
     fn next_witness_vote(&mut self, slot: usize) -> Option<Body> {
         let beside = self.configuration.beside_witness();
-        let granted = |id| self.value_of(id, 1, Measure::Granted) > 0;
-        let enough = self.sub_quorum_reached(beside, 1, Measure::Granted) > 0 || M::WITNESS_ASKED_FIRST;
-        let majority = self.ids_of(beside).filter(|id| granted(*id)).count() > beside.len() / 2;
-        if !enough || majority {
+        let mut votes = NodeSet::default();
+        for id in self.ids_of(beside) {
+            if self.value_of(id, 1, Measure::Granted) > 0 {
+                votes.insert(id);
+            }
+        }
+        let half = beside.len() / 2;
+        if votes.len() > half || (votes.len() < half && !M::WITNESS_ASKED_FIRST) {
             return None;
         }
-        let mut votes = NodeSet::default();
-        for id in self.ids_of(beside).filter(|id| granted(*id) && !M::WITNESS_ASKED_FIRST) {
-            votes.insert(id);
+        if M::WITNESS_ASKED_FIRST {
+            votes = NodeSet::default();
         }
         core::mem::take(&mut self.peers[slot].request_due).then(|| {
             let last = self.log.last();

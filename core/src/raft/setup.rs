@@ -3,10 +3,11 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-use super::configuration::{Configuration, ConfigurationError};
+use super::configuration::ConfigurationError;
 use super::ledger::Ledger;
 use super::log::Log;
 use super::message::{ConfigurationEntry, HardState, Position};
+use super::peer::Peers;
 use super::persist::Gate;
 use super::read::Rounds;
 use super::timer::{Jitter, Timers};
@@ -45,7 +46,7 @@ pub struct Durable {
     /// The end of the log; equal to `snapshot` if there is nothing after it.
     pub last: Position,
     /// The latest configuration of the log; that of the snapshot, or the one the site began with, if there is
-    /// none in the log; [`Configuration::EMPTY`] if this node does not belong to a group yet.
+    /// none in the log; [`Configuration::EMPTY`](super::Configuration::EMPTY) if this node does not belong to a group yet.
     pub configuration: ConfigurationEntry,
     /// The one before it, if its entry can still be dropped: needed unless `configuration` is that of the snapshot
     /// or the first one.
@@ -90,9 +91,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let vote = durable.hard_state.vote.filter(|_| !M::FORGET_VOTE_AT_START);
         let mut raft = Raft {
             config,
-            configuration: Configuration::EMPTY,
-            configuration_index: LogIndex::ZERO,
-            previous_configuration: None,
+            configuration: durable.configuration.configuration,
+            configuration_index: durable.configuration.index,
+            previous_configuration: durable.previous_configuration,
             configuration_untold: false,
             voter: false,
             jitter: Jitter::new(config.seed ^ config.id.0.rotate_left(32)),
@@ -122,10 +123,10 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             by_transfer: false,
             told_leading: None,
             told_leader: (None, durable.hard_state.term),
-            peers: heapless::Vec::new(),
+            peers: Peers::default(),
             mutation: PhantomData,
         };
-        raft.begin_with(durable.configuration, durable.previous_configuration);
+        raft.arrange_peers();
         if raft.configuration.is_only_voter(config.id) {
             raft.campaign();
         } else {
@@ -148,14 +149,10 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.clock(now);
         let before = self.config.election_timeout;
         self.timers.election += election_timeout - before;
-        // Nobody was asked to answer so often before: who was not silent yet is not so by this.
-        for peer in &mut self.peers {
-            peer.heard_at = self.now.min(peer.heard_at + (before - election_timeout));
-        }
         self.timers.tick = self.timers.tick.min(self.now + heartbeat_interval);
-        if election_timeout < self.config.election_timeout {
+        if election_timeout < before {
             // A shorter timeout counts from the next answers on: nobody was asked to answer so often before.
-            for peer in &mut self.peers {
+            for peer in self.peers.iter_mut() {
                 peer.heard_at = self.now;
             }
         }

@@ -39,7 +39,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// A follower's part: a snapshot came whole.
     pub(super) fn handle_snapshot(
         &mut self,
-        last: Position,
+        last: &Position,
         configuration: Option<&Configuration>,
         log: &impl LogView,
     ) -> Result<Handled, Ignored> {
@@ -48,7 +48,12 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             self.appended_due = true;
             return Err(Ignored::Stale);
         }
-        let has_it = self.log.position(last.index, log) == Some(last);
+        let own = self.log.position(last.index, log);
+        if own.is_none() && last.index <= self.log.last().index {
+            // What follows may be acknowledged, and it is not known whether it is the leader's.
+            return Err(Ignored::LogUnreadable);
+        }
+        let has_it = own.as_ref() == Some(last);
         if !has_it && last.index <= self.matched {
             return Err(Ignored::Malformed);
         }
@@ -58,11 +63,11 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             self.appended_due = true;
             return Ok(Handled::Nothing);
         }
-        self.log.reset(last);
+        self.log.reset(*last);
         self.gate.was_reset();
         self.rejection = None;
         self.adopt_from_snapshot(last.index, configuration, committed);
-        Ok(Handled::Install(last))
+        Ok(Handled::Install(*last))
     }
 
     /// The newest snapshot, once: it needs room in the bulk lane.

@@ -64,8 +64,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if let Some(transfer) = self.transfer {
             return Err(TransferError::InProgress(transfer.to));
         }
-        let slot = self.slot(to).filter(|slot| self.peers[*slot].is_voter());
-        let slot = slot.ok_or(TransferError::NotVoter(to))?;
+        let slot = self.heir(to).ok_or(TransferError::NotVoter(to))?;
         let behind = self.log.last().index.0.saturating_sub(self.peers[slot].matched.0);
         let caught_up = self.peers[slot].has_caught_up(self.now, self.config.election_timeout);
         if !caught_up && !M::TRANSFER_TO_LAGGING {
@@ -81,21 +80,25 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub fn successor(&self) -> Option<NodeId> {
         let timeout = self.config.election_timeout;
         let fit = self.peers.iter().filter(|peer| peer.is_voter() && peer.has_caught_up(self.now, timeout));
-        let best = fit.max_by_key(|peer| peer.matched)?;
+        let best = fit.reduce(|best, peer| if peer.matched >= best.matched { peer } else { best })?;
         (self.role == Role::Leader).then_some(best.id)
     }
 
     /// At every tick and whenever the successor acknowledges: asks it to campaign once it has everything.
     pub(super) fn go_on_with_transfer(&mut self) {
         let Some(transfer) = self.transfer else { return };
-        let slot = self.slot(transfer.to).filter(|slot| self.peers[*slot].is_voter());
-        let Some(slot) = slot.filter(|_| self.now < transfer.until) else {
+        let Some(slot) = self.heir(transfer.to).filter(|_| self.now < transfer.until) else {
             self.transfer = None;
             self.transfer_failed = Some(transfer.to);
             return;
         };
         let has_all = self.peers[slot].matched == self.log.last().index;
         self.peers[slot].timeout_now_due |= has_all || M::TRANSFER_TO_LAGGING;
+    }
+
+    #[inline(never)]
+    fn heir(&self, to: NodeId) -> Option<usize> {
+        self.slot(to).filter(|slot| self.peers[*slot].is_voter())
     }
 
     /// A leader ends that cannot go on: the best of the others need not wait for a timeout.

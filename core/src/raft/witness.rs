@@ -203,7 +203,7 @@ impl<M: Mutation> Witness<M> {
         if self.storing.is_some() {
             return Err(Ignored::Busy);
         }
-        if !message.is_plausible() {
+        if !message.is_believable(self.record.term) {
             return Err(Ignored::Malformed);
         }
         match message.body {

@@ -21,7 +21,7 @@ const SPELLINGS_BYTES_MAX: usize = 8 << 20;
 
 /// Names and series. As many series as the accumulator admits, so it is bounded by that.
 #[derive(Debug, Default)]
-pub(super) struct Book {
+pub struct Book {
     hasher: DefaultHashBuilder,
     spellings: HashTable<Spelling>,
     spellings_bytes: usize,
@@ -53,7 +53,7 @@ struct Series {
 impl Book {
     /// Takes what a line says; a value that is refused does not hold up its neighbours. Returns how
     /// many values were taken.
-    pub(super) fn take(
+    pub fn take(
         &mut self,
         bulk: &mut Bulk<'_>,
         now: SiteTime,

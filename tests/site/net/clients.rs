@@ -153,6 +153,10 @@ impl Notes {
              outcome, of which {} counted; {} adds certainly not counted",
             sum.adds, self.retries, self.slowest, sum.reads, sum.unknown, sum.counted, self.not_counted
         );
+        eprintln!(
+            "proof: real processes in namespaces: {} adds acknowledged, {} reads answered",
+            sum.adds, sum.reads
+        );
     }
 
     /// The longest time that an acknowledged add took, retries included.

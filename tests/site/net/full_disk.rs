@@ -7,7 +7,6 @@ use super::clients::Clients;
 use super::lab::in_lab;
 use super::plan::seed;
 use super::site::{BOXES, NetSite};
-use super::small_disk::SmallDisk;
 use crate::harness::until;
 
 /// Room for the log's segments (8 MiB each), snapshots, and the file system itself.
@@ -18,13 +17,7 @@ fn a_box_with_a_full_disk_steps_down_and_comes_back() {
     in_lab("net::full_disk::a_box_with_a_full_disk_steps_down_and_comes_back", || {
         let seed = seed();
         let scratch = tempfile::tempdir().unwrap();
-        let mut net = NetSite::provision();
-        let mut disks = Vec::new();
-        for one in &mut net.site.boxes {
-            let disk = SmallDisk::mount(scratch.path(), &one.name, MEBIBYTES);
-            one.directory = disk.take_in(&one.directory);
-            disks.push(disk);
-        }
+        let (mut net, disks) = NetSite::provision_on_small_disks(scratch.path(), MEBIBYTES);
         eprintln!("TALLYD_TEST_SEED={seed}; disks: {}", disks[0].kind);
         net.site.start_all();
         let clients = Clients::start(&net.site, 4, seed);

@@ -28,6 +28,8 @@ pub(crate) fn in_lab(test: &str, body: impl FnOnce()) {
     run("mount", ["-t", "tmpfs", "tmpfs", "/run"]);
     run("ip", ["link", "set", "lo", "up"]);
     body();
+    // `cargo xtask verify` adds these up.
+    eprintln!("proof: real processes in namespaces: 1 tests");
     File::create(passed).unwrap();
 }
 

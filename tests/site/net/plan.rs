@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::clock::{HOUR_MS, MINUTE_MS, Wall};
+
 /// Chance from a seed (SplitMix64).
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
@@ -75,6 +77,25 @@ pub(crate) enum Trouble {
     Pair(u64),
     /// Its cable is pulled.
     Unplug,
+    /// Its wall clock is wrong.
+    Clock(WrongClock),
+}
+
+/// How a wall clock is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WrongClock {
+    /// It is set, by a time service that is wrong itself, perhaps.
+    Set(Wall),
+    /// The box is killed, and starts in 1970: it has no battery.
+    Boots1970,
+    /// It gains so many thousandths, and is held for synchronised.
+    Drifts(i64),
+}
+
+impl Trouble {
+    pub(crate) fn is_of_a_clock(self) -> bool {
+        matches!(self, Trouble::Clock(_))
+    }
 }
 
 /// What happens at once, and is over before the next step.
@@ -103,7 +124,10 @@ pub(crate) fn plan(rng: &mut Rng) -> Vec<Step> {
     for (trouble, other) in kinds(rng).into_iter().zip(kinds(rng)) {
         let leader = Strike { victim: Victim::Leader, trouble };
         let follower = Strike { victim: Victim::Follower(rng.next()), trouble: other };
-        if rng.chance(400) {
+        // A leader that is elected while two clocks are wrong could hear these two and one that is right, and
+        // take them for the majority that they are then.
+        let two_clocks = trouble.is_of_a_clock() && other.is_of_a_clock();
+        if rng.chance(400) && !two_clocks {
             steps.push(vec![leader, follower]);
         } else {
             steps.extend([vec![leader], vec![follower]]);
@@ -114,7 +138,10 @@ pub(crate) fn plan(rng: &mut Rng) -> Vec<Step> {
 }
 
 /// All of them, shuffled.
-fn kinds(rng: &mut Rng) -> [Trouble; 8] {
+fn kinds(rng: &mut Rng) -> [Trouble; 14] {
+    let minutes = MINUTE_MS * (1 + rng.below(50) as i64);
+    let hours = HOUR_MS * (2 + rng.below(200) as i64);
+    let either = |rng: &mut Rng, ms: i64| if rng.chance(500) { ms } else { -ms };
     let mut kinds = [
         Trouble::Kill,
         Trouble::Pause(PAUSE),
@@ -124,6 +151,12 @@ fn kinds(rng: &mut Rng) -> [Trouble; 8] {
         Trouble::OneWay(rng.next()),
         Trouble::Pair(rng.next()),
         Trouble::Unplug,
+        Trouble::Clock(WrongClock::Set(Wall::synced(minutes))),
+        Trouble::Clock(WrongClock::Set(Wall::synced(-minutes))),
+        Trouble::Clock(WrongClock::Set(Wall::synced(either(rng, hours)))),
+        Trouble::Clock(WrongClock::Set(Wall::unsynced(either(rng, minutes)))),
+        Trouble::Clock(WrongClock::Boots1970),
+        Trouble::Clock(WrongClock::Drifts(either(rng, 300))),
     ];
     rng.shuffle(&mut kinds);
     kinds
@@ -151,6 +184,16 @@ impl fmt::Display for Strike {
             Trouble::OneWay(_) => write!(f, "{victim} is not heard by one box"),
             Trouble::Pair(_) => write!(f, "{victim} and one box do not hear each other"),
             Trouble::Unplug => write!(f, "the cable of {victim} is pulled"),
+            Trouble::Clock(WrongClock::Set(wall)) => {
+                let flag = if wall.synced { "synchronised" } else { "not synchronised" };
+                let apart_s = wall.ahead_ms.unsigned_abs() / 1000;
+                let side = if wall.ahead_ms < 0 { "slow" } else { "fast" };
+                write!(f, "the clock of {victim} is {apart_s} s {side}, and {flag}")
+            }
+            Trouble::Clock(WrongClock::Boots1970) => write!(f, "{victim} is killed and starts in 1970"),
+            Trouble::Clock(WrongClock::Drifts(permille)) => {
+                write!(f, "the clock of {victim} gains {permille} ms a second")
+            }
         }
     }
 }

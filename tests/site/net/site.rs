@@ -1,9 +1,12 @@
 //! A site of five boxes, each in a network namespace of its own.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::clock::Wall;
 use super::network::{self, Network};
 use super::relay::Relay;
+use super::small_disk::SmallDisk;
 use crate::boxes::{Place, Site};
 use crate::harness::until;
 
@@ -34,10 +37,30 @@ impl NetSite {
         NetSite { site, network, relay: None }
     }
 
+    /// The same, each on a disk of its own of so many MiB, which are mounted in this directory.
+    pub(crate) fn provision_on_small_disks(directory: &Path, mebibytes: u64) -> (NetSite, Vec<SmallDisk>) {
+        let mut net = NetSite::provision();
+        let mut disks = Vec::new();
+        for one in &mut net.site.boxes {
+            let disk = SmallDisk::mount(directory, &one.name, mebibytes);
+            one.directory = disk.take_in(&one.directory);
+            disks.push(disk);
+        }
+        (net, disks)
+    }
+
     /// Boxes that reach each other directly, all of them ready.
     pub(crate) fn start() -> NetSite {
         let mut net = NetSite::provision();
-        net.site.start_all();
+        net.start_all();
+        net
+    }
+
+    /// Boxes that reach each other directly, all of them ready, whose wall clocks can be set.
+    pub(crate) fn start_with_clocks(walls: [Wall; BOXES]) -> NetSite {
+        let mut net = NetSite::provision();
+        (0..BOXES).for_each(|at| net.set_wall(at, walls[at]));
+        net.start_all();
         net
     }
 
@@ -45,9 +68,32 @@ impl NetSite {
     pub(crate) fn start_relayed(seed: u64) -> NetSite {
         let network = Network::lay(BOXES);
         let relay = Relay::start(BOXES, QUIC, seed);
-        let mut site = Site::provision_in(places(&network, network::stand_in), "1s", "");
-        site.start_all();
-        NetSite { site, network, relay: Some(relay) }
+        let site = Site::provision_in(places(&network, network::stand_in), "1s", "");
+        let mut net = NetSite { site, network, relay: Some(relay) };
+        (0..BOXES).for_each(|at| net.set_wall(at, Wall::RIGHT));
+        net.start_all();
+        net
+    }
+
+    /// Starts a box; its wall clock is what [`NetSite::set_wall`] makes it, if that was ever said.
+    pub(crate) fn start_box(&mut self, at: usize) {
+        let file = self.wall_file(at);
+        self.site.boxes[at].start_with(&[("TALLYD_TEST_CLOCK", &file)]);
+    }
+
+    fn start_all(&mut self) {
+        (0..BOXES).for_each(|at| self.start_box(at));
+        self.site.until_ready();
+    }
+
+    /// Sets the wall clock of a box, whether it runs or not.
+    pub(crate) fn set_wall(&self, at: usize, wall: Wall) {
+        wall.write(&self.wall_file(at));
+    }
+
+    /// The file that the box's wall clock is in.
+    pub(crate) fn wall_file(&self, at: usize) -> PathBuf {
+        self.site.boxes[at].directory.with_extension("clock")
     }
 
     /// Who of these says that it leads, in the newest term.

@@ -1,4 +1,4 @@
-//! A disk that can be filled: a small ext4 in a file, or a small tmpfs where no loop device is to be had.
+//! A disk that can be filled or held up: a small ext4 in a file, or a small tmpfs where no loop device is to be had.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,6 +14,8 @@ pub(crate) struct SmallDisk {
     pub(crate) root: PathBuf,
     /// What it is.
     pub(crate) kind: &'static str,
+    /// Whether it can be held up: memory cannot.
+    pub(crate) can_freeze: bool,
 }
 
 impl SmallDisk {
@@ -25,18 +27,18 @@ impl SmallDisk {
         File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
         run("mkfs.ext4", [OsString::from("-q"), OsString::from("-m0"), image.clone().into()]);
         let looped = [OsString::from("-o"), OsString::from("loop"), image.into(), root.clone().into()];
-        let kind = match try_run("mount", &looped, "") {
-            Ok(_) => "ext4 on a loop device",
+        let (kind, can_freeze) = match try_run("mount", &looped, "") {
+            Ok(_) => ("ext4 on a loop device", true),
             // Users who are not root have no loop devices; a full tmpfs says the same.
             Err(_) => {
                 let size = OsString::from(format!("size={mebibytes}m"));
                 let plain = ["-t", "tmpfs", "-o"].map(OsString::from);
                 let rest = [size, OsString::from("tmpfs"), root.clone().into()];
                 run("mount", plain.into_iter().chain(rest));
-                "tmpfs, since no loop device can be had here"
+                ("tmpfs, since no loop device can be had here", false)
             }
         };
-        SmallDisk { root, kind }
+        SmallDisk { root, kind, can_freeze }
     }
 
     /// Moves a directory onto it; where that is now.
@@ -69,8 +71,25 @@ impl SmallDisk {
         std::fs::remove_file(self.filler()).unwrap();
     }
 
+    /// Whoever writes to it waits until that is dropped.
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
+        run("fsfreeze", [OsString::from("--freeze"), self.root.clone().into()]);
+        Frozen(self)
+    }
+
     fn filler(&self) -> PathBuf {
         self.root.join("filler")
+    }
+}
+
+/// A disk that is held up.
+#[derive(Debug)]
+pub(crate) struct Frozen<'a>(&'a SmallDisk);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // A failure shows in the test: nobody who writes there goes on.
+        let _ = try_run("fsfreeze", &[OsString::from("--unfreeze"), self.0.root.clone().into()], "");
     }
 }
 

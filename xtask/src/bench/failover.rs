@@ -62,7 +62,7 @@ pub(super) fn measure(program: &Path, folder: &Path, fate: Fate, runs: u16) -> R
 fn once(program: &Path, site: &mut Site, fate: Fate) -> Result<(f64, Value)> {
     let leader = site.wait_leader()?;
     let urls = urls(site, &leader)?;
-    let applied = applied(site, &leader)?;
+    let applied = super::applied(site, &leader)?;
     let mut bench = Command::new(program);
     bench.args(["bench", "--failover", "--json", "--gap", "20", "--url", &urls]);
     bench.args(["--seconds", SECONDS, "--clients", CLIENTS]);
@@ -70,7 +70,7 @@ fn once(program: &Path, site: &mut Site, fate: Fate) -> Result<(f64, Value)> {
     let bench = bench.context("the bench cannot be started")?;
     // Not before the bench measures: it warms up for half a second.
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(1) || self::applied(site, &leader)? < applied + APPLIED_FIRST
+    while began.elapsed() < Duration::from_secs(1) || super::applied(site, &leader)? < applied + APPLIED_FIRST
     {
         if began.elapsed() > RUNNING_TIMEOUT {
             bail!("the bench counts nothing");
@@ -110,10 +110,4 @@ fn gap_after(run: &Value, gone_unix_ms: f64) -> Result<f64> {
         (end > gone_unix_ms && from < gone_unix_ms + 100.0 + CLOCK_SLACK_MS).then_some(end - gone_unix_ms)
     });
     ends.reduce(f64::max).context("no gap in the acknowledgements where the leader went")
-}
-
-fn applied(site: &Site, name: &str) -> Result<u64> {
-    let view = site.views().into_iter().find(|view| view.name == name);
-    let status = view.and_then(|view| view.status).with_context(|| format!("{name} does not answer"))?;
-    status["applied"].as_u64().context("the status says nothing of what is applied")
 }

@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: the figures of a site of three boxes on this machine, several rounds with
-//! medians, each round on a fresh site; then leaders that die and leaders that fall silent.
+//! medians, each round on a fresh site; then leaders that die, leaders that fall silent and leaders that are
+//! restarted on purpose.
 
 mod failover;
 mod load;
+mod restarts;
 mod start;
 mod table;
 
@@ -27,6 +29,9 @@ pub(crate) struct Arguments {
     /// How many leaders are killed, and how many fall silent; 0 leaves that out
     #[arg(long, default_value_t = 20)]
     failovers: u16,
+    /// How many leaders are restarted on purpose; 0 leaves that out
+    #[arg(long, default_value_t = 20)]
+    restarts: u16,
     /// Print one JSON object with all rounds after the table
     #[arg(long)]
     json: bool,
@@ -51,6 +56,11 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
             failovers[name] = failover::measure(&program, &folder, fate, arguments.failovers)?;
         }
     }
+    if arguments.restarts > 0 {
+        println!("{} leaders, one after the other: restarted", arguments.restarts);
+        empty(&folder)?;
+        failovers["restarted"] = restarts::measure(&program, &folder, arguments.restarts)?;
+    }
     let medians = table::print(&rounds, &failovers)?;
     if arguments.json {
         println!("{}", json!({"medians": medians, "rounds": rounds, "failovers": failovers}));
@@ -71,6 +81,13 @@ fn urls(site: &mut Site, first: &str) -> Result<String> {
     let others = site.api_addresses().into_iter().filter(|address| *address != first);
     let all: Vec<String> = std::iter::once(first).chain(others).map(|to| format!("http://{to}")).collect();
     Ok(all.join(","))
+}
+
+/// Up to which index a box has applied its log.
+fn applied(site: &Site, name: &str) -> Result<u64> {
+    let view = site.views().into_iter().find(|view| view.name == name);
+    let status = view.and_then(|view| view.status).with_context(|| format!("{name} does not answer"))?;
+    status["applied"].as_u64().context("the status says nothing of what is applied")
 }
 
 fn empty(folder: &Path) -> Result<()> {

@@ -45,8 +45,8 @@ const WRITTEN_16: &str = "16 clients: MB written per 1,000 adds";
 const WRITTEN_256: &str = "256 clients: MB written per 1,000 adds";
 const WRITTEN_KEYS: &str = "256 clients with keys: MB per 1,000 adds";
 
-/// Of all failovers of a kind together.
-const OF_FAILOVERS: [Figure; 10] = [
+/// Of all failovers of a kind together, and of all restarts.
+const OF_FAILOVERS: [Figure; 19] = [
     ("leader killed to the next add, median, ms", "/killed/median_ms", 1.0, "under 350"),
     ("  worst, ms", "/killed/worst_ms", 1.0, "1,000"),
     ("  adds acknowledged", "/killed/acknowledged", 1.0, ""),
@@ -57,6 +57,15 @@ const OF_FAILOVERS: [Figure; 10] = [
     ("  adds acknowledged", "/silent/acknowledged", 1.0, ""),
     ("  lost", "/silent/lost", 1.0, "0"),
     ("  counted twice", "/silent/doubled", 1.0, "0"),
+    ("leader restarted: slowest add elsewhere, ms", "/restarted/median_slowest_ms", 1.0, ""),
+    ("  worst, ms", "/restarted/worst_slowest_ms", 1.0, "under 100"),
+    ("  adds elsewhere", "/restarted/adds_elsewhere", 1.0, ""),
+    ("  failed tries elsewhere", "/restarted/failed_elsewhere", 1.0, "0"),
+    ("  lost elsewhere", "/restarted/lost_elsewhere", 1.0, "0"),
+    ("  adds of clients at all boxes", "/restarted/adds_everywhere", 1.0, ""),
+    ("  of these, tries that were repeated", "/restarted/retried", 1.0, ""),
+    ("  lost", "/restarted/lost", 1.0, "0"),
+    ("  counted twice", "/restarted/doubled", 1.0, "0"),
 ];
 
 const MIB: f64 = 1.0 / 1_048_576.0;

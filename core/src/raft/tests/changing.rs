@@ -232,6 +232,18 @@ fn a_removed_leader_leads_until_that_is_committed_and_passes_on() {
 }
 
 #[test]
+fn a_demoted_leader_passes_on_and_follows() {
+    let net = &mut Net::elect(3, 0);
+    net.pass(2 * HEARTBEAT);
+    net.change(1, &[Change::Demote(NodeId(1))]).unwrap();
+    net.settle();
+    assert!(matches!(net.leader(), Some(2 | 3)), "without waiting for a timeout");
+    net.pass(TIMEOUT);
+    assert_eq!(net.raft(1).leader(), net.leader().map(NodeId));
+    assert_eq!(net.raft(1).poll_timeout(), Instant(u64::MAX));
+}
+
+#[test]
 fn what_a_removed_leader_has_does_not_count() {
     let net = &mut Net::elect(3, 0);
     net.pass(2 * HEARTBEAT);

@@ -275,3 +275,33 @@ fn a_slower_pace_counts_at_once_and_a_quicker_one_from_the_next_heartbeat_on() {
     net.pass(8 * TIMEOUT);
     assert!(net.leader().is_some_and(|leader| leader != 1), "the quicker pace is in force");
 }
+
+#[test]
+fn a_refusal_by_a_node_that_was_never_in_a_term_is_heard() {
+    let refuses = |granted| Message { term: Term(0), body: Body::PreVoteAnswer { granted } };
+    assert!(refuses(false).is_plausible());
+    assert!(!refuses(true).is_plausible(), "nobody campaigns in term 0");
+    let net = &mut Net::new(3, 0);
+    net.now += Duration(2 * TIMEOUT);
+    let now = net.now;
+    net.raft(1).handle_timeout(now);
+    assert_eq!((net.raft(1).role(), net.raft(1).term()), (Role::PreCandidate, Term(0)));
+    net.tell(2, 1, 0, Body::PreVoteAnswer { granted: false });
+    assert_eq!(net.raft(1).role(), Role::PreCandidate);
+}
+
+#[test]
+fn a_term_that_no_site_can_come_to_is_not_believed() {
+    let net = &mut Net::elect(3, 0);
+    let ask = Body::Vote { last: at(9, 1), transfer: true };
+    assert_eq!(net.say(3, 2, (1 << 62) - 1, ask), Err(Ignored::Malformed));
+    assert_eq!(net.say(3, 2, (1 << 32) + 2, ask), Err(Ignored::Malformed));
+    assert_eq!(net.raft(2).term(), Term(1));
+    let ping = Message { term: Term(1 << 33), body: Body::WitnessPing { round: 1 } };
+    assert_eq!(
+        Witness::<NoMutation>::new(WitnessRecord::default()).handle(NodeId(1), &ping),
+        Err(Ignored::Malformed)
+    );
+    net.tell(3, 2, (1 << 32) + 1, ask);
+    assert_eq!(net.raft(2).term(), Term((1 << 32) + 1));
+}

@@ -403,3 +403,70 @@ fn a_leader_of_the_same_term_who_is_not_the_known_one_is_ignored() {
 fn five_nodes_fit_into_four_kibibytes() {
     assert!(size_of::<Raft<5>>() <= 4096, "{}", size_of::<Raft<5>>());
 }
+
+fn entries_sent(bodies: &[Body]) -> usize {
+    bodies.iter().filter(|body| matches!(body, Body::Append { entries: Some(_), .. })).count()
+}
+
+#[test]
+fn the_last_append_is_repaired_before_an_election_timeout_if_it_is_lost() {
+    let net = &mut Net::elect(2, 0);
+    net.pass(2 * HEARTBEAT);
+    net.propose(1, 1).unwrap();
+    net.drive(1);
+    assert_eq!(entries_sent(&net.sent(1, 2)), 1, "and is lost");
+    net.pass(2 * HEARTBEAT);
+    assert_eq!(net.commits()[0], 2, "asked for after a heartbeat interval");
+    // An answer that is lost is asked for as well.
+    net.lose = |sent| matches!(sent.message.body, Body::Appended { .. });
+    net.propose(1, 1).unwrap();
+    net.settle();
+    net.heal();
+    net.pass(2 * HEARTBEAT);
+    assert_eq!(net.commits()[0], 3);
+}
+
+#[test]
+fn an_append_that_is_slow_to_arrive_is_not_sent_again_and_holds_nothing_up() {
+    let net = &mut Net::elect(2, 0);
+    net.pass(2 * HEARTBEAT);
+    net.propose(1, 1).unwrap();
+    net.drive(1);
+    for _ in 0..3 {
+        net.now += Duration(HEARTBEAT);
+        let now = net.now;
+        net.raft(1).handle_timeout(now);
+        net.drive(1);
+    }
+    let last = net.raft(1).last();
+    let asks = |sent: &&Sent| matches!(sent.message.body, Body::Append { previous, entries: None, .. } if previous == last);
+    assert!(net.wire.iter().filter(asks).count() > 0);
+    net.propose(1, 1).unwrap();
+    net.drive(1);
+    let bodies: Vec<Body> = net.wire.iter().map(|sent| sent.message.body).collect();
+    assert_eq!(entries_sent(&bodies), 2, "one each, the second without waiting");
+    net.settle();
+    assert_eq!((net.commits()[0], peer(net, 2).state), (3, PeerState::Replicate));
+}
+
+#[test]
+fn what_arrived_and_waits_for_a_slow_disk_is_asked_for_once() {
+    let net = &mut Net::elect(2, 0);
+    net.pass(2 * HEARTBEAT);
+    net.node(2).slow_disk = true;
+    net.propose(1, 1).unwrap();
+    net.settle();
+    let mut asked = 0;
+    for _ in 0..4 {
+        net.now += Duration(HEARTBEAT);
+        let now = net.now;
+        net.raft(1).handle_timeout(now);
+        net.drive(1);
+        asked += net.wire.iter().filter(|sent| matches!(sent.message.body, Body::Append { .. })).count();
+        net.settle();
+    }
+    assert_eq!((asked, peer(net, 2).state), (1, PeerState::Replicate));
+    net.finish_write(2);
+    net.settle();
+    assert_eq!(net.commits()[0], 2);
+}

@@ -170,3 +170,17 @@ fn a_node_starts_from_a_snapshot_and_the_log_after_it() {
     let commits = net.commits();
     assert!(commits.iter().all(|commit| *commit == commits[0] && *commit > 8), "{commits:?}");
 }
+
+#[test]
+fn a_log_that_cannot_be_read_is_not_given_up_for_a_snapshot() {
+    // What it acknowledged in an older term may be committed with its help.
+    let hard_state = HardState { term: Term(1), vote: None };
+    let net = &mut Net::with_logs(3, 0, vec![(hard_state, vec![1, 1, 1]); 3]);
+    let message = Message { term: Term(2), body: Body::Snapshot { last: at(2, 1) } };
+    let (now, log) = (net.now, net.node(3).log.clone());
+    let raft = net.raft(3);
+    let handled = raft.handle_message(now, NodeId(1), &message, None, &PlainLog::default());
+    assert_eq!((handled, raft.last()), (Err(Ignored::LogUnreadable), at(3, 1)));
+    assert_eq!(raft.handle_message(now, NodeId(1), &message, None, &log), Ok(Handled::Nothing));
+    assert_eq!((raft.last(), raft.commit_index()), (at(3, 1), LogIndex(2)));
+}

@@ -70,6 +70,25 @@ fn a_silent_follower_is_swapped_for_the_witness_by_one_write_and_comes_back_with
 }
 
 #[test]
+fn a_voter_whose_disk_fails_is_swapped_for_the_witness_and_comes_back_with_its_disk() {
+    let net = &mut Net::witnessed(2);
+    net.node(2).slow_disk = true;
+    assert!(!commits(net, 1), "the disk of 2 takes its time");
+    net.pass(3 * TIMEOUT);
+    assert_eq!((net.raft(1).status().witness_for, net.witness.writes), (None, 0), "it may be slow only");
+    net.fail_write(2);
+    net.pass(2 * TIMEOUT);
+    assert_eq!((net.raft(1).status().witness_for, net.witness.writes), (Some(NodeId(2)), 1));
+    assert!(commits(net, 1));
+    assert_eq!(net.raft(2).leader(), Some(NodeId(1)), "it follows in silence");
+    net.node(2).slow_disk = false;
+    net.finish_write(2);
+    net.pass(3 * TIMEOUT);
+    assert_eq!((net.raft(1).status().witness_for, net.witness.writes), (None, 1));
+    net.assert_same_logs();
+}
+
+#[test]
 fn who_survives_the_leader_is_elected_with_the_witness_by_two_writes() {
     let net = &mut Net::witnessed(2);
     assert!(commits(net, 1));

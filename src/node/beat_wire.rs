@@ -1,0 +1,132 @@
+//! What travels beside heartbeats and their answers, as bytes.
+
+use tally_core::time::{Duration, Instant, SiteTime};
+
+use crate::clock::Told;
+use crate::site::codec::{Malformed, Reader, put_varint};
+
+/// The latest time, in milliseconds, that a leader can tell: as late as entries can carry.
+pub(super) const TIME_MS_MAX: u64 = (1 << 48) - 1;
+
+/// What a leader tells beside a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Site time; zero while the site has none.
+    pub told: Told,
+    /// Its own clock.
+    pub wall: Wall,
+    /// When it was sent, by the leader's monotonic clock: the answer brings it back.
+    pub sent: Instant,
+    /// The election timeout that all are to have.
+    pub timeout: Duration,
+    /// It would hand over to a box that reaches the broker: who does?
+    pub asks_for_broker: bool,
+}
+
+/// What a follower tells beside its answer to a heartbeat; all zeros: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BeatAnswer {
+    /// Its clock.
+    pub wall: Wall,
+    /// As in the latest heartbeat that it had from this peer.
+    pub sent: Instant,
+    /// How long a sync of its disk takes, nearly always.
+    pub sync: Duration,
+    /// The election timeout that it has in force.
+    pub timeout: Duration,
+    /// Whether it would serve as a leader.
+    pub condition: Condition,
+}
+
+/// What makes a box fit to lead, or not, as it says itself; `None` where it says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether its disk takes writes.
+    pub disk_ok: Option<bool>,
+    /// Whether it reached the broker when it tried last; only a box that was asked tries.
+    pub broker: Option<bool>,
+    /// How long a sync of its disk takes, half of the time; zero: too few were seen.
+    pub sync_median: Duration,
+}
+
+/// A box's wall clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wall {
+    /// Unix microseconds.
+    pub us: u64,
+    /// Whether a time service keeps it.
+    pub synced: bool,
+}
+
+pub(super) fn put_beat(out: &mut Vec<u8>, beat: &Beat) {
+    put_told(out, beat.told);
+    put_wall(out, beat.wall);
+    put_varint(out, beat.sent.0);
+    put_varint(out, beat.timeout.0);
+    out.push(u8::from(beat.asks_for_broker));
+}
+
+pub(super) fn beat(reader: &mut Reader<'_>) -> Result<Beat, Malformed> {
+    let told = told(reader)?;
+    let (wall, sent) = (wall(reader)?, Instant(reader.varint()?));
+    let (timeout, asks_for_broker) = (Duration(reader.varint()?), reader.bool()?);
+    Ok(Beat { told, wall, sent, timeout, asks_for_broker })
+}
+
+pub(super) fn put_answer(out: &mut Vec<u8>, answer: &BeatAnswer) {
+    put_wall(out, answer.wall);
+    put_varint(out, answer.sent.0);
+    put_varint(out, answer.sync.0);
+    put_varint(out, answer.timeout.0);
+    put_condition(out, answer.condition);
+}
+
+pub(super) fn answer(reader: &mut Reader<'_>) -> Result<BeatAnswer, Malformed> {
+    let (wall, sent) = (wall(reader)?, Instant(reader.varint()?));
+    let (sync, timeout) = (Duration(reader.varint()?), Duration(reader.varint()?));
+    Ok(BeatAnswer { wall, sent, sync, timeout, condition: condition(reader)? })
+}
+
+fn put_condition(out: &mut Vec<u8>, condition: Condition) {
+    out.push(maybe(condition.disk_ok) * 3 + maybe(condition.broker));
+    put_varint(out, condition.sync_median.0);
+}
+
+fn condition(reader: &mut Reader<'_>) -> Result<Condition, Malformed> {
+    let said = reader.u8()?;
+    let sync_median = Duration(reader.varint()?);
+    let of = |digit: u8| [None, Some(true), Some(false)].get(usize::from(digit)).copied().ok_or(Malformed);
+    Ok(Condition { disk_ok: of(said / 3)?, broker: of(said % 3)?, sync_median })
+}
+
+const fn maybe(said: Option<bool>) -> u8 {
+    match said {
+        None => 0,
+        Some(true) => 1,
+        Some(false) => 2,
+    }
+}
+
+fn put_told(out: &mut Vec<u8>, told: Told) {
+    put_varint(out, told.site.0);
+    out.push(u8::from(told.synced));
+    // Nothing is held at the year 1970.
+    put_varint(out, told.held.map_or(0, |held| held.0));
+}
+
+fn told(reader: &mut Reader<'_>) -> Result<Told, Malformed> {
+    let (site, synced, held) = (reader.varint()?, reader.bool()?, reader.varint()?);
+    if site.max(held) > TIME_MS_MAX {
+        return Err(Malformed);
+    }
+    Ok(Told { site: SiteTime(site), synced, held: (held > 0).then_some(SiteTime(held)) })
+}
+
+fn put_wall(out: &mut Vec<u8>, wall: Wall) {
+    put_varint(out, wall.us);
+    out.push(u8::from(wall.synced));
+}
+
+fn wall(reader: &mut Reader<'_>) -> Result<Wall, Malformed> {
+    Ok(Wall { us: reader.varint()?, synced: reader.bool()? })
+}

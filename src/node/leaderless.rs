@@ -1,0 +1,39 @@
+//! A box that has had no leader for longer than a failover takes: requests that wait here are told that they
+//! are certainly not done, and new ones at once, so that a client goes to another box instead of waiting.
+//!
+//! That is right also where the neighbours hear a leader and only this box does not (a link is cut). They
+//! could pass its requests on, but this box would not hear what became of them: answers are decided where
+//! entries are applied, and the log does not reach it.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Node;
+use super::handle::REQUEST_WAIT;
+
+/// A failover takes far less, with quick disks and links,
+const LEAST: Duration = Duration::from_secs(2);
+/// and with slow ones as many election timeouts at most, nearly always.
+const ELECTION_TIMEOUTS: u32 = 4;
+
+impl Node {
+    /// Tells those who wait, once there has been no leader for long.
+    pub(super) fn notice_leader(&mut self) {
+        if self.leader_term().is_some() {
+            self.leaderless_since = None;
+            self.shared.leaderless.store(false, Ordering::Relaxed);
+            return;
+        }
+        let now = Instant::now();
+        let since = *self.leaderless_since.get_or_insert(now);
+        let patience = (self.beats.pace.timeout() * ELECTION_TIMEOUTS).clamp(LEAST, REQUEST_WAIT);
+        if now < since + patience {
+            return;
+        }
+        // Also those that came since the last look, before they could see it.
+        self.shared.leaderless.store(true, Ordering::Relaxed);
+        self.shared.accumulator.give_up_waiting();
+        self.proposals.give_up_unsent();
+        self.reads.give_up();
+    }
+}

@@ -1,0 +1,134 @@
+//! What is asked of a node, and why a request has no result.
+
+use tally_core::id::{Epoch, ReportNumber};
+use tally_core::report::Amount;
+use tally_core::time::SiteTime;
+
+use crate::site::{MemberRefused, Refusal};
+
+/// One add of a client that waits.
+#[derive(Clone, Debug)]
+pub struct Add {
+    /// To which series.
+    pub series: String,
+    /// How much; of the series' kind. The caller has checked its bounds.
+    pub amount: Amount,
+    /// The client's idempotency key, 1 to 64 bytes.
+    pub key: Option<String>,
+}
+
+/// An add that is committed and applied.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Added {
+    /// The series' total with it (samples: how many values).
+    pub total: i128,
+    /// The site time of the answer; for a known key, of the first answer.
+    pub time: SiteTime,
+}
+
+/// A report of a named source.
+#[derive(Clone, Debug)]
+pub struct NamedReport {
+    /// The source's name.
+    pub source: String,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The report's number in it.
+    pub number: ReportNumber,
+    /// What it reports.
+    pub cells: Vec<ReportCell>,
+}
+
+/// A cell of a named source's report.
+#[derive(Clone, Debug)]
+pub struct ReportCell {
+    /// The series' name, checked.
+    pub series: String,
+    /// Start of the window; absent: the open one.
+    pub window: Option<SiteTime>,
+    /// What it adds.
+    pub amount: ReportAmount,
+}
+
+/// What a cell adds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ReportAmount {
+    /// To a counter or an updown, whichever the series is; a new series becomes a counter if it is
+    /// positive and an updown if it is negative.
+    Add(i128),
+    /// Of a kind of its own.
+    Amount(Amount),
+}
+
+/// Why a request has no result.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RequestError {
+    /// The site refuses it.
+    #[error("the site refuses it: {0}")]
+    Refused(Refusal),
+    /// The key was used for another series or amount.
+    #[error("this Idempotency-Key was used for another series or amount; nothing was added")]
+    KeyReused,
+    /// No room for another key.
+    #[error("the site remembers as many idempotency keys as it may; nothing was added; try again later")]
+    KeyTableFull,
+    /// No room for another source.
+    #[error(
+        "the site remembers as many sources as it may; no epoch was opened; raise the setting sources.max"
+    )]
+    TooManySources,
+    /// A key of 1 to 64 bytes is needed.
+    #[error("an Idempotency-Key has 1 to 64 bytes")]
+    BadKey,
+    /// Too many requests wait here.
+    #[error("too many requests wait at this box; nothing was added; try again, or at another box")]
+    TooBusy,
+    /// Certainly not done.
+    #[error("not committed: {why}")]
+    NotCommitted {
+        /// Why.
+        why: String,
+    },
+    /// May have been done or not.
+    #[error("outcome unknown: {why}")]
+    OutcomeUnknown {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Why a report was not judged.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ReportError {
+    /// No source of that name has opened an epoch.
+    #[error("no source of this name is known here; open an epoch first")]
+    UnknownSource,
+    /// A cell names what is no series.
+    #[error("cell {0}: {1}")]
+    BadCell(usize, String),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Why the members were not changed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum MemberError {
+    /// The site refuses it.
+    #[error(transparent)]
+    Refused(#[from] MemberRefused),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Why a setting was not changed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SetError {
+    /// The key or the value is not valid.
+    #[error("{0}")]
+    Invalid(String),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}

@@ -1,0 +1,237 @@
+//! Leadership goes where it serves: to a box that reaches the broker.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::boxes::{SITE, Site};
+use crate::broker::Broker;
+use crate::harness::{tallyd, until};
+use crate::upstream::Ledger;
+
+/// A box's own way to the broker, which can be cut: connections end, and new ones end at once.
+#[derive(Debug)]
+struct Way {
+    port: u16,
+    shared: Arc<WayShared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct WayShared {
+    cut: AtomicBool,
+    ended: AtomicBool,
+    streams: Mutex<Vec<TcpStream>>,
+}
+
+impl Way {
+    fn to(broker: u16) -> Way {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::<WayShared>::default();
+        let served = shared.clone();
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if served.ended.load(Ordering::SeqCst) {
+                    return;
+                }
+                // A broker that is not there ends the connection, too.
+                let _ = served.pass(stream, broker);
+            }
+        });
+        Way { port, shared, thread: Some(thread) }
+    }
+
+    fn cut(&self) {
+        self.shared.cut.store(true, Ordering::SeqCst);
+        self.shared.end_streams();
+    }
+
+    fn mend(&self) {
+        self.shared.cut.store(false, Ordering::SeqCst);
+    }
+}
+
+impl WayShared {
+    fn pass(&self, near: TcpStream, broker: u16) -> io::Result<()> {
+        // Under the lock, so that what is let through now is ended by a cut that comes now.
+        let mut streams = self.streams.lock().unwrap();
+        if self.cut.load(Ordering::SeqCst) {
+            return near.shutdown(Shutdown::Both);
+        }
+        let far = TcpStream::connect(("127.0.0.1", broker))?;
+        for (from, to) in [(near.try_clone()?, far.try_clone()?), (far.try_clone()?, near.try_clone()?)] {
+            std::thread::spawn(move || copy(from, to));
+        }
+        streams.extend([near, far]);
+        Ok(())
+    }
+
+    fn end_streams(&self) {
+        for stream in self.streams.lock().unwrap().drain(..) {
+            // It may be over already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        self.shared.end_streams();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A site of three with a way to the broker for each box.
+fn site_with_ways(broker: &Broker) -> (Site, Vec<Way>) {
+    let mut site = Site::provision(3, "1s", "");
+    let ways: Vec<Way> = site.boxes.iter().map(|_| Way::to(broker.port)).collect();
+    for (one, way) in site.boxes.iter_mut().zip(&ways) {
+        let url = format!("mqtt://127.0.0.1:{}", way.port);
+        one.start_with(&[("TALLYD_UPSTREAM_URL", Path::new(&url))]);
+    }
+    site.until_ready();
+    site.set("window.grace", "200ms");
+    (site, ways)
+}
+
+fn until_connected(site: &Site) -> usize {
+    until("the leader is connected to the broker", || {
+        let leader = site.leader();
+        (site.boxes[leader].try_status()?["upstream"]["state"] == "connected").then_some(leader)
+    })
+}
+
+fn handovers(site: &Site, at: usize) -> Value {
+    site.boxes[at].status()["handovers"].clone()
+}
+
+#[test]
+fn a_leader_that_does_not_reach_the_broker_hands_over_to_the_box_that_does() {
+    let broker = Broker::start();
+    let subscriber = broker.subscribe();
+    let (site, ways) = site_with_ways(&broker);
+    until_connected(&site);
+    site.boxes[0].add("a", 3);
+    let (leader, heir) = until_handed_over(&site, &ways);
+    let cut = 3 - leader - heir;
+    site.boxes[cut].add("a", 4);
+    let told = handovers(&site, leader);
+    assert_eq!((&told["broker"], &told["failed"]), (&Value::from(1), &Value::from(0)), "{told}");
+    assert_eq!(told["last"]["to"], site.boxes[heir].name);
+    let metrics = site.boxes[leader].client().get("/metrics").unwrap().text();
+    assert!(metrics.contains("tallyd_handovers_total{reason=\"broker\"} 1\n"), "{metrics}");
+    site.boxes[heir].until_log("hands leadership over to this box");
+    assert_eq!(until_connected(&site), heir);
+    let all = [("a".to_owned(), 7)].into();
+    Ledger::until_all(&subscriber, &all).assert_sound();
+    let states: Vec<String> = subscriber.on(&format!("tally/{SITE}/status")).iter().map(state).collect();
+    assert!(!states.contains(&"offline".to_owned()), "it was never offline: {states:?}");
+
+    // Where the leader is well nothing moves back.
+    ways[leader].mend();
+    ways[cut].mend();
+    site.boxes[cut].add("a", 2);
+    Ledger::until_all(&subscriber, &[("a".to_owned(), 9)].into()).assert_sound();
+    assert_eq!(by_broker(&site), 1);
+}
+
+/// Cuts the leader and one of the others off the broker until leadership is handed over to the third; from
+/// whom, and to whom. On a machine that stands still for a while the third may come to lead by an election:
+/// then it is tried again.
+fn until_handed_over(site: &Site, ways: &[Way]) -> (usize, usize) {
+    for _ in 0..3 {
+        let leader = until_connected(site);
+        let heir = (leader + 2) % 3;
+        let cut = Instant::now();
+        ways.iter().enumerate().filter(|(at, _)| *at != heir).for_each(|(_, way)| way.cut());
+        until("the box that reaches the broker leads", || (site.leader() == heir).then_some(()));
+        let from = (0..3).find(|at| handovers(site, *at)["broker"] == 1);
+        if let Some(from) = from {
+            until_connected(site);
+            let time = cut.elapsed();
+            eprintln!("{time:.1?} after the leader lost the broker the next one was connected to it");
+            return (from, heir);
+        }
+        ways.iter().for_each(Way::mend);
+    }
+    panic!("leadership came to that box three times without being handed over");
+}
+
+/// How often leadership was handed over for the broker's sake.
+fn by_broker(site: &Site) -> u64 {
+    (0..3).map(|at| handovers(site, at)["broker"].as_u64().unwrap()).sum()
+}
+
+fn state(message: &crate::broker::Message) -> String {
+    message.json()["state"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_broker_that_nobody_reaches_moves_nothing_and_is_found_again_at_once() {
+    let mut broker = Broker::start();
+    let (site, _ways) = site_with_ways(&broker);
+    let leader = until_connected(&site);
+    broker.kill();
+    // All are asked, again and again, and none reaches it.
+    let probe = |at: usize| site.boxes[at].try_status().map(|status| status["upstream"]["probe"].clone());
+    for at in (0..3).filter(|at| *at != leader) {
+        let mut tries = std::collections::BTreeSet::new();
+        until("a box has tried several times in vain", || {
+            let probe = probe(at)?;
+            assert_ne!(probe["reached"], true, "{probe}");
+            tries.insert(probe["at"].as_u64()?);
+            (tries.len() >= 3).then_some(())
+        });
+    }
+    broker.run();
+    until_connected(&site);
+    assert_eq!(by_broker(&site), 0);
+    assert!((0..3).all(|at| handovers(&site, at)["failed"] == 0));
+}
+
+#[test]
+fn an_add_without_a_quorum_is_certainly_not_done_and_said_so() {
+    let mut site = Site::start(3);
+    let survivor = site.follower();
+    for at in (0..3).filter(|at| *at != survivor) {
+        site.boxes[at].kill();
+    }
+    let mut client = site.boxes[survivor].client();
+    let refused = until("the box that is left says that it hears no leader", || {
+        let answer = client.post("/v1/counters/before", "{\"add\":1}").ok()?;
+        answer.text().contains("heard no leader").then_some(answer)
+    });
+    assert_eq!(refused.status, 503);
+    assert!(refused.header("retry-after").is_some());
+    assert!(refused.problem().ends_with("not-committed"), "{}", refused.text());
+    // However many boxes it asks, and however short it waits for each.
+    let url: Vec<String> = site.boxes.iter().map(|one| format!("http://127.0.0.1:{}", one.http)).collect();
+    let output = tallyd().args(["add", "a", "--timeout", "4s", "--url", &url.join(",")]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(client.get("/readyz").unwrap().status == 503);
+    site.start_all();
+    assert_eq!(site.boxes[survivor].total("a"), 0, "what was said not to be done was not");
+}

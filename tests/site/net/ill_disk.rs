@@ -1,0 +1,76 @@
+//! Two boxes and a witness: the leader whose disk is full hands over to the other box, with the witness's vote.
+
+use serde_json::{Value, json};
+
+use super::lab::in_lab;
+use super::small_disk::SmallDisk;
+use crate::boxes::{Site, TestBox};
+use crate::harness::until;
+
+/// Room for the log's segments and snapshots.
+const MEBIBYTES: u64 = 64;
+
+#[test]
+fn beside_a_witness_a_full_disk_hands_leadership_to_the_other_box() {
+    in_lab("net::ill_disk::beside_a_witness_a_full_disk_hands_leadership_to_the_other_box", || {
+        let scratch = tempfile::tempdir().unwrap();
+        let (mut site, mut witness) = Site::provision_with_witness();
+        let mut disks = Vec::new();
+        for one in &mut site.boxes {
+            let disk = SmallDisk::mount(scratch.path(), &one.name, MEBIBYTES);
+            one.directory = disk.take_in(&one.directory);
+            disks.push(disk);
+        }
+        witness.start();
+        site.start_all();
+        site.boxes[0].add("a", 1);
+        let full = site.leader();
+        let other = 1 - full;
+        disks[full].fill();
+        fill_log(&site.boxes[other], || {
+            let storage = site.boxes[full].try_status()?["storage"]["state"].clone();
+            (storage != "ok").then_some(())
+        });
+        until("the other box leads", || (site.boxes[other].try_status()?["role"] == "leader").then_some(()));
+        let status = site.boxes[full].status();
+        assert_eq!(status["storage"]["state"], "full", "{}", status["storage"]);
+        let told = &status["handovers"];
+        assert!(told["disk"] == 1 && told["failed"] == 0, "it did not just stand down: {told}");
+        site.boxes[other].until_log("hands leadership over to this box, because the leader's disk is ill");
+        site.boxes[other].add("a", 2);
+        let answer = site.boxes[full].client().get("/readyz").unwrap();
+        assert_eq!(answer.status, 503, "it hears a leader and cannot commit: {}", answer.text());
+        disks[full].free();
+        site.until_ready();
+        site.boxes[full].add("a", 4);
+        assert_eq!(site.boxes[full].total("a"), 7);
+        site.assert_same_digests();
+    });
+}
+
+/// Sends reports of some 45 KiB each until that is enough.
+fn fill_log(at: &TestBox, mut enough: impl FnMut() -> Option<()>) {
+    let mut client = at.client();
+    let opened = client.post("/v1/sources/filler/epochs", "").unwrap().ok();
+    let epoch = opened["epoch"].as_str().unwrap().to_owned();
+    let cells: Vec<Value> = (0..1000)
+        .map(|series| {
+            let sample = json!({"count": 2, "sum": 1234.5, "min": 567.8, "max": 666.7, "last": 666.7});
+            json!({"series": format!("fill/{series}"), "sample": sample})
+        })
+        .collect();
+    let cells = Value::Array(cells).to_string();
+    for number in 1..2000 {
+        let body = format!(r#"{{"source":"filler","epoch":"{epoch}","number":{number},"cells":{cells}}}"#);
+        let enough = until("a report is taken, or the disk is full", || {
+            if enough().is_some() {
+                return Some(true);
+            }
+            (client.post("/v1/reports", &body).ok()?.status == 200).then_some(false)
+        });
+        if enough {
+            return;
+        }
+    }
+    panic!("2,000 reports did not fill a segment");
+}
