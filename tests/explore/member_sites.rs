@@ -228,11 +228,11 @@ pub(crate) const LEADER_OUTSIDE: Site = Site {
     ..WITH_WITNESS
 };
 
-/// The same with a leader that swaps one of the two for the witness: the joint configuration is in its log alone.
+/// The same with a leader that swaps one of the two for the witness: 2 is silent and has not heard of the change.
 pub(crate) const LEADER_OUTSIDE_SWAPS: Site = Site {
     name: "one gives way to two others and a witness, swaps",
-    before: &[Step::Among(&[1, 2, 3]), Step::Change(1, 0), Step::Among(&[1])],
-    bounds: Bounds { expiries: 1, ticks: 2, in_flight: 2, ..NOTHING },
+    before: &[Step::Among(&[1, 2, 3]), Step::Change(1, 0), Step::Tick(1), Step::Among(&[1, 3, 4])],
+    bounds: Bounds { expiries: 1, ticks: 1, in_flight: 2, ..NOTHING },
     rules: Rules { heartbeats: true, ..QUICK },
     ..LEADER_OUTSIDE
 };
