@@ -57,6 +57,16 @@ pub(crate) const BY_SNAPSHOT: Site = Site {
     ..ONE_TO_TWO
 };
 
+/// The second is removed, perhaps without hearing of it, and comes back with its old log.
+pub(crate) const REJOIN: Site = Site {
+    name: "removed and back",
+    before: &[Step::Change(1, 0), Step::Among(&[1, 2]), Step::Change(1, 1), Step::Among(&[1, 2])],
+    wishes: &[at_once(&[add(2)]), at_once(&[promote(2)]), at_once(&[remove(2)])],
+    bounds: Bounds { expiries: 2, crashes: 1, changes: 3, in_flight: 2, terms: 3, ..NOTHING },
+    rules: QUICK,
+    ..ONE_TO_TWO
+};
+
 /// One is replaced by another one: halves that share nobody.
 pub(crate) const ALL_REPLACED: Site = Site {
     name: "all replaced",

@@ -26,6 +26,11 @@ fn no_snapshot_for_a_second_box_goes_wrong() {
 }
 
 #[test]
+fn no_return_goes_wrong() {
+    explore::<Core>(&sites::REJOIN, &[|met| &met.left, |met| &met.elected]);
+}
+
+#[test]
 fn no_replacement_of_all_goes_wrong() {
     explore::<Core>(&sites::ALL_REPLACED, &[|met| &met.left, |met| &met.elected_jointly]);
 }
