@@ -14,8 +14,8 @@ pub(crate) use authority::server_name;
 pub use authority::{Authority, Issued};
 pub use files::{CA_CERTIFICATE, CA_KEY, IDENTITY, NODE_CERTIFICATE, NODE_KEY};
 pub(crate) use files::{check_address, create_directory, write_file};
-pub use keys::Keys;
-pub(crate) use keys::{hex, key_hash, unhex};
+pub use keys::{Keys, key_hash};
+pub(crate) use keys::{hex, unhex};
 
 pub use crate::site::MEMBERS_MAX;
 

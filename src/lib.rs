@@ -10,6 +10,7 @@ pub mod identity;
 pub mod ingest;
 pub mod metrics;
 pub mod node;
+pub mod refusals;
 pub mod service;
 pub mod site;
 pub mod storage;

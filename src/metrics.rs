@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::refusals::Refusals;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -32,10 +34,8 @@ impl Counter {
 /// What the node and the accumulator count.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Frames of peers that could not be read.
-    pub frames_malformed: Counter,
-    /// Messages of the core that were refused: stale, of a stranger, contradictory.
-    pub raft_ignored: Counter,
+    /// What members said that led to nothing.
+    pub refusals: Refusals,
     /// How often the leader that this box knows changed, or the term did.
     pub leader_changes: Counter,
     /// How often this box became the leader.

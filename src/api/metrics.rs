@@ -13,6 +13,8 @@ use axum::http::Response;
 use super::{Shared, typed_response};
 use crate::metrics::Metrics;
 use crate::node::status::{NodeStatus, PaceStatus, STORAGE_STATES};
+use crate::refusals::{REASONS, Refusals};
+use crate::transport::TransportMetrics;
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body> {
@@ -24,6 +26,8 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body>
     disk(&mut text, &status.storage);
     ways_in(&mut text, &status);
     counted(&mut text, shared.node.metrics());
+    refused(&mut text, &shared.node.metrics().refusals, &[]);
+    connections(&mut text, shared.node.transport_metrics(), &[]);
     let watchers = shared.watchers.load(Ordering::Relaxed);
     text.gauge("tallyd_api_watchers", "Clients of /v1/watch that are connected.", watchers);
     text.into_response()
@@ -254,19 +258,49 @@ fn counted(text: &mut Text, metrics: &Metrics) {
         ),
         ("tallyd_leaderships_total", "How often this box became the leader.", &metrics.leaderships),
         ("tallyd_entries_applied_total", "Entries of the log that were applied.", &metrics.entries_applied),
-        (
-            "tallyd_peer_frames_malformed_total",
-            "Frames of peers that could not be read.",
-            &metrics.frames_malformed,
-        ),
-        (
-            "tallyd_raft_ignored_total",
-            "Messages of the core that were refused: stale, of a stranger, contradictory.",
-            &metrics.raft_ignored,
-        ),
         ("tallyd_storage_hangs_total", "How often the disk did not answer in time.", &metrics.disk_hangs),
     ] {
         text.counter(name, help, counter.get());
+    }
+}
+
+/// What members sent that led to nothing, by reason; `labels` stand before it.
+pub(crate) fn refused(text: &mut Text, refusals: &Refusals, labels: &[(&str, &str)]) {
+    for (name, malformed, help) in [
+        (
+            "tallyd_peer_frames_malformed_total",
+            true,
+            "What members sent that cannot be read or used, by reason.",
+        ),
+        (
+            "tallyd_raft_ignored_total",
+            false,
+            "What members sent that led to nothing, by reason: stale, not awaited, of a stranger, contradictory.",
+        ),
+    ] {
+        text.family(name, "counter", help);
+        for reason in REASONS.into_iter().filter(|reason| reason.is_malformed() == malformed) {
+            let labels = [labels, &[("reason", reason.as_str())]].concat();
+            text.sample(name, &labels, refusals.count(reason));
+        }
+    }
+}
+
+/// The connections between the boxes, and those that were refused, by reason.
+pub(crate) fn connections(text: &mut Text, metrics: &TransportMetrics, labels: &[(&str, &str)]) {
+    for (name, help, value) in metrics.counters() {
+        let name = format!("tallyd_peer_{name}_total");
+        text.family(&name, "counter", help);
+        text.sample(&name, labels, value);
+    }
+    let name = "tallyd_peer_refused_total";
+    text.family(
+        name,
+        "counter",
+        "Connections of peers that were turned away, or turned this box away, by reason.",
+    );
+    for (reason, value) in metrics.refusals() {
+        text.sample(name, &[labels, &[("reason", reason)]].concat(), value);
     }
 }
 
@@ -357,6 +391,8 @@ mod tests {
         disk(&mut text, &status.storage);
         ways_in(&mut text, &status);
         counted(&mut text, &Metrics::default());
+        refused(&mut text, &Refusals::default(), &[]);
+        connections(&mut text, &TransportMetrics::default(), &[]);
         let mut described = std::collections::BTreeSet::new();
         for line in text.0.lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {

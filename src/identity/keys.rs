@@ -85,7 +85,7 @@ impl fmt::Debug for Keys {
 
 /// SHA-256 of a certificate's SubjectPublicKeyInfo; `None` for what is no certificate. Neither its
 /// dates nor its signature are looked at.
-pub(crate) fn key_hash(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
+pub fn key_hash(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     Some(sha256(parsed.subject_public_key_info().as_ref()))
 }

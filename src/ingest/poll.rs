@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 pub use self::config::{Poll, PollConfig, PollConfigError, PollProblem};
-pub use self::track::{PollKind, Reading, ReadingError, Tracker, read};
+pub use self::track::{PollKind, Reading, ReadingError, Tracker};
 use crate::accumulator::Accumulator;
 use crate::clock::SiteClock;
 use crate::site::Refusal;
@@ -157,10 +157,8 @@ impl Poller {
         loop {
             ticks.tick().await;
             let state = Arc::clone(&self.state);
-            let reading = tokio::task::spawn_blocking(move || {
-                let Poll { file, pattern, kind, .. } = &state.poll;
-                Ok(track::read(&read_bounded(file)?, pattern, *kind)?)
-            });
+            let reading =
+                tokio::task::spawn_blocking(move || Ok(state.poll.read(&read_bounded(&state.poll.file)?)?));
             let result = match reading.await {
                 Ok(reading) => reading.and_then(|reading| self.count(reading)),
                 // The runtime ends.

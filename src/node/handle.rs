@@ -21,6 +21,7 @@ use crate::node::requests::{
 use crate::node::status::NodeStatus;
 use crate::site::entry::{self, SeriesRef, SourceKind};
 use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Site, Verdict};
+use crate::transport::TransportMetrics;
 
 /// How long a request waits for its answer before it is told that there is none.
 pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(10);
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     pub(super) accumulator: Arc<Accumulator>,
     pub(super) clock: Arc<SiteClock>,
     pub(super) metrics: Arc<Metrics>,
+    /// What the connections to the other boxes count; all zeros in a site of one.
+    pub(super) transport_metrics: Arc<TransportMetrics>,
     pub(super) status: Mutex<NodeStatus>,
     /// Cleared while the disk takes no writes.
     pub(super) disk_ok: AtomicBool,
@@ -337,6 +340,11 @@ impl Handle {
     /// This box's clocks.
     pub fn clock(&self) -> &Arc<SiteClock> {
         &self.shared.clock
+    }
+
+    /// What the connections to the other boxes count; all zeros in a site of one.
+    pub fn transport_metrics(&self) -> &TransportMetrics {
+        &self.shared.transport_metrics
     }
 
     /// Counters of what happened.

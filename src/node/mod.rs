@@ -250,6 +250,7 @@ impl Node {
             accumulator,
             clock,
             metrics,
+            transport_metrics: transport.as_ref().map(|transport| transport.metrics()).unwrap_or_default(),
             status: Mutex::default(),
             disk_ok: AtomicBool::new(true),
             leaderless: AtomicBool::new(false),

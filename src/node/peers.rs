@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use tally_core::id::NodeId;
 use tally_core::raft::{Body, EntryRange, Handled, Message};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::disk::{Done, Job};
-use super::heirs::Reason;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
-use super::{Node, members};
+use super::{Node, heirs, members};
+use crate::refusals::Reason;
 use crate::site::entry;
 use crate::storage::{Entry, ReadError};
 use crate::transport::{Event, Lane};
@@ -31,7 +31,7 @@ impl Node {
             }
             Event::Received { from, frame, .. } => match Frame::decode(&frame) {
                 Ok(frame) => self.on_frame(from, frame),
-                Err(_) => self.shared.metrics.frames_malformed.raise(),
+                Err(_) => self.refuse(from, Reason::UnreadableFrame),
             },
         }
     }
@@ -49,14 +49,20 @@ impl Node {
             Frame::SnapshotPart(part) => self.on_snapshot_part(from, &part),
             Frame::SnapshotWant { last, offset } => self.on_snapshot_want(from, last, offset),
             // For witnesses.
-            Frame::Members { .. } => self.shared.metrics.raft_ignored.raise(),
+            Frame::Members { .. } => self.refuse(from, Reason::NotForThis),
             Frame::HandsOver { to, reason } => self.on_hands_over(from, to, reason),
             Frame::Transfer { to } => {
-                if let Err(why) = self.hand_over(to, Reason::Asked) {
-                    info!("box {from} asks to hand leadership over, which cannot be: {why}");
+                if let Err(why) = self.hand_over(to, heirs::Reason::Asked) {
+                    let refusals = &self.shared.metrics.refusals;
+                    refusals.refuse_because(from, Reason::TransferRefused, &why.to_string());
                 }
             }
         }
+    }
+
+    /// What a member said led to nothing.
+    pub(super) fn refuse(&self, from: NodeId, reason: Reason) {
+        self.shared.metrics.refusals.refuse(from, reason);
     }
 
     /// Whether the core took it.
@@ -65,7 +71,7 @@ impl Node {
         let configuration = match payloads.first().and_then(|first| members::of_payload(first)).transpose() {
             Ok(configuration) => configuration,
             Err(_) => {
-                self.shared.metrics.frames_malformed.raise();
+                self.refuse(from, Reason::BadConfiguration);
                 return false;
             }
         };
@@ -74,8 +80,8 @@ impl Node {
             Ok(Handled::Nothing) => {}
             // Only a snapshot's message leads to this, and those come in parts.
             Ok(Handled::Install(_)) => debug!("box {from} announced a snapshot without its parts"),
-            Err(_) => {
-                self.shared.metrics.raft_ignored.raise();
+            Err(why) => {
+                self.refuse(from, why.into());
                 return false;
             }
         }
@@ -93,8 +99,7 @@ impl Node {
     fn on_propose(&mut self, from: NodeId, envelope: &Bytes) {
         let checked = super::proposals::split(envelope).map(|(_, body)| entry::check(body));
         if !matches!(checked, Some(Ok(_))) {
-            self.shared.metrics.frames_malformed.raise();
-            return;
+            return self.refuse(from, Reason::UnreadableBody);
         }
         match self.append(envelope.clone()) {
             // It waits for this commit: it is told of it at once, not with the next heartbeat.

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::Node;
 use super::disk::Job;
 use super::wire::{Frame, PART_BYTES, SnapshotPart};
+use crate::refusals::Reason;
 use crate::storage::{ReadError, SnapshotHead};
 use crate::transport::{Lane, Transport};
 
@@ -63,6 +64,8 @@ pub enum Taken {
     Whole,
     /// All of it is here and it is not what it should be: nothing is left of it.
     Damaged,
+    /// It was not asked for, or is larger than any snapshot: nothing changed.
+    Unfit,
 }
 
 impl Incoming {
@@ -71,23 +74,23 @@ impl Incoming {
     pub fn take(incoming: &mut Option<Incoming>, from: NodeId, part: &SnapshotPart) -> Taken {
         let SnapshotPart { term, head, offset, ref bytes } = *part;
         if incoming.as_ref().is_some_and(|current| term < current.term) {
-            return Taken::Nothing;
+            return Taken::Unfit;
         }
         if offset == 0 && bytes.is_empty() {
             if head.total == 0 || head.total > SNAPSHOT_BYTES_MAX {
-                return Taken::Nothing;
+                return Taken::Unfit;
             }
             let before = incoming.take().filter(|current| current.head == head);
             let bytes = before.map(|current| current.bytes).unwrap_or_default();
             let current = incoming.insert(Incoming { from, term, head, bytes, asked_to: 0 });
             return current.ask();
         }
-        let Some(current) = incoming else { return Taken::Nothing };
+        let Some(current) = incoming else { return Taken::Unfit };
         let fits = (current.from, current.head) == (from, head)
             && current.bytes.len() as u64 == offset
             && (bytes.len() as u64) <= head.total - offset;
         if !fits {
-            return Taken::Nothing;
+            return Taken::Unfit;
         }
         current.bytes.extend_from_slice(bytes);
         let have = current.bytes.len() as u64;
@@ -210,8 +213,8 @@ impl Node {
             // The core's answer tells the leader that this box is further than it thought.
             let message = Message { term: part.term, body: Body::Snapshot { last: part.head.position } };
             let now = self.now();
-            if self.raft.handle_message(now, from, &message, None, &self.tail).is_err() {
-                self.shared.metrics.raft_ignored.raise();
+            if let Err(why) = self.raft.handle_message(now, from, &message, None, &self.tail) {
+                self.refuse(from, why.into());
             }
             return;
         }
@@ -226,8 +229,10 @@ impl Node {
                 }
             }
             Taken::Damaged => {
-                warn!("the snapshot that box {from} sent is damaged: its disk may be; it is asked for anew");
+                let detail = "its checksum is wrong; it is asked for anew";
+                self.shared.metrics.refusals.refuse_because(from, Reason::BadSnapshot, detail);
             }
+            Taken::Unfit => self.refuse(from, Reason::PartNotAwaited),
         }
     }
 }
@@ -307,7 +312,7 @@ mod tests {
                         let late = late.take_if(|_| fate > 2);
                         for sent in late.into_iter().chain([sent]) {
                             match Incoming::take(&mut incoming, FROM, &sent) {
-                                Taken::Nothing => {}
+                                Taken::Nothing | Taken::Unfit => {}
                                 Taken::Whole => {
                                     prop_assert_eq!(&incoming.unwrap().bytes, &bytes);
                                     return Ok(());
@@ -326,19 +331,19 @@ mod tests {
     fn what_does_not_belong_there_is_left_out_and_damage_is_noticed() {
         let head = head(b"abcdef");
         let mut incoming = None;
-        assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"abc")), Taken::Nothing, "no offer");
+        assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"abc")), Taken::Unfit, "no offer");
         assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"")), Taken::Ask(0));
-        assert_eq!(Incoming::take(&mut incoming, NodeId(2), &part(head, 0, b"abc")), Taken::Nothing);
-        assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"abcdefg")), Taken::Nothing);
+        assert_eq!(Incoming::take(&mut incoming, NodeId(2), &part(head, 0, b"abc")), Taken::Unfit);
+        assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"abcdefg")), Taken::Unfit);
         assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"abc")), Taken::Nothing);
         // Another leader has the same one.
         assert_eq!(Incoming::take(&mut incoming, NodeId(2), &part(head, 0, b"")), Taken::Ask(3));
         assert_eq!(Incoming::take(&mut incoming, NodeId(2), &part(head, 3, b"dex")), Taken::Damaged);
         assert!(incoming.is_none());
         let huge = SnapshotHead { total: SNAPSHOT_BYTES_MAX + 1, ..head };
-        assert_eq!(Incoming::take(&mut incoming, FROM, &part(huge, 0, b"")), Taken::Nothing);
+        assert_eq!(Incoming::take(&mut incoming, FROM, &part(huge, 0, b"")), Taken::Unfit);
         let old = SnapshotPart { term: Term(2), ..part(head, 0, b"") };
         assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"")), Taken::Ask(0));
-        assert_eq!(Incoming::take(&mut incoming, NodeId(2), &old), Taken::Nothing, "of an old term");
+        assert_eq!(Incoming::take(&mut incoming, NodeId(2), &old), Taken::Unfit, "of an old term");
     }
 }

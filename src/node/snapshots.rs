@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::disk::Job;
 use super::snapshot_transfer::{Incoming, Outgoing};
 use super::{Node, members};
+use crate::refusals::Reason;
 use crate::site::Site;
 use crate::storage::WriteError;
 
@@ -133,18 +134,18 @@ impl Node {
     }
 
     pub(super) fn install(&mut self, whole: Incoming) {
+        let metrics = &self.shared.metrics;
+        let refuse = |why: &str| metrics.refusals.refuse_because(whole.from, Reason::BadSnapshot, why);
         let site = match Site::restore(&self.founding, &whole.bytes) {
             Ok(site) if site.applied() == whole.head.position.index => site,
-            Ok(_) => return warn!("box {} sent a snapshot of another index than it said", whole.from),
-            Err(error) => return warn!("box {} sent a snapshot that cannot be used: {error}", whole.from),
+            Ok(_) => return refuse("it is of another index than was said"),
+            Err(error) => return refuse(&error.to_string()),
         };
         let message = Message { term: whole.term, body: Body::Snapshot { last: whole.head.position } };
         let now = self.now();
         let configuration = match site.configuration().map(members::from_parts).transpose() {
             Ok(configuration) => configuration,
-            Err(error) => {
-                return warn!("box {} sent a snapshot whose members cannot be: {error}", whole.from);
-            }
+            Err(error) => return refuse(&error.to_string()),
         };
         match self.raft.handle_message(now, whole.from, &message, configuration.as_ref(), &self.tail) {
             Ok(Handled::Install(position)) => {
@@ -159,7 +160,7 @@ impl Node {
                 self.after_apply();
             }
             Ok(_) => {}
-            Err(_) => self.shared.metrics.raft_ignored.raise(),
+            Err(why) => self.refuse(whole.from, why.into()),
         }
     }
 }

@@ -187,6 +187,29 @@ impl TransportMetrics {
     pub fn refused(&self, reason: Refusal) -> &Counter {
         &self.refused[reason as usize]
     }
+
+    /// The same for all reasons, by the names of these.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        REFUSALS.iter().map(|reason| (reason.as_str(), self.refused(*reason).get()))
+    }
+
+    /// All other counters: name, what it counts, value.
+    pub fn counters(&self) -> [(&'static str, &'static str, u64); 11] {
+        [
+            ("frames_sent", "Frames handed to connections.", &self.frames_sent),
+            ("frame_bytes_sent", "Their bytes.", &self.frame_bytes_sent),
+            ("frames_received", "Frames received.", &self.frames_received),
+            ("frame_bytes_received", "Their bytes.", &self.frame_bytes_received),
+            ("datagrams_sent", "Datagrams handed to connections.", &self.datagrams_sent),
+            ("datagrams_received", "Datagrams received.", &self.datagrams_received),
+            ("datagrams_dropped", "Datagrams dropped because the node was behind.", &self.datagrams_dropped),
+            ("connections_made", "Connections made, dialled and accepted.", &self.connections_made),
+            ("connections_ended", "Connections that ended.", &self.connections_ended),
+            ("dials", "Dials begun.", &self.dials),
+            ("dials_failed", "Dials that came to nothing.", &self.dials_failed),
+        ]
+        .map(|(name, help, counter)| (name, help, counter.get()))
+    }
 }
 
 /// The box's end of all its connections. Dropping it closes them.
@@ -279,6 +302,11 @@ impl Transport {
             peers.push(peer);
         }
         Ok(())
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> Arc<TransportMetrics> {
+        Arc::clone(&self.shared.metrics)
     }
 
     /// The address that it listens on.

@@ -1,15 +1,13 @@
 //! Why a peer was turned away: counted each time, logged now and then, with the address.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use quinn::{ConnectionError, VarInt};
 
 use super::TransportMetrics;
-
-/// At most one line in this time for each reason: a peer that tries all day must not fill the disk.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
+use crate::refusals::BoundedLog;
 
 /// The box stops in good order.
 pub(super) const CLOSE_GOING: VarInt = VarInt::from_u32(1);
@@ -189,25 +187,18 @@ impl Refusal {
 #[derive(Debug)]
 pub(super) struct RefusalLog {
     metrics: Arc<TransportMetrics>,
-    lines: Mutex<[Line; REFUSALS.len()]>,
-}
-
-/// The last line about a reason, and how many were left out since.
-#[derive(Clone, Copy, Debug, Default)]
-struct Line {
-    written: Option<Instant>,
-    left_out: u64,
+    log: BoundedLog<{ REFUSALS.len() }>,
 }
 
 impl RefusalLog {
     pub(super) fn new(metrics: Arc<TransportMetrics>) -> RefusalLog {
-        RefusalLog { metrics, lines: Mutex::default() }
+        RefusalLog { metrics, log: BoundedLog::default() }
     }
 
     /// A peer at an address was turned away.
     pub(super) fn refuse(&self, reason: Refusal, address: SocketAddr) {
         self.metrics.refused(reason).raise();
-        let Some(left_out) = self.due(reason, Instant::now()) else { return };
+        let Some(left_out) = self.log.due(reason as usize, Instant::now()) else { return };
         let (name, why) = (reason.as_str(), reason.explain());
         if left_out == 0 {
             tracing::warn!("no connection with {address} ({name}): {why}");
@@ -216,18 +207,6 @@ impl RefusalLog {
                 "no connection with {address} ({name}): {why} ({left_out} more since the last line)"
             );
         }
-    }
-
-    /// How many lines were left out, if one may be written now.
-    fn due(&self, reason: Refusal, now: Instant) -> Option<u64> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = &mut lines[reason as usize];
-        if line.written.is_some_and(|written| now.duration_since(written) < LOG_INTERVAL) {
-            line.left_out += 1;
-            return None;
-        }
-        line.written = Some(now);
-        Some(std::mem::take(&mut line.left_out))
     }
 }
 
@@ -240,16 +219,5 @@ mod tests {
         for (at, reason) in REFUSALS.iter().enumerate() {
             assert_eq!(*reason as usize, at);
         }
-    }
-
-    #[test]
-    fn a_reason_is_logged_once_in_ten_seconds_with_the_number_left_out() {
-        let log = RefusalLog::new(Arc::default());
-        let start = Instant::now();
-        assert_eq!(log.due(Refusal::UnknownKey, start), Some(0));
-        assert_eq!(log.due(Refusal::UnknownKey, start), None);
-        assert_eq!(log.due(Refusal::OwnKey, start), Some(0));
-        assert_eq!(log.due(Refusal::UnknownKey, start + LOG_INTERVAL / 2), None);
-        assert_eq!(log.due(Refusal::UnknownKey, start + LOG_INTERVAL), Some(2));
     }
 }

@@ -15,6 +15,7 @@ use crate::daemon::RunError;
 use crate::identity::{Identity, Keys, MemberInfo};
 use crate::metrics::Counter;
 use crate::node::{ToWitness, info_of, said_by_witness, said_to_witness};
+use crate::refusals::{Reason, Refusals};
 use crate::site::MemberRecord;
 use crate::transport::{Event, Lane, Lives, Transport, TransportMetrics};
 
@@ -28,10 +29,8 @@ pub(super) struct Shared {
     pub(super) identity: Identity,
     members: Mutex<Vec<MemberInfo>>,
     pub(super) transport: Arc<Transport>,
-    /// Messages that led to nothing: not for a witness, stale, of nobody.
-    pub(super) ignored: Counter,
-    /// Frames that could not be read.
-    pub(super) malformed: Counter,
+    /// What members said that led to nothing.
+    pub(super) refusals: Refusals,
     /// Answers to what was asked.
     pub(super) answers: Counter,
     /// Records that the disk did not take.
@@ -91,8 +90,7 @@ impl Slot {
             members: Mutex::new(identity.members.clone()),
             identity,
             transport: Arc::new(transport),
-            ignored: Counter::default(),
-            malformed: Counter::default(),
+            refusals: Refusals::default(),
             answers: Counter::default(),
             failures: Counter::default(),
             view: Mutex::new(view),
@@ -134,15 +132,15 @@ impl Slot {
         let message = match said_to_witness(frame) {
             Ok(ToWitness::Core(message)) => message,
             Ok(ToWitness::Members(index, members)) => {
-                self.know_members(index, &members).await;
+                self.know_members(from, index, &members).await;
                 return None;
             }
             Ok(ToWitness::Other) => {
-                self.shared.ignored.raise();
+                self.shared.refusals.refuse(from, Reason::NotForThis);
                 return None;
             }
             Err(_) => {
-                self.shared.malformed.raise();
+                self.shared.refusals.refuse(from, Reason::UnreadableFrame);
                 return None;
             }
         };
@@ -151,7 +149,7 @@ impl Slot {
             Ok(Reaction::Store(record)) => self.store(&record).await,
             Err(why) => {
                 debug!("ignored, of box {from}: {why:?}: {message:?}");
-                self.shared.ignored.raise();
+                self.shared.refusals.refuse(from, why.into());
                 None
             }
         }
@@ -159,13 +157,12 @@ impl Slot {
 
     /// Takes the members over from a leader: who is new may connect, who left may not any more. It is kept in
     /// `identity.json`, which is no promise: a list that is lost is told again.
-    async fn know_members(&mut self, index: LogIndex, records: &[MemberRecord]) {
+    async fn know_members(&mut self, from: NodeId, index: LogIndex, records: &[MemberRecord]) {
         let (site, me) = (&self.shared.identity.site, self.shared.identity.me());
         let own = records.iter().find(|record| record.id.0 == me.id).map(info_of);
         // A leader that was cut off may tell an old list; one without this witness is none to live by.
         if index < self.members_as_of || own.is_none_or(|own| own.key != me.key || own.role != me.role) {
-            self.shared.ignored.raise();
-            return;
+            return self.shared.refusals.refuse(from, Reason::StaleMembers);
         }
         self.members_as_of = index;
         let mut members: Vec<MemberInfo> = records.iter().map(info_of).collect();
@@ -176,9 +173,7 @@ impl Slot {
         }
         let identity = Identity { members, ..self.shared.identity.clone() };
         if let Err(why) = identity.check() {
-            warn!("site {site:?}: the members that its leader tells are not taken: {why}");
-            self.shared.ignored.raise();
-            return;
+            return self.shared.refusals.refuse_because(from, Reason::BadConfiguration, &why);
         }
         let names: Vec<&str> = identity.members.iter().map(|member| member.name.as_str()).collect();
         info!("site {site:?}: the members are {names:?}");

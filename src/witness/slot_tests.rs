@@ -61,11 +61,11 @@ fn what_is_not_for_a_witness_is_ignored_and_counted() {
         for garbage in [&b""[..], b"\xff", b"\x0b", b"\x0c\x80\x80"] {
             assert_eq!(slot.take(BOX, &Bytes::from_static(garbage)).await, None);
         }
-        assert_eq!(slot.shared.malformed.get(), 4);
+        assert_eq!(slot.shared.refusals.sum(true), 4);
         let to_a_box = Message { term: Term(9), body: Body::TimeoutNow };
         assert_eq!(slot.take(BOX, &said_by_witness(to_a_box)).await, None);
         assert_eq!(slot.take(BOX, &Bytes::from_static(b"\x11\x05")).await, None, "a request to read");
-        assert_eq!((slot.shared.ignored.get(), slot.shared.view().writes), (2, 0));
+        assert_eq!((slot.shared.refusals.sum(false), slot.shared.view().writes), (2, 0));
     });
 }
 
@@ -104,19 +104,19 @@ fn members_are_learnt_from_a_leader_and_an_older_list_undoes_nothing() {
         let names = |slot: &Slot| -> Vec<String> {
             slot.shared.members().iter().map(|member| member.name.clone()).collect()
         };
-        slot.know_members(LogIndex(9), &boxes(&[1, 4])).await;
+        slot.know_members(NodeId(1), LogIndex(9), &boxes(&[1, 4])).await;
         assert_eq!(names(&slot), ["box1", "box4", "w"]);
         let kept = Identity::load(dir.path()).unwrap().unwrap();
         assert_eq!((&kept.members, kept.me()), (&*slot.shared.members(), slot.shared.identity.me()));
         // Of a leader that was cut off; without this witness; under another key: nothing of it is taken.
-        slot.know_members(LogIndex(8), &boxes(&[1, 2])).await;
-        slot.know_members(LogIndex(10), &boxes(&[1, 2])[..2]).await;
+        slot.know_members(NodeId(1), LogIndex(8), &boxes(&[1, 2])).await;
+        slot.know_members(NodeId(1), LogIndex(10), &boxes(&[1, 2])[..2]).await;
         let other = [
             record(1, "box1", &format!("{:064x}", 1), Voter),
             record(3, "w", &format!("{:064x}", 7), Witness),
         ];
-        slot.know_members(LogIndex(11), &other).await;
-        assert_eq!((names(&slot).len(), slot.shared.ignored.get()), (3, 3));
+        slot.know_members(NodeId(1), LogIndex(11), &other).await;
+        assert_eq!((names(&slot).len(), slot.shared.refusals.sum(false)), (3, 3));
         assert!(slot.shared.transport.peers().iter().any(|peer| peer.name == "box4"));
     });
 }

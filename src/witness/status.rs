@@ -12,6 +12,7 @@ use tally_core::id::NodeId;
 
 use super::slot::Shared;
 use crate::api::{Answers, ApiConfig, Guard, Name, Problem, Text, json_response, typed_response};
+use crate::refusals::REASONS;
 use crate::transport::PeerStatus;
 
 /// All that this process serves.
@@ -148,7 +149,35 @@ impl Overview {
                 text.sample(name, &[("site", site.site.as_str()), ("site_id", &site.site_id)], figure(site));
             }
         }
+        self.refused_by_reason(&mut text);
         text
+    }
+}
+
+impl Overview {
+    fn refused_by_reason(&self, text: &mut Text) {
+        let labels = |site: &Arc<Shared>| (site.identity.site.clone(), site.identity.site_id.to_string());
+        let name = "tallyd_witness_refused_total";
+        text.family(name, "counter", "What members sent that led to nothing, by reason.");
+        for site in &self.sites {
+            let (of, id) = labels(site);
+            for reason in REASONS {
+                let labels = [("site", of.as_str()), ("site_id", &id), ("reason", reason.as_str())];
+                text.sample(name, &labels, site.refusals.count(reason));
+            }
+        }
+        let name = "tallyd_peer_refused_total";
+        text.family(
+            name,
+            "counter",
+            "Connections of peers that were turned away, or turned this one away, by reason.",
+        );
+        for site in &self.sites {
+            let (of, id) = labels(site);
+            for (reason, value) in site.transport.metrics().refusals() {
+                text.sample(name, &[("site", of.as_str()), ("site_id", &id), ("reason", reason)], value);
+            }
+        }
     }
 }
 
@@ -175,8 +204,8 @@ impl SiteStatus {
             writes: view.writes,
             boot: view.boot,
             answers: shared.answers.get(),
-            ignored: shared.ignored.get(),
-            malformed: shared.malformed.get(),
+            ignored: shared.refusals.sum(false),
+            malformed: shared.refusals.sum(true),
             failures: shared.failures.get(),
             trouble: view.trouble,
             peers: shared.transport.peers(),

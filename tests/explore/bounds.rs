@@ -21,6 +21,8 @@ pub(crate) struct Bounds {
     pub(crate) reads: u8,
     /// Compactions up to the commit index.
     pub(crate) compactions: u8,
+    /// Changes of the members, of those that the site wishes for. A joint configuration is left as often as it can be.
+    pub(crate) changes: u8,
     /// Messages on their way at a time; one too many, and one of them is lost.
     pub(crate) in_flight: u8,
     /// No node goes into a later term.
@@ -40,6 +42,7 @@ impl Bounds {
             proposals: wider(self.proposals),
             reads: wider(self.reads),
             compactions: wider(self.compactions),
+            changes: wider(self.changes),
             in_flight: wider(self.in_flight),
             terms: wider(self.terms),
         }
@@ -57,6 +60,8 @@ pub(crate) struct Rules {
     pub(crate) quick_pre_votes: bool,
     /// Messages whose term is over at their receiver's disk stay on their way; else they are lost.
     pub(crate) keeps_stale: bool,
+    /// Only what comes of it counts: what `members` says of configurations is not looked at.
+    pub(crate) harm_only: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +86,10 @@ pub(crate) enum Choice {
     Propose(NodeId),
     Read(NodeId),
     Compact(NodeId),
+    /// A leader is asked for the wish at this place of the site's.
+    Change(NodeId, usize),
+    /// A leader is asked to leave its joint configuration.
+    Leave(NodeId),
 }
 
 /// How often something was met that a search is for.
@@ -97,6 +106,14 @@ pub(crate) struct Met {
     pub(crate) reads_confirmed: Cell<u64>,
     /// Records that the witness stored, votes among them.
     pub(crate) witness_stored: Cell<u64>,
+    /// Changes of the members that a leader began.
+    pub(crate) changed: Cell<u64>,
+    /// Joint configurations that their leader left, asked or not.
+    pub(crate) left: Cell<u64>,
+    /// Elected by two halves.
+    pub(crate) elected_jointly: Cell<u64>,
+    /// Configurations that gave way to another leader's entries.
+    pub(crate) dropped: Cell<u64>,
 }
 
 impl Met {

@@ -2,7 +2,7 @@
 //! what is not synced, disks that take their time, timers that run out at any moment; within bounds that are said.
 //! The invariants are checked in each state. What violates one is told as the shortest story that was found.
 //!
-//! `TALLYD_EXPLORE_SECONDS=N` gives each site N seconds in place of 12; `TALLYD_EXPLORE_MORE=N` widens the bounds by
+//! `TALLYD_EXPLORE_SECONDS=N` gives each site N seconds in place of 20; `TALLYD_EXPLORE_MORE=N` widens the bounds by
 //! N of each kind. `cargo test --test explore -- --nocapture` shows what was visited.
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +12,7 @@
 )]
 
 mod bounds;
+mod bug_sites;
 #[path = "../scenarios/describe.rs"]
 mod describe;
 mod explored;
@@ -19,11 +20,15 @@ mod hash;
 mod hashing;
 #[path = "../scenarios/invariants.rs"]
 mod invariants;
+mod member_sites;
+mod member_tests;
+mod members;
 mod mutations;
 #[path = "../scenarios/node.rs"]
 mod node;
 #[path = "../scenarios/plain_log.rs"]
 mod plain_log;
+mod script;
 mod search;
 mod sites;
 mod state;

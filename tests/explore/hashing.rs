@@ -34,11 +34,13 @@ pub(crate) fn hash_node<C: Explored>(node: &Node<C>, naming: &[u64]) -> u128 {
     feed_log(&node.disk.log, &name, &mut hasher);
     (node.disk.term, node.disk.vote.map(name), node.disk.snapshot).hash(&mut hasher);
     if let Some(write) = &node.write {
-        let Persist { ticket: _, hard_state, reset, truncate_after, entries } = write.persist;
+        let crate::node::Write { persist, entries: written, base_configuration } = write;
+        let Persist { ticket: _, hard_state, reset, truncate_after, entries } = *persist;
         (hard_state.map(|HardState { term, vote }| (term, vote.map(name))), reset, truncate_after, entries)
             .hash(&mut hasher);
-        for (entry, configuration) in &write.entries {
-            (entry, configuration.is_some()).hash(&mut hasher);
+        reset.map(|_| hash_configuration(base_configuration, &name)).hash(&mut hasher);
+        for (entry, configuration) in written {
+            (entry, configuration.map(|held| hash_configuration(&held, &name))).hash(&mut hasher);
         }
     }
     hasher.wide()
@@ -46,6 +48,7 @@ pub(crate) fn hash_node<C: Explored>(node: &Node<C>, naming: &[u64]) -> u128 {
 
 fn feed_log(log: &PlainLog, name: &dyn Fn(NodeId) -> u64, hasher: &mut Wide) {
     (log.base, log.entries()).hash(hasher);
+    hash_configuration(&log.configuration_at(log.base.index).configuration, name).hash(hasher);
     for index in log.base.index.0 + 1..=log.last().index.0 {
         if let Some(configuration) = log.configuration_in(LogIndex(index)) {
             (index, hash_configuration(&configuration, name)).hash(hasher);
@@ -53,7 +56,7 @@ fn feed_log(log: &PlainLog, name: &dyn Fn(NodeId) -> u64, hasher: &mut Wide) {
     }
 }
 
-fn hash_configuration(configuration: &Configuration, name: &dyn Fn(NodeId) -> u64) -> u128 {
+pub(crate) fn hash_configuration(configuration: &Configuration, name: &dyn Fn(NodeId) -> u64) -> u128 {
     let part = |kind: u8, id: NodeId| Wide::of(&(kind, name(id)));
     let voters = configuration.voters().map(|id| part(0, id));
     let outgoing = configuration.outgoing().map(|id| part(1, id));

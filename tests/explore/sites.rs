@@ -1,34 +1,51 @@
 //! The sites that are explored, each with its bounds. To explore another one is to add it here, and a test for it.
 
-use std::rc::Rc;
+use std::fmt;
 
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, Configuration, Member, MemberRole, Message, Position};
 
-use crate::bounds::{Bounds, Choice, Rules};
-use crate::explored::Explored;
+use crate::bounds::{Bounds, Rules};
+use crate::explored::{Explored, Wish};
 use crate::node::{Disk, Packet};
 use crate::plain_log::PlainLog;
-use crate::state::{Namings, State};
+use crate::script::{ENOUGH, SMOOTHLY, Step, play};
+use crate::state::{Namings, State, Story};
 
 /// How a site begins.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Begin {
     /// Empty disks.
     New,
-    /// Node 1 leads in term 1, and its first entry is committed and everywhere.
-    Led,
     /// These durable terms, and logs, given as the terms of their entries.
     Disks(&'static [(u64, &'static [u64])]),
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Witness {
+    None,
+    Member,
+    /// With an empty record, to be added.
+    Outside,
+}
+
+/// Node 1 leads in term 1, and its first entry is committed and everywhere.
+pub(crate) const LED: &[Step] = &[Step::Expire(1), Step::Among(&[1, 2, 3, 4, 5])];
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Site {
     pub(crate) name: &'static str,
-    pub(crate) voters: u64,
-    /// A witness comes after them.
-    pub(crate) witness: bool,
+    /// So many nodes have a log: 1, 2 and so on. A witness comes after them.
+    pub(crate) boxes: u64,
+    /// Who of them is a member at first.
+    pub(crate) voters: &'static [u64],
+    pub(crate) observers: &'static [u64],
+    pub(crate) witness: Witness,
     pub(crate) begin: Begin,
+    /// What happened before the search begins.
+    pub(crate) before: &'static [Step],
+    /// What leaders may be asked for.
+    pub(crate) wishes: &'static [Wish],
     /// On its way from the start: from whom, to whom, in which term, durable up to where.
     pub(crate) acknowledgement: Option<(u64, u64, u64, u64)>,
     /// Nodes with names that mean nothing: what differs by exchanging them is the same.
@@ -37,7 +54,7 @@ pub(crate) struct Site {
     pub(crate) rules: Rules,
 }
 
-const NOTHING: Bounds = Bounds {
+pub(crate) const NOTHING: Bounds = Bounds {
     expiries: 0,
     ticks: 0,
     crashes: 0,
@@ -46,17 +63,27 @@ const NOTHING: Bounds = Bounds {
     proposals: 0,
     reads: 0,
     compactions: 0,
+    changes: 0,
     in_flight: 4,
     terms: 2,
 };
-const VOTES_ONLY: Rules =
-    Rules { heartbeats: false, quick_disks: false, quick_pre_votes: true, keeps_stale: false };
+pub(crate) const VOTES_ONLY: Rules = Rules {
+    heartbeats: false,
+    quick_disks: false,
+    quick_pre_votes: true,
+    keeps_stale: false,
+    harm_only: false,
+};
 
-const ANY_THREE: Site = Site {
+pub(crate) const ANY_THREE: Site = Site {
     name: "",
-    voters: 3,
+    boxes: 3,
+    voters: &[1, 2, 3],
+    observers: &[],
+    witness: Witness::None,
     begin: Begin::New,
-    witness: false,
+    before: &[],
+    wishes: &[],
     acknowledgement: None,
     alike: &[1, 2, 3],
     bounds: NOTHING,
@@ -78,7 +105,7 @@ pub(crate) const PRE_VOTES: Site = Site {
 /// A leader's entries, which another leader may have to replace.
 pub(crate) const REPLICATION: Site = Site {
     name: "replication",
-    begin: Begin::Led,
+    before: LED,
     alike: &[2, 3],
     bounds: Bounds { expiries: 1, crashes: 1, proposals: 1, ..NOTHING },
     ..ANY_THREE
@@ -97,7 +124,7 @@ pub(crate) const FIGURE_8: Site = Site {
 /// Messages that come late, twice, or in the wrong order.
 pub(crate) const COPIES: Site = Site {
     name: "copies",
-    begin: Begin::Led,
+    before: LED,
     alike: &[2, 3],
     bounds: Bounds { expiries: 1, proposals: 1, duplicates: 1, ..NOTHING },
     rules: Rules { keeps_stale: true, ..VOTES_ONLY },
@@ -119,7 +146,7 @@ pub(crate) const COMEBACK: Site = Site {
 /// Reads, and the heartbeats that confirm them.
 pub(crate) const READS: Site = Site {
     name: "reads",
-    begin: Begin::Led,
+    before: LED,
     alike: &[2, 3],
     bounds: Bounds { expiries: 1, proposals: 1, reads: 1, in_flight: 3, ..NOTHING },
     rules: Rules { heartbeats: true, quick_disks: true, ..VOTES_ONLY },
@@ -129,7 +156,7 @@ pub(crate) const READS: Site = Site {
 /// Leaders that look after their quorum, and repair what is lost.
 pub(crate) const TICKS: Site = Site {
     name: "ticks",
-    begin: Begin::Led,
+    before: LED,
     alike: &[2, 3],
     bounds: Bounds { expiries: 1, ticks: 2, in_flight: 3, ..NOTHING },
     rules: Rules { heartbeats: true, quick_disks: true, ..VOTES_ONLY },
@@ -139,7 +166,7 @@ pub(crate) const TICKS: Site = Site {
 /// Several entries, sent ahead of the answers.
 pub(crate) const PIPELINE: Site = Site {
     name: "pipeline",
-    begin: Begin::Led,
+    before: LED,
     alike: &[2, 3],
     bounds: Bounds { expiries: 1, proposals: 2, ..NOTHING },
     rules: Rules { quick_disks: true, ..VOTES_ONLY },
@@ -168,7 +195,7 @@ pub(crate) const LATE_SNAPSHOTS: Site = Site {
 /// Disks that report errors.
 pub(crate) const FAILURES: Site = Site {
     name: "failing disks",
-    begin: Begin::Led,
+    before: LED,
     alike: &[2, 3],
     bounds: Bounds { expiries: 1, crashes: 1, failures: 1, ..NOTHING },
     ..ANY_THREE
@@ -177,8 +204,9 @@ pub(crate) const FAILURES: Site = Site {
 /// Two boxes and a witness: elections that need it, and what it stores of them.
 pub(crate) const WITNESS: Site = Site {
     name: "two and a witness",
-    voters: 2,
-    witness: true,
+    boxes: 2,
+    voters: &[1, 2],
+    witness: Witness::Member,
     alike: &[1, 2],
     bounds: Bounds { expiries: 3, in_flight: 3, terms: 3, ..NOTHING },
     ..ANY_THREE
@@ -187,9 +215,10 @@ pub(crate) const WITNESS: Site = Site {
 /// The same with a leader that takes an entry, and a crash.
 pub(crate) const WITNESS_CRASHES: Site = Site {
     name: "two and a witness, crashes",
-    voters: 2,
-    witness: true,
-    begin: Begin::Led,
+    boxes: 2,
+    voters: &[1, 2],
+    witness: Witness::Member,
+    before: LED,
     alike: &[],
     bounds: Bounds { expiries: 2, crashes: 1, proposals: 1, in_flight: 2, terms: 3, ..NOTHING },
     ..ANY_THREE
@@ -198,9 +227,10 @@ pub(crate) const WITNESS_CRASHES: Site = Site {
 /// A leader that swaps a silent box for the witness, and back; reads meanwhile.
 pub(crate) const WITNESS_SWAPS: Site = Site {
     name: "two and a witness, swaps",
-    voters: 2,
-    witness: true,
-    begin: Begin::Led,
+    boxes: 2,
+    voters: &[1, 2],
+    witness: Witness::Member,
+    before: LED,
     alike: &[],
     bounds: Bounds { expiries: 1, ticks: 2, reads: 1, in_flight: 2, ..NOTHING },
     rules: Rules { heartbeats: true, quick_disks: true, ..VOTES_ONLY },
@@ -210,31 +240,66 @@ pub(crate) const WITNESS_SWAPS: Site = Site {
 impl Site {
     /// The state that the search starts from; every bound that is not zero is widened by `more`.
     pub(crate) fn start<C: Explored>(&self, more: u8) -> State<C> {
-        let member = |id, role| Member { id: NodeId(id), role };
-        let mut members: Vec<Member> = (1..=self.voters).map(|id| member(id, MemberRole::Voter)).collect();
-        members.extend(self.witness.then(|| member(self.voters + 1, MemberRole::Witness)));
-        let configuration = Configuration::new(&members).expect("a witness stands beside an even number");
-        let disks: Vec<(Disk, Configuration)> = (1..=self.voters)
+        self.begun(more, &mut None)
+    }
+
+    /// What happened before, in words.
+    pub(crate) fn prologue<C: Explored>(&self) -> String {
+        let mut lines = Vec::new();
+        self.begun::<C>(0, &mut Some(&mut lines));
+        lines.push("(so far the script; now the search)".to_owned());
+        lines.join("\n")
+    }
+
+    fn begun<C: Explored>(&self, more: u8, story: &mut Story<'_>) -> State<C> {
+        let disks: Vec<Disk> = (1..=self.boxes)
             .map(|id| {
                 let (term, entries) = match self.begin {
                     Begin::Disks(disks) => disks[usize::try_from(id - 1).expect("sites are small")],
-                    Begin::New | Begin::Led => (0, &[][..]),
+                    Begin::New => (0, &[][..]),
                 };
-                (disk(term, entries, configuration), configuration)
+                disk(term, entries, self.configuration_of(id))
             })
             .collect();
-        let bounds = self.bounds.widened(more);
-        let namings = namings(self.voters + u64::from(self.witness), self.alike);
-        let mut state = match self.begin {
-            Begin::Led => led(Rc::clone(&namings), &disks).bounded(bounds, self.rules),
-            Begin::New | Begin::Disks(_) => State::new(bounds, self.rules, namings, &disks),
-        };
+        let witness = (self.witness != Witness::None).then_some(NodeId(self.boxes + 1));
+        let namings = namings(self.boxes + u64::from(witness.is_some()), self.alike);
+        let state = State::new(ENOUGH, SMOOTHLY, namings, self.wishes, &disks, witness);
+        let mut state = play(state, self.before, story).bounded(self.bounds.widened(more), self.rules);
         if let Some((from, to, term, index)) = self.acknowledgement {
             let body = Body::Appended { matched: LogIndex(index), received: LogIndex(index) };
             let message = Message { term: Term(term), body };
             state.put_on_its_way(Packet { from: NodeId(from), to: NodeId(to), message, configuration: None });
         }
         state
+    }
+
+    /// What a box begins with: the members know each other; one that is to join guesses, as the daemon does, that
+    /// all others vote, and that it only follows.
+    fn configuration_of(&self, id: u64) -> Configuration {
+        let member = |id, role| Member { id: NodeId(id), role };
+        let is_member = self.voters.contains(&id) || self.observers.contains(&id);
+        let voters: Vec<u64> = match is_member {
+            true => self.voters.to_vec(),
+            false => (1..=self.boxes).filter(|other| *other != id).collect(),
+        };
+        let observers = if is_member { self.observers } else { &[id] };
+        let voters = voters.into_iter().map(|id| member(id, MemberRole::Voter));
+        let observers = observers.iter().map(|id| member(*id, MemberRole::Observer));
+        let witness = (is_member && self.witness == Witness::Member)
+            .then(|| member(self.boxes + 1, MemberRole::Witness));
+        let members: Vec<Member> = voters.chain(observers).chain(witness).collect();
+        Configuration::new(&members).expect("a witness stands beside an even number")
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let voters = Configuration::clone(&self.configuration_of(self.voters[0]));
+        write!(f, "{}: {} boxes, at first {voters:?}", self.name, self.boxes)?;
+        if !self.before.is_empty() {
+            write!(f, "; from the state after the script {:?}", self.before)?;
+        }
+        Ok(())
     }
 }
 
@@ -244,20 +309,6 @@ fn disk(term: u64, entries: &[u64], configuration: Configuration) -> Disk {
         log.push(Position { index: LogIndex(index), term: Term(*term), subterm: Subterm(0) });
     }
     Disk { term: Term(term), vote: None, log, snapshot: Position::ZERO }
-}
-
-/// Node 1 is elected, and everything arrives and is written until nothing more happens.
-fn led<C: Explored>(namings: Namings, disks: &[(Disk, Configuration)]) -> State<C> {
-    let bounds = Bounds { expiries: 1, in_flight: u8::MAX, terms: 1, ..NOTHING };
-    let rules = Rules { heartbeats: true, quick_disks: true, ..VOTES_ONLY };
-    let mut state = State::new(bounds, rules, namings, disks);
-    state = state.after(Choice::Expire(NodeId(1)), &mut None).expect("the first timer runs out");
-    while let Some(choice) =
-        state.choices().into_iter().find(|choice| matches!(choice, Choice::Deliver { late: false, .. }))
-    {
-        state = state.after(choice, &mut None).expect("nothing goes wrong without trouble");
-    }
-    state
 }
 
 /// All namings that exchange nodes of `alike` among each other; the first changes none.

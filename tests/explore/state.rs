@@ -5,13 +5,13 @@ use std::hash::Hash;
 use std::rc::Rc;
 
 use tally_core::id::{LogIndex, NodeId};
-use tally_core::raft::{Body, Config, Configuration, Role};
+use tally_core::raft::{Body, Config, Configuration, ConfigurationEntry, Role};
 use tally_core::time::Duration;
 
 use crate::bounds::{Bounds, Choice, Met, Rules};
-use crate::explored::Explored;
+use crate::explored::{Explored, Wish};
 use crate::hash::Wide;
-use crate::hashing::{hash_node, hash_packet};
+use crate::hashing::{hash_configuration, hash_node, hash_packet};
 use crate::invariants::Settled;
 use crate::node::{Disk, Node, Packet};
 use crate::witness::WitnessNode;
@@ -68,6 +68,8 @@ pub(crate) struct State<C: Explored> {
     bounds: Bounds,
     rules: Rules,
     namings: Namings,
+    /// What leaders may be asked for.
+    wishes: &'static [Wish],
     nodes: Vec<Rc<Node<C>>>,
     hashes: Vec<Hashes>,
     /// What each node is without any names.
@@ -85,6 +87,7 @@ impl<C: Explored> Clone for State<C> {
             bounds: self.bounds,
             rules: self.rules,
             namings: Rc::clone(&self.namings),
+            wishes: self.wishes,
             nodes: self.nodes.clone(),
             hashes: self.hashes.clone(),
             faces: self.faces.clone(),
@@ -125,13 +128,15 @@ impl<C: Explored> State<C> {
         bounds: Bounds,
         rules: Rules,
         namings: Namings,
-        disks: &[(Disk, Configuration)],
+        wishes: &'static [Wish],
+        disks: &[Disk],
+        witness: Option<NodeId>,
     ) -> Self {
-        let witness = disks.first().and_then(|(_, configuration)| configuration.witness());
         let mut state = State {
             bounds,
             rules,
             namings,
+            wishes,
             nodes: Vec::new(),
             hashes: Vec::new(),
             faces: Vec::new(),
@@ -141,8 +146,8 @@ impl<C: Explored> State<C> {
             reads: Vec::new(),
             met: Rc::default(),
         };
-        for ((disk, configuration), id) in disks.iter().zip(1..) {
-            let mut node = Node::new(NodeId(id), *configuration);
+        for (disk, id) in disks.iter().zip(1..) {
+            let mut node = Node::new(NodeId(id), Configuration::EMPTY);
             node.disk = disk.clone();
             node.start(config(node.id));
             state.nodes.push(Rc::new(node));
@@ -184,6 +189,8 @@ impl<C: Explored> State<C> {
         let mut rest = Wide::new(7);
         self.bounds.hash(&mut rest);
         self.settled.committed.hash(&mut rest);
+        let ConfigurationEntry { index, configuration } = &self.settled.configuration;
+        (index, hash_configuration(configuration, &name)).hash(&mut rest);
         let leaders = self.settled.leaders.iter().map(|(term, id)| Wide::of(&(term, name(*id))));
         let reads = self.reads.iter().map(|r| Wide::of(&(name(r.at), r.round, r.index, r.committed)));
         let nodes = self.nodes.iter().zip(&self.hashes);
@@ -192,6 +199,11 @@ impl<C: Explored> State<C> {
         let wire = self.wire.iter().map(hash);
         let witness = self.witness.iter().map(|witness| witness.hash(&name));
         leaders.chain(reads).chain(nodes).chain(witness).chain(wire).fold(rest.wide(), u128::wrapping_add)
+    }
+
+    /// The messages on their way, and which they are.
+    pub(crate) fn on_their_way(&self) -> impl Iterator<Item = (&Packet, u128)> {
+        self.wire.iter().map(|on_its_way| (&*on_its_way.packet, on_its_way.hash))
     }
 
     /// All that can happen now.
@@ -240,6 +252,12 @@ impl<C: Explored> State<C> {
                 (bounds.ticks > 0, Choice::Tick(id)),
             ];
             choices.extend(affordable.iter().filter(|(may, _)| *may).map(|(_, choice)| *choice));
+            let configuration = core.configuration().configuration;
+            if !configuration.is_joint() && bounds.changes > 0 {
+                choices.extend((0..self.wishes.len()).map(|wish| Choice::Change(id, wish)));
+            } else if configuration.is_joint() && !configuration.leaves_by_itself() {
+                choices.push(Choice::Leave(id));
+            }
         } else if bounds.expiries > 0 && core.term().0 < u64::from(bounds.terms) {
             choices.push(Choice::Expire(id));
         }

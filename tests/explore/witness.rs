@@ -1,6 +1,6 @@
 //! The witness of an explored site: its core, and the record that is on its way to its disk.
 
-use tally_core::id::NodeId;
+use tally_core::id::{NodeId, Term};
 use tally_core::raft::{Message, Mutation, NodeSet, Reaction, Witness, WitnessRecord};
 
 use crate::hash::Wide;
@@ -40,6 +40,12 @@ impl<M: Mutation> WitnessNode<M> {
     pub(crate) fn crash(&mut self, stored: bool) {
         let record = self.storing.take().filter(|_| stored).map_or(*self.core.record(), |(record, _)| record);
         self.core = Witness::new(record);
+    }
+
+    /// Whether it may have voted for this candidate.
+    pub(crate) fn may_have_granted(&self, term: Term, candidate: NodeId) -> bool {
+        let record = self.core.record();
+        record.term > term || (record.term == term && record.vote == Some(candidate))
     }
 
     pub(crate) fn hash(&self, name: &dyn Fn(NodeId) -> u64) -> u128 {

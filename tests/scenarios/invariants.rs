@@ -103,10 +103,16 @@ impl Settled {
                 self.configuration = latest;
             }
         }
-        let configuration = &self.configuration.configuration;
-        let halves: [Vec<NodeId>; 2] = [configuration.voters().collect(), configuration.outgoing().collect()];
+        let ConfigurationEntry { index, configuration } = &self.configuration;
+        // A leader that leaves a joint configuration counts by the incoming half from then on, also what is before the
+        // entry that leaves it. That is enough: until it is committed, who is to lead needs both halves.
+        let halves: [(Vec<NodeId>, LogIndex); 2] = [
+            (configuration.voters().collect(), LogIndex(u64::MAX)),
+            (configuration.outgoing().collect(), *index),
+        ];
         for Committed { entry: known, .. } in self.committed.iter().flatten() {
-            for half in halves.iter().filter(|half| !half.is_empty()) {
+            let counts = |(half, last): &&(Vec<NodeId>, LogIndex)| !half.is_empty() && known.index <= *last;
+            for (half, _) in halves.iter().filter(counts) {
                 // The witness has no log: it can make up for one of a majority.
                 let witness = usize::from(configuration.witness().is_some_and(|id| half.contains(&id)));
                 let have = all.iter().filter(|other| half.contains(&other.id) && other.disk.holds(*known));

@@ -43,6 +43,12 @@ impl Log {
         self.entries.iter()
     }
 
+    /// The configurations that are in it, the latest first.
+    pub(crate) fn configurations(&self) -> impl Iterator<Item = (LogIndex, &Configuration)> {
+        let entries = self.entries.iter().rev();
+        entries.filter_map(|entry| Some((entry.position.index, &**entry.configuration.as_ref()?)))
+    }
+
     pub(crate) fn range(&self, first: LogIndex, last: LogIndex) -> Vec<Entry> {
         let entry = |index| self.get(LogIndex(index)).expect("the core names what is in the log").clone();
         (first.0..=last.0).map(entry).collect()

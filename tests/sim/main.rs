@@ -4,6 +4,7 @@
 //!
 //! `TALLYD_SIM_SEED=S` plays one seed and tells what happens. `TALLYD_SIM_SEEDS=N` plays N seeds instead of 2,000,
 //! `TALLYD_SIM_SECONDS=T` plays for so long and tells how far it is; both from `TALLYD_SIM_FIRST=S` on.
+//! `TALLYD_SIM_THREADS=N` plays with so many threads; a long run ends when the file `TALLYD_SIM_STOP` is there.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,11 +14,13 @@
 
 mod checks;
 mod client;
+mod cores;
 mod coverage;
 mod disk;
 mod log;
 mod machine;
 mod members;
+mod mutations;
 mod network;
 mod node;
 mod plan;
@@ -31,6 +34,7 @@ mod world;
 use std::time::Duration;
 
 use run::Until;
+use sim::Setting;
 
 const SEEDS: u64 = 2_000;
 
@@ -70,6 +74,9 @@ fn the_invariants_hold_in_every_history() {
 #[test]
 fn a_seed_gives_the_same_history_each_time() {
     for seed in [3, 77, 1204] {
-        assert_eq!(world::play(seed, false).to_string(), world::play(seed, false).to_string());
+        assert_eq!(
+            world::play(seed, Setting::PLAIN, false).to_string(),
+            world::play(seed, Setting::PLAIN, false).to_string()
+        );
     }
 }

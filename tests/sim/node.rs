@@ -1,25 +1,27 @@
 //! A box: its disk, and in each of its lives a core with its driver.
 
 mod leading;
+mod talking;
 
 use std::rc::Rc;
 
 use tally_core::id::{LogIndex, NodeId, Term};
 use tally_core::raft::{
     Body, Change, Configuration, Event as CoreEvent, Handled, Ignored, Leave, LogView, MemberRole,
-    MembershipError, Message, Position, ProposeError, Raft, Role,
+    MembershipError, Message, Position, ProposeError, Role,
 };
 use tally_core::time::Instant;
 use tallyd::site::entry;
 
-use crate::checks::{self, memory, what_is_said_is_durable};
+use crate::checks::{self, Watched, membership, memory, transfer};
 use crate::client::{Answer, Request, Waits};
+use crate::cores::Core;
 use crate::disk::{Disk, Snapshot, Write};
 use crate::log::{Entry, Log, entries_of};
 use crate::machine::Machine;
 use crate::members;
 use crate::network::Packet;
-use crate::plan::{MEMBERS, Micros};
+use crate::plan::Micros;
 use crate::sim::{Event, Own, Sim};
 use crate::trouble;
 
@@ -28,9 +30,6 @@ const HOUSEKEEPING_EVERY: Micros = 20_000;
 
 /// A sync takes no longer, whatever ails the disk.
 const SYNC_MAX: Micros = 700_000;
-
-/// A core that remembers few runs, so that it has to ask, and that has not room for all there are.
-pub(crate) type Core = Raft<MEMBERS, 3>;
 
 pub(crate) struct Node {
     pub(crate) id: NodeId,
@@ -48,9 +47,10 @@ pub(crate) struct Node {
 
 /// What a crash takes away.
 pub(crate) struct Life {
-    pub(crate) core: Core,
+    pub(crate) core: Box<dyn Core>,
     pub(crate) log: Log,
     pub(crate) machine: Machine,
+    pub(crate) watched: Watched,
     /// Committed entries up to here were checked.
     pub(crate) checked: LogIndex,
     write: Option<Write>,
@@ -101,11 +101,13 @@ impl Node {
         self.boot += 1;
         let config = sim.plan.config(self.id, sim.rng.next());
         let durable = self.disk.durable(&self.first);
-        let core = Core::new(config, durable, self.local(sim.now)).expect("a durable state starts");
+        let core = (sim.cores.box_with)(config, durable, self.local(sim.now));
         let machine = match &self.disk.snapshot {
             Some(snapshot) => Machine::restore(&snapshot.bytes),
             None => Machine::new(),
         };
+        let mut watched = Watched::default();
+        watched.pre_votes.begin(&*core);
         if durable.snapshot.index > LogIndex::ZERO {
             sim.coverage.count("restarts from a snapshot");
         }
@@ -116,6 +118,7 @@ impl Node {
             core,
             log,
             machine,
+            watched,
             checked: durable.snapshot.index,
             write: None,
             waiters: Vec::new(),
@@ -160,29 +163,6 @@ impl Node {
         self.life.as_ref().is_some_and(|life| life.core.role() == Role::Leader)
     }
 
-    pub(crate) fn packet(&mut self, sim: &mut Sim, from: NodeId, packet: Packet) {
-        let now = self.local(sim.now);
-        let Some(life) = &mut self.life else { return };
-        match packet {
-            Packet::Raft { message, entries, snapshot: None } => self.message(sim, from, &message, entries),
-            Packet::Raft { message, snapshot: Some(snapshot), .. } => {
-                life.staging += 1;
-                let what = Own::Staged { from, message, snapshot };
-                self.own_after(sim, 10, what);
-                if sim.rng.chance(30) {
-                    let soon = sim.rng.below(10 * sim.plan.sync_max);
-                    sim.after(soon, Event::Crash { node: self.id });
-                }
-            }
-            Packet::Propose(body) => {
-                life.core.request_heartbeat(from);
-                self.propose(sim, &body);
-            }
-            Packet::ReadIndex { read } => life.lead_read(now, from, read),
-            Packet::ReadAt { read, index } => life.read_at(read, index),
-        }
-    }
-
     pub(crate) fn request(&mut self, sim: &mut Sim, request: Request) {
         let (now, id) = (self.local(sim.now), self.id);
         let Some(life) = &mut self.life else { return };
@@ -218,72 +198,12 @@ impl Node {
                 life.wakes_at = Micros::MAX;
                 if life.core.poll_timeout() <= now {
                     life.core.handle_timeout(now);
+                    life.watched.check_quorum.holds(self.id, &*life.core, now);
                 }
             }
             Own::Synced => self.synced(sim),
             Own::Snapshotted(snapshot) => self.snapshotted(sim, snapshot),
             Own::Staged { from, message, snapshot } => self.staged(sim, from, &message, snapshot),
-        }
-    }
-
-    /// A snapshot is here, whole.
-    fn staged(&mut self, sim: &mut Sim, from: NodeId, message: &Message, snapshot: Rc<Snapshot>) {
-        let now = self.local(sim.now);
-        let Some(life) = &mut self.life else { return };
-        life.staging -= 1;
-        let before = *life.core.configuration();
-        let brought = snapshot.configuration.as_ref();
-        let handled = life.core.handle_message(now, from, message, brought, &life.log);
-        if handled != Ok(Handled::Install(snapshot.last)) {
-            return;
-        }
-        sim.coverage.count("snapshots installed");
-        if *life.core.configuration() != before {
-            sim.coverage.count("snapshots that brought a configuration");
-            sim.coverage.add("boxes that joined by a snapshot", u64::from(before.is_empty()));
-        }
-        life.log = Log::new(snapshot.last, []);
-        life.machine = Machine::restore(&snapshot.bytes);
-        life.installed = Some(snapshot);
-    }
-
-    fn message(&mut self, sim: &mut Sim, from: NodeId, message: &Message, entries: Vec<Entry>) {
-        let now = self.local(sim.now);
-        let Some(life) = &mut self.life else { return };
-        sim.tell(|| format!("{} <- {from}: {message:?}", self.id));
-        let configuration = entries.first().and_then(|entry| entry.configuration.clone());
-        let (before, commit) = (life.core.role(), life.core.commit_index());
-        match life.core.handle_message(now, from, message, configuration.as_deref(), &life.log) {
-            Ok(Handled::Append(range)) => {
-                let dropped = life.log.truncate(range.first.prev());
-                if !dropped.is_empty() {
-                    sim.coverage.count("logs truncated in memory");
-                    let configurations = dropped.iter().filter(|entry| entry.configuration.is_some()).count();
-                    sim.coverage.add("configuration entries truncated", configurations as u64);
-                    sim.checks.committed.dropped(self.id, commit, dropped.iter());
-                }
-                for entry in entries.into_iter().filter(|entry| entry.position.index >= range.first) {
-                    life.put(sim, entry);
-                }
-                assert_eq!(life.log.last().index, range.last);
-            }
-            Ok(Handled::Install(_)) => panic!("only a snapshot is installed"),
-            Ok(Handled::Nothing) => {
-                let by_witness = life.core.configuration().role(from) == Some(MemberRole::Witness);
-                if by_witness && before == Role::Candidate && life.core.role() == Role::Leader {
-                    sim.coverage.count("elections decided by a witness");
-                }
-            }
-            // Whoever knows no term yet has none to refuse in.
-            Err(Ignored::Malformed) if message.term == Term(0) => {
-                assert_eq!(message.body, Body::PreVoteAnswer { granted: false });
-            }
-            Err(Ignored::UnknownSender) => sim.coverage.count("strangers ignored"),
-            Err(Ignored::NotVoter) => sim.coverage.count("messages ignored as not of a voter"),
-            Err(Ignored::Stale) => sim.coverage.count("messages ignored as stale"),
-            Err(Ignored::Leased) => sim.coverage.count("votes ignored under a lease"),
-            Err(Ignored::NotAwaited) => sim.coverage.count("messages not awaited"),
-            Err(why) => panic!("{}: an honest message is {why:?}: {message:?}", self.id),
         }
     }
 
@@ -327,6 +247,7 @@ impl Node {
 
     /// What the core wants after an input, in the order that its documentation names.
     pub(crate) fn step(&mut self, sim: &mut Sim) {
+        self.watch(sim);
         self.take_events(sim);
         self.take_messages(sim);
         self.take_persist(sim);
@@ -338,6 +259,13 @@ impl Node {
         if let Some(life) = self.life.as_ref().filter(|life| life.core.role() == Role::Leader) {
             sim.checks.leader_append_only.leads(self.id, self.boot, life.core.term(), &life.log);
         }
+    }
+
+    fn watch(&mut self, sim: &Sim) {
+        let now = self.local(sim.now);
+        let Some(life) = &mut self.life else { return };
+        life.watched.check_quorum.look(&*life.core, now);
+        life.watched.pre_votes.hold(self.id, &*life.core);
     }
 
     fn take_events(&mut self, sim: &mut Sim) {
@@ -361,50 +289,13 @@ impl Node {
                         None => "other replication sets",
                     };
                     sim.coverage.count(what);
+                    if configuration.is_none() {
+                        life.watched.replication_set.changed(self.id, &*life.core);
+                    }
                     self.put_own(sim, entry, configuration);
                 }
                 CoreEvent::TransferFailed { .. } => sim.coverage.count("transfers that failed"),
                 CoreEvent::LeaderChanged { .. } | CoreEvent::ConfigurationChanged(_) => {}
-            }
-        }
-    }
-
-    fn take_messages(&mut self, sim: &mut Sim) {
-        let now = self.local(sim.now);
-        let Some(life) = &mut self.life else { return };
-        let peers: Vec<NodeId> = life.core.peers().collect();
-        for to in peers {
-            let bulk = sim.healed || !sim.rng.chance(50);
-            let mut messages = 0;
-            while let Some(mut message) = life.core.poll_message(now, to, bulk, &life.log) {
-                messages += 1;
-                what_is_said_is_durable(self.id, to, &message, &self.disk, &life.log);
-                let (mut entries, mut snapshot) = (Vec::new(), None);
-                match &mut message.body {
-                    Body::Append { entries: Some(range), .. } => {
-                        assert!(bulk);
-                        entries = life.log.range(range.first, range.last);
-                    }
-                    Body::Append { entries: None, .. } => sim.coverage.count("probes without entries"),
-                    Body::Rejected { .. } => sim.coverage.count("appends rejected"),
-                    Body::Snapshot { last } => {
-                        assert!(bulk);
-                        sim.coverage.count("snapshots offered");
-                        // The newest that there is, which may cover more than the log has forgotten.
-                        let there = [&self.disk.snapshot, &life.installed].into_iter().flatten();
-                        snapshot = there.max_by_key(|snapshot| snapshot.last.index).cloned();
-                        *last = snapshot.as_ref().expect("a log that begins late has a snapshot").last;
-                    }
-                    Body::PreVote { .. } if sim.is_removed(self.id) => {
-                        sim.coverage.count("removed boxes that asked for votes");
-                    }
-                    _ => {}
-                }
-                sim.send(self.id, to, Packet::Raft { message, entries, snapshot });
-            }
-            memory::messages_are_few(self.id, to, messages);
-            if !bulk {
-                sim.coverage.count("bulk lanes full");
             }
         }
     }

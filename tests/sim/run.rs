@@ -1,11 +1,13 @@
 //! Many seeds on all cores: which seeds they are does not depend on the number of cores, nor does what they come to.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::coverage::{Coverage, MUST_HAPPEN};
+use crate::sim::Setting;
 use crate::world;
 
 /// A long run tells how far it is this often.
@@ -47,6 +49,8 @@ impl Drop for Named<'_> {
 struct Run {
     first: u64,
     until: Until,
+    /// A long run ends when this file is there.
+    stop: Option<PathBuf>,
     began: Instant,
     next: AtomicU64,
     failed: AtomicBool,
@@ -56,15 +60,17 @@ struct Run {
 /// Plays one seed.
 pub(crate) fn named(seed: u64, trace: bool) -> Coverage {
     let _named = Named(seed, None);
-    world::play(seed, trace)
+    world::play(seed, Setting::PLAIN, trace)
 }
 
 /// Plays seeds from `first` on; panics if one fails.
 pub(crate) fn play(first: u64, until: Until) -> Played {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = crate::number("TALLYD_SIM_THREADS").map_or_else(cores, |threads| threads.max(1) as usize);
     let run = Run {
         first,
         until,
+        stop: std::env::var_os("TALLYD_SIM_STOP").map(PathBuf::from),
         began: Instant::now(),
         next: AtomicU64::new(0),
         failed: AtomicBool::new(false),
@@ -84,7 +90,7 @@ impl Run {
     fn work(&self) {
         while let Some(seed) = self.next() {
             let _named = Named(seed, Some(&self.failed));
-            let coverage = world::play(seed, false);
+            let coverage = world::play(seed, Setting::PLAIN, false);
             self.add(&coverage);
         }
     }
@@ -93,7 +99,9 @@ impl Run {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let goes_on = match self.until {
             Until::Seeds(seeds) => number < seeds,
-            Until::Seconds(span) => self.began.elapsed() < span,
+            Until::Seconds(span) => {
+                self.began.elapsed() < span && !self.stop.as_ref().is_some_and(|file| file.exists())
+            }
         };
         (goes_on && !self.failed.load(Ordering::Relaxed)).then(|| self.first.wrapping_add(number))
     }
@@ -113,6 +121,10 @@ impl Run {
 
 impl fmt::Display for Played {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let missing = self.coverage.missing();
+        if !missing.is_empty() {
+            writeln!(f, "never met: {}", missing.join(", "))?;
+        }
         write!(f, "{} on {} cores", summary(self.seeds, &self.coverage, self.took), self.threads)
     }
 }

@@ -9,6 +9,7 @@ use tally_core::raft::Message;
 
 use crate::checks::Checks;
 use crate::client::{Answer, Request};
+use crate::cores::Cores;
 use crate::coverage::Coverage;
 use crate::disk::Snapshot;
 use crate::network::{Network, Packet};
@@ -111,11 +112,25 @@ impl Ord for Due {
     }
 }
 
+/// What a history is besides its seed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) cores: Cores,
+    /// Makes some kind of trouble more frequent than chance would.
+    pub(crate) bend: fn(&mut Plan),
+}
+
+impl Setting {
+    /// The core as it is meant, and whatever plan the seed makes.
+    pub(crate) const PLAIN: Setting = Setting { cores: Cores::PLAIN, bend: |_| () };
+}
+
 pub(crate) struct Sim {
     pub(crate) now: Micros,
     queue: BinaryHeap<Reverse<Due>>,
     sequence: u64,
     pub(crate) rng: Rng,
+    pub(crate) cores: Cores,
     pub(crate) plan: Plan,
     pub(crate) network: Network,
     pub(crate) checks: Checks,
@@ -132,9 +147,10 @@ pub(crate) struct Sim {
 }
 
 impl Sim {
-    pub(crate) fn new(seed: u64, trace: bool) -> Sim {
+    pub(crate) fn new(seed: u64, setting: Setting, trace: bool) -> Sim {
         let mut rng = Rng::new(seed);
-        let plan = Plan::new(&mut rng);
+        let mut plan = Plan::new(&mut rng);
+        (setting.bend)(&mut plan);
         let network = Network::new(&plan);
         let members = plan.members.iter().map(|member| member.id).collect();
         Sim {
@@ -142,6 +158,7 @@ impl Sim {
             queue: BinaryHeap::new(),
             sequence: 0,
             rng,
+            cores: setting.cores,
             plan,
             network,
             checks: Checks::default(),

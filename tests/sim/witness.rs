@@ -1,9 +1,10 @@
 //! A witness and its one record on a disk.
 
 use tally_core::id::NodeId;
-use tally_core::raft::{Body, Ignored, Message, Reaction, Witness, WitnessRecord};
+use tally_core::raft::{Body, Ignored, Message, Reaction, WitnessRecord};
 
 use crate::checks;
+use crate::cores::{Cores, WitnessCore};
 use crate::network::Packet;
 use crate::plan::Micros;
 use crate::sim::{Event, Own, Sim};
@@ -14,7 +15,8 @@ pub(crate) struct WitnessBox {
     pub(crate) paused_until: Micros,
     /// Its disk fails while this is set.
     pub(crate) fails: bool,
-    core: Option<Witness>,
+    cores: Cores,
+    core: Option<Box<dyn WitnessCore>>,
     /// What a restart finds.
     disk: WitnessRecord,
     /// What was synced last: what may be said.
@@ -24,14 +26,15 @@ pub(crate) struct WitnessBox {
 }
 
 impl WitnessBox {
-    pub(crate) fn new(id: NodeId) -> WitnessBox {
+    pub(crate) fn new(id: NodeId, cores: Cores) -> WitnessBox {
         let empty = WitnessRecord::default();
         WitnessBox {
             id,
             boot: 0,
             paused_until: 0,
             fails: false,
-            core: Some(Witness::new(empty)),
+            cores,
+            core: Some((cores.witness_with)(empty)),
             disk: empty,
             synced: empty,
             storing: None,
@@ -54,7 +57,7 @@ impl WitnessBox {
             self.boot += 1;
             let bytes = self.disk.encode();
             self.synced = WitnessRecord::decode(&bytes).expect("a record is read as it was written");
-            self.core = Some(Witness::new(self.synced));
+            self.core = Some((self.cores.witness_with)(self.synced));
         }
     }
 

@@ -10,7 +10,7 @@ use crate::coverage::Coverage;
 use crate::members;
 use crate::node::Node;
 use crate::plan::{Micros, WITNESSES, size};
-use crate::sim::{Event, Own, Sim};
+use crate::sim::{Event, Own, Setting, Sim};
 use crate::trouble;
 use crate::witness::WitnessBox;
 
@@ -27,8 +27,8 @@ pub(crate) struct World {
 }
 
 /// Plays the history of a seed; what it came through.
-pub(crate) fn play(seed: u64, trace: bool) -> Coverage {
-    let mut world = World::new(seed, trace);
+pub(crate) fn play(seed: u64, setting: Setting, trace: bool) -> Coverage {
+    let mut world = World::new(seed, setting, trace);
     world.run_until(world.sim.plan.trouble);
     world.heal();
     let healed_at = world.sim.now;
@@ -47,13 +47,13 @@ pub(crate) fn play(seed: u64, trace: bool) -> Coverage {
 }
 
 impl World {
-    fn new(seed: u64, trace: bool) -> World {
-        let mut sim = Sim::new(seed, trace);
+    fn new(seed: u64, setting: Setting, trace: bool) -> World {
+        let mut sim = Sim::new(seed, setting, trace);
         sim.tell(|| format!("{:?}", sim.plan));
         let boxes = (1..=sim.plan.boxes).map(NodeId);
         let mut nodes: Vec<Node> =
             boxes.map(|id| Node::new(id, sim.plan.configuration(id), sim.rng.between(950, 1050))).collect();
-        let witnesses = WITNESSES.into_iter().map(WitnessBox::new).collect();
+        let witnesses = WITNESSES.into_iter().map(|id| WitnessBox::new(id, setting.cores)).collect();
         let clients = (0..size(sim.plan.clients)).map(Client::new).collect();
         nodes.iter_mut().for_each(|node| node.start(&mut sim));
         for client in 0..size(sim.plan.clients) {
@@ -80,7 +80,11 @@ impl World {
     fn come_to_rest(&mut self) {
         let limit = self.sim.now + PATIENCE;
         while !progress::all_is_done(&self.nodes, &self.clients, &self.sim.checks.committed) {
-            assert!(self.sim.now < limit, "no progress although nothing is wrong: {}", self.describe());
+            assert!(
+                self.sim.now < limit,
+                "progress after healing: none although nothing is wrong: {}",
+                self.describe()
+            );
             self.run_until(self.sim.now + 10_000);
         }
     }

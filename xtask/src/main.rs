@@ -30,7 +30,7 @@ enum Command {
     Demo(demo::Arguments),
     /// The figures of a site of three boxes on this machine, several rounds with medians.
     Bench(bench::Arguments),
-    /// Plays the simulation's seeds from a start by chance until the time is up.
+    /// Plays the simulation's seeds from a start by chance, and runs the fuzzers, until the time is up.
     Soak(soak::Arguments),
     /// How large the core is on a microcontroller; fails if it is larger than it may be.
     Size(size::Arguments),

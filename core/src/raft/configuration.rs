@@ -4,76 +4,12 @@ use core::fmt;
 
 use super::membership::MembershipError;
 use super::message::{Member, MemberRole};
+use super::set::{Named, Set};
 use super::witness::WITNESS_VOTERS_MAX;
 use crate::id::NodeId;
 
 /// No configuration has more members, whatever [`Raft`](super::Raft) has room for.
 pub const MEMBERS_MAX: usize = 16;
-
-/// A set of places in a configuration's list of members.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Set(u16);
-
-impl Set {
-    pub(super) const fn of(place: usize) -> Set {
-        Set(1 << place)
-    }
-
-    pub(super) const fn has(self, place: usize) -> bool {
-        self.0 & (1 << place) != 0
-    }
-
-    #[inline(never)]
-    pub(super) const fn len(self) -> usize {
-        self.0.count_ones() as usize
-    }
-
-    pub(super) const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(super) const fn with(self, other: Set) -> Set {
-        Set(self.0 | other.0)
-    }
-
-    pub(super) const fn without(self, other: Set) -> Set {
-        Set(self.0 & !other.0)
-    }
-
-    pub(super) const fn both(self, other: Set) -> Set {
-        Set(self.0 & other.0)
-    }
-
-    /// A place was put in; nobody is there.
-    const fn widened(self, place: usize) -> Set {
-        let below = (1 << place) - 1;
-        Set((self.0 & below) | ((self.0 & !below) << 1))
-    }
-
-    /// A place was taken out.
-    const fn narrowed(self, place: usize) -> Set {
-        let below = (1 << place) - 1;
-        Set((self.0 & below) | ((self.0 >> 1) & !below))
-    }
-}
-
-/// The members of a set, ascending.
-#[derive(Clone, Debug)]
-pub(super) struct Named<'a> {
-    ids: &'a [NodeId; MEMBERS_MAX],
-    set: Set,
-}
-
-impl Iterator for Named<'_> {
-    type Item = NodeId;
-
-    fn next(&mut self) -> Option<NodeId> {
-        let place = self.set.0.trailing_zeros() as usize;
-        // The lowest one is taken out.
-        self.set = Set(self.set.0 & self.set.0.wrapping_sub(1));
-        self.ids.get(place).copied()
-    }
-}
 
 /// A checked configuration. It is *joint* while voters change: then it has two halves, the outgoing and the
 /// incoming one, and whatever is decided is decided by a majority of each.
@@ -181,10 +117,10 @@ impl Configuration {
     pub const EMPTY: Configuration = Configuration {
         ids: [NodeId(0); MEMBERS_MAX],
         count: 0,
-        incoming: Set(0),
-        outgoing: Set(0),
-        observers: Set(0),
-        witness: Set(0),
+        incoming: Set::NONE,
+        outgoing: Set::NONE,
+        observers: Set::NONE,
+        witness: Set::NONE,
         leaves_by_itself: false,
     };
 
@@ -354,7 +290,7 @@ impl Configuration {
     }
 
     pub(super) const fn named(&self, set: Set) -> Named<'_> {
-        Named { ids: &self.ids, set }
+        Named::new(&self.ids, set)
     }
 
     fn set_of(&self, id: NodeId) -> Set {

@@ -259,9 +259,6 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     fn is_up_to_date(&self, last: &Position) -> bool {
         let own = self.log.last();
-        if M::FORGET_SUBTERM {
-            return (last.term, last.index) >= (own.term, own.index);
-        }
         M::GRANT_TO_ANY_LOG || (last.key(), last.index) >= (own.key(), own.index)
     }
 }

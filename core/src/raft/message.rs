@@ -152,7 +152,7 @@ pub(super) const NUMBER_LIMIT: u64 = 1 << 62;
 
 /// No honest node is so many terms ahead of another: at ten elections a second that takes 13 years. Believed, a term
 /// near the limit would leave no terms to the site.
-const TERMS_AHEAD_MAX: u64 = 1 << 32;
+pub(super) const TERMS_AHEAD_MAX: u64 = 1 << 32;
 
 impl Position {
     /// Term and subterm: never falling along a log, and equal at an index only if all before is.

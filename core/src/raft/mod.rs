@@ -17,7 +17,7 @@
 //! brings the logs together, `snapshot` helps those who are too far behind, `membership` changes who belongs to
 //! the group, `transfer` hands leadership over, `witness` is a member
 //! without a log and `replication_set` how the others count it, `read` confirms reads, `output` yields messages and events,
-//! `persist` is the gate to the disk, `configuration`, `log` and `quorum` are the arithmetic, `mutation` is for tests.
+//! `persist` is the gate to the disk, `configuration`, `set`, `log` and `quorum` are the arithmetic, `mutation` is for tests.
 //!
 //! Small functions that are marked never to be inlined are called from many places: on a microcontroller each copy
 //! is paid for.
@@ -37,6 +37,7 @@ mod quorum;
 mod read;
 mod replication;
 mod replication_set;
+mod set;
 mod setup;
 mod snapshot;
 mod timer;
@@ -46,7 +47,7 @@ mod witness;
 pub use configuration::{Change, Configuration, ConfigurationError, ConfigurationParts, MEMBERS_MAX};
 pub use membership::{Leave, MembershipError};
 pub use message::*;
-pub use mutation::{Mutation, NoMutation};
+pub use mutation::{MUTATIONS, Mutation, NoMutation};
 pub use output::{Event, PeerStatus, Status};
 pub use peer::{INFLIGHT_MESSAGES_MAX, PeerState};
 pub use read::{Read, ReadError};
@@ -414,5 +415,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod plain_log;
 #[cfg(test)]
 mod tests;

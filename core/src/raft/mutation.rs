@@ -9,6 +9,9 @@ macro_rules! mutations {
         pub trait Mutation: Clone + Debug + 'static {
             $($(#[$doc])* const $name: bool = false;)*
         }
+
+        /// All there are: what tests hold their lists against.
+        pub const MUTATIONS: &[&str] = &[$(stringify!($name)),*];
     };
 }
 
@@ -29,7 +32,7 @@ mutations! {
     GRANT_TO_ANY_LOG,
     /// A node that starts again has forgotten for whom it voted.
     FORGET_VOTE_AT_START,
-    /// Logs are compared by term and index, without the subterm.
+    /// A witness compares logs by their terms, without the subterms.
     FORGET_SUBTERM,
     /// A configuration entry does not begin a subterm.
     CONFIGURATION_WITHIN_SUBTERM,

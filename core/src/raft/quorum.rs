@@ -1,6 +1,7 @@
 //! Majorities: what most voters have reached, in each half of a configuration.
 
-use super::configuration::{Configuration, MEMBERS_MAX, Set};
+use super::configuration::{Configuration, MEMBERS_MAX};
+use super::set::Set;
 use crate::id::NodeId;
 
 /// The greatest value that a majority has reached; of a joint configuration the lower one of its halves.

@@ -5,9 +5,9 @@
 //! swapped: a new subterm begins, one record is written, and from then on the witness counts, without being
 //! asked, for whatever a sub-quorum of the set has: the voters that are a majority together with it.
 
-use super::configuration::Set;
 use super::message::{Body, EntryRange};
 use super::peer::{Attempt, Measure, Standing};
+use super::set::Set;
 use super::witness::NodeSet;
 use super::{Handled, Ignored, MemberRole, Mutation, Raft, Role, quorum};
 use crate::id::{NodeId, Subterm};

@@ -46,7 +46,7 @@ pub struct Durable {
     /// The end of the log; equal to `snapshot` if there is nothing after it.
     pub last: Position,
     /// The latest configuration of the log; that of the snapshot, or the one the site began with, if there is
-    /// none in the log; [`Configuration::EMPTY`] if this node does not belong to a group yet.
+    /// none in the log; [`Configuration::EMPTY`](super::Configuration::EMPTY) if this node does not belong to a group yet.
     pub configuration: ConfigurationEntry,
     /// The one before it, if its entry can still be dropped: needed unless `configuration` is that of the snapshot
     /// or the first one.

@@ -248,7 +248,8 @@ impl<M: Mutation> Witness<M> {
         let own = self.record;
         let free = own.vote.is_none_or(|vote| vote == from) || M::WITNESS_VOTES_TWICE;
         let in_set = votes.is_within(&own.voters) || M::WITNESS_IGNORES_SET;
-        let up_to_date = last > own.key() || (last == own.key() && in_set);
+        let is_newer = last > own.key() || (M::FORGET_SUBTERM && last.0 == own.last_term);
+        let up_to_date = is_newer || (last == own.key() && in_set);
         let granted = up_to_date && (term > own.term || (term == own.term && free));
         if pre {
             // A refusal carries no term that nobody is in.

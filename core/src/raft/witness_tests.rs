@@ -57,6 +57,14 @@ fn ask(witness: &mut Witness, from: u64, message: &Message) -> (Body, bool) {
 }
 
 #[test]
+fn a_term_that_nobody_can_have_come_to_is_refused() {
+    let furthest = record().term.0 + super::super::message::TERMS_AHEAD_MAX;
+    let ask = |term| witness().handle(NodeId(1), &vote(term, key(4, 1), &[1, 2]));
+    assert_eq!(ask(furthest + 1), Err(Ignored::Malformed));
+    assert!(matches!(ask(furthest), Ok(Reaction::Store(_))));
+}
+
+#[test]
 fn an_answer_comes_only_when_the_record_is_durable() {
     let mut witness = witness();
     let ask = vote(5, key(4, 2), &[1]);

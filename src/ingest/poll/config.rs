@@ -7,7 +7,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 use tally_core::id::{SeriesName, SeriesNameError};
 
-use super::track::PollKind;
+use super::track::{self, PollKind, Reading, ReadingError};
 
 /// As written in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -37,6 +37,13 @@ pub struct Poll {
     pub(super) kind: PollKind,
     pub(super) every: Duration,
     pub(super) ceiling: Option<u64>,
+}
+
+impl Poll {
+    /// What the text of its file says.
+    pub fn read(&self, text: &[u8]) -> Result<Reading, ReadingError> {
+        track::read(text, &self.pattern, self.kind)
+    }
 }
 
 /// What is wrong with an entry: `key` is its full key, such as `ingest.poll[2].pattern`.

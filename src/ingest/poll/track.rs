@@ -49,7 +49,7 @@ pub enum ReadingError {
 }
 
 /// Finds the number in a file's text.
-pub fn read(text: &[u8], pattern: &Regex, kind: PollKind) -> Result<Reading, ReadingError> {
+pub(super) fn read(text: &[u8], pattern: &Regex, kind: PollKind) -> Result<Reading, ReadingError> {
     let captures = pattern.captures(text).ok_or(ReadingError::NoMatch)?;
     let group = captures.get(1).ok_or(ReadingError::NoGroup)?.as_bytes();
     let digits = std::str::from_utf8(group).ok();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use tally_core::id::{NodeId, Term};
-use tally_core::raft::{Body, Handled, Role};
+use tally_core::raft::{Body, Configuration, EntryRange, Handled, Role};
 
 use super::{
     ELECTION_TIMEOUT, Late, OnItsWay, Read, State, Stop, Story, config, not_yet_hashed, place_of, tell,
@@ -14,6 +14,7 @@ use crate::describe;
 use crate::explored::Explored;
 use crate::hashing::{face, hash_packet};
 use crate::invariants::{Settled, what_is_said_is_durable};
+use crate::members;
 use crate::node::{Node, Packet};
 use crate::plain_log::ENTRY_BYTES;
 
@@ -46,7 +47,9 @@ impl<C: Explored> State<C> {
             | Choice::Fail(id, _)
             | Choice::Propose(id)
             | Choice::Read(id)
-            | Choice::Compact(id) => {
+            | Choice::Compact(id)
+            | Choice::Change(id, _)
+            | Choice::Leave(id) => {
                 if place_of(id) >= state.nodes.len() {
                     state.act_as_witness(choice, story)?;
                     return Ok(state);
@@ -121,12 +124,16 @@ impl<C: Explored> State<C> {
             tell(story, || format!("{} has not heard its leader for an election timeout", packet.to));
         }
         let (last, commit) = (node.log.last().index, node.commit());
+        let configuration = node.log.configurations().0.index;
         let handled = node.receive(packet);
         if node.commit() < commit {
             return Err(Stop::Violation(format!(
                 "commit only rises: that of {} goes back from {commit}",
                 node.id
             )));
+        }
+        if node.log.configurations().0.index < configuration {
+            Met::one(&self.met.dropped);
         }
         match handled {
             Ok(Handled::Append(range)) if range.first <= last => Met::one(&self.met.replaced),
@@ -138,6 +145,7 @@ impl<C: Explored> State<C> {
                 .map_or_else(|why| format!(": ignored, {}", describe::ignored(why)), |_| String::new());
             format!("{} <- {} {}{what}", packet.to, packet.from, describe::packet(packet))
         });
+        members::was_counted(&self.nodes[place], commit, &self.nodes)?;
         Ok(Some(place))
     }
 
@@ -162,7 +170,7 @@ impl<C: Explored> State<C> {
             Choice::Persist(_) => {
                 let write = node.write.as_ref().ok_or(Stop::Impossible)?;
                 tell(story, || format!("{id} has written {}", describe::write(write)));
-                node.finish_write();
+                self.finish_write(place_of(id))?;
             }
             Choice::Fail(_, records) => {
                 spend(&mut bounds.failures)?;
@@ -206,9 +214,43 @@ impl<C: Explored> State<C> {
                 compact(node)?;
                 tell(story, || format!("{id} lets its log go up to {}", node.log.base.index));
             }
+            Choice::Change(_, which) => {
+                spend(&mut bounds.changes)?;
+                let wish = self.wishes[which];
+                let core = node.core.as_mut().ok_or(Stop::Impossible)?;
+                let (range, held) = core.change(node.clock, &wish).map_err(|_| Stop::Impossible)?;
+                if !self.rules.harm_only {
+                    members::may_change(&self.nodes[place_of(id)], &wish, &self.nodes)?;
+                }
+                let node = Rc::make_mut(&mut self.nodes[place_of(id)]);
+                put_configuration(node, &range, held);
+                Met::one(&self.met.changed);
+                tell(story, || {
+                    format!(
+                        "{id} is asked for {:?}: {} holds {held:?}",
+                        wish.changes,
+                        describe::range(&range)
+                    )
+                });
+            }
+            Choice::Leave(_) => {
+                let core = node.core.as_mut().ok_or(Stop::Impossible)?;
+                let (range, held) = core.leave_joint(node.clock).map_err(|_| Stop::Impossible)?;
+                put_configuration(node, &range, held);
+                Met::one(&self.met.left);
+                tell(story, || format!("{id} is asked to leave: {} holds {held:?}", describe::range(&range)));
+            }
             _ => return Err(Stop::Impossible),
         }
         Ok(())
+    }
+
+    /// A group is durable; what is counted for that reason is counted rightly.
+    fn finish_write(&mut self, place: usize) -> Result<(), Stop> {
+        let node = Rc::make_mut(&mut self.nodes[place]);
+        let commit = node.commit();
+        node.finish_write();
+        Ok(members::was_counted(&self.nodes[place], commit, &self.nodes)?)
     }
 
     /// What a node wants after an input, and whether all is well then; and what arrives at once.
@@ -244,12 +286,23 @@ impl<C: Explored> State<C> {
     ) -> Result<(), Stop> {
         loop {
             let node = Rc::make_mut(&mut self.nodes[place]);
+            let before = node.log.configurations().0;
             if let Some(noop) = node.take_events() {
+                let by = &before.configuration;
                 self.settled.begins_to_lead(node, noop)?;
+                members::was_elected(node.id, noop.term, by, &self.nodes, self.witness.as_deref())?;
                 Met::one(&self.met.elected);
+                if by.is_joint() {
+                    Met::one(&self.met.elected_jointly);
+                }
                 if self.settled.leaders.last_key_value().is_some_and(|(term, _)| *term > noop.term) {
                     Met::one(&self.met.elected_late);
                 }
+            }
+            let latest = self.nodes[place].log.configurations().0;
+            if latest.index > before.index && before.configuration.is_joint() {
+                Met::one(&self.met.left);
+                tell(story, || format!("    {} leaves by {:?}", self.nodes[place].id, latest.configuration));
             }
             self.send(place, at_once, story)?;
             let node = Rc::make_mut(&mut self.nodes[place]);
@@ -265,7 +318,10 @@ impl<C: Explored> State<C> {
             if !(writes && self.rules.quick_disks) {
                 break;
             }
-            Rc::make_mut(&mut self.nodes[place]).finish_write();
+            self.finish_write(place)?;
+        }
+        if !self.rules.harm_only {
+            members::look(&self.nodes[place], &self.nodes, self.settled.committed.len())?;
         }
         self.confirm_reads(place)?;
         let node = &self.nodes[place];
@@ -294,6 +350,9 @@ impl<C: Explored> State<C> {
         for to in (1..=all as u64).map(NodeId).filter(|to| place_of(*to) != place) {
             while let Some(packet) = Rc::make_mut(&mut self.nodes[place]).next_message(to, true) {
                 what_is_said_is_durable(&self.nodes[place], to, &packet.message)?;
+                if !self.rules.harm_only {
+                    members::is_written_in_time(&packet, &self.nodes)?;
+                }
                 let heartbeat = is_heartbeat(&packet);
                 if (heartbeat && !self.rules.heartbeats) || is_idle(&packet) {
                     continue;
@@ -343,6 +402,12 @@ impl<C: Explored> State<C> {
         let place = self.wire.iter().position(|on_its_way| on_its_way.hash == hash);
         Ok(self.wire.swap_remove(place.ok_or(Stop::Impossible)?).packet)
     }
+}
+
+/// As the driver stores the payload that it gets.
+fn put_configuration<C: Explored>(node: &mut Node<C>, range: &EntryRange, held: Configuration) {
+    node.log.put(range);
+    node.log.put_configuration(range.first, held);
 }
 
 fn spend(of: &mut u8) -> Result<(), Stop> {

@@ -1,6 +1,7 @@
 //! No committed entry is rewritten: what is committed is on the disks of a quorum of the configuration in force
 //! when the first box calls it so, no box ever holds another entry committed at that index, and no box drops
-//! what it knows to be committed.
+//! it: neither one that knows it to be committed, nor one that is in the term in which it was or a later one. (A
+//! late message of an older leader may take it from a box that nobody counted.)
 
 use tally_core::id::{LogIndex, NodeId, Term};
 use tally_core::raft::{Configuration, Position, WitnessRecord};
@@ -51,14 +52,20 @@ impl Committed {
         let known_before = self.len();
         for index in by.seen.0 + 1..=by.commit.0 {
             let Some(entry) = log.get(LogIndex(index)) else {
-                assert!(index <= log.base.index.0, "entry {index} is committed and not there");
-                assert!(index <= self.len(), "a snapshot covers what nobody committed");
+                assert!(
+                    index <= log.base.index.0,
+                    "state machine safety: entry {index} is committed and not there"
+                );
+                assert!(index <= self.len(), "state machine safety: a snapshot covers what nobody committed");
                 continue;
             };
             match self.get(LogIndex(index)) {
-                Some(known) => assert_eq!(&known.entry, entry, "two boxes differ about a committed entry"),
+                Some(known) => assert_eq!(
+                    &known.entry, entry,
+                    "state machine safety: two boxes differ about a committed entry"
+                ),
                 None => {
-                    assert_eq!(index, self.len() + 1);
+                    assert_eq!(index, self.len() + 1, "state machine safety: a gap in what is committed");
                     self.0.push(Known { entry: entry.clone(), term: by.term });
                 }
             }
@@ -66,21 +73,33 @@ impl Committed {
         let new = self.0.last().filter(|_| self.len() > known_before)?;
         // Whoever holds it holds all before it.
         let held = quorum(new.entry.position);
-        assert_ne!(held, Held::ByTooFew, "{:?} is committed on too few disks", new.entry.position);
+        assert_ne!(
+            held,
+            Held::ByTooFew,
+            "durability: {:?} is committed on too few disks",
+            new.entry.position
+        );
         Some(held)
     }
 
-    /// A box drops entries from the end of its log.
+    /// A box drops entries from the end of its log, in this term.
     pub(crate) fn dropped<'a>(
         &self,
         node: NodeId,
+        term: Term,
         commit: LogIndex,
         entries: impl Iterator<Item = &'a Entry>,
     ) {
         for entry in entries {
             let index = entry.position.index;
-            let is_known = self.get(index).is_some_and(|known| known.entry.position == entry.position);
-            assert!(!is_known && index > commit, "{node} drops {:?}, which is committed", entry.position);
+            let is_known = self
+                .get(index)
+                .is_some_and(|known| known.entry.position == entry.position && known.term <= term);
+            assert!(
+                !is_known && index > commit,
+                "no committed entry rewritten: {node} drops {:?}",
+                entry.position
+            );
         }
     }
 

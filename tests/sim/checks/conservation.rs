@@ -50,7 +50,10 @@ impl Conservation {
         let is_applied =
             |(source, epoch, number): &Report| number.get() <= machine.reports_of(*source, *epoch);
         for report in &self.acknowledged {
-            assert!(is_applied(report), "report {report:?} was acknowledged and is not applied");
+            assert!(
+                is_applied(report),
+                "conservation: report {report:?} was acknowledged and is not applied"
+            );
         }
         for series in 0..SERIES {
             let of_series = |cells: &Vec<(u64, u64)>| -> u64 {
@@ -58,7 +61,7 @@ impl Conservation {
             };
             let applied = self.sent.iter().filter(|(report, _)| is_applied(report));
             let expected: u64 = applied.map(|(_, cells)| of_series(cells)).sum();
-            assert_eq!(machine.total(series), expected, "the total of series {series}");
+            assert_eq!(machine.total(series), expected, "conservation: the total of series {series}");
         }
     }
 }

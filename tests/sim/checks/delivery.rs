@@ -17,7 +17,7 @@ impl Delivery {
         for summary in summaries {
             let seq = summary.seq.expect("only numbered summaries are published");
             let known = self.0.entry(seq).or_insert_with(|| summary.clone());
-            assert_eq!(*known, summary, "summary {seq} was published with other content before");
+            assert_eq!(*known, summary, "delivery: summary {seq} was published with other content before");
         }
     }
 
@@ -25,16 +25,16 @@ impl Delivery {
     pub(crate) fn holds(&self, machine: &Machine) {
         assert!(machine.is_at_rest());
         let numbers: Vec<u64> = self.0.keys().copied().collect();
-        assert_eq!(numbers, (1..=machine.delivered()).collect::<Vec<u64>>(), "numbers have gaps");
+        assert_eq!(numbers, (1..=machine.delivered()).collect::<Vec<u64>>(), "delivery: numbers have gaps");
         let mut sums = BTreeMap::<u64, i128>::new();
         for summary in self.0.values() {
             let sum = sums.entry(machine.series_of(summary)).or_default();
             *sum += summary.amount.increase().expect("amounts of counters are small here");
-            assert_eq!(summary.total, Some(*sum), "the running total of {summary:?}");
+            assert_eq!(summary.total, Some(*sum), "delivery: the running total of {summary:?}");
         }
         for series in 0..SERIES {
             let sum = sums.get(&series).copied().unwrap_or(0);
-            assert_eq!(sum, i128::from(machine.total(series)), "the summaries of series {series}");
+            assert_eq!(sum, i128::from(machine.total(series)), "delivery: the summaries of series {series}");
         }
     }
 }

@@ -10,6 +10,6 @@ pub(crate) struct DigestEquality(BTreeMap<LogIndex, u64>);
 impl DigestEquality {
     pub(crate) fn applied(&mut self, index: LogIndex, digest: u64) {
         let known = *self.0.entry(index).or_insert(digest);
-        assert_eq!(known, digest, "two boxes applied up to {index} and differ");
+        assert_eq!(known, digest, "digest equality: two boxes applied up to {index} and differ");
     }
 }

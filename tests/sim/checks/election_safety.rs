@@ -10,6 +10,6 @@ pub(crate) struct ElectionSafety(BTreeMap<Term, NodeId>);
 impl ElectionSafety {
     pub(crate) fn leads(&mut self, node: NodeId, term: Term) {
         let first = *self.0.entry(term).or_insert(node);
-        assert_eq!(first, node, "two leaders in term {term}");
+        assert_eq!(first, node, "election safety: two leaders in term {term}");
     }
 }

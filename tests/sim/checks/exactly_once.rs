@@ -15,6 +15,6 @@ impl ExactlyOnce {
         let Applied::Report { source, epoch, number, verdict, .. } = applied else { return };
         let Verdict::Receipt { repeated: false, .. } = verdict else { return };
         let first = *self.0.entry((*source, *epoch, *number)).or_insert(index);
-        assert_eq!(first, index, "report {number} of source {source:?} has its effect twice");
+        assert_eq!(first, index, "exactly once: report {number} of source {source:?} has its effect twice");
     }
 }

@@ -20,7 +20,7 @@ impl LeaderAppendOnly {
         let kept = there == Some(end) || end.index <= log.base.index;
         assert!(
             kept && last.index >= end.index,
-            "leader {node} had {end:?} in term {term}, now it ends at {last:?}"
+            "leader append-only: leader {node} had {end:?} in term {term}, now it ends at {last:?}"
         );
     }
 }

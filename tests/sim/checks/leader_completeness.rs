@@ -9,6 +9,10 @@ pub(crate) fn a_leader_has_what_is_committed(node: NodeId, term: Term, log: &Log
     for known in committed.after(log.base.index).iter().filter(|known| known.term < term) {
         let position = known.entry.position;
         let own = log.get(position.index).map(|own| own.position);
-        assert_eq!(own, Some(position), "leader {node} of term {term} lacks what is committed");
+        assert_eq!(
+            own,
+            Some(position),
+            "leader completeness: leader {node} of term {term} lacks what is committed"
+        );
     }
 }

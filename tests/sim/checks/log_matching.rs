@@ -16,6 +16,6 @@ impl LogMatching {
     pub(crate) fn put(&mut self, previous: Position, entry: &Entry) {
         let this = (previous, Rc::clone(&entry.payload));
         let known = self.0.entry(entry.position).or_insert_with(|| this.clone());
-        assert_eq!(*known, this, "logs do not match at {:?}", entry.position);
+        assert_eq!(*known, this, "log matching: logs differ at {:?}", entry.position);
     }
 }

@@ -13,15 +13,26 @@ pub(crate) fn what_is_said_is_durable(node: NodeId, to: NodeId, message: &Messag
         Body::PreVote { .. } | Body::PreVoteAnswer { granted: true } => return,
         Body::WitnessVote { pre: true, .. } => return,
         Body::Vote { .. } | Body::WitnessVote { pre: false, .. } => {
-            assert_eq!(own, voted(node), "{node} campaigns before its vote is durable")
+            assert_eq!(own, voted(node), "persist before send: {node} campaigns before its vote is durable")
         }
-        Body::VoteAnswer { granted: true } => assert_eq!(own, voted(to), "{node} says its vote too early"),
+        Body::VoteAnswer { granted: true } => {
+            assert_eq!(own, voted(to), "persist before send: {node} says its vote too early")
+        }
         Body::Appended { matched, .. } if matched > LogIndex::ZERO => {
             let there =
                 matched <= log.base.index || log.get(matched).is_some_and(|entry| disk.holds(entry.position));
-            assert!(there, "{node} acknowledges {matched}, its disk ends at {}", disk.end().index);
+            assert!(
+                there,
+                "persist before send: {node} acknowledges {matched}, its disk ends at {}",
+                disk.end().index
+            );
         }
         _ => {}
     }
-    assert!(own.term >= message.term, "{node} speaks in term {}, its disk has {}", message.term, own.term);
+    assert!(
+        own.term >= message.term,
+        "persist before send: {node} speaks in term {}, its disk has {}",
+        message.term,
+        own.term
+    );
 }

@@ -14,13 +14,14 @@ pub(crate) fn leader(nodes: &[Node]) -> Option<&Node> {
     nodes.iter().filter(|node| node.leads()).max_by_key(term)
 }
 
-/// The members with a log, when no change is under way.
+/// The members with a log, when no change is under way and a voter leads.
 pub(crate) fn members(nodes: &[Node]) -> Option<Vec<NodeId>> {
     let core = &leader(nodes)?.life.as_ref()?.core;
     let configuration: &Configuration = core.configuration();
     let is_settled = !configuration.is_joint() && core.configuration_index() <= core.commit_index();
+    let leads_itself = configuration.role(leader(nodes)?.id) == Some(MemberRole::Voter);
     let with_log = configuration.ids().filter(|id| configuration.role(*id) != Some(MemberRole::Witness));
-    is_settled.then(|| with_log.collect())
+    (is_settled && leads_itself).then(|| with_log.collect())
 }
 
 pub(crate) fn all_is_done(nodes: &[Node], clients: &[Client], committed: &Committed) -> bool {

@@ -21,7 +21,10 @@ impl Reads {
 
     pub(crate) fn answered(&mut self, client: usize, series: u64, total: u64) {
         let floor = self.floors[&client];
-        assert!(total >= floor, "a read of series {series} shows {total}, after {floor} was known");
+        assert!(
+            total >= floor,
+            "linearizable reads: a read of series {series} shows {total}, after {floor} was known"
+        );
         let seen = self.seen.entry(series).or_default();
         *seen = total.max(*seen);
     }
@@ -31,7 +34,7 @@ impl Reads {
         for (series, seen) in &self.seen {
             assert!(
                 *seen <= conservation.sent_sum(*series),
-                "a read of series {series} shows what nobody sent"
+                "linearizable reads: a read of series {series} shows what nobody sent"
             );
         }
     }

@@ -20,9 +20,9 @@ impl SiteTimes {
         let known: Vec<Stamp> = neighbours.into_iter().flatten().flatten().copied().collect();
         for pair in known.windows(2) {
             let goes_on = pair[0].site <= pair[1].site && pair[0].elapsed <= pair[1].elapsed;
-            assert!(goes_on, "time goes back around entry {index}: {pair:?}");
+            assert!(goes_on, "monotonic site time: time goes back around entry {index}: {pair:?}");
         }
         let first = *self.0[place].get_or_insert(stamp);
-        assert_eq!(first, stamp, "two boxes have other times after entry {index}");
+        assert_eq!(first, stamp, "monotonic site time: two boxes have other times after entry {index}");
     }
 }

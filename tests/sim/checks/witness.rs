@@ -6,9 +6,9 @@ use tally_core::raft::{Body, Message, WitnessRecord};
 pub(crate) fn a_record_goes_on(witness: NodeId, before: &WitnessRecord, now: &WitnessRecord) {
     let key = |record: &WitnessRecord| (record.last_term, record.last_subterm);
     let goes_on = now.term >= before.term && key(now) >= key(before);
-    assert!(goes_on, "the record of witness {witness} goes back from {before:?} to {now:?}");
+    assert!(goes_on, "witness record: the record of witness {witness} goes back from {before:?} to {now:?}");
     let voted_twice = now.term == before.term && before.vote.is_some() && now.vote != before.vote;
-    assert!(!voted_twice, "witness {witness} votes twice in term {}", now.term);
+    assert!(!voted_twice, "witness record: witness {witness} votes twice in term {}", now.term);
 }
 
 pub(crate) fn what_a_witness_says_is_stored(
@@ -24,5 +24,5 @@ pub(crate) fn what_a_witness_says_is_stored(
         }
         _ => true,
     };
-    assert!(is_stored, "witness {witness} says {message:?} to {to}, its disk has {synced:?}");
+    assert!(is_stored, "witness record: witness {witness} says {message:?} to {to}, its disk has {synced:?}");
 }

@@ -49,6 +49,10 @@ impl Node {
         let Some(life) = &mut self.life else { return };
         let body =
             configuration.map(|configuration| entry::configuration(&members::to_parts(&configuration)));
+        if configuration.is_some() {
+            life.watched.replication_set.adapted(&*life.core);
+            membership::the_one_before_is_committed(self.id, &*life.core, &life.log, position);
+        }
         let payload = match body {
             Some(body) => life.machine.stamped(wall, &body),
             None => Rc::new([]),
@@ -62,6 +66,9 @@ impl Node {
         match life.core.propose(now, 1, body.len() as u64) {
             Ok(range) => {
                 let commit = life.core.commit_index();
+                if sim.handing_over.is_some() {
+                    transfer::nobody_is_to_take_over(self.id, &*life.core);
+                }
                 life.proposals.retain(|(index, _)| *index > commit);
                 life.proposals.push((range.last, body.len() as u64));
                 memory::the_tail_is_bounded(&life.proposals, sim.plan.uncommitted_bytes_max);
@@ -88,6 +95,7 @@ impl Node {
             sim.coverage.count("transfers that succeeded");
         }
         life.proposals.clear();
+        life.watched.replication_set.adapted(&*life.core);
         sim.checks.election_safety.leads(self.id, noop.term);
         checks::a_leader_has_what_is_committed(self.id, noop.term, &life.log, &sim.checks.committed);
         self.put_own(sim, noop, None);
