@@ -152,6 +152,11 @@ fn each_bug_is_found() {
     found.iter().flat_map(|(_, how)| how).for_each(|how| println!("    {how}"));
     assert_eq!(missed, [""; 0], "the simulation does not find these");
     println!("{}", account());
+    // `cargo xtask verify` counts these, and those that the exploration names.
+    println!("proof: mutations: {} bugs", MUTATIONS.len());
+    for (bug, _) in &found {
+        println!("proof: mutations: {} caught by the simulation", bug.name);
+    }
 }
 
 #[test]

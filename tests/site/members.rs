@@ -162,6 +162,9 @@ fn a_leader_that_is_stopped_in_order_is_not_missed() {
     let tally = load.finish();
     assert_eq!(tally.retries, 0, "some add was not acknowledged at its first try");
     eprintln!("slowest add while the leader was restarted: {slowest:?}");
+    // Nobody had to miss it: it said to whom leadership goes before it went.
+    let said = |one: &TestBox| one.log().contains("to this box, because the leader stops");
+    assert!((0..3).any(|at| at != leader && said(&site.boxes[at])), "it did not hand leadership over");
     site.start_all();
     tally.assert_held(&site);
 }
