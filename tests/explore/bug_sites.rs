@@ -1,7 +1,7 @@
 //! Sites in which deliberate bugs show: most begin with a script that brings them to where the bug would do harm.
 
 use crate::bounds::{Bounds, Rules};
-use crate::member_sites::{ONE_TO_TWO, QUICK, THREE_TO_ONE, at_once, remove};
+use crate::member_sites::{self, ONE_TO_TWO, QUICK, THREE_TO_ONE, at_once, remove};
 use crate::script::Step;
 use crate::sites::{ANY_THREE, Begin, LED, NOTHING, Site, VOTES_ONLY, Witness};
 
@@ -131,14 +131,7 @@ pub(crate) const SWAPPED_BACK: Site = Site {
 /// The witness stands in for 2 (subterm 1), who may come back.
 pub(crate) const SWAPPED: Site = Site {
     name: "two and a witness, swapped",
-    before: &[
-        Step::Expire(1),
-        Step::Among(&[1, 2, 3]),
-        Step::Tick(1),
-        Step::Among(&[1, 3]),
-        Step::Tick(1),
-        Step::Among(&[1, 3]),
-    ],
+    before: member_sites::SWAPPED,
     bounds: Bounds { expiries: 1, ticks: 3, in_flight: 2, ..NOTHING },
     ..SWAPPED_BACK
 };

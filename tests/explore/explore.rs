@@ -1,9 +1,12 @@
 //! All states of small sites, on the real core: every order of messages, lost and doubled ones, crashes that lose
 //! what is not synced, disks that take their time, timers that run out at any moment; within bounds that are said.
-//! The invariants are checked in each state. What violates one is told as the shortest story that was found.
+//! In some the members change, and boxes join with an empty log (`member_sites`); some begin where a script has brought
+//! them (`script`), which is said. The invariants are checked in each state. What violates one is told as the shortest
+//! story that was found.
 //!
 //! `TALLYD_EXPLORE_SECONDS=N` gives each site N seconds in place of 20; `TALLYD_EXPLORE_MORE=N` widens the bounds by
-//! N of each kind. `cargo test --test explore -- --nocapture` shows what was visited.
+//! N of each kind. `cargo test --test explore -- --nocapture` shows what was visited, and whether that is
+//! everything within the bounds or the time was up.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -57,6 +57,16 @@ pub(crate) const BY_SNAPSHOT: Site = Site {
     ..ONE_TO_TWO
 };
 
+/// The second is removed, perhaps without hearing of it, and comes back with its old log.
+pub(crate) const REJOIN: Site = Site {
+    name: "removed and back",
+    before: &[Step::Change(1, 0), Step::Among(&[1, 2]), Step::Change(1, 1), Step::Among(&[1, 2])],
+    wishes: &[at_once(&[add(2)]), at_once(&[promote(2)]), at_once(&[remove(2)])],
+    bounds: Bounds { expiries: 2, crashes: 1, changes: 3, in_flight: 2, terms: 3, ..NOTHING },
+    rules: QUICK,
+    ..ONE_TO_TWO
+};
+
 /// One is replaced by another one: halves that share nobody.
 pub(crate) const ALL_REPLACED: Site = Site {
     name: "all replaced",
@@ -142,6 +152,16 @@ pub(crate) const DEMOTED: Site = Site {
     ..ANY_THREE
 };
 
+/// 2 is silent until the witness, 3, stands in for it (subterm 1).
+pub(crate) const SWAPPED: &[Step] = &[
+    Step::Expire(1),
+    Step::Among(&[1, 2, 3]),
+    Step::Tick(1),
+    Step::Among(&[1, 3]),
+    Step::Tick(1),
+    Step::Among(&[1, 3]),
+];
+
 /// Two and a witness, and a third box that follows.
 const WITH_WITNESS: Site = Site {
     boxes: 3,
@@ -194,6 +214,37 @@ pub(crate) const WITNESS_COMES: Site = Site {
     wishes: &[at_once(&[add_witness(3)]), at_once(&[remove(3)])],
     bounds: Bounds { expiries: 2, crashes: 1, changes: 2, terms: 3, in_flight: 2, ..NOTHING },
     ..WITH_WITNESS
+};
+
+/// The witness stands in for 2, who may come back, while the members change.
+pub(crate) const WITNESS_JOINT_SWAPS: Site = Site {
+    name: "two and a witness become one, swaps",
+    before: SWAPPED,
+    wishes: &[at_once(&[remove(2), remove(3)])],
+    bounds: Bounds { expiries: 1, ticks: 2, changes: 1, in_flight: 2, ..NOTHING },
+    rules: Rules { heartbeats: true, ..QUICK },
+    ..WITNESS_JOINT
+};
+
+/// One box gives way to two others and a witness, so that it leads a group in which it is not counted.
+pub(crate) const LEADER_OUTSIDE: Site = Site {
+    name: "one gives way to two others and a witness",
+    voters: &[1],
+    observers: &[2, 3],
+    witness: Witness::Outside,
+    before: &[Step::Among(&[1, 2, 3])],
+    wishes: &[at_once(&[promote(2), promote(3), remove(1), add_witness(4)])],
+    bounds: Bounds { expiries: 1, crashes: 1, changes: 1, in_flight: 2, ..NOTHING },
+    ..WITH_WITNESS
+};
+
+/// The same with a leader that swaps one of the two for the witness: 2 is silent and has not heard of the change.
+pub(crate) const LEADER_OUTSIDE_SWAPS: Site = Site {
+    name: "one gives way to two others and a witness, swaps",
+    before: &[Step::Among(&[1, 2, 3]), Step::Change(1, 0), Step::Tick(1), Step::Among(&[1, 3, 4])],
+    bounds: Bounds { expiries: 1, ticks: 1, in_flight: 2, ..NOTHING },
+    rules: Rules { heartbeats: true, ..QUICK },
+    ..LEADER_OUTSIDE
 };
 
 /// The same with disks that take their time.

@@ -26,6 +26,11 @@ fn no_snapshot_for_a_second_box_goes_wrong() {
 }
 
 #[test]
+fn no_return_goes_wrong() {
+    explore::<Core>(&sites::REJOIN, &[|met| &met.left, |met| &met.elected]);
+}
+
+#[test]
 fn no_replacement_of_all_goes_wrong() {
     explore::<Core>(&sites::ALL_REPLACED, &[|met| &met.left, |met| &met.elected_jointly]);
 }
@@ -88,4 +93,19 @@ fn no_joint_configuration_with_a_witness_goes_wrong() {
 #[test]
 fn no_joint_configuration_with_a_witness_and_slow_disks_goes_wrong() {
     explore::<Core>(&sites::WITNESS_JOINT_SLOWLY, BESIDE_A_WITNESS);
+}
+
+#[test]
+fn no_swap_while_members_change_goes_wrong() {
+    explore::<Core>(&sites::WITNESS_JOINT_SWAPS, &[|met| &met.left, |met| &met.witness_stored]);
+}
+
+#[test]
+fn no_leader_outside_its_group_goes_wrong() {
+    explore::<Core>(&sites::LEADER_OUTSIDE, BESIDE_A_WITNESS);
+}
+
+#[test]
+fn no_swap_by_a_leader_outside_its_group_goes_wrong() {
+    explore::<Core>(&sites::LEADER_OUTSIDE_SWAPS, &[|met| &met.left, |met| &met.witness_stored]);
 }

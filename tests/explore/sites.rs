@@ -48,7 +48,8 @@ pub(crate) struct Site {
     pub(crate) wishes: &'static [Wish],
     /// On its way from the start: from whom, to whom, in which term, durable up to where.
     pub(crate) acknowledgement: Option<(u64, u64, u64, u64)>,
-    /// Nodes with names that mean nothing: what differs by exchanging them is the same.
+    /// Nodes with names that mean nothing: what differs by exchanging them is the same. Not so where a node chooses one of
+    /// several that have the same: it goes by their order.
     pub(crate) alike: &'static [u64],
     pub(crate) bounds: Bounds,
     pub(crate) rules: Rules,
@@ -192,12 +193,12 @@ pub(crate) const LATE_SNAPSHOTS: Site = Site {
     ..ANY_THREE
 };
 
-/// Disks that report errors.
+/// Disks that report errors. Nobody is alike: a leader that ends passes on to one of those who have the same.
 pub(crate) const FAILURES: Site = Site {
     name: "failing disks",
     before: LED,
-    alike: &[2, 3],
-    bounds: Bounds { expiries: 1, crashes: 1, failures: 1, ..NOTHING },
+    alike: &[],
+    bounds: Bounds { expiries: 1, crashes: 1, failures: 1, in_flight: 2, ..NOTHING },
     ..ANY_THREE
 };
 

@@ -5,6 +5,7 @@
 //! `TALLYD_SIM_SEED=S` plays one seed and tells what happens. `TALLYD_SIM_SEEDS=N` plays N seeds instead of 2,000,
 //! `TALLYD_SIM_SECONDS=T` plays for so long and tells how far it is; both from `TALLYD_SIM_FIRST=S` on.
 //! `TALLYD_SIM_THREADS=N` plays with so many threads; a long run ends when the file `TALLYD_SIM_STOP` is there.
+//! `TALLYD_SIM_VOTERS=N` begins with so many voters each time, instead of 1 to 7.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -45,8 +46,11 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn the_invariants_hold_in_every_history() {
+    let voters = number("TALLYD_SIM_VOTERS");
+    assert!(voters.is_none_or(|voters| (1..=plan::BOXES).contains(&voters)), "TALLYD_SIM_VOTERS is 1 to 7");
+    let setting = Setting { voters, ..Setting::PLAIN };
     if let Some(seed) = number("TALLYD_SIM_SEED") {
-        println!("{}", run::named(seed, true));
+        println!("{}", run::named(seed, setting, true));
         return;
     }
     let first = number("TALLYD_SIM_FIRST").unwrap_or(1);
@@ -54,7 +58,7 @@ fn the_invariants_hold_in_every_history() {
         Some(seconds) => Until::Seconds(Duration::from_secs(seconds)),
         None => Until::Seeds(number("TALLYD_SIM_SEEDS").unwrap_or(SEEDS)),
     };
-    let played = run::play(first, until);
+    let played = run::play(first, until, setting);
     println!("{}\n{played}", played.coverage);
     if played.seeds >= SEEDS {
         assert_eq!(

@@ -196,7 +196,7 @@ fn explored() -> Vec<&'static str> {
 
 /// Plays seeds until the invariant breaks. Others may break before.
 fn find(bug: &Bug) -> Option<Found> {
-    let setting = Setting { cores: bug.cores, bend: bug.bend };
+    let setting = Setting { cores: bug.cores, bend: bug.bend, voters: None };
     (1..=SEEDS).find_map(|seed| {
         let what = quietly(|| world::play(seed, setting, false))?;
         what.starts_with(bug.invariant).then_some(Found { bug: bug.name, seed, what })

@@ -18,7 +18,7 @@ pub(crate) const ELECTION_TIMEOUT: Micros = 100_000;
 const HEARTBEAT: Micros = 25_000;
 
 /// Most boxes of a history.
-const BOXES: u64 = 7;
+pub(crate) const BOXES: u64 = 7;
 /// Members for whom a core has room: not for all there are.
 pub(crate) const MEMBERS: usize = 7;
 /// Witnesses that a site may have, one at a time.
@@ -56,8 +56,10 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(rng: &mut Rng) -> Plan {
-        let voters: u64 = rng.pick(&[1, 2, 2, 3, 3, 3, 4, 5, 5, 6, 7]);
+    /// With so many voters at first; as many as chance would have if that is `None`.
+    pub(crate) fn new(rng: &mut Rng, voters: Option<u64>) -> Plan {
+        let by_chance: u64 = rng.pick(&[1, 2, 2, 3, 3, 3, 4, 5, 5, 6, 7]);
+        let voters = voters.unwrap_or(by_chance);
         let witness = voters.is_multiple_of(2) && rng.chance(700);
         let observers = if voters < BOXES && rng.chance(300) { 1 } else { 0 };
         let role = |id| if id <= voters { MemberRole::Voter } else { MemberRole::Observer };

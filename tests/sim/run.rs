@@ -30,16 +30,22 @@ pub(crate) struct Played {
 }
 
 /// Names the seed when its history fails.
-struct Named<'a>(u64, Option<&'a AtomicBool>);
+struct Named<'a> {
+    seed: u64,
+    setting: Setting,
+    failed: Option<&'a AtomicBool>,
+}
 
 impl Drop for Named<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let seed = self.0;
+            let seed = self.seed;
+            let voters =
+                self.setting.voters.map_or_else(String::new, |voters| format!("TALLYD_SIM_VOTERS={voters} "));
             eprintln!(
-                "seed {seed} failed: TALLYD_SIM_SEED={seed} cargo test --test sim the_invariants tells its history"
+                "seed {seed} failed: {voters}TALLYD_SIM_SEED={seed} cargo test --test sim the_invariants tells its history"
             );
-            if let Some(failed) = self.1 {
+            if let Some(failed) = self.failed {
                 failed.store(true, Ordering::Relaxed);
             }
         }
@@ -48,6 +54,7 @@ impl Drop for Named<'_> {
 
 struct Run {
     first: u64,
+    setting: Setting,
     until: Until,
     /// A long run ends when this file is there.
     stop: Option<PathBuf>,
@@ -58,17 +65,18 @@ struct Run {
 }
 
 /// Plays one seed.
-pub(crate) fn named(seed: u64, trace: bool) -> Coverage {
-    let _named = Named(seed, None);
-    world::play(seed, Setting::PLAIN, trace)
+pub(crate) fn named(seed: u64, setting: Setting, trace: bool) -> Coverage {
+    let _named = Named { seed, setting, failed: None };
+    world::play(seed, setting, trace)
 }
 
 /// Plays seeds from `first` on; panics if one fails.
-pub(crate) fn play(first: u64, until: Until) -> Played {
+pub(crate) fn play(first: u64, until: Until, setting: Setting) -> Played {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = crate::number("TALLYD_SIM_THREADS").map_or_else(cores, |threads| threads.max(1) as usize);
     let run = Run {
         first,
+        setting,
         until,
         stop: std::env::var_os("TALLYD_SIM_STOP").map(PathBuf::from),
         began: Instant::now(),
@@ -89,8 +97,8 @@ pub(crate) fn play(first: u64, until: Until) -> Played {
 impl Run {
     fn work(&self) {
         while let Some(seed) = self.next() {
-            let _named = Named(seed, Some(&self.failed));
-            let coverage = world::play(seed, Setting::PLAIN, false);
+            let _named = Named { seed, setting: self.setting, failed: Some(&self.failed) };
+            let coverage = world::play(seed, self.setting, false);
             self.add(&coverage);
         }
     }

@@ -118,11 +118,13 @@ pub(crate) struct Setting {
     pub(crate) cores: Cores,
     /// Makes some kind of trouble more frequent than chance would.
     pub(crate) bend: fn(&mut Plan),
+    /// How many voters the site has at first, if not by chance.
+    pub(crate) voters: Option<u64>,
 }
 
 impl Setting {
     /// The core as it is meant, and whatever plan the seed makes.
-    pub(crate) const PLAIN: Setting = Setting { cores: Cores::PLAIN, bend: |_| () };
+    pub(crate) const PLAIN: Setting = Setting { cores: Cores::PLAIN, bend: |_| (), voters: None };
 }
 
 pub(crate) struct Sim {
@@ -149,7 +151,7 @@ pub(crate) struct Sim {
 impl Sim {
     pub(crate) fn new(seed: u64, setting: Setting, trace: bool) -> Sim {
         let mut rng = Rng::new(seed);
-        let mut plan = Plan::new(&mut rng);
+        let mut plan = Plan::new(&mut rng, setting.voters);
         (setting.bend)(&mut plan);
         let network = Network::new(&plan);
         let members = plan.members.iter().map(|member| member.id).collect();

@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// The simulation's first seed; by chance unless it is given.
     #[arg(long, value_name = "SEED")]
     first: Option<u64>,
+    /// So many voters in each of the simulated sites; 1 to 7 by chance unless it is given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=7))]
+    voters: Option<u64>,
 }
 
 /// The time that a run has, and whether somebody wants it to end.
@@ -46,7 +49,7 @@ pub(crate) fn soak(arguments: &Arguments) -> Result<()> {
         None => by_chance()?,
     };
     let began = Instant::now();
-    let simulation = Simulation::build()?;
+    let simulation = Simulation::build(arguments.voters)?;
     let fuzzers = Fuzzers::build()?;
     println!("built in {:.0} s", began.elapsed().as_secs_f64());
 

@@ -4,6 +4,8 @@
 //! It is exact for a driver that takes the expiry of a timer as its own choice, whenever it likes: how long a
 //! timer still runs, and what its jitter will be, is left out. Ages of what a leader remembers are cut off where
 //! they cease to matter. What no role of the present reads, and the next role begins with anew, is left out too.
+//! The order in which a node lists its peers is left out as well: it decides only between those who have the same, as when
+//! a leader that ends passes on, so nodes must not be taken for each other where that can happen.
 //! Every structure is taken apart in full, so that a new field does not compile until it is decided on.
 
 use core::hash::{Hash, Hasher};

@@ -15,6 +15,7 @@ pub(super) struct Simulation {
     program: PathBuf,
     /// It ends in order when this file is there.
     stop: PathBuf,
+    voters: Option<u64>,
 }
 
 /// What a run came to.
@@ -31,7 +32,7 @@ pub(super) struct Played {
 impl Simulation {
     /// What the simulation spends its time in is optimised, with all assertions; everything else is as for other
     /// tests, and need not be built again.
-    pub(super) fn build() -> Result<Simulation> {
+    pub(super) fn build(voters: Option<u64>) -> Result<Simulation> {
         let mut build =
             cargo(&["test", "--test", "sim", "--no-run", "--message-format=json-render-diagnostics"]);
         for package in ["tallyd", "tally-core"] {
@@ -50,7 +51,7 @@ impl Simulation {
         });
         let program = programs.next_back().context("cargo built no simulation")?;
         let stop = std::env::temp_dir().join(format!("tallyd-soak-{}.stop", std::process::id()));
-        Ok(Simulation { program, stop })
+        Ok(Simulation { program, stop, voters })
     }
 
     pub(super) fn run(&self, clock: &Clock, first: u64, threads: usize) -> Result<Played> {
@@ -63,7 +64,8 @@ impl Simulation {
             .env("TALLYD_SIM_FIRST", first.to_string())
             .env("TALLYD_SIM_THREADS", threads.to_string())
             .env("TALLYD_SIM_STOP", &self.stop)
-            .env("RUST_BACKTRACE", "0");
+            .env("RUST_BACKTRACE", "0")
+            .envs(self.voters.map(|voters| ("TALLYD_SIM_VOTERS", voters.to_string())));
         let stop = |_: &_| {
             if let Err(error) = std::fs::write(&self.stop, b"") {
                 println!("cannot tell the simulation to end: {}: {error}", self.stop.display());

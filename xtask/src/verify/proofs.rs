@@ -2,9 +2,10 @@
 //!
 //! A test that is part of a proof prints a line `proof: KIND: FIGURES` when it passed: `FIGURES` are numbers with what
 //! they count, such as `proof: exploration: 1 sites, 48213 states`. Numbers of the same things are added up over
-//! all tests of a kind.
+//! all tests of a kind. A deliberate bug that was found is named instead, `proof: mutations: GRANT_TWICE caught by the
+//! exploration`, since several tests may find the same; how many there are to be found is a number, `53 bugs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -16,18 +17,18 @@ pub(super) const PROFILE: &str = "verify";
 
 const MARK: &str = "proof: ";
 
-/// Each of these must have run; its number among those of the issue, the kind, and what must not be none.
+/// Each of these must have run: its number where it was asked for, the kind, and what must not be none.
 const KINDS: [(&str, &str, &[&str]); 7] = [
     ("1", "golden scenarios", &["scenarios"]),
     ("2", "simulation", &["seeds", "events", "kinds of events met"]),
     ("3", "exploration", &["sites", "states"]),
-    ("4", "mutations", &["bugs"]),
+    ("4", MUTATIONS, &[BUGS]),
     ("5", "quorum arithmetic", &["cases"]),
     ("6", "real processes in namespaces", &["tests"]),
     ("", "unit tests of the core", &["tests"]),
 ];
 
-/// Deliberate bugs; those that were found are counted as `caught by` something.
+const MUTATIONS: &str = "mutations";
 const BUGS: &str = "bugs";
 const CAUGHT: &str = "caught by ";
 
@@ -36,6 +37,8 @@ const CAUGHT: &str = "caught by ";
 pub(super) struct Proofs {
     /// Of each kind how many of what, in the order in which that was named first.
     kinds: BTreeMap<String, Vec<(String, u64)>>,
+    /// Which deliberate bugs were caught, by what caught them.
+    caught: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Where nextest leaves its report.
@@ -96,10 +99,31 @@ impl Proofs {
             }
             for figure in figures.split(", ") {
                 let (number, what) = figure.split_once(' ').with_context(unreadable)?;
-                proofs.add(kind, what.trim_end(), number.parse().ok().with_context(unreadable)?);
+                match (what.strip_prefix(CAUGHT), number.parse()) {
+                    (Some(by), _) if kind == MUTATIONS => {
+                        proofs.caught.entry(by.to_owned()).or_default().insert(number.to_owned());
+                    }
+                    (_, number) => proofs.add(kind, what, number.ok().with_context(unreadable)?),
+                }
             }
         }
+        proofs.sum_up_caught();
         Ok(proofs)
+    }
+
+    fn sum_up_caught(&mut self) {
+        let caught = self.all_caught().len() as u64;
+        if self.number(MUTATIONS, BUGS) == 0 && caught > 0 {
+            self.add(MUTATIONS, BUGS, caught);
+        }
+        for (by, bugs) in self.caught.clone() {
+            self.add(MUTATIONS, &format!("{CAUGHT}{by}"), bugs.len() as u64);
+        }
+    }
+
+    /// By whatever.
+    fn all_caught(&self) -> BTreeSet<&String> {
+        self.caught.values().flatten().collect()
     }
 
     fn add(&mut self, kind: &str, what: &str, number: u64) {
@@ -123,17 +147,11 @@ impl Proofs {
         };
         let mut lacking: Vec<String> =
             KINDS.into_iter().flat_map(|(_, kind, whats)| none(kind, whats)).collect();
-        let kind = KINDS[3].1;
-        let (bugs, caught) = (self.number(kind, BUGS), self.caught(kind));
+        let (bugs, caught) = (self.number(MUTATIONS, BUGS), self.all_caught().len() as u64);
         if caught != bugs {
-            lacking.push(format!("{kind}: of {bugs} bugs {caught} were caught"));
+            lacking.push(format!("{MUTATIONS}: of {bugs} bugs {caught} were caught"));
         }
         lacking
-    }
-
-    fn caught(&self, kind: &str) -> u64 {
-        let figures = self.kinds.get(kind).into_iter().flatten();
-        figures.filter(|(what, _)| what.starts_with(CAUGHT)).map(|(_, number)| number).sum()
     }
 
     /// One line a kind.
@@ -214,9 +232,11 @@ proof: golden scenarios: 1 scenarios
 test the_invariants_hold ... proof: simulation: 2000 seeds, 31000000 events, 72 kinds of events met
 proof: exploration: 1 sites, 4100 states
 proof: exploration: 1 sites, 900 states
-proof: mutations: 1 bugs, 1 caught by the exploration
-proof: mutations: 1 bugs, 1 caught by the simulation
-proof: mutations: 1 bugs, 1 caught by the exploration
+proof: mutations: GRANT_TWICE caught by the exploration
+proof: mutations: UNBOUNDED_TAIL caught by the simulation
+proof: mutations: GRANT_TWICE caught by the simulation
+proof: mutations: FORGET_VOTE caught by the exploration
+proof: mutations: 3 bugs
 proof: quorum arithmetic: 256 cases
 proof: real processes in namespaces: 1 tests, 812 adds
      Running unittests src/lib.rs (target/debug/deps/tally_core-0b1)
@@ -239,7 +259,7 @@ test result: ok. 99 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
                 "1 golden scenarios              2 scenarios",
                 "2 simulation                    2,000 seeds, 31,000,000 events, 72 kinds of events met",
                 "3 exploration                   2 sites, 5,000 states",
-                "4 mutations                     3 bugs, 2 caught by the exploration, 1 caught by the simulation",
+                "4 mutations                     3 bugs, 2 caught by the exploration, 2 caught by the simulation",
                 "5 quorum arithmetic             256 cases",
                 "6 real processes in namespaces  1 tests, 812 adds",
                 "  unit tests of the core        212 tests",
@@ -250,7 +270,8 @@ test result: ok. 99 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
     #[test]
     fn a_proof_that_did_not_run_is_lacking() {
         for (_, kind, _) in KINDS.into_iter().take(6) {
-            let rest: Vec<&str> = ALL.lines().filter(|line| !line.contains(kind)).collect();
+            let rest: Vec<&str> =
+                ALL.lines().filter(|line| !line.contains(&format!("proof: {kind}:"))).collect();
             let lacking = of_cargo(&rest.join("\n")).unwrap().lacking();
             assert!(!lacking.is_empty() && lacking.iter().all(|what| what.starts_with(kind)), "{lacking:?}");
         }
@@ -262,7 +283,9 @@ test result: ok. 99 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
 
     #[test]
     fn a_bug_that_nothing_catches_is_lacking() {
-        let text = ALL.replace("1 bugs, 1 caught by the simulation", "1 bugs");
+        let text = ALL.replace("3 bugs", "4 bugs");
+        assert_eq!(of_cargo(&text).unwrap().lacking(), ["mutations: of 4 bugs 3 were caught"]);
+        let text = ALL.replace("UNBOUNDED_TAIL", "GRANT_TWICE");
         assert_eq!(of_cargo(&text).unwrap().lacking(), ["mutations: of 3 bugs 2 were caught"]);
     }
 
