@@ -45,7 +45,7 @@ macro_rules! bugs {
                 is_caught::<bug::$bug>(stringify!($bug), &$room::$site, $invariant);
             }
         )*
-        declare! { $($bug)* FORGET_SUBTERM RETURN_LAGGING }
+        declare! { $($bug)* RETURN_LAGGING }
     };
 }
 
@@ -114,6 +114,7 @@ bugs! {
     to_count_the_witness_across_subterms_is_found: WITNESS_ACROSS_SUBTERMS in bug_sites::SWAPPED_BACK breaks "leader completeness",
     to_take_an_old_record_is_found: WITNESS_TAKES_OLD_RECORD in bug_sites::LATE_RECORD breaks "leader completeness",
     to_swap_within_a_subterm_is_found: SWAP_WITHIN_SUBTERM in bug_sites::FOUR_AND_A_WITNESS breaks "leader completeness",
+    to_forget_the_subterm_as_a_witness_is_found: FORGET_SUBTERM in bug_sites::SWAPPED_BACK breaks "leader completeness",
     to_write_to_the_witness_too_early_is_found: WITNESS_BEFORE_SUB_QUORUM in sites::WITNESS_CRASHES breaks "witness written in time",
 }
 
@@ -131,8 +132,6 @@ harmless! {
     a_lagging_voter_in_the_set_does_no_harm: RETURN_LAGGING in bug_sites::SWAPPED,
     /// A newer record only makes the witness refuse more, and it is counted for what a sub-quorum has.
     a_record_too_early_does_no_harm: WITNESS_BEFORE_SUB_QUORUM in bug_sites::TWO_CANDIDATES,
-    /// Two logs whose last entries are of one term are both beginnings of one leader's: the longer has the later subterm.
-    logs_without_subterms_do_no_harm: FORGET_SUBTERM in bug_sites::SWAPPED_BACK,
     /// Beside two boxes the set that has the witness is the leader alone, in any subterm; it takes four to do harm.
     a_swap_within_a_subterm_does_no_harm_to_two: SWAP_WITHIN_SUBTERM in bug_sites::SWAPPED,
 }
