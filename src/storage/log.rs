@@ -134,7 +134,7 @@ impl<F: FileSystem> Log<F> {
             self.buffer = buffer; // used again, unless something huge had to pass once
         }
         let mut spot = spot?;
-        self.sequence += 1;
+        self.sequence = self.sequence.saturating_add(1);
         if let Some(hard_state) = facts.hard_state {
             self.hard_state = hard_state;
         }

@@ -78,7 +78,7 @@ pub(super) fn recover<F: FileSystem>(
     }
     log.index = scan.index;
     log.since_snapshot = log.index.bytes_after(floor);
-    log.boot += u64::from(matches!(occasion, Occasion::Start { .. }));
+    log.boot = log.boot.saturating_add(u64::from(matches!(occasion, Occasion::Start { .. })));
     if let Some(tail) = log.segments.back().filter(|tail| log.offset + BLOCK > tail.bytes) {
         // The group goes into a new segment: its sync does not make this one durable.
         tail.file.sync_data().map_err(|source| OpenError::from_io(&tail.path, source))?;
@@ -356,7 +356,7 @@ impl Scan {
         if group.facts.truncate.is_some_and(|to| to.index > self.index.last().index) {
             return Err("it cuts the log after its end");
         }
-        self.sequence += 1;
+        self.sequence = self.sequence.saturating_add(1);
         self.boot = group.facts.boot.unwrap_or(self.boot);
         self.hard_state = group.facts.hard_state.unwrap_or(self.hard_state);
         if let Some(to) = group.facts.truncate {

@@ -84,7 +84,7 @@ fn go_on(fs: &Memory, mut storage: Storage<Memory>, recovered: &Recovered) {
         assert_eq!(read, recovered.entries);
     }
     // No honest log gets there; the core refuses it.
-    if last.index.0 >= 1 << 62 || recovered.boot >= 1 << 62 {
+    if last.index.0 >= 1 << 62 || recovered.boot == u64::MAX {
         return;
     }
     let position = Position { index: last.index.next(), ..recovered.last };

@@ -72,7 +72,7 @@ impl Simulation {
             }
         };
         let ended = process::run(&mut command, clock, stop, |line| {
-            if is_summary(line) || line.contains(" failed") || line.contains("panicked") {
+            if is_summary(line) || line.starts_with("seed ") || line.contains("panicked") {
                 println!("simulation: {line}");
             }
         });
