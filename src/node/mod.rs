@@ -272,7 +272,7 @@ impl Node {
             batches: Batches::new(handle::random_u128(), config.commit_interval, started),
             proposals: Proposals::default(),
             here: HashMap::new(),
-            reads: Reads::default(),
+            reads: Reads::new(recovered.boot),
             snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
             leader_clock,
             members,

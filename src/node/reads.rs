@@ -16,6 +16,9 @@ const WAITING_MAX: usize = 16_384;
 /// When a question without an answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
+/// A box asks fewer questions than two to this in one life.
+const QUESTION_BITS: u32 = 40;
+
 /// Who waits for which part of a fence.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
@@ -48,6 +51,12 @@ pub(super) enum Asker {
 }
 
 impl Reads {
+    /// For the `boot`-th life of this box. Its questions have other numbers than those of its lives before, which a
+    /// leader may still answer: what was committed when they were asked is too old.
+    pub(super) fn new(boot: u64) -> Reads {
+        Reads { next_id: boot << QUESTION_BITS, ..Reads::default() }
+    }
+
     /// A fence is wanted.
     pub(super) fn add(&mut self, reply: Reply, now: Instant) {
         if self.fresh.len() >= WAITING_MAX {
@@ -157,5 +166,30 @@ impl Reads {
         let asked = self.asked.as_ref().map(|asked| asked.at + ASK_AGAIN);
         let fresh = self.fresh.first().map(|(_, since)| *since + REQUEST_WAIT / 2);
         asked.into_iter().chain(fresh).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_to_an_earlier_life_of_a_box_confirms_nothing() {
+        let (term, now) = (Term(3), Instant::now());
+        let ask = |boot: u64| {
+            let mut reads = Reads::new(boot);
+            let (reply, told) = oneshot::channel();
+            reads.add(reply, now);
+            let id = reads.question(term, now).expect("one waits");
+            (reads, id, told)
+        };
+        let (_, before, _) = ask(7);
+        let (mut reads, id, mut told) = ask(8);
+        reads.answered(before, Some(LogIndex(4)));
+        reads.applied(LogIndex(9));
+        assert!(told.try_recv().is_err(), "4 was committed before more was, and then the box started again");
+        reads.answered(id, Some(LogIndex(9)));
+        reads.applied(LogIndex(9));
+        assert_eq!(told.await, Ok(Ok(())));
     }
 }

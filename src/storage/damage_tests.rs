@@ -9,6 +9,7 @@ use tally_core::id::{LogIndex, NodeId, Term};
 use tally_core::raft::{HardState, Position};
 
 use super::faulty::FaultyFileSystem;
+use super::fs::FileSystem;
 use super::{Entry, OpenError, Options, Owner, Recovered, Storage, WriteGroup};
 
 const OWNER: Owner = Owner { site_id: 7, node: 3 };
@@ -135,6 +136,21 @@ fn any_byte_that_says_something() {
         }
     }
     assert!(checked > 2000, "{checked}");
+}
+
+#[test]
+fn without_its_newest_segment_a_log_is_refused_and_left_as_it_is_whatever_else_is_wrong_with_it() {
+    let data = Data::new(1, 9, 5000, true, false);
+    let ends = |end: &'static str| {
+        data.fs.files().into_iter().filter(move |file| file.extension().is_some_and(|found| found == end))
+    };
+    let (newest, before) = (ends("log").next_back().unwrap(), ends("full").next_back().unwrap());
+    data.fs.remove(&newest).unwrap();
+    assert!(matches!(open(&data.fs.copy()), Err(OpenError::Damaged { .. })));
+    for (at, byte) in data.fs.contents(&before).iter().enumerate().filter(|(_, byte)| **byte != 0).step_by(7)
+    {
+        data.check(&before, at, byte | 1);
+    }
 }
 
 proptest! {

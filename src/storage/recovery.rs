@@ -271,7 +271,8 @@ fn scan<F: FileSystem>(
     let mut scan = scan.expect("there is at least one segment");
     let tail = log.segments.back_mut().expect("there is at least one segment");
     scan.check_tail(tail, log.offset)?;
-    if scan.repair_tail(tail, log.offset)? {
+    // If a segment is missing this is refused, and nothing is changed.
+    if !files.followed && scan.repair_tail(tail, log.offset)? {
         log.offset = scan.segment(tail, log.offset)?;
     }
     tail.written_to = tail.written_to.max(log.offset.next_multiple_of(WRITE_AHEAD_BYTES)).min(tail.bytes);

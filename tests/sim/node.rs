@@ -124,7 +124,8 @@ impl Node {
             waiters: Vec::new(),
             reads: Vec::new(),
             led_reads: Vec::new(),
-            next_read: 0,
+            // As the daemon numbers them: a leader may still answer what an earlier life asked.
+            next_read: self.boot << 32,
             wakes_at: Micros::MAX,
             keeps_house_at: 0,
             taking_snapshot: false,

@@ -116,6 +116,9 @@ impl Proofs {
         if self.number(MUTATIONS, BUGS) == 0 && caught > 0 {
             self.add(MUTATIONS, BUGS, caught);
         }
+        if caught > 0 {
+            self.add(MUTATIONS, "caught", caught);
+        }
         for (by, bugs) in self.caught.clone() {
             self.add(MUTATIONS, &format!("{CAUGHT}{by}"), bugs.len() as u64);
         }
@@ -259,7 +262,7 @@ test result: ok. 99 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
                 "1 golden scenarios              2 scenarios",
                 "2 simulation                    2,000 seeds, 31,000,000 events, 72 kinds of events met",
                 "3 exploration                   2 sites, 5,000 states",
-                "4 mutations                     3 bugs, 2 caught by the exploration, 2 caught by the simulation",
+                "4 mutations                     3 bugs, 3 caught, 2 caught by the exploration, 2 caught by the simulation",
                 "5 quorum arithmetic             256 cases",
                 "6 real processes in namespaces  1 tests, 812 adds",
                 "  unit tests of the core        212 tests",
