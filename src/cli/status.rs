@@ -48,72 +48,9 @@ fn in_words(status: &Value) -> String {
         String::new(),
     ];
     lines.push(members(status).text());
-    let outbox = &status["outbox"];
-    let clock = &status["clock"];
-    let synced = if clock["synced"] == true { "synchronised" } else { "not synchronised" };
-    let storage = &status["storage"];
-    let size = |key: &str| text::bytes(storage[key].as_u64().unwrap_or_default());
-    for (name, words) in [
-        (
-            "log",
-            format!(
-                "committed to {}, applied to {}, digest {}",
-                of(status, "commit"),
-                of(status, "applied"),
-                of(status, "digest")
-            ),
-        ),
-        ("series", of(status, "series")),
-        (
-            "outbox",
-            format!(
-                "{} summaries wait, {} of them unnumbered; numbered to {}, delivered to {}",
-                of(outbox, "waiting"),
-                of(outbox, "unnumbered"),
-                of(outbox, "numbered"),
-                of(outbox, "delivered")
-            ),
-        ),
-        (
-            "clock",
-            format!(
-                "{}, {synced}{}",
-                text::time(clock["site_ms"].as_u64().unwrap_or_default()),
-                clock["text"]
-                    .as_str()
-                    .map_or(String::new(), |words| format!("; HELD: {}", text::printable(words)))
-            ),
-        ),
-        (
-            "storage",
-            format!(
-                "{}; {} written in {} syncs; log {}, snapshot {}",
-                of(storage, "state"),
-                size("bytes_written"),
-                of(storage, "syncs"),
-                size("log_bytes"),
-                size("snapshot_bytes")
-            ),
-        ),
-        ("upstream", upstream(&status["upstream"])),
-    ] {
-        lines.push(format!("{name:<9} {words}"));
-    }
-    if let Some(what) = storage["what"].as_str() {
-        let since = text::time(storage["since"].as_u64().unwrap_or_default());
-        lines.push(format!("{:<9} since {since}: {what}; {}", "disk", of(storage, "advice")));
-    }
-    let last = &status["handovers"]["last"];
-    if !last.is_null() {
-        let at = text::time(last["at"].as_u64().unwrap_or_default());
-        let why = match last["reason"].as_str() {
-            Some("broker") => "this box did not reach the broker".to_owned(),
-            Some("disk") => "this box's disk was ill or slow".to_owned(),
-            Some("asked") => "somebody asked for it".to_owned(),
-            _ => of(last, "reason"),
-        };
-        lines.push(format!("{:<9} leadership went to {} at {at}: {why}", "handover", of(last, "to")));
-    }
+    lines.extend(parts(status).map(|(name, words)| format!("{name:<9} {words}")));
+    lines.extend(disk_trouble(&status["storage"]));
+    lines.extend(handover(&status["handovers"]["last"]));
     let ways_in = status["ingest"].as_object().into_iter().flatten();
     for (name, ingest) in ways_in.filter(|(_, ingest)| !ingest.as_array().is_some_and(Vec::is_empty)) {
         lines.push(format!("{name:<9} {}", part(ingest)));
@@ -124,6 +61,66 @@ fn in_words(status: &Value) -> String {
         text::seconds(status["uptime_s"].as_u64().unwrap_or_default())
     ));
     lines.iter().map(|line| text_line(line)).collect()
+}
+
+/// The lines that are always there.
+fn parts(status: &Value) -> impl Iterator<Item = (&'static str, String)> {
+    let (outbox, clock, storage) = (&status["outbox"], &status["clock"], &status["storage"]);
+    let log = format!(
+        "committed to {}, applied to {}, digest {}",
+        of(status, "commit"),
+        of(status, "applied"),
+        of(status, "digest")
+    );
+    let waiting = format!(
+        "{} summaries wait, {} of them unnumbered; numbered to {}, delivered to {}",
+        of(outbox, "waiting"),
+        of(outbox, "unnumbered"),
+        of(outbox, "numbered"),
+        of(outbox, "delivered")
+    );
+    let synced = if clock["synced"] == true { "synchronised" } else { "not synchronised" };
+    let held = clock["text"].as_str().map(|words| format!("; HELD: {}", text::printable(words)));
+    let time = text::time(clock["site_ms"].as_u64().unwrap_or_default());
+    let size = |key: &str| text::bytes(storage[key].as_u64().unwrap_or_default());
+    let written = format!(
+        "{}; {} written in {} syncs; log {}, snapshot {}",
+        of(storage, "state"),
+        size("bytes_written"),
+        of(storage, "syncs"),
+        size("log_bytes"),
+        size("snapshot_bytes")
+    );
+    [
+        ("log", log),
+        ("series", of(status, "series")),
+        ("outbox", waiting),
+        ("clock", format!("{time}, {synced}{}", held.unwrap_or_default())),
+        ("storage", written),
+        ("upstream", upstream(&status["upstream"])),
+    ]
+    .into_iter()
+}
+
+fn disk_trouble(storage: &Value) -> Option<String> {
+    let what = storage["what"].as_str()?;
+    let since = text::time(storage["since"].as_u64().unwrap_or_default());
+    Some(format!("{:<9} since {since}: {what}; {}", "disk", of(storage, "advice")))
+}
+
+/// Of this box, since it started.
+fn handover(last: &Value) -> Option<String> {
+    if last.is_null() {
+        return None;
+    }
+    let at = text::time(last["at"].as_u64().unwrap_or_default());
+    let why = match last["reason"].as_str() {
+        Some("broker") => "this box did not reach the broker".to_owned(),
+        Some("disk") => "this box's disk was ill or slow".to_owned(),
+        Some("asked") => "somebody asked for it".to_owned(),
+        _ => of(last, "reason"),
+    };
+    Some(format!("{:<9} leadership went to {} at {at}: {why}", "handover", of(last, "to")))
 }
 
 fn members(status: &Value) -> Table {
