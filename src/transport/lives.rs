@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -59,15 +60,16 @@ impl Life {
 #[derive(Debug)]
 pub struct Lives {
     own: Life,
-    seen: Mutex<BTreeMap<u64, Life>>,
-    file: Arc<SeenFile>,
+    seen: Arc<Seen>,
 }
 
 #[derive(Debug)]
-struct SeenFile {
+struct Seen {
+    lives: Mutex<BTreeMap<u64, Life>>,
     path: PathBuf,
-    /// Held while it is written, so that the newest text is written last.
-    writing: Mutex<()>,
+    /// What the file holds. Locked from before `lives` are looked at until they are written: writers that
+    /// pass each other do not put an older text over a newer one.
+    written: Mutex<String>,
 }
 
 /// What a peer's life is to what is known of it.
@@ -103,8 +105,8 @@ impl Lives {
                 BTreeMap::new()
             }
         };
-        let file = Arc::new(SeenFile { path, writing: Mutex::default() });
-        Lives { own: Life { boot, nonce: u64::from_le_bytes(nonce) }, seen: Mutex::new(seen), file }
+        let seen = Arc::new(Seen { lives: Mutex::new(seen), path, written: Mutex::default() });
+        Lives { own: Life { boot, nonce: u64::from_le_bytes(nonce) }, seen }
     }
 
     pub(super) fn own(&self) -> Life {
@@ -129,8 +131,7 @@ impl Lives {
     }
 
     fn compare(&self, id: NodeId, life: Life) -> Compared {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        match seen.get(&id.0) {
+        match self.seen.lock().get(&id.0) {
             None => Compared::First,
             Some(known) if *known == life => Compared::Known,
             Some(known) if life.boot > known.boot => Compared::Later,
@@ -138,22 +139,38 @@ impl Lives {
         }
     }
 
-    fn remember(&self, id: NodeId, life: Life) {
-        let text = {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = seen.entry(id.0).or_insert(life);
-            // Another connection may have brought a later one meanwhile.
-            *known = if known.boot > life.boot { *known } else { life };
-            seen_text(&seen)
-        };
-        let file = Arc::clone(&self.file);
-        // The disk may hang; the connections must not.
-        std::thread::spawn(move || {
-            let _one_at_a_time = file.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = write_file(&file.path, text.as_bytes(), 0o644) {
-                tracing::warn!("which boxes were seen is not durable: {error}");
-            }
-        });
+    /// Remembers a life that may connect. The thread that makes it durable goes on beside: the disk may hang,
+    /// the connections must not.
+    fn remember(&self, id: NodeId, life: Life) -> JoinHandle<()> {
+        self.seen.note(id, life);
+        let seen = Arc::clone(&self.seen);
+        std::thread::spawn(move || seen.write())
+    }
+}
+
+impl Seen {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Life>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, id: NodeId, life: Life) {
+        let mut lives = self.lock();
+        let known = lives.entry(id.0).or_insert(life);
+        // Another connection may have brought a later one meanwhile.
+        *known = if known.boot > life.boot { *known } else { life };
+    }
+
+    /// Writes what is known by now, which may be more than what its caller noted.
+    fn write(&self) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = seen_text(&self.lock());
+        if *written == text {
+            return;
+        }
+        match write_file(&self.path, text.as_bytes(), 0o644) {
+            Ok(()) => *written = text,
+            Err(error) => tracing::warn!("which boxes were seen is not durable: {error}"),
+        }
     }
 }
 
@@ -215,12 +232,27 @@ mod tests {
         let lives = Lives::load(dir.path(), 1);
         let two = NodeId(2);
         assert_eq!(lives.compare(two, life(5, 77)), Compared::First);
-        lives.remember(two, life(5, 77));
+        lives.remember(two, life(5, 77)).join().unwrap();
         assert_eq!(lives.compare(two, life(5, 77)), Compared::Known);
         assert_eq!(lives.compare(two, life(6, 1)), Compared::Later);
         assert_eq!(lives.compare(two, life(4, 1)), Compared::Earlier);
         assert_eq!(lives.compare(two, life(5, 78)), Compared::Earlier);
         assert_eq!(lives.compare(NodeId(3), life(1, 1)), Compared::First);
+    }
+
+    #[test]
+    fn a_writer_that_comes_late_does_not_put_an_older_life_over_a_newer_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let lives = Lives::load(dir.path(), 1);
+        for round in 0..50 {
+            let writers: Vec<_> =
+                (1..=4).map(|more| lives.remember(NodeId(2), life(round * 4 + more, more))).collect();
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+            assert_eq!(read_seen(&text), Some(BTreeMap::from([(2, life(round * 4 + 4, 4))])));
+        }
     }
 
     #[test]
