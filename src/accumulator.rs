@@ -13,7 +13,7 @@ use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::{Notify, oneshot};
 
-use crate::clock::SiteClock;
+use crate::clock::{JUMP_MS_MAX, SiteClock};
 use crate::node::{Added, NO_LEADER, RequestError};
 use crate::site::entry::{KeyedAdd, ReportWriter, SeriesRef};
 use crate::site::{Refusal, SeriesId, Site};
@@ -26,8 +26,6 @@ use batch::Waiter;
 const WAITING_MAX: usize = 65_536;
 /// Most cells in one batch, with and without keys: bounds the entry and the time to apply it.
 const BATCH_CELLS_MAX: usize = 8_192;
-/// A longer jump of site time is held, in milliseconds.
-const JUMP_MS: u64 = 3_600_000;
 /// Without a quorum a box keeps at most this many windows per series apart; then neighbours merge.
 const WINDOWS_APART_MAX: usize = 64;
 
@@ -379,7 +377,7 @@ impl Inner {
 /// What cannot be is taken for the nearest time that can. Site time may have jumped since, by as much as it does
 /// at once: what is earlier by no more may be right.
 fn within((earliest, latest): (SiteTime, SiteTime), at: SiteTime) -> SiteTime {
-    if at.0.saturating_add(JUMP_MS) < earliest.0 { earliest } else { at.min(latest) }
+    if at.0.saturating_add(JUMP_MS_MAX) < earliest.0 { earliest } else { at.min(latest) }
 }
 
 /// A sample says when it was taken.

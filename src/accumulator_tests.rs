@@ -73,12 +73,12 @@ fn what_a_clock_that_was_years_off_counted_is_of_the_time_that_is_known_by_now()
 
 #[test]
 fn a_sample_is_of_a_possible_time() {
-    let possible = (SiteTime(5 * JUMP_MS), SiteTime(5 * JUMP_MS + 400));
+    let possible = (SiteTime(5 * JUMP_MS_MAX), SiteTime(5 * JUMP_MS_MAX + 400));
     let (earliest, latest) = (possible.0.0, possible.1.0);
     let cases = [
         (3, earliest),
-        (earliest - JUMP_MS - 1, earliest),
-        (earliest - JUMP_MS, earliest - JUMP_MS),
+        (earliest - JUMP_MS_MAX - 1, earliest),
+        (earliest - JUMP_MS_MAX, earliest - JUMP_MS_MAX),
         (earliest + 7, earliest + 7),
         (latest + 1, latest),
         (u64::MAX, latest),

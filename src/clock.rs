@@ -81,6 +81,9 @@ impl WallClock {
     }
 }
 
+/// Site time jumps ahead by so much at once, in milliseconds; a longer jump is held until a majority vouches for it.
+pub(crate) const JUMP_MS_MAX: u64 = 3_600_000;
+
 /// What this box takes for site time: the last word of a leader, moved on by the monotonic clock.
 /// Never goes back (unless an operator says so), and runs ahead of what a leader said plus the time
 /// since only for as long as that takes to catch up.

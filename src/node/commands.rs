@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::handle::{Command, random_u128};
-use super::heirs::Reason;
+use super::heirs::HandoverReason;
 use tally_core::id::NodeId;
 
 use super::wire::Frame;
@@ -42,7 +42,7 @@ impl Node {
     fn ask_for_transfer(&mut self, to: Option<NodeId>) -> Result<(), RequestError> {
         let refused = |why: String| Err(RequestError::NotCommitted { why });
         if self.leads() {
-            return match self.hand_over(to, Reason::Asked) {
+            return match self.hand_over(to, HandoverReason::Asked) {
                 Ok(_) => Ok(()),
                 Err(error) => refused(error.to_string()),
             };

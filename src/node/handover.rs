@@ -10,7 +10,7 @@ use tally_core::raft::{MemberRole, TransferError};
 use tracing::{info, warn};
 
 use super::handle::{BrokerWish, Shared};
-use super::heirs::{Heirs, Own, Reach, Reason, Voter, Wish};
+use super::heirs::{HandoverReason, Heirs, Own, Reach, Voter, Wish};
 use super::status::{Handed, HandoverStatus};
 use super::wire::{Condition, Frame};
 use super::{Node, beats};
@@ -53,7 +53,7 @@ pub(super) struct Handover {
     asked: bool,
     wish: Wish,
     looked: Option<Instant>,
-    done: BTreeMap<Reason, u64>,
+    done: BTreeMap<HandoverReason, u64>,
     failed: u64,
     last: Option<Handed>,
 }
@@ -61,7 +61,7 @@ pub(super) struct Handover {
 #[derive(Clone, Copy, Debug)]
 struct Handing {
     to: NodeId,
-    reason: Reason,
+    reason: HandoverReason,
     term: Term,
 }
 
@@ -80,10 +80,10 @@ impl Handover {
     pub(super) fn status(&self) -> HandoverStatus {
         let of = |reason| self.done.get(&reason).copied().unwrap_or_default();
         HandoverStatus {
-            broker: of(Reason::Broker),
-            disk: of(Reason::Disk),
-            stopping: of(Reason::Stopping),
-            asked: of(Reason::Asked),
+            broker: of(HandoverReason::Broker),
+            disk: of(HandoverReason::Disk),
+            stopping: of(HandoverReason::Stopping),
+            asked: of(HandoverReason::Asked),
             failed: self.failed,
             last: self.last.clone(),
         }
@@ -92,7 +92,11 @@ impl Handover {
 
 impl Node {
     /// Hands leadership over, to the best heir unless somebody is named.
-    pub(super) fn hand_over(&mut self, to: Option<NodeId>, reason: Reason) -> Result<NodeId, HandoverError> {
+    pub(super) fn hand_over(
+        &mut self,
+        to: Option<NodeId>,
+        reason: HandoverReason,
+    ) -> Result<NodeId, HandoverError> {
         if !self.leads() {
             return Err(TransferError::NotLeader.into());
         }
@@ -122,7 +126,7 @@ impl Node {
     }
 
     /// The leader hands over, to this box or another.
-    pub(super) fn on_hands_over(&mut self, from: NodeId, to: NodeId, reason: Reason) {
+    pub(super) fn on_hands_over(&mut self, from: NodeId, to: NodeId, reason: HandoverReason) {
         if self.raft.leader() != Some(from) {
             return;
         }
@@ -186,7 +190,7 @@ impl Node {
         if !self.others_are_majority() {
             return Err(HandoverError::NoMajority);
         }
-        self.hand_over(None, Reason::Disk).map(|_| ())
+        self.hand_over(None, HandoverReason::Disk).map(|_| ())
     }
 
     /// The disk has taken a group after all.
@@ -218,7 +222,9 @@ impl Node {
             self.handover.wish = self.handover.heirs.wish(own, &voters, now);
             if let Some((to, reason)) = self.handover.wish.hand_over {
                 let why = match reason {
-                    Reason::Broker => "this box has not reached the broker for a while, and that one does",
+                    HandoverReason::Broker => {
+                        "this box has not reached the broker for a while, and that one does"
+                    }
                     _ => "the disk of this box has been many times slower for minutes",
                 };
                 warn!("leadership goes to {}: {why}", self.name_of(to));

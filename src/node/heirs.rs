@@ -30,7 +30,7 @@ const REST: Duration = Duration::from_secs(60);
 
 /// Why leadership is handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
+pub enum HandoverReason {
     /// The leader does not reach the broker.
     Broker,
     /// Its disk is slow, full, read-only, failing or hung.
@@ -41,28 +41,29 @@ pub enum Reason {
     Asked,
 }
 
-impl Reason {
+impl HandoverReason {
     /// All there are.
-    pub const ALL: [Reason; 4] = [Reason::Broker, Reason::Disk, Reason::Stopping, Reason::Asked];
+    pub const ALL: [HandoverReason; 4] =
+        [HandoverReason::Broker, HandoverReason::Disk, HandoverReason::Stopping, HandoverReason::Asked];
 
     /// As metrics and status name it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Reason::Broker => "broker",
-            Reason::Disk => "disk",
-            Reason::Stopping => "stopping",
-            Reason::Asked => "asked",
+            HandoverReason::Broker => "broker",
+            HandoverReason::Disk => "disk",
+            HandoverReason::Stopping => "stopping",
+            HandoverReason::Asked => "asked",
         }
     }
 
     /// In words, after "because".
     pub(super) const fn in_words(self) -> &'static str {
         match self {
-            Reason::Broker => "the leader does not reach the broker and this box does",
-            Reason::Disk => "the leader's disk is ill or slow",
-            Reason::Stopping => "the leader stops",
-            Reason::Asked => "somebody asked for it",
+            HandoverReason::Broker => "the leader does not reach the broker and this box does",
+            HandoverReason::Disk => "the leader's disk is ill or slow",
+            HandoverReason::Stopping => "the leader stops",
+            HandoverReason::Asked => "somebody asked for it",
         }
     }
 
@@ -70,8 +71,8 @@ impl Reason {
         self as u8
     }
 
-    pub(super) fn numbered(number: u8) -> Option<Reason> {
-        Reason::ALL.get(usize::from(number)).copied()
+    pub(super) fn numbered(number: u8) -> Option<HandoverReason> {
+        HandoverReason::ALL.get(usize::from(number)).copied()
     }
 }
 
@@ -109,7 +110,7 @@ pub(super) struct Wish {
     /// Try the broker again now: another box has just reached it.
     pub(super) try_broker: bool,
     /// Hand over to this one.
-    pub(super) hand_over: Option<(NodeId, Reason)>,
+    pub(super) hand_over: Option<(NodeId, HandoverReason)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -185,14 +186,14 @@ impl Heirs {
             .fit(voters)
             .filter(|id| away && since(id).is_some_and(|since| now >= since + BROKER_AT_HEIR))
             .min_by_key(|id| self.rank(*id))
-            .map(|id| (id, Reason::Broker));
+            .map(|id| (id, HandoverReason::Broker));
         // What serves the broker is not given up for a quicker disk.
         let to_disk = self
             .fit(voters)
             .filter(|id| slow && self.is_far_quicker(*id, own.sync_median))
             .filter(|id| !reaches || since(id).is_some())
             .min_by_key(|id| self.rank(*id))
-            .map(|id| (id, Reason::Disk));
+            .map(|id| (id, HandoverReason::Disk));
         Wish {
             asks_for_broker: away || (slow && reaches),
             try_broker,

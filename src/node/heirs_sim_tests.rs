@@ -14,7 +14,7 @@ struct Sim {
     leader: usize,
     boxes: Vec<Node>,
     /// When, from whom, to whom and why.
-    handed: Vec<(Duration, usize, usize, Reason)>,
+    handed: Vec<(Duration, usize, usize, HandoverReason)>,
 }
 
 struct Node {
@@ -176,7 +176,7 @@ fn a_card_that_became_slow_loses_leadership_after_minutes_and_does_not_get_it_ba
     sim.pass(s(600), quick);
     let worn = |at| Duration::from_millis(if at == 0 { 250 } else { 2 });
     sim.pass(s(3600), worn);
-    let [(when, 0, to, Reason::Disk)] = sim.handed[..] else { panic!("{:?}", sim.handed) };
+    let [(when, 0, to, HandoverReason::Disk)] = sim.handed[..] else { panic!("{:?}", sim.handed) };
     assert!((s(780)..s(800)).contains(&when), "{when:?}");
     // It is as good as new, and the one that leads now is no worse.
     sim.pass(s(3600), quick);

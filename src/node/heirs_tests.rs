@@ -11,7 +11,7 @@ struct Site {
     own: Own,
     said: BTreeMap<NodeId, Condition>,
     caught_up: BTreeMap<NodeId, bool>,
-    handed: Vec<(u64, NodeId, Reason)>,
+    handed: Vec<(u64, NodeId, HandoverReason)>,
     began: Instant,
     asks: bool,
     tries: u64,
@@ -88,7 +88,7 @@ fn leadership_goes_to_the_voter_that_reaches_the_broker_and_then_rests() {
     site.pass(s(9));
     assert!(!site.asks && site.handed.is_empty(), "a broker's restart is borne");
     site.pass(s(6));
-    assert_eq!(site.handed, [(13, B, Reason::Broker)]);
+    assert_eq!(site.handed, [(13, B, HandoverReason::Broker)]);
     assert_eq!(site.tries, 1, "it tried again itself as soon as it heard");
     site.pass(s(50));
     assert_eq!(site.handed.len(), 1, "it rests");
@@ -159,7 +159,7 @@ fn a_disk_many_times_slower_for_minutes_gives_leadership_to_a_quick_one() {
     site.pass(s(179));
     assert_eq!(site.handed, []);
     site.pass(s(3));
-    assert_eq!(site.handed, [(180, B, Reason::Disk)]);
+    assert_eq!(site.handed, [(180, B, HandoverReason::Disk)]);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn the_broker_is_not_given_up_for_a_quicker_disk() {
     assert!(site.asks && site.handed.is_empty());
     site.set(B, |b| b.broker = Some(true));
     site.pass(s(1));
-    assert_eq!(site.handed, [(3600, B, Reason::Disk)]);
+    assert_eq!(site.handed, [(3600, B, HandoverReason::Disk)]);
 }
 
 #[test]
@@ -216,8 +216,8 @@ fn the_best_heir_reaches_the_broker_and_then_has_the_quicker_disk() {
 
 #[test]
 fn a_reason_comes_back_from_its_number() {
-    for reason in Reason::ALL {
-        assert_eq!(Reason::numbered(reason.number()), Some(reason));
+    for reason in HandoverReason::ALL {
+        assert_eq!(HandoverReason::numbered(reason.number()), Some(reason));
     }
-    assert_eq!(Reason::numbered(4), None);
+    assert_eq!(HandoverReason::numbered(4), None);
 }

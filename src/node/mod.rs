@@ -47,7 +47,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use handle::NO_LEADER;
 pub use handle::{BrokerWish, Handle, RoleView};
-pub use heirs::Reason;
+pub use heirs::HandoverReason;
 pub(crate) use members::info_of;
 pub use members::of_payload as configuration_in;
 pub use pace::PaceBounds;
@@ -381,7 +381,7 @@ impl Node {
         if !self.leads() {
             return false;
         }
-        self.is_handing_over() || self.hand_over(None, Reason::Stopping).is_ok()
+        self.is_handing_over() || self.hand_over(None, HandoverReason::Stopping).is_ok()
     }
 
     /// Hands over as well as it can and tells the others.

@@ -52,7 +52,7 @@ impl Node {
             Frame::Members { .. } => self.refuse(from, Reason::NotForThis),
             Frame::HandsOver { to, reason } => self.on_hands_over(from, to, reason),
             Frame::Transfer { to } => {
-                if let Err(why) = self.hand_over(to, heirs::Reason::Asked) {
+                if let Err(why) = self.hand_over(to, heirs::HandoverReason::Asked) {
                     let refusals = &self.shared.metrics.refusals;
                     refusals.refuse_because(from, Reason::TransferRefused, &why.to_string());
                 }

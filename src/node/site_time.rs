@@ -10,8 +10,10 @@ use std::collections::BTreeMap;
 use tally_core::id::NodeId;
 use tally_core::time::{Duration, Instant, SiteTime};
 
+use crate::clock::JUMP_MS_MAX;
+
 /// A jump forward by more is held.
-const JUMP_US_MAX: i64 = 3_600_000_000;
+const JUMP_US_MAX: i64 = JUMP_MS_MAX as i64 * 1000;
 /// Clocks that differ by no more agree.
 const AGREE_US: i64 = 1_000_000;
 /// Between two rounds in which a majority must agree.

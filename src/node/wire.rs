@@ -7,7 +7,7 @@ use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
 
 pub use super::beat_wire::{Beat, BeatAnswer, Condition, Wall};
 use super::beat_wire::{answer, beat, put_answer, put_beat};
-use super::heirs::Reason;
+use super::heirs::HandoverReason;
 use crate::site::codec::{Malformed, Reader, put_varint};
 use crate::site::{MemberRecord, put_records, read_records};
 use crate::storage::SnapshotHead;
@@ -41,7 +41,7 @@ pub enum Frame {
     /// To a witness, which has no log: who the members are, by a leader's log up to that index.
     Members { index: LogIndex, members: Vec<MemberRecord> },
     /// The leader hands over to this box, and why: for the others' logs, and so that it is not moved again at once.
-    HandsOver { to: NodeId, reason: Reason },
+    HandsOver { to: NodeId, reason: HandoverReason },
 }
 
 /// A part of a snapshot.
@@ -185,7 +185,7 @@ impl Frame {
                 Frame::Members { index, members }
             }
             HANDS_OVER => {
-                let (to, reason) = (NodeId(reader.varint()?), Reason::numbered(reader.u8()?));
+                let (to, reason) = (NodeId(reader.varint()?), HandoverReason::numbered(reader.u8()?));
                 reader.done()?;
                 Frame::HandsOver { to, reason: reason.ok_or(Malformed)? }
             }

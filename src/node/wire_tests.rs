@@ -91,7 +91,7 @@ fn messages() -> impl Strategy<Value = Frame> {
                 Frame::BeatAnswer(message, BeatAnswer { wall, sent: Instant(sent), sync, timeout, condition })
             }
         ),
-        (any::<u64>(), prop::sample::select(&Reason::ALL))
+        (any::<u64>(), prop::sample::select(&HandoverReason::ALL))
             .prop_map(|(to, reason)| Frame::HandsOver { to: NodeId(to), reason }),
         (any::<u64>(), prop::collection::vec(records(), 0..4))
             .prop_map(|(index, of)| Frame::Members { index: LogIndex(index), members: members(of) }),

@@ -6,7 +6,7 @@ use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
 use tally_core::time::{Duration, Instant, SiteTime};
 use tallyd::clock::Told;
 use tallyd::node::wire::{Beat, BeatAnswer, Condition, Frame, SnapshotPart, Wall};
-use tallyd::node::{Reason, split_envelope};
+use tallyd::node::{HandoverReason, split_envelope};
 use tallyd::site::{MemberRecord, MemberRole, entry};
 use tallyd::storage::SnapshotHead;
 use tallyd::transport::frame::{Decoder, Encoder};
@@ -116,7 +116,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             },
         ),
         plain(Body::TimeoutNow),
-        Frame::HandsOver { to: NodeId(2), reason: Reason::Broker },
+        Frame::HandsOver { to: NodeId(2), reason: HandoverReason::Broker },
         plain(Body::WitnessVote { pre: false, last_term: Term(3), last_subterm: Subterm(1), votes: nodes }),
         plain(Body::WitnessAppend { subterm: Subterm(2), voters: nodes }),
         plain(Body::WitnessAppended { subterm: Subterm(2), taken: true }),

@@ -179,23 +179,7 @@ impl<C: Explored> State<C> {
                 tell(story, || format!("{id} fails to write {what}: {records} of {of} records are there"));
                 node.fail_write(records);
             }
-            Choice::Crash(_, records) => {
-                spend(&mut bounds.crashes)?;
-                tell(story, || match &node.write {
-                    Some(write) => {
-                        let (what, of) = (describe::write(write), write.records());
-                        format!("{id} crashes while it writes {what}: {records} of {of} records are there")
-                    }
-                    None => format!("{id} crashes"),
-                });
-                if node.write.as_ref().is_some_and(|write| records < write.records()) {
-                    Met::one(&self.met.lost_by_crash);
-                }
-                node.crash(records);
-                tell(story, || format!("{id} starts with {}", describe::disk(&node.disk)));
-                node.start(config(id));
-                self.reads.retain(|read| read.at != id);
-            }
+            Choice::Crash(_, records) => self.crash(id, records, story)?,
             Choice::Propose(_) => {
                 spend(&mut bounds.proposals)?;
                 let range = node.propose(1, ENTRY_BYTES).map_err(|_| Stop::Impossible)?;
@@ -214,25 +198,7 @@ impl<C: Explored> State<C> {
                 compact(node)?;
                 tell(story, || format!("{id} lets its log go up to {}", node.log.base.index));
             }
-            Choice::Change(_, which) => {
-                spend(&mut bounds.changes)?;
-                let wish = self.wishes[which];
-                let core = node.core.as_mut().ok_or(Stop::Impossible)?;
-                let (range, held) = core.change(node.clock, &wish).map_err(|_| Stop::Impossible)?;
-                if !self.rules.harm_only {
-                    members::may_change(&self.nodes[place_of(id)], &wish, &self.nodes)?;
-                }
-                let node = Rc::make_mut(&mut self.nodes[place_of(id)]);
-                put_configuration(node, &range, held);
-                Met::one(&self.met.changed);
-                tell(story, || {
-                    format!(
-                        "{id} is asked for {:?}: {} holds {held:?}",
-                        wish.changes,
-                        describe::range(&range)
-                    )
-                });
-            }
+            Choice::Change(_, which) => self.change(id, which, story)?,
             Choice::Leave(_) => {
                 let core = node.core.as_mut().ok_or(Stop::Impossible)?;
                 let (range, held) = core.leave_joint(node.clock).map_err(|_| Stop::Impossible)?;
@@ -242,6 +208,44 @@ impl<C: Explored> State<C> {
             }
             _ => return Err(Stop::Impossible),
         }
+        Ok(())
+    }
+
+    fn crash(&mut self, id: NodeId, records: usize, story: &mut Story<'_>) -> Result<(), Stop> {
+        spend(&mut self.bounds.crashes)?;
+        let node = Rc::make_mut(&mut self.nodes[place_of(id)]);
+        tell(story, || match &node.write {
+            Some(write) => {
+                let (what, of) = (describe::write(write), write.records());
+                format!("{id} crashes while it writes {what}: {records} of {of} records are there")
+            }
+            None => format!("{id} crashes"),
+        });
+        if node.write.as_ref().is_some_and(|write| records < write.records()) {
+            Met::one(&self.met.lost_by_crash);
+        }
+        node.crash(records);
+        tell(story, || format!("{id} starts with {}", describe::disk(&node.disk)));
+        node.start(config(id));
+        self.reads.retain(|read| read.at != id);
+        Ok(())
+    }
+
+    fn change(&mut self, id: NodeId, which: usize, story: &mut Story<'_>) -> Result<(), Stop> {
+        spend(&mut self.bounds.changes)?;
+        let wish = self.wishes[which];
+        let node = Rc::make_mut(&mut self.nodes[place_of(id)]);
+        let core = node.core.as_mut().ok_or(Stop::Impossible)?;
+        let (range, held) = core.change(node.clock, &wish).map_err(|_| Stop::Impossible)?;
+        if !self.rules.harm_only {
+            members::may_change(&self.nodes[place_of(id)], &wish, &self.nodes)?;
+        }
+        let node = Rc::make_mut(&mut self.nodes[place_of(id)]);
+        put_configuration(node, &range, held);
+        Met::one(&self.met.changed);
+        tell(story, || {
+            format!("{id} is asked for {:?}: {} holds {held:?}", wish.changes, describe::range(&range))
+        });
         Ok(())
     }
 
