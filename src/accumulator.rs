@@ -3,6 +3,7 @@
 //! Counts that nobody waits for are merged at once, per series and window. Adds of clients that
 //! wait stay apart until their batch is frozen, so that one can be taken back until then.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,19 +14,17 @@ use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::{Notify, oneshot};
 
-use crate::clock::{JUMP_MS_MAX, SiteClock};
+use crate::clock::SiteClock;
 use crate::node::{Added, NO_LEADER, RequestError};
-use crate::site::entry::{KeyedAdd, ReportWriter, SeriesRef};
+use crate::site::entry::SeriesRef;
 use crate::site::{Refusal, SeriesId, Site};
 
 mod batch;
+mod freeze;
 pub use batch::Batch;
-use batch::Waiter;
 
 /// Most requests that may wait at one box.
 const WAITING_MAX: usize = 65_536;
-/// Most cells in one batch, with and without keys: bounds the entry and the time to apply it.
-const BATCH_CELLS_MAX: usize = 8_192;
 /// Without a quorum a box keeps at most this many windows per series apart; then neighbours merge.
 const WINDOWS_APART_MAX: usize = 64;
 
@@ -45,8 +44,13 @@ pub struct Accumulator {
 struct Inner {
     slots: Vec<SlotState>,
     by_name: HashMap<Box<str>, Slot>,
+    /// Slots in the order in which something came to be pending. Those of which it was taken out of turn are still
+    /// here: see `SlotState::queued`.
+    dirty: VecDeque<Slot>,
     /// Slots with something in `pending`.
-    dirty: Vec<Slot>,
+    dirty_count: usize,
+    /// The last batch had no room for all of them.
+    left_over: bool,
     waiting: Vec<Waiting>,
     waiting_id: u64,
     base: Span,
@@ -63,6 +67,10 @@ struct SlotState {
     series: Option<SeriesId>,
     window: SiteTime,
     pending: Option<Amount>,
+    /// Stands in `dirty`.
+    queued: bool,
+    /// Cells of it that the batch that is being frozen has to have room for.
+    planned: usize,
     /// What was pending when its window ended before it got into a batch.
     older: Vec<(SiteTime, Amount)>,
 }
@@ -116,6 +124,8 @@ pub struct Backlog {
     pub waiting: usize,
     /// Cells that nobody waits for.
     pub cells: usize,
+    /// Some of them are from before the last batch, which had no room for them.
+    pub left_over: bool,
 }
 
 impl Accumulator {
@@ -124,7 +134,9 @@ impl Accumulator {
         let inner = Inner {
             slots: Vec::new(),
             by_name: HashMap::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
+            dirty_count: 0,
+            left_over: false,
             waiting: Vec::new(),
             waiting_id: 0,
             base,
@@ -202,7 +214,7 @@ impl Accumulator {
     /// What waits.
     pub fn backlog(&self) -> Backlog {
         let inner = self.guard();
-        Backlog { waiting: inner.waiting.len(), cells: inner.dirty.len() }
+        Backlog { waiting: inner.waiting.len(), cells: inner.dirty_count, left_over: inner.left_over }
     }
 
     /// How many waiting or merged adds would have overflowed their cell and were refused here.
@@ -215,46 +227,6 @@ impl Accumulator {
         let mut inner = self.guard();
         inner.base = base;
         inner.slots_max = slots_max;
-    }
-
-    /// Takes out what waits and writes it as a report. The caller sees to it that there is something.
-    ///
-    /// A box that has not heard of site time yet goes by its own clock, which may be years off: by now it is known
-    /// what time it can have been.
-    pub fn freeze(&self, mut report: ReportWriter) -> Batch {
-        let possible = self.clock.possible().unwrap_or((SiteTime(0), SiteTime(u64::MAX)));
-        let mut inner = self.guard();
-        let inner = &mut *inner;
-        let windows = (inner.base.start_of(possible.0), inner.base.start_of(possible.1));
-        let possible = |window, amount| (within(windows, window), amount_within(possible, amount));
-        let taken = inner.waiting.len().min(BATCH_CELLS_MAX);
-        let rest = inner.waiting.split_off(taken);
-        let waiting = mem::replace(&mut inner.waiting, rest);
-        let mut batch = Batch::default();
-        for Waiting { slot, window, amount, key, answer, .. } in waiting {
-            let (window, amount) = possible(window, amount);
-            let waiter = Waiter { slot, window, answer };
-            match key {
-                None => match inner.add(slot, window, amount) {
-                    Ok(()) => batch.waiters.push(waiter),
-                    Err(refusal) => waiter.tell(Outcome::Failed(RequestError::Refused(refusal))),
-                },
-                Some(Key { hash, check, taken }) => {
-                    let series = inner.slots[slot.0 as usize].series_ref();
-                    report.keyed(&KeyedAdd { series, window, amount, key: hash, check, taken });
-                    batch.keyed.push(waiter);
-                }
-            }
-        }
-        for _ in 0..BATCH_CELLS_MAX {
-            let Some((slot, window, amount)) = inner.take_cell() else { break };
-            let (window, amount) = possible(window, amount);
-            let series = inner.slots[slot.0 as usize].series_ref();
-            report.cell(series, window, &amount);
-            batch.cells.push((slot, window));
-        }
-        (batch.body, batch.hash) = report.finish_hashed();
-        batch
     }
 
     /// Learns how the site numbers the series of a batch that was applied, and of what kind they are.
@@ -329,6 +301,8 @@ impl Inner {
             series: None,
             window: SiteTime(0),
             pending: None,
+            queued: false,
+            planned: 0,
             older: Vec::new(),
         });
         Ok(slot)
@@ -343,7 +317,10 @@ impl Inner {
             None => {
                 state.pending = Some(amount);
                 state.window = window;
-                self.dirty.push(slot);
+                self.dirty_count += 1;
+                if !mem::replace(&mut state.queued, true) {
+                    self.dirty.push_back(slot);
+                }
             }
             Some(pending) if state.window == window => match pending.merged(amount) {
                 Ok(sum) => state.pending = Some(sum),
@@ -359,35 +336,6 @@ impl Inner {
             }
         }
         Ok(())
-    }
-
-    /// Takes out the next cell: of a slot, ended windows first.
-    fn take_cell(&mut self) -> Option<(Slot, SiteTime, Amount)> {
-        let slot = *self.dirty.last()?;
-        let state = &mut self.slots[slot.0 as usize];
-        if let Some((window, amount)) = state.older.pop() {
-            return Some((slot, window, amount));
-        }
-        self.dirty.pop();
-        let amount = state.pending.take().expect("a slot is dirty exactly while something is pending");
-        Some((slot, state.window, amount))
-    }
-}
-
-/// What cannot be is taken for the nearest time that can. Site time may have jumped since, by as much as it does
-/// at once: what is earlier by no more may be right.
-fn within((earliest, latest): (SiteTime, SiteTime), at: SiteTime) -> SiteTime {
-    if at.0.saturating_add(JUMP_MS_MAX) < earliest.0 { earliest } else { at.min(latest) }
-}
-
-/// A sample says when it was taken.
-fn amount_within(possible: (SiteTime, SiteTime), amount: Amount) -> Amount {
-    match amount {
-        Amount::Sample(mut sample) => {
-            sample.last.at = within(possible, sample.last.at);
-            Amount::Sample(sample)
-        }
-        other => other,
     }
 }
 

@@ -1,4 +1,7 @@
+use super::freeze::{BATCH_BYTES_MAX, BATCH_CELLS_MAX, amount_within};
 use super::*;
+use crate::clock::JUMP_MS_MAX;
+use crate::site::entry::{KeyedAdd, ReportWriter};
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 use tally_core::report::Sample;
 
@@ -26,7 +29,7 @@ fn an_add_is_taken_back_until_its_batch_is_frozen() {
     let batch = freeze(&accumulator);
     assert_eq!(batch.waiting(), 1);
     assert_eq!(accumulator.withdraw(second), Withdrawn::TooLate);
-    assert_eq!(accumulator.backlog(), Backlog { waiting: 0, cells: 0 });
+    assert_eq!(accumulator.backlog(), Backlog { waiting: 0, cells: 0, left_over: false });
 }
 
 #[test]
@@ -111,7 +114,7 @@ fn windows_stay_apart_up_to_a_bound_and_nothing_is_lost_beyond() {
     }
     let mut inner = accumulator.guard();
     let mut cells = Vec::new();
-    while let Some((_, window, amount)) = inner.take_cell() {
+    while let Some((_, (window, amount))) = inner.take_cell() {
         cells.push((window, amount.increase().unwrap()));
     }
     assert_eq!(cells.len(), WINDOWS_APART_MAX);
@@ -128,5 +131,79 @@ fn an_add_that_would_overflow_its_cell_is_refused_and_changes_nothing() {
     assert_eq!(bulk.count(slot, 1), Err(Refusal::Overflow));
     drop(bulk);
     assert_eq!(accumulator.overflowed(), 1);
-    assert_eq!(accumulator.guard().take_cell().unwrap().2, Amount::Counter(u128::MAX));
+    assert_eq!(accumulator.guard().take_cell().unwrap().1.1, Amount::Counter(u128::MAX));
+}
+
+/// An accumulator with room for many series, each of which has a cell.
+fn crowded(series: usize) -> (Accumulator, Vec<Slot>) {
+    let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0)));
+    let accumulator = Accumulator::new(clock, Span::DEFAULT, series);
+    let slots = (0..series).map(|number| {
+        let slot = accumulator.slot(name(&format!("{number:096}")), Kind::Sample).unwrap();
+        accumulator.lock().add(slot, a_sample()).unwrap();
+        slot
+    });
+    let slots = slots.collect();
+    (accumulator, slots)
+}
+
+fn a_sample() -> Amount {
+    Amount::Sample(Sample::observed(123_456.789, SiteTime(1_000_000), SourceId(1)).unwrap())
+}
+
+#[test]
+fn what_a_client_waits_for_is_in_its_batch_however_much_else_waits() {
+    let (accumulator, slots) = crowded(3 * BATCH_CELLS_MAX);
+    for slot in [slots[0], slots[slots.len() / 2], slots[slots.len() - 1]] {
+        let series = accumulator.guard().slots[slot.0 as usize].name.clone();
+        let (_, _answer) = accumulator.add_waiting(name(&series), a_sample(), None).unwrap();
+        let batch = freeze(&accumulator);
+        assert_eq!(batch.waiters.len(), 1);
+        let awaited = (batch.waiters[0].slot, batch.waiters[0].window);
+        assert!(batch.cells.contains(&awaited), "an answer would be given for what is in no batch");
+        assert!(batch.body.len() < 2 * BATCH_BYTES_MAX);
+    }
+}
+
+#[test]
+fn what_was_counted_first_goes_first_however_busy_the_others_are() {
+    let (accumulator, slots) = crowded(3 * BATCH_CELLS_MAX);
+    let mut waiting: std::collections::BTreeSet<u32> = slots.iter().map(|slot| slot.0).collect();
+    for round in 0.. {
+        let batch = freeze(&accumulator);
+        assert!(
+            batch.cells.len() <= BATCH_CELLS_MAX && batch.body.len() < 2 * BATCH_BYTES_MAX,
+            "an entry's size"
+        );
+        assert!(accumulator.backlog().left_over, "so the next batch need not wait");
+        for (slot, _) in &batch.cells {
+            waiting.remove(&slot.0);
+            // Counted again at once, as a busy series is.
+            accumulator.lock().add(*slot, a_sample()).unwrap();
+        }
+        if waiting.is_empty() {
+            break;
+        }
+        assert!(round < 12, "{} series were never in a batch", waiting.len());
+    }
+}
+
+#[test]
+fn of_many_who_wait_those_who_find_no_room_wait_on() {
+    let (accumulator, slots) = crowded(BATCH_CELLS_MAX);
+    for slot in &slots {
+        let series = accumulator.guard().slots[slot.0 as usize].name.clone();
+        accumulator.add_waiting(name(&series), a_sample(), None).unwrap();
+    }
+    let mut answered = 0;
+    while accumulator.backlog().waiting > 0 {
+        let batch = freeze(&accumulator);
+        assert!(!batch.waiters.is_empty() && batch.body.len() < 2 * BATCH_BYTES_MAX);
+        let cells: std::collections::BTreeSet<_> =
+            batch.cells.iter().map(|(slot, window)| (slot.0, *window)).collect();
+        assert!(batch.waiters.iter().all(|waiter| cells.contains(&(waiter.slot.0, waiter.window))));
+        answered += batch.waiters.len();
+    }
+    assert_eq!(answered, slots.len());
+    assert_eq!(accumulator.backlog(), Backlog { waiting: 0, cells: 0, left_over: false });
 }

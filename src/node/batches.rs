@@ -122,7 +122,8 @@ impl Batches {
             return false;
         }
         let gathered = backlog.waiting >= self.target || now >= self.gather_until || stopping;
-        let idle_due = stopping || now >= self.frozen_at + self.commit_interval;
+        // What found no room in the last batch has waited for long enough.
+        let idle_due = stopping || backlog.left_over || now >= self.frozen_at + self.commit_interval;
         (backlog.waiting > 0 && gathered) || (backlog.cells > 0 && idle_due)
     }
 
@@ -200,7 +201,8 @@ impl Batches {
             return in_flight.sending.map(|sent| sent.at + sent.wait);
         }
         let gather = (backlog.waiting > 0).then_some(self.gather_until);
-        let idle = (backlog.cells > 0).then_some(self.frozen_at + self.commit_interval);
+        let interval = if backlog.left_over { Duration::ZERO } else { self.commit_interval };
+        let idle = (backlog.cells > 0).then_some(self.frozen_at + interval);
         gather.into_iter().chain(idle).min()
     }
 }
@@ -209,7 +211,7 @@ impl Batches {
 mod tests {
     use super::*;
 
-    const NONE: Backlog = Backlog { waiting: 0, cells: 0 };
+    const NONE: Backlog = Backlog { waiting: 0, cells: 0, left_over: false };
 
     fn open() -> (Batches, Instant) {
         let now = Instant::now();
@@ -220,7 +222,7 @@ mod tests {
     }
 
     fn waiting(count: usize) -> Backlog {
-        Backlog { waiting: count, cells: 0 }
+        Backlog { waiting: count, cells: 0, left_over: false }
     }
 
     fn receipt(batches: &mut Batches, number: u64) {
@@ -253,7 +255,7 @@ mod tests {
     #[test]
     fn counts_that_nobody_waits_for_go_once_an_interval() {
         let (batches, now) = open();
-        let counted = Backlog { waiting: 0, cells: 3 };
+        let counted = Backlog { waiting: 0, cells: 3, left_over: false };
         assert!(!batches.should_freeze(counted, false, now));
         assert!(batches.should_freeze(counted, false, now + Duration::from_secs(1)));
         assert!(batches.should_freeze(counted, true, now));

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::wire::Frame;
 use super::{Node, proposals};
 use crate::identity::{Identity, MemberInfo, Role as MemberKind, hex, unhex};
-use crate::site::{MemberRecord, MemberRole, Part, Parts, entry};
+use crate::site::{MemberRecord, MemberRole, Part, Parts, Site, entry};
 use crate::storage::Entry;
 use crate::transport::Lane;
 
@@ -43,17 +43,15 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// Those of the identity, and those whom the log brings: it says who they are before anybody can say that it is
-    /// committed, which may take them.
-    pub(super) fn new(identity: &Identity, entries: &[Entry], now: Instant) -> Members {
-        let provisioned = identity.members.iter().map(|member| (NodeId(member.id), member.clone()));
-        let added = entries.iter().filter_map(|entry| {
-            let (_, content) = proposals::split(&entry.payload)?;
-            entry::member_of(content).map(|record| (record.id, info_of(&record)))
-        });
-        let known = provisioned.chain(added);
+    /// Those whom the site names (before it does, the identity), and those whom the log brings: it says who they are
+    /// before anybody can say that it is committed, which may take them.
+    pub(super) fn new(identity: &Identity, site: &Site, entries: &[Entry], now: Instant) -> Members {
+        let provisioned = identity.members.iter().filter_map(record_of).collect();
+        let contents =
+            entries.iter().filter_map(|entry| proposals::split(&entry.payload).map(|(_, content)| content));
+        let known = site.members_to_come(provisioned, contents);
         Members {
-            known: known.collect(),
+            known: known.iter().map(|record| (record.id, info_of(record))).collect(),
             next_step: now,
             settled: false,
             told: None,
@@ -172,12 +170,14 @@ impl Node {
     /// Takes over what the site says of its members, and lets go of those who are gone for good.
     pub(super) fn know_members(&mut self) {
         self.members.settled = false;
-        let agreed: Vec<MemberInfo> = self.site().members().iter().map(info_of).collect();
-        if agreed.is_empty() {
-            return;
-        }
-        let mut known: BTreeMap<NodeId, MemberInfo> =
-            agreed.into_iter().map(|member| (NodeId(member.id), member)).collect();
+        let mut known: BTreeMap<NodeId, MemberInfo> = {
+            let site = self.site();
+            if site.members().is_empty() {
+                return;
+            }
+            let named = site.members().iter().chain(site.members_leaving());
+            named.map(|record| (record.id, info_of(record))).collect()
+        };
         for (id, member) in &self.members.known {
             if !known.contains_key(id) && self.raft.peers().any(|peer| peer == *id) {
                 known.insert(*id, member.clone());

@@ -85,6 +85,64 @@ fn a_wish() -> impl Strategy<Value = Vec<(NodeId, MemberRole)>> {
     )
 }
 
+fn identity(ids: &[u64]) -> Identity {
+    let members = ids.iter().map(|id| info_of(&record(*id, *id))).collect();
+    let site_id = crate::identity::SiteId(7);
+    Identity { site: "plant7".to_owned(), site_id, node: ids[0], window_ms: 60_000, members }
+}
+
+fn record(id: u64, key: u64) -> MemberRecord {
+    MemberRecord {
+        id: NodeId(id),
+        name: format!("box{key}"),
+        address: format!("10.0.0.{key}:7400"),
+        key: [key as u8; 32],
+        role: VOTER,
+    }
+}
+
+fn log(bodies: &[Vec<u8>]) -> Vec<Entry> {
+    let entry = |(index, body): (u64, &Vec<u8>)| Entry {
+        position: Position { index: LogIndex(index), ..Position::ZERO },
+        payload: proposals::plain(&entry::stamped(crate::site::Stamp::default(), body)),
+    };
+    (1..).zip(bodies).map(entry).collect()
+}
+
+fn put(record: MemberRecord) -> Vec<u8> {
+    entry::member(1, &crate::site::MemberChange::Put(record))
+}
+
+fn known(identity: &Identity, bodies: &[Vec<u8>]) -> Vec<MemberRecord> {
+    let founding = crate::site::Founding {
+        site: identity.site.clone(),
+        site_id: identity.site_id.0,
+        base_span: tally_core::window::Span::DEFAULT,
+    };
+    let members = Members::new(identity, &Site::new(&founding), &log(bodies), Instant::now());
+    members.connected().iter().filter_map(record_of).collect()
+}
+
+#[test]
+fn a_box_that_starts_knows_whom_its_log_adds_and_not_whom_the_site_refuses() {
+    let three = identity(&[1, 2, 3]);
+    let provisioned: Vec<MemberRecord> = three.members.iter().filter_map(record_of).collect();
+    assert_eq!(known(&three, &[]), provisioned);
+    let found = entry::found(&provisioned);
+    // Under a number, a name, a key, an address of another member.
+    let number = put(record(2, 4));
+    let name = put(MemberRecord { name: "box3".to_owned(), ..record(4, 4) });
+    let key = put(MemberRecord { key: [1; 32], ..record(4, 4) });
+    let address = put(MemberRecord { address: "10.0.0.1:7400".to_owned(), ..record(4, 4) });
+    for refused in [number, name, key, address] {
+        assert_eq!(known(&three, &[found.clone(), refused.clone()]), provisioned);
+        assert_eq!(known(&three, &[refused]), provisioned, "nothing can change before the site is told");
+    }
+    let fourth = known(&three, &[found, put(record(4, 4))]);
+    assert_eq!(fourth[..3], provisioned);
+    assert_eq!(fourth[3], record(4, 4));
+}
+
 proptest! {
     #[test]
     fn every_wish_is_reached_from_every_other_by_configurations_that_may_be(from in a_wish(), to in a_wish()) {

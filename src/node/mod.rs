@@ -232,7 +232,7 @@ impl Node {
         let started = Instant::now();
         let pace = Pace::new(config.election_timeout);
         let raft = start_raft(&identity, &pace, &recovered, snapshot, &site)?;
-        let members = Members::new(&identity, &recovered.entries, started);
+        let members = Members::new(&identity, &site, &recovered.entries, started);
         let storage_metrics = storage.metrics();
         let (disk, disk_done) = Disk::start(storage)?;
         let clock = Arc::new(SiteClock::new(site.stamp().site, site.stamp().elapsed));

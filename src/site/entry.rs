@@ -208,18 +208,25 @@ pub fn configuration_of(payload: &[u8]) -> Option<Parts> {
     }
 }
 
-/// The member that a whole payload brings, if it is such an entry.
-#[must_use]
-pub fn member_of(payload: &[u8]) -> Option<MemberRecord> {
+/// What a whole payload says of who the members are, if it is such an entry.
+pub(super) fn said_of_members(payload: &[u8]) -> Option<SaidOfMembers> {
     let (_, body) = super::body::split(payload).ok()?;
     // Most entries are of another kind, and long.
-    if body.first() != Some(&MEMBER) {
+    if !matches!(body.first(), Some(&MEMBER | &FOUND)) {
         return None;
     }
     match Body::decode(body).ok()? {
-        Body::Member { change: MemberChange::Put(record), .. } => Some(record),
+        Body::Found(records) => Some(SaidOfMembers::Found(records)),
+        Body::Member { change, .. } => Some(SaidOfMembers::Change(change)),
         _ => None,
     }
+}
+
+/// See [`said_of_members`].
+#[derive(Debug)]
+pub(super) enum SaidOfMembers {
+    Found(Vec<MemberRecord>),
+    Change(MemberChange),
 }
 
 /// An operator's word: site time becomes what the leader stamps on this entry, back even. The leader

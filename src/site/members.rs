@@ -76,6 +76,9 @@ pub enum MemberRefused {
     /// The name is another member's.
     #[error("the name belongs to another member; choose another one")]
     NameTaken,
+    /// It is known under another name.
+    #[error("the site knows this box, by its number and key, under another name, and a name stays")]
+    OtherName,
     /// The number is another member's, or was a removed one's.
     #[error(
         "the number belongs to another member, or did before it was removed; make a new identity with \
@@ -89,7 +92,9 @@ pub enum MemberRefused {
     #[error("another member has the same address")]
     AddressTaken,
     /// As many as there may be.
-    #[error("a site has at most 9 members; remove one first")]
+    #[error(
+        "a site has at most 9 members, with those that are leaving; remove one first, or wait until it has left"
+    )]
     TooMany,
     /// Somebody must vote.
     #[error("it is the last voter of the site; promote another member first")]
@@ -134,6 +139,8 @@ pub struct Parts {
 pub(super) struct Members {
     /// By number.
     list: Vec<MemberRecord>,
+    /// Those who were removed and are in force still: until they are not, the others need to reach them.
+    leaving: Vec<MemberRecord>,
     /// Numbers of those who were removed, ascending.
     retired: Vec<u64>,
     in_force: Option<Parts>,
@@ -142,6 +149,15 @@ pub(super) struct Members {
 impl Members {
     pub(super) fn list(&self) -> &[MemberRecord] {
         &self.list
+    }
+
+    pub(super) fn leaving(&self) -> &[MemberRecord] {
+        &self.leaving
+    }
+
+    /// Members, and those who are leaving.
+    pub(super) fn known(&self) -> impl Iterator<Item = &MemberRecord> {
+        self.list.iter().chain(&self.leaving)
     }
 
     pub(super) fn in_force(&self) -> Option<&Parts> {
@@ -161,6 +177,7 @@ impl Members {
     pub(super) fn enforce(&mut self, parts: Parts, digest: u64) -> u64 {
         let mut bytes = Vec::new();
         put_parts(&mut bytes, &parts);
+        self.leaving.retain(|member| parts.parts.iter().any(|part| part.id == member.id));
         self.in_force = Some(parts);
         mix_bytes(digest, &bytes)
     }
@@ -187,7 +204,13 @@ impl Members {
                 let removed = self.list.remove(place);
                 let at = self.retired.partition_point(|id| *id < removed.id.0);
                 self.retired.insert(at, removed.id.0);
-                Ok(mix(digest, removed.id.0))
+                let digest = mix(digest, removed.id.0);
+                // As provisioned, if nothing was changed yet.
+                let is_in = |parts: &Parts| parts.parts.iter().any(|part| part.id == removed.id);
+                if self.in_force.as_ref().is_none_or(is_in) {
+                    self.leaving.push(removed);
+                }
+                Ok(digest)
             }
         }
     }
@@ -212,9 +235,15 @@ impl Members {
                 return Err(MemberRefused::AddressTaken);
             }
         }
+        if self.leaving.iter().any(|other| other.key == record.key) {
+            return Err(MemberRefused::KeyTaken);
+        }
         let digest = mix_record(digest, &record);
         match known {
             Some(place) => {
+                if self.list[place].name != record.name {
+                    return Err(MemberRefused::OtherName);
+                }
                 self.check_role(place, record.role)?;
                 self.list[place] = record;
             }
@@ -222,7 +251,8 @@ impl Members {
                 if self.retired.binary_search(&record.id.0).is_ok() {
                     return Err(MemberRefused::IdUsed);
                 }
-                if self.list.len() >= MEMBERS_MAX {
+                // Those who leave need their place until they have left: a configuration has so many, too.
+                if self.list.len() + self.leaving.len() >= MEMBERS_MAX {
                     return Err(MemberRefused::TooMany);
                 }
                 if record.role == MemberRole::Witness && self.has_witness() {
@@ -267,6 +297,7 @@ impl Members {
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         put_records(out, &self.list);
+        put_records(out, &self.leaving);
         put_varint(out, self.retired.len() as u64);
         for id in &self.retired {
             put_varint(out, *id);
@@ -278,7 +309,7 @@ impl Members {
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Members, Malformed> {
-        let list = read_records(reader)?;
+        let (list, leaving) = (read_records(reader)?, read_records(reader)?);
         let count = reader.varint()?;
         if count > RETIRED_MAX as u64 {
             return Err(Malformed);
@@ -288,7 +319,7 @@ impl Members {
             return Err(Malformed);
         }
         let in_force = if reader.bool()? { Some(read_parts(reader)?) } else { None };
-        Ok(Members { list, retired, in_force })
+        Ok(Members { list, leaving, retired, in_force })
     }
 }
 

@@ -78,8 +78,53 @@ fn a_removed_number_never_returns() {
     members.change(remove("box2"), 0).unwrap();
     assert_eq!(members.list().len(), 2);
     let again = MemberChange::Put(record(2, MemberRole::Voter));
+    members.enforce(in_force(&[1, 3]), 0);
     assert_eq!(members.change(again, 0), Err(MemberRefused::IdUsed));
     assert_eq!(members.change(remove("box2"), 0), Err(MemberRefused::NoSuchMember));
+}
+
+#[test]
+fn a_known_box_keeps_its_name() {
+    let mut members = three();
+    let renamed = MemberRecord { name: "other".into(), ..record(2, MemberRole::Voter) };
+    assert_eq!(members.change(MemberChange::Put(renamed), 0), Err(MemberRefused::OtherName));
+    assert_eq!(members, three());
+}
+
+fn in_force(ids: &[u64]) -> Parts {
+    let part =
+        |id: &u64| Part { id: NodeId(*id), voter: true, outgoing: false, observer: false, witness: false };
+    Parts { parts: ids.iter().map(part).collect(), leaves_by_itself: false }
+}
+
+#[test]
+fn who_was_removed_is_known_until_the_configuration_is_without_it() {
+    let mut members = three();
+    members.enforce(in_force(&[1, 2, 3]), 0);
+    members.change(remove("box2"), 0).unwrap();
+    assert_eq!(members.leaving(), [record(2, MemberRole::Voter)]);
+    let copied = MemberRecord { key: [2; 32], ..record(4, MemberRole::Voter) };
+    assert_eq!(members.change(MemberChange::Put(copied), 0), Err(MemberRefused::KeyTaken));
+    members.enforce(in_force(&[1, 3]), 0);
+    assert_eq!(members.leaving(), []);
+    // One that never came in is forgotten at once.
+    members.change(MemberChange::Put(record(4, MemberRole::Voter)), 0).unwrap();
+    members.change(remove("box4"), 0).unwrap();
+    assert_eq!(members.leaving(), []);
+}
+
+#[test]
+fn who_leaves_keeps_its_place_until_it_has_left() {
+    let mut members = three();
+    for id in 4..=9 {
+        members.change(MemberChange::Put(record(id, MemberRole::Observer)), 0).unwrap();
+    }
+    members.enforce(in_force(&[1, 2, 3, 4, 5, 6, 7, 8, 9]), 0);
+    members.change(remove("box9"), 0).unwrap();
+    let tenth = MemberChange::Put(record(10, MemberRole::Observer));
+    assert_eq!(members.change(tenth.clone(), 0), Err(MemberRefused::TooMany));
+    members.enforce(in_force(&[1, 2, 3, 4, 5, 6, 7, 8]), 0);
+    members.change(tenth, 0).unwrap();
 }
 
 #[test]
@@ -121,6 +166,7 @@ proptest! {
     fn what_was_put_is_read_again(
         roles in prop::collection::vec(0u8..3, 0..=9),
         gone in prop::collection::btree_set(any::<u64>(), 0..20),
+        leaving in prop::collection::btree_set(10u64..200, 0..3),
         parts in prop::option::of((any::<bool>(), prop::collection::btree_map(any::<u64>(), 0u8..16, 0..=16))),
     ) {
         let list = roles.iter().enumerate().map(|(place, code)| {
@@ -136,7 +182,8 @@ proptest! {
             });
             Parts { parts: parts.collect(), leaves_by_itself }
         });
-        let members = Members { list: list.collect(), retired: gone.into_iter().collect(), in_force };
+        let leaving = leaving.into_iter().map(|id| record(id, MemberRole::Voter)).collect();
+        let members = Members { list: list.collect(), leaving, retired: gone.into_iter().collect(), in_force };
         let mut out = Vec::new();
         members.put(&mut out);
         let mut reader = Reader::new(&out);

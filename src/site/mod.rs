@@ -23,7 +23,9 @@ mod sources;
 pub(crate) mod units;
 mod view;
 
-use tally_core::id::{Epoch, LogIndex, ReportNumber, SeriesName, SourceId};
+use std::collections::BTreeMap;
+
+use tally_core::id::{Epoch, LogIndex, NodeId, ReportNumber, SeriesName, SourceId};
 use tally_core::report::Kind;
 use tally_core::time::SiteTime;
 use tally_core::window::Span;
@@ -127,6 +129,40 @@ impl Site {
     #[must_use]
     pub const fn digest(&self) -> u64 {
         self.digest
+    }
+
+    /// Who may be a member by what these entries (whole payloads, in their order) say beyond what is applied: those
+    /// that were provisioned, those whom the site names now, and those whom it will have named if the entries are
+    /// committed. Of a change that will be refused nothing is taken: it is judged here as where it is applied.
+    #[must_use]
+    pub fn members_to_come<'a>(
+        &self,
+        provisioned: Vec<MemberRecord>,
+        payloads: impl Iterator<Item = &'a [u8]>,
+    ) -> Vec<MemberRecord> {
+        let mut members = self.members.clone();
+        let mut named: BTreeMap<NodeId, MemberRecord> =
+            provisioned.into_iter().map(|record| (record.id, record)).collect();
+        named.extend(members.known().map(|record| (record.id, record.clone())));
+        for said in payloads.filter_map(entry::said_of_members) {
+            match said {
+                entry::SaidOfMembers::Found(records) => {
+                    members.found(records, 0);
+                }
+                // Refused there as well, and told there.
+                entry::SaidOfMembers::Change(change) => {
+                    let _ = members.change(change, 0);
+                }
+            }
+            named.extend(members.known().map(|record| (record.id, record.clone())));
+        }
+        named.into_values().collect()
+    }
+
+    /// Removed members that the configuration in force still has, as far as this box applied it.
+    #[must_use]
+    pub fn members_leaving(&self) -> &[MemberRecord] {
+        self.members.leaving()
     }
 
     /// The members by number, as agreed; none before the site's first leader has told.

@@ -56,7 +56,8 @@ pub(crate) fn apply(bytes: &[u8]) -> Site {
 
 /// What is asked of payloads and bodies without applying them.
 fn look_at(payload: &[u8]) {
-    let _ = (entry::configuration_of(payload), entry::member_of(payload));
+    let _ = entry::configuration_of(payload);
+    let _ = Site::new(&founding()).members_to_come(Vec::new(), std::iter::once(payload));
     if entry::check(payload).is_ok() {
         let _ = readdressed(payload, SourceId(7), Epoch(9), ReportNumber::FIRST);
     }
