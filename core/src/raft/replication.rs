@@ -187,15 +187,17 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             return Err(Ignored::NotAwaited);
         }
         let peer = &mut self.peers[slot];
-        let is_stale = previous <= peer.matched
-            || match peer.state {
-                PeerState::Probe => previous != peer.next.prev(),
-                PeerState::Replicate => false,
-                PeerState::Snapshot(_) => true,
-            };
+        let is_stale = match peer.state {
+            PeerState::Probe => previous != peer.next.prev(),
+            PeerState::Replicate => previous <= peer.matched,
+            PeerState::Snapshot(_) => true,
+        };
         if is_stale {
             return Err(Ignored::Stale);
         }
+        // A disk that lied may have lost what was acknowledged: that is counted no more, and sent again. If this is an
+        // old answer to a like question instead, so is what it has.
+        peer.matched = peer.matched.min(hint.index);
         match self.log.latest_at_most(hint.index, hint.key(), log) {
             Some(meets) => peer.probe(meets.index, Attempt::FIRST),
             None => peer.offer_snapshot(self.log.base()),

@@ -74,7 +74,8 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// The empty entry that begins the subterm of another replication set, if one is wanted.
     pub(super) fn swap_if_due(&mut self) -> Option<EntryRange> {
-        if !self.leads_knowingly() {
+        // A successor that is asked to campaign has all there is, and keeps it so.
+        if !self.leads_knowingly() || self.transfer.is_some() {
             return None;
         }
         self.swapped = self.swap_wanted.take()?;

@@ -5,12 +5,13 @@ use tally_core::id::{LogIndex, NodeId};
 
 use crate::cores::Core;
 
-/// The box is asked to take over; `taken` is the leader's latest proposal; the empty entry that begins another replication set does not matter.
-pub(crate) fn the_successor_has_all(node: NodeId, core: &dyn Core, taken: LogIndex, to: NodeId) {
+/// The box is asked to take over; `last` is the end of the leader's log, with the empty entries that begin another
+/// replication set: a witness refuses whoever lacks one.
+pub(crate) fn the_successor_has_all(node: NodeId, core: &dyn Core, last: LogIndex, to: NodeId) {
     let status = core.status();
     let matched = status.peers.iter().find(|peer| peer.id == to).map(|peer| peer.matched);
-    let has_all = status.transfer != Some(to) || matched.is_some_and(|matched| matched >= taken);
-    assert!(has_all, "transfer: {node} hands over to {to}, which has {matched:?} of {taken}");
+    let has_all = status.transfer != Some(to) || matched.is_some_and(|matched| matched >= last);
+    assert!(has_all, "transfer: {node} hands over to {to}, which has {matched:?} of {last}");
 }
 
 /// A proposal was taken.

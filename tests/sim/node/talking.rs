@@ -161,8 +161,7 @@ fn check_what_is_said(
     checks::the_commit_index_is_told(node, core, to, message);
     checks::a_sub_quorum_has_the_subterm(node, core, &life.log, disk.end(), message);
     if message.body == Body::TimeoutNow {
-        let taken = life.proposals.last().map_or(LogIndex::ZERO, |(index, _)| *index);
-        transfer::the_successor_has_all(node, core, taken, to);
+        transfer::the_successor_has_all(node, core, life.log.last().index, to);
     }
     checks::only_voters_campaign(node, core, message, || {
         let before = life.log.configurations().nth(1).map(|(_, configuration)| *configuration);
