@@ -226,11 +226,15 @@ pub(crate) fn check_agreement(config: &Config, identity: &Identity, dir: &Path) 
     if let Some(advertise) = &config.cluster.advertise
         && *advertise != identity.me().address
     {
-        return Err(RunError::Other(format!(
-            "cluster.advertise is {advertise:?}, but the site knows this box at {:?}: correct it, or provision \
-             the site anew",
-            identity.me().address
-        )));
+        // The site may have been told already: identity.json says what was so when it was made.
+        warn!(
+            "cluster.advertise is {advertise:?}, and identity.json says {:?}: the other boxes reach this one where \
+             `tallyd members` says; `tallyd member add {}={advertise} --id {} --key {}` tells them a new address",
+            identity.me().address,
+            identity.me().name,
+            identity.node,
+            identity.me().key
+        );
     }
     Ok(())
 }

@@ -38,6 +38,8 @@ pub struct Metrics {
     pub refusals: Refusals,
     /// How often the leader that this box knows changed, or the term did.
     pub leader_changes: Counter,
+    /// How often this box began to campaign.
+    pub campaigns: Counter,
     /// How often this box became the leader.
     pub leaderships: Counter,
     /// Cells of this box's batches that were refused where they were applied.

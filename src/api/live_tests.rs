@@ -18,9 +18,15 @@ struct Box1 {
 }
 
 impl Box1 {
+    /// Founded alone: nobody can reach it.
     async fn start() -> Box1 {
+        Box1::at("").await
+    }
+
+    async fn at(address: &str) -> Box1 {
         let directory = tempfile::tempdir().unwrap();
-        let identity = Identity::found_single(directory.path(), "plant7", "box1").unwrap();
+        let mut identity = Identity::found_single(directory.path(), "plant7", "box1").unwrap();
+        identity.members[0].address = address.to_owned();
         let owner = Owner { site_id: identity.site_id.0, node: identity.node };
         let (storage, recovered) =
             Storage::open(RealFileSystem, directory.path(), owner, Options::default()).unwrap();
@@ -367,8 +373,17 @@ async fn an_operator_steps_site_time_to_what_the_clocks_say() {
 }
 
 #[tokio::test]
-async fn members_are_listed_added_changed_and_removed() {
+async fn a_box_that_was_founded_alone_takes_nobody_in() {
     let box1 = Box1::start().await;
+    let box2 = json!({"id": 2, "name": "box2", "address": "127.0.0.1:1", "key": "ab".repeat(32)});
+    let (status, problem) = box1.post("/v1/members", &box2).await;
+    assert_eq!((status, name_of(&problem)), (409, "member-refused"));
+    assert!(problem["detail"].as_str().unwrap().contains("tallyd provision"), "{problem}");
+}
+
+#[tokio::test]
+async fn members_are_listed_added_changed_and_removed() {
+    let box1 = Box1::at("127.0.0.1:9").await;
     let (status, list) = box1.get("/v1/members").await;
     assert_eq!((status, list["members"].as_array().unwrap().len()), (200, 1), "{list}");
     let box2 = json!({"id": 2, "name": "box2", "address": "127.0.0.1:1", "key": "ab".repeat(32), "role": "observer"});
@@ -415,6 +430,6 @@ async fn members_are_listed_added_changed_and_removed() {
     assert_eq!((status, &problem["leader"]), (200, &json!(own)), "it leads already");
     let (status, problem) = box1.post("/v1/leader/transfer", &json!({})).await;
     let detail = problem["detail"].as_str().unwrap();
-    assert_eq!((status, name_of(&problem)), (503, "not-committed"));
-    assert!(detail.contains("nobody could take over"), "{detail}");
+    assert_eq!((status, name_of(&problem)), (409, "member-refused"));
+    assert!(detail.contains("no other box that votes"), "{detail}");
 }

@@ -13,7 +13,7 @@ use super::problem::{Name, Problem};
 use super::reads::to_json;
 use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
 use crate::identity::{Role, check_address, is_name, unhex};
-use crate::node::MemberError;
+use crate::node::{MemberError, MemberStatus, NodeStatus};
 use crate::site::{MemberChange, MemberRecord, MemberRefused, MemberRole};
 
 const EXAMPLE: &str = r#"{"id": 4, "name": "box4", "address": "10.0.0.14:7400", "key": "64 hexadecimal digits", "role": "voter"}"#;
@@ -41,8 +41,8 @@ struct AddBody {
     name: String,
     address: String,
     key: String,
-    #[serde(default = "voter")]
-    role: Role,
+    /// Absent: as it is, if it is known; else a voter.
+    role: Option<Role>,
 }
 
 #[derive(Deserialize)]
@@ -57,14 +57,10 @@ struct TransferBody {
     to: Option<String>,
 }
 
-const fn voter() -> Role {
-    Role::Voter
-}
-
 /// `GET /v1/members`
 pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Response<Body>, Problem> {
     shared.node.fence().await?;
-    let status = shared.node.status();
+    let status = shared.node.fresh_status().await?;
     let forms: Vec<MemberForm> = status
         .members
         .into_iter()
@@ -100,10 +96,17 @@ pub(super) async fn add(
         let why = "key: not 64 hexadecimal digits; `tallyd provision --extend` prints the key of a new box";
         return Err(Problem::malformed(why));
     };
-    let record = MemberRecord { id: NodeId(id), name, address, key, role: site_role(role) };
+    check_can_have_company(&shared.node.status())?;
+    let known = shared.node.site(|site| {
+        let known = site.members().iter().find(|member| member.id.0 == id && member.key == key);
+        known.map(|member| member.role)
+    });
+    let wished = role.map(site_role).or(known).unwrap_or(MemberRole::Voter);
+    let role = Some(role_of(wished));
+    let record = MemberRecord { id: NodeId(id), name, address, key, role: wished };
     let name = record.name.clone();
     change(&shared, &MemberChange::Put(record)).await?;
-    changed(&shared, &name, Some(role))
+    changed(&shared, &name, role)
 }
 
 /// `PUT /v1/members/NAME`
@@ -115,6 +118,9 @@ pub(super) async fn set_role(
     let name = name_in(&params);
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
     let RoleBody { role } = parse::json(&body, r#"{"role": "voter"}"#)?;
+    if role == Role::Observer {
+        check_goes_on_without(&shared.node.status(), &name)?;
+    }
     change(&shared, &MemberChange::Role { name: name.clone(), role: site_role(role) }).await?;
     changed(&shared, &name, Some(role))
 }
@@ -125,6 +131,7 @@ pub(super) async fn remove(
     params: RawPathParams,
 ) -> Result<Response<Body>, Problem> {
     let name = name_in(&params);
+    check_goes_on_without(&shared.node.status(), &name)?;
     change(&shared, &MemberChange::Remove { name: name.clone() }).await?;
     changed(&shared, &name, None)
 }
@@ -139,15 +146,67 @@ pub(super) async fn transfer(
         true => None,
         false => parse::json::<TransferBody>(&body, r#"{"to": "box2"}"#)?.to,
     };
-    let members = shared.node.status().members;
-    let id_of = |name: &String| {
-        let member = members.iter().find(|member| member.name == *name);
-        member.map(|member| NodeId(member.id)).ok_or_else(|| refused(MemberRefused::NoSuchMember))
-    };
-    let to = to.as_ref().map(id_of).transpose()?;
+    let status = shared.node.status();
+    let to = to.as_deref().map(|name| who_could_lead(&status, name)).transpose()?;
+    let could_lead = |member: &&MemberStatus| member.votes && member.membership == "voter";
+    let members = status.members;
+    if to.is_none() && members.iter().filter(could_lead).count() < 2 {
+        return Err(Problem::new(
+            Name::MemberRefused,
+            "there is no other box that votes, so none could lead",
+        ));
+    }
     let leader = shared.node.transfer(to).await?;
     let name = members.into_iter().find(|member| member.id == leader.0).map(|member| member.name);
     to_json(&json!({"leader": name})).map(json_response)
+}
+
+/// A member that could lead, by its role.
+fn who_could_lead(status: &NodeStatus, name: &str) -> Result<NodeId, Problem> {
+    let member = status.members.iter().find(|member| member.name == name);
+    let member = member.ok_or_else(|| refused(MemberRefused::NoSuchMember))?;
+    if member.membership == "voter" && member.votes {
+        return Ok(NodeId(member.id));
+    }
+    let what = match member.membership {
+        "none" => "is not in the group".to_owned(),
+        other => format!("is {other}"),
+    };
+    Err(Problem::new(Name::MemberRefused, format!("{name} {what}: only a box that votes can lead")))
+}
+
+/// A site that was founded without an address has nobody to talk to: the others could not reach this box.
+fn check_can_have_company(status: &NodeStatus) -> Result<(), Problem> {
+    let alone = status.members.len() == 1 && status.members.iter().all(|member| member.address.is_empty());
+    if !alone {
+        return Ok(());
+    }
+    let why = "this site was founded as a box of its own, without an address for others; a site of several boxes begins \
+               with `tallyd provision`";
+    Err(Problem::new(Name::MemberRefused, why))
+}
+
+/// Whether a majority of the other voters can be reached: without one nothing could be committed any more, not even
+/// another change of the members. The leader looks again before it makes the change; this tells who asks.
+fn check_goes_on_without(status: &NodeStatus, name: &str) -> Result<(), Problem> {
+    let votes = |member: &&MemberStatus| member.votes && member.membership == "voter";
+    let voters: Vec<&MemberStatus> = status.members.iter().filter(votes).collect();
+    if status.leader.is_none() || !voters.iter().any(|member| member.name == name) {
+        return Ok(());
+    }
+    let others = voters.iter().filter(|member| member.name != name);
+    let (there, away): (Vec<&MemberStatus>, Vec<&MemberStatus>) = others.partition(|member| member.connected);
+    if there.len() > away.len() || away.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = away.iter().map(|member| member.name.as_str()).collect();
+    let (names, one) = (names.join(" and "), names.len() == 1);
+    let (is, it) = if one { ("is", "it") } else { ("are", "them") };
+    let why = format!(
+        "without {name} nothing could be committed any more, since {names} {is} not reached; bring {it} back or remove \
+         {it} first"
+    );
+    Err(Problem::new(Name::MemberRefused, why))
 }
 
 async fn change(shared: &Shared, change: &MemberChange) -> Result<(), Problem> {
@@ -188,6 +247,14 @@ fn refused(why: MemberRefused) -> Problem {
 
 fn name_in(params: &RawPathParams) -> String {
     params.iter().next().map(|(_, value)| value.to_owned()).unwrap_or_default()
+}
+
+const fn role_of(role: MemberRole) -> Role {
+    match role {
+        MemberRole::Voter => Role::Voter,
+        MemberRole::Observer => Role::Observer,
+        MemberRole::Witness => Role::Witness,
+    }
 }
 
 const fn site_role(role: Role) -> MemberRole {

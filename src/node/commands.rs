@@ -33,6 +33,12 @@ impl Node {
                 // The asker may have gone.
                 let _ = reply.send(self.ask_for_transfer(to));
             }
+            Command::Refresh { reply } => {
+                self.status_at = None;
+                self.refresh_status();
+                // The asker may have gone.
+                let _ = reply.send(Ok(()));
+            }
             Command::Fence { reply } => self.reads.add(reply, now),
             Command::Stop { reply } => self.stopping = Some(Stopping { until: now + STOP_WAIT, reply }),
         }

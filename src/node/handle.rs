@@ -89,6 +89,8 @@ pub(super) enum Command {
     ProposeHere { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Hand leadership over, here or by asking the leader. The answer tells whether that was begun.
     Transfer { to: Option<NodeId>, reply: oneshot::Sender<Result<(), RequestError>> },
+    /// Write the loop's part of the status down.
+    Refresh { reply: oneshot::Sender<Result<(), RequestError>> },
     /// Make the local site linearizable for reads that begin after this.
     Fence { reply: oneshot::Sender<Result<(), RequestError>> },
     /// Commit what was counted, then leave.
@@ -250,10 +252,12 @@ impl Handle {
             Some(to) => view.leader == Some(to),
             None => view.leader.is_some() && view.leader != before,
         };
-        let why = || RequestError::NotCommitted {
-            why: "the leader did not hand over in time and leads on; the other box may be behind, or not \
-                  reachable from it"
+        let why = || {
+            RequestError::NotCommitted {
+            why: "leadership has not moved in time; the other box may be behind, its disk ill, or the leader may not \
+                  reach it: asked at the leader itself, this command says which"
                 .to_owned(),
+        }
         };
         match tokio::time::timeout(TRANSFER_WAIT, role.wait_for(handed)).await {
             Ok(Ok(view)) => Ok(view.leader.unwrap_or_default()),
@@ -299,6 +303,13 @@ impl Handle {
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
         super::complete_status(&mut status, &self.shared);
         status
+    }
+
+    /// The same, with the loop's part, which may be some 100 ms old else, as of now.
+    pub async fn fresh_status(&self) -> Result<NodeStatus, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Refresh { reply }, answer).await?;
+        Ok(self.status())
     }
 
     /// Adds a part to the status that another room fills.

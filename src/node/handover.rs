@@ -35,6 +35,14 @@ pub(super) enum HandoverError {
     /// The others are no majority without this box, whose own vote cannot be stored.
     #[error("the other boxes that answer are no majority without this one")]
     NoMajority,
+    /// It does not answer, or lacks too much.
+    #[error("{name} does not answer, or has not caught up ({behind} entries behind)")]
+    NotCaughtUp {
+        /// Who.
+        name: String,
+        /// What it lacks, as far as is known.
+        behind: u64,
+    },
     /// The core refuses it.
     #[error("{0}")]
     Core(#[from] TransferError),
@@ -108,7 +116,12 @@ impl Node {
             None => self.handover.heirs.best(&self.heirs()).ok_or(HandoverError::NoHeir)?,
         };
         let now = self.now();
-        self.raft.transfer(now, to)?;
+        self.raft.transfer(now, to).map_err(|error| match error {
+            TransferError::NotCaughtUp { id, behind } => {
+                HandoverError::NotCaughtUp { name: self.name_of(id), behind }
+            }
+            other => other.into(),
+        })?;
         let name = self.name_of(to);
         info!("hands leadership over to {name} ({})", reason.as_str());
         self.handover.handing = Some(Handing { to, reason, term: self.raft.term() });
@@ -141,6 +154,7 @@ impl Node {
     pub(super) fn handover_failed(&mut self, to: NodeId) {
         let name = self.name_of(to);
         info!("{name} did not take leadership over");
+        self.handover.heirs.handover_failed(Instant::now());
         self.note_handover(false);
     }
 
@@ -256,7 +270,7 @@ impl Node {
         }
     }
 
-    fn name_of(&self, id: NodeId) -> String {
+    pub(super) fn name_of(&self, id: NodeId) -> String {
         self.members.get(id).map_or_else(|| format!("box {id}"), |member| member.name.clone())
     }
 

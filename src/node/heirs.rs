@@ -27,6 +27,8 @@ const SLOW_LEAST: Duration = Duration::from_millis(20);
 const SLOW_FOR: Duration = Duration::from_secs(180);
 /// After leadership was handed over, by anyone for any reason, it does not move by itself for so long.
 const REST: Duration = Duration::from_secs(60);
+/// Nobody took over: so long until the next try.
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// Why leadership is handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,8 +129,8 @@ pub(super) struct Heirs {
     slow_since: Option<Instant>,
     /// An heir's reaching the broker for which this leader was told to try again.
     tried_for: Option<Instant>,
-    /// When leadership was handed over last.
-    handed: Option<Instant>,
+    /// When leadership was handed over last, and how long it does not move by itself since.
+    handed: Option<(Instant, Duration)>,
 }
 
 impl Heirs {
@@ -158,7 +160,12 @@ impl Heirs {
 
     /// Leadership is being handed over, here or elsewhere.
     pub(super) fn handed_over(&mut self, now: Instant) {
-        self.handed = Some(now);
+        self.handed = Some((now, REST));
+    }
+
+    /// Nobody has taken over.
+    pub(super) fn handover_failed(&mut self, now: Instant) {
+        self.handed = Some((now, REST_AFTER_FAILURE));
     }
 
     /// Whether it says that its disk takes no writes: it could not win an election.
@@ -180,7 +187,7 @@ impl Heirs {
         let reaching = self.fit(voters).filter_map(|id| self.told.get(&id)?.reached_since).min();
         let try_broker = away && reaching.is_some() && reaching != self.tried_for;
         self.tried_for = reaching;
-        let rests = self.handed.is_some_and(|at| now < at + REST);
+        let rests = self.handed.is_some_and(|(at, rest)| now < at + rest);
         let since = |id: &NodeId| self.told.get(id).and_then(|told| told.reached_since);
         let to_broker = self
             .fit(voters)

@@ -97,6 +97,17 @@ fn leadership_goes_to_the_voter_that_reaches_the_broker_and_then_rests() {
 }
 
 #[test]
+fn who_was_to_take_over_and_did_not_is_asked_again_soon() {
+    let mut site = Site::new();
+    site.broker(false);
+    site.set(B, |b| b.broker = Some(true));
+    site.pass(s(14));
+    site.heirs.handover_failed(site.now);
+    site.pass(s(6));
+    assert_eq!(site.handed.len(), 2, "{:?}", site.handed);
+}
+
+#[test]
 fn a_broker_that_nobody_reaches_moves_nothing() {
     let mut site = Site::new();
     site.broker(false);

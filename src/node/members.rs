@@ -34,8 +34,8 @@ pub(super) struct Members {
     next_step: Instant,
     /// Nothing is left to be changed, until something changes.
     settled: bool,
-    /// Why the last step was not made, told once.
-    told: Option<MembershipError>,
+    /// Why the next step is not made; told once.
+    waits: Option<String>,
     /// The witness does not know, for all that this leader knows, who the members are now.
     witness_untold: bool,
     /// A new leader's no-op: when it is applied, so are the wishes of all leaders before.
@@ -54,7 +54,7 @@ impl Members {
             known: known.iter().map(|record| (record.id, info_of(record))).collect(),
             next_step: now,
             settled: false,
-            told: None,
+            waits: None,
             witness_untold: true,
             leads_from: LogIndex::ZERO,
         }
@@ -74,6 +74,18 @@ impl Members {
 
     pub(super) fn get(&self, id: NodeId) -> Option<&MemberInfo> {
         self.known.get(&id)
+    }
+
+    /// Why the leader does not make the next step.
+    pub(super) fn waits(&self) -> Option<&str> {
+        self.waits.as_deref()
+    }
+
+    fn wait(&mut self, why: String) {
+        if self.waits.as_ref() != Some(&why) {
+            warn!("the members cannot change yet: {why}");
+            self.waits = Some(why);
+        }
     }
 
     /// Everybody whom a connection is kept to: members, and those who are to hear that they are none any more.
@@ -243,14 +255,24 @@ impl Node {
             self.know_members();
         }
         if changes.is_empty() || configuration.is_joint() {
+            self.members.waits = None;
             self.members.settled = lagging.is_empty() && changes.is_empty() && !configuration.is_joint();
             return;
+        }
+        let away = self.away_after(&configuration, &changes);
+        if !away.is_empty() {
+            let names: Vec<String> = away.iter().map(|id| self.name_of(*id)).collect();
+            self.members.next_step = now + LOOK_EVERY;
+            return self.members.wait(format!(
+                "nothing could be committed afterwards, since {} cannot be reached",
+                names.join(" and ")
+            ));
         }
         let core_now = self.now();
         match self.raft.change_membership(core_now, &changes, Leave::ByItself) {
             Ok((range, configuration)) => {
                 info!("the members change: {changes:?}");
-                self.members.told = None;
+                self.members.waits = None;
                 let position = Position { index: range.first, term: range.term, subterm: range.subterm };
                 self.store_own(position, Some(configuration));
             }
@@ -259,9 +281,8 @@ impl Node {
                     error,
                     MembershipError::InProgress | MembershipError::TooEarly | MembershipError::Transferring
                 );
-                if !passing && self.members.told != Some(error) {
-                    warn!("the members cannot change yet: {error}");
-                    self.members.told = Some(error);
+                if !passing {
+                    self.members.wait(error.to_string());
                 }
             }
         }
@@ -295,10 +316,57 @@ impl Node {
         to_promote.map(|(id, _)| *id).filter(|id| lags(*id)).collect()
     }
 
+    /// Who cannot be reached of those who would vote after these changes, if the others would be no majority: then
+    /// the site would stand still, for good if nobody comes back.
+    fn away_after(&self, configuration: &Configuration, changes: &[Change]) -> Vec<NodeId> {
+        let voters = voters_after(configuration, changes);
+        let me = self.shared.identity.node_id();
+        let peers = self.raft.status().peers;
+        // Nothing is asked of a witness while all is well.
+        let is_witness =
+            |id: NodeId| configuration.witness() == Some(id) || changes.contains(&Change::AddWitness(id));
+        let answers = |id: NodeId| {
+            id == me
+                || peers.iter().any(|peer| peer.id == id && peer.active)
+                || (is_witness(id) && self.connected.contains(&id))
+        };
+        missing(&voters, answers)
+    }
+
+    /// Whether this box was a member and is none any more, as far as it applied.
+    pub(super) fn is_removed(&self) -> bool {
+        let me = self.shared.identity.node_id();
+        let site = self.site();
+        let named = |records: &[MemberRecord]| records.iter().any(|record| record.id == me);
+        !site.members().is_empty()
+            && !named(site.members())
+            && !named(site.members_leaving())
+            && self.raft.configuration().role(me).is_none()
+    }
+
     /// When the loop should look at the members again.
     pub(super) fn membership_due(&self) -> Option<Instant> {
         (self.leads() && !self.members.settled).then_some(self.members.next_step)
     }
+}
+
+/// Who does not answer, if those who do are no majority.
+fn missing(voters: &[NodeId], answers: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+    let (there, away): (Vec<NodeId>, Vec<NodeId>) = voters.iter().partition(|id| answers(**id));
+    if there.len() > away.len() { Vec::new() } else { away }
+}
+
+/// Who votes after these changes, the witness among them.
+fn voters_after(configuration: &Configuration, changes: &[Change]) -> Vec<NodeId> {
+    let mut voters: Vec<NodeId> = configuration.voters().collect();
+    for change in changes {
+        match *change {
+            Change::Promote(id) | Change::AddWitness(id) => voters.push(id),
+            Change::Demote(id) | Change::Remove(id) => voters.retain(|voter| *voter != id),
+            Change::AddObserver(_) => {}
+        }
+    }
+    voters
 }
 
 /// What is to be changed next. First the new ones come in as observers; then all that is left changes at once,

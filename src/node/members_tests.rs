@@ -20,6 +20,7 @@ fn wishes(list: &[(u64, MemberRole)]) -> Vec<(NodeId, MemberRole)> {
 const VOTER: MemberRole = MemberRole::Voter;
 const OBSERVER: MemberRole = MemberRole::Observer;
 const WITNESS: MemberRole = MemberRole::Witness;
+const NOBODY: [u64; 0] = [];
 
 #[test]
 fn a_new_voter_comes_in_as_observer_and_is_promoted_when_it_has_caught_up() {
@@ -141,6 +142,27 @@ fn a_box_that_starts_knows_whom_its_log_adds_and_not_whom_the_site_refuses() {
     let fourth = known(&three, &[found, put(record(4, 4))]);
     assert_eq!(fourth[..3], provisioned);
     assert_eq!(fourth[3], record(4, 4));
+}
+
+#[test]
+fn a_change_that_would_leave_no_majority_of_those_who_answer_is_not_made() {
+    let away_after = |now: &Configuration, changes: &[Change], dead: &[u64]| -> Vec<u64> {
+        let away = missing(&voters_after(now, changes), |id| !dead.contains(&id.0));
+        away.iter().map(|id| id.0).collect()
+    };
+    let three = voters(&[1, 2, 3]);
+    assert_eq!(away_after(&three, &[Change::Remove(NodeId(2))], &[3]), [3]);
+    assert_eq!(away_after(&three, &[Change::Demote(NodeId(2))], &[3]), [3]);
+    assert_eq!(away_after(&three, &[Change::Remove(NodeId(3))], &[3]), NOBODY, "the dead one may go");
+    assert_eq!(away_after(&three, &[Change::Promote(NodeId(4))], &[3]), NOBODY);
+    let with = configuration(&[(1, CoreRole::Voter), (2, CoreRole::Voter), (9, CoreRole::Witness)]);
+    assert_eq!(
+        away_after(&with, &[Change::Remove(NodeId(9))], &[2]),
+        [2],
+        "two of two are needed without it"
+    );
+    assert_eq!(away_after(&with, &[Change::Remove(NodeId(2)), Change::Remove(NodeId(9))], &[2]), NOBODY);
+    assert_eq!(away_after(&voters(&[1, 2]), &[Change::AddWitness(NodeId(9))], &[9]), NOBODY);
 }
 
 proptest! {

@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use tally_core::id::{LogIndex, NodeId};
+use tally_core::id::{LogIndex, NodeId, Term};
 use tally_core::raft::{
     self, Config as RaftConfig, ConfigurationEntry, Durable, HardState, Position, Raft, SetupError,
 };
@@ -162,7 +162,7 @@ pub struct Node {
     connected: BTreeSet<NodeId>,
     batches: Batches,
     proposals: Proposals,
-    here: HashMap<LogIndex, (tally_core::id::Term, oneshot::Sender<Result<Applied, RequestError>>)>,
+    here: HashMap<LogIndex, (Term, oneshot::Sender<Result<Applied, RequestError>>)>,
     reads: Reads,
     snapshots: Snapshots,
     leader_clock: LeaderClock,
@@ -180,6 +180,8 @@ pub struct Node {
     handover: Handover,
     /// Since when nothing that is proposed here gets to a leader.
     leaderless_since: Option<Instant>,
+    /// The term in which this box campaigned last.
+    campaigned: Term,
     /// Followers for whom the disk is reading entries.
     reading: BTreeSet<NodeId>,
     /// Which commit other boxes wait for: what they proposed last.
@@ -287,6 +289,7 @@ impl Node {
             disk_health: DiskHealth::new(config.disk_hung_after),
             handover: Handover::default(),
             leaderless_since: None,
+            campaigned: Term(0),
             reading: BTreeSet::new(),
             tell_commit: BTreeMap::new(),
             ticked: Elapsed(0),
@@ -362,7 +365,7 @@ impl Node {
     }
 
     /// Whether what is proposed now can get to a leader.
-    fn leader_term(&self) -> Option<tally_core::id::Term> {
+    fn leader_term(&self) -> Option<Term> {
         let leader = self.raft.leader()?;
         let reachable = self.leads() || self.connected.contains(&leader);
         reachable.then(|| self.raft.term())

@@ -10,7 +10,7 @@ use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, heirs, members};
 use crate::refusals::Reason;
-use crate::site::entry;
+use crate::site::entry::{self, BodyKind};
 use crate::storage::{Entry, ReadError};
 use crate::transport::{Event, Lane};
 
@@ -98,8 +98,13 @@ impl Node {
     /// sends it again.
     fn on_propose(&mut self, from: NodeId, envelope: &Bytes) {
         let checked = super::proposals::split(envelope).map(|(_, body)| entry::check(body));
-        if !matches!(checked, Some(Ok(_))) {
-            return self.refuse(from, Reason::UnreadableBody);
+        match checked {
+            // Only leaders make these, of what they know: one from elsewhere would be in force with some boxes.
+            Some(Ok(BodyKind::Configuration | BodyKind::Found)) => {
+                return self.refuse(from, Reason::BadConfiguration);
+            }
+            Some(Ok(_)) => {}
+            _ => return self.refuse(from, Reason::UnreadableBody),
         }
         match self.append(envelope.clone()) {
             // It waits for this commit: it is told of it at once, not with the next heartbeat.

@@ -11,12 +11,13 @@ use super::disk_health::Trouble;
 use super::handle::Shared;
 use super::site_time::Offset;
 use super::{
-    AccumulatorStatus, ClockStatus, ElectionStatus, MemberStatus, Node, NodeStatus, OutboxStatus, PaceStatus,
-    StorageStatus, tolerance,
+    AccumulatorStatus, ChangingStatus, ClockStatus, ElectionStatus, MemberStatus, Node, NodeStatus,
+    OutboxStatus, PaceStatus, StorageStatus, tolerance,
 };
 use crate::clock::wall_ms;
 use crate::identity::Role as MemberKind;
 use crate::site::Site;
+use crate::transport::Refusal;
 
 /// How old the loop's part may be.
 const REFRESH: Duration = Duration::from_millis(100);
@@ -51,11 +52,19 @@ impl Node {
         status.commit = self.raft.commit_index().0;
         status.last = self.raft.last().index.0;
         status.ready = self.leader_term().is_some()
+            && !self.is_removed()
             && self.batches.epoch().is_some()
             && self.disk_health.trouble().is_none();
         let raft = self.raft.status();
         let witness_for = raft.witness_for.and_then(|id| Some(self.members.get(id)?.name.clone()));
-        status.tolerates = tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness);
+        status.tolerates = match self.is_removed() {
+            true => tolerance::removed(),
+            false => tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness),
+        };
+        status.changing = ChangingStatus {
+            joint: self.raft.configuration().is_joint(),
+            waits: self.members.waits().map(str::to_owned),
+        };
         status.members = members;
         status.handovers = self.handover.status();
         status.clock.wall_synced = wall_synced;
@@ -162,6 +171,10 @@ impl Node {
                 clock_synced: clock.map(|clock| clock.synced),
                 disk_ok: said.disk_ok,
                 broker: said.broker,
+                votes: configuration.voters().any(|id| id.0 == member.id),
+                outgoing: configuration.outgoing().any(|id| id.0 == member.id),
+                refused: link.and_then(|link| link.refused),
+                refused_because: link.and_then(|link| link.refused).map(Refusal::explain),
             }
         };
         self.member_list().iter().map(of).collect()
@@ -199,7 +212,7 @@ pub(super) fn complete_status(status: &mut NodeStatus, shared: &Shared) {
         refused: shared.metrics.cells_refused.get() + shared.accumulator.overflowed(),
     };
     status.elections = ElectionStatus {
-        campaigns: shared.metrics.leaderships.get(),
+        campaigns: shared.metrics.campaigns.get(),
         leader_changes: shared.metrics.leader_changes.get(),
     };
 }

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::transport::Refusal;
+
 /// The answer of `GET /v1/status`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct NodeStatus {
@@ -14,7 +16,7 @@ pub struct NodeStatus {
     pub site: String,
     /// The site's random identity.
     pub site_id: String,
-    /// `leader`, `follower`, `candidate` or `observer`.
+    /// `leader`, `follower`, `candidate` or `observer`; `none`: it is no member, not yet or not any more.
     pub role: &'static str,
     /// The leader's name, if one is known.
     pub leader: Option<String>,
@@ -32,6 +34,8 @@ pub struct NodeStatus {
     pub members: Vec<MemberStatus>,
     /// Election timeout and heartbeat in force.
     pub pace: PaceStatus,
+    /// What the members are becoming.
+    pub changing: ChangingStatus,
     /// How many boxes can fail from now on without stopping the site, and that in words.
     pub tolerates: Tolerates,
     /// The summaries that wait.
@@ -97,6 +101,23 @@ pub struct MemberStatus {
     /// Whether it reached the broker when it tried last, likewise. Boxes that do not lead try only while
     /// a leader asks for it.
     pub broker: Option<bool>,
+    /// Votes (in the group that is being entered, while the members change).
+    pub votes: bool,
+    /// Votes in the group that is being left, while the members change.
+    pub outgoing: bool,
+    /// Why the latest try at a connection was refused, by either side; none since there was a connection.
+    pub refused: Option<Refusal>,
+    /// The same in words, with what to do.
+    pub refused_because: Option<&'static str>,
+}
+
+/// A change of the members that is under way.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ChangingStatus {
+    /// Two groups are in force: majorities of both are needed.
+    pub joint: bool,
+    /// At the leader: why the next step is not made.
+    pub waits: Option<String>,
 }
 
 /// Leadership handed over by this box since it started, by reason.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tally_core::id::{LogIndex, ReportNumber};
-use tally_core::raft::{Event, LogView, Persist};
+use tally_core::raft::{Event, LogView, Persist, Role};
 use tracing::{error, info, warn};
 
 use super::disk::Job;
@@ -64,10 +64,23 @@ impl Node {
         }
     }
 
+    /// Once a term: a campaign that wins at once is over before it is seen.
+    fn count_campaign(&mut self) {
+        let term = self.raft.term();
+        if std::mem::replace(&mut self.campaigned, term) != term {
+            self.shared.metrics.campaigns.raise();
+        }
+    }
+
     fn take_events(&mut self) {
+        if self.raft.role() == Role::Candidate {
+            self.count_campaign();
+        }
         while let Some(event) = self.raft.poll_event() {
             match event {
                 Event::BecameLeader { noop } => {
+                    self.shared.metrics.leaderships.raise();
+                    self.count_campaign();
                     info!("this box leads, in term {}", noop.term);
                     self.tail.push(noop, Bytes::new());
                     self.members.begin_to_lead(noop.index);

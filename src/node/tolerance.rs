@@ -3,14 +3,37 @@
 use super::{MemberStatus, Tolerates};
 
 /// What can fail from now on: boxes that are reachable beyond a majority. `witness_for`: whom the witness
-/// stands in for, as the leader knows; `refused`: the witness does not vote for this box.
+/// stands in for, as the leader knows; `refused`: the witness does not vote for this box. While the members change,
+/// majorities of two groups are needed, and what is said is of the one that bears less.
 pub(super) fn tolerates(members: &[MemberStatus], witness_for: Option<&str>, refused: bool) -> Tolerates {
-    let boxes: Vec<&MemberStatus> = members.iter().filter(|member| member.membership == "voter").collect();
-    let up = boxes.iter().filter(|member| member.connected).count();
-    match members.iter().find(|member| member.membership == "witness") {
-        None => of_boxes(boxes.len(), up),
-        Some(witness) => beside_witness(&boxes, up, witness, witness_for, refused),
+    let of = |votes: &dyn Fn(&MemberStatus) -> bool| {
+        let boxes: Vec<&MemberStatus> =
+            members.iter().filter(|member| member.membership != "witness" && votes(member)).collect();
+        let up = boxes.iter().filter(|member| member.connected).count();
+        match members.iter().find(|member| member.membership == "witness" && votes(member)) {
+            None => (up > boxes.len() / 2, of_boxes(boxes.len(), up)),
+            Some(witness) => {
+                let majority = up + usize::from(witness.connected) > boxes.len().div_ceil(2);
+                (majority, beside_witness(&boxes, up, witness, witness_for, refused))
+            }
+        }
+    };
+    let now = of(&|member| member.votes);
+    if !members.iter().any(|member| member.outgoing) {
+        return now.1;
     }
+    let before = of(&|member| member.outgoing);
+    let (_, worse) =
+        [before, now].into_iter().min_by_key(|(majority, of)| (*majority, of.failures)).unwrap_or_default();
+    Tolerates { text: format!("the members change; {}", worse.text), ..worse }
+}
+
+/// Of a box that is no member any more.
+pub(super) fn removed() -> Tolerates {
+    let text =
+        "this box was removed from the site: it counts no more; stop it, and set it up anew to use it again"
+            .to_owned();
+    Tolerates { failures: 0, text }
 }
 
 fn of_boxes(voters: usize, up: usize) -> Tolerates {
@@ -97,7 +120,7 @@ mod tests {
     use super::*;
 
     fn member(name: &str, membership: &'static str, connected: bool) -> MemberStatus {
-        MemberStatus { name: name.to_owned(), membership, connected, ..MemberStatus::default() }
+        MemberStatus { name: name.to_owned(), membership, connected, votes: true, ..MemberStatus::default() }
     }
 
     fn site(up: &[bool], witness: bool) -> Vec<MemberStatus> {
@@ -151,6 +174,30 @@ mod tests {
         assert!(
             text.ends_with("nothing is committed until box2 or box3 or box4 or w (2 of them) return"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn while_the_members_change_the_group_that_bears_less_is_told() {
+        // Of three, with one away, another one leaves: the two that stay cannot go on.
+        let mut members =
+            vec![member("a", "voter", true), member("b", "voter", true), member("c", "voter", false)];
+        members.iter_mut().for_each(|member| member.outgoing = true);
+        members[1].votes = false;
+        let (failures, text) = says(&members, None, false);
+        assert_eq!(
+            (failures, &*text),
+            (0, "the members change; 1 box of 2 reachable: nothing is committed until 1 box more return")
+        );
+        // One of two is replaced: the old group bears nothing, the new one of three one failure.
+        let mut members: Vec<_> = ["a", "b", "c", "d"].map(|name| member(name, "voter", true)).into();
+        members[0].outgoing = true;
+        members[1].outgoing = true;
+        members[1].votes = false;
+        let (failures, text) = says(&members, None, false);
+        assert_eq!(
+            (failures, &*text),
+            (0, "the members change; 2 boxes of 2 reachable: tolerates no failure")
         );
     }
 

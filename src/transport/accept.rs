@@ -61,11 +61,12 @@ async fn handshake(shared: &Shared, incoming: Incoming) -> Result<(Arc<Peer>, Fr
     let id = shared.pins.peer_of(&connection).ok_or(Some(Refusal::UnknownKey))?;
     let peer = shared.peer(id).ok_or(Some(Refusal::UnknownKey))?;
     let accepted = link::accept_control(&connection).await;
-    let (first, life) = accepted.map_err(|error| error.map_or(Some(Refusal::UnknownLane), why))?;
-    if let Err(refusal) = shared.lives.admit(&peer, life).await {
+    let (first, hello) = accepted.map_err(|error| error.map_or(Some(Refusal::UnknownLane), why))?;
+    if let Err(refusal) = shared.lives.admit(&peer, hello).await {
         connection.close(CLOSE_REFUSED, refusal.as_str().as_bytes());
+        peer.note_refusal(refusal);
         return Err(Some(refusal));
     }
-    let control = link::open_control(&connection, shared.lives.own()).await.map_err(why)?;
-    Ok((peer, Fresh { connection, control, first, life, dialled_here: false, begun }))
+    let control = link::open_control(&connection, shared.hello()).await.map_err(why)?;
+    Ok((peer, Fresh { connection, control, first, life: hello.life, dialled_here: false, begun }))
 }

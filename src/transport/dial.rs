@@ -86,7 +86,7 @@ async fn connect(shared: &Shared, peer: &Peer, tries: u32) -> Result<Connection,
         .endpoint
         .connect_with(peer.client.clone(), address, &shared.server_name)
         .map_err(|error| error.to_string())?;
-    connecting.await.map_err(|error| explain(shared, address, &error))
+    connecting.await.map_err(|error| explain(shared, peer, address, &error))
 }
 
 /// Waits until the peer has taken the connection: it judges this box's key only after this side's
@@ -101,23 +101,27 @@ async fn confirm(
     let address = connection.remote_address();
     let refuse = |refusal: Refusal| {
         shared.refusals.refuse(refusal, address);
+        peer.note_refusal(refusal);
         connection.close(CLOSE_REFUSED, refusal.as_str().as_bytes());
         refusal.as_str().to_owned()
     };
-    let control = link::open_control(&connection, shared.lives.own()).await;
-    let control = control.map_err(|error| explain(shared, address, &error))?;
-    let (first, life) = link::accept_control(&connection).await.map_err(|error| match error {
-        Some(error) => explain(shared, address, &error),
+    let control = link::open_control(&connection, shared.hello()).await;
+    let control = control.map_err(|error| explain(shared, peer, address, &error))?;
+    let (first, hello) = link::accept_control(&connection).await.map_err(|error| match error {
+        Some(error) => explain(shared, peer, address, &error),
         None => refuse(Refusal::UnknownLane),
     })?;
-    shared.lives.admit(peer, life).await.map_err(refuse)?;
-    Ok(Fresh { connection, control, first, life, dialled_here: true, begun })
+    shared.lives.admit(peer, hello).await.map_err(refuse)?;
+    Ok(Fresh { connection, control, first, life: hello.life, dialled_here: true, begun })
 }
 
-fn explain(shared: &Shared, address: SocketAddr, error: &ConnectionError) -> String {
+fn explain(shared: &Shared, peer: &Peer, address: SocketAddr, error: &ConnectionError) -> String {
     // Nobody there is no refusal.
     match Refusal::of(error).filter(|reason| *reason != Refusal::HandshakeTimeout) {
-        Some(reason) => shared.refusals.refuse(reason, address),
+        Some(reason) => {
+            shared.refusals.refuse(reason, address);
+            peer.note_refusal(reason);
+        }
         None => tracing::debug!("dialling {address}: {error}"),
     }
     error.to_string()

@@ -10,10 +10,10 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 
 use super::frame::{Decoder, Encoder};
-use super::lives::LIFE_BYTES;
+use super::lives::{HELLO_BYTES, Hello};
 use super::peer::{Fresh, Link, Peer, Removed};
 use super::refusal::CLOSE_REFUSED;
-use super::{Event, Lane, Life, Refusal, Shared};
+use super::{Event, Lane, Refusal, Shared};
 
 /// A connection that is not used any more stays so long for what is still under way in it.
 const RETIRE_AFTER: Duration = Duration::from_secs(1);
@@ -32,8 +32,8 @@ pub(super) async fn open_lane(connection: &Connection, lane: Lane) -> Result<Sen
     }
 }
 
-/// Opens the control lane and says which life of this box it is.
-pub(super) async fn open_control(connection: &Connection, own: Life) -> Result<SendStream, ConnectionError> {
+/// Opens the control lane and says who this box takes itself for, and in which life.
+pub(super) async fn open_control(connection: &Connection, own: Hello) -> Result<SendStream, ConnectionError> {
     let mut stream = open_lane(connection, Lane::Control).await?;
     match stream.write_all(&own.to_bytes()).await {
         Err(WriteError::ConnectionLost(error)) => Err(error),
@@ -41,12 +41,12 @@ pub(super) async fn open_control(connection: &Connection, own: Life) -> Result<S
     }
 }
 
-/// The peer's control lane, and which life of it that is. `Err(None)`: it is no control lane.
+/// The peer's control lane, and what it says of itself. `Err(None)`: it is no control lane.
 pub(super) async fn accept_control(
     connection: &Connection,
-) -> Result<(RecvStream, Life), Option<ConnectionError>> {
+) -> Result<(RecvStream, Hello), Option<ConnectionError>> {
     let mut stream = connection.accept_uni().await.map_err(Some)?;
-    let mut head = [0; 1 + LIFE_BYTES];
+    let mut head = [0; 1 + HELLO_BYTES];
     match stream.read_exact(&mut head).await {
         Ok(()) => {}
         Err(ReadExactError::ReadError(ReadError::ConnectionLost(error))) => return Err(Some(error)),
@@ -55,9 +55,9 @@ pub(super) async fn accept_control(
     if Lane::from_index(head[0]) != Some(Lane::Control) {
         return Err(None);
     }
-    let mut life = [0; LIFE_BYTES];
-    life.copy_from_slice(&head[1..]);
-    Ok((stream, Life::from_bytes(life)))
+    let mut hello = [0; HELLO_BYTES];
+    hello.copy_from_slice(&head[1..]);
+    Ok((stream, Hello::from_bytes(hello)))
 }
 
 /// Takes a connection in use, if it is the one to use, and serves it until it ends. Returns when the

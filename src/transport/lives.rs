@@ -20,6 +20,8 @@ use crate::identity::write_file;
 const FILE: &str = "peers.seen";
 /// Bytes of a life on the wire.
 pub const LIFE_BYTES: usize = 16;
+/// Bytes of a [`Hello`] on the wire.
+pub(super) const HELLO_BYTES: usize = 8 + LIFE_BYTES;
 
 /// A packet of a process that is gone may still be under way for so long.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -53,6 +55,31 @@ impl Life {
             u64::from_le_bytes(number)
         };
         Life { boot: number(0), nonce: number(8) }
+    }
+}
+
+/// What a box says of itself at the beginning of the control lane. Who it is its key has proved; under which number
+/// the site knows that key is another matter: a box that takes itself for another member neither votes nor leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hello {
+    /// Its number, as its own identity has it.
+    pub(super) node: NodeId,
+    pub(super) life: Life,
+}
+
+impl Hello {
+    pub(super) fn to_bytes(self) -> [u8; HELLO_BYTES] {
+        let mut bytes = [0; HELLO_BYTES];
+        bytes[..8].copy_from_slice(&self.node.0.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.life.to_bytes());
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: [u8; HELLO_BYTES]) -> Hello {
+        let (mut node, mut life) = ([0; 8], [0; LIFE_BYTES]);
+        node.copy_from_slice(&bytes[..8]);
+        life.copy_from_slice(&bytes[8..]);
+        Hello { node: NodeId(u64::from_le_bytes(node)), life: Life::from_bytes(life) }
     }
 }
 
@@ -113,9 +140,12 @@ impl Lives {
         self.own
     }
 
-    /// Whether a peer in this life may connect. Waits, if another life of it is connected, for that one to
-    /// end, as it does if its process did.
-    pub(super) async fn admit(&self, peer: &Peer, life: Life) -> Result<(), Refusal> {
+    /// Whether a peer that says this of itself may connect. Waits, if another life of it is connected, for that one
+    /// to end, as it does if its process did.
+    pub(super) async fn admit(&self, peer: &Peer, Hello { node, life }: Hello) -> Result<(), Refusal> {
+        if node != peer.id {
+            return Err(Refusal::OtherNumber);
+        }
         let compared = self.compare(peer.id, life);
         if compared == Compared::Known {
             return Ok(());
@@ -269,5 +299,7 @@ mod tests {
         }
         assert_eq!(read_seen(""), None);
         assert_eq!(Life::from_bytes(life(9, 3).to_bytes()), life(9, 3));
+        let hello = Hello { node: NodeId(7), life: life(9, 3) };
+        assert_eq!(Hello::from_bytes(hello.to_bytes()), hello);
     }
 }

@@ -35,6 +35,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::identity::{Identity, Keys, MemberInfo};
 use crate::metrics::Counter;
 
+use lives::Hello;
 pub use lives::{LIFE_BYTES, Life, Lives, read_seen, seen_text};
 use peer::Peer;
 use refusal::RefusalLog;
@@ -111,6 +112,8 @@ pub struct PeerStatus {
     pub rtt_us: Option<u64>,
     /// Bytes that wait to be sent, all lanes.
     pub queued_bytes: u64,
+    /// Why the latest try at a connection was refused, by either side; none since there was a connection.
+    pub refused: Option<Refusal>,
 }
 
 /// Why a frame was not taken.
@@ -231,6 +234,7 @@ struct Tasks {
 /// What all tasks of the transport share.
 #[derive(Debug)]
 struct Shared {
+    me: NodeId,
     server_name: String,
     /// Changed rarely, read with each frame.
     peers: RwLock<Vec<Arc<Peer>>>,
@@ -262,7 +266,7 @@ impl Transport {
         let refusals = RefusalLog::new(metrics.clone());
         let peers = RwLock::default();
         let shared =
-            Arc::new(Shared { server_name, peers, pins, endpoint, events, metrics, refusals, lives });
+            Arc::new(Shared { me, server_name, peers, pins, endpoint, events, metrics, refusals, lives });
         let mut tasks = Tasks::default();
         tasks.all.spawn(accept::accept(shared.clone()));
         let transport = Transport { shared, me, keys, tasks: Mutex::new(tasks) };
@@ -376,6 +380,10 @@ impl Drop for Transport {
 }
 
 impl Shared {
+    fn hello(&self) -> Hello {
+        Hello { node: self.me, life: self.lives.own() }
+    }
+
     // At most eight others: a walk is quicker than a hash.
     fn peer(&self, id: NodeId) -> Option<Arc<Peer>> {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::queue::Queue;
 use super::refusal::CLOSE_SUPERSEDED;
-use super::{Lane, Life, PeerStatus, SendError};
+use super::{Lane, Life, PeerStatus, Refusal, SendError};
 use crate::identity::MemberInfo;
 
 /// Two dials, one from each side, have crossed when the second was begun before the first was a
@@ -35,6 +35,8 @@ pub(super) struct Peer {
     /// Held while links change and the node is told, so that it is told in order.
     pub(super) announcing: tokio::sync::Mutex<()>,
     connected: watch::Sender<bool>,
+    /// Why the latest try at a connection was refused, by either side; none since there was a connection.
+    refused: Mutex<Option<Refusal>>,
 }
 
 #[derive(Debug, Default)]
@@ -111,12 +113,18 @@ impl Peer {
             links: Mutex::default(),
             announcing: tokio::sync::Mutex::default(),
             connected: watch::Sender::new(false),
+            refused: Mutex::default(),
         }
     }
 
     /// Whether it is this member, at this address and with this key.
     pub(super) fn is(&self, member: &MemberInfo) -> bool {
         self.id.0 == member.id && self.address == member.address && self.key == member.key
+    }
+
+    /// A connection was refused, here or there.
+    pub(super) fn note_refusal(&self, why: Refusal) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
     /// Ends all of its connections.
@@ -169,6 +177,7 @@ impl Peer {
         links.close_the_oldest();
         drop(links);
         if in_use {
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.give_queues(Some(link.serial));
             self.connected.send_replace(true);
         }
@@ -232,6 +241,7 @@ impl Peer {
                 .map_or_else(|| self.address.clone(), |live| live.remote_address().to_string()),
             rtt_us: connection.map(|live| live.rtt().as_micros() as u64),
             queued_bytes: queued as u64,
+            refused: *self.refused.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 

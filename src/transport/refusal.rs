@@ -59,10 +59,14 @@ pub enum Refusal {
     OwnEarlierLife,
     /// It hears another process under this box's identity.
     OwnClone,
+    /// It takes itself for another member than its key is.
+    OtherNumber,
+    /// It knows this box's key under another number.
+    OwnOtherNumber,
 }
 
 /// All reasons, in the order of their numbers.
-pub const REFUSALS: [Refusal; 16] = [
+pub const REFUSALS: [Refusal; 18] = [
     Refusal::NoCertificate,
     Refusal::UnknownKey,
     Refusal::OwnKey,
@@ -79,7 +83,15 @@ pub const REFUSALS: [Refusal; 16] = [
     Refusal::Cloned,
     Refusal::OwnEarlierLife,
     Refusal::OwnClone,
+    Refusal::OtherNumber,
+    Refusal::OwnOtherNumber,
 ];
+
+impl serde::Serialize for Refusal {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
 
 impl Refusal {
     /// As metrics name it.
@@ -101,14 +113,19 @@ impl Refusal {
             Refusal::Cloned => "cloned",
             Refusal::OwnEarlierLife => "own-earlier-life",
             Refusal::OwnClone => "own-clone",
+            Refusal::OtherNumber => "other-number",
+            Refusal::OwnOtherNumber => "own-other-number",
         }
     }
 
     /// In words, with what to do.
-    const fn explain(self) -> &'static str {
+    pub const fn explain(self) -> &'static str {
         match self {
             Refusal::NoCertificate => "it showed no certificate; only boxes of this site may connect here",
-            Refusal::UnknownKey => "its key is not that of a member; was one of the sites provisioned anew?",
+            Refusal::UnknownKey => {
+                "its key is not that of a member: it was removed, or not added yet, or one of the sites was provisioned \
+                 anew"
+            }
             Refusal::OwnKey => {
                 "it has this box's own key; was the data directory copied to a second box, or does a member's \
                  address lead back here?"
@@ -142,6 +159,15 @@ impl Refusal {
                 "it hears another box under this one's identity; was this card or data directory copied? Stop one of \
                  them"
             }
+            Refusal::OtherNumber => {
+                "the site knows its key under another number than it says itself: `tallyd member add` was given a wrong \
+                 --id; remove it, and add it with the number that `tallyd provision --extend` printed"
+            }
+            Refusal::OwnOtherNumber => {
+                "the site knows this box's key under another number than identity.json has: `tallyd member add` was \
+                 given a wrong --id; remove this box, and add it with the number that `tallyd provision --extend` \
+                 printed"
+            }
         }
     }
 
@@ -162,6 +188,7 @@ impl Refusal {
                 Some(match &*close.reason {
                     reason if reason == Refusal::EarlierLife.as_str().as_bytes() => Refusal::OwnEarlierLife,
                     reason if reason == Refusal::Cloned.as_str().as_bytes() => Refusal::OwnClone,
+                    reason if reason == Refusal::OtherNumber.as_str().as_bytes() => Refusal::OwnOtherNumber,
                     _ => Refusal::RefusedByPeer,
                 })
             }

@@ -19,8 +19,13 @@ async fn intrude(site: &TestSite, config: rustls::ClientConfig, name: &str) -> O
 
 /// Dials box 1 as box 2, in a life of its own.
 async fn enter(site: &TestSite, life: Life) -> (quinn::Connection, quinn::SendStream) {
+    enter_as(site, NodeId(2), life).await
+}
+
+/// The same, by a box 2 that takes itself for another member.
+async fn enter_as(site: &TestSite, node: NodeId, life: Life) -> (quinn::Connection, quinn::SendStream) {
     let connection = intrude(site, client_of(site, &site.keys(2)), &name_of(site)).await.unwrap();
-    let control = within(link::open_control(&connection, life)).await.unwrap();
+    let control = within(link::open_control(&connection, Hello { node, life })).await.unwrap();
     (connection, control)
 }
 
@@ -133,6 +138,27 @@ async fn an_oversized_frame_closes_that_connection_and_nothing_else() {
     assert_eq!(one.next().await, Event::Disconnected(NodeId(2)));
     three.transport.send(NodeId(1), Lane::Control, Bytes::from_static(b"still here")).unwrap();
     assert_eq!(one.frame().await, (Some(Lane::Control), Bytes::from_static(b"still here")));
+}
+
+#[tokio::test]
+async fn a_box_that_takes_itself_for_another_member_is_refused_and_both_sides_know_why() {
+    let mut site = TestSite::new(2);
+    let mut one = site.start(1).await;
+    let (connection, _control) = enter_as(&site, NodeId(4), LIFE).await;
+    assert_refused(&connection, Refusal::OtherNumber).await;
+    assert_eq!(one.transport.peers()[0].refused, Some(Refusal::OtherNumber));
+    // Itself: a box whose identity says 4 where the site says 2.
+    site.identities[1].node = 4;
+    site.identities[1].members[1].id = 4;
+    let two = site.start(2).await;
+    two.wait_refused(Refusal::OwnOtherNumber).await;
+    assert!(!two.transport.peers()[0].connected);
+    end(&site, 2, two).await;
+    site.identities[1].node = 2;
+    site.identities[1].members[1].id = 2;
+    let _two = site.start(2).await;
+    one.wait_connected(2).await;
+    assert_eq!(one.transport.peers()[0].refused, None, "that is over");
 }
 
 #[tokio::test]

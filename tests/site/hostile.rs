@@ -9,6 +9,7 @@ use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, EntryRange, Message, Position};
 use tallyd::identity::{Identity, Keys};
 use tallyd::node::wire::{Frame, SnapshotPart};
+use tallyd::site::{Parts, entry};
 use tallyd::storage::SnapshotHead;
 use tallyd::transport::{Lane, Lives, Transport, TransportMetrics};
 use tokio::sync::mpsc;
@@ -95,6 +96,7 @@ fn nonsense() -> Vec<(Lane, Vec<u8>, &'static str)> {
         let payloads = vec![Bytes::from_static(b"x")];
         Frame::Raft { message: Message { term: Term(term), body }, payloads }.encode().to_vec()
     };
+    let proposed = |body: &[u8]| Frame::Propose([&[0], body].concat().into()).encode().to_vec();
     let head = SnapshotHead { position: at(1 << 40, 1), total: u64::MAX, crc: 0 };
     let part = |bytes: &'static [u8]| {
         let bytes = Bytes::from_static(bytes);
@@ -110,6 +112,8 @@ fn nonsense() -> Vec<(Lane, Vec<u8>, &'static str)> {
         (Lane::Entries, vec![5; 1 << 20], "unreadable-frame"),
         (Lane::Requests, Frame::Propose(Bytes::from_static(b"\0\xee")).encode().to_vec(), "unreadable-body"),
         (Lane::Requests, Frame::Propose(Bytes::new()).encode().to_vec(), "unreadable-body"),
+        (Lane::Requests, proposed(&entry::configuration(&Parts::default())), "bad-configuration"),
+        (Lane::Requests, proposed(&entry::found(&[])), "bad-configuration"),
         (Lane::Control, plain(u64::MAX, Body::TimeoutNow), "implausible"),
         (Lane::Control, plain(1 << 61, Body::Vote { last: at(9, 1), transfer: true }), "implausible"),
         (Lane::Control, plain(1 << 62, Body::Vote { last: at(9, 1), transfer: true }), "implausible"),

@@ -17,6 +17,7 @@ mod hostile;
 mod http;
 mod load;
 mod members;
+mod members_refused;
 mod net;
 mod pace;
 mod polling;
