@@ -58,8 +58,8 @@ fn of_the_old(old: &Replaced, name: &str) -> String {
         None => format!("The one before had number {}", old.id),
     };
     format!(
-        "{place}. Do not start the old {name} again with its old disk: empty that data directory before it gets \
-         the new files.\n"
+        "{place}.\nDo not start the old {name} again with its old disk: empty its data directory before it gets the \
+         new files.\n"
     )
 }
 
