@@ -291,3 +291,21 @@ fn the_token_of_the_file_is_presented_and_another_file_is_refused() {
         asked[0].starts_with("GET /base/v1/status ") && asked[0].contains("authorization: Bearer s3cret\r\n")
     );
 }
+
+#[test]
+fn the_unit_of_a_witness_is_as_guarded_as_that_of_a_box() {
+    let units = [
+        include_str!("../../packaging/systemd/tallyd.service"),
+        include_str!("../../packaging/systemd/tallyd-witness.service"),
+    ];
+    let differ = ["#", "Description=", "ExecStart=", "StateDirectory="];
+    let [one, other] = units.map(|unit| {
+        let lines = unit.lines().filter(|line| !differ.iter().any(|start| line.starts_with(start)));
+        lines.collect::<Vec<_>>()
+    });
+    assert_eq!(one, other);
+    for (unit, line) in units.iter().zip(["tallyd run", "tallyd run --witness"]) {
+        assert!(unit.lines().any(|command| command == format!("ExecStart=/usr/bin/{line}")), "{unit}");
+        assert!(parse(line).is_ok());
+    }
+}
