@@ -20,6 +20,7 @@ mod members;
 mod net;
 mod pace;
 mod polling;
+mod replaced;
 mod reports;
 mod restarts;
 mod starting;

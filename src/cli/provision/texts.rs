@@ -6,8 +6,8 @@ use crate::identity::Role;
 
 /// Why a box's configuration is not left in its data directory.
 const MOVE_CONFIG: &str = concat!(
-    "     move tallyd.toml out of it to /etc/tallyd/tallyd.toml: then a box whose data disk is not mounted waits\n",
-    "     for it, where without any configuration it would found a rival site\n",
+    "     move tallyd.toml out of it to /etc/tallyd/tallyd.toml: then a box whose data disk is not mounted does\n",
+    "     not start, where without any configuration it would found a rival site\n",
 );
 
 /// Where the files go.
