@@ -210,15 +210,11 @@ pub fn check_variables(names: impl Iterator<Item = String>) -> Result<(), Config
             .map(variable)
             .any(|section| name.strip_prefix(&section).is_some_and(|rest| rest.starts_with('_')))
     };
-    for name in names.filter(|name| in_section(name) && !known.contains(name)) {
-        let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(&name, known));
-        let hint = nearest.map(|known| format!("; the nearest that there is is {known}")).unwrap_or_default();
-        return Err(ConfigError::Wrong {
-            place: name,
-            what: format!("this variable overrides no key{hint}"),
-        });
-    }
-    Ok(())
+    let mut wrong = names.filter(|name| in_section(name) && !known.contains(name));
+    let Some(name) = wrong.next() else { return Ok(()) };
+    let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(&name, known));
+    let hint = nearest.map(|known| format!("; the nearest that there is is {known}")).unwrap_or_default();
+    Err(ConfigError::Wrong { place: name, what: format!("this variable overrides no key{hint}") })
 }
 
 impl Config {

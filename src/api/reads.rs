@@ -65,7 +65,8 @@ fn unconfirmed(why: &str) -> Problem {
     Problem::new(
         Name::NotCommitted,
         format!(
-            "{why}; the read could not be confirmed by the site: try again, or read this box's copy with read=local"
+            "{why}; the read could not be confirmed by the site: try again, or read this box's copy with \
+             read=local (a command: --local)"
         ),
     )
 }

@@ -179,9 +179,10 @@ fn members(status: &Value) -> Table {
 /// How far a box's clock is ahead of site time.
 fn clock(member: &Value) -> String {
     let Some(ms) = member["clock_offset_ms"].as_i64() else { return String::new() };
-    let ahead = match ms.unsigned_abs() < 10_000 {
-        true => format!("{ms:+} ms"),
-        false => format!("{:+.1} s", ms as f64 / 1e3),
+    let ahead = match ms.unsigned_abs() {
+        0 => "0 ms".to_owned(),
+        1..10_000 => format!("{ms:+} ms"),
+        _ => format!("{:+.1} s", ms as f64 / 1e3),
     };
     let unsynced = if member["clock_synced"] == false { ", unsynced" } else { "" };
     format!("{ahead}{unsynced}")

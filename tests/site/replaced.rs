@@ -50,7 +50,7 @@ fn a_box_is_replaced_under_its_own_name_and_address_and_the_old_disk_is_not_hear
             let status = site.boxes[0].try_status()?;
             let members = status["members"].as_array()?;
             let new = members.iter().find(|member| member["name"] == "box3")?;
-            (new["id"].to_string() == id && new["membership"] == "voter").then_some(())
+            (new["id"] == turn && new["membership"] == "voter").then_some(())
         });
         site.boxes[2].until_ready();
         assert_eq!(site.boxes[2].total("parts"), 5);
