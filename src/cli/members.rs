@@ -237,31 +237,50 @@ pub(super) async fn change(args: MemberArgs) -> Result<(), ClientError> {
         MemberCommand::Add(AddArgs { member: (name, address), id, key, role, change }) => {
             let role = role.as_str();
             let body = json!({"id": id, "name": name, "address": address, "key": key, "role": role});
-            ask(&change, Method::POST, "/v1/members".to_owned(), Some(body), &name, Some(role)).await
+            let wished = Wished { name: &name, id: Some(id), role: Some(role) };
+            ask(&change, Method::POST, "/v1/members".to_owned(), Some(body), &wished).await
         }
         MemberCommand::Promote(args) => set_role(&args, "voter").await,
         MemberCommand::Demote(args) => set_role(&args, "observer").await,
         MemberCommand::Remove(NamedArgs { name, change }) => {
             let path = format!("/v1/members/{}", text::in_path(&name));
-            ask(&change, Method::DELETE, path, None, &name, None).await
+            ask(&change, Method::DELETE, path, None, &Wished { name: &name, id: None, role: None }).await
         }
     }
 }
 
 async fn set_role(args: &NamedArgs, role: &str) -> Result<(), ClientError> {
     let path = format!("/v1/members/{}", text::in_path(&args.name));
-    ask(&args.change, Method::PUT, path, Some(json!({ "role": role })), &args.name, Some(role)).await
+    let wished = Wished { name: &args.name, id: None, role: Some(role) };
+    ask(&args.change, Method::PUT, path, Some(json!({ "role": role })), &wished).await
 }
 
-/// Asks for a change and waits until it is in force. `role`: what the member is then; `None`: no member.
+/// What is to be in force.
+struct Wished<'a> {
+    name: &'a str,
+    /// Its number, where it is known: one who leaves can have had the same name.
+    id: Option<u64>,
+    /// What the member is then; `None`: no member.
+    role: Option<&'a str>,
+}
+
+impl Wished<'_> {
+    fn holds(&self, members: &[Member]) -> bool {
+        let is_meant =
+            |member: &&Member| member.name == self.name && self.id.is_none_or(|id| member.id == id);
+        members.iter().find(is_meant).map(|member| &*member.membership) == self.role
+    }
+}
+
+/// Asks for a change and waits until it is in force.
 async fn ask(
     change: &Change,
     method: Method,
     path: String,
     body: Option<Value>,
-    name: &str,
-    role: Option<&str>,
+    wished: &Wished<'_>,
 ) -> Result<(), ClientError> {
+    let Wished { name, role, .. } = *wished;
     let client = Client::new(&change.server)?;
     let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
     // Sent again, it could undo what somebody else has changed meanwhile.
@@ -270,7 +289,7 @@ async fn ask(
     let note = note.as_deref().map(text::printable);
     // What keeps a witness waiting: then there is nothing to wait for here.
     let is_kept = note.is_some() && role == Some("witness");
-    let in_force = !is_kept && comes_into_force(change, name, role).await;
+    let in_force = !is_kept && comes_into_force(change, wished).await;
     if change.server.json {
         let said = json!({"name": name, "role": role, "in_force": in_force, "note": note});
         return print_done(&format!("{said}\n"));
@@ -291,13 +310,13 @@ async fn ask(
 }
 
 /// Whether the change came into force in time: looked for at least once.
-async fn comes_into_force(change: &Change, name: &str, role: Option<&str>) -> bool {
+async fn comes_into_force(change: &Change, wished: &Wished<'_>) -> bool {
     let once = change.no_wait || change.wait.is_zero();
     let until = Instant::now() + if once { ONE_LOOK } else { change.wait };
     loop {
         // A box that hangs must not make the wait longer than was asked for.
         let left = until.saturating_duration_since(Instant::now());
-        let look = is_in_force(&change.server, left, name, role);
+        let look = is_in_force(&change.server, left, wished);
         if tokio::time::timeout(left, look).await == Ok(true) {
             return true;
         }
@@ -309,12 +328,11 @@ async fn comes_into_force(change: &Change, name: &str, role: Option<&str>) -> bo
 }
 
 /// One look. A box that cannot be asked now can be soon: the change is accepted in any case.
-async fn is_in_force(server: &Server, left: Duration, name: &str, role: Option<&str>) -> bool {
+async fn is_in_force(server: &Server, left: Duration, wished: &Wished<'_>) -> bool {
     let server = Server { timeout: server.timeout.min(left), ..server.clone() };
     let Ok(client) = Client::new(&server) else { return false };
     let Ok(body) = client.call(&Call::get("/v1/members".to_owned())).await else { return false };
-    let Ok(list) = serde_json::from_slice::<List>(&body) else { return false };
-    list.members.iter().find(|member| member.name == name).map(|member| &*member.membership) == role
+    serde_json::from_slice::<List>(&body).is_ok_and(|list| wished.holds(&list.members))
 }
 
 pub(super) async fn leader(args: LeaderArgs) -> Result<(), ClientError> {
@@ -335,4 +353,27 @@ pub(super) async fn leader(args: LeaderArgs) -> Result<(), ClientError> {
     }
     let leader = handed.leader.as_str().map_or("another box".to_owned(), text::printable);
     print_done(&format!("{leader} leads\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_who_leaves_is_not_taken_for_the_one_who_comes_under_the_same_name() {
+        let member = |id, membership: &str| Member {
+            id,
+            name: "box3".to_owned(),
+            address: String::new(),
+            role: "voter".to_owned(),
+            membership: membership.to_owned(),
+            connected: true,
+        };
+        let new = Wished { name: "box3", id: Some(4), role: Some("voter") };
+        assert!(!new.holds(&[member(3, "voter"), member(4, "observer")]));
+        assert!(new.holds(&[member(3, "voter"), member(4, "voter")]));
+        let gone = Wished { name: "box3", id: None, role: None };
+        assert!(!gone.holds(&[member(3, "voter")]));
+        assert!(gone.holds(&[]));
+    }
 }
