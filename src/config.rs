@@ -45,6 +45,7 @@ pub struct NodeSection {
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterSection {
     /// QUIC, UDP.
+    #[serde(deserialize_with = "cluster_address")]
     pub listen: SocketAddr,
     /// What the others dial; a contradiction to its identity is an error.
     pub advertise: Option<String>,
@@ -81,6 +82,7 @@ impl ClusterSection {
 #[serde(default, deny_unknown_fields)]
 pub struct ApiSection {
     /// A non-loopback address needs a token.
+    #[serde(deserialize_with = "api_address")]
     pub listen: SocketAddr,
     /// A file whose first line clients present as `Authorization: Bearer`.
     pub token_file: Option<PathBuf>,
@@ -159,23 +161,61 @@ pub enum ConfigError {
     },
 }
 
-/// The environment variables that override a key, and the key each stands for.
-const OVERRIDES: &[(&str, &[&str])] = &[
-    ("TALLYD_NODE_NAME", &["node", "name"]),
-    ("TALLYD_NODE_DATA_DIR", &["node", "data_dir"]),
-    ("TALLYD_CLUSTER_LISTEN", &["cluster", "listen"]),
-    ("TALLYD_CLUSTER_ADVERTISE", &["cluster", "advertise"]),
-    ("TALLYD_CLUSTER_ELECTION_TIMEOUT_MIN", &["cluster", "election_timeout_min"]),
-    ("TALLYD_CLUSTER_ELECTION_TIMEOUT_MAX", &["cluster", "election_timeout_max"]),
-    ("TALLYD_API_LISTEN", &["api", "listen"]),
-    ("TALLYD_API_TOKEN_FILE", &["api", "token_file"]),
-    ("TALLYD_INGEST_STATSD_LISTEN", &["ingest", "statsd", "listen"]),
-    ("TALLYD_UPSTREAM_URL", &["upstream", "url"]),
-    ("TALLYD_UPSTREAM_BASE", &["upstream", "base"]),
-    ("TALLYD_UPSTREAM_PASSWORD_FILE", &["upstream", "password_file"]),
-    ("TALLYD_UPSTREAM_CA_FILE", &["upstream", "ca_file"]),
-    ("TALLYD_COMMIT_INTERVAL", &["commit", "interval"]),
+/// How a variable of the environment says a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Says {
+    /// As it is.
+    Text,
+    /// In digits.
+    Number,
+    /// Divided by commas.
+    Texts,
+}
+
+/// All keys but those of `[[ingest.poll]]`, of which there are any number. Each can be overridden by a variable of
+/// the environment.
+const KEYS: &[(&str, Says)] = &[
+    ("node.name", Says::Text),
+    ("node.data_dir", Says::Text),
+    ("cluster.listen", Says::Text),
+    ("cluster.advertise", Says::Text),
+    ("cluster.election_timeout_min", Says::Text),
+    ("cluster.election_timeout_max", Says::Text),
+    ("api.listen", Says::Text),
+    ("api.token_file", Says::Text),
+    ("api.connections_max", Says::Number),
+    ("ingest.statsd.listen", Says::Text),
+    ("upstream.url", Says::Text),
+    ("upstream.base", Says::Text),
+    ("upstream.password_file", Says::Text),
+    ("upstream.ca_file", Says::Text),
+    ("upstream.format", Says::Texts),
+    ("commit.interval", Says::Text),
 ];
+
+/// What the variables of the environment begin with.
+const PREFIX: &str = "TALLYD_";
+
+/// The variable that overrides a key.
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
+}
+
+/// Whether the names of the environment's variables are right: one that looks as if it overrode a key must do so.
+pub fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
+    let known: Vec<String> = KEYS.iter().map(|(key, _)| variable(key)).collect();
+    let in_section = |name: &str| {
+        let sections = KEYS.iter().filter_map(|(key, _)| key.split('.').next());
+        sections
+            .map(variable)
+            .any(|section| name.strip_prefix(&section).is_some_and(|rest| rest.starts_with('_')))
+    };
+    let mut wrong = names.filter(|name| in_section(name) && !known.contains(name));
+    let Some(name) = wrong.next() else { return Ok(()) };
+    let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(&name, known));
+    let hint = nearest.map(|known| format!("; the nearest that there is is {known}")).unwrap_or_default();
+    Err(ConfigError::Wrong { place: name, what: format!("this variable overrides no key{hint}") })
+}
 
 impl Config {
     /// Reads a file (none: the defaults), then what the environment overrides.
@@ -200,18 +240,23 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         // First alone, so that an error names the file's own line.
         let plain = Config::parse(text, place)?;
-        let overrides: Vec<_> =
-            OVERRIDES.iter().filter_map(|(name, key)| Some((*name, *key, environment(name)?))).collect();
+        let overrides: Vec<_> = KEYS
+            .iter()
+            .map(|(key, says)| (variable(key), *key, *says))
+            .filter_map(|(name, key, says)| Some((environment(&name)?, name, key, says)))
+            .collect();
         if overrides.is_empty() {
             return plain.checked(place);
         }
         let mut table: toml::Table = toml::from_str(text).map_err(|error| wrong(text, place, &error))?;
-        for (name, key, value) in overrides {
+        for (value, name, key, says) in overrides {
+            let value =
+                says.value(&value).map_err(|what| ConfigError::Wrong { place: name.clone(), what })?;
             set(&mut table, key, value);
             let shown = toml::to_string(&table).unwrap_or_default();
-            Config::parse(&shown, name).map_err(|error| match error {
+            Config::parse(&shown, &name).map_err(|error| match error {
                 // A line of what was put together here would mean nothing to anybody.
-                ConfigError::Wrong { what, .. } => ConfigError::Wrong { place: name.to_owned(), what },
+                ConfigError::Wrong { what, .. } => ConfigError::Wrong { place: name, what },
                 other => other,
             })?;
         }
@@ -254,19 +299,45 @@ impl Config {
     }
 }
 
-fn set(table: &mut toml::Table, key: &[&str], value: String) {
-    match key {
-        [] => {}
-        [last] => {
-            table.insert((*last).to_owned(), toml::Value::String(value));
+impl Says {
+    fn value(self, text: &str) -> Result<toml::Value, String> {
+        let texts = || text.split(',').map(str::trim).filter(|one| !one.is_empty());
+        match self {
+            Says::Text => Ok(toml::Value::String(text.to_owned())),
+            Says::Number => match text.trim().parse() {
+                Ok(number) => Ok(toml::Value::Integer(number)),
+                Err(_) => Err(format!("{text:?} is not a whole number such as 1024")),
+            },
+            Says::Texts => {
+                Ok(toml::Value::Array(texts().map(|one| toml::Value::String(one.to_owned())).collect()))
+            }
         }
-        [first, rest @ ..] => {
-            let section = table.entry(*first).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    }
+}
+
+/// Sets a key such as `api.listen`.
+fn set(table: &mut toml::Table, key: &str, value: toml::Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((first, rest)) => {
+            let section = table.entry(first).or_insert_with(|| toml::Value::Table(toml::Table::new()));
             if let toml::Value::Table(section) = section {
                 set(section, rest, value);
             }
         }
     }
+}
+
+/// The key whose value begins at `at`, with its section, as far as the line shows it.
+fn key_at(text: &str, at: usize) -> Option<String> {
+    let before = text.get(..at)?;
+    let (lines, line) = before.rsplit_once('\n').unwrap_or(("", before));
+    let key = line.split_once('=')?.0.trim();
+    let header = lines.lines().rev().map(str::trim).find(|line| line.starts_with('['));
+    let section = header.and_then(|line| line.trim_start_matches('[').split(']').next()).map(str::trim);
+    Some(section.map_or_else(|| key.to_owned(), |section| format!("{section}.{key}")))
 }
 
 /// An error of the TOML reader with its line, and for an unknown key the nearest known one.
@@ -282,7 +353,10 @@ fn wrong(text: &str, place: &str, error: &toml::de::Error) -> ConfigError {
                 nearest.map(|known| format!("; the nearest known key is \"{known}\"")).unwrap_or_default();
             format!("unknown key \"{unknown}\"{hint}")
         }
-        _ => message.to_owned(),
+        _ => match error.span().and_then(|span| key_at(text, span.start)) {
+            Some(key) => format!("{key}: {message}"),
+            None => message.to_owned(),
+        },
     };
     ConfigError::Wrong { place, what }
 }
@@ -292,75 +366,26 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     Unit::Duration.parse(&text).map(Duration::from_millis).map_err(serde::de::Error::custom)
 }
 
+fn address(text: &str, example: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an IP address and port such as {example}"))
+}
+
+fn cluster_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    address(&text, "0.0.0.0:7400").map_err(serde::de::Error::custom)
+}
+
+fn api_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    address(&text, "127.0.0.1:7480").map_err(serde::de::Error::custom)
+}
+
 fn address_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|_| {
-        serde::de::Error::custom(format!("\"{text}\" is not an address and port such as 127.0.0.1:8125"))
-    })
+    let address = (!text.is_empty()).then(|| address(&text, "127.0.0.1:8125"));
+    address.transpose().map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("tallyd.toml");
-        std::fs::write(&file, text).unwrap();
-        let value = |name: &str| {
-            environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        };
-        Config::load(Some(&file), value).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_commented_example_says_the_defaults() {
-        let example = include_str!("../packaging/examples/tallyd.toml");
-        assert_eq!(load(example, &[]).unwrap(), Config::default());
-        // What is commented out with a default must be that default too.
-        let uncommented: String =
-            example.lines().map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n").collect();
-        assert_ne!(uncommented, example);
-        assert_eq!(load(&uncommented, &[]).unwrap(), Config::default());
-    }
-
-    #[test]
-    fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
-        let error = load("[api]\n\nlisten = \"127.0.0.1:1\"\ntoken_fil = \"x\"\n", &[]).unwrap_err();
-        assert!(error.contains("line 4"), "{error}");
-        assert!(error.contains("\"token_fil\"") && error.contains("\"token_file\""), "{error}");
-    }
-
-    #[test]
-    fn the_environment_overrides_and_is_named_when_it_is_wrong() {
-        let config =
-            load("[api]\nlisten = \"127.0.0.1:1\"\n", &[("TALLYD_API_LISTEN", "127.0.0.1:2")]).unwrap();
-        assert_eq!(config.api.listen.port(), 2);
-        let error = load("", &[("TALLYD_INGEST_STATSD_LISTEN", "nowhere")]).unwrap_err();
-        assert!(error.contains("TALLYD_INGEST_STATSD_LISTEN") && error.contains("nowhere"), "{error}");
-        let off = load("", &[("TALLYD_INGEST_STATSD_LISTEN", "")]).unwrap();
-        assert_eq!(off.ingest.statsd.listen, None);
-    }
-
-    #[test]
-    fn an_api_for_other_machines_needs_a_token() {
-        let error = load("[api]\nlisten = \"0.0.0.0:7480\"\n", &[]).unwrap_err();
-        assert!(error.contains("token_file"), "{error}");
-        assert!(load("[api]\nlisten = \"0.0.0.0:7480\"\ntoken_file = \"/t\"\n", &[]).is_ok());
-    }
-
-    #[test]
-    fn timeouts_that_cannot_work_are_refused() {
-        for wrong in ["min = \"10ms\"", "max = \"11m\"", "max = \"100ms\"", "min = \"11s\""] {
-            let error = load(&format!("[cluster]\nelection_timeout_{wrong}\n"), &[]).unwrap_err();
-            assert!(error.contains("election_timeout_m"), "{error}");
-        }
-        let fixed = "[cluster]\nelection_timeout_min = \"1s\"\nelection_timeout_max = \"1s\"\n";
-        assert!(load(fixed, &[]).is_ok());
-        let error = load("[commit]\ninterval = \"fast\"\n", &[]).unwrap_err();
-        assert!(error.contains("line 2"), "{error}");
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

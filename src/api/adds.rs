@@ -7,7 +7,7 @@ use axum::http::Request;
 use bytes::Bytes;
 use tally_core::report::Kind;
 
-use super::problem::Problem;
+use super::problem::{Asked, Problem};
 use super::{ADDS, BODY_BYTES_MAX, body, forms, parse};
 use crate::node::{Add, Handle};
 
@@ -32,8 +32,9 @@ where
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
     let amount = parse::amount(kind, &body, node.clock().site())?;
     // The answer needs the name too, and the node keeps its own.
+    let asked = Asked::Add { keyed: key.is_some() };
     let add = Add { series: series.clone(), amount, key };
-    let added = node.add_within(add, patience).await.map_err(Problem::from)?;
+    let added = node.add_within(add, patience).await.map_err(|error| asked.problem(error))?;
     Ok(forms::added(kind, &series, added.total, added.time.0))
 }
 

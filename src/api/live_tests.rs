@@ -210,18 +210,33 @@ async fn what_is_wrong_is_said_with_a_stable_type() {
 #[tokio::test]
 async fn paths_and_methods_that_there_are_not_are_problems_too() {
     let box1 = Box1::start().await;
-    for (method, path, status) in [
-        ("GET", "/v1/counters/a", 405),
-        ("DELETE", "/v1/status", 405),
-        ("GET", "/v1/reports", 405),
-        ("GET", "/v2", 404),
+    for (method, path, allowed) in [
+        ("GET", "/v1/counters/a", "POST"),
+        ("DELETE", "/v1/samples/a/b", "POST"),
+        ("DELETE", "/v1/status", "GET, HEAD"),
+        ("GET", "/v1/reports", "POST"),
+        ("GET", "/v1/leader/transfer", "POST"),
+        ("GET", "/v1/clock/step", "POST"),
+        ("GET", "/v1/sources/a/epochs", "POST"),
+        ("POST", "/v1/settings/keys.max", "PUT"),
+        ("POST", "/v1/members/box2", "DELETE, PUT"),
+        ("PATCH", "/v1/members", "GET, HEAD, POST"),
+        ("POST", "/", "GET, HEAD"),
     ] {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         let response = box1.api.answer(request).await;
-        assert_eq!(response.status(), status, "{method} {path}");
+        assert_eq!(response.status(), 405, "{method} {path}");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
-        assert_eq!(response.headers().contains_key("allow"), status == 405);
+        let told = response.headers()["allow"].to_str().unwrap().to_owned();
+        let mut sorted: Vec<&str> = told.split(", ").collect();
+        sorted.sort_unstable();
+        assert_eq!(sorted.join(", "), allowed, "{method} {path}");
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let problem: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(problem["detail"], format!("{method} is not for this path; it takes {told}"));
     }
+    let request = Request::builder().uri("/v2").body(Body::empty()).unwrap();
+    assert_eq!(box1.api.answer(request).await.status(), 404);
 }
 
 #[tokio::test]
@@ -320,6 +335,12 @@ async fn the_site_can_be_read_and_set() {
     assert_eq!(box1.get("/v1/status").await.1["role"], "leader");
     let (_, changed) = box1.ask("PUT", "/v1/settings/window.grace", None, r#"{"value":"3000ms"}"#).await;
     assert_eq!(changed, json!({"key": "window.grace", "value": "3s"}));
+    for value in ["abc", "99d"] {
+        let (_, problem) =
+            box1.ask("PUT", "/v1/settings/window.grace", None, &json!({ "value": value }).to_string()).await;
+        let detail = problem["detail"].as_str().unwrap();
+        assert_eq!(detail.matches("window.grace").count(), 1, "{detail}");
+    }
     let (_, settings) = box1.get("/v1/settings").await;
     let grace =
         settings["settings"].as_array().unwrap().iter().find(|one| one["key"] == "window.grace").unwrap();

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
-use axum::http::{HeaderValue, Method, Request, Response, header};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use axum::routing::{MethodRouter, get, post, put};
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -145,9 +145,16 @@ impl Api {
             };
         }
         let request = request.map(Body::new);
+        let method = request.method().clone();
         // Boxed, so that a connection that only adds does not carry the state of all other handlers.
         let answer = Box::pin(self.router.clone().oneshot(request)).await;
-        answer.unwrap_or_else(|never| match never {})
+        let answer = answer.unwrap_or_else(|never| match never {});
+        match answer.status() {
+            StatusCode::METHOD_NOT_ALLOWED => {
+                reads::not_allowed(&method, answer.headers().get(header::ALLOW))
+            }
+            _ => answer,
+        }
     }
 }
 
@@ -182,9 +189,9 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/sources/{name}/epochs", only(post(reports::open_epoch)))
         .route("/v1/reports", only(post(reports::report)))
         // Adds themselves do not come here, only other methods.
-        .route("/v1/counters/{*series}", only(MethodRouter::new()))
-        .route("/v1/updowns/{*series}", only(MethodRouter::new()))
-        .route("/v1/samples/{*series}", only(MethodRouter::new()))
+        .route("/v1/counters/{*series}", only(post(reads::not_found)))
+        .route("/v1/updowns/{*series}", only(post(reads::not_found)))
+        .route("/v1/samples/{*series}", only(post(reads::not_found)))
         .fallback(reads::not_found)
         .with_state(shared)
 }

@@ -60,9 +60,9 @@ pub enum Name {
     KeyTableFull,
     /// This box has as many requests waiting as it may.
     TooBusy,
-    /// This try was certainly not counted.
+    /// This try was certainly not counted, or not done.
     NotCommitted,
-    /// This try may have been counted or not.
+    /// This try may have been counted, or done, or not.
     OutcomeUnknown,
     /// The site cannot commit now.
     NotReady,
@@ -106,7 +106,7 @@ impl Name {
                 ("key-table-full", S::TOO_MANY_REQUESTS, "No room for another idempotency key")
             }
             Name::TooBusy => ("too-busy", S::TOO_MANY_REQUESTS, "Too many requests are waiting"),
-            Name::NotCommitted => ("not-committed", S::SERVICE_UNAVAILABLE, "Certainly not counted"),
+            Name::NotCommitted => ("not-committed", S::SERVICE_UNAVAILABLE, "Certainly not done"),
             Name::OutcomeUnknown => ("outcome-unknown", S::SERVICE_UNAVAILABLE, "The outcome is unknown"),
             Name::NotReady => ("not-ready", S::SERVICE_UNAVAILABLE, "The site cannot commit now"),
         }
@@ -176,8 +176,48 @@ impl Problem {
     }
 }
 
-impl From<RequestError> for Problem {
-    fn from(error: RequestError) -> Problem {
+/// What was asked for: what its problems advise depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// An add, with an idempotency key or without.
+    Add { keyed: bool },
+    /// A numbered report.
+    Report,
+    /// A new epoch of a source.
+    Epoch,
+    /// A read, or a change of the site.
+    Other,
+}
+
+impl Asked {
+    /// What a try that was certainly not committed came to.
+    const fn not_committed(self) -> &'static str {
+        match self {
+            Asked::Add { .. } | Asked::Report => "this try was certainly not counted",
+            Asked::Epoch | Asked::Other => "nothing was done",
+        }
+    }
+
+    /// What may have been, and what to do then.
+    const fn unknown(self) -> &'static str {
+        match self {
+            Asked::Add { keyed: true } => {
+                "this try may have been counted or not: try again with the same Idempotency-Key"
+            }
+            Asked::Add { keyed: false } => {
+                "this add may have been counted or not, and another try could count it twice; one with an \
+                 Idempotency-Key can be tried again"
+            }
+            Asked::Report => "this try may have been counted or not: send the report again, unchanged",
+            Asked::Epoch => "the epoch may be open or not: ask again, with the same nonce if there was one",
+            Asked::Other => {
+                "it may have been done or not: look at what holds now before you ask for it again"
+            }
+        }
+    }
+
+    /// The problem that a request of this kind ran into.
+    pub(super) fn problem(self, error: RequestError) -> Problem {
         let detail = error.to_string();
         match error {
             RequestError::Refused(why) => refusal(why),
@@ -192,16 +232,18 @@ impl From<RequestError> for Problem {
             RequestError::TooBusy => Problem::new(Name::TooBusy, detail),
             RequestError::NotCommitted { why } => Problem::new(
                 Name::NotCommitted,
-                format!("{why}; this try was certainly not counted: try again, here or at another box"),
+                format!("{why}; {}: try again, here or at another box", self.not_committed()),
             ),
-            RequestError::OutcomeUnknown { why } => Problem::new(
-                Name::OutcomeUnknown,
-                format!(
-                    "{why}; this try may have been counted or not: try again with the same Idempotency-Key \
-                     (a report: unchanged)"
-                ),
-            ),
+            RequestError::OutcomeUnknown { why } => {
+                Problem::new(Name::OutcomeUnknown, format!("{why}; {}", self.unknown()))
+            }
         }
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Problem {
+        Asked::Other.problem(error)
     }
 }
 
@@ -233,4 +275,27 @@ fn wrong_kind(is: Kind, asked: Kind) -> Problem {
          or the request for kind {is}"
     );
     Problem::new(Name::WrongKind, detail).with("is", json!(is.as_str())).with("asked", json!(asked.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_advises_what_its_request_can_do() {
+        let why = || "no leader".to_owned();
+        let not = |asked: Asked| asked.problem(RequestError::NotCommitted { why: why() }).detail;
+        let unknown = |asked: Asked| asked.problem(RequestError::OutcomeUnknown { why: why() }).detail;
+        assert!(not(Asked::Add { keyed: false }).contains("certainly not counted"));
+        assert!(not(Asked::Report).contains("certainly not counted"));
+        let read = Problem::from(RequestError::NotCommitted { why: why() });
+        assert_eq!(read.name, Name::NotCommitted);
+        assert_eq!(read.detail, "no leader; nothing was done: try again, here or at another box");
+        assert!(unknown(Asked::Add { keyed: true }).contains("with the same Idempotency-Key"));
+        assert!(unknown(Asked::Add { keyed: false }).contains("could count it twice"));
+        assert!(unknown(Asked::Report).contains("unchanged"));
+        assert!(unknown(Asked::Epoch).contains("nonce"));
+        let change = Problem::from(RequestError::OutcomeUnknown { why: why() });
+        assert!(!change.detail.contains("Key") && change.detail.contains("may have been done or not"));
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Method, Response, Uri, header};
+use axum::http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
@@ -53,14 +53,22 @@ impl Read {
         match node.fence().await {
             Ok(()) => Ok(()),
             Err(error @ RequestError::TooBusy) => Err(error.into()),
-            Err(error) => Err(Problem::new(
-                Name::NotCommitted,
-                format!(
-                    "{error}; the read could not be confirmed by the site: try again, or read this box's copy with read=local"
-                ),
-            )),
+            Err(RequestError::NotCommitted { why } | RequestError::OutcomeUnknown { why }) => {
+                Err(unconfirmed(&why))
+            }
+            Err(error) => Err(unconfirmed(&error.to_string())),
         }
     }
+}
+
+fn unconfirmed(why: &str) -> Problem {
+    Problem::new(
+        Name::NotCommitted,
+        format!(
+            "{why}; the read could not be confirmed by the site: try again, or read this box's copy with \
+             read=local (a command: --local)"
+        ),
+    )
 }
 
 #[derive(Deserialize)]
@@ -167,22 +175,20 @@ pub(super) async fn not_found(uri: Uri) -> Problem {
     Problem::new(Name::NotFound, format!("{path} is no resource here; GET /openapi.json lists them"))
 }
 
-/// A path that there is, with a method that it has not.
-pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Response<Body> {
-    let path = uri.path();
-    let allowed = if super::adds::target(path).is_some()
-        || ["/v1/reports", "/v1/clock/step"].contains(&path)
-        || path.starts_with("/v1/sources/")
-    {
-        "POST"
-    } else if path.starts_with("/v1/settings/") {
-        "PUT"
-    } else {
-        "GET, HEAD"
-    };
+/// A path that there is, with a method that it has not: the router puts those that it has in the header `Allow`,
+/// and [`not_allowed`] says it in words.
+pub(super) async fn method_not_allowed() -> StatusCode {
+    StatusCode::METHOD_NOT_ALLOWED
+}
+
+/// The answer for a method that a path has not. `allow`: those that it has, as the router says them.
+pub(super) fn not_allowed(method: &Method, allow: Option<&HeaderValue>) -> Response<Body> {
+    let allowed = allow.and_then(|methods| methods.to_str().ok()).unwrap_or_default().replace(',', ", ");
     let detail = format!("{method} is not for this path; it takes {allowed}");
     let mut response = Problem::new(Name::MethodNotAllowed, detail).into_response();
-    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allowed));
+    if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
     response
 }
 

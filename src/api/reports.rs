@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tally_core::id::ReportNumber;
 
-use super::problem::{self, Name, Problem};
+use super::problem::{self, Asked, Name, Problem};
 use super::report_body::{self, Format};
 use super::{BODY_BYTES_MAX, REPORT_BYTES_MAX, Shared, body, json_response, parse};
 use crate::identity::is_name;
@@ -107,7 +107,7 @@ fn report_problem(error: ReportError, source: &str) -> Problem {
     match error {
         ReportError::UnknownSource => unknown_epoch(source, None),
         ReportError::BadCell(place, why) => Problem::malformed(format!("cells[{place}]: {why}")),
-        ReportError::Request(error) => Problem::from(error),
+        ReportError::Request(error) => Asked::Report.problem(error),
     }
 }
 
@@ -136,7 +136,8 @@ pub(super) async fn open_epoch(
     }
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
     let nonce = nonce(&body)?;
-    let (_, epoch) = shared.node.open_epoch(&name, nonce).await?;
+    let opened = shared.node.open_epoch(&name, nonce).await;
+    let (_, epoch) = opened.map_err(|error| Asked::Epoch.problem(error))?;
     json_text(&json!({"source": name, "epoch": epoch.to_string()}))
 }
 

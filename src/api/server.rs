@@ -169,7 +169,7 @@ fn start<A: Answers>(
 
 /// All connections are busy: says so without a task, in as much as the socket takes at once.
 fn refuse(stream: &TcpStream) {
-    let body = r#"{"type":"urn:tallyd:error:not-committed","title":"Certainly not counted","status":503,"detail":"this box serves as many connections as it may; try again, or at another box"}"#;
+    let body = r#"{"type":"urn:tallyd:error:not-committed","title":"Certainly not done","status":503,"detail":"this box serves as many connections as it may; try again, or at another box"}"#;
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n{body}",

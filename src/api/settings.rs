@@ -61,6 +61,8 @@ pub(super) async fn set(
         return Err(Problem::new(Name::NoSuchSetting, detail));
     }
     let value = shared.node.set(&key, &value).await.map_err(|error| match error {
+        // Most of them name the setting themselves.
+        SetError::Invalid(why) if why.starts_with(&key) => Problem::malformed(why),
         SetError::Invalid(why) => Problem::malformed(format!("{key}: {why}")),
         SetError::Request(error) => error.into(),
     })?;

@@ -94,6 +94,9 @@ fn where_nothing_listens_the_error_says_at_which_boxes_and_what_to_do() {
     }
 }
 
+/// What a box of [`scripted`] does instead of an answer: nothing, while the connection stays open.
+const HANGS: &str = "hangs";
+
 /// A box that answers each connection with one of these texts in turn, the last one for ever, and closes
 /// (an empty one: without an answer); gives its address and what it was asked.
 fn scripted(answers: &[String]) -> (String, Arc<Mutex<Vec<String>>>) {
@@ -102,11 +105,16 @@ fn scripted(answers: &[String]) -> (String, Arc<Mutex<Vec<String>>>) {
     let (answers, asked) = (answers.to_vec(), Arc::new(Mutex::new(Vec::new())));
     let keep = Arc::clone(&asked);
     std::thread::spawn(move || {
+        let mut open = Vec::new();
         for turn in 0.. {
             let (mut stream, _) = listener.accept().unwrap();
             let Some(request) = request(&mut stream) else { continue };
             keep.lock().unwrap().push(request);
             let answer = &answers[turn.min(answers.len() - 1)];
+            if answer == HANGS {
+                open.push(stream);
+                continue;
+            }
             // The client may have gone.
             let _ = stream.write_all(answer.as_bytes());
         }
@@ -194,6 +202,80 @@ fn a_setting_is_never_sent_twice_in_doubt() {
 }
 
 #[test]
+fn a_change_of_the_members_that_is_answered_by_something_else_has_an_unknown_outcome() {
+    for line in [
+        "member promote box4 --no-wait",
+        "member remove box4 --no-wait",
+        "member add box4=127.0.0.1:1 --id 4 --key 00 --no-wait",
+        "leader transfer",
+        "leader transfer --json",
+        "clock step",
+    ] {
+        for body in ["{}", r#"{"name": 5, "leader": "\ud800"}"#, "<html>"] {
+            let (url, asked) = scripted(&[answer(200, body)]);
+            assert_eq!(status(&format!("tallyd {line} --url {url}")), 4, "{line}: {body}");
+            assert_eq!(asked.lock().unwrap().len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_wait_that_is_over_is_over_although_a_box_hangs() {
+    let accepted = answer(200, r#"{"name":"b","role":null,"note":null}"#);
+    let (url, _) = scripted(&[accepted.clone(), HANGS.to_owned()]);
+    let began = std::time::Instant::now();
+    assert_eq!(status(&format!("tallyd member remove b --wait 300ms --url {url}")), 0);
+    let took = began.elapsed();
+    assert!((300..2000).contains(&took.as_millis()), "{took:?}");
+    // Who does not wait looks once.
+    let voter = answer(
+        200,
+        r#"{"members":[{"id":2,"name":"b","address":"a:1","role":"voter","membership":"voter","connected":true}]}"#,
+    );
+    for flag in ["--no-wait", "--wait 0s"] {
+        let (url, asked) = scripted(&[accepted.clone(), voter.clone()]);
+        assert_eq!(status(&format!("tallyd member remove b {flag} --url {url}")), 0);
+        assert_eq!(asked.lock().unwrap().len(), 2);
+    }
+    // It is looked for until it holds.
+    let gone = answer(200, r#"{"members":[]}"#);
+    let (url, asked) = scripted(&[accepted, voter.clone(), voter, gone]);
+    assert_eq!(status(&format!("tallyd member remove b --wait 20s --url {url}")), 0);
+    assert_eq!(asked.lock().unwrap().len(), 4);
+}
+
+#[test]
+fn a_member_is_named_as_a_member_can_be() {
+    for line in [
+        vec!["member", "promote", "Nö/x"],
+        vec!["member", "remove", ""],
+        vec!["member", "demote", "box_1"],
+        vec!["member", "add", "D_=10.0.0.1:7400", "--id", "4", "--key", "00"],
+        vec!["leader", "transfer", "BOX"],
+    ] {
+        let error = Cli::try_parse_from([&["tallyd"], &line[..]].concat()).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{line:?}");
+        assert!(error.to_string().contains("1 to 32 of a-z 0-9 -"), "{error}");
+    }
+}
+
+#[test]
+fn each_command_of_a_family_says_what_it_does_itself() {
+    let mut all = Cli::command();
+    all.build();
+    for family in all.get_subcommands() {
+        let about: Vec<String> = family
+            .get_subcommands()
+            .filter(|one| one.get_name() != "help")
+            .map(|one| one.get_about().map(ToString::to_string).unwrap_or_default())
+            .collect();
+        for (place, text) in about.iter().enumerate() {
+            assert!(!text.is_empty() && !about[..place].contains(text), "{}: {about:?}", family.get_name());
+        }
+    }
+}
+
+#[test]
 fn the_token_of_the_file_is_presented_and_another_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
@@ -208,4 +290,22 @@ fn the_token_of_the_file_is_presented_and_another_file_is_refused() {
     assert!(
         asked[0].starts_with("GET /base/v1/status ") && asked[0].contains("authorization: Bearer s3cret\r\n")
     );
+}
+
+#[test]
+fn the_unit_of_a_witness_is_as_guarded_as_that_of_a_box() {
+    let units = [
+        include_str!("../../packaging/systemd/tallyd.service"),
+        include_str!("../../packaging/systemd/tallyd-witness.service"),
+    ];
+    let differ = ["#", "Description=", "ExecStart=", "StateDirectory="];
+    let [one, other] = units.map(|unit| {
+        let lines = unit.lines().filter(|line| !differ.iter().any(|start| line.starts_with(start)));
+        lines.collect::<Vec<_>>()
+    });
+    assert_eq!(one, other);
+    for (unit, line) in units.iter().zip(["tallyd run", "tallyd run --witness"]) {
+        assert!(unit.lines().any(|command| command == format!("ExecStart=/usr/bin/{line}")), "{unit}");
+        assert!(parse(line).is_ok());
+    }
 }

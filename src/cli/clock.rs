@@ -6,6 +6,7 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::client::{Call, Client, ClientError, Policy, Server};
+use super::reads::outcome;
 use super::{print_done, text};
 
 /// Set site time to what the boxes' clocks say
@@ -55,8 +56,7 @@ pub(super) async fn run(args: ClockArgs) -> Result<(), ClientError> {
         policy: Policy::Once,
     };
     let body = client.call(&call).await?;
-    let stepped: Stepped = serde_json::from_slice(&body)
-        .map_err(|error| ClientError::Unknown(format!("the answer is not understood ({error})")))?;
+    let stepped: Stepped = outcome(&body)?;
     if server.json {
         return print_done(&format!("{}\n", String::from_utf8_lossy(&body).trim_end()));
     }

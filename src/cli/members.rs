@@ -9,12 +9,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::{Call, Client, ClientError, Policy, Server};
-use super::reads::{parsed, print_json};
+use super::reads::{outcome, parsed, print_json};
 use super::text::{Side, Table};
 use super::{print, print_done, text};
 
 /// How often is looked whether a change is in force.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Who does not wait still hears that a change is in force already: one look, for so long at most.
+const ONE_LOOK: Duration = Duration::from_secs(1);
 
 /// Show the boxes of the site, and what each is
 #[derive(Args, Clone, Debug)]
@@ -40,8 +43,20 @@ pub(super) struct MemberArgs {
 #[derive(Subcommand, Clone, Debug)]
 enum MemberCommand {
     Add(AddArgs),
+    /// Make an observer a voter: it votes once it runs, is reached and has caught up
+    #[command(after_help = "\
+Example:
+  tallyd member promote box4")]
     Promote(NamedArgs),
+    /// Make a voter an observer: it follows and holds all counts, and no majority needs it
+    #[command(after_help = "\
+Example:
+  tallyd member demote box2")]
     Demote(NamedArgs),
+    /// Take a box, or the witness, out of the site: once that is in force it can be switched off
+    #[command(after_help = "\
+Example:
+  tallyd member remove box3")]
     Remove(NamedArgs),
 }
 
@@ -67,15 +82,11 @@ struct AddArgs {
     change: Change,
 }
 
-/// Change a member: an observer votes once it has caught up, a voter becomes an observer, or it leaves
+// Each command that has these says in its own words what it does.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tallyd member promote box4
-  tallyd member demote box2
-  tallyd member remove box3")]
 struct NamedArgs {
     /// The member
+    #[arg(value_parser = member_name)]
     name: String,
     #[command(flatten)]
     change: Change,
@@ -83,10 +94,11 @@ struct NamedArgs {
 
 #[derive(Args, Clone, Debug)]
 struct Change {
-    /// How long to wait until the change is in force
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = super::text::duration)]
+    /// How long to wait until the change is in force; after that it is on its way, with exit status 0 all the
+    /// same (--json: "in_force" is false)
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = wait_time)]
     wait: Duration,
-    /// Only ask for the change: it comes into force all the same
+    /// Only ask for the change, as --wait 0s: it comes into force all the same
     #[arg(long, conflicts_with = "wait")]
     no_wait: bool,
     #[command(flatten)]
@@ -124,6 +136,7 @@ Examples:
   tallyd leader transfer box2")]
 struct TransferArgs {
     /// Who is to lead
+    #[arg(value_parser = member_name)]
     node: Option<String>,
     #[command(flatten)]
     server: Server,
@@ -144,10 +157,37 @@ struct Member {
     connected: bool,
 }
 
+/// The answer to leadership that was handed over.
+#[derive(Deserialize)]
+struct Handed {
+    /// The name; nothing where it is not known.
+    leader: Value,
+}
+
+/// The answer to a change that was accepted.
+#[derive(Deserialize)]
+struct Accepted {
+    #[serde(rename = "name")]
+    _name: String,
+    note: Option<String>,
+}
+
 fn name_and_address(text: &str) -> Result<(String, String), String> {
     let (name, address) = text.split_once('=').ok_or("it is NAME=HOST:PORT")?;
     crate::identity::check_address(address)?;
-    Ok((name.to_owned(), address.to_owned()))
+    Ok((member_name(name)?, address.to_owned()))
+}
+
+fn member_name(text: &str) -> Result<String, String> {
+    match crate::identity::is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is not the name of a member: 1 to 32 of a-z 0-9 -")),
+    }
+}
+
+/// How long to wait; zero: not at all.
+fn wait_time(text: &str) -> Result<Duration, String> {
+    if ["0", "0s", "0ms"].contains(&text) { Ok(Duration::ZERO) } else { text::duration(text) }
 }
 
 impl RoleArg {
@@ -197,40 +237,59 @@ pub(super) async fn change(args: MemberArgs) -> Result<(), ClientError> {
         MemberCommand::Add(AddArgs { member: (name, address), id, key, role, change }) => {
             let role = role.as_str();
             let body = json!({"id": id, "name": name, "address": address, "key": key, "role": role});
-            ask(&change, Method::POST, "/v1/members".to_owned(), Some(body), &name, Some(role)).await
+            let wished = Wished { name: &name, id: Some(id), role: Some(role) };
+            ask(&change, Method::POST, "/v1/members".to_owned(), Some(body), &wished).await
         }
         MemberCommand::Promote(args) => set_role(&args, "voter").await,
         MemberCommand::Demote(args) => set_role(&args, "observer").await,
         MemberCommand::Remove(NamedArgs { name, change }) => {
             let path = format!("/v1/members/{}", text::in_path(&name));
-            ask(&change, Method::DELETE, path, None, &name, None).await
+            ask(&change, Method::DELETE, path, None, &Wished { name: &name, id: None, role: None }).await
         }
     }
 }
 
 async fn set_role(args: &NamedArgs, role: &str) -> Result<(), ClientError> {
     let path = format!("/v1/members/{}", text::in_path(&args.name));
-    ask(&args.change, Method::PUT, path, Some(json!({ "role": role })), &args.name, Some(role)).await
+    let wished = Wished { name: &args.name, id: None, role: Some(role) };
+    ask(&args.change, Method::PUT, path, Some(json!({ "role": role })), &wished).await
 }
 
-/// Asks for a change and waits until it is in force. `role`: what the member is then; `None`: no member.
+/// What is to be in force.
+struct Wished<'a> {
+    name: &'a str,
+    /// Its number, where it is known: one who leaves can have had the same name.
+    id: Option<u64>,
+    /// What the member is then; `None`: no member.
+    role: Option<&'a str>,
+}
+
+impl Wished<'_> {
+    fn holds(&self, members: &[Member]) -> bool {
+        let is_meant =
+            |member: &&Member| member.name == self.name && self.id.is_none_or(|id| member.id == id);
+        members.iter().find(is_meant).map(|member| &*member.membership) == self.role
+    }
+}
+
+/// Asks for a change and waits until it is in force.
 async fn ask(
     change: &Change,
     method: Method,
     path: String,
     body: Option<Value>,
-    name: &str,
-    role: Option<&str>,
+    wished: &Wished<'_>,
 ) -> Result<(), ClientError> {
+    let Wished { name, role, .. } = *wished;
     let client = Client::new(&change.server)?;
     let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
     // Sent again, it could undo what somebody else has changed meanwhile.
     let answer = client.call(&Call { method, path, body, key: None, policy: Policy::Once }).await?;
+    let Accepted { note, .. } = outcome(&answer)?;
+    let note = note.as_deref().map(text::printable);
     // What keeps a witness waiting: then there is nothing to wait for here.
-    let answer: Value = parsed(&change.server, &answer)?;
-    let note = answer["note"].as_str().map(text::printable);
     let is_kept = note.is_some() && role == Some("witness");
-    let in_force = !change.no_wait && !is_kept && wait(change, name, role).await;
+    let in_force = !is_kept && comes_into_force(change, wished).await;
     if change.server.json {
         let said = json!({"name": name, "role": role, "in_force": in_force, "note": note});
         return print_done(&format!("{said}\n"));
@@ -250,22 +309,30 @@ async fn ask(
     })
 }
 
-/// Whether the change came into force in time.
-async fn wait(change: &Change, name: &str, role: Option<&str>) -> bool {
-    let until = Instant::now() + change.wait;
-    while Instant::now() < until {
-        // A box that cannot be asked now can be soon: the change is accepted in any case.
-        if let Ok(client) = Client::new(&change.server)
-            && let Ok(body) = client.call(&Call::get("/v1/members".to_owned())).await
-            && let Ok(list) = serde_json::from_slice::<List>(&body)
-            && list.members.iter().find(|member| member.name == name).map(|member| &*member.membership)
-                == role
-        {
+/// Whether the change came into force in time: looked for at least once.
+async fn comes_into_force(change: &Change, wished: &Wished<'_>) -> bool {
+    let once = change.no_wait || change.wait.is_zero();
+    let until = Instant::now() + if once { ONE_LOOK } else { change.wait };
+    loop {
+        // A box that hangs must not make the wait longer than was asked for.
+        let left = until.saturating_duration_since(Instant::now());
+        let look = is_in_force(&change.server, left, wished);
+        if tokio::time::timeout(left, look).await == Ok(true) {
             return true;
+        }
+        if once || Instant::now() + LOOK_EVERY >= until {
+            return false;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    false
+}
+
+/// One look. A box that cannot be asked now can be soon: the change is accepted in any case.
+async fn is_in_force(server: &Server, left: Duration, wished: &Wished<'_>) -> bool {
+    let server = Server { timeout: server.timeout.min(left), ..server.clone() };
+    let Ok(client) = Client::new(&server) else { return false };
+    let Ok(body) = client.call(&Call::get("/v1/members".to_owned())).await else { return false };
+    serde_json::from_slice::<List>(&body).is_ok_and(|list| wished.holds(&list.members))
 }
 
 pub(super) async fn leader(args: LeaderArgs) -> Result<(), ClientError> {
@@ -280,9 +347,33 @@ pub(super) async fn leader(args: LeaderArgs) -> Result<(), ClientError> {
         policy: Policy::Once,
     };
     let body = client.call(&call).await?;
+    let handed: Handed = outcome(&body)?;
     if server.json {
         return print_done(&format!("{}\n", String::from_utf8_lossy(&body).trim_end()));
     }
-    let answer: Value = parsed(&server, &body)?;
-    print_done(&format!("{} leads\n", answer["leader"].as_str().unwrap_or("another box")))
+    let leader = handed.leader.as_str().map_or("another box".to_owned(), text::printable);
+    print_done(&format!("{leader} leads\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_who_leaves_is_not_taken_for_the_one_who_comes_under_the_same_name() {
+        let member = |id, membership: &str| Member {
+            id,
+            name: "box3".to_owned(),
+            address: String::new(),
+            role: "voter".to_owned(),
+            membership: membership.to_owned(),
+            connected: true,
+        };
+        let new = Wished { name: "box3", id: Some(4), role: Some("voter") };
+        assert!(!new.holds(&[member(3, "voter"), member(4, "observer")]));
+        assert!(new.holds(&[member(3, "voter"), member(4, "voter")]));
+        let gone = Wished { name: "box3", id: None, role: None };
+        assert!(!gone.holds(&[member(3, "voter")]));
+        assert!(gone.holds(&[]));
+    }
 }

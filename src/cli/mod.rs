@@ -145,6 +145,8 @@ impl Failure {
 }
 
 fn daemon(args: RunArgs) -> Result<(), Failure> {
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    crate::config::check_variables(names).map_err(|error| Failure::new(1, &error))?;
     let filter = log_filter(std::env::var("TALLYD_LOG").ok().as_deref())?;
     let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && io::IsTerminal::is_terminal(&io::stderr());

@@ -9,6 +9,12 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use tally_core::window::Span;
 
+mod extend;
+mod texts;
+
+use extend::extend;
+use texts::{next_steps, next_steps_of};
+
 use crate::identity::{
     Authority, Identity, IdentityError, Issued, MEMBERS_MAX, MemberInfo, Role, SiteId, check_address,
     create_directory, is_name, write_file,
@@ -27,7 +33,9 @@ Example: a site of two boxes, and a witness that breaks ties
       --witness witness=10.0.0.5:7408 --out plant8
 Example: a fourth box for that site, and a witness then
   tallyd provision --extend plant7 --box box4=10.0.0.14:7400
-  tallyd provision --extend plant7 --witness witness=10.0.0.5:7407";
+  tallyd provision --extend plant7 --witness witness=10.0.0.5:7407
+Example: another machine, or another disk, in the place of box3
+  tallyd provision --extend plant7 --replace --box box3=10.0.0.13:7400";
 
 /// Make identities and configuration for a fixed set of boxes, offline
 #[derive(Args, Clone, Debug, Default)]
@@ -51,6 +59,10 @@ pub struct ProvisionArgs {
     /// Make a further box, or a witness, for the site that was provisioned into this directory
     #[arg(long, value_name = "DIR", conflicts_with_all = ["site", "out", "window"])]
     pub extend: Option<PathBuf>,
+    /// Make the member that --box or --witness names anew: new keys and a new number under the known name, at
+    /// the same address or another; its directory is moved aside
+    #[arg(long, requires = "extend")]
+    pub replace: bool,
     /// Print what was made as JSON
     #[arg(long)]
     pub json: bool,
@@ -78,6 +90,10 @@ pub struct Provisioned {
     pub window_ms: u64,
     /// Its boxes.
     pub boxes: Vec<ProvisionedBox>,
+    /// The highest number that was ever given, also to a box that is not listed any more. Older files do not
+    /// say it: then it is that of a listed box.
+    #[serde(default)]
+    pub last_id: u64,
 }
 
 /// One box of a new site.
@@ -215,6 +231,7 @@ impl Plan {
             site_id,
             window_ms: self.window_ms,
             boxes: Vec::with_capacity(members.len()),
+            last_id: members.iter().map(|member| member.id).max().unwrap_or(0),
         };
         for ((each, issued), member) in self.boxes.iter().zip(&issued).zip(&members) {
             let directory = self.out.join(&each.name);
@@ -356,111 +373,6 @@ fn check_empty(dir: &Path) -> Result<(), ProvisionError> {
 fn json(made: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(made).expect("only texts and numbers");
     text.push('\n');
-    text
-}
-
-/// Makes a further box, or a witness, for the site that was provisioned into `dir`.
-fn extend(dir: &Path, args: &ProvisionArgs) -> Result<ProvisionedBox, ProvisionError> {
-    let Ok([new]) = <[BoxPlan; 1]>::try_from(plans(args)?) else {
-        return Err(usage("--extend makes one member at a time: one --box, or one --witness"));
-    };
-    let file = dir.join(SITE_FILE);
-    let text = fs::read(&file).map_err(|error| {
-        failed(format!(
-            "cannot read {}: {error}; --extend names the directory that `tallyd provision --out` made",
-            file.display()
-        ))
-    })?;
-    let mut site: Provisioned = serde_json::from_slice(&text)
-        .map_err(|error| failed(format!("{} cannot be understood: {error}", file.display())))?;
-    if site.boxes.iter().any(|other| other.name == new.name || other.address == new.address()) {
-        let address = new.address();
-        let option = new.option();
-        return Err(usage(format!("{option}: the site has a {:?} or one at {address} already", new.name)));
-    }
-    let authority = Authority::load(dir, &site.site, site.site_id).map_err(failed)?;
-    let issued = authority.issue(&new.name, site.site_id).map_err(failed)?;
-    let id = site.boxes.iter().map(|each| each.id).max().unwrap_or(0) + 1;
-    let directory = dir.join(&new.name);
-    let key = issued.key_hash.clone();
-    let (name, address, role) = (new.name.clone(), new.address(), new.role);
-    let made = ProvisionedBox { id, name, address, key, role, directory };
-    // The newest of the others, should the site have had more than an identity can list. A witness that it may
-    // have is no matter of a box that does not vote yet, nor of another witness.
-    let others = site.boxes.iter().rev().filter(|each| each.role != Role::Witness).take(MEMBERS_MAX - 1);
-    let mut members: Vec<MemberInfo> = others.map(|each| member(each, Role::Voter)).collect();
-    members.reverse();
-    // A box follows in silence until the site's leader says more.
-    members.push(member(&made, if role == Role::Witness { role } else { Role::Observer }));
-    let identity = Identity {
-        site: site.site.clone(),
-        site_id: site.site_id,
-        node: id,
-        window_ms: site.window_ms,
-        members,
-    };
-    check_empty(&made.directory)?;
-    let mut write = || {
-        create_directory(&made.directory)?;
-        issued.save(&made.directory)?;
-        write_file(&made.directory.join("tallyd.toml"), new.toml().as_bytes(), 0o644)?;
-        identity.save(&made.directory)?;
-        site.boxes.push(made.clone());
-        write_file(&file, json(&site).as_bytes(), 0o644)
-    };
-    write().map_err(|error| {
-        let _ = fs::remove_dir_all(&made.directory);
-        failed(error)
-    })?;
-    Ok(made)
-}
-
-fn member(each: &ProvisionedBox, role: Role) -> MemberInfo {
-    let ProvisionedBox { id, name, address, key, role: _, directory: _ } = each.clone();
-    MemberInfo { id, name, address, role, key }
-}
-
-fn next_steps_of(made: &ProvisionedBox) -> String {
-    let ProvisionedBox { id, name, address, key, role, directory } = made;
-    let is_witness = *role == Role::Witness;
-    let (what, flag, role, note) = match is_witness {
-        true => (
-            "witness",
-            " --witness",
-            " --role witness",
-            "\nA site has one witness, beside an even number of voting boxes: with an odd number it waits until that \
-             changes.\n",
-        ),
-        false => ("box", "", "", ""),
-    };
-    format!(
-        "Made {name} ({address}) in {}\n\nNext:\n  \
-         1. copy the files in this directory to the {what}'s data directory (/var/lib/tallyd for root), by a safe \
-         way: node.key is its secret\n  \
-         2. start it: tallyd run{flag} --data-dir DATA-DIRECTORY\n  \
-         3. tell the site, at any of its boxes:\n     \
-         tallyd member add {name}={address} --id {id} --key {key}{role}\n{note}",
-        directory.display(),
-    )
-}
-
-fn next_steps(made: &Provisioned) -> String {
-    let mut text = format!("Made site {} ({}):\n", made.site, made.site_id);
-    for each in &made.boxes {
-        let role = if each.role == Role::Witness { "  the witness" } else { "" };
-        let directory = each.directory.display();
-        text.push_str(&format!("  {:<12} {:<24} {directory}{role}\n", each.name, each.address));
-    }
-    text.push_str(
-        "\nNext, for each box:\n  \
-         1. copy the files in its directory to the box's data directory (/var/lib/tallyd for root), by a safe \
-         way: node.key is the box's secret\n  \
-         2. start it: tallyd run --data-dir DATA-DIRECTORY\n",
-    );
-    if made.boxes.iter().any(|each| each.role == Role::Witness) {
-        text.push_str("     the witness: tallyd run --witness --data-dir DATA-DIRECTORY\n");
-    }
-    text.push_str("  3. look: tallyd status\nKeep ca.key safe and off the boxes.\n");
     text
 }
 

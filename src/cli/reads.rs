@@ -237,6 +237,12 @@ pub(super) fn parsed<T: DeserializeOwned>(server: &Server, body: &[u8]) -> Resul
     serde_json::from_slice(body).map_err(|error| ClientError::Answer(server.url.clone(), error.to_string()))
 }
 
+/// The answer to a change, as the shape that it should have. What cannot be read tells nothing of what was done.
+pub(super) fn outcome<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ClientError::Unknown(format!("the answer is not understood ({error})")))
+}
+
 /// An answer as the box gave it.
 pub(super) fn print_json(body: &Bytes) -> Result<(), ClientError> {
     print(&format!("{}\n", String::from_utf8_lossy(body).trim_end()))

@@ -6,7 +6,7 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::client::{Call, Client, ClientError, Policy, Server};
-use super::reads::{parsed, print_json};
+use super::reads::{outcome, parsed, print_json};
 use super::text::{Side, Table};
 use super::{print, print_done, text};
 
@@ -63,8 +63,7 @@ async fn set(client: &Client, server: &Server, key: &str, value: &str) -> Result
         policy: Policy::Once,
     };
     let body = client.call(&call).await?;
-    let changed: Changed = serde_json::from_slice(&body)
-        .map_err(|error| ClientError::Unknown(format!("the answer is not understood ({error})")))?;
+    let changed: Changed = outcome(&body)?;
     if server.json {
         return print_done(&format!("{}\n", String::from_utf8_lossy(&body).trim_end()));
     }

@@ -34,20 +34,24 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
 
 fn in_words(status: &Value) -> String {
     let ready = if status["ready"] == true { "ready" } else { "NOT READY" };
+    let role = match status["role"].as_str() {
+        Some("none") => "no member of it (removed, or not yet added)".to_owned(),
+        _ => of(status, "role"),
+    };
     let leader =
         status["leader"].as_str().map_or("no leader known".to_owned(), |name| format!("leader {name}"));
     let mut lines = vec![
         format!(
-            "{} of site {} ({}): {}, {ready}",
+            "{} of site {} ({}): {role}, {ready}",
             of(status, "node"),
             of(status, "site"),
             of(status, "site_id"),
-            of(status, "role")
         ),
         format!("{leader} in term {}; {}", of(status, "term"), of(&status["tolerates"], "text")),
         String::new(),
     ];
     lines.push(members(status).text());
+    lines.extend(pace(&status["pace"]));
     lines.extend(parts(status).map(|(name, words)| format!("{name:<9} {words}")));
     lines.extend(disk_trouble(&status["storage"]));
     lines.extend(handover(&status["handovers"]["last"]));
@@ -123,6 +127,22 @@ fn handover(last: &Value) -> Option<String> {
     Some(format!("{:<9} leadership went to {} at {at}: {why}", "handover", of(last, "to")))
 }
 
+/// How patient the boxes are with their leader, and what of.
+fn pace(pace: &Value) -> Option<String> {
+    let (timeout, heartbeat) = (pace["election_timeout_ms"].as_u64()?, pace["heartbeat_ms"].as_u64()?);
+    Some(format!(
+        "{:<9} election timeout {timeout} ms, heartbeat {heartbeat} ms; round trip {}, sync {}",
+        "pace",
+        micros(&pace["round_trip_us"]),
+        micros(&pace["sync_us"])
+    ))
+}
+
+/// Microseconds as milliseconds.
+fn micros(value: &Value) -> String {
+    value.as_f64().map_or("?".to_owned(), |us| format!("{} ms", text::number(us / 1e3)))
+}
+
 fn members(status: &Value) -> Table {
     let mut table = Table::new(&[
         ("BOX", Side::Left),
@@ -130,21 +150,54 @@ fn members(status: &Value) -> Table {
         ("ADDRESS", Side::Left),
         ("REACHED", Side::Left),
         ("ROUND TRIP", Side::Right),
+        ("CLOCK", Side::Left),
+        ("", Side::Left),
     ]);
     for member in status["members"].as_array().into_iter().flatten() {
         let role =
             if member["membership"] == "observer" { "observer".to_owned() } else { of(member, "role") };
-        let here = member["name"] == status["node"];
-        let reached = match (here, member["connected"] == true) {
+        // A name can have been another box's; older answers have no number.
+        let here = match status["node_id"].as_u64() {
+            Some(id) => member["id"] == id,
+            None => member["name"] == status["node"],
+        };
+        let connected = member["connected"] == true;
+        let reached = match (here, connected) {
             (true, _) => "this box",
             (false, true) => "yes",
             (false, false) => "NO",
         };
-        let rtt =
-            member["rtt_us"].as_f64().map_or(String::new(), |us| format!("{} ms", text::number(us / 1e3)));
-        table.row([of(member, "name"), role, of(member, "address"), reached.to_owned(), rtt]);
+        // That of a connection which is gone tells nothing.
+        let is_known = connected && !member["rtt_us"].is_null();
+        let rtt = if is_known { micros(&member["rtt_us"]) } else { String::new() };
+        let (name, address) = (of(member, "name"), of(member, "address"));
+        table.row([name, role, address, reached.to_owned(), rtt, clock(member), notes(member)]);
     }
     table
+}
+
+/// How far a box's clock is ahead of site time.
+fn clock(member: &Value) -> String {
+    let Some(ms) = member["clock_offset_ms"].as_i64() else { return String::new() };
+    let ahead = match ms.unsigned_abs() {
+        0 => "0 ms".to_owned(),
+        1..10_000 => format!("{ms:+} ms"),
+        _ => format!("{:+.1} s", ms as f64 / 1e3),
+    };
+    let unsynced = if member["clock_synced"] == false { ", unsynced" } else { "" };
+    format!("{ahead}{unsynced}")
+}
+
+/// What is not as it should be with a box.
+fn notes(member: &Value) -> String {
+    let becomes = match member["intended"].as_str() {
+        Some("none") if member["membership"] != "none" => Some("to leave".to_owned()),
+        Some(intended) if member["membership"] != intended => Some(format!("to become {intended}")),
+        _ => None,
+    };
+    let disk = (member["disk_ok"] == false).then(|| "disk".to_owned());
+    let refused = member["refused"].as_str().map(|why| format!("refused: {why}"));
+    [becomes, disk, refused].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// A member of an object as a text, whatever it is.
@@ -232,5 +285,53 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
         }
         assert!(in_words(&json!({})).contains("NOT READY"), "an answer of another version is shown, too");
+    }
+
+    fn lines_of(status: &Value) -> Vec<String> {
+        in_words(status).lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_member_is_shown_with_its_clock_and_what_is_not_as_it_should_be() {
+        let member = |id: u64, name: &str, more: Value| {
+            let mut member = json!({"id": id, "name": name, "membership": "voter", "intended": "voter",
+                "role": "follower", "address": format!("10.0.0.1{id}:7400"), "connected": true, "rtt_us": 31250});
+            member.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            member
+        };
+        let status = json!({
+            "node": "box2", "node_id": 5,
+            "members": [
+                member(1, "box1", json!({"clock_offset_ms": 3, "clock_synced": true, "disk_ok": false})),
+                member(2, "box2", json!({"connected": false, "role": "unknown", "refused": "its disk was emptied"})),
+                member(4, "box4", json!({"membership": "observer", "clock_offset_ms": -1250, "clock_synced": false})),
+                member(5, "box2", json!({"rtt_us": null, "clock_offset_ms": 12_345, "intended": "none"}))],
+        });
+        let lines = lines_of(&status);
+        for line in [
+            "BOX   ROLE      ADDRESS         REACHED   ROUND TRIP  CLOCK",
+            "box1  follower  10.0.0.11:7400  yes         31.25 ms  +3 ms               disk",
+            "box2  unknown   10.0.0.12:7400  NO                                        refused: its disk was emptied",
+            "box4  observer  10.0.0.14:7400  yes         31.25 ms  -1250 ms, unsynced  to become voter",
+            "box2  follower  10.0.0.15:7400  this box              +12.3 s             to leave",
+        ] {
+            assert!(lines.iter().any(|l| l == line), "{line}\n---\n{}", lines.join("\n"));
+        }
+        assert!(lines.iter().all(|line| line.chars().count() <= 110));
+    }
+
+    #[test]
+    fn the_pace_is_told_and_a_box_that_is_no_member_says_so_first() {
+        let status = json!({
+            "node": "box3", "site": "plant7", "site_id": "9f3c51d2a07be644", "role": "none",
+            "pace": {"election_timeout_ms": 200, "heartbeat_ms": 50, "round_trip_us": 310, "sync_us": 1204},
+        });
+        let lines = lines_of(&status);
+        assert_eq!(
+            lines[0],
+            "box3 of site plant7 (9f3c51d2a07be644): no member of it (removed, or not yet added), NOT READY"
+        );
+        let pace = "pace      election timeout 200 ms, heartbeat 50 ms; round trip 0.31 ms, sync 1.204 ms";
+        assert!(lines.iter().any(|line| line == pace), "{}", lines.join("\n"));
     }
 }

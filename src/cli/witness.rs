@@ -16,7 +16,9 @@ pub(super) fn in_words(status: &Value) -> String {
     }
     for refused in status["refused"].as_array().into_iter().flatten() {
         lines.push(String::new());
-        lines.push(format!("NOT SERVED: {}", of(refused, "why")));
+        let (slot, why) = (of(refused, "directory"), of(refused, "why"));
+        let place = if why.contains(&slot) { String::new() } else { format!("{slot}: ") };
+        lines.push(format!("NOT SERVED: {place}{why}"));
     }
     let up = text::seconds(status["uptime_s"].as_u64().unwrap_or_default());
     lines.push(format!("\nversion   {}, up {up}", of(status, "version")));
@@ -87,7 +89,8 @@ mod tests {
                 "peers": [{"name": "box1", "address": "a:1", "connected": false},
                           {"name": "box2", "address": "b:1", "connected": true, "rtt_us": 250}],
             }],
-            "refused": [{"directory": "/x", "why": "/x/witness.state: torn"}],
+            "refused": [{"directory": "/x", "why": "/x/witness.state: torn"},
+                        {"directory": "/y", "why": "cluster.advertise is \"a:1\""}],
         });
         let text = in_words(&status);
         for line in [
@@ -100,6 +103,7 @@ mod tests {
             "box1  a:1      NO",
             "box2  b:1      yes         0.25 ms",
             "NOT SERVED: /x/witness.state: torn",
+            "NOT SERVED: /y: cluster.advertise is \"a:1\"",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
         }

@@ -78,6 +78,14 @@ struct SiteStatus {
     peers: Vec<PeerStatus>,
 }
 
+impl Refused {
+    /// Why, with the slot that it is about.
+    fn text(&self) -> String {
+        let slot = self.directory.display().to_string();
+        if self.why.contains(&slot) { self.why.clone() } else { format!("{slot}: {}", self.why) }
+    }
+}
+
 impl Default for Overview {
     fn default() -> Overview {
         Overview { sites: Vec::new(), refused: Vec::new(), started: Instant::now() }
@@ -94,7 +102,7 @@ impl Overview {
 
     fn why_not_ready(&self) -> Option<String> {
         if let Some(refused) = self.refused.first() {
-            return Some(refused.why.clone());
+            return Some(refused.text());
         }
         let trouble = |site: &Arc<Shared>| {
             Some(format!("site {}: {}", site.identity.site, site.view().trouble.clone()?))
@@ -283,6 +291,17 @@ mod tests {
         let described: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
         assert_eq!(told, described);
         assert_eq!(schema["required"].as_array().unwrap().len(), described.len());
+    }
+
+    #[test]
+    fn a_slot_that_is_not_served_is_named_by_its_directory() {
+        let refused = |why: &str| Refused { directory: PathBuf::from("/w/shop3"), why: why.to_owned() };
+        let mut overview = Overview::default();
+        overview.refused.push(refused("node.name is \"a\""));
+        assert_eq!(overview.why_not_ready().unwrap(), "/w/shop3: node.name is \"a\"");
+        assert!(overview.line().starts_with("/w/shop3: node.name"), "{}", overview.line());
+        overview.refused[0] = refused("/w/shop3/witness.state: torn");
+        assert_eq!(overview.why_not_ready().unwrap(), "/w/shop3/witness.state: torn");
     }
 
     #[test]

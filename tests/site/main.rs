@@ -21,6 +21,7 @@ mod members_refused;
 mod net;
 mod pace;
 mod polling;
+mod replaced;
 mod reports;
 mod restarts;
 mod starting;

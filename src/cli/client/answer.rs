@@ -65,6 +65,8 @@ pub(super) fn judge(status: u16, body: &[u8]) -> Judged {
     match (status, refused.name.as_str()) {
         (_, "not-committed" | "not-ready" | "request-timeout") => Judged::NotDone(refused.to_string()),
         (429, "too-busy" | "key-table-full" | "too-many-watchers") => Judged::OverBound(Box::new(refused)),
+        // That is what the words for it begin with.
+        (_, "outcome-unknown") => Judged::Unknown(refused.detail),
         // What a proxy says of a box that it did or did not reach tells nothing.
         (500.., _) => Judged::Unknown(refused.to_string()),
         _ => Judged::Refused(Box::new(refused)),

@@ -1,0 +1,144 @@
+use super::*;
+
+fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tallyd.toml");
+    std::fs::write(&file, text).unwrap();
+    let value = |name: &str| {
+        environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    };
+    Config::load(Some(&file), value).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_commented_example_says_the_defaults() {
+    let example = include_str!("../packaging/examples/tallyd.toml");
+    assert_eq!(load(example, &[]).unwrap(), Config::default());
+    // What is commented out with a default must be that default too.
+    let uncommented: String =
+        example.lines().map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n").collect();
+    assert_ne!(uncommented, example);
+    assert_eq!(load(&uncommented, &[]).unwrap(), Config::default());
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
+    let error = load("[api]\n\nlisten = \"127.0.0.1:1\"\ntoken_fil = \"x\"\n", &[]).unwrap_err();
+    assert!(error.contains("line 4"), "{error}");
+    assert!(error.contains("\"token_fil\"") && error.contains("\"token_file\""), "{error}");
+}
+
+#[test]
+fn the_environment_overrides_and_is_named_when_it_is_wrong() {
+    let config = load("[api]\nlisten = \"127.0.0.1:1\"\n", &[("TALLYD_API_LISTEN", "127.0.0.1:2")]).unwrap();
+    assert_eq!(config.api.listen.port(), 2);
+    let error = load("", &[("TALLYD_INGEST_STATSD_LISTEN", "nowhere")]).unwrap_err();
+    assert!(error.contains("TALLYD_INGEST_STATSD_LISTEN") && error.contains("nowhere"), "{error}");
+    let off = load("", &[("TALLYD_INGEST_STATSD_LISTEN", "")]).unwrap();
+    assert_eq!(off.ingest.statsd.listen, None);
+}
+
+#[test]
+fn an_api_for_other_machines_needs_a_token() {
+    let error = load("[api]\nlisten = \"0.0.0.0:7480\"\n", &[]).unwrap_err();
+    assert!(error.contains("token_file"), "{error}");
+    assert!(load("[api]\nlisten = \"0.0.0.0:7480\"\ntoken_file = \"/t\"\n", &[]).is_ok());
+}
+
+#[test]
+fn timeouts_that_cannot_work_are_refused() {
+    for wrong in ["min = \"10ms\"", "max = \"11m\"", "max = \"100ms\"", "min = \"11s\""] {
+        let error = load(&format!("[cluster]\nelection_timeout_{wrong}\n"), &[]).unwrap_err();
+        assert!(error.contains("election_timeout_m"), "{error}");
+    }
+    let fixed = "[cluster]\nelection_timeout_min = \"1s\"\nelection_timeout_max = \"1s\"\n";
+    assert!(load(fixed, &[]).is_ok());
+    let error = load("[commit]\ninterval = \"fast\"\n", &[]).unwrap_err();
+    assert!(error.contains("line 2"), "{error}");
+}
+
+/// The keys of a section, of which the reader tells when it meets one that there is not; `None`: no section.
+fn keys_of(section: &str) -> Option<Vec<String>> {
+    let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+    let error = toml::from_str::<Config>(&format!("{header}no-key = 1\n")).unwrap_err();
+    let message = error.message();
+    let known = message.split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect();
+    message.starts_with("unknown field").then_some(known)
+}
+
+/// All keys that the reader knows, with their sections.
+fn all_keys(section: &str) -> Vec<String> {
+    let join = |key: String| if section.is_empty() { key } else { format!("{section}.{key}") };
+    let names = keys_of(section).unwrap().into_iter().map(join);
+    names.flat_map(|name| if keys_of(&name).is_some() { all_keys(&name) } else { vec![name] }).collect()
+}
+
+#[test]
+fn each_key_can_be_overridden_by_the_environment() {
+    let mut known = all_keys("");
+    known.retain(|key| key != "ingest.poll");
+    known.sort_unstable();
+    let mut listed: Vec<&str> = KEYS.iter().map(|(key, _)| *key).collect();
+    listed.sort_unstable();
+    assert_eq!(known, listed);
+    // What the example says in a file can be said by the environment, too.
+    let example = include_str!("../packaging/examples/tallyd.toml");
+    for (key, says) in KEYS {
+        let (section, name) = key.rsplit_once('.').unwrap();
+        let (_, rest) = example.split_once(&format!("[{section}]\n")).unwrap();
+        let lines = rest.lines().take_while(|line| !line.starts_with('['));
+        let line = lines
+            .map(|line| line.trim_start_matches(['#', '=', ' ']))
+            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with('=')));
+        let line = line.unwrap_or_else(|| panic!("{key} is not in the example"));
+        let value = line.parse::<toml::Table>().unwrap()[name].clone();
+        let text = match (says, &value) {
+            (Says::Text, toml::Value::String(text)) => text.clone(),
+            (Says::Number, toml::Value::Integer(number)) => number.to_string(),
+            (Says::Texts, toml::Value::Array(texts)) => {
+                texts.iter().map(|one| one.as_str().unwrap()).collect::<Vec<_>>().join(", ")
+            }
+            other => panic!("{key}: {other:?}"),
+        };
+        let by_file = load(&format!("[{section}]\n{line}\n"), &[]).unwrap();
+        assert_eq!(load("", &[(&variable(key), &text)]).unwrap(), by_file, "{key}");
+    }
+}
+
+#[test]
+fn the_environment_says_numbers_and_lists_too() {
+    let config = load("[api]\nconnections_max = 5\n", &[("TALLYD_API_CONNECTIONS_MAX", "7")]).unwrap();
+    assert_eq!(config.api.connections_max, 7);
+    for (name, value) in [("TALLYD_API_CONNECTIONS_MAX", "many"), ("TALLYD_UPSTREAM_FORMAT", "json,xml")] {
+        let error = load("", &[(name, value)]).unwrap_err();
+        assert!(error.starts_with(name), "{error}");
+    }
+}
+
+#[test]
+fn a_variable_that_overrides_no_key_is_an_error_with_the_nearest_that_there_is() {
+    let check = |names: &[&str]| check_variables(names.iter().map(|name| (*name).to_owned()));
+    let error = check(&["HOME", "TALLYD_API_LISEN"]).unwrap_err().to_string();
+    assert!(error.contains("TALLYD_API_LISEN:") && error.contains("is TALLYD_API_LISTEN"), "{error}");
+    assert!(check(&["TALLYD_INGEST_STATSD_PORT"]).is_err());
+    // These are for others.
+    let others = ["TALLYD_URL", "TALLYD_TOKEN_FILE", "TALLYD_LOG", "TALLYD_TEST_CLOCK", "TALLYD_SIM_SEED"];
+    assert!(check(&others).is_ok());
+    assert!(check(&["TALLYD_APIARY_X", "TALLYD_NODE_NAME", "TALLYD_API_CONNECTIONS_MAX"]).is_ok());
+}
+
+#[test]
+fn a_value_that_is_wrong_is_named_with_its_key_and_an_example() {
+    for (text, parts) in [
+        ("[cluster]\nlisten = \"nowhere\"\n", ["line 2: cluster.listen: \"nowhere\"", "0.0.0.0:7400"]),
+        ("[api]\n\nlisten = \"localhost:1\"\n", ["line 3: api.listen: \"localhost:1\"", "127.0.0.1:7480"]),
+        ("[ingest.statsd]\nlisten = \"8125\"\n", ["ingest.statsd.listen: \"8125\"", "127.0.0.1:8125"]),
+        ("[commit]\ninterval = \"fast\"\n", ["commit.interval: \"fast\"", "500ms"]),
+        ("[api]\nconnections_max = \"a\"\n", ["api.connections_max: ", "expected"]),
+    ] {
+        let error = load(text, &[]).unwrap_err();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+    let error = load("", &[("TALLYD_CLUSTER_LISTEN", "nowhere")]).unwrap_err();
+    assert!(error.starts_with("TALLYD_CLUSTER_LISTEN: ") && error.contains("0.0.0.0:7400"), "{error}");
+}
