@@ -381,8 +381,8 @@ impl Node {
     pub(super) fn next_due(&self) -> Instant {
         let now = Instant::now();
         let raft = self.started + Duration::from_micros(self.raft.poll_timeout().0.min(u64::MAX >> 8));
-        let leader = self.leader_term().is_some();
-        let batches = self.batches.due(self.shared.accumulator.backlog(), leader);
+        let leader = self.leader_term();
+        let batches = self.batches.due(self.shared.accumulator.backlog(), leader.is_some());
         let waiting = [self.proposals.next_due(leader), self.reads.next_due()];
         let parts = [batches, self.disk_health.next_due(), self.membership_due()].into_iter().chain(waiting);
         parts.flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
