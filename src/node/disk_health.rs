@@ -136,8 +136,10 @@ impl DiskHealth {
     }
 
     /// Whether a group may be handed to the disk now.
-    pub(super) fn may_write(&self, now: Instant) -> bool {
-        self.writing.is_none() && self.retry_at.is_none_or(|at| at <= now)
+    pub(super) fn may_write(&mut self, now: Instant) -> bool {
+        // Over once and for all: if there is nothing to write then, the loop is not to wake for it again and again.
+        self.retry_at.take_if(|at| *at <= now);
+        self.writing.is_none() && self.retry_at.is_none()
     }
 
     /// When there is something to do next.
@@ -271,6 +273,19 @@ mod tests {
         health.handed(10, now);
         health.answered(&full(), now);
         assert_eq!(health.next_due(), Some(now + RETRY_LEAST));
+    }
+
+    #[test]
+    fn a_try_for_which_there_is_nothing_to_write_is_not_due_for_ever() {
+        let mut health = DiskHealth::new(Duration::from_secs(10));
+        let now = Instant::now();
+        health.handed(1, now);
+        health.answered(&full(), now);
+        let due = health.next_due().unwrap();
+        // The core has nothing, because it was not told yet that the group before failed.
+        assert!(health.may_write(due));
+        assert_eq!(health.next_due(), None);
+        assert!(health.may_write(due), "what comes later goes at once");
     }
 
     #[test]

@@ -265,7 +265,10 @@ mod tests {
         let (mut proposals, mut answer) = with(Retry::Never, now);
         assert!(proposals.send(5, Term(1), now).is_some());
         for ms in (0..GIVE_UP.as_millis() as u64).step_by(100) {
-            assert!(proposals.due(Some(Term(1)), now + Duration::from_millis(ms)).is_empty(), "after {ms} ms");
+            assert!(
+                proposals.due(Some(Term(1)), now + Duration::from_millis(ms)).is_empty(),
+                "after {ms} ms"
+            );
         }
         assert!(answer.try_recv().is_err(), "its entry may still be applied");
         assert!(proposals.due(Some(Term(1)), now + GIVE_UP).is_empty());

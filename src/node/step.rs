@@ -203,7 +203,7 @@ impl Node {
     fn advance_reads(&mut self) {
         let now = Instant::now();
         if self.leads() {
-            if self.reads.any_fresh() {
+            if self.reads.any_unconfirmed() {
                 let core_now = self.now();
                 // Too early: a commit of this term wakes the loop.
                 if let Ok(read) = self.raft.read_index(core_now) {
@@ -383,7 +383,8 @@ impl Node {
         let raft = self.started + Duration::from_micros(self.raft.poll_timeout().0.min(u64::MAX >> 8));
         let leader = self.leader_term();
         let batches = self.batches.due(self.shared.accumulator.backlog(), leader.is_some());
-        let waiting = [self.proposals.next_due(leader), self.reads.next_due()];
+        let asked_of = leader.filter(|_| !self.leads());
+        let waiting = [self.proposals.next_due(leader), self.reads.next_due(asked_of)];
         let parts = [batches, self.disk_health.next_due(), self.membership_due()].into_iter().chain(waiting);
         parts.flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
     }
