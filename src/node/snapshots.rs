@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId};
-use tally_core::raft::{Body, Handled, LogView, Message, Position};
+use tally_core::raft::{Body, Handled, LogView, Message, Persist, Position};
 use tracing::{info, warn};
 
 use super::disk::Job;
@@ -54,9 +54,9 @@ pub(super) struct Snapshots {
     /// Those that are sent to followers.
     pub(super) outgoing: BTreeMap<NodeId, Outgoing>,
     /// Taken in, not yet durable: what the disk is to install.
-    pub(super) installing: Option<(Position, Bytes)>,
+    installing: Option<(Position, Bytes)>,
     /// Under this ticket the disk has it.
-    pub(super) install_ticket: Option<u64>,
+    install_ticket: Option<u64>,
 }
 
 impl Snapshots {
@@ -84,7 +84,7 @@ impl Snapshots {
     }
 
     /// A leader sent one, which reaches further than all that was applied here.
-    fn took_in(&mut self, position: Position, bytes: Bytes) {
+    pub(super) fn took_in(&mut self, position: Position, bytes: Bytes) {
         self.last = position.index;
         self.last_bytes = bytes.len() as u64;
         // The log that it belongs to is gone.
@@ -96,6 +96,13 @@ impl Snapshots {
     /// The one that was being saved is given up for one that a leader sent.
     pub(super) fn superseded(&mut self) {
         self.saving = None;
+    }
+
+    /// The one that the disk is to install with this group: the same again after a failure.
+    pub(super) fn to_install(&mut self, persist: &Persist) -> Option<(Position, Bytes)> {
+        let installing = self.installing.as_ref().filter(|(position, _)| persist.reset == Some(*position))?;
+        self.install_ticket = Some(persist.ticket);
+        Some(installing.clone())
     }
 
     /// What was written under this ticket is durable.

@@ -249,20 +249,17 @@ impl Node {
                 }
             },
         };
-        let group =
-            WriteGroup { hard_state: persist.hard_state, truncate_after: persist.truncate_after, entries };
-        self.disk_health.handed(ticket, Instant::now());
-        // Kept until it is durable: a failed installation is tried again.
-        let installing = self.snapshots.installing.clone();
-        if let (Some(reset), Some((position, bytes))) = (persist.reset, installing)
-            && reset == position
-        {
-            let hard_state = self.hard_state;
-            self.snapshots.install_ticket = Some(ticket);
-            self.disk.ask(Job::Install { ticket, position, bytes, hard_state, group });
-        } else {
-            self.disk.ask(Job::Write { ticket, group });
-        }
+        let installing = self.snapshots.to_install(&persist);
+        let truncate_after = truncation(&persist, installing.is_some());
+        let group = WriteGroup { hard_state: persist.hard_state, truncate_after, entries };
+        let snapshot_bytes = installing.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
+        self.disk_health.handed(ticket, snapshot_bytes, Instant::now());
+        self.disk.ask(match installing {
+            Some((position, bytes)) => {
+                Job::Install { ticket, position, bytes, hard_state: self.hard_state, group }
+            }
+            None => Job::Write { ticket, group },
+        });
     }
 
     /// Applies what is committed, and tells those who wait.
@@ -387,5 +384,14 @@ impl Node {
         let waiting = [self.proposals.next_due(leader), self.reads.next_due(asked_of)];
         let parts = [batches, self.disk_health.next_due(), self.membership_due()].into_iter().chain(waiting);
         parts.flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
+    }
+}
+
+/// After which entry those on disk are dropped. The core does not say it with a reset, which leaves none. A disk that
+/// has installed the snapshot after all, when that was given up already, may also have entries that came with it.
+pub(super) fn truncation(persist: &Persist, installs: bool) -> Option<LogIndex> {
+    match persist.reset {
+        Some(base) if !installs => Some(base.index),
+        _ => persist.truncate_after,
     }
 }
