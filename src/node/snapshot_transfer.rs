@@ -438,7 +438,7 @@ mod tests {
         tokio::task::yield_now().await;
         outgoing.offered(now);
         // Its task is gone, with what it held.
-        hold.closed().await;
+        tokio::time::timeout(STALLED, hold.closed()).await.expect("it goes on");
         assert_eq!(outgoing.wanted(head.position, 0, now), Ok(()));
         outgoing.offered(now);
         assert_eq!(outgoing.wanted(head.position, 17, now), Ok(()));

@@ -190,6 +190,7 @@ impl Node {
                 self.tail = super::Tail::new(position, Vec::new());
                 self.snapshots.took_in(position, whole.bytes.into());
                 *self.site() = site;
+                self.shared.clock.skipped();
                 self.know_members();
                 self.after_apply();
             }

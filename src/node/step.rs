@@ -112,14 +112,20 @@ impl Node {
         if body.len() as u64 + 64 > u64::from(APPEND_BYTES_MAX) {
             return Err(format!("an entry has at most {APPEND_BYTES_MAX} bytes"));
         }
-        if entry::is_step_clock(body) && !self.leader_clock.step(self.now()) {
-            return Err("too few boxes were heard to know what their clocks say".to_owned());
-        }
-        let stamp = self.stamp().ok_or("too few boxes were heard to know the time")?;
-        let payload = proposals::reenvelope(tag, &entry::stamped(stamp, body));
         let now = self.now();
+        let (stamp, step) = if entry::is_step_clock(body) {
+            let stepped = self.leader_clock.step(now);
+            let (stamp, step) = stepped.ok_or("too few boxes were heard to know what their clocks say")?;
+            (stamp, Some(step))
+        } else {
+            (self.stamp().ok_or("too few boxes were heard to know the time")?, None)
+        };
+        let payload = proposals::reenvelope(tag, &entry::stamped(stamp, body));
         let range = self.raft.propose(now, 1, payload.len() as u64).map_err(|error| error.to_string())?;
         self.tail.replace_from(range, std::iter::once(payload));
+        if let Some(step) = step {
+            self.leader_clock.stepped(step);
+        }
         Ok(range.first)
     }
 
