@@ -282,13 +282,13 @@ mod tests {
             truncate_after: None,
             entries: Some((LogIndex(10), LogIndex(last))),
         };
-        let (position, bytes) = snapshots.to_install(&persist(1, 11)).expect("it is not on disk");
+        let (position, bytes) = snapshots.install_with(&persist(1, 11)).expect("it is not on disk");
         // The core was told that it failed, since it took so long; then the disk answers.
         let group = WriteGroup { entries: entries(10..=11), ..WriteGroup::default() };
         install(&mut storage, position, bytes, hard_state, group).unwrap();
         snapshots.installed(1);
         let again = persist(2, 12);
-        assert_eq!(snapshots.to_install(&again), None);
+        assert_eq!(snapshots.install_with(&again), None);
         let truncate_after = truncation(&again, false);
         let group = WriteGroup { truncate_after, entries: entries(10..=12), ..WriteGroup::default() };
         write(&mut storage, group).unwrap();

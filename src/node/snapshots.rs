@@ -99,7 +99,7 @@ impl Snapshots {
     }
 
     /// The one that the disk is to install with this group: the same again after a failure.
-    pub(super) fn to_install(&mut self, persist: &Persist) -> Option<(Position, Bytes)> {
+    pub(super) fn install_with(&mut self, persist: &Persist) -> Option<(Position, Bytes)> {
         let installing = self.installing.as_ref().filter(|(position, _)| persist.reset == Some(*position))?;
         self.install_ticket = Some(persist.ticket);
         Some(installing.clone())

@@ -255,7 +255,7 @@ impl Node {
                 }
             },
         };
-        let installing = self.snapshots.to_install(&persist);
+        let installing = self.snapshots.install_with(&persist);
         let truncate_after = truncation(&persist, installing.is_some());
         let group = WriteGroup { hard_state: persist.hard_state, truncate_after, entries };
         let snapshot_bytes = installing.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
