@@ -84,6 +84,13 @@ impl WallClock {
 /// Site time jumps ahead by so much at once, in milliseconds; a longer jump is held until a majority vouches for it.
 pub(crate) const JUMP_MS_MAX: u64 = 3_600_000;
 
+/// By delays and drift, and by what a leader slews between two words, the view is ahead of that leader's word by less,
+/// in milliseconds.
+const AHEAD_MS_MAX: u64 = 10_000;
+/// So many words of a leader are believed after a step back, or where one may have been: some may have been under way
+/// then, or are of a leader that has not applied it yet.
+const WORDS_BELIEVED: u32 = 64;
+
 /// What this box takes for site time: the last word of a leader, moved on by the monotonic clock.
 /// Never goes back (unless an operator says so), and runs ahead of what a leader said plus the time
 /// since only for as long as that takes to catch up.
@@ -110,6 +117,8 @@ struct View {
     heard: Instant,
     /// What was shown here already.
     floor: SiteTime,
+    /// So many more words of a leader are believed though they are far behind what was shown here.
+    believed: u32,
     /// As last applied from the log; zero: nothing yet.
     applied: SiteTime,
     elapsed: Elapsed,
@@ -119,7 +128,8 @@ impl SiteClock {
     /// A view that starts at a known site time (zero: nothing known yet).
     pub fn new(site: SiteTime, elapsed: Elapsed) -> SiteClock {
         let told = Told { site, ..Told::default() };
-        let view = View { told, heard: Instant::now(), floor: SiteTime(0), applied: site, elapsed };
+        let view =
+            View { told, heard: Instant::now(), floor: SiteTime(0), believed: 0, applied: site, elapsed };
         SiteClock { began: Instant::now(), view: Mutex::new(view) }
     }
 
@@ -133,6 +143,12 @@ impl SiteClock {
         if view.told.site > SiteTime(0) {
             view.floor = view.site_at(now);
         }
+        if view.believed > 0 {
+            view.believed -= 1;
+            if view.floor.0 > told.site.0.saturating_add(AHEAD_MS_MAX) {
+                view.floor = SiteTime(0);
+            }
+        }
         view.heard = now;
         view.told = told;
     }
@@ -140,9 +156,21 @@ impl SiteClock {
     /// An operator has set site time, back even.
     pub fn stepped(&self, site: SiteTime) {
         let mut view = self.lock();
+        let now = Instant::now();
+        if site < view.site_at(now) {
+            view.believed = WORDS_BELIEVED;
+        }
         view.floor = SiteTime(0);
-        view.heard = Instant::now();
+        view.heard = now;
         view.told = Told { site, held: None, ..view.told };
+    }
+
+    /// Entries came as a snapshot, and an operator's step back may have been among them. Neither the state nor its
+    /// time tells: that may be hours old and yet right. The leader, whose word follows soon, knows: whoever sends such
+    /// a snapshot has applied the step. Without one its word is never far behind, but after this box was cut off for
+    /// long while site time slewed; then following it here changes nothing that is agreed on.
+    pub fn skipped(&self) {
+        self.lock().believed = WORDS_BELIEVED;
     }
 
     /// Site time and elapsed time as last applied from the log.
@@ -232,6 +260,41 @@ mod tests {
         clock.hear(told(7_500_000));
         let (earliest, latest) = clock.possible().unwrap();
         assert!(latest >= SiteTime(7_500_000) && earliest > SiteTime(7_400_000), "{earliest:?}");
+    }
+
+    #[test]
+    fn a_step_back_that_came_with_a_snapshot_is_learnt_from_the_leader() {
+        let clock = SiteClock::new(SiteTime(9_000_000), Elapsed(0));
+        clock.hear(told(9_000_000));
+        clock.hear(told(1_000_000));
+        assert!(clock.site() >= SiteTime(9_000_000), "without a reason it does not go back");
+        clock.skipped();
+        // A leader that has not applied the step yet is followed by one that has.
+        clock.hear(told(9_000_000));
+        clock.hear(told(1_000_000));
+        assert!(clock.site() < SiteTime(2_000_000));
+        (0..WORDS_BELIEVED).for_each(|_| clock.hear(told(1_000_000)));
+        clock.hear(told(500_000));
+        assert!(clock.site() >= SiteTime(1_000_000), "from then on it does not go back");
+    }
+
+    #[test]
+    fn after_a_snapshot_the_view_goes_back_for_no_small_difference() {
+        let clock = SiteClock::new(SiteTime(9_000_000), Elapsed(0));
+        clock.hear(told(9_000_000));
+        clock.skipped();
+        clock.hear(told(9_000_000 - AHEAD_MS_MAX));
+        assert!(clock.site() >= SiteTime(9_000_000));
+    }
+
+    #[test]
+    fn a_word_that_was_under_way_during_a_step_back_does_not_undo_it() {
+        let clock = SiteClock::new(SiteTime(9_000_000), Elapsed(0));
+        clock.hear(told(9_000_000));
+        clock.stepped(SiteTime(1_000_000));
+        clock.hear(told(9_000_000));
+        clock.hear(told(1_000_000));
+        assert!(clock.site() < SiteTime(2_000_000));
     }
 
     #[test]

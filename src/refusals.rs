@@ -46,7 +46,7 @@ pub enum Reason {
     NotAwaited,
     /// Needs an entry that the log does not show.
     LogUnreadable,
-    /// A witness is storing its record.
+    /// What it asked for before is still under way: a witness is storing its record, a part of a snapshot is sent.
     Busy,
 }
 

@@ -3,15 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use tally_core::id::NodeId;
+use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{MemberRole, Message};
 use tally_core::time::{Duration as CoreDuration, Instant as CoreInstant};
 use tracing::{info, warn};
 
-use super::Node;
 use super::pace::Pace;
 use super::site_time::Reading;
 use super::wire::{Beat, BeatAnswer, Frame, Wall};
+use super::{Node, leader_clock, proposals};
 use crate::clock::Told;
 use crate::site::Stamp;
 
@@ -70,7 +70,12 @@ impl Node {
         let stamp = self.site().stamp();
         let (me, now) = (self.shared.identity.node_id(), self.now());
         let seen = self.shared.clock.site_if_known();
-        let from = seen.into_iter().chain(Some(stamp.site).filter(|site| site.0 > 0)).max();
+        let known = seen.into_iter().chain(Some(stamp.site).filter(|site| site.0 > 0)).max();
+        let applied = self.site().applied();
+        let unapplied =
+            (applied.0 + 1..=self.tail.last().0).filter_map(|index| self.tail.payload(LogIndex(index)));
+        let contents = unapplied.filter_map(|payload| Some(proposals::split(payload)?.1));
+        let from = leader_clock::after_step(contents).or(known);
         self.leader_clock.applied(stamp, now);
         self.leader_clock.lead(me, from, stamp.synced, now);
         self.count_voters_clocks();

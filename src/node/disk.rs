@@ -246,3 +246,52 @@ fn recover<F: FileSystem>(storage: &mut Storage<F>) -> Result<(), WriteError> {
         Err(error) => Err(WriteError::Unrecovered(Box::new(error))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::snapshots::Snapshots;
+    use crate::node::step::truncation;
+    use crate::storage::faulty::FaultyFileSystem;
+    use crate::storage::{Options, Owner};
+    use std::path::Path;
+    use tally_core::id::Term;
+    use tally_core::raft::Persist;
+
+    fn entries(indexes: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
+        let entry = |index| Entry { position: at(index), payload: Bytes::from_static(b"entry") };
+        indexes.map(entry).collect()
+    }
+
+    fn at(index: u64) -> Position {
+        Position { index: LogIndex(index), term: Term(2), ..Position::ZERO }
+    }
+
+    #[test]
+    fn an_installation_that_was_given_up_and_came_to_its_end_is_not_in_the_way_of_its_group() {
+        let owner = Owner { site_id: 1, node: 1 };
+        let fs = FaultyFileSystem::new(1);
+        let (mut storage, _) = Storage::open(fs, Path::new("/data"), owner, Options::default()).unwrap();
+        let (state, hard_state) = (Bytes::from_static(b"state"), HardState::default());
+        let mut snapshots = Snapshots::new(LogIndex(0), 0);
+        snapshots.took_in(at(9), state);
+        let persist = |ticket, last| Persist {
+            ticket,
+            hard_state: None,
+            reset: Some(at(9)),
+            truncate_after: None,
+            entries: Some((LogIndex(10), LogIndex(last))),
+        };
+        let (position, bytes) = snapshots.install_with(&persist(1, 11)).expect("it is not on disk");
+        // The core was told that it failed, since it took so long; then the disk answers.
+        let group = WriteGroup { entries: entries(10..=11), ..WriteGroup::default() };
+        install(&mut storage, position, bytes, hard_state, group).unwrap();
+        snapshots.installed(1);
+        let again = persist(2, 12);
+        assert_eq!(snapshots.install_with(&again), None);
+        let truncate_after = truncation(&again, false);
+        let group = WriteGroup { truncate_after, entries: entries(10..=12), ..WriteGroup::default() };
+        write(&mut storage, group).unwrap();
+        assert_eq!(storage.last(), at(12));
+    }
+}

@@ -12,6 +12,8 @@ use crate::storage::{OpenError, WriteError};
 
 /// After a failed write the disk is tried again this soon, then after twice as long, and so on.
 const RETRY_LEAST: Duration = Duration::from_millis(250);
+/// The slowest disk that works: what is much to write is not given up before it could be done at this rate.
+const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
 /// Waits between tries do not grow beyond this.
 const RETRY_MOST: Duration = Duration::from_secs(10);
 
@@ -97,6 +99,8 @@ impl Trouble {
 struct Writing {
     ticket: u64,
     since: Instant,
+    /// How long it may take.
+    patience: Duration,
     /// The core was told that it failed: what the disk says of it later is only that it answers.
     given_up: bool,
 }
@@ -117,7 +121,7 @@ pub(super) struct DiskHealth {
     trouble: Option<Trouble>,
     retry_at: Option<Instant>,
     retry_wait: Duration,
-    /// A group that the disk has for longer is given up.
+    /// A group that the disk has for longer is given up; what comes with a snapshot may take longer.
     hung_after: Duration,
 }
 
@@ -136,31 +140,33 @@ impl DiskHealth {
     }
 
     /// Whether a group may be handed to the disk now.
-    pub(super) fn may_write(&self, now: Instant) -> bool {
-        self.writing.is_none() && self.retry_at.is_none_or(|at| at <= now)
+    pub(super) fn may_write(&mut self, now: Instant) -> bool {
+        // Over once and for all: if there is nothing to write then, the loop is not to wake for it again and again.
+        self.retry_at.take_if(|at| *at <= now);
+        self.writing.is_none() && self.retry_at.is_none()
     }
 
     /// When there is something to do next.
     pub(super) fn next_due(&self) -> Option<Instant> {
         match self.writing {
             Some(writing) if writing.given_up => None,
-            Some(writing) => Some(writing.since + self.hung_after),
+            Some(writing) => Some(writing.since + writing.patience),
             None => self.retry_at,
         }
     }
 
-    /// The disk was given a group.
-    pub(super) fn handed(&mut self, ticket: u64, now: Instant) {
+    /// The disk was given a group, and a snapshot of so many bytes to install before it.
+    pub(super) fn handed(&mut self, ticket: u64, snapshot_bytes: u64, now: Instant) {
         self.retry_at = None;
-        self.writing = Some(Writing { ticket, since: now, given_up: false });
+        let patience = self.hung_after + Duration::from_secs(snapshot_bytes / SLOWEST_BYTES_PER_SECOND);
+        self.writing = Some(Writing { ticket, since: now, patience, given_up: false });
     }
 
     /// The group that the disk has had for too long, once: the core is to be told that it failed.
     pub(super) fn hung(&mut self, now: Instant) -> Option<u64> {
-        let hung_after = self.hung_after;
         let writing = self.writing.as_mut().filter(|writing| !writing.given_up)?;
         let waited = now.saturating_duration_since(writing.since);
-        if waited < hung_after {
+        if waited < writing.patience {
             return None;
         }
         writing.given_up = true;
@@ -255,7 +261,7 @@ mod tests {
         let mut waits = Vec::new();
         for ticket in 0..8 {
             assert!(health.may_write(now));
-            health.handed(ticket, now);
+            health.handed(ticket, 0, now);
             assert!(!health.may_write(now), "one group at a time");
             assert_eq!(health.answered(&full(), now), Answered::Failed { anew: ticket == 0 });
             let due = health.next_due().unwrap();
@@ -265,19 +271,42 @@ mod tests {
         }
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
         assert_eq!(health.trouble().unwrap().kind, Kind::Full);
-        health.handed(9, now);
+        health.handed(9, 0, now);
         assert_eq!(health.answered(&Ok(()), now), Answered::Written { again: true });
         assert!(health.trouble().is_none() && health.may_write(now));
-        health.handed(10, now);
+        health.handed(10, 0, now);
         health.answered(&full(), now);
         assert_eq!(health.next_due(), Some(now + RETRY_LEAST));
+    }
+
+    #[test]
+    fn a_try_for_which_there_is_nothing_to_write_is_not_due_for_ever() {
+        let mut health = DiskHealth::new(Duration::from_secs(10));
+        let now = Instant::now();
+        health.handed(1, 0, now);
+        health.answered(&full(), now);
+        let due = health.next_due().unwrap();
+        // The core has nothing, because it was not told yet that the group before failed.
+        assert!(health.may_write(due));
+        assert_eq!(health.next_due(), None);
+        assert!(health.may_write(due), "what comes later goes at once");
+    }
+
+    #[test]
+    fn a_large_snapshot_may_take_longer_to_install_than_a_group_to_write() {
+        let mut health = DiskHealth::new(Duration::from_secs(10));
+        let start = Instant::now();
+        health.handed(1, 300 << 20, start);
+        assert_eq!(health.next_due(), Some(start + Duration::from_secs(310)));
+        assert_eq!(health.hung(start + Duration::from_secs(309)), None);
+        assert_eq!(health.hung(start + Duration::from_secs(310)), Some(1));
     }
 
     #[test]
     fn a_group_that_does_not_come_back_is_given_up_once_and_nothing_is_written_meanwhile() {
         let mut health = DiskHealth::new(Duration::from_secs(10));
         let start = Instant::now();
-        health.handed(7, start);
+        health.handed(7, 0, start);
         assert_eq!(health.hung(start + Duration::from_secs(9)), None);
         assert_eq!(health.next_due(), Some(start + Duration::from_secs(10)));
         let late = start + Duration::from_secs(10);

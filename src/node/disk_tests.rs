@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tally_core::report::Amount;
 use tokio::sync::mpsc;
@@ -32,6 +32,11 @@ struct TestSite {
 
 impl TestSite {
     async fn start(count: u64) -> TestSite {
+        let disk_hung_after = Duration::from_millis(400);
+        TestSite::start_with(count, NodeConfig { disk_hung_after, ..NodeConfig::default() }).await
+    }
+
+    async fn start_with(count: u64, config: NodeConfig) -> TestSite {
         let site_id = SiteId::random().unwrap();
         let authority = Authority::found("test", site_id).unwrap();
         let sockets: Vec<UdpSocket> =
@@ -52,7 +57,7 @@ impl TestSite {
         for (node, dir) in (1..=count).zip(&dirs) {
             let members = members.clone();
             let identity = Identity { site: "test".into(), site_id, node, window_ms: 60_000, members };
-            boxes.push(start_box(identity, dir.path()).await);
+            boxes.push(start_box(identity, dir.path(), config.clone()).await);
         }
         TestSite { boxes, added: 0 }
     }
@@ -112,7 +117,7 @@ impl TestSite {
     }
 }
 
-async fn start_box(identity: Identity, dir: &Path) -> TestBox {
+async fn start_box(identity: Identity, dir: &Path, config: NodeConfig) -> TestBox {
     let fs = FaultyFileSystem::new(identity.node);
     let owner = Owner { site_id: identity.site_id.0, node: identity.node };
     let options = Options { segment_bytes: 256 << 10, ..Options::default() };
@@ -131,7 +136,6 @@ async fn start_box(identity: Identity, dir: &Path) -> TestBox {
     };
     let metrics = Arc::<Metrics>::default();
     let parts = Parts { identity, storage, recovered, transport, transport_events, metrics };
-    let config = NodeConfig { disk_hung_after: Duration::from_millis(400), ..NodeConfig::default() };
     let (node, handle) = Node::new(parts, config).unwrap();
     TestBox { fs, handle, task: tokio::spawn(node.run()), _events: events }
 }
@@ -293,6 +297,37 @@ async fn a_follower_whose_disk_hangs_disturbs_nobody() {
     assert_eq!((site.agreed_leader(), site.boxes[leader].handle.status().term), (Some(leader), term));
     site.boxes[follower].fs.hang(false);
     site.end().await;
+}
+
+#[tokio::test]
+async fn a_box_whose_disk_is_slower_than_the_others_takes_snapshots_under_steady_load() {
+    let config = NodeConfig { snapshot_log_bytes: 64 << 10, ..NodeConfig::default() };
+    let mut site = TestSite::start_with(3, config).await;
+    let leader = site.leader().await;
+    site.add(leader).await;
+    let (slow, handle) = ((leader + 1) % 3, site.boxes[leader].handle.clone());
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let handle = handle.clone();
+        clients.spawn(async move {
+            loop {
+                let _ = handle.add(one_part(None)).await;
+            }
+        });
+    }
+    site.boxes[slow].fs.slow_down(Duration::from_millis(15));
+    let handle = site.boxes[slow].handle.clone();
+    let (mut saved, mut grown) = (std::collections::BTreeSet::new(), 0);
+    let began = Instant::now();
+    while saved.len() < 5 {
+        let storage = handle.status().storage;
+        saved.insert(storage.snapshot_index);
+        grown = storage.replay_bytes.max(grown);
+        assert!(grown < 320 << 10 && began.elapsed() < Duration::from_secs(20), "{grown} bytes, {saved:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    clients.shutdown().await;
+    assert_eq!(handle.status().storage.snapshot_failures, 0);
 }
 
 #[tokio::test]

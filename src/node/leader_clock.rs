@@ -7,7 +7,8 @@ use tally_core::time::{Duration, Elapsed, Instant, SiteTime};
 
 use super::site_time::{Decided, Offset, Reading, SiteTimes};
 use crate::clock::{Told, WallClock};
-use crate::site::Stamp;
+use crate::site::codec::Reader;
+use crate::site::{Stamp, entry};
 
 /// Site time and elapsed time as the leader counts them on.
 #[derive(Debug)]
@@ -18,6 +19,29 @@ pub(super) struct LeaderClock {
     wall: WallClock,
     /// While this box leads.
     times: Option<SiteTimes>,
+}
+
+/// Site time as it goes on from an operator's step.
+#[derive(Debug)]
+pub(super) struct Step(SiteTimes);
+
+/// Where a new leader's site time begins if an operator's step is among the entries that it has not applied yet, which
+/// stay in its log: after the step, and what was stamped after that. What it takes for site time is of before.
+pub(super) fn after_step<'a>(unapplied: impl Iterator<Item = &'a [u8]>) -> Option<SiteTime> {
+    let mut stepped = None;
+    for content in unapplied {
+        let mut reader = Reader::new(content);
+        let (Ok(site), Ok(_elapsed), Ok(_synced)) = (reader.varint(), reader.varint(), reader.bool()) else {
+            continue;
+        };
+        let site = SiteTime(site);
+        if entry::is_step_clock(reader.rest()) {
+            stepped = Some(site);
+        } else if stepped.is_some() {
+            stepped = stepped.max(Some(site));
+        }
+    }
+    stepped
 }
 
 impl LeaderClock {
@@ -65,9 +89,21 @@ impl LeaderClock {
         Some((Stamp { site, elapsed: self.elapsed, synced }, Told { site, synced, held }))
     }
 
-    /// An operator wants the clocks followed now; `false`: too few are known.
-    pub(super) fn step(&mut self, now: Instant) -> bool {
-        self.times.as_mut().is_some_and(|times| times.step(now).is_some())
+    /// An operator wants the clocks followed now: the stamp for the entry that says so, and what to go by once it is
+    /// in the log. Until then nothing changes. `None`: too few clocks are known.
+    pub(super) fn step(&mut self, now: Instant) -> Option<(Stamp, Step)> {
+        self.count(now);
+        let (wall_us, is_synced) = self.wall.read();
+        let mut times = self.times.clone()?;
+        times.decide(wall_us, is_synced, now)?;
+        times.step(now)?;
+        let Decided { site, synced, .. } = times.decide(wall_us, is_synced, now)?;
+        Some((Stamp { site, elapsed: self.elapsed, synced }, Step(times)))
+    }
+
+    /// The entry is in the log.
+    pub(super) fn stepped(&mut self, step: Step) {
+        self.times = Some(step.0);
     }
 
     /// This box's wall clock in Unix microseconds, and whether it is synchronised.
@@ -110,6 +146,39 @@ mod tests {
         assert!(clock.stamp(at(4)).is_some());
         clock.follow();
         assert!(clock.stamp(at(5)).is_none());
+    }
+
+    #[test]
+    fn a_step_that_does_not_get_into_the_log_changes_nothing() {
+        let (mut clock, late) = (LeaderClock::new(stamp(0), at(0)), SiteTime(1 << 47));
+        clock.lead(NodeId(1), Some(late), true, at(1));
+        clock.set_voters([NodeId(1)].into_iter());
+        let (refused, _) = clock.step(at(2)).unwrap();
+        assert!(refused.site < late, "this box's clock is far behind");
+        assert!(clock.stamp(at(3)).unwrap().0.site >= late);
+        let (taken, step) = clock.step(at(4)).unwrap();
+        clock.stepped(step);
+        let (next, _) = clock.stamp(at(5)).unwrap();
+        assert!(next.site >= taken.site && next.site < late);
+    }
+
+    #[test]
+    fn a_new_leader_goes_by_a_step_in_its_log_that_it_has_not_applied() {
+        let entry_at = |site: u64, body: &[u8]| {
+            entry::stamped(Stamp { site: SiteTime(site), elapsed: Elapsed(7), synced: true }, body)
+        };
+        let (tick, step) = (entry::tick(), entry::step_clock());
+        let payloads = [
+            entry_at(9_000, &tick),
+            Default::default(),
+            entry_at(5_000, &step),
+            entry_at(5_020, &tick),
+            entry_at(5_010, &tick),
+        ];
+        let after = |count: usize| after_step(payloads.iter().take(count).map(|payload| &payload[..]));
+        assert_eq!(after(2), None, "no step: what it takes for site time stands");
+        assert_eq!(after(3), Some(SiteTime(5_000)), "back, whatever was stamped before");
+        assert_eq!(after(5), Some(SiteTime(5_020)));
     }
 
     #[test]

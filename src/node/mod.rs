@@ -4,6 +4,8 @@
 mod batches;
 mod beat_wire;
 mod beats;
+#[cfg(test)]
+mod clock_tests;
 mod commands;
 mod disk;
 mod disk_health;

@@ -17,6 +17,8 @@ use crate::site::{Applied, Verdict};
 const PENDING_MAX: usize = 16_384;
 /// When one is sent again to the same leader.
 const RESEND: Duration = Duration::from_secs(1);
+/// When one that could not be sent is tried again: the connection or the leader's room may come back.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// A body is given up here a little before its client gives up, so that the client hears why.
 const GIVE_UP: Duration = REQUEST_WAIT.saturating_sub(Duration::from_millis(500));
 
@@ -68,9 +70,11 @@ struct Pending {
     envelope: Bytes,
     retry: Retry,
     reply: oneshot::Sender<Result<Applied, RequestError>>,
+    /// How many went off.
     copies: u32,
     began: Instant,
-    sent: Option<(Term, Instant)>,
+    /// To the leader of which term it was sent last, or was to be, and from when on that one may get it again.
+    tried: Option<(Term, Instant)>,
 }
 
 impl Proposals {
@@ -89,7 +93,7 @@ impl Proposals {
             return;
         }
         let envelope = tagged(tag, body);
-        self.pending.insert(tag, Pending { envelope, retry, reply, copies: 0, began: now, sent: None });
+        self.pending.insert(tag, Pending { envelope, retry, reply, copies: 0, began: now, tried: None });
     }
 
     /// The tags to send now to the leader of this term, in no particular order. Those that must not
@@ -110,8 +114,7 @@ impl Proposals {
             }
         }
         let Some(term) = leader else { return Vec::new() };
-        let due =
-            |pending: &Pending| pending.sent.is_none_or(|(sent, at)| sent != term || now >= at + RESEND);
+        let due = |pending: &Pending| pending.next_at(Some(term)).is_some_and(|at| now >= at);
         self.pending.iter().filter(|(_, pending)| due(pending)).map(|(tag, _)| *tag).collect()
     }
 
@@ -119,17 +122,15 @@ impl Proposals {
     pub(super) fn send(&mut self, tag: u64, term: Term, now: Instant) -> Option<Bytes> {
         let pending = self.pending.get_mut(&tag)?;
         pending.copies += 1;
-        pending.sent = Some((term, now));
+        pending.tried = Some((term, now + RESEND));
         Some(pending.envelope.clone())
     }
 
-    /// It could not be sent after all.
+    /// It certainly did not go off after all.
     pub(super) fn not_sent(&mut self, tag: u64, now: Instant) {
         if let Some(pending) = self.pending.get_mut(&tag) {
             pending.copies -= 1;
-            // Again soon: the connection or the leader's room may come back.
-            let soon = now.checked_sub(RESEND).map(|at| at + Duration::from_millis(20));
-            pending.sent = pending.sent.map(|(term, at)| (term, soon.unwrap_or(at)));
+            pending.tried = pending.tried.map(|(term, _)| (term, now + TRY_AGAIN));
         }
     }
 
@@ -154,13 +155,12 @@ impl Proposals {
         }
     }
 
-    /// When to look again.
-    pub(super) fn next_due(&self, leader: bool) -> Option<Instant> {
-        let next = |pending: &Pending| match pending.sent {
-            Some((_, at)) => at + RESEND,
-            // It goes as soon as a leader is known; until then only its patience can run out.
-            None if leader => pending.began,
-            None => pending.began + GIVE_UP,
+    /// When to look again, with the leader of this term: the loop sleeps until then, so nothing is due for which
+    /// [`due`](Self::due) would do nothing.
+    pub(super) fn next_due(&self, leader: Option<Term>) -> Option<Instant> {
+        let next = |pending: &Pending| {
+            let gives_up = pending.began + GIVE_UP;
+            pending.next_at(leader).map_or(gives_up, |at| at.min(gives_up))
         };
         self.pending.values().map(next).min()
     }
@@ -172,12 +172,27 @@ impl Proposals {
 }
 
 impl Pending {
+    /// From when on there is something to do about it with the leader of this term; `None`: nothing but to wait.
+    fn next_at(&self, leader: Option<Term>) -> Option<Instant> {
+        let leader = leader?;
+        match self.tried {
+            Some((term, at)) if term == leader => self.may_go().then_some(at),
+            // A new leader is tried at once, or it is told that it must not be.
+            _ => Some(self.began),
+        }
+    }
+
+    /// A second copy of some bodies could undo what came between, at the same leader too: the site applies both.
+    fn may_go(&self) -> bool {
+        self.retry == Retry::Freely || self.copies == 0
+    }
+
     fn is_over(&self, leader: Option<Term>, now: Instant) -> bool {
-        let deposed = match (self.sent, leader) {
-            (Some((sent, _)), Some(term)) => sent != term,
+        let deposed = match (self.tried, leader) {
+            (Some((tried, _)), Some(term)) => tried != term,
             _ => false,
         };
-        self.reply.is_closed() || now >= self.began + GIVE_UP || (self.retry == Retry::Never && deposed)
+        self.reply.is_closed() || now >= self.began + GIVE_UP || (deposed && !self.may_go())
     }
 
     fn give_up(self) {
@@ -242,6 +257,60 @@ mod tests {
         assert!(proposals.send(5, Term(1), now).is_some());
         assert!(proposals.due(Some(Term(2)), now).is_empty());
         assert!(matches!(answer.try_recv(), Ok(Err(RequestError::OutcomeUnknown { .. }))));
+    }
+
+    #[test]
+    fn what_must_not_be_applied_twice_is_not_sent_again_to_the_same_leader_either() {
+        let now = Instant::now();
+        let (mut proposals, mut answer) = with(Retry::Never, now);
+        assert!(proposals.send(5, Term(1), now).is_some());
+        for ms in (0..GIVE_UP.as_millis() as u64).step_by(100) {
+            assert!(
+                proposals.due(Some(Term(1)), now + Duration::from_millis(ms)).is_empty(),
+                "after {ms} ms"
+            );
+        }
+        assert!(answer.try_recv().is_err(), "its entry may still be applied");
+        assert!(proposals.due(Some(Term(1)), now + GIVE_UP).is_empty());
+        assert!(matches!(answer.try_recv(), Ok(Err(RequestError::OutcomeUnknown { .. }))));
+    }
+
+    #[test]
+    fn what_did_not_go_off_is_tried_again_though_it_must_not_be_applied_twice() {
+        let now = Instant::now();
+        let (mut proposals, mut answer) = with(Retry::Never, now);
+        assert!(proposals.send(5, Term(1), now).is_some());
+        proposals.not_sent(5, now);
+        assert!(proposals.due(Some(Term(1)), now).is_empty(), "not without a pause");
+        assert_eq!(proposals.due(Some(Term(1)), now + TRY_AGAIN), [5]);
+        assert_eq!(proposals.due(Some(Term(2)), now), [5], "nor has it been at the leader before");
+        assert!(proposals.due(Some(Term(2)), now + GIVE_UP).is_empty());
+        assert!(matches!(answer.try_recv(), Ok(Err(RequestError::NotCommitted { .. }))));
+    }
+
+    #[test]
+    fn after_what_is_due_was_done_nothing_is_due_at_once() {
+        for retry in [Retry::Freely, Retry::Never] {
+            for goes_off in [true, false] {
+                for leader in [None, Some(Term(1)), Some(Term(2))] {
+                    let start = Instant::now();
+                    let (mut proposals, _answer) = with(retry, start);
+                    proposals.send(5, Term(1), start);
+                    for ms in (0..12_000).step_by(7) {
+                        let now = start + Duration::from_millis(ms);
+                        for tag in proposals.due(leader, now) {
+                            proposals.send(tag, leader.unwrap(), now);
+                            if !goes_off {
+                                proposals.not_sent(tag, now);
+                            }
+                        }
+                        let next = proposals.next_due(leader);
+                        assert!(next.is_none_or(|at| at > now), "{retry:?}, {leader:?}, after {ms} ms");
+                    }
+                    assert_eq!(proposals.len(), 0);
+                }
+            }
+        }
     }
 
     #[test]

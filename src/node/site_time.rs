@@ -64,7 +64,7 @@ pub(super) struct Offset {
 }
 
 /// Decides site time for as long as this box leads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SiteTimes {
     me: NodeId,
     voters: Vec<NodeId>,
@@ -89,7 +89,7 @@ struct Held {
 }
 
 /// The readings of one clock, as distances from the monotonic clock.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Clock {
     readings: Vec<Taken>,
     synced: bool,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tally_core::id::{NodeId, Term};
 use tally_core::raft::{Body, Message, Position};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::Node;
@@ -41,6 +42,69 @@ pub(super) struct Outgoing {
     begun: bool,
     /// When the next window may go.
     next_at: Instant,
+    window: Window,
+}
+
+/// The one window of a transfer that is in memory: however often a follower asks, there are no more.
+#[derive(Debug)]
+enum Window {
+    None,
+    /// The disk reads what begins at this offset.
+    Read(u64),
+    /// It is on its way, or waits for its time.
+    Sent(Parts),
+}
+
+/// The task that sends a window. It ends with the transfer.
+#[derive(Debug)]
+struct Parts(JoinHandle<()>);
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Outgoing {
+    fn new(head: SnapshotHead, term: Term, now: Instant) -> Outgoing {
+        let window = Window::None;
+        Outgoing { head, term, progressed: now, broken: false, begun: false, next_at: now, window }
+    }
+
+    /// The follower is to ask anew: what was under way for it may be lost.
+    fn offered(&mut self, now: Instant) -> SnapshotPart {
+        self.progressed = now;
+        self.broken = false;
+        self.window = Window::None;
+        SnapshotPart { term: self.term, head: self.head, offset: 0, bytes: Bytes::new() }
+    }
+
+    /// The follower asks for a window: `Ok` if it is to be read for it.
+    fn wanted(&mut self, position: Position, offset: u64, now: Instant) -> Result<(), Reason> {
+        if self.head.position != position || offset >= self.head.total {
+            return Err(Reason::Stale);
+        }
+        match &self.window {
+            Window::Sent(Parts(task)) if task.is_finished() => {}
+            Window::None => {}
+            Window::Read(_) | Window::Sent(_) => return Err(Reason::Busy),
+        }
+        self.window = Window::Read(offset);
+        self.progressed = now;
+        // After the last window the follower has it, or is offered what is newest then.
+        self.begun = offset + (WINDOW_BYTES as u64) < self.head.total;
+        Ok(())
+    }
+
+    /// So many bytes from this offset on are read: when they may go. `None`: they are not wanted any more.
+    fn read(&mut self, offset: u64, bytes: usize, now: Instant) -> Option<Instant> {
+        if !matches!(self.window, Window::Read(wanted) if wanted == offset) {
+            return None;
+        }
+        let at = self.next_at.max(now);
+        self.next_at = at + Duration::from_secs_f64(bytes as f64 / RATE);
+        Some(at)
+    }
 }
 
 /// A snapshot that is coming in.
@@ -141,10 +205,7 @@ impl Node {
                     "box {to} is far behind: it is offered the snapshot up to entry {}",
                     head.position.index
                 );
-                let now = Instant::now();
-                let term = message.term;
-                let outgoing =
-                    Outgoing { head, term, progressed: now, broken: false, begun: false, next_at: now };
+                let outgoing = Outgoing::new(head, message.term, Instant::now());
                 self.snapshots.outgoing.insert(to, outgoing);
                 self.send_offer(to);
             }
@@ -155,9 +216,7 @@ impl Node {
 
     fn send_offer(&mut self, to: NodeId) {
         let Some(outgoing) = self.snapshots.outgoing.get_mut(&to) else { return };
-        outgoing.progressed = Instant::now();
-        outgoing.broken = false;
-        let part = SnapshotPart { term: outgoing.term, head: outgoing.head, offset: 0, bytes: Bytes::new() };
+        let part = outgoing.offered(Instant::now());
         self.send(to, Lane::Snapshot, &Frame::SnapshotPart(part));
     }
 
@@ -170,14 +229,12 @@ impl Node {
 
     /// A follower asks for a window of the snapshot that it was offered.
     pub(super) fn on_snapshot_want(&mut self, from: NodeId, position: Position, offset: u64) {
-        let Some(outgoing) = self.snapshots.outgoing.get_mut(&from) else { return };
-        if outgoing.head.position != position || offset >= outgoing.head.total {
-            return;
+        let outgoing = self.snapshots.outgoing.get_mut(&from);
+        let wanted = outgoing.map(|outgoing| outgoing.wanted(position, offset, Instant::now()));
+        match wanted.unwrap_or(Err(Reason::Stale)) {
+            Ok(()) => self.disk.ask(Job::ReadSnapshot { to: from, offset, bytes_max: WINDOW_BYTES }),
+            Err(why) => self.refuse(from, why),
         }
-        outgoing.progressed = Instant::now();
-        // After the last window the follower has it, or is offered what is newest then.
-        outgoing.begun = offset + (WINDOW_BYTES as u64) < outgoing.head.total;
-        self.disk.ask(Job::ReadSnapshot { to: from, offset, bytes_max: WINDOW_BYTES });
     }
 
     /// The disk has read a window.
@@ -187,13 +244,14 @@ impl Node {
             Ok(bytes) => bytes,
             Err(error) => {
                 self.snapshots.outgoing.remove(&to);
+                self.disk.ask(Job::CloseSnapshot { to });
                 return warn!("the snapshot for box {to} cannot be read: {error}");
             }
         };
         let Some(outgoing) = self.snapshots.outgoing.get_mut(&to) else { return };
-        let at = outgoing.next_at.max(Instant::now());
-        outgoing.next_at = at + Duration::from_secs_f64(bytes.len() as f64 / RATE);
-        tokio::spawn(send_parts(transport, to, outgoing.term, outgoing.head, offset, bytes, at));
+        let Some(at) = outgoing.read(offset, bytes.len(), Instant::now()) else { return };
+        let sending = send_parts(transport, to, outgoing.term, outgoing.head, offset, bytes, at);
+        outgoing.window = Window::Sent(Parts(tokio::spawn(sending)));
     }
 
     /// Closes the files that nobody asks for any more.
@@ -345,5 +403,46 @@ mod tests {
         let old = SnapshotPart { term: Term(2), ..part(head, 0, b"") };
         assert_eq!(Incoming::take(&mut incoming, FROM, &part(head, 0, b"")), Taken::Ask(0));
         assert_eq!(Incoming::take(&mut incoming, NodeId(2), &old), Taken::Unfit, "of an old term");
+    }
+
+    #[tokio::test]
+    async fn however_often_a_follower_asks_one_window_is_read_for_it_at_a_time() {
+        let window = WINDOW_BYTES as u64;
+        let head = SnapshotHead { total: 3 * window, ..head(b"") };
+        let now = Instant::now();
+        let mut outgoing = Outgoing::new(head, Term(3), now);
+        assert_eq!(outgoing.wanted(head.position, 0, now), Ok(()));
+        for offset in [0, window, 17] {
+            assert_eq!(outgoing.wanted(head.position, offset, now), Err(Reason::Busy), "it is being read");
+        }
+        assert_eq!(outgoing.read(0, WINDOW_BYTES, now), Some(now));
+        let (hold, held) = tokio::sync::oneshot::channel::<()>();
+        outgoing.window = Window::Sent(Parts(tokio::spawn(async { drop(held.await) })));
+        tokio::task::yield_now().await;
+        assert_eq!(outgoing.wanted(head.position, window, now), Err(Reason::Busy), "it is on its way");
+        drop(hold);
+        while matches!(&outgoing.window, Window::Sent(Parts(task)) if !task.is_finished()) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(outgoing.wanted(head.position, window, now), Ok(()));
+        assert!(outgoing.read(window, WINDOW_BYTES, now).is_some_and(|at| at > now), "at a bounded rate");
+    }
+
+    #[tokio::test]
+    async fn a_transfer_that_is_offered_anew_lets_go_of_the_window_that_was_under_way() {
+        let head = SnapshotHead { total: 3 * WINDOW_BYTES as u64, ..head(b"") };
+        let now = Instant::now();
+        let mut outgoing = Outgoing::new(head, Term(3), now);
+        let (mut hold, held) = tokio::sync::oneshot::channel::<()>();
+        outgoing.window = Window::Sent(Parts(tokio::spawn(async { drop(held.await) })));
+        tokio::task::yield_now().await;
+        outgoing.offered(now);
+        // Its task is gone, with what it held.
+        tokio::time::timeout(STALLED, hold.closed()).await.expect("it goes on");
+        assert_eq!(outgoing.wanted(head.position, 0, now), Ok(()));
+        outgoing.offered(now);
+        assert_eq!(outgoing.wanted(head.position, 17, now), Ok(()));
+        assert_eq!(outgoing.read(0, WINDOW_BYTES, now), None, "it asked for another one since");
+        assert_eq!(outgoing.read(17, WINDOW_BYTES, now), Some(now));
     }
 }

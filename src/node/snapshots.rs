@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId};
-use tally_core::raft::{Body, Handled, LogView, Message, Position};
+use tally_core::raft::{Body, Handled, LogView, Message, Persist, Position};
 use tracing::{info, warn};
 
 use super::disk::Job;
@@ -44,6 +44,8 @@ pub(super) struct Snapshots {
     /// What the latest own one covers.
     pub(super) last: LogIndex,
     pub(super) last_bytes: u64,
+    /// Of a state that is applied and not durable yet: it is saved as soon as the log is durable up to there.
+    awaiting: Option<(Position, Bytes)>,
     /// The one that is being saved, and its size.
     saving: Option<(LogIndex, u64)>,
     /// After a failure: not before the log has this many bytes.
@@ -52,9 +54,9 @@ pub(super) struct Snapshots {
     /// Those that are sent to followers.
     pub(super) outgoing: BTreeMap<NodeId, Outgoing>,
     /// Taken in, not yet durable: what the disk is to install.
-    pub(super) installing: Option<(Position, Bytes)>,
+    installing: Option<(Position, Bytes)>,
     /// Under this ticket the disk has it.
-    pub(super) install_ticket: Option<u64>,
+    install_ticket: Option<u64>,
 }
 
 impl Snapshots {
@@ -63,6 +65,7 @@ impl Snapshots {
         Snapshots {
             last,
             last_bytes,
+            awaiting: None,
             saving: None,
             not_before_bytes: 0,
             incoming: None,
@@ -72,9 +75,34 @@ impl Snapshots {
         }
     }
 
+    /// The one to be saved now, if the log is durable up to here. What is applied is committed, so that the entry
+    /// that it ends with stays in the log.
+    fn take_durable(&mut self, durable: LogIndex) -> Option<(Position, Bytes)> {
+        let (position, bytes) = self.awaiting.take_if(|(position, _)| position.index <= durable)?;
+        self.saving = Some((position.index, bytes.len() as u64));
+        Some((position, bytes))
+    }
+
+    /// A leader sent one, which reaches further than all that was applied here.
+    pub(super) fn took_in(&mut self, position: Position, bytes: Bytes) {
+        self.last = position.index;
+        self.last_bytes = bytes.len() as u64;
+        // The log that it belongs to is gone.
+        self.awaiting = None;
+        self.installing = Some((position, bytes));
+        self.install_ticket = None;
+    }
+
     /// The one that was being saved is given up for one that a leader sent.
     pub(super) fn superseded(&mut self) {
         self.saving = None;
+    }
+
+    /// The one that the disk is to install with this group: the same again after a failure.
+    pub(super) fn install_with(&mut self, persist: &Persist) -> Option<(Position, Bytes)> {
+        let installing = self.installing.as_ref().filter(|(position, _)| persist.reset == Some(*position))?;
+        self.install_ticket = Some(persist.ticket);
+        Some(installing.clone())
     }
 
     /// What was written under this ticket is durable.
@@ -89,24 +117,33 @@ impl Node {
     /// Writes a snapshot if the log has grown enough since the last one.
     pub(super) fn snapshot_if_due(&mut self) {
         self.forget_transfers();
+        if self.disk_health.trouble().is_some() {
+            return;
+        }
+        if self.is_snapshot_due() {
+            let applied = self.site().applied();
+            let Some(position) = self.tail.position(applied) else { return };
+            // Here and now, though it may not be durable: behind a disk that is slower than the others' something is
+            // applied that is not durable at any time, and the log would grow for as long as that goes on.
+            let bytes = self.site().snapshot();
+            self.snapshots.awaiting = Some((position, bytes.into()));
+        }
+        if let Some((position, bytes)) = self.snapshots.take_durable(self.raft.durable_index()) {
+            self.disk.ask(Job::Save { position, bytes });
+        }
+    }
+
+    fn is_snapshot_due(&self) -> bool {
+        let Snapshots { last, last_bytes, not_before_bytes, .. } = self.snapshots;
+        if self.snapshots.saving.is_some() || self.snapshots.awaiting.is_some() {
+            return false;
+        }
         let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
-        let due = due_bytes(self.config.snapshot_log_bytes, self.snapshots.last_bytes);
-        let entries = self.raft.durable_index().0.saturating_sub(self.snapshots.last.0);
-        let is_due = grown >= due || entries >= due_entries(self.snapshots.last_bytes);
-        if self.snapshots.saving.is_some() || !is_due || grown < self.snapshots.not_before_bytes {
-            return;
-        }
-        let applied = self.site().applied();
-        if self.disk_health.trouble().is_some()
-            || applied <= self.snapshots.last
-            || applied > self.raft.durable_index()
-        {
-            return;
-        }
-        let Some(position) = self.tail.position(applied) else { return };
-        let bytes = self.site().snapshot();
-        self.snapshots.saving = Some((applied, bytes.len() as u64));
-        self.disk.ask(Job::Save { position, bytes: bytes.into() });
+        let entries = self.raft.durable_index().0.saturating_sub(last.0);
+        let much = grown >= due_bytes(self.config.snapshot_log_bytes, last_bytes);
+        (much || entries >= due_entries(last_bytes))
+            && grown >= not_before_bytes
+            && self.site().applied() > last
     }
 
     pub(super) fn on_saved(&mut self, result: Result<LogIndex, WriteError>) {
@@ -151,11 +188,9 @@ impl Node {
             Ok(Handled::Install(position)) => {
                 info!("took in a snapshot up to entry {}", position.index);
                 self.tail = super::Tail::new(position, Vec::new());
-                self.snapshots.last = position.index;
-                self.snapshots.last_bytes = whole.bytes.len() as u64;
-                self.snapshots.installing = Some((position, whole.bytes.into()));
-                self.snapshots.install_ticket = None;
+                self.snapshots.took_in(position, whole.bytes.into());
                 *self.site() = site;
+                self.shared.clock.skipped();
                 self.know_members();
                 self.after_apply();
             }
@@ -182,5 +217,28 @@ mod tests {
     fn many_tiny_entries_are_replaced_by_a_snapshot_too() {
         assert_eq!(due_entries(0), 1_000_000);
         assert_eq!(due_entries(77 << 20), 1_261_568);
+    }
+
+    fn at(index: u64) -> Position {
+        Position { index: LogIndex(index), ..Position::ZERO }
+    }
+
+    #[test]
+    fn a_snapshot_of_what_is_not_durable_waits_for_that_and_for_no_more() {
+        let mut snapshots = Snapshots::new(LogIndex(3), 10);
+        snapshots.awaiting = Some((at(9), Bytes::from_static(b"state")));
+        assert!(snapshots.take_durable(LogIndex(8)).is_none());
+        assert!(snapshots.take_durable(LogIndex(12)).is_some_and(|(position, _)| position == at(9)));
+        assert_eq!(snapshots.saving, Some((LogIndex(9), 5)));
+        assert!(snapshots.take_durable(LogIndex(12)).is_none(), "once");
+    }
+
+    #[test]
+    fn a_snapshot_that_waits_is_given_up_for_one_that_a_leader_sent() {
+        let mut snapshots = Snapshots::new(LogIndex(3), 10);
+        snapshots.awaiting = Some((at(9), Bytes::from_static(b"state")));
+        snapshots.took_in(at(20), Bytes::from_static(b"of the leader"));
+        assert!(snapshots.take_durable(LogIndex(20)).is_none());
+        assert_eq!((snapshots.last, snapshots.saving), (LogIndex(20), None));
     }
 }

@@ -125,14 +125,20 @@ impl Node {
         if body.len() as u64 + 64 > u64::from(APPEND_BYTES_MAX) {
             return Err(format!("an entry has at most {APPEND_BYTES_MAX} bytes"));
         }
-        if entry::is_step_clock(body) && !self.leader_clock.step(self.now()) {
-            return Err("too few boxes were heard to know what their clocks say".to_owned());
-        }
-        let stamp = self.stamp().ok_or("too few boxes were heard to know the time")?;
-        let payload = proposals::reenvelope(tag, &entry::stamped(stamp, body));
         let now = self.now();
+        let (stamp, step) = if entry::is_step_clock(body) {
+            let stepped = self.leader_clock.step(now);
+            let (stamp, step) = stepped.ok_or("too few boxes were heard to know what their clocks say")?;
+            (stamp, Some(step))
+        } else {
+            (self.stamp().ok_or("too few boxes were heard to know the time")?, None)
+        };
+        let payload = proposals::reenvelope(tag, &entry::stamped(stamp, body));
         let range = self.raft.propose(now, 1, payload.len() as u64).map_err(|error| error.to_string())?;
         self.tail.replace_from(range, std::iter::once(payload));
+        if let Some(step) = step {
+            self.leader_clock.stepped(step);
+        }
         Ok(range.first)
     }
 
@@ -216,7 +222,7 @@ impl Node {
     fn advance_reads(&mut self) {
         let now = Instant::now();
         if self.leads() {
-            if self.reads.any_fresh() {
+            if self.reads.any_unconfirmed() {
                 let core_now = self.now();
                 // Too early: a commit of this term wakes the loop.
                 if let Ok(read) = self.raft.read_index(core_now) {
@@ -262,20 +268,17 @@ impl Node {
                 }
             },
         };
-        let group =
-            WriteGroup { hard_state: persist.hard_state, truncate_after: persist.truncate_after, entries };
-        self.disk_health.handed(ticket, Instant::now());
-        // Kept until it is durable: a failed installation is tried again.
-        let installing = self.snapshots.installing.clone();
-        if let (Some(reset), Some((position, bytes))) = (persist.reset, installing)
-            && reset == position
-        {
-            let hard_state = self.hard_state;
-            self.snapshots.install_ticket = Some(ticket);
-            self.disk.ask(Job::Install { ticket, position, bytes, hard_state, group });
-        } else {
-            self.disk.ask(Job::Write { ticket, group });
-        }
+        let installing = self.snapshots.install_with(&persist);
+        let truncate_after = truncation(&persist, installing.is_some());
+        let group = WriteGroup { hard_state: persist.hard_state, truncate_after, entries };
+        let snapshot_bytes = installing.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
+        self.disk_health.handed(ticket, snapshot_bytes, Instant::now());
+        self.disk.ask(match installing {
+            Some((position, bytes)) => {
+                Job::Install { ticket, position, bytes, hard_state: self.hard_state, group }
+            }
+            None => Job::Write { ticket, group },
+        });
     }
 
     /// Applies what is committed, and tells those who wait.
@@ -394,10 +397,20 @@ impl Node {
     pub(super) fn next_due(&self) -> Instant {
         let now = Instant::now();
         let raft = self.started + Duration::from_micros(self.raft.poll_timeout().0.min(u64::MAX >> 8));
-        let leader = self.leader_term().is_some();
-        let batches = self.batches.due(self.shared.accumulator.backlog(), leader);
-        let waiting = [self.proposals.next_due(leader), self.reads.next_due()];
+        let leader = self.leader_term();
+        let batches = self.batches.due(self.shared.accumulator.backlog(), leader.is_some());
+        let asked_of = leader.filter(|_| !self.leads());
+        let waiting = [self.proposals.next_due(leader), self.reads.next_due(asked_of)];
         let parts = [batches, self.disk_health.next_due(), self.membership_due()].into_iter().chain(waiting);
         parts.flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
+    }
+}
+
+/// After which entry those on disk are dropped. The core does not say it with a reset, which leaves none. A disk that
+/// has installed the snapshot after all, when that was given up already, may also have entries that came with it.
+pub(super) fn truncation(persist: &Persist, installs: bool) -> Option<LogIndex> {
+    match persist.reset {
+        Some(base) if !installs => Some(base.index),
+        _ => persist.truncate_after,
     }
 }

@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use super::fs::{FileSystem, StoredFile};
 
@@ -57,6 +59,8 @@ struct World {
     broken: Option<io::ErrorKind>,
     /// Syncs of files do not return.
     hung: bool,
+    /// Syncs of files take so long.
+    sync_takes: Duration,
     /// How often a fault happened.
     faults: u32,
     down: bool,
@@ -127,6 +131,11 @@ impl FaultyFileSystem {
     pub(crate) fn hang(&self, hung: bool) {
         self.world().hung = hung;
         self.0.released.notify_all();
+    }
+
+    /// From now on syncs of files take so long.
+    pub(crate) fn slow_down(&self, sync_takes: Duration) {
+        self.world().sync_takes = sync_takes;
     }
 
     /// How often a fault has happened.
@@ -446,6 +455,10 @@ impl StoredFile for FaultyFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let takes = self.world()?.sync_takes;
+        if takes > Duration::ZERO {
+            thread::sleep(takes);
+        }
         let mut world = self.world()?;
         while world.hung {
             world = self.shared.released.wait(world).unwrap_or_else(PoisonError::into_inner);
