@@ -75,9 +75,9 @@ struct AddArgs {
     /// SHA-256 of its public key, as `tallyd provision --extend` says it
     #[arg(long, value_name = "HEX")]
     key: String,
-    /// What it is to be
-    #[arg(long, value_enum, default_value_t = RoleArg::Voter)]
-    role: RoleArg,
+    /// What it is to be [default: voter; what it is, for a new address of a member]
+    #[arg(long, value_enum)]
+    role: Option<RoleArg>,
     #[command(flatten)]
     change: Change,
 }
@@ -169,6 +169,7 @@ struct Handed {
 struct Accepted {
     #[serde(rename = "name")]
     _name: String,
+    role: Option<String>,
     note: Option<String>,
 }
 
@@ -235,16 +236,16 @@ pub(super) async fn list(args: MembersArgs) -> Result<(), ClientError> {
 pub(super) async fn change(args: MemberArgs) -> Result<(), ClientError> {
     match args.command {
         MemberCommand::Add(AddArgs { member: (name, address), id, key, role, change }) => {
-            let role = role.as_str();
+            let role = role.map(RoleArg::as_str);
             let body = json!({"id": id, "name": name, "address": address, "key": key, "role": role});
-            let wished = Wished { name: &name, id: Some(id), role: Some(role) };
-            ask(&change, Method::POST, "/v1/members".to_owned(), Some(body), &wished).await
+            let wished = Wished { name: &name, id: Some(id), role };
+            ask(&change, Method::POST, "/v1/members".to_owned(), Some(body), wished).await
         }
         MemberCommand::Promote(args) => set_role(&args, "voter").await,
         MemberCommand::Demote(args) => set_role(&args, "observer").await,
         MemberCommand::Remove(NamedArgs { name, change }) => {
             let path = format!("/v1/members/{}", text::in_path(&name));
-            ask(&change, Method::DELETE, path, None, &Wished { name: &name, id: None, role: None }).await
+            ask(&change, Method::DELETE, path, None, Wished { name: &name, id: None, role: None }).await
         }
     }
 }
@@ -252,7 +253,7 @@ pub(super) async fn change(args: MemberArgs) -> Result<(), ClientError> {
 async fn set_role(args: &NamedArgs, role: &str) -> Result<(), ClientError> {
     let path = format!("/v1/members/{}", text::in_path(&args.name));
     let wished = Wished { name: &args.name, id: None, role: Some(role) };
-    ask(&args.change, Method::PUT, path, Some(json!({ "role": role })), &wished).await
+    ask(&args.change, Method::PUT, path, Some(json!({ "role": role })), wished).await
 }
 
 /// What is to be in force.
@@ -260,7 +261,7 @@ struct Wished<'a> {
     name: &'a str,
     /// Its number, where it is known: one who leaves can have had the same name.
     id: Option<u64>,
-    /// What the member is then; `None`: no member.
+    /// What the member is then; `None`: no member, or what the answer says.
     role: Option<&'a str>,
 }
 
@@ -278,14 +279,15 @@ async fn ask(
     method: Method,
     path: String,
     body: Option<Value>,
-    wished: &Wished<'_>,
+    wished: Wished<'_>,
 ) -> Result<(), ClientError> {
-    let Wished { name, role, .. } = *wished;
     let client = Client::new(&change.server)?;
     let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
     // Sent again, it could undo what somebody else has changed meanwhile.
     let answer = client.call(&Call { method, path, body, key: None, policy: Policy::Once }).await?;
-    let Accepted { note, .. } = outcome(&answer)?;
+    let Accepted { note, role, .. } = outcome(&answer)?;
+    let wished = &Wished { role: wished.role.or(role.as_deref()), ..wished };
+    let Wished { name, role, .. } = *wished;
     let note = note.as_deref().map(text::printable);
     // What keeps a witness waiting: then there is nothing to wait for here.
     let is_kept = note.is_some() && role == Some("witness");

@@ -48,9 +48,12 @@ fn in_words(status: &Value) -> String {
             of(status, "site_id"),
         ),
         format!("{leader} in term {}; {}", of(status, "term"), of(&status["tolerates"], "text")),
-        String::new(),
     ];
+    let waits = status["changing"]["waits"].as_str();
+    lines.extend(waits.map(|why| format!("the members cannot change yet: {}", text::printable(why))));
+    lines.push(String::new());
     lines.push(members(status).text());
+    lines.extend(refusals(status));
     lines.extend(pace(&status["pace"]));
     lines.extend(parts(status).map(|(name, words)| format!("{name:<9} {words}")));
     lines.extend(disk_trouble(&status["storage"]));
@@ -198,6 +201,15 @@ fn notes(member: &Value) -> String {
     let disk = (member["disk_ok"] == false).then(|| "disk".to_owned());
     let refused = member["refused"].as_str().map(|why| format!("refused: {why}"));
     [becomes, disk, refused].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// Why boxes are refused, and what to do about it.
+fn refusals(status: &Value) -> impl Iterator<Item = String> {
+    let of_member = |member: &Value| {
+        let why = member["refused_because"].as_str()?;
+        Some(format!("{:<9} no connection with {}: {}", "refused", of(member, "name"), text::printable(why)))
+    };
+    status["members"].as_array().into_iter().flatten().filter_map(of_member)
 }
 
 /// A member of an object as a text, whatever it is.

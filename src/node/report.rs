@@ -131,6 +131,7 @@ impl Node {
         let leader = self.raft.leader();
         let configuration = self.raft.configuration();
         let own = self.condition();
+        let leaving: Vec<u64> = self.site().members_leaving().iter().map(|record| record.id.0).collect();
         let of = |member: &crate::identity::MemberInfo| {
             let is_me = member.id == identity.node;
             let link = links.iter().find(|link| link.id == member.id);
@@ -151,7 +152,7 @@ impl Node {
                     Some(MemberRole::Witness) => "witness",
                     None => "none",
                 },
-                intended: member.role.as_str(),
+                intended: if leaving.contains(&member.id) { "none" } else { member.role.as_str() },
                 key: member.key.clone(),
                 role: match leader {
                     Some(leader) if leader.0 == member.id => "leader",

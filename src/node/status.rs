@@ -82,7 +82,7 @@ pub struct MemberStatus {
     /// SHA-256 of its public key, hexadecimal. For `GET /v1/members`.
     #[serde(skip)]
     pub key: String,
-    /// What it is meant to be; it becomes that when it can.
+    /// What it is meant to be (`none`: to leave); it becomes that when it can.
     pub intended: &'static str,
     /// Whether this box has a live connection to it, and, at the leader, whether a box with a log answered
     /// within the last election timeout (true for itself).
