@@ -17,8 +17,8 @@ impl Node {
     pub(super) fn on_command(&mut self, command: Command) {
         let now = Instant::now();
         match command {
-            Command::Propose { body, retry, reply } => {
-                self.proposals.add(random_u128() as u64, &body, retry, reply, now);
+            Command::Propose { body, reply } => {
+                self.proposals.add(random_u128() as u64, &body, reply, now);
             }
             Command::ProposeHere { body, reply } => match self.append(proposals::plain(&body)) {
                 Ok(index) => {

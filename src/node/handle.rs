@@ -84,7 +84,7 @@ pub struct BrokerWish {
 #[derive(Debug)]
 pub(super) enum Command {
     /// Get a body into the log and say what applying it came to.
-    Propose { body: Vec<u8>, retry: Retry, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    Propose { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Propose here or not at all: only a leader may.
     ProposeHere { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Hand leadership over, here or by asking the leader. The answer tells whether that was begun.
@@ -95,15 +95,6 @@ pub(super) enum Command {
     Fence { reply: oneshot::Sender<Result<(), RequestError>> },
     /// Commit what was counted, then leave.
     Stop { reply: oneshot::Sender<()> },
-}
-
-/// Whether a body may be sent again while its first copy may still be applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Retry {
-    /// Applying it twice changes nothing more.
-    Freely,
-    /// Applying it twice could undo what came between.
-    Never,
 }
 
 impl Handle {
@@ -146,7 +137,7 @@ impl Handle {
         let nonce = nonce.unwrap_or_else(random_u128);
         let epoch = Epoch(random_u128() as u64);
         let body = entry::open(SourceKind::Named, source, nonce, epoch);
-        match self.propose(body, Retry::Freely).await? {
+        match self.propose(body).await? {
             Applied::Opened { result: Ok(opened), .. } => Ok(opened),
             Applied::Opened { result: Err(OpenRefused::TooManySources), .. } => {
                 Err(RequestError::TooManySources)
@@ -169,7 +160,7 @@ impl Handle {
             }
         };
         let body = self.encode_report(source, &report)?;
-        match self.propose(body, Retry::Freely).await? {
+        match self.propose(body).await? {
             Applied::Report { verdict, .. } => Ok(verdict),
             _ => Err(unknown("the site gave another answer").into()),
         }
@@ -220,7 +211,7 @@ impl Handle {
     /// Changes a replicated setting; gives its value in normal form.
     pub async fn set(&self, key: &str, value: &str) -> Result<String, SetError> {
         let body = entry::set(random_u128() as u64, key, value);
-        match self.propose(body, Retry::Never).await? {
+        match self.propose(body).await? {
             Applied::Set { result, .. } => result.map_err(SetError::Invalid),
             _ => Err(unknown("the site gave another answer").into()),
         }
@@ -229,7 +220,7 @@ impl Handle {
     /// Changes the members: accepted, and brought into force from then on by whoever leads.
     pub async fn change_members(&self, change: &MemberChange) -> Result<(), MemberError> {
         let body = entry::member(random_u128() as u64, change);
-        match self.propose(body, Retry::Never).await? {
+        match self.propose(body).await? {
             Applied::Member { result: Err(why @ MemberRefused::TooEarly), .. } => {
                 Err(RequestError::NotCommitted { why: why.to_string() }.into())
             }
@@ -268,7 +259,7 @@ impl Handle {
     /// An operator's word that the boxes' clocks are right: site time becomes what they say, however far
     /// ahead or behind. What it was, and what it is now.
     pub async fn step_clock(&self) -> Result<(SiteTime, SiteTime), RequestError> {
-        match self.propose(entry::step_clock(), Retry::Freely).await? {
+        match self.propose(entry::step_clock()).await? {
             Applied::Stepped { from, to } => Ok((from, to)),
             _ => Err(unknown("the site gave another answer")),
         }
@@ -393,10 +384,10 @@ impl Handle {
         Ok(())
     }
 
-    async fn propose(&self, body: Vec<u8>, retry: Retry) -> Result<Applied, RequestError> {
+    async fn propose(&self, body: Vec<u8>) -> Result<Applied, RequestError> {
         self.check_able()?;
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Propose { body, retry, reply }, answer).await
+        self.ask(Command::Propose { body, reply }, answer).await
     }
 
     async fn propose_here(&self, body: Vec<u8>) -> Result<(), RequestError> {

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use tally_core::id::{ReportNumber, Term};
 use tokio::sync::oneshot;
 
-use super::handle::{NO_LEADER, REQUEST_WAIT, Retry};
+use super::handle::{NO_LEADER, REQUEST_WAIT};
 use super::requests::RequestError;
 use crate::site::{Applied, Verdict};
 
@@ -68,7 +68,6 @@ pub(super) struct Proposals {
 #[derive(Debug)]
 struct Pending {
     envelope: Bytes,
-    retry: Retry,
     reply: oneshot::Sender<Result<Applied, RequestError>>,
     /// How many went off.
     copies: u32,
@@ -83,7 +82,6 @@ impl Proposals {
         &mut self,
         tag: u64,
         body: &[u8],
-        retry: Retry,
         reply: oneshot::Sender<Result<Applied, RequestError>>,
         now: Instant,
     ) {
@@ -93,21 +91,18 @@ impl Proposals {
             return;
         }
         let envelope = tagged(tag, body);
-        self.pending.insert(tag, Pending { envelope, retry, reply, copies: 0, began: now, tried: None });
+        self.pending.insert(tag, Pending { envelope, reply, copies: 0, began: now, tried: None });
     }
 
-    /// The tags to send now to the leader of this term, in no particular order. Those that must not
-    /// be sent twice and may be lost are answered instead.
+    /// The tags to send now to the leader of this term, in no particular order: again to the same one after a while, since
+    /// whatever is proposed does no more when a second copy of it is applied. Those that have waited for too long
+    /// are answered instead.
     pub(super) fn due(&mut self, leader: Option<Term>, now: Instant) -> Vec<u64> {
         if self.pending.is_empty() {
             return Vec::new();
         }
-        let given_up: Vec<u64> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.is_over(leader, now))
-            .map(|(tag, _)| *tag)
-            .collect();
+        let given_up: Vec<u64> =
+            self.pending.iter().filter(|(_, pending)| pending.is_over(now)).map(|(tag, _)| *tag).collect();
         for tag in given_up {
             if let Some(pending) = self.pending.remove(&tag) {
                 pending.give_up();
@@ -176,23 +171,14 @@ impl Pending {
     fn next_at(&self, leader: Option<Term>) -> Option<Instant> {
         let leader = leader?;
         match self.tried {
-            Some((term, at)) if term == leader => self.may_go().then_some(at),
-            // A new leader is tried at once, or it is told that it must not be.
+            Some((term, at)) if term == leader => Some(at),
+            // A new leader is tried at once.
             _ => Some(self.began),
         }
     }
 
-    /// A second copy of some bodies could undo what came between, at the same leader too: the site applies both.
-    fn may_go(&self) -> bool {
-        self.retry == Retry::Freely || self.copies == 0
-    }
-
-    fn is_over(&self, leader: Option<Term>, now: Instant) -> bool {
-        let deposed = match (self.tried, leader) {
-            (Some((tried, _)), Some(term)) => tried != term,
-            _ => false,
-        };
-        self.reply.is_closed() || now >= self.began + GIVE_UP || (deposed && !self.may_go())
+    fn is_over(&self, now: Instant) -> bool {
+        self.reply.is_closed() || now >= self.began + GIVE_UP
     }
 
     fn give_up(self) {
@@ -225,10 +211,10 @@ mod tests {
 
     type Answer = oneshot::Receiver<Result<Applied, RequestError>>;
 
-    fn with(retry: Retry, now: Instant) -> (Proposals, Answer) {
+    fn with(now: Instant) -> (Proposals, Answer) {
         let mut proposals = Proposals::default();
         let (reply, answer) = oneshot::channel();
-        proposals.add(5, b"body", retry, reply, now);
+        proposals.add(5, b"body", reply, now);
         (proposals, answer)
     }
 
@@ -244,41 +230,15 @@ mod tests {
     #[test]
     fn what_was_never_sent_is_certainly_not_committed() {
         let now = Instant::now();
-        let (mut proposals, mut answer) = with(Retry::Freely, now);
+        let (mut proposals, mut answer) = with(now);
         assert!(proposals.due(None, now + GIVE_UP).is_empty());
         assert!(matches!(answer.try_recv(), Ok(Err(RequestError::NotCommitted { .. }))));
     }
 
     #[test]
-    fn what_must_not_be_applied_twice_is_not_sent_to_a_second_leader() {
+    fn what_did_not_go_off_is_tried_again_soon_and_certainly_not_done_if_it_never_does() {
         let now = Instant::now();
-        let (mut proposals, mut answer) = with(Retry::Never, now);
-        assert_eq!(proposals.due(Some(Term(1)), now), [5]);
-        assert!(proposals.send(5, Term(1), now).is_some());
-        assert!(proposals.due(Some(Term(2)), now).is_empty());
-        assert!(matches!(answer.try_recv(), Ok(Err(RequestError::OutcomeUnknown { .. }))));
-    }
-
-    #[test]
-    fn what_must_not_be_applied_twice_is_not_sent_again_to_the_same_leader_either() {
-        let now = Instant::now();
-        let (mut proposals, mut answer) = with(Retry::Never, now);
-        assert!(proposals.send(5, Term(1), now).is_some());
-        for ms in (0..GIVE_UP.as_millis() as u64).step_by(100) {
-            assert!(
-                proposals.due(Some(Term(1)), now + Duration::from_millis(ms)).is_empty(),
-                "after {ms} ms"
-            );
-        }
-        assert!(answer.try_recv().is_err(), "its entry may still be applied");
-        assert!(proposals.due(Some(Term(1)), now + GIVE_UP).is_empty());
-        assert!(matches!(answer.try_recv(), Ok(Err(RequestError::OutcomeUnknown { .. }))));
-    }
-
-    #[test]
-    fn what_did_not_go_off_is_tried_again_though_it_must_not_be_applied_twice() {
-        let now = Instant::now();
-        let (mut proposals, mut answer) = with(Retry::Never, now);
+        let (mut proposals, mut answer) = with(now);
         assert!(proposals.send(5, Term(1), now).is_some());
         proposals.not_sent(5, now);
         assert!(proposals.due(Some(Term(1)), now).is_empty(), "not without a pause");
@@ -290,35 +250,34 @@ mod tests {
 
     #[test]
     fn after_what_is_due_was_done_nothing_is_due_at_once() {
-        for retry in [Retry::Freely, Retry::Never] {
-            for goes_off in [true, false] {
-                for leader in [None, Some(Term(1)), Some(Term(2))] {
-                    let start = Instant::now();
-                    let (mut proposals, _answer) = with(retry, start);
-                    proposals.send(5, Term(1), start);
-                    for ms in (0..12_000).step_by(7) {
-                        let now = start + Duration::from_millis(ms);
-                        for tag in proposals.due(leader, now) {
-                            proposals.send(tag, leader.unwrap(), now);
-                            if !goes_off {
-                                proposals.not_sent(tag, now);
-                            }
+        for goes_off in [true, false] {
+            for leader in [None, Some(Term(1)), Some(Term(2))] {
+                let start = Instant::now();
+                let (mut proposals, _answer) = with(start);
+                proposals.send(5, Term(1), start);
+                for ms in (0..12_000).step_by(7) {
+                    let now = start + Duration::from_millis(ms);
+                    for tag in proposals.due(leader, now) {
+                        proposals.send(tag, leader.unwrap(), now);
+                        if !goes_off {
+                            proposals.not_sent(tag, now);
                         }
-                        let next = proposals.next_due(leader);
-                        assert!(next.is_none_or(|at| at > now), "{retry:?}, {leader:?}, after {ms} ms");
                     }
-                    assert_eq!(proposals.len(), 0);
+                    let next = proposals.next_due(leader);
+                    assert!(next.is_none_or(|at| at > now), "{leader:?}, after {ms} ms");
                 }
+                assert_eq!(proposals.len(), 0);
             }
         }
     }
 
     #[test]
-    fn what_may_be_applied_twice_goes_to_the_next_leader_at_once() {
+    fn what_has_no_answer_goes_to_the_next_leader_at_once_and_to_the_same_one_again() {
         let now = Instant::now();
-        let (mut proposals, mut answer) = with(Retry::Freely, now);
+        let (mut proposals, mut answer) = with(now);
         assert!(proposals.send(5, Term(1), now).is_some());
         assert!(proposals.due(Some(Term(1)), now).is_empty());
+        assert_eq!(proposals.due(Some(Term(1)), now + RESEND), [5]);
         assert_eq!(proposals.due(Some(Term(2)), now), [5]);
         proposals.applied(5, Applied::Nothing);
         assert_eq!(answer.try_recv(), Ok(Ok(Applied::Nothing)));
@@ -328,7 +287,7 @@ mod tests {
     fn a_refusal_that_another_copy_could_overturn_is_not_told_as_final() {
         let now = Instant::now();
         for (last, copies, is_final) in [(3, 2, false), (3, 1, true), (9, 2, true)] {
-            let (mut proposals, mut answer) = with(Retry::Freely, now);
+            let (mut proposals, mut answer) = with(now);
             for _ in 0..copies {
                 proposals.send(5, Term(1), now);
             }

@@ -72,6 +72,13 @@ impl Site {
 
     fn apply_body(&mut self, index: LogIndex, body: Body<'_>) -> Result<Applied, EntryError> {
         let now = self.stamp.elapsed;
+        if let Body::Set { nonce, .. } | Body::Member { nonce, .. } = &body {
+            if !self.requests.is_first(*nonce) {
+                // Whoever asked was told when the first copy was applied.
+                return Ok(Applied::Nothing);
+            }
+            self.digest = mix(self.digest, *nonce);
+        }
         Ok(match body {
             Body::Report(report) => return self.apply_report(index, &report),
             Body::Open { kind, name, nonce, epoch } => {

@@ -1,7 +1,7 @@
 use super::entry::BodyKind;
 use super::testing::*;
 use super::*;
-use tally_core::id::{Epoch, LogIndex, ReportNumber, SeriesName, SourceId};
+use tally_core::id::{Epoch, LogIndex, NodeId, ReportNumber, SeriesName, SourceId};
 use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::{Elapsed, SiteTime};
 
@@ -357,13 +357,47 @@ fn a_report_of_too_many_cells_is_not_read() {
 #[test]
 fn a_setting_is_told_in_its_normal_form_or_why_not() {
     let (mut driver, _) = started();
-    let set = |driver: &mut Driver, value| match driver.apply(&entry::set(42, "window.base", value)) {
-        Applied::Set { nonce: 42, result } => result,
-        other => panic!("{other:?}"),
+    let mut request = 42;
+    let mut set = |driver: &mut Driver, value| {
+        request += 1;
+        match driver.apply(&entry::set(request, "window.base", value)) {
+            Applied::Set { nonce, result } if nonce == request => result,
+            other => panic!("{other:?}"),
+        }
     };
     assert_eq!(set(&mut driver, "120s"), Ok("2m".to_string()));
     assert!(set(&mut driver, "0s").unwrap_err().contains("window.base must be between"));
     assert_eq!(driver.site.settings().window_base().as_millis(), 120_000);
+}
+
+#[test]
+fn a_late_copy_of_a_change_does_not_undo_what_was_changed_in_between() {
+    let (mut driver, _) = started();
+    let keys_max = |driver: &Driver| driver.site.settings().keys_max();
+    let (first, second) = (entry::set(1, "keys.max", "100"), entry::set(2, "keys.max", "200"));
+    driver.apply(&first);
+    driver.apply(&second);
+    assert_eq!(driver.apply(&first), Applied::Nothing);
+    assert_eq!(keys_max(&driver), 200);
+    // Nor does a copy of what was refused.
+    let record = |id: u64| MemberRecord {
+        id: NodeId(id),
+        name: format!("box{id}"),
+        address: String::new(),
+        key: [id as u8; 32],
+        role: MemberRole::Voter,
+    };
+    let add = entry::member(3, &MemberChange::Put(record(2)));
+    let early = Applied::Member { nonce: 3, result: Err(MemberRefused::TooEarly) };
+    assert_eq!(driver.apply(&add), early);
+    driver.apply(&entry::found(&[record(1)]));
+    assert_eq!(driver.apply(&add), Applied::Nothing);
+    assert_eq!(driver.site.members(), [record(1)]);
+    // A box that comes by a snapshot knows that, too.
+    let mut restored = Site::restore(&founding(), &driver.site.snapshot()).unwrap();
+    let payload = entry::stamped(driver.site.stamp(), &first);
+    assert_eq!(restored.apply(restored.applied().next(), &payload), Ok(Applied::Nothing));
+    assert_eq!(restored.settings().keys_max(), 200);
 }
 
 // Reads.

@@ -308,8 +308,10 @@ impl Members {
         }
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Members, Malformed> {
-        let (list, leaving) = (read_records(reader)?, read_records(reader)?);
+    /// What [`put`](Self::put) wrote, now or before there was a list of those who are leaving.
+    pub(super) fn read(reader: &mut Reader<'_>, has_leaving: bool) -> Result<Members, Malformed> {
+        let list = read_records(reader)?;
+        let leaving = if has_leaving { read_records(reader)? } else { Vec::new() };
         let count = reader.varint()?;
         if count > RETIRED_MAX as u64 {
             return Err(Malformed);

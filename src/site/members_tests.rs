@@ -187,13 +187,13 @@ proptest! {
         let mut out = Vec::new();
         members.put(&mut out);
         let mut reader = Reader::new(&out);
-        prop_assert_eq!(Members::read(&mut reader).unwrap(), members);
+        prop_assert_eq!(Members::read(&mut reader, true).unwrap(), members);
         prop_assert_eq!(reader.done(), Ok(()));
     }
 
     #[test]
     fn any_bytes_are_members_or_malformed(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        if let Ok(members) = Members::read(&mut Reader::new(&bytes)) {
+        if let Ok(members) = Members::read(&mut Reader::new(&bytes), true) {
             let mut out = Vec::new();
             members.put(&mut out);
             prop_assert_eq!(&bytes[..out.len()], &out[..]);

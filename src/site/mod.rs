@@ -16,6 +16,7 @@ mod outbox;
 mod packed;
 mod readdress;
 mod refused;
+mod requests;
 mod series;
 mod settings;
 mod snapshot;
@@ -34,6 +35,7 @@ use history::History;
 use keys::Keys;
 use members::Members;
 use outbox::Outbox;
+use requests::Requests;
 use series::Table;
 use sources::Sources;
 
@@ -91,6 +93,7 @@ pub struct Site {
     history: History,
     keys: Keys,
     members: Members,
+    requests: Requests,
 }
 
 impl Site {
@@ -110,6 +113,7 @@ impl Site {
             history: History::default(),
             keys: Keys::new(site_id),
             members: Members::default(),
+            requests: Requests::default(),
         }
     }
 

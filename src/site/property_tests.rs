@@ -178,7 +178,7 @@ impl World {
             }
             Op::Set { choice } => {
                 let (key, value) = SETTINGS[*choice];
-                driver.apply(&entry::set(3, key, value));
+                driver.apply(&entry::set(driver.site.applied().0, key, value));
             }
             Op::Noop => {
                 driver.site.apply(driver.site.applied().next(), &[]).unwrap();

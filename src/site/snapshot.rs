@@ -13,6 +13,7 @@ use super::keys::Keys;
 use super::members::Members;
 use super::outbox::Outbox;
 use super::packed::{Packed, put_sample, read_sample};
+use super::requests::Requests;
 use super::series::{Parked, Row, Sampled, Table, Updown};
 use super::settings::Settings;
 use super::sources::Sources;
@@ -20,9 +21,10 @@ use super::view::Stamp;
 use super::{Founding, Site, SnapshotError};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
-pub(super) const VERSION: u32 = 2;
-/// Without members.
-const VERSION_BEFORE: u32 = 1;
+pub(super) const VERSION: u32 = 3;
+/// Members without those who are leaving; no requests.
+const VERSION_WITHOUT_LEAVING: u32 = 2;
+const VERSION_WITHOUT_MEMBERS: u32 = 1;
 
 impl Site {
     /// The whole state as bytes; the same bytes on boxes that applied the same entries.
@@ -53,6 +55,7 @@ impl Site {
         self.history.put(&mut out);
         self.keys.put(&mut out);
         self.members.put(&mut out);
+        self.requests.put(&mut out);
         out
     }
 
@@ -63,7 +66,7 @@ impl Site {
             return Err(SnapshotError::Damaged("it does not begin like one"));
         }
         let version = reader.u32().map_err(damaged("its version"))?;
-        if !matches!(version, VERSION_BEFORE | VERSION) {
+        if !matches!(version, VERSION_WITHOUT_MEMBERS | VERSION_WITHOUT_LEAVING | VERSION) {
             return Err(SnapshotError::Version(version));
         }
         let found = reader.u64().map_err(damaged("its site"))?;
@@ -82,12 +85,32 @@ impl Site {
         let history = History::read(&mut reader, is_kind).map_err(damaged("its history"))?;
         let keys = Keys::read(founding.site_id, &mut reader).map_err(damaged("its keys"))?;
         let members = match version {
-            VERSION_BEFORE => Members::default(),
-            _ => Members::read(&mut reader).map_err(damaged("its members"))?,
+            VERSION_WITHOUT_MEMBERS => Members::default(),
+            _ => {
+                let leaving = version > VERSION_WITHOUT_LEAVING;
+                Members::read(&mut reader, leaving).map_err(damaged("its members"))?
+            }
+        };
+        let requests = match version {
+            VERSION => Requests::read(&mut reader).map_err(damaged("its requests"))?,
+            _ => Requests::default(),
         };
         reader.done().map_err(damaged("its end"))?;
         let site_id = founding.site_id;
-        Ok(Site { site_id, applied, stamp, digest, settings, sources, table, outbox, history, keys, members })
+        Ok(Site {
+            site_id,
+            applied,
+            stamp,
+            digest,
+            settings,
+            sources,
+            table,
+            outbox,
+            history,
+            keys,
+            members,
+            requests,
+        })
     }
 
     fn snapshot_size_guess(&self) -> usize {

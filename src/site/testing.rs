@@ -60,7 +60,7 @@ impl Driver {
     }
 
     pub(super) fn set(&mut self, key: &str, value: &str) {
-        match self.apply(&entry::set(1, key, value)) {
+        match self.apply(&entry::set(1000 + self.log.len() as u64, key, value)) {
             Applied::Set { result: Ok(_), .. } => {}
             other => panic!("not set: {other:?}"),
         }

@@ -156,7 +156,11 @@ fn a_member_that_says_anything_is_counted_by_reason_and_the_site_goes_on() {
     }
     for one in &site.boxes[..2] {
         for (_, _, reason) in nonsense() {
-            until_counted(one, if reason.starts_with("un") { MALFORMED } else { IGNORED }, reason);
+            until_counted(
+                one,
+                if reason.starts_with("un") || reason.starts_with("bad") { MALFORMED } else { IGNORED },
+                reason,
+            );
         }
         for told in ["(unreadable-frame)", "(unreadable-body)", "(implausible)", "(not-for-this)"] {
             one.until_log(told);
