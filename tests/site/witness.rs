@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::boxes::{Place, Site, TestBox};
 use crate::harness::{free_port, tallyd, until};
 use crate::load::Load;
-use crate::net::standstill::Standstill;
+use crate::net::standstill::{ATTEMPTS, Standstill};
 
 /// A site of two boxes and a witness, all running, the witness reached by both.
 fn start() -> (Site, TestBox) {
@@ -134,7 +134,7 @@ fn one_failure(
 #[test]
 fn either_box_may_be_killed_and_the_other_goes_on_and_the_witness_hardly_writes() {
     let (mut site, witness) = start();
-    assert_eq!(site.boxes[0].status()["tolerates"]["text"], "two boxes and a witness: tolerates one failure");
+    until_says(&site.boxes[0], "two boxes and a witness: tolerates one failure");
     let load = Load::start(&site, 4);
     goes_on(&load);
     // Each of them while it follows and while it leads.
@@ -178,30 +178,41 @@ fn a_box_that_stands_still_costs_the_witness_no_more_than_one_that_dies() {
 #[test]
 fn a_witness_that_is_killed_or_stopped_in_normal_running_is_not_noticed() {
     let (site, mut witness) = start();
-    let term = site.boxes[0].status()["term"].clone();
     let load = Load::start(&site, 4);
     goes_on(&load);
-    let before = slot(&witness);
+    let unnoticed = (0..ATTEMPTS).any(|_| is_not_missed(&site, &mut witness, &load));
+    assert!(unnoticed, "this machine stood still again and again, so nothing can be said");
+    load.finish().assert_held(&site);
+}
+
+/// Kills the witness, and stops it: whether nobody noticed; `false` if the machine spoilt it.
+fn is_not_missed(site: &Site, witness: &mut TestBox, load: &Load) -> bool {
+    let seen = |witness: &TestBox| {
+        let slot = slot(witness);
+        let record = ["writes", "term", "voted_for", "voters"].map(|key| (key, slot[key].clone()));
+        (site.boxes[0].status()["term"].clone(), record, load.retries())
+    };
+    let boot = |witness: &TestBox| slot(witness)["boot"].as_u64().unwrap();
+    let standstill = Standstill::watch();
+    let (before, boot_before) = (seen(witness), boot(witness));
     witness.kill();
     until_says(&site.boxes[0], "the witness is not: tolerates no failure");
-    goes_on(&load);
+    goes_on(load);
     witness.start();
-    until_peers(&witness, 2);
-    goes_on(&load);
+    until_peers(witness, 2);
+    goes_on(load);
     witness.terminate();
-    goes_on(&load);
+    goes_on(load);
     witness.start();
-    until_peers(&witness, 2);
-    goes_on(&load);
-    let tally = load.finish();
-    assert_eq!(tally.retries, 0, "some add was not acknowledged at its first try");
-    tally.assert_held(&site);
-    assert_eq!(site.boxes[0].status()["term"], term, "no election");
-    let after = slot(&witness);
-    for same in ["writes", "term", "voted_for", "voters"] {
-        assert_eq!(after[same], before[same], "{same}");
-    }
-    assert_eq!(after["boot"].as_u64(), before["boot"].as_u64().map(|boot| boot + 2));
+    until_peers(witness, 2);
+    goes_on(load);
+    let after = seen(witness);
+    assert_eq!(boot(witness), boot_before + 2);
+    assert!(
+        after == before || standstill.was_long(),
+        "an election, a write or an add that had to be tried again: {before:?}, then {after:?}"
+    );
+    after == before
 }
 
 #[test]
