@@ -42,7 +42,7 @@ fn until_peers(witness: &TestBox, wanted: usize) {
     });
 }
 
-fn until_tolerates(one: &TestBox, failures: u64) {
+pub(crate) fn until_tolerates(one: &TestBox, failures: u64) {
     until(&format!("{} tolerates {failures}", one.name), || {
         (one.try_status()?["tolerates"]["failures"] == failures).then_some(())
     });
