@@ -121,7 +121,8 @@ fn site_with_ways(broker: &Broker) -> (Site, Vec<Way>) {
     (site, ways)
 }
 
-fn until_connected(site: &Site) -> usize {
+/// Waits until the leader is connected to the broker; which box that is.
+pub(crate) fn until_connected(site: &Site) -> usize {
     until("the leader is connected to the broker", || {
         let leader = site.leader();
         (site.boxes[leader].try_status()?["upstream"]["state"] == "connected").then_some(leader)
