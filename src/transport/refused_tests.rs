@@ -217,6 +217,37 @@ async fn a_copy_that_starts_beside_the_original_is_refused_and_the_original_stay
     assert_eq!(one.metrics.connections_ended.get(), 0);
 }
 
+/// As when the machine that both run on stands still: the acknowledgement is not there yet when the time is up.
+#[test]
+fn a_copy_is_refused_also_when_all_stand_still_while_the_original_is_listened_for() {
+    let mut site = TestSite::new(2);
+    site.identities[0].members[1].address.clear();
+    let site = Arc::new(site);
+    let other = site.clone();
+    let ((stand_still, stood_still), (end, ended)) =
+        (tokio::sync::oneshot::channel(), tokio::sync::oneshot::channel());
+    let original = std::thread::spawn(move || {
+        run(async {
+            let _two = other.start(2).await;
+            std::thread::sleep(stood_still.await.unwrap());
+            let _ = ended.await;
+        });
+    });
+    run(async {
+        let mut one = site.start(1).await;
+        one.wait_connected(2).await;
+        let (copy, _control) = enter(&site, Life { boot: 9, nonce: 1 }).await;
+        // While what may be under way yet is waited for; then the original is asked for a sign of life.
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        stand_still.send(Duration::from_millis(1300)).unwrap();
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        std::thread::sleep(Duration::from_millis(1100));
+        assert_refused(&copy, Refusal::Cloned).await;
+    });
+    end.send(()).unwrap();
+    original.join().unwrap();
+}
+
 #[tokio::test]
 async fn a_box_that_was_emptied_is_told_so_itself() {
     let site = TestSite::new(2);
