@@ -25,7 +25,11 @@ fn try_told(one: &TestBox, arguments: &[&str]) -> Output {
 
 /// Runs a command that changes a member, which the box must do. If nothing is known of what came of it, and the change
 /// does not come into force, it is asked for again. What the command said, if it knew.
-fn changed(one: &TestBox, arguments: &[&str], is_in_force: impl Fn() -> Option<bool>) -> Option<String> {
+pub(crate) fn changed(
+    one: &TestBox,
+    arguments: &[&str],
+    is_in_force: impl Fn() -> Option<bool>,
+) -> Option<String> {
     for _ in 0..ATTEMPTS {
         let output = try_told(one, arguments);
         // Unknown, and certainly not done.
@@ -54,7 +58,7 @@ fn membership(one: &TestBox, name: &str) -> Option<Option<String>> {
     })
 }
 
-fn is(one: &TestBox, name: &str, membership_wanted: &str) -> Option<bool> {
+pub(crate) fn is(one: &TestBox, name: &str, membership_wanted: &str) -> Option<bool> {
     Some(membership(one, name)?.as_deref() == Some(membership_wanted))
 }
 
@@ -63,7 +67,11 @@ fn until_is(one: &TestBox, name: &str, membership_wanted: &str) {
     until(&what, || is(one, name, membership_wanted)?.then_some(()));
 }
 
-fn is_gone(one: &TestBox, name: &str) -> Option<bool> {
+pub(crate) fn is_member(one: &TestBox, name: &str) -> Option<bool> {
+    Some(membership(one, name)?.is_some())
+}
+
+pub(crate) fn is_gone(one: &TestBox, name: &str) -> Option<bool> {
     Some(membership(one, name)?.is_none())
 }
 
@@ -79,8 +87,7 @@ fn add_box(site: &mut Site, role: &str) -> usize {
     let member = format!("{}={}", site.boxes[new].name, made["address"].as_str().unwrap());
     let (id, key) = (made["id"].to_string(), made["key"].as_str().unwrap().to_owned());
     let arguments = ["member", "add", &member, "--id", &id, "--key", &key, "--role", role, "--no-wait"];
-    let is_member = || Some(membership(&site.boxes[0], &site.boxes[new].name)?.is_some());
-    changed(&site.boxes[0], &arguments, is_member);
+    changed(&site.boxes[0], &arguments, || is_member(&site.boxes[0], &site.boxes[new].name));
     site.boxes[new].start();
     site.boxes[new].until_ready();
     new

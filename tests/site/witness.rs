@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::boxes::{Place, Site, TestBox};
 use crate::harness::{free_port, tallyd, until};
 use crate::load::Load;
+use crate::members::{changed, is, is_gone, is_member};
 use crate::net::standstill::{ATTEMPTS, Standstill};
 
 /// A site of two boxes and a witness, all running, the witness reached by both.
@@ -54,12 +55,6 @@ fn until_says(one: &TestBox, words: &str) {
         said = one.try_status()?["tolerates"]["text"].as_str()?.to_owned();
         said.contains(words).then_some(())
     });
-}
-
-fn told(one: &TestBox, arguments: &[&str]) {
-    let url = format!("http://127.0.0.1:{}", one.http);
-    let output = tallyd().args(arguments).args(["--url", &url]).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// So many more adds are acknowledged.
@@ -275,13 +270,11 @@ fn a_running_site_of_two_is_given_a_witness() {
     goes_on(&load);
     let (mut witness, made) = site.extend_by_witness();
     witness.start();
-    let url = format!("http://127.0.0.1:{}", site.boxes[0].http);
     let member = format!("w={}", made["address"].as_str().unwrap());
     let (id, key) = (made["id"].to_string(), made["key"].as_str().unwrap());
-    let arguments = ["member", "add", &member, "--id", &id, "--key", key, "--role", "witness", "--url", &url];
-    let output = tallyd().args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "w is witness\n");
+    let arguments = ["member", "add", &member, "--id", &id, "--key", key, "--role", "witness"];
+    let said = changed(&site.boxes[0], &arguments, || is(&site.boxes[0], "w", "witness"));
+    assert!(said.is_none_or(|said| said == "w is witness\n"));
     until_peers(&witness, 2);
     site.boxes.iter().for_each(|one| until_tolerates(one, 1));
     goes_on(&load);
@@ -339,14 +332,15 @@ fn a_dead_box_is_replaced_and_the_witness_stands_beside_the_new_one() {
     site.boxes[1].kill();
     // If that one led, what is sent to it meanwhile has an unknown outcome.
     site.boxes[0].until_ready();
-    told(&site.boxes[0], &["member", "remove", "box2"]);
+    changed(&site.boxes[0], &["member", "remove", "box2"], || is_gone(&site.boxes[0], "box2"));
     site.boxes.remove(1);
     let address = format!("127.0.0.1:{}", free_port());
     let made = site.extend(Place { address, http: free_port(), statsd: free_port(), namespace: None });
     let member = format!("{}={}", site.boxes[1].name, made["address"].as_str().unwrap());
     let (id, key) = (made["id"].to_string(), made["key"].as_str().unwrap());
     site.boxes[1].start();
-    told(&site.boxes[0], &["member", "add", &member, "--id", &id, "--key", key]);
+    let arguments = ["member", "add", &member, "--id", &id, "--key", key];
+    changed(&site.boxes[0], &arguments, || is_member(&site.boxes[0], &site.boxes[1].name));
     // The witness has learnt of the new box from the leader, and remembers it.
     until_peers(&witness, 2);
     site.boxes.iter().for_each(|one| until_tolerates(one, 1));
