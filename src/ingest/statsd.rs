@@ -34,8 +34,8 @@ const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 const DATAGRAM_BYTES_MAX: usize = 65_536;
 /// How often the kernel's drops are looked at while datagrams come.
 const DROPS_EVERY: Duration = Duration::from_secs(1);
-/// How long a stop goes on reading what had arrived before it.
-const DRAIN_MAX: Duration = Duration::from_millis(200);
+/// Less than the kernel takes off the receive buffer for a datagram, however short it is.
+const DATAGRAM_COST_MIN: usize = 256;
 /// The longest example of a refused line, in bytes as sent.
 const EXAMPLE_BYTES_MAX: usize = 120;
 
@@ -176,7 +176,8 @@ impl Statsd {
         }
     }
 
-    /// Counts what has arrived and ends the thread. Takes 200 ms at most.
+    /// Counts what has arrived and ends the thread, also while more comes: it reads no more than the receive buffer
+    /// holds.
     pub fn stop(mut self) {
         self.end();
     }
@@ -243,18 +244,22 @@ impl Receiver {
     fn run(mut self) {
         let mut buffer = vec![0; BATCH_SIZE * DATAGRAM_BYTES_MAX];
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let mut stopping: Option<Instant> = None;
+        // When it stops: how much of the receive buffer may still hold what had arrived before.
+        let mut left: Option<usize> = None;
         loop {
-            if stopping.is_none() && self.shared.stop.load(Ordering::Acquire) {
-                stopping = Some(Instant::now());
+            if left.is_none() && self.shared.stop.load(Ordering::Acquire) {
+                left = Some(self.shared.receive_buffer_bytes);
             }
-            if stopping.is_some_and(|since| since.elapsed() > DRAIN_MAX) {
+            if left == Some(0) {
                 return;
             }
             match self.receive(&mut buffer, &mut metas) {
-                Ok(count) => self.take(&buffer, &metas[..count]),
+                Ok(count) => {
+                    self.take(&buffer, &metas[..count]);
+                    left = left.map(|left| left.saturating_sub(cost(&metas[..count])));
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) if stopping.is_some() => return,
+                Err(_) if left.is_some() => return,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(),
                 Err(error) => {
                     tracing::error!(%error, "StatsD: reading the socket failed; trying again");
@@ -327,6 +332,11 @@ impl Receiver {
             );
         }
     }
+}
+
+/// What these took of the receive buffer, at least. A train of datagrams that the kernel had joined counts as one.
+fn cost(metas: &[RecvMeta]) -> usize {
+    metas.iter().map(|meta| meta.len.max(DATAGRAM_COST_MIN)).sum()
 }
 
 /// Asks for a large buffer, by privilege if there is one; what the kernel gave.

@@ -10,6 +10,9 @@ use crate::identity::{Authority, MemberInfo, Role, SiteId};
 #[path = "refused_tests.rs"]
 mod refused;
 
+/// What comes so soon does not come by the idle timeout of 3 s.
+const SOONER: Duration = Duration::from_millis(2500);
+
 /// A site whose boxes can be started, each with a directory of its own.
 struct TestSite {
     dirs: Vec<tempfile::TempDir>,
@@ -49,7 +52,7 @@ impl TestSite {
     }
 
     fn address(&self, node: u64) -> SocketAddr {
-        self.identities[0].member(NodeId(node)).unwrap().address.parse().unwrap()
+        self.identities[node as usize - 1].member(NodeId(node)).unwrap().address.parse().unwrap()
     }
 
     fn keys(&self, node: u64) -> Keys {
@@ -80,13 +83,12 @@ impl TestSite {
         TestBox { transport: started.unwrap(), events, metrics }
     }
 
-    /// The two boxes of a site of two, connected, by one connection: box 2 comes when box 1 has dialled
-    /// in vain, and dials first.
+    /// The two boxes of a site of two, connected, by one connection: box 1 does not know where box 2 is, and so does
+    /// not dial it.
     async fn pair() -> (TestSite, TestBox, TestBox) {
-        let site = TestSite::new(2);
-        let mut one = site.start(1).await;
-        wait_until(|| one.metrics.dials.get() > 0).await;
-        let mut two = site.start(2).await;
+        let mut site = TestSite::new(2);
+        site.identities[0].members[1].address.clear();
+        let (mut one, mut two) = (site.start(1).await, site.start(2).await);
         one.wait_connected(2).await;
         two.wait_connected(1).await;
         (site, one, two)
@@ -190,15 +192,17 @@ async fn a_node_that_is_behind_holds_its_peers_back_and_loses_no_frame() {
         frame[..4].copy_from_slice(&sent.to_le_bytes());
         one.transport.send(NodeId(2), Lane::Entries, frame.into()) == Err(SendError::Full)
     };
-    // Nobody reads at the other end: the queue fills, for good.
+    // Nobody reads at the other end: the queue fills, for good. Each look gives the connection a turn.
     within(async {
-        let mut full_since = Instant::now();
-        while full_since.elapsed() < Duration::from_millis(200) {
-            if !full(sent) {
+        let mut refused = 0;
+        while refused < 200 {
+            if full(sent) {
+                refused += 1;
+            } else {
                 sent += 1;
-                full_since = Instant::now();
+                refused = 0;
             }
-            tokio::time::sleep(Duration::from_micros(100)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
     .await;
@@ -243,7 +247,7 @@ fn a_peer_killed_and_restarted_is_connected_again_fast() {
             let mut two = site.start(2).await;
             two.wait_connected(1).await;
             println!("connected again {:?} after the restart", start.elapsed());
-            assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+            assert!(start.elapsed() < SOONER, "{:?}", start.elapsed());
             // What box 1 sends before it notices that the first life is over is lost: it sends again.
             let hello = Bytes::from_static(b"hello");
             let came = async { while two.frame().await.1 != hello {} };
@@ -258,7 +262,7 @@ fn a_peer_killed_and_restarted_is_connected_again_fast() {
             })
             .await;
             println!("and frames came through {:?} after it", start.elapsed());
-            assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+            assert!(start.elapsed() < SOONER, "{:?}", start.elapsed());
             two.transport.close().await;
             drop(two);
             wait_until(|| UdpSocket::bind(site.address(2)).is_ok()).await;
@@ -297,12 +301,22 @@ fn a_restarted_peer_that_does_not_dial_is_noticed_by_its_reset() {
         one.wait_connected(2).await;
         two.wait_connected(1).await;
         println!("noticed and connected again in {:?}", start.elapsed());
-        assert!(start.elapsed() < Duration::from_secs(1), "not by the idle timeout: {:?}", start.elapsed());
+        assert!(start.elapsed() < SOONER, "not by the idle timeout: {:?}", start.elapsed());
     });
 }
 
 #[tokio::test]
 async fn dials_that_cross_end_in_one_connection_that_works_both_ways() {
+    for _ in 0..20 {
+        if have_crossed().await {
+            return;
+        }
+    }
+    panic!("no two dials crossed");
+}
+
+/// Starts two boxes, which dial each other, and looks at what comes of it; whether their dials crossed.
+async fn have_crossed() -> bool {
     let site = TestSite::new(2);
     let (mut one, mut two) = (site.start(1).await, site.start(2).await);
     one.wait_connected(2).await;
@@ -319,6 +333,7 @@ async fn dials_that_cross_end_in_one_connection_that_works_both_ways() {
             assert!(!matches!(event, Event::Disconnected(_)), "nobody was cut off meanwhile");
         }
     }
+    [&one, &two].iter().any(|each| each.metrics.connections_made.get() > 1)
 }
 
 #[tokio::test]
@@ -327,7 +342,7 @@ async fn the_one_that_goes_tells_its_peers_at_once() {
     let start = Instant::now();
     two.transport.close().await;
     assert_eq!(one.next().await, Event::Disconnected(NodeId(2)));
-    assert!(start.elapsed() < Duration::from_secs(1), "not by the idle timeout");
+    assert!(start.elapsed() < SOONER, "not by the idle timeout");
     let frame = Bytes::from_static(b"late");
     assert_eq!(one.transport.send(NodeId(2), Lane::Control, frame.clone()), Err(SendError::NotConnected));
     assert_eq!(one.transport.datagram(NodeId(2), frame.clone()), Err(SendError::NotConnected));

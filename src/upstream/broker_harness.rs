@@ -68,6 +68,20 @@ impl Broker {
         }
     }
 
+    /// Has it write down its sessions, which a kill would make it forget.
+    pub(super) async fn save(&self) {
+        let file = self.path("mosquitto.db");
+        // There may be an older one; what matters is one that was written after this signal.
+        let _ = std::fs::remove_file(&file);
+        self.signal(rustix::process::Signal::USR1);
+        let saved = async {
+            while !file.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, saved).await.expect("Mosquitto saves its sessions");
+    }
+
     pub(super) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
         rustix::process::kill_process(pid, signal).unwrap();

@@ -62,7 +62,10 @@ async fn totals_never_go_back_for_a_subscriber() {
     site.until_delivered(600).await;
     subscriber
         .until(|all| {
-            all.iter().any(|one| one["topic"] == "tally/s/summary/series/0" && payload(one)["seq"] == 600)
+            let came = |topic: &str, key: &str| {
+                all.iter().any(|one| one["topic"] == topic && payload(one)[key] == 600)
+            };
+            came("tally/s/summary/series/0", "seq") && came("tally/s/total/series/0", "total")
         })
         .await;
     let totals: Vec<i64> =
@@ -86,16 +89,23 @@ async fn a_broker_that_dies_gets_everything_again_that_it_did_not_acknowledge() 
     let upstream = site.start("box1", &broker.config());
     site.count([1; 50]);
     site.until_delivered(50).await;
+    // Its session outlives the broker, so that it misses nothing, whichever of the two is connected again first.
+    let keep = ["-c", "-i", "the-dashboard", "-x", "3600"];
+    let mut subscriber = Subscriber::start(broker.port, &keep).await;
+    broker.save().await;
     broker.kill();
     site.count([2; 50]);
     broker.run();
-    let mut subscriber = Subscriber::start(broker.port, &[]).await;
     site.until_delivered(100).await;
     subscriber
         .until(|all| {
             all.iter().any(|one| one["topic"] == "tally/s/summary/series/2" && payload(one)["seq"] == 100)
         })
         .await;
+    let mut seqs = subscriber.seqs();
+    seqs.sort_unstable();
+    seqs.dedup();
+    assert_eq!(seqs, (51..=100).collect::<Vec<u64>>());
     assert_eq!(upstream.shared().status().connections, 2);
     upstream.stop(false).await;
 }

@@ -4,7 +4,7 @@
 //! them (`script`), which is said. The invariants are checked in each state. What violates one is told as the shortest
 //! story that was found.
 //!
-//! `TALLYD_EXPLORE_SECONDS=N` gives each site N seconds in place of 20; `TALLYD_EXPLORE_MORE=N` widens the bounds by
+//! `TALLYD_EXPLORE_SECONDS=N` gives each site N seconds in place of 60; `TALLYD_EXPLORE_MORE=N` widens the bounds by
 //! N of each kind. `cargo test --test explore -- --nocapture` shows what was visited, and whether that is
 //! everything within the bounds or the time was up.
 #![allow(

@@ -10,7 +10,8 @@ use crate::explored::Explored;
 use crate::search::search;
 use crate::sites::{self, Site};
 
-const SECONDS: u64 = 20;
+/// On a machine that is busy with other things, too, each site meets what it is for in a part of that.
+const SECONDS: u64 = 60;
 
 /// What is explored: a core for three nodes that remembers two terms, so that it has to look them up.
 type Core = Raft<3, 2>;
@@ -32,14 +33,9 @@ pub(crate) fn explore<C: Explored>(site: &Site, meets: &[fn(&Met) -> &Cell<u64>]
         panic!("{what}\n{}\n{}\n{what}", site.prologue::<C>(), story.join("\n"));
     }
     let all_met = meets.iter().all(|meets| meets(&found.met).get() > 0);
-    if !found.complete && !all_met {
-        println!("    in its time it did not meet all that it is for");
-    }
-    assert!(
-        all_met || !found.complete,
-        "a search that never meets what it is for shows nothing: {:?}",
-        found.met
-    );
+    let advice =
+        if found.complete { "" } else { " (it was out of time: TALLYD_EXPLORE_SECONDS gives it more)" };
+    assert!(all_met, "a search that never meets what it is for shows nothing{advice}: {:?}", found.met);
     // `cargo xtask verify` adds these up.
     println!("proof: exploration: 1 sites, {} states", found.states);
 }

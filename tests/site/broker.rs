@@ -60,6 +60,11 @@ impl Broker {
         self.process.as_ref().expect("it runs").signal(Signal::STOP);
     }
 
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.process.as_ref().expect("it runs").signal(Signal::CONT);
+    }
+
     /// Has it write down its sessions, which a kill would make it forget.
     pub(crate) fn save(&self) {
         let file = self.database();

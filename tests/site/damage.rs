@@ -45,6 +45,15 @@ fn groups(segment: &Path) -> Vec<u64> {
         .collect()
 }
 
+/// Waits until the third box remembers durably which lives of the others it has seen: it writes that beside.
+fn until_others_seen(site: &Site) {
+    let file = site.boxes[2].directory.join("peers.seen");
+    until("both others are named in peers.seen", || {
+        let seen = tallyd::transport::read_seen(&std::fs::read_to_string(&file).ok()?)?;
+        [1, 2].iter().all(|id| seen.contains_key(id)).then_some(())
+    });
+}
+
 #[test]
 fn damage_is_told_with_its_place_what_is_certain_and_the_way_out() {
     let mut site = Site::start(1);
@@ -105,6 +114,7 @@ fn a_damaged_snapshot_is_told_with_the_log_that_there_is() {
 fn a_box_whose_disk_was_emptied_is_refused_under_its_old_identity() {
     let mut site = Site::start(3);
     site.boxes[2].add("a", 1);
+    until_others_seen(&site);
     site.boxes[2].kill();
     let data = site.boxes[2].directory.clone();
     for folder in ["log", "snapshots"] {
@@ -132,6 +142,7 @@ fn a_box_whose_disk_was_emptied_is_refused_under_its_old_identity() {
 fn a_copy_of_a_running_box_is_refused_and_the_box_goes_on() {
     let site = Site::start(3);
     site.boxes[2].add("a", 1);
+    until_others_seen(&site);
     let copy = tempfile::tempdir().unwrap();
     let data = copy.path().join("data");
     let copied = std::process::Command::new("cp").arg("-r").arg(&site.boxes[2].directory).arg(&data).status();

@@ -43,7 +43,10 @@ pub(crate) fn free_port() -> u16 {
     static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let mut taken = TAKEN.lock().unwrap();
-    let width = PORTS.end - PORTS.start;
+    let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok().and_then(|slot| slot.parse().ok());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let ports = own_ports(slot, cores.min(64) as u16);
+    let width = ports.end - ports.start;
     // Tests run in processes of their own: each begins somewhere else.
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
     let begin = (u64::from(std::process::id()) * 7919 + u64::from(nanos)) % u64::from(width);
@@ -51,14 +54,35 @@ pub(crate) fn free_port() -> u16 {
         NEXT.store(begin as u16, Ordering::Relaxed);
     }
     for _ in 0..width {
-        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % width;
+        let port = ports.start + NEXT.fetch_add(1, Ordering::Relaxed) % width;
         let free =
             TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
         if free && taken.insert(port) {
             return port;
         }
     }
-    panic!("no free port in {PORTS:?}");
+    panic!("no free port in {ports:?}");
+}
+
+/// Where this test takes its ports: nextest runs so many tests at the same time and gives each of them another number,
+/// from 0 on. A port that is free for a moment, because its box is down, is then not taken by another test.
+fn own_ports(slot: Option<u16>, tests: u16) -> std::ops::Range<u16> {
+    let Some(slot) = slot else { return PORTS };
+    let width = (PORTS.end - PORTS.start) / tests;
+    let start = PORTS.start + slot % tests * width;
+    start..start + width
+}
+
+#[test]
+fn tests_that_run_at_the_same_time_have_ports_of_their_own() {
+    for tests in [1, 2, 3, 64] {
+        let all: Vec<_> = (0..tests).map(|slot| own_ports(Some(slot), tests)).collect();
+        assert!(all.windows(2).all(|pair| pair[0].end <= pair[1].start), "{all:?}");
+        let enough = |ports: &std::ops::Range<u16>| PORTS.contains(&ports.start) && ports.len() > 300;
+        assert!(all.iter().all(enough) && all.iter().all(|ports| ports.end <= PORTS.end), "{all:?}");
+        assert_eq!(own_ports(Some(tests), tests), all[0], "a test too many shares with another");
+    }
+    assert_eq!(own_ports(None, 2), PORTS);
 }
 
 /// Does something in a network namespace that this file names, or else here. Sockets and processes that it

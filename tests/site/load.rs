@@ -22,6 +22,8 @@ pub(crate) struct Load {
     done: Arc<AtomicU64>,
     /// The longest that an add took so far, with its retries.
     slowest_us: Arc<AtomicU64>,
+    /// Tries so far that were not acknowledged, and were repeated.
+    retries: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Tally>>,
 }
 
@@ -44,21 +46,26 @@ impl Load {
 
     /// At some boxes only.
     pub(crate) fn at(ports: &[u16], clients: usize) -> Load {
-        let slowest_us = Arc::<AtomicU64>::default();
+        let (slowest_us, retries) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let clients = (0..clients)
             .map(|number| {
                 let (ports, stop, done) = (ports.to_vec(), stop.clone(), done.clone());
-                let slowest_us = slowest_us.clone();
-                std::thread::spawn(move || client(number, &ports, &stop, &done, &slowest_us))
+                let (slowest_us, retries) = (slowest_us.clone(), retries.clone());
+                std::thread::spawn(move || client(number, &ports, &stop, &done, &slowest_us, &retries))
             })
             .collect();
-        Load { stop, done, slowest_us, clients }
+        Load { stop, done, slowest_us, retries, clients }
     }
 
     /// Acknowledged adds so far.
     pub(crate) fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
+    }
+
+    /// Tries so far that were not acknowledged, and were repeated.
+    pub(crate) fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
     }
 
     /// The longest that an add took so far, with its retries.
@@ -107,6 +114,7 @@ fn client(
     stop: &AtomicBool,
     done: &AtomicU64,
     slowest_us: &AtomicU64,
+    retries: &AtomicU64,
 ) -> Tally {
     let mut clients: Vec<Client> = ports.iter().map(|port| Client::new(*port).patient_for(TRY_MAX)).collect();
     let mut tally = Tally::default();
@@ -131,6 +139,7 @@ fn client(
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
             tally.retries += 1;
+            retries.fetch_add(1, Ordering::Relaxed);
             assert!(Instant::now() < deadline, "{key} was not acknowledged within {RETRY_MAX:?}");
         }
         tally.adds += 1;

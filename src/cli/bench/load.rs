@@ -105,13 +105,18 @@ impl Load {
 
     /// Measures for so long.
     pub async fn measure(&self, span: Duration) {
+        self.measure_until(tokio::time::sleep(span)).await;
+    }
+
+    /// Measures until that is over.
+    async fn measure_until(&self, over: impl Future<Output = ()>) {
         let begun = Instant::now();
         {
             let mut tally = self.shared.tally();
             tally.gaps = Gaps::new(self.shared.behaviour.gap_ms_least);
         }
         self.shared.phase.store(MEASURE, Ordering::Relaxed);
-        tokio::time::sleep(span).await;
+        over.await;
         self.shared.phase.store(END, Ordering::Relaxed);
         let now = Instant::now();
         let mut tally = self.shared.tally();

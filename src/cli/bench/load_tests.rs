@@ -5,6 +5,9 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::AtomicU64;
 
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// What the stand-in for a box does with a request; `u64`: how many came before it.
 type Answers = dyn Fn(u64, &str) -> Option<String> + Send + Sync;
 
@@ -12,11 +15,13 @@ fn answer(status: &str, body: &str) -> Option<String> {
     Some(format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
 }
 
-/// Serves each connection from a thread of its own until the client goes. `None` closes it.
-fn serve(answers: Arc<Answers>) -> Target {
+/// Serves each connection from a thread of its own until the client goes. `None` closes it. Where that is, and how
+/// many requests came.
+fn serve(answers: Arc<Answers>) -> (Target, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let count = Arc::new(AtomicU64::new(0));
+    let came = Arc::clone(&count);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let (mut stream, answers, count) = (stream.unwrap(), Arc::clone(&answers), Arc::clone(&count));
@@ -33,7 +38,7 @@ fn serve(answers: Arc<Answers>) -> Target {
             });
         }
     });
-    Target::parse(&url).unwrap()
+    (Target::parse(&url).unwrap(), came)
 }
 
 fn behaviour(targets: Vec<Target>, failover: bool) -> Behaviour {
@@ -46,12 +51,29 @@ fn behaviour(targets: Vec<Target>, failover: bool) -> Behaviour {
     }
 }
 
-/// Adds of `clients` clients to one series for 100 ms.
-async fn run(behaviour: Behaviour, clients: u32, keyed: bool) -> Tally {
+/// Clients that add to one series.
+async fn started(behaviour: Behaviour, clients: u32, keyed: bool) -> Load {
     let requests = Arc::new(Requests::new("h", "bench", 1, keyed));
     let scripts = (0..clients).map(|client| Script::adds(Arc::clone(&requests), 1, client)).collect();
-    let load = Load::start(behaviour, scripts, 1).await;
-    load.measure(Duration::from_millis(100)).await;
+    Load::start(behaviour, scripts, 1).await
+}
+
+/// Waits until so many requests came to each of these servers.
+async fn until_came(wanted: &[(&AtomicU64, u64)]) {
+    let all_came = async {
+        while wanted.iter().any(|(came, wanted)| came.load(Ordering::Relaxed) < *wanted) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all_came).await.expect("the requests come");
+}
+
+/// Adds of `clients` clients to one series, until so many more requests came to each of these servers.
+async fn run(behaviour: Behaviour, clients: u32, keyed: bool, more: &[(&AtomicU64, u64)]) -> Tally {
+    let load = started(behaviour, clients, keyed).await;
+    let wanted: Vec<(&AtomicU64, u64)> =
+        more.iter().map(|(came, more)| (*came, came.load(Ordering::Relaxed) + more)).collect();
+    load.measure_until(until_came(&wanted)).await;
     load.finish().await
 }
 
@@ -64,11 +86,12 @@ fn proof(tally: &Tally, held: u64) -> crate::cli::bench::ledger::Proof {
 async fn each_answer_is_one_acknowledged_add() {
     let held = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&held);
-    let target = serve(Arc::new(move |_, _| {
+    let (target, came) = serve(Arc::new(move |_, _| {
         counted.fetch_add(1, Ordering::Relaxed);
         answer("200 OK", "{}")
     }));
-    let tally = run(behaviour(vec![target], false), 8, false).await;
+    // Many more than can be under way at once.
+    let tally = run(behaviour(vec![target], false), 8, false, &[(&came, 100)]).await;
     let proof = proof(&tally, held.load(Ordering::Relaxed));
     assert!(tally.requests > 0 && tally.requests <= proof.acknowledged);
     assert_eq!((proof.lost, proof.doubled, proof.unknown), (0, 0, 0));
@@ -78,13 +101,13 @@ async fn each_answer_is_one_acknowledged_add() {
 
 #[tokio::test]
 async fn without_a_key_an_unknown_outcome_stays_open_and_a_refusal_does_not() {
-    let target = serve(Arc::new(|count, _| match count % 4 {
+    let (target, came) = serve(Arc::new(|count, _| match count % 4 {
         0 => answer("503 Service Unavailable", r#"{"type":"urn:tallyd:error:outcome-unknown"}"#),
         1 => answer("503 Service Unavailable", r#"{"type":"urn:tallyd:error:not-committed"}"#),
         2 => answer("409 Conflict", "no json"),
         _ => None,
     }));
-    let tally = run(behaviour(vec![target], false), 1, false).await;
+    let tally = run(behaviour(vec![target], false), 1, false, &[(&came, 8)]).await;
     let count = |kind: &str| tally.errors.get(kind).copied().unwrap_or(0);
     assert!(count("outcome-unknown") > 0 && count("not-committed") > 0 && count("status 409") > 0);
     let disconnected: u64 =
@@ -102,25 +125,29 @@ async fn with_a_key_an_add_is_tried_at_the_next_box_until_it_is_known() {
         keys.lock().unwrap().insert(key.to_owned());
     };
     let (bad_keys, good_keys) = (Arc::clone(&keys), Arc::clone(&keys));
-    let bad = serve(Arc::new(move |count, request| {
+    let (bad, came_to_bad) = serve(Arc::new(move |count, request| {
         take(&bad_keys, request);
         match count % 3 {
             0 => answer("503 Service Unavailable", r#"{"type":"urn:tallyd:error:outcome-unknown"}"#),
             1 => None,
             _ => {
-                std::thread::sleep(Duration::from_millis(200));
+                // Far longer than a try may take.
+                std::thread::sleep(PATIENCE);
                 None
             }
         }
     }));
-    let good = serve(Arc::new(move |_, request| {
+    let (good, came_to_good) = serve(Arc::new(move |_, request| {
         take(&good_keys, request);
         answer("200 OK", "{}")
     }));
     // Nobody listens here any more.
     let gone =
         Target::parse(&format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()));
-    let tally = run(behaviour(vec![bad, good, gone.unwrap()], true), 6, true).await;
+    let load = started(behaviour(vec![bad, good, gone.unwrap()], true), 6, true).await;
+    // The bad box has been slow once by then; clients stay at the good one.
+    load.measure_until(until_came(&[(&came_to_bad, 3), (&came_to_good, 30)])).await;
+    let tally = load.finish().await;
     let held = keys.lock().unwrap().len() as u64;
     let proof = proof(&tally, held);
     assert!(proof.acknowledged > 0);
@@ -131,12 +158,14 @@ async fn with_a_key_an_add_is_tried_at_the_next_box_until_it_is_known() {
 
 #[tokio::test]
 async fn what_has_no_answer_at_the_end_is_open() {
-    let target = serve(Arc::new(|_, _| {
+    let (target, came) = serve(Arc::new(|_, _| {
         std::thread::sleep(Duration::from_secs(3_600));
         None
     }));
     let settle = Duration::from_millis(50);
-    let tally = run(Behaviour { settle, ..behaviour(vec![target], false) }, 3, false).await;
+    let load = started(Behaviour { settle, ..behaviour(vec![target], false) }, 3, false).await;
+    until_came(&[(&came, 3)]).await;
+    let tally = load.finish().await;
     let proof = proof(&tally, 0);
     assert_eq!((proof.acknowledged, proof.unknown), (0, 3));
 }
