@@ -26,6 +26,8 @@ pub enum Reason {
     NotForThis,
     /// A part of a snapshot that was not asked for.
     PartNotAwaited,
+    /// Entries, while too many wait for this box's disk already.
+    DiskBehind,
     /// It asks to hand leadership over, which cannot be.
     TransferRefused,
     /// A list of members that is old, or without this witness.
@@ -51,13 +53,14 @@ pub enum Reason {
 }
 
 /// All reasons, in the order of their numbers.
-pub const REASONS: [Reason; 17] = [
+pub const REASONS: [Reason; 18] = [
     Reason::UnreadableFrame,
     Reason::UnreadableBody,
     Reason::BadConfiguration,
     Reason::BadSnapshot,
     Reason::NotForThis,
     Reason::PartNotAwaited,
+    Reason::DiskBehind,
     Reason::TransferRefused,
     Reason::StaleMembers,
     Reason::UnknownSender,
@@ -81,6 +84,7 @@ impl Reason {
             Reason::BadSnapshot => "bad-snapshot",
             Reason::NotForThis => "not-for-this",
             Reason::PartNotAwaited => "part-not-awaited",
+            Reason::DiskBehind => "disk-behind",
             Reason::TransferRefused => "transfer-refused",
             Reason::StaleMembers => "stale-members",
             Reason::UnknownSender => "unknown-sender",
@@ -119,6 +123,7 @@ impl Reason {
             Reason::TransferRefused => "a wish to hand leadership over, which cannot be now",
             Reason::LogUnreadable => "a message that needs an entry which this log does not show",
             Reason::PartNotAwaited
+            | Reason::DiskBehind
             | Reason::StaleMembers
             | Reason::Stale
             | Reason::Leased

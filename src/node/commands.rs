@@ -1,17 +1,14 @@
 //! What handles ask for.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::handle::{Command, random_u128};
 use super::heirs::HandoverReason;
 use tally_core::id::NodeId;
 
 use super::wire::Frame;
-use super::{Node, RequestError, Stopping, proposals};
+use super::{Node, RequestError, STOP_WAIT, Stopping, proposals};
 use crate::transport::Lane;
-
-/// How long an orderly stop waits for what was counted here to be committed.
-const STOP_WAIT: Duration = Duration::from_secs(5);
 
 impl Node {
     pub(super) fn on_command(&mut self, command: Command) {

@@ -200,6 +200,11 @@ struct Stopping {
     reply: oneshot::Sender<()>,
 }
 
+/// How long an orderly stop waits for what was counted here to be committed.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+/// And, of that, for another box that could lead.
+const HEIR_WAIT: Duration = Duration::from_secs(1);
+
 /// What a node is made of.
 #[allow(missing_debug_implementations, reason = "a file system has no useful text")]
 pub struct Parts<F: FileSystem> {
@@ -386,7 +391,17 @@ impl Node {
         if !self.leads() {
             return false;
         }
-        self.is_handing_over() || self.hand_over(None, HandoverReason::Stopping).is_ok()
+        self.is_handing_over() || self.hand_over(None, HandoverReason::Stopping).is_ok() || self.awaits_heir()
+    }
+
+    /// Whether a box that stops waits for another one to be able to take over: one that is connected may be a little
+    /// behind, or not have answered for a moment.
+    fn awaits_heir(&self) -> bool {
+        let configuration = self.raft.configuration();
+        let others = configuration.voters().filter(|id| configuration.witness() != Some(*id));
+        let is_there = others.filter(|id| self.connected.contains(id)).count() > 0;
+        let waits = |stopping: &Stopping| Instant::now() + STOP_WAIT < stopping.until + HEIR_WAIT;
+        is_there && self.stopping.as_ref().is_some_and(waits)
     }
 
     /// Hands over as well as it can and tells the others.

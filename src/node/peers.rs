@@ -14,6 +14,10 @@ use crate::site::entry::{self, BodyKind};
 use crate::storage::{Entry, ReadError};
 use crate::transport::{Event, Lane};
 
+/// So much of the log may wait for this box's disk. A leader sends on whatever becomes of it, for as long as a disk is full,
+/// say; what is left out here is sent again.
+const UNDURABLE_BYTES_MAX: usize = 32 << 20;
+
 impl Node {
     pub(super) fn on_transport(&mut self, event: Event) {
         match event {
@@ -68,6 +72,11 @@ impl Node {
     /// Whether the core took it.
     pub(super) fn on_message(&mut self, from: NodeId, message: &Message, payloads: Vec<Bytes>) -> bool {
         let now = self.now();
+        let brings_entries = matches!(message.body, Body::Append { entries: Some(_), .. });
+        if brings_entries && self.tail.takes_more_than(UNDURABLE_BYTES_MAX, self.raft.durable_index()) {
+            self.refuse(from, Reason::DiskBehind);
+            return false;
+        }
         let configuration = match payloads.first().and_then(|first| members::of_payload(first)).transpose() {
             Ok(configuration) => configuration,
             Err(_) => {

@@ -94,6 +94,15 @@ impl Tail {
         }
     }
 
+    /// Whether the entries after this index take more than so many bytes of memory.
+    pub(super) fn takes_more_than(&self, bytes: usize, index: LogIndex) -> bool {
+        // Seldom; then the entries are looked at, of which there can be many.
+        self.payload_bytes > bytes && {
+            let count = usize::try_from(self.last().0.saturating_sub(index.0)).unwrap_or(usize::MAX);
+            self.sizes.iter().rev().take(count).map(|size| *size as usize).sum::<usize>() > bytes
+        }
+    }
+
     /// The payload of an entry, if it is in memory.
     pub(super) fn payload(&self, index: LogIndex) -> Option<&Bytes> {
         let place = index.0.checked_sub(self.first_payload().0)?;
@@ -230,6 +239,17 @@ mod tests {
                 prop_assert!(bytes <= 6 || end.0 == first);
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_durable_is_bounded_whatever_is_durable() {
+        let mut tail = Tail::new(Position::ZERO, Vec::new());
+        for index in 1..=100 {
+            tail.push(position(index, 1), Bytes::from(vec![0; 10]));
+        }
+        assert!(tail.takes_more_than(99, LogIndex(90)) && !tail.takes_more_than(100, LogIndex(90)));
+        assert!(tail.takes_more_than(999, LogIndex(0)) && !tail.takes_more_than(1000, LogIndex(0)));
+        assert!(!tail.takes_more_than(0, LogIndex(100)) && !tail.takes_more_than(0, LogIndex(200)));
     }
 
     #[test]

@@ -139,6 +139,28 @@ fn any_byte_that_says_something() {
 }
 
 #[test]
+fn a_segment_that_lost_its_end_is_refused_wherever_it_was_cut() {
+    let data = Data::new(12, 9, 700, true, false);
+    let segments: Vec<(PathBuf, usize)> = contents(&data.fs)
+        .into_iter()
+        .filter(|(path, _)| path.extension().is_some_and(|kind| kind == "log" || kind == "full"))
+        .map(|(path, bytes)| (path, bytes.len()))
+        .collect();
+    assert!(segments.len() > 1, "{segments:?}");
+    for (path, whole) in segments {
+        for length in (0..whole).step_by(512).chain([whole - 1]) {
+            let fs = data.fs.copy();
+            fs.damage(&path, |bytes| bytes.truncate(length));
+            let before = contents(&fs);
+            let error = open(&fs).unwrap_err();
+            assert!(matches!(error, OpenError::Damaged { .. }), "{length} of {}: {error}", path.display());
+            assert!(error.to_string().contains("Nothing was changed"), "{error}");
+            assert_eq!(contents(&fs), before);
+        }
+    }
+}
+
+#[test]
 fn without_its_newest_segment_a_log_is_refused_and_left_as_it_is_whatever_else_is_wrong_with_it() {
     let data = Data::new(1, 9, 5000, true, false);
     let ends = |end: &'static str| {

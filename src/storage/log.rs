@@ -204,6 +204,7 @@ impl<F: FileSystem> Log<F> {
             hard_state: self.hard_state,
             boot: self.boot,
             reused,
+            bytes,
         };
         let error = |source| WriteError::from_io(&temporary, source);
         file.write_at(0, &header.encode()).map_err(error)?;

@@ -296,6 +296,17 @@ fn open_segment<F: FileSystem>(
     let read = file.read_at(0, &mut block).map_err(error)?;
     let dir = place.dir.parent().unwrap_or(&place.dir);
     let header = SegmentHeader::decode(&block[..read], &path, dir, place.owner, number)?;
+    if bytes < header.bytes {
+        return Err(OpenError::Damaged {
+            certain: format!(
+                "the file was made {} bytes long and has {bytes}: its end is missing, with whatever was written there.",
+                header.bytes
+            ),
+            offset: bytes,
+            file: path,
+            advice: RESTORE_ADVICE.to_string(),
+        });
+    }
     let written_to = if header.reused { bytes } else { BLOCK };
     Ok((Segment { number, path, file, salt: header.salt, bytes, written_to }, header))
 }

@@ -15,7 +15,7 @@ use super::{BLOCK_BYTES, FORMAT_VERSION, OpenError, Owner};
 
 const MAGIC: &[u8; 8] = b"TALLYLOG";
 const CRC_END: usize = 12;
-const HEADER_BYTES: usize = 117;
+const HEADER_BYTES: usize = 125;
 
 /// The name of a segment that is being made.
 pub(super) const UNFINISHED: &str = "new.tmp";
@@ -38,6 +38,9 @@ pub(super) struct SegmentHeader {
     pub(super) boot: u64,
     /// The file was a segment before: its blocks are written already.
     pub(super) reused: bool,
+    /// How long the file was made. A shorter one has lost its end, with whatever stood there. Zero: made before this
+    /// was written down.
+    pub(super) bytes: u64,
 }
 
 impl SegmentHeader {
@@ -64,6 +67,7 @@ impl SegmentHeader {
             block.extend_from_slice(&value.to_le_bytes());
         }
         block.push(u8::from(self.hard_state.vote.is_some()) | u8::from(self.reused) << 1);
+        block.extend_from_slice(&self.bytes.to_le_bytes());
         block.resize(BLOCK_BYTES, 0);
         let crc = crc32c::crc32c(&block[CRC_END..]);
         block[MAGIC.len()..CRC_END].copy_from_slice(&crc.to_le_bytes());
@@ -119,8 +123,10 @@ impl SegmentHeader {
         let (term, vote) = (Term(reader.u64()?), NodeId(reader.u64()?));
         let flags = reader.byte()?;
         let hard_state = HardState { term, vote: (flags & 1 != 0).then_some(vote) };
-        let reused = flags & 2 != 0;
-        Some((version, SegmentHeader { owner, number, salt, sequence, previous, hard_state, boot, reused }))
+        let (reused, bytes) = (flags & 2 != 0, reader.u64()?);
+        let header =
+            SegmentHeader { owner, number, salt, sequence, previous, hard_state, boot, reused, bytes };
+        Some((version, header))
     }
 }
 

@@ -52,7 +52,7 @@ impl TestSite {
     }
 
     fn address(&self, node: u64) -> SocketAddr {
-        self.identities[node as usize - 1].member(NodeId(node)).unwrap().address.parse().unwrap()
+        self.identities[node as usize - 1].me().address.parse().unwrap()
     }
 
     fn keys(&self, node: u64) -> Keys {
