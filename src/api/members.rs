@@ -119,7 +119,7 @@ pub(super) async fn set_role(
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
     let RoleBody { role } = parse::json(&body, r#"{"role": "voter"}"#)?;
     if role == Role::Observer {
-        check_goes_on_without(&shared.node.status(), &name)?;
+        check_goes_on_without(&shared, &name).await?;
     }
     change(&shared, &MemberChange::Role { name: name.clone(), role: site_role(role) }).await?;
     changed(&shared, &name, Some(role))
@@ -131,7 +131,7 @@ pub(super) async fn remove(
     params: RawPathParams,
 ) -> Result<Response<Body>, Problem> {
     let name = name_in(&params);
-    check_goes_on_without(&shared.node.status(), &name)?;
+    check_goes_on_without(&shared, &name).await?;
     change(&shared, &MemberChange::Remove { name: name.clone() }).await?;
     changed(&shared, &name, None)
 }
@@ -188,10 +188,13 @@ fn check_can_have_company(status: &NodeStatus) -> Result<(), Problem> {
 
 /// Whether a majority of the other voters can be reached: without one nothing could be committed any more, not even
 /// another change of the members. The leader looks again before it makes the change; this tells who asks.
-fn check_goes_on_without(status: &NodeStatus, name: &str) -> Result<(), Problem> {
+async fn check_goes_on_without(shared: &Shared, name: &str) -> Result<(), Problem> {
+    // While no leader is known nobody knows who can be reached.
+    shared.node.fence().await?;
+    let status = shared.node.fresh_status().await?;
     let votes = |member: &&MemberStatus| member.votes && member.membership == "voter";
     let voters: Vec<&MemberStatus> = status.members.iter().filter(votes).collect();
-    if status.leader.is_none() || !voters.iter().any(|member| member.name == name) {
+    if !voters.iter().any(|member| member.name == name) {
         return Ok(());
     }
     let others = voters.iter().filter(|member| member.name != name);

@@ -136,9 +136,14 @@ fn pace(pace: &Value) -> Option<String> {
     Some(format!(
         "{:<9} election timeout {timeout} ms, heartbeat {heartbeat} ms; round trip {}, sync {}",
         "pace",
-        micros(&pace["round_trip_us"]),
-        micros(&pace["sync_us"])
+        measured(&pace["round_trip_us"]),
+        measured(&pace["sync_us"])
     ))
+}
+
+/// None: only leaders measure round trips, say.
+fn measured(value: &Value) -> String {
+    if *value == 0 { "not measured".to_owned() } else { micros(value) }
 }
 
 /// Microseconds as milliseconds.

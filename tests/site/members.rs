@@ -18,7 +18,7 @@ fn told(one: &TestBox, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn try_told(one: &TestBox, arguments: &[&str]) -> Output {
+pub(crate) fn try_told(one: &TestBox, arguments: &[&str]) -> Output {
     let url = format!("http://127.0.0.1:{}", one.http);
     tallyd().args(arguments).args(["--url", &url]).output().unwrap()
 }
@@ -75,7 +75,7 @@ pub(crate) fn is_gone(one: &TestBox, name: &str) -> Option<bool> {
     Some(membership(one, name)?.is_none())
 }
 
-fn place() -> Place {
+pub(crate) fn place() -> Place {
     let address = format!("127.0.0.1:{}", free_port());
     Place { address, http: free_port(), statsd: free_port(), namespace: None }
 }

@@ -1,25 +1,18 @@
 //! Changes of the members that are refused, and change nothing: not at once, not after the power failed.
 
-use std::process::Output;
-
-use crate::boxes::{Place, Site, TestBox};
-use crate::harness::{free_port, tallyd, until};
-
-fn try_told(one: &TestBox, arguments: &[&str]) -> Output {
-    let url = format!("http://127.0.0.1:{}", one.http);
-    tallyd().args(arguments).args(["--url", &url]).output().unwrap()
-}
+use crate::boxes::{Site, TestBox};
+use crate::harness::until;
+use crate::members::{place, try_told};
 
 /// Runs a command that must be refused, certainly without effect, with this in its reason.
 fn refused(one: &TestBox, arguments: &[&str], why: &str) {
-    let output = try_told(one, arguments);
+    let output = until("it is refused for good", || {
+        // Not for want of a leader at that moment.
+        let output = try_told(one, arguments);
+        (output.status.code() != Some(3)).then_some(output)
+    });
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains(why), "{arguments:?}: {output:?}");
-}
-
-fn place() -> Place {
-    let address = format!("127.0.0.1:{}", free_port());
-    Place { address, http: free_port(), statsd: free_port(), namespace: None }
 }
 
 fn kill_all(site: &mut Site) {
