@@ -256,7 +256,10 @@ impl Node {
         }
         if changes.is_empty() || configuration.is_joint() {
             self.members.waits = None;
-            self.members.settled = lagging.is_empty() && changes.is_empty() && !configuration.is_joint();
+            // The core lets go of who left a little after that is committed; then so is the connection.
+            let nobody_leaves = self.members.known.len() == wishes.len();
+            self.members.settled =
+                lagging.is_empty() && changes.is_empty() && !configuration.is_joint() && nobody_leaves;
             return;
         }
         let away = self.away_after(&configuration, &changes);
@@ -333,15 +336,13 @@ impl Node {
         missing(&voters, answers)
     }
 
-    /// Whether this box was a member and is none any more, as far as it applied.
+    /// Whether this box was a member and is none any more: the site does not name it, and the latest configuration in its
+    /// log is without it. It is not told when that is committed: nobody talks to it any more.
     pub(super) fn is_removed(&self) -> bool {
         let me = self.shared.identity.node_id();
         let site = self.site();
-        let named = |records: &[MemberRecord]| records.iter().any(|record| record.id == me);
-        !site.members().is_empty()
-            && !named(site.members())
-            && !named(site.members_leaving())
-            && self.raft.configuration().role(me).is_none()
+        let is_named = site.members().iter().any(|record| record.id == me);
+        !site.members().is_empty() && !is_named && self.raft.configuration().role(me).is_none()
     }
 
     /// When the loop should look at the members again.

@@ -41,6 +41,8 @@ impl Node {
         status.site = identity.site.clone();
         status.site_id = identity.site_id.to_string();
         status.role = match self.raft.role() {
+            // It may ask for votes, until it knows that its removal is committed.
+            Role::PreCandidate | Role::Candidate if role.is_none() => "none",
             Role::Follower if role == Some(MemberRole::Observer) => "observer",
             Role::Follower if role.is_none() => "none",
             Role::Leader => "leader",

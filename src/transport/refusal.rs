@@ -63,10 +63,12 @@ pub enum Refusal {
     OtherNumber,
     /// It knows this box's key under another number.
     OwnOtherNumber,
+    /// It does not know this box's key.
+    OwnUnknownKey,
 }
 
 /// All reasons, in the order of their numbers.
-pub const REFUSALS: [Refusal; 18] = [
+pub const REFUSALS: [Refusal; 19] = [
     Refusal::NoCertificate,
     Refusal::UnknownKey,
     Refusal::OwnKey,
@@ -85,6 +87,7 @@ pub const REFUSALS: [Refusal; 18] = [
     Refusal::OwnClone,
     Refusal::OtherNumber,
     Refusal::OwnOtherNumber,
+    Refusal::OwnUnknownKey,
 ];
 
 impl serde::Serialize for Refusal {
@@ -115,6 +118,7 @@ impl Refusal {
             Refusal::OwnClone => "own-clone",
             Refusal::OtherNumber => "other-number",
             Refusal::OwnOtherNumber => "own-other-number",
+            Refusal::OwnUnknownKey => "own-unknown-key",
         }
     }
 
@@ -168,6 +172,10 @@ impl Refusal {
                  given a wrong --id; remove this box, and add it with the number that `tallyd provision --extend` \
                  printed"
             }
+            Refusal::OwnUnknownKey => {
+                "it does not know this box's key: this box was removed from the site (then stop it), or is not added yet, \
+                 or one of the two was provisioned anew"
+            }
         }
     }
 
@@ -179,6 +187,7 @@ impl Refusal {
             ConnectionError::ConnectionClosed(close) => {
                 match u64::from(close.error_code).checked_sub(0x100) {
                     Some(ALERT_NO_PROTOCOL) => Some(Refusal::OtherProtocol),
+                    Some(ALERT_UNKNOWN_KEY) => Some(Refusal::OwnUnknownKey),
                     Some(_) => Some(Refusal::RefusedByPeer),
                     // It thought better of it: another connection was quicker.
                     None => None,
