@@ -148,9 +148,8 @@ pub(super) async fn transfer(
     };
     let status = shared.node.status();
     let to = to.as_deref().map(|name| who_could_lead(&status, name)).transpose()?;
-    let could_lead = |member: &&MemberStatus| member.votes && member.membership == "voter";
     let members = status.members;
-    if to.is_none() && members.iter().filter(could_lead).count() < 2 {
+    if to.is_none() && members.iter().filter(|member| could_lead(member)).count() < 2 {
         return Err(Problem::new(
             Name::MemberRefused,
             "there is no other box that votes, so none could lead",
@@ -161,11 +160,16 @@ pub(super) async fn transfer(
     to_json(&json!({"leader": name})).map(json_response)
 }
 
+/// It votes and has a log.
+fn could_lead(member: &MemberStatus) -> bool {
+    member.votes && member.membership == "voter"
+}
+
 /// A member that could lead, by its role.
 fn who_could_lead(status: &NodeStatus, name: &str) -> Result<NodeId, Problem> {
     let member = status.members.iter().find(|member| member.name == name);
     let member = member.ok_or_else(|| refused(MemberRefused::NoSuchMember))?;
-    if member.membership == "voter" && member.votes {
+    if could_lead(member) {
         return Ok(NodeId(member.id));
     }
     let what = match member.membership {
@@ -192,8 +196,7 @@ async fn check_goes_on_without(shared: &Shared, name: &str) -> Result<(), Proble
     // While no leader is known nobody knows who can be reached.
     shared.node.fence().await?;
     let status = shared.node.fresh_status().await?;
-    let votes = |member: &&MemberStatus| member.votes && member.membership == "voter";
-    let voters: Vec<&MemberStatus> = status.members.iter().filter(votes).collect();
+    let voters: Vec<&MemberStatus> = status.members.iter().filter(|member| could_lead(member)).collect();
     if !voters.iter().any(|member| member.name == name) {
         return Ok(());
     }

@@ -35,6 +35,7 @@ impl Node {
         let identity = &self.shared.identity;
         let name = |id: NodeId| self.members.get(id).map(|member| member.name.clone());
         let role = self.raft.configuration().role(identity.node_id());
+        let is_removed = self.is_removed();
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.node = identity.me().name.clone();
         status.node_id = identity.node;
@@ -54,12 +55,12 @@ impl Node {
         status.commit = self.raft.commit_index().0;
         status.last = self.raft.last().index.0;
         status.ready = self.leader_term().is_some()
-            && !self.is_removed()
+            && !is_removed
             && self.batches.epoch().is_some()
             && self.disk_health.trouble().is_none();
         let raft = self.raft.status();
         let witness_for = raft.witness_for.and_then(|id| Some(self.members.get(id)?.name.clone()));
-        status.tolerates = match self.is_removed() {
+        status.tolerates = match is_removed {
             true => tolerance::removed(),
             false => tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness),
         };

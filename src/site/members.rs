@@ -139,7 +139,7 @@ pub struct Parts {
 pub(super) struct Members {
     /// By number.
     list: Vec<MemberRecord>,
-    /// Those who were removed and are in force still: until they are not, the others need to reach them.
+    /// Those who were removed and are in force still, by number: until they are not, the others need to reach them.
     leaving: Vec<MemberRecord>,
     /// Numbers of those who were removed, ascending.
     retired: Vec<u64>,
@@ -208,7 +208,8 @@ impl Members {
                 // As provisioned, if nothing was changed yet.
                 let is_in = |parts: &Parts| parts.parts.iter().any(|part| part.id == removed.id);
                 if self.in_force.as_ref().is_none_or(is_in) {
-                    self.leaving.push(removed);
+                    let at = self.leaving.partition_point(|member| member.id < removed.id);
+                    self.leaving.insert(at, removed);
                 }
                 Ok(digest)
             }

@@ -114,6 +114,17 @@ fn who_was_removed_is_known_until_the_configuration_is_without_it() {
 }
 
 #[test]
+fn several_who_leave_are_read_again_in_whatever_order_they_were_removed() {
+    let mut members = three();
+    members.enforce(in_force(&[1, 2, 3]), 0);
+    members.change(remove("box3"), 0).unwrap();
+    members.change(remove("box2"), 0).unwrap();
+    let mut out = Vec::new();
+    members.put(&mut out);
+    assert_eq!(Members::read(&mut Reader::new(&out), true), Ok(members));
+}
+
+#[test]
 fn who_leaves_keeps_its_place_until_it_has_left() {
     let mut members = three();
     for id in 4..=9 {
