@@ -45,7 +45,7 @@ fn this_release_applies_an_older_release_s_log_as_that_one_did() {
     for entry in entries() {
         let index = site.applied().next();
         site.apply(index, entry).unwrap();
-        if index.0 % 20 == 0 {
+        if index.0.is_multiple_of(20) {
             assert_eq!(format!("{:016x}", site.digest()), digests.next().unwrap(), "entry {index}");
         }
     }
