@@ -1,7 +1,7 @@
 //! The configuration file: TOML to validated types. Every key is optional; an unknown one is an error
 //! that names it, its line and the nearest known one.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub struct NodeSection {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterSection {
-    /// QUIC, UDP.
+    /// QUIC, UDP. `[::]` is both IP versions, or IPv4 where the system has no other.
     #[serde(deserialize_with = "cluster_address")]
     pub listen: SocketAddr,
     /// What the others dial; a contradiction to its identity is told.
@@ -64,7 +64,7 @@ impl Default for ClusterSection {
     fn default() -> ClusterSection {
         let bounds = crate::node::NodeConfig::default().election_timeout;
         ClusterSection {
-            listen: SocketAddr::from(([0, 0, 0, 0], 7400)),
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 7400)),
             advertise: None,
             election_timeout_min: bounds.min,
             election_timeout_max: bounds.max,
@@ -388,7 +388,7 @@ fn address(text: &str, example: &str) -> Result<SocketAddr, String> {
 
 fn cluster_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
-    address(&text, "0.0.0.0:7400").map_err(serde::de::Error::custom)
+    address(&text, "[::]:7400").map_err(serde::de::Error::custom)
 }
 
 fn api_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {

@@ -162,7 +162,7 @@ fn a_variable_that_overrides_no_key_is_a_warning_with_the_nearest_that_there_is(
 #[test]
 fn a_value_that_is_wrong_is_named_with_its_key_and_an_example() {
     for (text, parts) in [
-        ("[cluster]\nlisten = \"nowhere\"\n", ["line 2: cluster.listen: \"nowhere\"", "0.0.0.0:7400"]),
+        ("[cluster]\nlisten = \"nowhere\"\n", ["line 2: cluster.listen: \"nowhere\"", "[::]:7400"]),
         ("[api]\n\nlisten = \"localhost:1\"\n", ["line 3: api.listen: \"localhost:1\"", "127.0.0.1:7480"]),
         ("[ingest.statsd]\nlisten = \"8125\"\n", ["ingest.statsd.listen: \"8125\"", "127.0.0.1:8125"]),
         ("[commit]\ninterval = \"fast\"\n", ["commit.interval: \"fast\"", "500ms"]),
@@ -172,5 +172,5 @@ fn a_value_that_is_wrong_is_named_with_its_key_and_an_example() {
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
     let error = load("", &[("TALLYD_CLUSTER_LISTEN", "nowhere")]).unwrap_err();
-    assert!(error.starts_with("TALLYD_CLUSTER_LISTEN: ") && error.contains("0.0.0.0:7400"), "{error}");
+    assert!(error.starts_with("TALLYD_CLUSTER_LISTEN: ") && error.contains("[::]:7400"), "{error}");
 }

@@ -126,6 +126,26 @@ fn a_box_is_founded_under_the_name_that_it_is_given_and_comes_up_whatever_a_serv
 }
 
 #[test]
+fn each_listener_takes_an_ipv6_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let (http, statsd) = (free_port(), free_port());
+    let mut command = tallyd();
+    command.args(["run", "--data-dir"]).arg(directory.path().join("data"));
+    command.env("TALLYD_API_LISTEN", format!("[::1]:{http}"));
+    command.env("TALLYD_INGEST_STATSD_LISTEN", format!("[::1]:{statsd}"));
+    command.env("TALLYD_CLUSTER_LISTEN", "[::1]:7400");
+    let process = Process::start(&mut command, &directory.path().join("log"));
+    let socket = std::net::UdpSocket::bind("[::1]:0").unwrap();
+    until("a count that came by StatsD is read by HTTP", || {
+        socket.send_to(b"a:1|c", ("::1", statsd)).unwrap();
+        let mut get = tallyd();
+        get.args(["get", "a", "--json", "--url", &format!("http://[::1]:{http}")]);
+        get.output().unwrap().status.success().then_some(())
+    });
+    process.kill();
+}
+
+#[test]
 fn a_configuration_beside_an_empty_data_directory_founds_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("not-mounted");
