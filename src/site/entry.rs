@@ -260,6 +260,12 @@ pub fn stamped(stamp: Stamp, body: &[u8]) -> Bytes {
     Bytes::from(out)
 }
 
+/// A leader's stamp and the body after it; `None`: there is no stamp, as before the empty entries of a new term.
+#[must_use]
+pub fn stamp_of(payload: &[u8]) -> Option<(Stamp, &[u8])> {
+    super::body::split(payload).ok()
+}
+
 /// Whether a body is well formed: a leader asks before it proposes what another box sent, since
 /// an entry that cannot be read stops every box.
 pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
