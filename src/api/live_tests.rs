@@ -25,7 +25,7 @@ impl Box1 {
 
     async fn at(address: &str) -> Box1 {
         let directory = tempfile::tempdir().unwrap();
-        let mut identity = Identity::found_single(directory.path(), "plant7", "box1").unwrap();
+        let mut identity = Identity::found_single(directory.path(), "plant7", "box1", "").unwrap();
         identity.members[0].address = address.to_owned();
         let owner = Owner { site_id: identity.site_id.0, node: identity.node };
         let (storage, recovered) =

@@ -278,6 +278,12 @@ pub fn stamped(stamp: Stamp, body: &[u8]) -> Bytes {
     Bytes::from(out)
 }
 
+/// A leader's stamp and the body after it; `None`: there is no stamp, as before the empty entries of a new term.
+#[must_use]
+pub fn stamp_of(payload: &[u8]) -> Option<(Stamp, &[u8])> {
+    super::body::split(payload).ok()
+}
+
 /// Whether a body is well formed, by the very code that applies it: a leader asks before it appends a
 /// body, whoever made it.
 pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
