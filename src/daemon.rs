@@ -126,7 +126,8 @@ impl Ways {
             .listen
             .map(|listen| Statsd::start(listen, Arc::clone(accumulator), Arc::clone(clock)))
             .transpose()?;
-        let polls = Polls::start(config.polls().map_err(RunError::Other)?, accumulator, clock);
+        let node = &handle.identity().me().name;
+        let polls = Polls::start(config.polls().map_err(RunError::Other)?, node, accumulator, clock);
         let upstream = upstream::spawn(handle.clone(), &config.upstream)?;
         Ok(Ways { statsd, polls, upstream })
     }

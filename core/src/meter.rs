@@ -68,8 +68,8 @@ pub struct Reading {
     pub heard: SiteTime,
     /// Who heard it. Readings of one source come in the order in which it heard them.
     pub source: SourceId,
-    /// Names the life of the meter's memory, such as a hash of a boot id: another one began at zero. 0: not known.
-    pub life: u64,
+    /// Names the incarnation of the meter, such as a hash of a boot id: another one began at zero. 0: not known.
+    pub incarnation: u64,
 }
 
 /// When a reading is applied.
@@ -90,8 +90,8 @@ pub struct Meter {
     pub heard: SiteTime,
     /// By whom.
     pub source: SourceId,
-    /// The life that it was of; 0: not known.
-    pub life: u64,
+    /// The incarnation that it was of; 0: not known.
+    pub incarnation: u64,
     /// What cannot be told yet.
     pub pending: Pending,
 }
@@ -173,7 +173,7 @@ impl Step {
 ///   may have been heard before: earlier by its time, or by another source within the grace.
 /// * Growth counts, whatever the time between.
 /// * A step back of up to the noise counts nothing, and the base stays, so that the way up again counts nothing.
-/// * Another life, or a fall, is a restart: the value counts as growth from zero. If the ceiling is nearer going up
+/// * Another incarnation, or a fall, is a restart: the value counts as growth from zero. If the ceiling is nearer going up
 ///   than the value going down (the fall is of more than half the ceiling), it is a wrap.
 /// * A fall to about zero (within the noise of zero) waits for the glitch window: a value that is back at the old one
 ///   by then is growth from the old one; a value between makes it a restart at once.
@@ -183,20 +183,20 @@ impl Step {
 pub fn step(before: Option<&Meter>, reading: &Reading, rule: &MeterRule, moment: Moment) -> Step {
     // A clock that is ahead must not make all that follows late.
     let heard = reading.heard.min(moment.now);
-    let Reading { value, source, life, .. } = *reading;
+    let Reading { value, source, incarnation, .. } = *reading;
     let Some(before) = before else {
-        let meter = Meter { base: value, heard, source, life, pending: Pending::None };
+        let meter = Meter { base: value, heard, source, incarnation, pending: Pending::None };
         return Step { meter, increase: 0, outcome: Outcome::First };
     };
-    let reboot = before.life != 0 && life != 0 && before.life != life;
+    let reboot = before.incarnation != 0 && incarnation != 0 && before.incarnation != incarnation;
     if before.is_late(value, heard, source, reboot, moment.grace_ms) {
         return Step { meter: *before, increase: 0, outcome: Outcome::Late };
     }
     let mut meter = *before;
     meter.heard = heard.max(before.heard);
     meter.source = source;
-    if life != 0 {
-        meter.life = life;
+    if incarnation != 0 {
+        meter.incarnation = incarnation;
     }
     let mut taking = Taking { meter, rule, value, heard, moment, increase: 0, outcome: Outcome::Unchanged };
     if reboot {
@@ -311,7 +311,7 @@ impl Taking<'_> {
         self.compare();
     }
 
-    /// Another life of the meter: it began at zero, however much it shows by now.
+    /// Another incarnation of the meter: it began at zero, however much it shows by now.
     fn restart(&mut self) {
         self.increase += self.meter.settle();
         self.meter.pending = Pending::None;

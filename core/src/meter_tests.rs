@@ -34,9 +34,9 @@ impl Metered {
         self.read_of(value, 0)
     }
 
-    fn read_of(&mut self, value: u64, life: u64) -> Outcome {
+    fn read_of(&mut self, value: u64, incarnation: u64) -> Outcome {
         self.now += 1_000;
-        self.take(Reading { value, heard: SiteTime(self.now), source: BOX1, life })
+        self.take(Reading { value, heard: SiteTime(self.now), source: BOX1, incarnation })
     }
 }
 
@@ -134,22 +134,22 @@ fn without_a_glitch_window_a_fall_to_zero_is_a_restart_at_once() {
 }
 
 #[test]
-fn another_life_began_at_zero_however_much_it_shows() {
+fn another_incarnation_began_at_zero_however_much_it_shows() {
     let mut metered = Metered::new(MeterRule::DEFAULT);
-    for (value, life, total) in [
+    for (value, incarnation, total) in [
         (1_000, 0, 0),
         // Told for the first time: no other one.
         (1_010, 7, 10),
         (2_000, 8, 2_010),
         (2_001, 0, 2_011),
         (1_999, 9, 4_010),
-        // Of the life before, and the present one again.
+        // Of the incarnation before, and the present one again.
         (0, 9, 4_010),
         (3, 10, 4_013),
         (5, 10, 4_015),
     ] {
-        metered.read_of(value, life);
-        assert_eq!(metered.total, total, "{value} of {life}");
+        metered.read_of(value, incarnation);
+        assert_eq!(metered.total, total, "{value} of {incarnation}");
     }
     assert_eq!(metered.read_of(6, 11), Outcome::Restarted);
 }
@@ -163,24 +163,24 @@ fn a_late_reading_changes_nothing() {
     let known = metered.meter;
     let heard = |back: u64| SiteTime(metered.now - back);
     for (reading, why) in [
-        (Reading { value: 9_000, heard: heard(GRACE + 1), source: BOX2, life: 0 }, "long ago"),
-        (Reading { value: 9_000, heard: heard(GRACE + 1), source: BOX1, life: 3 }, "long ago"),
-        (Reading { value: 200, heard: heard(1), source: BOX1, life: 0 }, "overtaken"),
-        (Reading { value: 200, heard: heard(0), source: BOX2, life: 0 }, "who knows which was first"),
-        (Reading { value: 200, heard: SiteTime(u64::MAX), source: BOX2, life: 0 }, "a clock that is ahead"),
+        (Reading { value: 9_000, heard: heard(GRACE + 1), source: BOX2, incarnation: 0 }, "long ago"),
+        (Reading { value: 9_000, heard: heard(GRACE + 1), source: BOX1, incarnation: 3 }, "long ago"),
+        (Reading { value: 200, heard: heard(1), source: BOX1, incarnation: 0 }, "overtaken"),
+        (Reading { value: 200, heard: heard(0), source: BOX2, incarnation: 0 }, "who knows which was first"),
+        (Reading { value: 200, heard: SiteTime(u64::MAX), source: BOX2, incarnation: 0 }, "a clock that is ahead"),
     ] {
         let moment = Moment { now: SiteTime(metered.now), grace_ms: GRACE };
         let step = step(known.as_ref(), &reading, &MeterRule::DEFAULT, moment);
         assert_eq!((step.outcome, step.increase, Some(step.meter)), (Outcome::Late, 0, known), "{why}");
     }
     // What is more is growth, whoever heard it first.
-    metered.take(Reading { value: 1_600, heard: SiteTime(metered.now - 5), source: BOX2, life: 0 });
+    metered.take(Reading { value: 1_600, heard: SiteTime(metered.now - 5), source: BOX2, incarnation: 0 });
     assert_eq!(metered.total, 600);
     // A restart that two boxes hear counts once.
     for (source, later) in [(BOX2, 5_000), (BOX1, 5_001), (BOX2, 5_002)] {
         let heard = SiteTime(metered.now + later);
         metered.now += 10_000;
-        metered.take(Reading { value: 30, heard, source, life: 0 });
+        metered.take(Reading { value: 30, heard, source, incarnation: 0 });
         metered.now -= 10_000;
     }
     assert_eq!(metered.total, 630);
@@ -263,8 +263,8 @@ fn after_site_time_was_set_back_readings_are_not_late() {
     assert_eq!(metered.total, 3);
 }
 
-/// A life of a meter as it grows.
-fn life() -> impl Strategy<Value = Vec<u64>> {
+/// A incarnation of a meter as it grows.
+fn incarnation() -> impl Strategy<Value = Vec<u64>> {
     prop::collection::vec(0u64..5_000_000, 1..12).prop_map(|mut values| {
         values.sort_unstable();
         values
@@ -288,12 +288,12 @@ fn any_rule() -> impl Strategy<Value = MeterRule> {
 
 proptest! {
     #[test]
-    fn lives_that_are_told_count_in_full(lives in prop::collection::vec(life(), 1..6), pauses in any::<u64>()) {
+    fn lives_that_are_told_count_in_full(incarnations in prop::collection::vec(incarnation(), 1..6), pauses in any::<u64>()) {
         let mut metered = Metered::new(MeterRule::DEFAULT);
-        let mut expected = u128::from(lives[0][lives[0].len() - 1] - lives[0][0]);
-        expected += lives[1..].iter().map(|life| u128::from(life[life.len() - 1])).sum::<u128>();
-        for (number, life) in lives.iter().enumerate() {
-            for (place, value) in life.iter().enumerate() {
+        let mut expected = u128::from(incarnations[0][incarnations[0].len() - 1] - incarnations[0][0]);
+        expected += incarnations[1..].iter().map(|incarnation| u128::from(incarnation[incarnation.len() - 1])).sum::<u128>();
+        for (number, incarnation) in incarnations.iter().enumerate() {
+            for (place, value) in incarnation.iter().enumerate() {
                 // Read at any intervals, over outages even.
                 metered.now += (pauses >> ((number + place) % 48)) % 100_000;
                 metered.read_of(*value, number as u64 + 1);
@@ -314,7 +314,7 @@ proptest! {
             value += growth;
             // The boxes' views of site time differ by less than the grace.
             let skew = source * 400;
-            readings.push(Reading { value, heard: SiteTime(heard + skew), source: SourceId(source), life: 0 });
+            readings.push(Reading { value, heard: SiteTime(heard + skew), source: SourceId(source), incarnation: 0 });
         }
         let mut delivered = vec![readings.remove(0)];
         for index in order.iter().take(readings.len()) {
@@ -366,7 +366,7 @@ proptest! {
         let mut waiting: Option<(Reading, u64, bool)> = None;
         for (value, pass) in values.into_iter().zip(passes) {
             all.now += pass;
-            let reading = Reading { value, heard: SiteTime(all.now), source: BOX1, life: 0 };
+            let reading = Reading { value, heard: SiteTime(all.now), source: BOX1, incarnation: 0 };
             let moment = Moment { now: SiteTime(all.now), grace_ms: GRACE };
             let was_plain = all.meter.is_some_and(|meter| meter.pending == Pending::None);
             let step = step(all.meter.as_ref(), &reading, &rule, moment);
@@ -400,10 +400,10 @@ proptest! {
     ) {
         let mut metered = Metered::new(rule);
         let mut most = 0u128;
-        for (value, shift, pass, source, life) in readings {
+        for (value, shift, pass, source, incarnation) in readings {
             metered.now += pass;
             let value = value >> shift;
-            metered.take(Reading { value, heard: SiteTime(metered.now), source: SourceId(source), life });
+            metered.take(Reading { value, heard: SiteTime(metered.now), source: SourceId(source), incarnation });
             // A step counts the value at most, and what was left up to the ceiling.
             most += u128::from(value) + u128::from(rule.ceiling.unwrap_or(0));
             prop_assert!(metered.total <= most);

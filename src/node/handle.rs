@@ -20,7 +20,7 @@ use crate::node::requests::{
 };
 use crate::node::status::NodeStatus;
 use crate::site::entry::{self, SeriesRef, SourceKind};
-use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Site, Verdict};
+use crate::site::{Applied, Level, MemberChange, MemberRefused, OpenRefused, Site, Verdict};
 use crate::transport::TransportMetrics;
 
 /// How long a request waits for its answer before it is told that there is none.
@@ -159,6 +159,12 @@ impl Handle {
                 self.site(|site| site.source(&report.source)).ok_or(ReportError::UnknownSource)?
             }
         };
+        if report.has_readings() && self.site(Site::level) < Level::TWO {
+            let why = "the site takes readings of meters once all its boxes run this release; add what they grew by \
+                       until then"
+                .to_owned();
+            return Err(RequestError::NotCommitted { why }.into());
+        }
         let body = self.encode_report(source, &report)?;
         match self.propose(body).await? {
             Applied::Report { verdict, .. } => Ok(verdict),
@@ -176,9 +182,15 @@ impl Handle {
                 let name = SeriesName::new(&cell.series)
                     .map_err(|error| ReportError::BadCell(place, error.to_string()))?;
                 let known = site.find(&cell.series);
-                let amount = match cell.amount {
-                    ReportAmount::Amount(amount) => amount,
-                    ReportAmount::Add(add) => {
+                let amount = match &cell.amount {
+                    ReportAmount::Reading(reading) => {
+                        let series = known.map_or(SeriesRef::Name(name, Kind::Counter), SeriesRef::Id);
+                        let heard = reading.heard.unwrap_or(open);
+                        writer.reading(&reading.as_cell(series, heard), base.start_of(heard));
+                        continue;
+                    }
+                    ReportAmount::Amount(amount) => *amount,
+                    &ReportAmount::Add(add) => {
                         let is_updown = known.is_some_and(|id| site.kind(id) == Kind::Updown);
                         match u128::try_from(add) {
                             Ok(add) if add > 0 && !is_updown => Amount::Counter(add),

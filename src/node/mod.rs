@@ -55,9 +55,10 @@ pub use members::of_payload as configuration_in;
 pub use pace::PaceBounds;
 pub use proposals::split as split_envelope;
 pub use requests::{
-    Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError, SetError,
+    Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, ReportReading, RequestError, SetError,
 };
 pub use snapshot_transfer::{Incoming, Taken};
+pub(crate) use named::incarnation_hash;
 pub use status::*;
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 

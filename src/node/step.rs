@@ -12,7 +12,8 @@ use super::handle::random_u128;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, NodeError, RequestError, RoleView, proposals};
-use crate::accumulator::Batch;
+use crate::accumulator::{Batch, ReadingsMode};
+use crate::site::Level;
 use crate::site::entry::{self, ReportWriter, SourceKind};
 use crate::site::{Applied, Verdict};
 use crate::storage::WriteGroup;
@@ -318,9 +319,20 @@ impl Node {
         self.leader_clock.applied(stamp, now);
         self.shared.clock.applied(stamp.site, stamp.elapsed);
         self.shared.accumulator.configure(base, series_max);
+        self.take_readings();
         self.tail.shrink(applied.min(self.raft.durable_index()));
         self.applied.send_replace(applied.0);
         self.reads.applied(applied);
+    }
+
+    /// Tells whether readings of meters are taken: that is known once this box has its epoch, by which it had caught
+    /// up with the site as it was then.
+    fn take_readings(&self) {
+        if self.batches.epoch().is_some() {
+            let taken = self.site().level() >= Level::TWO;
+            let mode = if taken { ReadingsMode::Taken } else { ReadingsMode::Refused };
+            self.shared.accumulator.set_readings_mode(mode);
+        }
     }
 
     fn on_applied(&mut self, index: LogIndex, tag: Option<u64>, applied: Applied) {

@@ -1,6 +1,8 @@
 //! Applying entries: the only way in which a site changes.
 
 use tally_core::id::{LogIndex, SeriesName};
+use tally_core::meter::Moment;
+use tally_core::report::{Amount, Kind};
 use tally_core::time::SiteTime;
 
 use super::Site;
@@ -8,6 +10,7 @@ use super::body::{self, Body, Cell, CellKey, CellSeries, Report};
 use super::digest::{mix, mix_bytes};
 use super::entry::EntryError;
 use super::keys::KeyRecord;
+use super::meters::{MeterReading, Room};
 use super::outbox::Marks;
 use super::packed::Packed;
 use super::refused::Refused;
@@ -37,6 +40,7 @@ impl Site {
             let before = self.stamp.site;
             self.advance_stamp(stamp);
             self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
+            self.settle_meters(index);
             match body {
                 Body::StepClock => self.step_clock(before, stamp.site),
                 body => self.apply_body(index, body)?,
@@ -64,6 +68,9 @@ impl Site {
         if to < from {
             let ahead = 2 * self.settings.window_base().as_millis();
             self.close_until(from.0.saturating_add(ahead));
+        }
+        if to < from {
+            self.meters.step_clock(to);
         }
         self.stamp.site = to;
         self.digest = mix(self.digest, to.0);
@@ -195,7 +202,11 @@ impl Site {
             match cell.key {
                 Some(key) => keyed.push(self.apply_keyed(&cell, key, &clock)),
                 None => {
-                    if let Err(why) = self.apply_cell(&cell, &clock) {
+                    let counted = match &cell.reading {
+                        Some(told) => self.apply_reading(cell.series, told, &clock),
+                        None => self.apply_cell(&cell, &clock).map(|_| ()),
+                    };
+                    if let Err(why) = counted {
                         refused.push((place, why));
                     }
                     place += 1;
@@ -228,14 +239,98 @@ impl Site {
                 }
             }
         };
-        let placed = self.table.add(id, cell.window, &cell.amount, clock)?;
+        self.add_amount(id, cell.window, cell.amount, clock)
+    }
+
+    /// Adds to a series that is there; returns the total with it.
+    fn add_amount(
+        &mut self,
+        id: SeriesId,
+        window: SiteTime,
+        amount: Amount,
+        clock: &Clock,
+    ) -> Result<i128, Refusal> {
+        let placed = self.table.add(id, window, &amount, clock)?;
         let total = self.table.rows[id.0 as usize].total;
         self.digest = mix(self.digest, total as u64 ^ u64::from(id.0) << 40);
         if let Placed::Late { start, end } = placed {
-            let closed = Closed { series: id.0, start, end, amount: Packed::new(cell.amount) };
+            let closed = Closed { series: id.0, start, end, amount: Packed::new(amount) };
             self.summarise(closed, Marks { late: true, synced: self.stamp.synced });
         }
         Ok(total)
+    }
+
+    /// Compares a reading with what is known of its meter, and counts the increase in the window in which it was
+    /// heard.
+    fn apply_reading(
+        &mut self,
+        series: CellSeries<'_>,
+        told: &MeterReading<'_>,
+        clock: &Clock,
+    ) -> Result<(), Refusal> {
+        if !told.is_sane() {
+            return Err(Refusal::Malformed);
+        }
+        let heard = told.reading.heard.min(self.stamp.site);
+        let room = self.meter_room();
+        let id = self.series_of_meter(series, heard, clock, &room)?;
+        let moment = Moment { now: self.stamp.site, grace_ms: self.settings.window_grace_ms() };
+        let step = self.meters.judge(id, told, moment, &room)?;
+        if step.increase > 0 {
+            self.add_amount(id, heard, Amount::Counter(step.increase), clock)?;
+        }
+        self.digest = self.meters.keep(id, told.meter, &step, &room, self.digest);
+        Ok(())
+    }
+
+    /// The counter that a meter is counted in, made if it is new.
+    fn series_of_meter(
+        &mut self,
+        series: CellSeries<'_>,
+        heard: SiteTime,
+        clock: &Clock,
+        room: &Room,
+    ) -> Result<SeriesId, Refusal> {
+        let known = match series {
+            CellSeries::Id(id) => Ok(id),
+            CellSeries::Name(_, kind) if kind != Kind::Counter => return Err(Refusal::Malformed),
+            CellSeries::Name(name, _) => {
+                let name = SeriesName::from_bytes(name).map_err(|_| Refusal::Malformed)?.as_str();
+                self.table.names.find(name).map(SeriesId).ok_or(name)
+            }
+        };
+        match known {
+            Ok(id) => match self.table.rows.get(id.0 as usize).map(|row| row.kind) {
+                Some(Kind::Counter) => Ok(id),
+                Some(is) => Err(Refusal::WrongKind { is, asked: Kind::Counter }),
+                None => Err(Refusal::Malformed),
+            },
+            Err(_) if self.table.rows.len() as u64 >= self.settings.series_max() => {
+                Err(Refusal::TooManySeries)
+            }
+            Err(_) if !self.meters.has_room(room) => Err(Refusal::TooManyMeters),
+            // Nothing is added yet, the amount only says of what kind it is.
+            Err(name) => self.table.create(name, heard, &Amount::Counter(1), clock, &self.settings),
+        }
+    }
+
+    fn meter_room(&self) -> Room {
+        Room {
+            meters_max: self.settings.series_max(),
+            silent_age_ms: self.settings.sources_silent_age_ms(),
+            now: self.stamp.elapsed,
+        }
+    }
+
+    /// Counts what meters that fell to zero and stayed there have shown since.
+    fn settle_meters(&mut self, index: LogIndex) {
+        let (settled, digest) = self.meters.settle(self.stamp.site, self.digest);
+        self.digest = digest;
+        let clock = Clock::new(self.stamp, &self.settings, index.0);
+        for (series, increase) in settled.into_iter().filter(|(_, increase)| *increase > 0) {
+            // Refused only where the total would overflow, as it would be with a reading.
+            let _ = self.add_amount(series, self.stamp.site, Amount::Counter(increase), &clock);
+        }
     }
 
     fn apply_keyed(&mut self, cell: &Cell<'_>, key: CellKey, clock: &Clock) -> KeyOutcome {

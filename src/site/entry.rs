@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
+use tally_core::meter::{GLITCH_WINDOW_MS, MeterRule};
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
@@ -105,7 +106,16 @@ pub(super) const CELL_KIND: u8 = 0b0000_0011;
 pub(super) const CELL_NAMED: u8 = 0b0000_0100;
 pub(super) const CELL_WINDOW: u8 = 0b0000_1000;
 pub(super) const CELL_KEYED: u8 = 0b0001_0000;
-pub(super) const CELL_KNOWN: u8 = 0b0001_1111;
+pub(super) const CELL_READING: u8 = 0b0010_0000;
+pub(super) const CELL_KNOWN: u8 = 0b0011_1111;
+
+// What a reading says besides its value.
+pub(super) const READING_INCARNATION: u8 = 0b0000_0001;
+pub(super) const READING_CEILING: u8 = 0b0000_0010;
+pub(super) const READING_NOISE: u8 = 0b0000_0100;
+pub(super) const READING_GLITCH_WINDOW: u8 = 0b0000_1000;
+pub(super) const READING_STEP_MAX: u8 = 0b0001_0000;
+pub(super) const READING_KNOWN: u8 = 0b0001_1111;
 
 /// Opens an epoch of a source, which is made if it is not known. `epoch` is taken unless the
 /// nonce opened one before. A name of more than [`SOURCE_NAME_BYTES_MAX`] bytes is refused where
@@ -307,6 +317,23 @@ pub struct KeyedAdd<'a> {
     pub taken: Elapsed,
 }
 
+/// A reading of a meter. Only for a site at [`super::Level::TWO`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReadingCell<'a> {
+    /// The counter that its increases go to.
+    pub series: SeriesRef<'a>,
+    /// The meter's name: see [`super::is_meter_name`].
+    pub meter: &'a str,
+    /// What it showed.
+    pub value: u64,
+    /// When.
+    pub heard: SiteTime,
+    /// Names the incarnation of the meter; 0: not known.
+    pub incarnation: u64,
+    /// How its readings are to be understood.
+    pub rule: MeterRule,
+}
+
 /// Writes the body of a report, cell by cell: at most [`REPORT_CELLS_MAX`] of them.
 #[derive(Clone, Debug)]
 pub struct ReportWriter {
@@ -337,6 +364,29 @@ impl ReportWriter {
     /// report's source.
     pub fn cell(&mut self, series: SeriesRef<'_>, window_start: SiteTime, amount: &Amount) {
         self.put_cell(0, series, window_start, amount);
+        self.cells += 1;
+    }
+
+    /// Adds a reading. Its place is one among those of the other cells. `window_start`: at `heard` or before it.
+    pub fn reading(&mut self, reading: &ReadingCell<'_>, window_start: SiteTime) {
+        let ReadingCell { series, meter, value, heard, incarnation, rule } = *reading;
+        self.put_head(CELL_READING | kind_code(Kind::Counter), series, window_start);
+        put_bytes(&mut self.out, meter.as_bytes());
+        put_varint(&mut self.out, heard.0.saturating_sub(window_start.0));
+        put_varint(&mut self.out, value);
+        let glitch_window = Some(rule.glitch_window_ms).filter(|window| *window != GLITCH_WINDOW_MS);
+        let more = [
+            (READING_CEILING, rule.ceiling),
+            (READING_NOISE, rule.noise),
+            (READING_GLITCH_WINDOW, glitch_window),
+            (READING_STEP_MAX, rule.step_max),
+        ];
+        let said = more.iter().filter(|(_, number)| number.is_some()).fold(0, |said, (flag, _)| said | flag);
+        self.out.push(if incarnation == 0 { said } else { said | READING_INCARNATION });
+        if incarnation != 0 {
+            self.out.extend_from_slice(&incarnation.to_le_bytes());
+        }
+        more.iter().filter_map(|(_, number)| *number).for_each(|number| put_varint(&mut self.out, number));
         self.cells += 1;
     }
 
@@ -390,7 +440,11 @@ impl ReportWriter {
     }
 
     fn put_cell(&mut self, flags: u8, series: SeriesRef<'_>, window: SiteTime, amount: &Amount) {
-        let mut tag = flags | kind_code(amount.kind());
+        self.put_head(flags | kind_code(amount.kind()), series, window);
+        put_amount(&mut self.out, amount);
+    }
+
+    fn put_head(&mut self, mut tag: u8, series: SeriesRef<'_>, window: SiteTime) {
         if matches!(series, SeriesRef::Name(..)) {
             tag |= CELL_NAMED;
         }
@@ -410,7 +464,6 @@ impl ReportWriter {
             put_varint(&mut self.out, window.0);
             self.window = Some(window);
         }
-        put_amount(&mut self.out, amount);
     }
 }
 

@@ -11,6 +11,7 @@ use super::codec::{Malformed, Reader, put_bytes};
 use super::history::History;
 use super::keys::Keys;
 use super::members::Members;
+use super::meters::Meters;
 use super::outbox::Outbox;
 use super::packed::{Packed, put_sample, read_sample};
 use super::requests::Requests;
@@ -21,7 +22,8 @@ use super::view::Stamp;
 use super::{Founding, Site, SnapshotError};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
+const VERSION_WITHOUT_LEVEL: u32 = 3;
 /// Members without those who are leaving; no requests.
 const VERSION_WITHOUT_LEAVING: u32 = 2;
 const VERSION_WITHOUT_MEMBERS: u32 = 1;
@@ -56,6 +58,7 @@ impl Site {
         self.keys.put(&mut out);
         self.members.put(&mut out);
         self.requests.put(&mut out);
+        self.meters.put(&mut out);
         out
     }
 
@@ -66,7 +69,7 @@ impl Site {
             return Err(SnapshotError::Damaged("it does not begin like one"));
         }
         let version = reader.u32().map_err(damaged("its version"))?;
-        if !matches!(version, VERSION_WITHOUT_MEMBERS | VERSION_WITHOUT_LEAVING | VERSION) {
+        if !matches!(version, VERSION_WITHOUT_MEMBERS | VERSION_WITHOUT_LEAVING | VERSION_WITHOUT_LEVEL | VERSION) {
             return Err(SnapshotError::Version(version));
         }
         let found = reader.u64().map_err(damaged("its site"))?;
@@ -92,8 +95,12 @@ impl Site {
             }
         };
         let requests = match version {
-            VERSION => Requests::read(&mut reader).map_err(damaged("its requests"))?,
+            VERSION_WITHOUT_LEVEL.. => Requests::read(&mut reader).map_err(damaged("its requests"))?,
             _ => Requests::default(),
+        };
+        let meters = match version {
+            VERSION => read_meters(founding.site_id, &table, &mut reader)?,
+            _ => Meters::new(founding.site_id),
         };
         reader.done().map_err(damaged("its end"))?;
         let site_id = founding.site_id;
@@ -110,6 +117,7 @@ impl Site {
             keys,
             members,
             requests,
+            meters,
         })
     }
 
@@ -118,7 +126,7 @@ impl Site {
         let series = self.table.rows.len() * 220;
         let windows =
             self.table.parked.len() * 100 + self.outbox.bytes() as usize + self.history.bytes() as usize;
-        series + windows + self.sources.len() * 512 + self.keys.len() as usize * 52 + 4096
+        series + windows + self.sources.len() * 512 + self.keys.len() as usize * 52 + self.meters.len() * 200 + 4096
     }
 }
 
@@ -138,6 +146,12 @@ fn read_head(reader: &mut Reader<'_>) -> Result<(LogIndex, u64, Stamp), Malforme
         return Err(Malformed);
     }
     Ok((applied, digest, Stamp { site, elapsed, synced }))
+}
+
+fn read_meters(seed: u64, table: &Table, reader: &mut Reader<'_>) -> Result<Meters, SnapshotError> {
+    let is_counter =
+        |series: u32| table.rows.get(series as usize).is_some_and(|row| row.kind == Kind::Counter);
+    Meters::read(seed, reader, is_counter).map_err(damaged("its meters"))
 }
 
 fn read_settings(founding: &Founding, reader: &mut Reader<'_>) -> Result<Settings, SnapshotError> {
