@@ -45,6 +45,18 @@ impl Batch {
         self.waiters.len() + self.keyed.len()
     }
 
+    /// How many cells without a key it has.
+    #[cfg(test)]
+    pub(crate) fn cells_len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// How many of these are readings.
+    #[cfg(test)]
+    pub(crate) fn readings_len(&self) -> usize {
+        self.readings.len()
+    }
+
     /// The slots that it touches.
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
         let keyed = self.keyed.iter().map(|waiter| waiter.slot);

@@ -11,12 +11,12 @@ use super::disk_health::Trouble;
 use super::handle::Shared;
 use super::site_time::Offset;
 use super::{
-    AccumulatorStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus, MemberStatus,
-    MetersStatus, Node, NodeStatus, OutboxStatus, PaceStatus, StorageStatus, tolerance,
+    AccumulatorStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus, LevelStatus,
+    MemberStatus, MetersStatus, Node, NodeStatus, OutboxStatus, PaceStatus, StorageStatus, tolerance,
 };
 use crate::clock::wall_ms;
 use crate::identity::Role as MemberKind;
-use crate::site::Site;
+use crate::site::{Level, Site};
 use crate::transport::Refusal;
 
 /// How many held jumps are shown.
@@ -77,6 +77,7 @@ impl Node {
         status.storage = self.storage_status();
         status.uptime_s = self.started.elapsed().as_secs();
         status.accumulator.batches = self.batches.sent();
+        status.refused = self.batches.refusal().map(|why| why.to_string());
         status.version = env!("CARGO_PKG_VERSION");
         status.pid = std::process::id();
     }
@@ -196,6 +197,7 @@ pub(super) fn complete_status(status: &mut NodeStatus, shared: &Shared) {
         status.digest = format!("{:016x}", site.digest());
         status.series = site.series_len() as u64;
         status.meters = meters(&site);
+        status.level = LevelStatus { site: site.level().get(), max: Level::MAX.get() };
         status.outbox = outbox(&site);
         site.stamp()
     };

@@ -72,9 +72,10 @@ fn the_first_reading_is_the_base_and_growth_is_counted_whoever_hears_it() {
     assert_eq!(read(&mut driver, &mut one, parts(1_000)), None);
     assert_eq!(driver.total("parts"), 0);
     driver.pass(500);
-    for value in [1_010, 1_010, 1_007] {
-        assert_eq!(read(&mut driver, &mut two, parts(value)), None);
-    }
+    read(&mut driver, &mut two, parts(1_010));
+    // Of the same moment, or before it: who knows.
+    read(&mut driver, &mut one, parts(1_010));
+    read(&mut driver, &mut two, parts(1_007));
     assert_eq!(driver.total("parts"), 10);
     // An outage of a day, and both boxes hear what it has come to.
     driver.pass(86_400_000);

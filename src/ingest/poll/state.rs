@@ -84,6 +84,13 @@ impl State {
         self.progress().began = Some((Instant::now(), wall_ms()));
     }
 
+    /// The reading that goes on began so long ago.
+    #[cfg(test)]
+    pub(super) fn began_earlier(&self, ago: Duration) {
+        let mut progress = self.progress();
+        progress.began = progress.began.and_then(|(began, wall)| Some((began.checked_sub(ago)?, wall)));
+    }
+
     /// Keeps what came of a reading; logs it when it is another state than before.
     pub(super) fn note(&self, result: Result<f64, PollError>) {
         let mut progress = self.progress();
