@@ -23,8 +23,8 @@ mod batch;
 mod freeze;
 mod readings;
 pub use batch::Batch;
-pub use readings::{MeterSlot, ReadingsMode};
 use readings::Readings;
+pub use readings::{MeterSlot, ReadingsMode};
 
 /// Most requests that may wait at one box.
 const WAITING_MAX: usize = 65_536;

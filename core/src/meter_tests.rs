@@ -167,7 +167,10 @@ fn a_late_reading_changes_nothing() {
         (Reading { value: 9_000, heard: heard(GRACE + 1), source: BOX1, incarnation: 3 }, "long ago"),
         (Reading { value: 200, heard: heard(1), source: BOX1, incarnation: 0 }, "overtaken"),
         (Reading { value: 200, heard: heard(0), source: BOX2, incarnation: 0 }, "who knows which was first"),
-        (Reading { value: 200, heard: SiteTime(u64::MAX), source: BOX2, incarnation: 0 }, "a clock that is ahead"),
+        (
+            Reading { value: 200, heard: SiteTime(u64::MAX), source: BOX2, incarnation: 0 },
+            "a clock that is ahead",
+        ),
     ] {
         let moment = Moment { now: SiteTime(metered.now), grace_ms: GRACE };
         let step = step(known.as_ref(), &reading, &MeterRule::DEFAULT, moment);

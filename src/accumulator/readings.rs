@@ -170,7 +170,9 @@ impl MeterState {
             let within_step = next.rule.step_max.is_none_or(|most| {
                 self.before.is_some_and(|before| next.value.saturating_sub(before) <= most)
             });
-            let says_more = next.value >= last.value && next.incarnation == last.incarnation && next.window == last.window;
+            let says_more = next.value >= last.value
+                && next.incarnation == last.incarnation
+                && next.window == last.window;
             last.is_plain && next.is_plain && says_more && within_step
         });
         if replaces || self.waiting.len() >= READINGS_MAX {

@@ -27,7 +27,8 @@ impl OneBox {
         let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0)));
         let accumulator = Accumulator::new(clock, Span::DEFAULT, 5);
         accumulator.set_readings_mode(ReadingsMode::Taken);
-        let founding = Founding { site: "plant7".to_owned(), site_id: 5, base_span: Span::DEFAULT, level: Level::MAX };
+        let founding =
+            Founding { site: "plant7".to_owned(), site_id: 5, base_span: Span::DEFAULT, level: Level::MAX };
         let mut new =
             OneBox { accumulator, site: Site::new(&founding), now: NOW, number: ReportNumber::FIRST };
         new.apply(&entry::open(SourceKind::Box, "box1", 1, Epoch(9)));

@@ -266,9 +266,12 @@ fn polled(text: &mut Text, status: &NodeStatus) {
     family("tallyd_poll_errors_total", "counter", "Readings of polled files that failed.", &|poll| {
         poll["errors"].as_f64()
     });
-    family("tallyd_poll_failing", "gauge", "1 if the latest reading of a polled file failed, or hangs.", &|poll| {
-        Some(f64::from(u8::from(!poll["error"].is_null())))
-    });
+    family(
+        "tallyd_poll_failing",
+        "gauge",
+        "1 if the latest reading of a polled file failed, or hangs.",
+        &|poll| Some(f64::from(u8::from(!poll["error"].is_null()))),
+    );
     family(
         "tallyd_poll_last_reading_time_seconds",
         "gauge",
@@ -426,8 +429,10 @@ mod tests {
             ..Default::default()
         };
         status.ingest.insert("statsd".to_owned(), serde_json::json!({"datagrams": 5, "listen": "x"}));
-        let polls = [json!({"series": "n", "readings": 5, "errors": 2, "error": null, "last_at": 7_500}),
-            json!({"series": "n", "readings": 0, "errors": 1, "error": "cannot", "last_at": null})];
+        let polls = [
+            json!({"series": "n", "readings": 5, "errors": 2, "error": null, "last_at": 7_500}),
+            json!({"series": "n", "readings": 0, "errors": 1, "error": "cannot", "last_at": null}),
+        ];
         status.ingest.insert("poll".to_owned(), json!(polls));
         raft(&mut text, &status);
         site(&mut text, &status);

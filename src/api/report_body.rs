@@ -152,23 +152,20 @@ impl<S: ToSum> CellBody<S> {
 
     /// Whether it has anything that only a reading has.
     fn is_reading(&self) -> bool {
-        let numbers = [
-            self.reading,
-            self.heard,
-            self.ceiling,
-            self.noise,
-            self.glitch_window,
-            self.step_max,
-        ];
+        let numbers = [self.reading, self.heard, self.ceiling, self.noise, self.glitch_window, self.step_max];
         self.meter.is_some() || self.incarnation.is_some() || numbers.iter().any(Option::is_some)
     }
 
     fn checked_reading(self) -> Result<ReportCell, String> {
         let (Some(meter), Some(value)) = (self.meter, self.reading) else {
-            return Err("a reading has \"meter\" and \"reading\"; \"heard\" and the rest say more of it".into());
+            return Err(
+                "a reading has \"meter\" and \"reading\"; \"heard\" and the rest say more of it".into()
+            );
         };
         if self.add.is_some() || self.sample.is_some() || self.window.is_some() {
-            return Err("a reading has no \"add\", \"sample\" or \"window\": \"heard\" says when it was so".into());
+            return Err(
+                "a reading has no \"add\", \"sample\" or \"window\": \"heard\" says when it was so".into()
+            );
         }
         if !is_meter_name(&meter) {
             return Err(format!("meter: 1 to {METER_NAME_BYTES_MAX} bytes without control characters"));

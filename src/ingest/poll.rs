@@ -145,7 +145,9 @@ impl Poller {
                 (read, clock.site())
             });
             let result = match reading.await {
-                Ok((read, heard)) => read.and_then(|(reading, incarnation)| self.count(reading, incarnation, heard)),
+                Ok((read, heard)) => {
+                    read.and_then(|(reading, incarnation)| self.count(reading, incarnation, heard))
+                }
                 // The runtime ends.
                 Err(_) => return,
             };
@@ -156,8 +158,8 @@ impl Poller {
     /// Counts a reading; the number itself, for status.
     fn count(&mut self, reading: Reading, incarnation: u64, heard: SiteTime) -> Result<f64, PollError> {
         let state = Arc::clone(&self.state);
-        let name = SeriesName::new(&state.poll.series)
-            .map_err(|error| PollError::NotCounted(error.to_string()))?;
+        let name =
+            SeriesName::new(&state.poll.series).map_err(|error| PollError::NotCounted(error.to_string()))?;
         let accumulator = Arc::clone(&self.accumulator);
         match reading {
             Reading::Count(value) => {

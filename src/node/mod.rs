@@ -53,13 +53,14 @@ pub use handle::{BrokerWish, Handle, RoleView};
 pub use heirs::HandoverReason;
 pub(crate) use members::info_of;
 pub use members::of_payload as configuration_in;
+pub(crate) use named::incarnation_hash;
 pub use pace::PaceBounds;
 pub use proposals::split as split_envelope;
 pub use requests::{
-    Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, ReportReading, RequestError, SetError,
+    Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, ReportReading, RequestError,
+    SetError,
 };
 pub use snapshot_transfer::{Incoming, Taken};
-pub(crate) use named::incarnation_hash;
 pub use status::*;
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 

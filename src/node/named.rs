@@ -44,7 +44,8 @@ fn hash_reading(context: &mut Context, reading: &ReportReading) {
         context.update(&(text.map_or(u64::MAX, |text| text.len() as u64)).to_le_bytes());
         context.update(text.unwrap_or_default().as_bytes());
     }
-    let numbers = [Some(*value), heard.map(|heard| heard.0), ceiling, noise, Some(glitch_window_ms), step_max];
+    let numbers =
+        [Some(*value), heard.map(|heard| heard.0), ceiling, noise, Some(glitch_window_ms), step_max];
     for number in numbers {
         context.update(&[u8::from(number.is_some())]);
         context.update(&number.unwrap_or_default().to_le_bytes());

@@ -246,8 +246,7 @@ impl<'a> Cells<'a> {
             return Err(Malformed);
         }
         let incarnation = if said & READING_INCARNATION == 0 { 0 } else { reader.u64()? };
-        let mut number =
-            |flag: u8| if said & flag == 0 { Ok(None) } else { reader.varint().map(Some) };
+        let mut number = |flag: u8| if said & flag == 0 { Ok(None) } else { reader.varint().map(Some) };
         let rule = MeterRule {
             ceiling: number(READING_CEILING)?,
             noise: number(READING_NOISE)?,

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashTable;
 use tally_core::id::SourceId;
-use tally_core::meter::{GLITCH_WINDOW_MS_MAX, Meter, MeterRule, Moment, Outcome, Pending, Reading, Step, step};
+use tally_core::meter::{
+    GLITCH_WINDOW_MS_MAX, Meter, MeterRule, Moment, Outcome, Pending, Reading, Step, step,
+};
 use tally_core::time::{Elapsed, SiteTime};
 
 use super::codec::{Malformed, Reader, put_bytes};
@@ -123,7 +125,14 @@ impl Meters {
     }
 
     /// Keeps what a reading that was counted has made of its meter. Returns the digest.
-    pub(super) fn keep(&mut self, series: SeriesId, name: &str, step: &Step, room: &Room, digest: u64) -> u64 {
+    pub(super) fn keep(
+        &mut self,
+        series: SeriesId,
+        name: &str,
+        step: &Step,
+        room: &Room,
+        digest: u64,
+    ) -> u64 {
         if step.outcome == Outcome::Late {
             return digest;
         }
@@ -190,9 +199,8 @@ impl Meters {
     }
 
     fn id(&self, series: u32, name: &str) -> Option<u64> {
-        let is_it = |id: &u64| {
-            self.rows.get(id).is_some_and(|row| row.series == series && &*row.name == name)
-        };
+        let is_it =
+            |id: &u64| self.rows.get(id).is_some_and(|row| row.series == series && &*row.name == name);
         self.index.find(hash(self.seed, series, name), is_it).copied()
     }
 
@@ -224,7 +232,8 @@ impl Meters {
         self.ages.remove(&(since, id));
         let Some(row) = self.rows.remove(&id) else { return };
         self.unnote(id, &row.meter);
-        if let Ok(found) = self.index.find_entry(hash(self.seed, row.series, &row.name), |other| *other == id) {
+        if let Ok(found) = self.index.find_entry(hash(self.seed, row.series, &row.name), |other| *other == id)
+        {
             found.remove();
         }
     }

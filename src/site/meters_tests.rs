@@ -302,8 +302,12 @@ fn reads() -> impl Strategy<Value = Reads> {
     let ago = prop_oneof![3 => Just(0), 1 => 0u64..100_000];
     let cell = (0u8..4, value, ago, prop_oneof![4 => Just(0), 1 => 1u64..3]);
     let cells = prop::collection::vec(cell, 0..6);
-    (any::<bool>(), 0u64..40_000, cells, any::<bool>())
-        .prop_map(|(source, pass, cells, closes)| Reads { source, pass, cells, closes })
+    (any::<bool>(), 0u64..40_000, cells, any::<bool>()).prop_map(|(source, pass, cells, closes)| Reads {
+        source,
+        pass,
+        cells,
+        closes,
+    })
 }
 
 proptest! {

@@ -130,8 +130,14 @@ mod tests {
     #[test]
     fn refused_cells_come_back_and_runs_take_three_bytes() {
         let wrong = Refusal::WrongKind { is: Kind::Sample, asked: Kind::Updown };
-        let cells =
-            vec![(0, wrong), (1, wrong), (5, Refusal::Overflow), (6, Refusal::Malformed), (7, Refusal::TooManyMeters), (400, wrong)];
+        let cells = vec![
+            (0, wrong),
+            (1, wrong),
+            (5, Refusal::Overflow),
+            (6, Refusal::Malformed),
+            (7, Refusal::TooManyMeters),
+            (400, wrong),
+        ];
         let refused = Refused::new(&cells);
         assert_eq!(refused.cells(), Some(cells));
         let all: Vec<_> = (0..100).map(|place| (place, Refusal::TooManySeries)).collect();

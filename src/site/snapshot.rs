@@ -136,7 +136,12 @@ impl Site {
         let series = self.table.rows.len() * 220;
         let windows =
             self.table.parked.len() * 100 + self.outbox.bytes() as usize + self.history.bytes() as usize;
-        series + windows + self.sources.len() * 512 + self.keys.len() as usize * 52 + self.meters.len() * 200 + 4096
+        series
+            + windows
+            + self.sources.len() * 512
+            + self.keys.len() as usize * 52
+            + self.meters.len() * 200
+            + 4096
     }
 }
 

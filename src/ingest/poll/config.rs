@@ -253,7 +253,8 @@ mod tests {
 
     #[test]
     fn the_rule_of_a_counter_is_configured() {
-        let more = "ceiling = 4294967296\nnoise = 5\nglitch_window = \"500ms\"\nstep_max = 1000\nboot_id = \"\"";
+        let more =
+            "ceiling = 4294967296\nnoise = 5\nglitch_window = \"500ms\"\nstep_max = 1000\nboot_id = \"\"";
         let poll = config(&format!("{GOOD}\n{more}")).check(0).unwrap();
         let rule =
             MeterRule { ceiling: Some(1 << 32), noise: Some(5), glitch_window_ms: 500, step_max: Some(1000) };
@@ -299,7 +300,11 @@ mod tests {
             ("\"1s\"", "\"25h\"", "ingest.poll[3].every: \"25h\" is not between"),
             ("\"1s\"", "\"18446744073709551615h\"", "ingest.poll[3].every"),
             ("\"1s\"", "\"1s\"\nceiling = 0", "ingest.poll[3].ceiling: a counter cannot begin again at 0"),
-            ("\"1s\"", "\"1s\"\nglitch_window = \"25h\"", "ingest.poll[3].glitch_window: \"25h\" is not between"),
+            (
+                "\"1s\"",
+                "\"1s\"\nglitch_window = \"25h\"",
+                "ingest.poll[3].glitch_window: \"25h\" is not between",
+            ),
             ("\"1s\"", "\"1s\"\nglitch_window = \"1\"", "ingest.poll[3].glitch_window: \"1\" is not a span"),
             ("\"1s\"", "\"1s\"\nboot_id = \"x\"", "ingest.poll[3].boot_id: \"x\" is not an absolute path"),
             ("\"counter\"", "\"sample\"\nnoise = 5", "ingest.poll[3].noise: only for counters"),

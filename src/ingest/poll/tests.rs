@@ -1,8 +1,8 @@
 use super::file::FILE_BYTES_MAX;
 use super::*;
 use crate::site::entry::ReportWriter;
-use tally_core::id::{Epoch, ReportNumber};
 use std::time::Duration;
+use tally_core::id::{Epoch, ReportNumber};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 
@@ -103,10 +103,9 @@ async fn where_no_readings_are_taken_a_counter_is_counted_from_its_first_reading
 
 #[tokio::test]
 async fn what_is_read_before_it_is_known_who_counts_it_is_counted_once() {
-    for (mode, counted) in [
-        (ReadingsMode::Taken, "2 cells, 2 readings"),
-        (ReadingsMode::Refused, "1 cells, 0 readings"),
-    ] {
+    for (mode, counted) in
+        [(ReadingsMode::Taken, "2 cells, 2 readings"), (ReadingsMode::Refused, "1 cells, 0 readings")]
+    {
         let fixture = Fixture::new();
         fixture.write("n 1000\n");
         let polls = fixture.start(PollKind::Counter);
@@ -226,10 +225,8 @@ fn of_a_file_1_mib_is_read_in_whole_lines_and_the_bound_is_told() {
 
 #[test]
 fn a_file_of_the_kernel_is_read() {
-    let config = PollConfig {
-        pattern: r"^ctxt (\d+)".to_owned(),
-        ..config("/proc/stat".into(), PollKind::Counter)
-    };
+    let config =
+        PollConfig { pattern: r"^ctxt (\d+)".to_owned(), ..config("/proc/stat".into(), PollKind::Counter) };
     let (reading, incarnation) = file::read(&config.check(0).unwrap()).unwrap();
     assert!(matches!(reading, Reading::Count(1..)));
     assert_ne!(incarnation, 0, "the system's boot id");

@@ -176,10 +176,7 @@ mod tests {
     fn a_reading_above_the_ceiling_is_refused() {
         let rule = MeterRule { ceiling: Some(256), ..MeterRule::DEFAULT };
         assert_eq!(below_ceiling(256, &rule), Ok(()));
-        assert_eq!(
-            below_ceiling(257, &rule),
-            Err(ReadingError::AboveCeiling { reading: 257, ceiling: 256 })
-        );
+        assert_eq!(below_ceiling(257, &rule), Err(ReadingError::AboveCeiling { reading: 257, ceiling: 256 }));
     }
 
     proptest! {
