@@ -24,7 +24,7 @@ mod freeze;
 mod readings;
 pub use batch::Batch;
 use readings::Readings;
-pub use readings::{MeterSlot, ReadingsMode};
+pub use readings::{MeterRead, MeterSlot, ReadingsMode};
 
 /// Most requests that may wait at one box.
 const WAITING_MAX: usize = 65_536;

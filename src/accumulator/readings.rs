@@ -46,6 +46,21 @@ pub(super) struct Readings {
     pub(super) mode: ReadingsMode,
 }
 
+/// A number that was read from a meter.
+#[derive(Clone, Copy, Debug)]
+pub struct MeterRead {
+    /// The number.
+    pub value: u64,
+    /// When, site time.
+    pub heard: SiteTime,
+    /// When, by a clock of this process that never jumps, in milliseconds.
+    pub local_ms: u64,
+    /// Names the incarnation of the meter; 0: not known.
+    pub incarnation: u64,
+    /// It is to be sent though it shows no more than before.
+    pub stands: bool,
+}
+
 #[derive(Debug)]
 struct MeterState {
     name: Box<str>,
@@ -107,34 +122,30 @@ impl Bulk<'_> {
         self.inner.readings.meters[meter.0 as usize].refused
     }
 
-    /// Takes a reading. One that shows no more than was read here before is passed over, unless `stands` says that it
-    /// is to be sent all the same.
-    pub fn read(
-        &mut self,
-        slot: MeterSlot,
-        value: u64,
-        heard: SiteTime,
-        incarnation: u64,
-        rule: &MeterRule,
-        stands: bool,
-    ) -> Outcome {
+    /// Takes a reading. One that shows no more than was read here before is passed over.
+    pub fn read(&mut self, slot: MeterSlot, read: &MeterRead, rule: &MeterRule) -> Outcome {
+        let MeterRead { value, heard, incarnation, .. } = *read;
         let window = self.inner.base.start_of(heard);
         let readings = &mut self.inner.readings;
         let state = &mut readings.meters[slot.0 as usize];
-        // Site time may have been set back; what is read later is later all the same.
-        let in_order = state.local.map_or(heard, |local| heard.max(local.heard));
-        let reading = Reading { value, heard: in_order, source: SourceId(0), incarnation };
-        let was_plain = state.local.is_none_or(|local| local.pending == Pending::None);
-        let moment = Moment { now: in_order, grace_ms: 0 };
-        let step = meter::step(state.local.as_ref(), &reading, rule, moment);
-        let before = state.local.replace(step.meter).map(|local| local.base);
-        let is_plain = was_plain && step.is_plain();
-        if is_plain && step.outcome != Outcome::Grew && !stands {
+        // Site time may be set back, or not be known yet: what was read later is later all the same.
+        let local = SiteTime(read.local_ms);
+        let reading = Reading { value, heard: local, source: SourceId(0), incarnation };
+        let known = state.local;
+        let step = meter::step(known.as_ref(), &reading, rule, Moment { now: local, grace_ms: 0 });
+        state.local = Some(step.meter);
+        let is_plain = step.is_plain() && known.is_none_or(|known| known.pending == Pending::None);
+        let is_new = known.is_none_or(|known| {
+            (known.base, known.pending, known.incarnation)
+                != (step.meter.base, step.meter.pending, step.meter.incarnation)
+        });
+        if !is_new && !read.stands {
             return step.outcome;
         }
         if state.waiting.is_empty() {
             readings.dirty.push_back(slot);
         }
+        let before = known.map(|known| known.base);
         state.push(Waiting { value, heard, incarnation, rule: *rule, window, is_plain }, before);
         step.outcome
     }

@@ -49,7 +49,11 @@ impl OneBox {
         self.now.0 += pass_ms;
         let mut bulk = self.accumulator.lock();
         let slot = bulk.meter("m", SeriesName::new("parts").unwrap()).unwrap();
-        bulk.read(slot, value, self.now, 0, rule, false)
+        bulk.read(slot, &self.meter_read(value), rule)
+    }
+
+    fn meter_read(&self, value: u64) -> MeterRead {
+        MeterRead { value, heard: self.now, local_ms: self.now.0, incarnation: 0, stands: false }
     }
 
     /// Sends what waits; how many readings that were.
@@ -145,7 +149,7 @@ fn nothing_is_sent_to_a_site_that_does_not_take_readings() {
     assert_eq!((one.commit(), one.total()), (2, 7), "what was read before it was known is sent");
     let mut bulk = one.accumulator.lock();
     let slot = bulk.meter("m", SeriesName::new("parts").unwrap()).unwrap();
-    bulk.read(slot, 2_000, one.now, 0, &MeterRule::DEFAULT, false);
+    bulk.read(slot, &one.meter_read(2_000), &MeterRule::DEFAULT);
     bulk.forget_readings(slot);
     drop(bulk);
     assert_eq!(one.accumulator.backlog().cells, 0);
@@ -162,7 +166,7 @@ fn a_client_that_waits_is_not_told_of_a_readings_refusal_and_the_reader_is() {
     let mut bulk = one.accumulator.lock();
     let slot = bulk.meter("m", SeriesName::new("parts").unwrap()).unwrap();
     let rule = MeterRule { ceiling: Some(5), ..MeterRule::DEFAULT };
-    bulk.read(slot, 1_003, one.now, 0, &rule, false);
+    bulk.read(slot, &one.meter_read(1_003), &rule);
     drop(bulk);
     let series = SeriesName::new("parts").unwrap();
     let (_, mut answer) = one.accumulator.add_waiting(series, Amount::Counter(1), None).unwrap();
@@ -173,4 +177,32 @@ fn a_client_that_waits_is_not_told_of_a_readings_refusal_and_the_reader_is() {
     one.read(1_004, 100);
     one.commit();
     assert_eq!((one.total(), one.accumulator.lock().reading_refused(slot)), (5, None));
+}
+
+#[test]
+fn what_shows_no_more_is_not_sent_again_while_it_is_pending() {
+    let mut one = OneBox::new();
+    one.read(5_000_000, 0);
+    one.read(700, 100);
+    assert_eq!(one.commit(), 2);
+    for _ in 0..50 {
+        one.read(700, 100);
+    }
+    assert_eq!(one.accumulator.backlog().cells, 0);
+    one.read(700, 6_000);
+    assert_eq!((one.commit(), one.total()), (1, 700), "its window is over");
+}
+
+#[test]
+fn site_time_that_is_set_back_holds_no_reading_up() {
+    let mut one = OneBox::new();
+    one.read(1_000, 0);
+    one.commit();
+    let read = MeterRead { heard: SiteTime(5), local_ms: one.now.0 + 1, ..one.meter_read(1_009) };
+    let mut bulk = one.accumulator.lock();
+    let slot = bulk.meter("m", SeriesName::new("parts").unwrap()).unwrap();
+    assert_eq!(bulk.read(slot, &read, &MeterRule::DEFAULT), Outcome::Grew);
+    drop(bulk);
+    // Sent as heard after the one before it.
+    assert_eq!((one.commit(), one.total()), (1, 9));
 }

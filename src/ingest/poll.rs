@@ -26,7 +26,7 @@ pub use self::config::{Poll, PollConfig, PollConfigError, PollProblem};
 pub use self::state::PollStatus;
 use self::state::State;
 pub use self::track::{PollKind, Reading, ReadingError, Tracker};
-use crate::accumulator::{Accumulator, Bulk, MeterSlot, ReadingsMode};
+use crate::accumulator::{Accumulator, Bulk, MeterRead, MeterSlot, ReadingsMode};
 use crate::clock::SiteClock;
 use crate::site::{METER_NAME_BYTES_MAX, Refusal};
 
@@ -61,7 +61,8 @@ impl From<Refusal> for PollError {
 }
 
 impl Polls {
-    /// Begins to poll for a box of that name; to be called on the runtime.
+    /// Begins to poll for a box; to be called on the runtime. `node`: its name and number, by which its meters are told
+    /// from those of others and of the board that it replaced, which began to count elsewhere.
     pub fn start(
         polls: Vec<Poll>,
         node: &str,
@@ -75,6 +76,7 @@ impl Polls {
                 meter: meter_name(node, &state.poll),
                 state: Arc::clone(&state),
                 tracked: Tracked::default(),
+                began: Instant::now(),
                 again_at: None,
                 accumulator: Arc::clone(accumulator),
                 clock: Arc::clone(clock),
@@ -92,7 +94,7 @@ impl Polls {
     }
 }
 
-/// Which number of which box: `box1:/proc/stat#5f0c8a12`. The last part is of the pattern, since a file has many
+/// Which number of which box: `box1/4:/proc/stat#5f0c8a12`. The last part is of the pattern, since a file has many
 /// numbers; of another pattern it is another meter.
 fn meter_name(node: &str, poll: &Poll) -> String {
     let hash = |parts: &[&[u8]]| {
@@ -114,6 +116,7 @@ struct Poller {
     state: Arc<State>,
     meter: String,
     tracked: Tracked,
+    began: Instant,
     /// When the reading is sent again though it shows no more than before.
     again_at: Option<Instant>,
     accumulator: Arc<Accumulator>,
@@ -166,7 +169,9 @@ impl Poller {
                 track::below_ceiling(value, &state.poll.rule)?;
                 let mut bulk = accumulator.lock();
                 let slot = bulk.meter(&self.meter, name)?;
-                self.count_meter(&mut bulk, slot, name, (value, incarnation, heard))?;
+                let local_ms = self.began.elapsed().as_millis() as u64;
+                let read = MeterRead { value, heard, local_ms, incarnation, stands: false };
+                self.count_meter(&mut bulk, slot, name, read)?;
                 Ok(value as f64)
             }
             Reading::Value(value) => {
@@ -186,13 +191,13 @@ impl Poller {
         bulk: &mut Bulk<'_>,
         slot: MeterSlot,
         name: SeriesName<'_>,
-        (value, incarnation, heard): (u64, u64, SiteTime),
+        mut read: MeterRead,
     ) -> Result<(), PollError> {
         let rule = &self.state.poll.rule;
         let mode = bulk.readings_mode();
         let tracked = &mut self.tracked;
         if mode != ReadingsMode::Taken || tracked.counts {
-            let step = tracked.tracker.judge(value, heard, incarnation, rule);
+            let step = tracked.tracker.judge(&read, rule);
             let mut more = tracked.uncounted.saturating_add(step.increase);
             if mode != ReadingsMode::Unknown {
                 if more > 0 {
@@ -211,14 +216,14 @@ impl Poller {
             return Ok(());
         }
         let now = Instant::now();
-        let again = self.again_at.is_some_and(|at| now >= at);
-        let outcome = bulk.read(slot, value, heard, incarnation, rule, again);
+        read.stands = self.again_at.is_some_and(|at| now >= at);
+        let outcome = bulk.read(slot, &read, rule);
         let refused = bulk.reading_refused(slot);
         // A first reading is sent once more: the site may wait to see whether what it showed stands.
         let window = Duration::from_millis(rule.glitch_window_ms).max(REFUSED_AGAIN);
-        if outcome == Outcome::First || (refused.is_some() && (again || self.again_at.is_none())) {
+        if outcome == Outcome::First || (refused.is_some() && (read.stands || self.again_at.is_none())) {
             self.again_at = Some(now + window);
-        } else if again {
+        } else if read.stands {
             self.again_at = None;
         }
         refused.map_or(Ok(()), |refusal| Err(refusal.into()))

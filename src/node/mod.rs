@@ -196,6 +196,8 @@ pub struct Node {
     /// Elapsed time of the last tick that this leader proposed.
     ticked: Elapsed,
     status_at: Option<Instant>,
+    /// How many jumps of meters were held when that was told last.
+    jumps_held: usize,
     failed: Option<NodeError>,
 }
 
@@ -309,6 +311,7 @@ impl Node {
             tell_commit: BTreeMap::new(),
             ticked: Elapsed(0),
             status_at: None,
+            jumps_held: 0,
             failed: None,
             founding,
             config,

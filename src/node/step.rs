@@ -322,9 +322,22 @@ impl Node {
         self.shared.clock.applied(stamp.site, stamp.elapsed);
         self.shared.accumulator.configure(base, series_max);
         self.take_readings();
+        self.tell_held_jumps();
         self.tail.shrink(applied.min(self.raft.durable_index()));
         self.applied.send_replace(applied.0);
         self.reads.applied(applied);
+    }
+
+    /// Says when jumps of meters came to be held.
+    fn tell_held_jumps(&mut self) {
+        let held = self.site().held_jumps_len();
+        if held > self.jumps_held {
+            warn!(
+                "{held} jumps of meters beyond their step_max are not counted before a later reading confirms them: \
+                 GET /v1/status shows them (meters.jumps)"
+            );
+        }
+        self.jumps_held = held;
     }
 
     /// Tells whether readings of meters are taken: that is known once this box has its epoch, by which it had caught

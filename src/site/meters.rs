@@ -140,12 +140,12 @@ impl Meters {
             Some(id) => id,
             None => self.create(series.0, name, step.meter, room),
         };
-        if let Some(row) = self.rows.get_mut(&id) {
-            if room.now.since_ms(Elapsed(row.since)) >= GRAIN_MS {
-                self.ages.remove(&(row.since, id));
-                row.since = room.now.0;
-                self.ages.insert((row.since, id));
-            }
+        if let Some(row) = self.rows.get_mut(&id)
+            && room.now.since_ms(Elapsed(row.since)) >= GRAIN_MS
+        {
+            self.ages.remove(&(row.since, id));
+            row.since = room.now.0;
+            self.ages.insert((row.since, id));
         }
         self.replace(id, step.meter);
         mixed(mix(digest, id), &step.meter)

@@ -212,7 +212,7 @@ fn of_a_file_1_mib_is_read_in_whole_lines_and_the_bound_is_told() {
     assert!(text.ends_with(b"n 123456789\n"));
     assert_eq!(read(&"9".repeat(2 << 20)), (Vec::new(), false));
     assert_eq!(read(&"9".repeat(100_000)), ("9".repeat(100_000).into_bytes(), true));
-    assert_eq!(read(&"x\n".repeat(1 << 19)).1, true, "exactly the bound");
+    assert!(read(&"x\n".repeat(1 << 19)).1, "exactly the bound");
     assert!(file::read_bounded(fixture.folder.path(), FILE_BYTES_MAX).is_err());
 
     let poll = config(fixture.path(), PollKind::Counter).check(0).unwrap();

@@ -6,6 +6,8 @@ use tally_core::id::SourceId;
 use tally_core::meter::{self, Meter, MeterRule, Moment, Step};
 use tally_core::time::SiteTime;
 
+use crate::accumulator::MeterRead;
+
 /// What a polled number is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -93,9 +95,10 @@ pub struct Tracker {
 impl Tracker {
     /// What a reading comes to, by the same rule by which the site takes readings. Nothing is changed before
     /// [`Tracker::counted`].
-    pub fn judge(&self, value: u64, heard: SiteTime, incarnation: u64, rule: &MeterRule) -> Step {
-        // One reader: what it reads later is later, wherever site time was set to.
-        let heard = self.meter.map_or(heard, |meter| heard.max(meter.heard));
+    pub fn judge(&self, read: &MeterRead, rule: &MeterRule) -> Step {
+        let MeterRead { value, incarnation, .. } = *read;
+        // One reader: what it reads later is later, wherever site time is set to.
+        let heard = SiteTime(read.local_ms);
         let reading = meter::Reading { value, heard, source: SourceId(0), incarnation };
         meter::step(self.meter.as_ref(), &reading, rule, Moment { now: heard, grace_ms: 0 })
     }
@@ -160,10 +163,14 @@ mod tests {
         }
     }
 
+    fn read_at(value: u64, local_ms: u64) -> MeterRead {
+        MeterRead { value, heard: SiteTime(0), local_ms, incarnation: 0, stands: false }
+    }
+
     #[test]
     fn what_could_not_be_counted_is_in_the_next_increase() {
         let mut tracker = Tracker::default();
-        let judge = |tracker: &Tracker, value| tracker.judge(value, SiteTime(value), 0, &MeterRule::DEFAULT);
+        let judge = |tracker: &Tracker, value| tracker.judge(&read_at(value, value), &MeterRule::DEFAULT);
         let first = judge(&tracker, 10);
         assert_eq!(first.increase, 0);
         tracker.counted(&first);
@@ -188,11 +195,12 @@ mod tests {
             let rule = MeterRule { ceiling: Some(ceiling), glitch_window_ms: 0, ..MeterRule::DEFAULT };
             let mut true_count = start % ceiling;
             let mut tracker = Tracker::default();
-            tracker.counted(&tracker.judge(true_count, SiteTime(0), 0, &rule));
+            let first = tracker.judge(&read_at(true_count, 0), &rule);
+            tracker.counted(&first);
             let mut counted = 0;
             for step in &steps {
                 true_count += step;
-                let step = tracker.judge(true_count % ceiling, SiteTime(0), 0, &rule);
+                let step = tracker.judge(&read_at(true_count % ceiling, 0), &rule);
                 tracker.counted(&step);
                 counted += step.increase;
             }
