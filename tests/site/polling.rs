@@ -18,6 +18,12 @@ impl Polled {
 
     /// With so many boxes, all of which poll the file, and more in the counter's configuration.
     fn start_with(boxes: usize, more: &str) -> Polled {
+        let mut polled = Polled::provision(boxes, more);
+        polled.site.start_all();
+        polled
+    }
+
+    fn provision(boxes: usize, more: &str) -> Polled {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("stat");
         let entry = |series: &str, key: &str, kind: &str| {
@@ -31,7 +37,7 @@ impl Polled {
             entry("host/switches", "ctxt", "counter") + more + "\n" + &entry("host/load", "load", "sample");
         let extra = format!("[commit]\ninterval = \"50ms\"\n{polls}");
         std::fs::write(&file, "cpu 1 2 3\nctxt 1000\nload 0.5\n").unwrap();
-        Polled { site: Site::start_with(boxes, "1s", &extra), file, _directory: directory }
+        Polled { site: Site::provision(boxes, "1s", &extra), file, _directory: directory }
     }
 
     /// Writes the number and waits until it has been read, and until what it came to has.
@@ -287,4 +293,46 @@ fn a_meter_that_two_sources_report_is_counted_once() {
     send(0, 3, 6_000, now - 50_000, 0);
     send(0, 4, 5_042, now - 1_000, 0);
     site.boxes[2].until_total("energy", 42);
+}
+
+#[test]
+fn a_site_of_the_release_before_counts_on_and_its_counters_become_meters() {
+    let mut polled = Polled::provision(3, "");
+    for one in &polled.site.boxes {
+        let file = one.directory.join("identity.json");
+        let mut identity: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        assert_eq!(identity.as_object_mut().unwrap().remove("level"), Some(2.into()));
+        std::fs::write(&file, identity.to_string()).unwrap();
+    }
+    // Two of three go on as they did: not all members can read what is new.
+    polled.site.boxes[0].start();
+    polled.site.boxes[1].start();
+    polled.site.until_ready();
+    polled.until_read(1000.0);
+    until("both have read the base", || {
+        let polls = polled.site.boxes[1].try_status()?["ingest"]["poll"].clone();
+        (polls[0]["readings"].as_u64()? > 0).then_some(())
+    });
+    polled.count(1010, 20);
+    let status = polled.site.boxes[0].status();
+    assert_eq!((&status["level"]["site"], &status["meters"]["count"]), (&1.into(), &0.into()), "{status}");
+    let mut client = polled.site.boxes[1].client();
+    let epoch = client.post("/v1/sources/gateway/epochs", "").unwrap().ok()["epoch"].clone();
+    let reading = serde_json::json!({"series": "energy", "meter": "e1", "reading": 5});
+    let body = serde_json::json!({"source": "gateway", "epoch": epoch, "number": 1, "cells": [reading]});
+    let answer = client.post("/v1/reports", &body.to_string()).unwrap();
+    assert_eq!((answer.status, answer.problem()), (503, "not-committed".to_owned()));
+    // The third comes: its base is what it reads first.
+    polled.site.start_all();
+    until("the level is raised", || {
+        (polled.site.boxes[0].try_status()?["level"]["site"] == 2).then_some(())
+    });
+    until("all are meters", || (polled.site.boxes[0].try_status()?["meters"]["count"] == 3).then_some(()));
+    polled.count(1015, 35);
+    client.post("/v1/reports", &body.to_string()).unwrap().ok();
+    polled.site.boxes[0].kill();
+    polled.write("1020");
+    polled.site.start_all();
+    polled.site.boxes[0].until_total("host/switches", 50);
+    polled.site.assert_same_digests();
 }
