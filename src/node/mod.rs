@@ -53,6 +53,7 @@ pub use handle::{BrokerWish, Handle, RoleView};
 pub use heirs::HandoverReason;
 pub(crate) use members::info_of;
 pub use members::of_payload as configuration_in;
+pub use named::encode_report;
 pub(crate) use named::incarnation_hash;
 pub use pace::PaceBounds;
 pub use proposals::split as split_envelope;

@@ -1,16 +1,17 @@
 //! Applying entries: the only way in which a site changes.
 
+mod meters;
+
 use tally_core::id::{LogIndex, SeriesName};
-use tally_core::meter::Moment;
 use tally_core::report::{Amount, Kind};
 use tally_core::time::SiteTime;
 
 use super::Site;
 use super::body::{self, Body, Cell, CellKey, CellSeries, Report};
 use super::digest::{mix, mix_bytes};
-use super::entry::EntryError;
+use super::entry::{EntryError, SourceKind};
 use super::keys::KeyRecord;
-use super::meters::{MeterReading, Room};
+use super::level::Level;
 use super::outbox::Marks;
 use super::packed::Packed;
 use super::refused::Refused;
@@ -63,21 +64,40 @@ impl Site {
 
     /// Neither time goes back, whatever a leader stamps (but see [`Site::step_clock`]).
     fn advance_stamp(&mut self, stamp: Stamp) {
+        let before = self.stamp;
         self.stamp = Stamp {
             site: self.stamp.site.max(stamp.site),
             elapsed: self.stamp.elapsed.max(stamp.elapsed),
             synced: stamp.synced,
         };
         self.digest = mix(mix(self.digest, self.stamp.site.0), self.stamp.elapsed.0);
+        if self.level >= Level::TWO {
+            self.table.passed.advance(before, self.stamp, self.settings.window_base().as_millis());
+        }
     }
 
     /// Site time becomes `to`. Where that is back, what was counted under the later time stays in the
-    /// windows that it was counted in: they are closed, so that what is still on its way to them becomes
-    /// late summaries and nothing is refused.
+    /// windows that it was counted in. Those that are ahead by now are closed, so that what is still on its way to
+    /// them becomes late summaries and nothing is refused; those that can be open under the new time stay open.
     fn step_clock(&mut self, from: SiteTime, to: SiteTime) -> Applied {
-        if to < from {
-            let ahead = 2 * self.settings.window_base().as_millis();
-            self.close_until(from.0.saturating_add(ahead));
+        let ahead_ms = 2 * self.settings.window_base().as_millis();
+        if self.level < Level::TWO {
+            if to < from {
+                self.close_until(from.0.saturating_add(ahead_ms));
+            }
+        } else if to < from {
+            let ahead = [to, from].map(|time| time.0.saturating_add(ahead_ms));
+            let marks = Marks { late: false, synced: self.stamp.synced };
+            for closed in self.table.close_beyond(ahead[0]) {
+                self.summarise(closed, marks);
+            }
+            let closed = self.table.closed;
+            let ahead = (ahead[0].saturating_add(1), ahead[1].saturating_add(1));
+            self.table.passed.step_back(to.0, closed, ahead);
+            // Windows from now on are not late.
+            self.table.closed = closed.min(to.0);
+        } else {
+            self.table.passed.step_ahead(to.0);
         }
         if to < from {
             self.meters.step_clock(to);
@@ -166,8 +186,10 @@ impl Site {
     fn close_until(&mut self, until: u64) {
         let marks = Marks { late: false, synced: self.stamp.synced };
         for closed in self.table.close(until) {
-            self.summarise(closed, marks);
+            let late = self.table.passed.overlaps(closed.start, closed.end);
+            self.summarise(closed, Marks { late, ..marks });
         }
+        self.table.passed.forget(self.table.closed);
     }
 
     fn summarise(&mut self, closed: Closed, marks: Marks) {
@@ -194,7 +216,8 @@ impl Site {
     }
 
     fn apply_cells(&mut self, index: LogIndex, report: &Report<'_>) -> Result<Verdict, EntryError> {
-        let clock = Clock::new(self.stamp, &self.settings, index.0);
+        let of_box = self.sources.name(report.source).is_some_and(|(kind, _)| kind == SourceKind::Box);
+        let clock = Clock::new(self.stamp, &self.settings, index.0, self.level, of_box);
         let mut refused = Vec::new();
         let mut keyed = Vec::new();
         let mut place = 0;
@@ -237,23 +260,30 @@ impl Site {
 
     /// Adds one cell; returns the total with it.
     fn apply_cell(&mut self, cell: &Cell<'_>, clock: &Clock) -> Result<i128, Refusal> {
-        let id = match cell.series {
-            CellSeries::Id(id) => id,
+        let (window, amount) = self.table.within(cell.window, cell.amount, clock)?;
+        let (id, amount) = match cell.series {
+            CellSeries::Id(id) => (id, self.of_kind(cell, amount, id)),
             CellSeries::Name(name, kind) => {
                 let name = SeriesName::from_bytes(name).map_err(|_| Refusal::Malformed)?.as_str();
-                if kind != cell.amount.kind() {
-                    return Err(Refusal::Malformed);
-                }
                 match self.table.names.find(name) {
-                    Some(id) => SeriesId(id),
+                    Some(id) if cell.is_signed || kind == amount.kind() => {
+                        (SeriesId(id), self.of_kind(cell, amount, SeriesId(id)))
+                    }
                     None if self.table.rows.len() as u64 >= self.settings.series_max() => {
                         return Err(Refusal::TooManySeries);
                     }
-                    None => self.table.create(name, cell.window, &cell.amount, clock, &self.settings)?,
+                    None => {
+                        let amount = if cell.is_signed { signed_as(kind, amount) } else { amount };
+                        if kind != amount.kind() {
+                            return Err(Refusal::Malformed);
+                        }
+                        (self.table.create(name, window, &amount, clock, &self.settings)?, amount)
+                    }
+                    Some(_) => return Err(Refusal::Malformed),
                 }
             }
         };
-        self.add_amount(id, cell.window, cell.amount, clock)
+        self.add_amount(id, window, amount, clock)
     }
 
     /// Adds to a series that is there; returns the total with it.
@@ -274,76 +304,11 @@ impl Site {
         Ok(total)
     }
 
-    /// Compares a reading with what is known of its meter, and counts the increase in the window in which it was
-    /// heard.
-    fn apply_reading(
-        &mut self,
-        series: CellSeries<'_>,
-        told: &MeterReading<'_>,
-        clock: &Clock,
-    ) -> Result<(), Refusal> {
-        if !told.is_sane() {
-            return Err(Refusal::Malformed);
-        }
-        let heard = told.reading.heard.min(self.stamp.site);
-        let room = self.meter_room();
-        let id = self.series_of_meter(series, heard, clock, &room)?;
-        let moment = Moment { now: self.stamp.site, grace_ms: self.settings.window_grace_ms() };
-        let step = self.meters.judge(id, told, moment, &room)?;
-        if step.increase > 0 {
-            self.add_amount(id, heard, Amount::Counter(step.increase), clock)?;
-        }
-        self.digest = self.meters.keep(id, told.meter, &step, &room, self.digest);
-        Ok(())
-    }
-
-    /// The counter that a meter is counted in, made if it is new.
-    fn series_of_meter(
-        &mut self,
-        series: CellSeries<'_>,
-        heard: SiteTime,
-        clock: &Clock,
-        room: &Room,
-    ) -> Result<SeriesId, Refusal> {
-        let known = match series {
-            CellSeries::Id(id) => Ok(id),
-            CellSeries::Name(_, kind) if kind != Kind::Counter => return Err(Refusal::Malformed),
-            CellSeries::Name(name, _) => {
-                let name = SeriesName::from_bytes(name).map_err(|_| Refusal::Malformed)?.as_str();
-                self.table.names.find(name).map(SeriesId).ok_or(name)
-            }
-        };
-        match known {
-            Ok(id) => match self.table.rows.get(id.0 as usize).map(|row| row.kind) {
-                Some(Kind::Counter) => Ok(id),
-                Some(is) => Err(Refusal::WrongKind { is, asked: Kind::Counter }),
-                None => Err(Refusal::Malformed),
-            },
-            Err(_) if self.table.rows.len() as u64 >= self.settings.series_max() => {
-                Err(Refusal::TooManySeries)
-            }
-            Err(_) if !self.meters.has_room(room) => Err(Refusal::TooManyMeters),
-            // Nothing is added yet, the amount only says of what kind it is.
-            Err(name) => self.table.create(name, heard, &Amount::Counter(1), clock, &self.settings),
-        }
-    }
-
-    fn meter_room(&self) -> Room {
-        Room {
-            meters_max: self.settings.series_max(),
-            silent_age_ms: self.settings.sources_silent_age_ms(),
-            now: self.stamp.elapsed,
-        }
-    }
-
-    /// Counts what meters that fell to zero and stayed there have shown since.
-    fn settle_meters(&mut self, index: LogIndex) {
-        let (settled, digest) = self.meters.settle(self.stamp.site, self.digest);
-        self.digest = digest;
-        let clock = Clock::new(self.stamp, &self.settings, index.0);
-        for (series, increase) in settled.into_iter().filter(|(_, increase)| *increase > 0) {
-            // Refused only where the total would overflow, as it would be with a reading.
-            let _ = self.add_amount(series, self.stamp.site, Amount::Counter(increase), &clock);
+    /// A signed add is of the kind of its series; any other amount says itself of what kind it is.
+    fn of_kind(&self, cell: &Cell<'_>, amount: Amount, id: SeriesId) -> Amount {
+        match self.table.rows.get(id.0 as usize) {
+            Some(row) if cell.is_signed => signed_as(row.kind, amount),
+            _ => amount,
         }
     }
 
@@ -376,5 +341,13 @@ impl Site {
                 KeyOutcome::Added { total, time }
             }
         }
+    }
+}
+
+/// A signed add as an amount for a series of this kind; what a counter cannot take stays an updown's, and is refused.
+const fn signed_as(kind: Kind, amount: Amount) -> Amount {
+    match (kind, amount) {
+        (Kind::Counter, Amount::Updown { up, down: 0 }) => Amount::Counter(up),
+        (_, amount) => amount,
     }
 }

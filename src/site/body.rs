@@ -7,9 +7,9 @@ use tally_core::time::{Elapsed, SiteTime};
 
 use super::codec::{Malformed, Reader, unzigzag};
 use super::entry::{
-    CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_READING, CELL_WINDOW, CLOSE, CONFIGURATION,
-    DELIVERED, EntryError, FOUND, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN,
-    READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN, READING_NOISE,
+    CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_READING, CELL_SIGNED, CELL_WINDOW, CLOSE,
+    CONFIGURATION, DELIVERED, EntryError, FOUND, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE,
+    NUMBER, OPEN, READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN, READING_NOISE,
     READING_STEP_MAX, REPORT, REPORT_CELLS_MAX, SET, STAMP_MAX, STEP_CLOCK, SourceKind, TICK,
 };
 use super::level::Level;
@@ -51,6 +51,8 @@ pub(super) struct Cell<'a> {
     pub(super) window: SiteTime,
     /// Of a reading: nothing.
     pub(super) amount: Amount,
+    /// The amount is an updown's, or a counter's if the series is one: that is decided where it is applied.
+    pub(super) is_signed: bool,
     pub(super) key: Option<CellKey>,
     pub(super) reading: Option<MeterReading<'a>>,
 }
@@ -229,11 +231,12 @@ impl<'a> Cells<'a> {
                 return Err(Malformed);
             }
             let (amount, reading) = (Amount::Counter(0), Some(self.reading(window)?));
-            return Ok(Some(Cell { series, window, amount, key: None, reading }));
+            return Ok(Some(Cell { series, window, amount, is_signed: false, key: None, reading }));
         }
-        let amount = self.amount(tag & CELL_KIND)?;
+        let is_signed = tag & CELL_KIND == CELL_SIGNED;
+        let amount = if is_signed { self.signed()? } else { self.amount(tag & CELL_KIND)? };
         let key = if tag & CELL_KEYED == 0 { None } else { Some(self.key()?) };
-        Ok(Some(Cell { series, window, amount, key, reading: None }))
+        Ok(Some(Cell { series, window, amount, is_signed, key, reading: None }))
     }
 
     fn reading(&mut self, window: SiteTime) -> Result<MeterReading<'a>, Malformed> {
@@ -255,6 +258,10 @@ impl<'a> Cells<'a> {
         };
         let reading = Reading { value, heard, source: self.source, incarnation };
         Ok(MeterReading { meter, reading, rule })
+    }
+
+    fn signed(&mut self) -> Result<Amount, Malformed> {
+        self.reader.varint_u128().map(|add| Amount::updown(unzigzag(add)))
     }
 
     fn amount(&mut self, kind: u8) -> Result<Amount, Malformed> {

@@ -4,9 +4,10 @@
 //! elapsed time as varints and a flag byte; the body's first byte is its kind. What a body means
 //! never changes at a feature level ([`super::level`]); new kinds and rules come with a new one.
 
+mod reading;
+
 use bytes::Bytes;
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
-use tally_core::meter::{GLITCH_WINDOW_MS, MeterRule};
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
@@ -16,6 +17,8 @@ use super::digest;
 use super::level::Level;
 use super::members::{self, MemberChange, MemberRecord, Parts};
 use super::view::{SeriesId, Stamp};
+pub use reading::ReadingCell;
+pub(super) use reading::*;
 
 /// The longest name of a source, in bytes.
 pub const SOURCE_NAME_BYTES_MAX: usize = 96;
@@ -113,19 +116,13 @@ pub(super) const MEMBER_ROLE: u8 = 1;
 pub(super) const MEMBER_REMOVE: u8 = 2;
 
 pub(super) const CELL_KIND: u8 = 0b0000_0011;
+/// In place of a kind: an add of either sign.
+pub(super) const CELL_SIGNED: u8 = 3;
 pub(super) const CELL_NAMED: u8 = 0b0000_0100;
 pub(super) const CELL_WINDOW: u8 = 0b0000_1000;
 pub(super) const CELL_KEYED: u8 = 0b0001_0000;
 pub(super) const CELL_READING: u8 = 0b0010_0000;
 pub(super) const CELL_KNOWN: u8 = 0b0011_1111;
-
-// What a reading says besides its value.
-pub(super) const READING_INCARNATION: u8 = 0b0000_0001;
-pub(super) const READING_CEILING: u8 = 0b0000_0010;
-pub(super) const READING_NOISE: u8 = 0b0000_0100;
-pub(super) const READING_GLITCH_WINDOW: u8 = 0b0000_1000;
-pub(super) const READING_STEP_MAX: u8 = 0b0001_0000;
-pub(super) const READING_KNOWN: u8 = 0b0001_1111;
 
 /// Opens an epoch of a source, which is made if it is not known. `epoch` is taken unless the
 /// nonce opened one before. A name of more than [`SOURCE_NAME_BYTES_MAX`] bytes is refused where
@@ -331,23 +328,6 @@ pub struct KeyedAdd<'a> {
     pub taken: Elapsed,
 }
 
-/// A reading of a meter. Only for a site at [`super::Level::TWO`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ReadingCell<'a> {
-    /// The counter that its increases go to.
-    pub series: SeriesRef<'a>,
-    /// The meter's name: see [`super::is_meter_name`].
-    pub meter: &'a str,
-    /// What it showed.
-    pub value: u64,
-    /// When.
-    pub heard: SiteTime,
-    /// Names the incarnation of the meter; 0: not known.
-    pub incarnation: u64,
-    /// How its readings are to be understood.
-    pub rule: MeterRule,
-}
-
 /// Writes the body of a report, cell by cell: at most [`REPORT_CELLS_MAX`] of them.
 #[derive(Clone, Debug)]
 pub struct ReportWriter {
@@ -381,26 +361,11 @@ impl ReportWriter {
         self.cells += 1;
     }
 
-    /// Adds a reading. Its place is one among those of the other cells. `window_start`: at `heard` or before it.
-    pub fn reading(&mut self, reading: &ReadingCell<'_>, window_start: SiteTime) {
-        let ReadingCell { series, meter, value, heard, incarnation, rule } = *reading;
-        self.put_head(CELL_READING | kind_code(Kind::Counter), series, window_start);
-        put_bytes(&mut self.out, meter.as_bytes());
-        put_varint(&mut self.out, heard.0.saturating_sub(window_start.0));
-        put_varint(&mut self.out, value);
-        let glitch_window = Some(rule.glitch_window_ms).filter(|window| *window != GLITCH_WINDOW_MS);
-        let more = [
-            (READING_CEILING, rule.ceiling),
-            (READING_NOISE, rule.noise),
-            (READING_GLITCH_WINDOW, glitch_window),
-            (READING_STEP_MAX, rule.step_max),
-        ];
-        let said = more.iter().filter(|(_, number)| number.is_some()).fold(0, |said, (flag, _)| said | flag);
-        self.out.push(if incarnation == 0 { said } else { said | READING_INCARNATION });
-        if incarnation != 0 {
-            self.out.extend_from_slice(&incarnation.to_le_bytes());
-        }
-        more.iter().filter_map(|(_, number)| *number).for_each(|number| put_varint(&mut self.out, number));
+    /// Adds an add of either sign, to a counter or an updown, whichever the series is where it is applied. One that is
+    /// not there becomes of the reference's kind. Only for a site at [`Level::TWO`].
+    pub fn signed(&mut self, series: SeriesRef<'_>, window_start: SiteTime, add: i128) {
+        self.put_head(CELL_SIGNED, series, window_start);
+        put_varint_u128(&mut self.out, zigzag(add));
         self.cells += 1;
     }
 

@@ -16,6 +16,7 @@ mod meters;
 mod names;
 mod outbox;
 mod packed;
+mod passed;
 mod readdress;
 mod refused;
 mod requests;
@@ -45,7 +46,10 @@ use sources::Sources;
 pub use codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use level::Level;
-pub use members::{MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, Part, Parts};
+pub use members::{
+    ADDRESS_BYTES_MAX, MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, NAME_BYTES_MAX,
+    Part, Parts,
+};
 pub(crate) use members::{put_records, read_records};
 pub use meters::{METER_NAME_BYTES_MAX, is_meter_name};
 pub use readdress::readdressed;
@@ -394,6 +398,8 @@ impl Site {
 
 #[cfg(test)]
 mod apply_tests;
+#[cfg(test)]
+mod level_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]

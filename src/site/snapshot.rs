@@ -15,6 +15,7 @@ use super::members::Members;
 use super::meters::Meters;
 use super::outbox::Outbox;
 use super::packed::{Packed, put_sample, read_sample};
+use super::passed::Passed;
 use super::requests::Requests;
 use super::series::{Parked, Row, Sampled, Table, Updown};
 use super::settings::Settings;
@@ -67,6 +68,7 @@ impl Site {
     /// What came with the latest version.
     fn put_newest(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.level.get().to_le_bytes());
+        self.table.passed.put(out);
         self.meters.put(out);
     }
 
@@ -107,7 +109,11 @@ impl Site {
             _ => Requests::default(),
         };
         let (level, meters) = match version {
-            VERSION => (read_level(&mut reader)?, read_meters(founding.site_id, &table, &mut reader)?),
+            VERSION => {
+                let level = read_level(&mut reader)?;
+                table.passed = Passed::read(&mut reader).map_err(damaged("its clock"))?;
+                (level, read_meters(founding.site_id, &table, &mut reader)?)
+            }
             _ => (Level::ONE, Meters::new(founding.site_id)),
         };
         reader.done().map_err(damaged("its end"))?;
