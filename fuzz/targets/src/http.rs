@@ -41,6 +41,7 @@ fn report(body: &[u8], format: Format) {
                 assert!(sample.is_plausible(), "{sample:?}");
             }
             ReportAmount::Amount(other) => panic!("{other:?} out of a body"),
+            ReportAmount::Reading(reading) => assert!(tallyd::site::is_meter_name(&reading.meter)),
         }
     }
 }
