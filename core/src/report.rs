@@ -126,9 +126,9 @@ pub struct Last {
 }
 
 impl Last {
+    /// The later of two, of which `other` arrived after this one.
     fn later(self, other: Last) -> Last {
-        let order = (self.at, self.source).cmp(&(other.at, other.source));
-        if order.then(self.value.total_cmp(&other.value)).is_lt() { other } else { self }
+        if (self.at, self.source) <= (other.at, other.source) { other } else { self }
     }
 }
 

@@ -19,9 +19,8 @@ use tokio::time::MissedTickBehavior;
 
 pub use self::config::{Poll, PollConfig, PollConfigError, PollProblem};
 pub use self::track::{PollKind, Reading, ReadingError, Tracker};
-use crate::accumulator::Accumulator;
+use crate::accumulator::{Accumulator, NotTaken};
 use crate::clock::SiteClock;
-use crate::site::Refusal;
 
 /// Most of a file that is read.
 const FILE_BYTES_MAX: usize = 64 << 10;
@@ -170,7 +169,7 @@ impl Poller {
 
     /// Counts a reading; the number itself, for status.
     fn count(&mut self, reading: Reading) -> Result<f64, PollError> {
-        let not_counted = |refusal: Refusal| PollError::NotCounted(refusal.to_string());
+        let not_counted = |why: NotTaken| PollError::NotCounted(why.to_string());
         let name = SeriesName::new(&self.state.poll.series)
             .map_err(|error| PollError::NotCounted(error.to_string()))?;
         let now = self.clock.site();

@@ -20,7 +20,7 @@ use crate::node::requests::{
 };
 use crate::node::status::NodeStatus;
 use crate::site::entry::{self, SeriesRef, SourceKind};
-use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Site, Verdict};
+use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
 use crate::transport::TransportMetrics;
 
 /// How long a request waits for its answer before it is told that there is none.
@@ -40,7 +40,7 @@ pub struct Handle {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) identity: Identity,
-    pub(super) site: Mutex<Site>,
+    pub(super) site: Arc<Mutex<Site>>,
     pub(super) accumulator: Arc<Accumulator>,
     pub(super) clock: Arc<SiteClock>,
     pub(super) metrics: Arc<Metrics>,
@@ -114,7 +114,14 @@ impl Handle {
         let key = add.key.as_deref().map(|key| hash_key(key, &add)).transpose()?;
         let name = SeriesName::new(&add.series)
             .map_err(|error| RequestError::NotCommitted { why: error.to_string() })?;
-        let (id, answer) = shared.accumulator.add_waiting(name, add.amount, key)?;
+        let (id, answer) = match shared.accumulator.add_waiting(name, add.amount, key) {
+            // This box may lag behind the one where there is room since.
+            Err(RequestError::Refused(Refusal::TooManySeries)) => {
+                self.fence().await?;
+                shared.accumulator.add_waiting(name, add.amount, key)?
+            }
+            taken => taken?,
+        };
         match tokio::time::timeout(patience.min(REQUEST_WAIT), answer).await {
             Ok(Ok(Outcome::Added(added))) => Ok(added),
             Ok(Ok(Outcome::Failed(error))) => Err(error),
@@ -176,6 +183,10 @@ impl Handle {
                 let name = SeriesName::new(&cell.series)
                     .map_err(|error| ReportError::BadCell(place, error.to_string()))?;
                 let known = site.find(&cell.series);
+                if known.is_none() && cell.series.len() > site.name_bytes_max() {
+                    let why = RequestError::LongName { bytes: cell.series.len() };
+                    return Err(ReportError::BadCell(place, why.to_string()));
+                }
                 let amount = match cell.amount {
                     ReportAmount::Amount(amount) => amount,
                     ReportAmount::Add(add) => {

@@ -215,7 +215,10 @@ impl Site {
         let id = match cell.series {
             CellSeries::Id(id) => id,
             CellSeries::Name(name, kind) => {
-                let name = SeriesName::from_bytes(name).map_err(|_| Refusal::Malformed)?.as_str();
+                let name = SeriesName::stored_bytes(name).map_err(|_| Refusal::Malformed)?.as_str();
+                if name.len() > self.name_bytes_max() {
+                    return Err(Refusal::Malformed);
+                }
                 if kind != cell.amount.kind() {
                     return Err(Refusal::Malformed);
                 }

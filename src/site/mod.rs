@@ -26,7 +26,9 @@ mod view;
 
 use std::collections::BTreeMap;
 
-use tally_core::id::{Epoch, LogIndex, NodeId, ReportNumber, SeriesName, SourceId};
+use tally_core::id::{
+    Epoch, LogIndex, NodeId, ReportNumber, SERIES_NAME_BYTES_MAX, SeriesName, SourceId,
+};
 use tally_core::report::Kind;
 use tally_core::time::SiteTime;
 use tally_core::window::Span;
@@ -239,6 +241,12 @@ impl Site {
             None if self.series_len() as u64 >= self.settings.series_max() => Err(Refusal::TooManySeries),
             None => Ok(()),
         }
+    }
+
+    /// How many bytes the name of a new series may have.
+    #[must_use]
+    pub const fn name_bytes_max(&self) -> usize {
+        SERIES_NAME_BYTES_MAX
     }
 
     /// Up to `limit` series by name order (by bytes): those that begin with `prefix`, after `after`.

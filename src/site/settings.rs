@@ -386,7 +386,7 @@ fn parse_span_rule(rule: &str) -> Result<SpanRule, String> {
     if checked.contains('*') {
         return Err(format!("{SPANS_KEY}: in {pattern:?} a star can only be the last segment"));
     }
-    SeriesName::new(checked).map_err(|why| format!("{SPANS_KEY}: {pattern:?}: {why}"))?;
+    SeriesName::stored(checked).map_err(|why| format!("{SPANS_KEY}: {pattern:?}: {why}"))?;
     let millis = Unit::Duration.parse(span).map_err(|why| format!("{SPANS_KEY}: {why}"))?;
     let span = Span::from_millis(millis)
         .ok_or_else(|| format!("{SPANS_KEY}: a span is between 1ms and 31d, not {}", span.trim()))?;
