@@ -21,7 +21,9 @@ const EXPIRED_MAX: u32 = 256;
 impl Site {
     /// Applies one entry, the one after the last, and says what came of it.
     ///
-    /// An error changes nothing; the box must not go on to the next entry.
+    /// An error changes nothing; the box must not go on to the next entry: it is of a newer release. A body of a
+    /// known kind that is malformed changes nothing either, and is passed ([`Applied::Malformed`]): no version
+    /// could apply it, so stopping at it would stop every box for good.
     pub fn apply(&mut self, index: LogIndex, payload: &[u8]) -> Result<Applied, EntryError> {
         if index != self.applied.next() {
             return Err(EntryError::NotNext { index: index.0, applied: self.applied.0 });
@@ -29,22 +31,30 @@ impl Site {
         let applied = if payload.is_empty() {
             Applied::Nothing
         } else {
-            let (stamp, body) = body::split(payload)?;
-            let body = Body::decode(body)?;
-            if let Body::Report(report) = &body {
-                report.check_cells()?;
-            }
-            let before = self.stamp.site;
-            self.advance_stamp(stamp);
-            self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
-            match body {
-                Body::StepClock => self.step_clock(before, stamp.site),
-                body => self.apply_body(index, body)?,
+            match body::read(payload) {
+                Ok((stamp, body)) => self.apply_stamped(index, stamp, body)?,
+                Err(EntryError::Malformed) => Applied::Malformed,
+                Err(error) => return Err(error),
             }
         };
         self.applied = index;
         self.digest = mix(self.digest, index.0);
         Ok(applied)
+    }
+
+    fn apply_stamped(
+        &mut self,
+        index: LogIndex,
+        stamp: Stamp,
+        body: Body<'_>,
+    ) -> Result<Applied, EntryError> {
+        let before = self.stamp.site;
+        self.advance_stamp(stamp);
+        self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
+        match body {
+            Body::StepClock => Ok(self.step_clock(before, stamp.site)),
+            body => self.apply_body(index, body),
+        }
     }
 
     /// Neither time goes back, whatever a leader stamps (but see [`Site::step_clock`]).
@@ -122,12 +132,24 @@ impl Site {
             }
             // Needs the time before its own stamp: see `apply`.
             Body::StepClock => Applied::Nothing,
+            Body::Level(level) => {
+                self.raise_level(level);
+                Applied::Level(level)
+            }
         })
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<String, String> {
         let series = self.table.rows.len() as u64;
-        let result = self.settings.set(key, value, series);
+        let before = self.settings.clone();
+        let mut result = self.settings.set(key, value, series);
+        if self.settings.span_name_bytes() > self.name_bytes_max() {
+            self.settings = before;
+            result = Err(format!(
+                "{key}: a pattern has at most {} bytes until all boxes of the site are updated",
+                self.name_bytes_max()
+            ));
+        }
         if let Ok(value) = &result {
             self.digest = mix_bytes(mix_bytes(self.digest, key.as_bytes()), value.as_bytes());
             self.table.respan(&self.settings);

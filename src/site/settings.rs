@@ -168,6 +168,11 @@ impl Settings {
         matching.map_or_else(|| self.window_base(), |rule| rule.span)
     }
 
+    /// The bytes of the longest name in the rules for spans.
+    pub(super) fn span_name_bytes(&self) -> usize {
+        self.spans.iter().map(|rule| rule.name.len() - usize::from(rule.prefix)).max().unwrap_or(0)
+    }
+
     /// How many series the site can have.
     #[must_use]
     pub const fn series_max(&self) -> u64 {
