@@ -20,8 +20,8 @@ mod batch;
 mod freeze;
 mod slots;
 pub use batch::Batch;
-pub use slots::{NotTaken, Slot};
 use slots::{Known, Slots};
+pub use slots::{NotTaken, Slot};
 
 /// Most requests that may wait at one box.
 const WAITING_MAX: usize = 65_536;
@@ -242,10 +242,21 @@ impl Accumulator {
     pub fn settle(&self, batch: &mut Batch) {
         let mut inner = self.guard();
         let site = self.site.as_ref().map(|site| site.lock().unwrap_or_else(PoisonError::into_inner));
-        inner.slots.settle(|name| {
-            site.as_ref().map_or(Known::Nothing { room: true }, |site| Known::to(site, name))
-        });
+        inner
+            .slots
+            .settle(|name| site.as_ref().map_or(Known::Nothing { room: true }, |site| Known::to(site, name)));
         batch.learn(|slot| inner.slots.series(slot));
+    }
+
+    /// Takes out all that is pending: name, window and amount, in the order of a batch.
+    #[cfg(test)]
+    pub(crate) fn drain(&self) -> Vec<(String, SiteTime, Amount)> {
+        let mut inner = self.guard();
+        let mut drained = Vec::new();
+        while let Some((slot, cell)) = inner.slots.take_cell() {
+            drained.push((inner.slots.name(slot).unwrap_or_default().to_owned(), cell.window, cell.amount));
+        }
+        drained
     }
 
     fn guard(&self) -> MutexGuard<'_, Inner> {

@@ -20,15 +20,23 @@ const CELL_BYTES_MAX: usize = 112;
 
 /// When what was counted here can have been.
 #[derive(Clone, Copy, Debug)]
-struct Possible {
+pub(super) struct Possible {
     /// The windows of the earliest and of the latest time.
     windows: (SiteTime, SiteTime),
     times: (SiteTime, SiteTime),
 }
 
+impl Possible {
+    #[cfg(test)]
+    pub(super) fn at_all() -> Possible {
+        let times = (SiteTime(0), SiteTime(u64::MAX));
+        Possible { windows: times, times }
+    }
+}
+
 /// What the batch that is being frozen has to have room for, for its waiters' sake.
 #[derive(Debug, Default)]
-struct Planned {
+pub(super) struct Planned {
     slots: Vec<Slot>,
     cells: usize,
     bytes: usize,
@@ -66,14 +74,21 @@ impl Inner {
     /// Takes in those who wait, as far as there is room for all that they wait for: keyed adds are written, other
     /// adds are merged into their slots, of which all cells are to be written then. So of values of the same series and
     /// millisecond a keyed one counts as the earlier.
-    fn take_waiting(&mut self, possible: Possible, report: &mut ReportWriter, batch: &mut Batch) -> Planned {
+    pub(super) fn take_waiting(
+        &mut self,
+        possible: Possible,
+        report: &mut ReportWriter,
+        batch: &mut Batch,
+    ) -> Planned {
         let mut planned = Planned::default();
         let mut waiting = mem::take(&mut self.waiting).into_iter();
         while planned.cells + batch.keyed.len() < BATCH_CELLS_MAX
             && planned.bytes + report.len() < BATCH_BYTES_MAX
             && batch.waiters.len() < BATCH_CELLS_MAX
         {
-            let Some(Waiting { slot, window, amount, arrival, key, answer, .. }) = waiting.next() else { break };
+            let Some(Waiting { slot, window, amount, arrival, key, answer, .. }) = waiting.next() else {
+                break;
+            };
             let (window, amount) = (within(possible.windows, window), amount_within(possible.times, amount));
             let waiter = Waiter { slot, window, kind: amount.kind(), series: None, answer };
             self.slots.wait_no_more(slot);

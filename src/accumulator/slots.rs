@@ -41,7 +41,9 @@ pub enum NotTaken {
     )]
     LongName(usize),
     /// As many names that the site does not know are here as may be, and something is pending of each.
-    #[error("the series is new, and this box holds as many new ones as it may until the site has answered for them")]
+    #[error(
+        "the series is new, and this box holds as many new ones as it may until the site has answered for them"
+    )]
     TooManyNew,
     /// The slot was given to another series: look the name up again.
     #[error("the series was forgotten here meanwhile")]
@@ -443,22 +445,28 @@ impl SlotState {
         self.older.len() + usize::from(self.pending.is_some())
     }
 
-    /// Ended windows first.
+    /// What came first, by what came to it last: two whose times are taken for the same later are still in order.
     fn take_cell(&mut self) -> Option<Cell> {
-        self.older.pop_front().or_else(|| {
-            let cell = self.pending_cell();
-            self.pending = None;
-            cell
-        })
+        let pending = self.pending_cell()?;
+        let first = (0..self.older.len()).min_by_key(|place| self.older[*place].arrival);
+        if let Some(first) = first.filter(|first| self.older[*first].arrival < pending.arrival) {
+            return self.older.remove(first);
+        }
+        self.pending = None;
+        if let Some(next) = self.older.pop_back() {
+            self.put(next);
+        }
+        Some(pending)
     }
 
     /// How a report names the series.
     pub(super) fn series_ref(&self, kind: Kind) -> SeriesRef<'_> {
         match self.series {
             Some(id) => SeriesRef::Id(id),
-            None => {
-                SeriesRef::Name(SeriesName::new(&self.name).expect("a slot is made from a checked name"), kind)
-            }
+            None => SeriesRef::Name(
+                SeriesName::new(&self.name).expect("a slot is made from a checked name"),
+                kind,
+            ),
         }
     }
 }

@@ -8,8 +8,8 @@ pub mod book;
 mod drops;
 mod name;
 pub mod number;
-mod receiver;
 pub mod parse;
+mod receiver;
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};

@@ -198,8 +198,11 @@ impl Handle {
                         }
                     }
                 };
+                let window = base.start_of(cell.window.unwrap_or(open));
+                let amount = super::named::timed(amount, &cell.series, window, open, site.settings())
+                    .map_err(|why| ReportError::BadCell(place, why))?;
                 let series = known.map_or(SeriesRef::Name(name, amount.kind()), SeriesRef::Id);
-                writer.cell(series, base.start_of(cell.window.unwrap_or(open)), &amount);
+                writer.cell(series, window, &amount);
             }
             Ok(writer.finish())
         })

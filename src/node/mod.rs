@@ -58,6 +58,7 @@ pub use pace::PaceBounds;
 pub use proposals::split as split_envelope;
 pub use requests::{
     Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError, SetError,
+    UNTIMED,
 };
 pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;

@@ -1,11 +1,40 @@
-//! Hashes of what clients said: the same for the same words, at whichever box and in whatever
-//! encoding they arrive, so that a repetition can be told from a change.
+//! What clients said: hashes of it, the same for the same words, at whichever box and in whatever encoding they
+//! arrive, so that a repetition can be told from a change; and when what they reported was.
 
 use ring::digest::{self, Context, SHA256};
-use tally_core::report::Amount;
+use tally_core::report::{Amount, Sample};
+use tally_core::time::SiteTime;
 
 use super::handle::first_bytes;
-use super::requests::{NamedReport, ReportAmount};
+use super::requests::{NamedReport, ReportAmount, UNTIMED};
+use crate::site::Settings;
+
+/// A cell's amount with the time of its last value. One without a time counts as observed as late as it can have been:
+/// see [`UNTIMED`]. One from later than a window may begin is refused: it would stay the last for as long.
+pub(super) fn timed(
+    amount: Amount,
+    series: &str,
+    window: SiteTime,
+    now: SiteTime,
+    settings: &Settings,
+) -> Result<Amount, String> {
+    let Amount::Sample(sample) = amount else { return Ok(amount) };
+    let mut last = sample.last;
+    if last.at == UNTIMED {
+        let span = settings.span_for(series);
+        let end = span.end_of(span.start_of(window));
+        last.at = now.min(SiteTime(end.0.saturating_sub(1)));
+    }
+    let latest = now.0.saturating_add(2 * settings.window_base().as_millis());
+    if last.at.0 > latest {
+        return Err(format!(
+            "sample: last_at: {} is later than any box's clock can be ahead (site time is {}); compare the sender's \
+             clock with site time (GET /v1/status)",
+            last.at, now
+        ));
+    }
+    Ok(Amount::Sample(Sample { last, ..sample }))
+}
 
 /// 64 bits of a cryptographic hash over the cells of a report, as its source named them.
 pub(super) fn content_hash(report: &NamedReport) -> u64 {
@@ -53,5 +82,43 @@ pub(super) fn hash_amount(context: &mut Context, amount: &Amount) {
                 context.update(&value.to_bits().to_le_bytes());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::site::{Founding, Level, Site};
+    use tally_core::id::SourceId;
+    use tally_core::window::Span;
+
+    fn time_of(at: SiteTime, window: u64, now: u64) -> Result<u64, String> {
+        let site = Site::new(&Founding {
+            site: "s".to_owned(),
+            site_id: 7,
+            base_span: Span::DEFAULT,
+            level: Level::MAX,
+        });
+        let sample = Amount::Sample(Sample::observed(1.0, at, SourceId(0)).unwrap());
+        match timed(sample, "a", SiteTime(window), SiteTime(now), site.settings())? {
+            Amount::Sample(sample) => Ok(sample.last.at.0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_last_value_without_a_time_is_as_late_as_it_can_be() {
+        assert_eq!(time_of(UNTIMED, 60_000, 61_234), Ok(61_234), "its window is open");
+        assert_eq!(time_of(UNTIMED, 60_000, 500_000), Ok(119_999), "its window is over");
+        assert_eq!(time_of(UNTIMED, 120_000, 119_000), Ok(119_000), "its window is to come");
+        assert_eq!(time_of(SiteTime(7), 60_000, 61_234), Ok(7), "as the source says");
+    }
+
+    #[test]
+    fn a_last_value_of_the_far_future_is_refused() {
+        assert_eq!(time_of(SiteTime(181_000), 60_000, 61_000), Ok(181_000));
+        let error = time_of(SiteTime(181_001), 60_000, 61_000).unwrap_err();
+        assert!(error.contains("last_at: 181001") && error.contains("site time is 61000"), "{error}");
+        assert!(time_of(SiteTime(u64::MAX - 1), 60_000, 61_000).is_err());
     }
 }

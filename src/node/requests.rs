@@ -26,6 +26,10 @@ pub struct Added {
     pub time: SiteTime,
 }
 
+/// The time of a sample's last value that its source did not give. It counts as observed as late as it can have been:
+/// when its report came in, or at the end of its window if that was earlier.
+pub const UNTIMED: SiteTime = SiteTime(u64::MAX);
+
 /// A report of a named source.
 #[derive(Clone, Debug)]
 pub struct NamedReport {

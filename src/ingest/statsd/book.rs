@@ -107,7 +107,8 @@ impl Book {
         line: &Line<'_>,
         value: &[u8],
     ) -> Result<(), NotCounted> {
-        let Some(Some(series)) = self.series.get_mut(slot.index()).filter(|series| is_of(series, slot)) else {
+        let Some(Some(series)) = self.series.get_mut(slot.index()).filter(|series| is_of(series, slot))
+        else {
             return Err(NotCounted::Evicted);
         };
         if line.time_s.is_none()
@@ -145,7 +146,8 @@ impl Book {
             let (spelling, _) = known.remove();
             self.spellings_bytes -= spelling.text.len();
         }
-        let kept = self.series.get_mut(gone.index()).filter(|series| is_of(series, gone)).and_then(Option::take);
+        let kept =
+            self.series.get_mut(gone.index()).filter(|series| is_of(series, gone)).and_then(Option::take);
         let slot = self.learn(bulk, line, kind)?;
         self.remember(hash, line, kind, slot);
         if let (Some(kept), Some(Some(series))) = (kept, self.series.get_mut(slot.index())) {

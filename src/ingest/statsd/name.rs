@@ -64,7 +64,8 @@ fn append_tags(tags: &[u8], text: &mut Vec<u8>) -> Result<(), Reason> {
 
 /// Nothing in it can need an escape.
 fn is_plain(text: &[u8]) -> bool {
-    let slashes = text.first() == Some(&b'/') || text.ends_with(b"/") || text.windows(2).any(|two| two == b"//");
+    let slashes =
+        text.first() == Some(&b'/') || text.ends_with(b"/") || text.windows(2).any(|two| two == b"//");
     let is_plain = |byte: &u8| (0x20..0x7f).contains(byte) && !matches!(byte, b'+' | b'#' | b'%');
     !slashes && text.iter().all(is_plain)
 }
@@ -83,7 +84,11 @@ fn escaped(raw: &str) -> Vec<u8> {
         if escapes {
             for byte in char_bytes {
                 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-                out.extend_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+                out.extend_from_slice(&[
+                    b'%',
+                    DIGITS[usize::from(byte >> 4)],
+                    DIGITS[usize::from(byte & 15)],
+                ]);
             }
         } else {
             out.extend_from_slice(char_bytes);

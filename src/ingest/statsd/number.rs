@@ -317,7 +317,9 @@ mod tests {
 
     #[test]
     fn any_finite_decimal_is_read_however_long_or_small() {
-        for text in ["5e-05", "1e-300", "1e-99999999999", "0.0007142857142857143", "0.1234567890123456789012345"] {
+        for text in
+            ["5e-05", "1e-300", "1e-99999999999", "0.0007142857142857143", "0.1234567890123456789012345"]
+        {
             assert_eq!(decimal(text).over(Decimal::ONE, MAX).unwrap().0, 0, "{text}");
         }
         assert_eq!(decimal("99999999999999999999").over(Decimal::ONE, MAX), None);

@@ -104,7 +104,8 @@ impl<'a> Line<'a> {
         if values.is_empty() {
             return Err(if name.starts_with(b"_e{") { Reason::NotAMetric } else { Reason::NoValue });
         }
-        let mut parsed = Line { name, values, what: What::Count, rate: Decimal::ONE, tags: &[], time_s: None };
+        let mut parsed =
+            Line { name, values, what: What::Count, rate: Decimal::ONE, tags: &[], time_s: None };
         if rest == b"c" {
             return Ok(parsed);
         }

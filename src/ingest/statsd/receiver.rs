@@ -157,8 +157,7 @@ impl Receiver {
 
     fn wait(&self) {
         let sockets = self.listeners.iter().map(|listener| PollFd::new(&listener.socket, PollFlags::IN));
-        let mut wanted: Vec<_> =
-            sockets.chain([PollFd::new(&self.shared.wake, PollFlags::IN)]).collect();
+        let mut wanted: Vec<_> = sockets.chain([PollFd::new(&self.shared.wake, PollFlags::IN)]).collect();
         // With nothing new there is nothing to look at: an idle box is not woken.
         let limit = if self.drops_due { DROPS_EVERY } else { Duration::from_secs(3_600) };
         wait_for(&mut wanted, limit);
