@@ -372,6 +372,8 @@ impl Site {
 #[cfg(test)]
 mod apply_tests;
 #[cfg(test)]
+mod name_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod testing;
