@@ -91,7 +91,7 @@ fn a_summary_has_the_value_that_came_last_in_its_window() {
 #[test]
 fn of_two_boxes_the_later_wins_whichever_it_is() {
     let site = Site::start_with(2, "1h", QUICK);
-    let mut expected = 100;
+    let mut expected = 100.0;
     for at in [0, 1, 1, 0, 1, 0, 0] {
         let one = &site.boxes[at];
         // Later by this box's view of site time than what the other box saw last.
@@ -100,7 +100,7 @@ fn of_two_boxes_the_later_wins_whichever_it_is() {
         until("time passes", || {
             (one.status()["clock"]["site_ms"].as_u64().unwrap() > last_at + 50).then_some(())
         });
-        expected -= 7;
+        expected -= 7.0;
         sample(one, "oven", &json!({ "value": expected }));
         for reader in &site.boxes {
             assert_eq!(series(reader, "oven")["last"], expected, "{expected} at box {at}");
