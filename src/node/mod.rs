@@ -54,6 +54,7 @@ pub use handle::{BrokerWish, Handle, RoleView};
 pub use heirs::HandoverReason;
 pub(crate) use members::info_of;
 pub use members::of_payload as configuration_in;
+pub use named::encode_report;
 pub use pace::PaceBounds;
 pub use proposals::split as split_envelope;
 pub use requests::{

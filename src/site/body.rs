@@ -6,9 +6,9 @@ use tally_core::time::{Elapsed, SiteTime};
 
 use super::codec::{Malformed, Reader, unzigzag};
 use super::entry::{
-    CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED, EntryError,
-    FOUND, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, REPORT, REPORT_CELLS_MAX,
-    SET, STAMP_MAX, STEP_CLOCK, SourceKind, TICK,
+    CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_SIGNED, CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED,
+    EntryError, FOUND, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, REPORT,
+    REPORT_CELLS_MAX, SET, STAMP_MAX, STEP_CLOCK, SourceKind, TICK,
 };
 use super::level::Level;
 use super::members::{self, MemberChange, MemberRecord, Parts};
@@ -47,6 +47,8 @@ pub(super) struct Cell<'a> {
     pub(super) series: CellSeries<'a>,
     pub(super) window: SiteTime,
     pub(super) amount: Amount,
+    /// The amount is an updown's, or a counter's if the series is one: that is decided where it is applied.
+    pub(super) is_signed: bool,
     pub(super) key: Option<CellKey>,
 }
 
@@ -218,9 +220,14 @@ impl<'a> Cells<'a> {
             self.window = Some(SiteTime(self.reader.varint()?));
         }
         let window = self.window.ok_or(Malformed)?;
-        let amount = self.amount(tag & CELL_KIND)?;
+        let is_signed = tag & CELL_KIND == CELL_SIGNED;
+        let amount = if is_signed { self.signed()? } else { self.amount(tag & CELL_KIND)? };
         let key = if tag & CELL_KEYED == 0 { None } else { Some(self.key()?) };
-        Ok(Some(Cell { series, window, amount, key }))
+        Ok(Some(Cell { series, window, amount, is_signed, key }))
+    }
+
+    fn signed(&mut self) -> Result<Amount, Malformed> {
+        self.reader.varint_u128().map(|add| Amount::updown(unzigzag(add)))
     }
 
     fn amount(&mut self, kind: u8) -> Result<Amount, Malformed> {

@@ -112,6 +112,8 @@ pub(super) const MEMBER_ROLE: u8 = 1;
 pub(super) const MEMBER_REMOVE: u8 = 2;
 
 pub(super) const CELL_KIND: u8 = 0b0000_0011;
+/// In place of a kind: an add of either sign.
+pub(super) const CELL_SIGNED: u8 = 3;
 pub(super) const CELL_NAMED: u8 = 0b0000_0100;
 pub(super) const CELL_WINDOW: u8 = 0b0000_1000;
 pub(super) const CELL_KEYED: u8 = 0b0001_0000;
@@ -354,6 +356,14 @@ impl ReportWriter {
         self.cells += 1;
     }
 
+    /// Adds an add of either sign, to a counter or an updown, whichever the series is where it is applied. One that is
+    /// not there becomes of the reference's kind. Only for a site at [`Level::TWO`].
+    pub fn signed(&mut self, series: SeriesRef<'_>, window_start: SiteTime, add: i128) {
+        self.put_head(CELL_SIGNED, series, window_start);
+        put_varint_u128(&mut self.out, zigzag(add));
+        self.cells += 1;
+    }
+
     /// Adds an add with a key. Keyed adds have places of their own: the order in which they were
     /// written is the order of their outcomes.
     pub fn keyed(&mut self, add: &KeyedAdd<'_>) {
@@ -404,7 +414,11 @@ impl ReportWriter {
     }
 
     fn put_cell(&mut self, flags: u8, series: SeriesRef<'_>, window: SiteTime, amount: &Amount) {
-        let mut tag = flags | kind_code(amount.kind());
+        self.put_head(flags | kind_code(amount.kind()), series, window);
+        put_amount(&mut self.out, amount);
+    }
+
+    fn put_head(&mut self, mut tag: u8, series: SeriesRef<'_>, window: SiteTime) {
         if matches!(series, SeriesRef::Name(..)) {
             tag |= CELL_NAMED;
         }
@@ -424,7 +438,6 @@ impl ReportWriter {
             put_varint(&mut self.out, window.0);
             self.window = Some(window);
         }
-        put_amount(&mut self.out, amount);
     }
 }
 

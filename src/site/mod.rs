@@ -15,6 +15,7 @@ mod members;
 mod names;
 mod outbox;
 mod packed;
+mod passed;
 mod readdress;
 mod refused;
 mod requests;
@@ -43,7 +44,10 @@ use sources::Sources;
 pub use codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use level::Level;
-pub use members::{MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, Part, Parts};
+pub use members::{
+    ADDRESS_BYTES_MAX, MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, NAME_BYTES_MAX,
+    Part, Parts,
+};
 pub(crate) use members::{put_records, read_records};
 pub use readdress::readdressed;
 pub use settings::Settings;
@@ -371,6 +375,8 @@ impl Site {
 
 #[cfg(test)]
 mod apply_tests;
+#[cfg(test)]
+mod level_tests;
 #[cfg(test)]
 mod name_tests;
 #[cfg(test)]

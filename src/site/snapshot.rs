@@ -14,6 +14,7 @@ use super::level::Level;
 use super::members::Members;
 use super::outbox::Outbox;
 use super::packed::{Packed, put_sample, read_sample};
+use super::passed::Passed;
 use super::requests::Requests;
 use super::series::{Parked, Row, Sampled, Table, Updown};
 use super::settings::Settings;
@@ -66,6 +67,7 @@ impl Site {
     /// What came with the latest version.
     fn put_newest(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.level.get().to_le_bytes());
+        self.table.passed.put(out);
     }
 
     /// The state that a snapshot of this site holds.
@@ -105,7 +107,11 @@ impl Site {
             _ => Requests::default(),
         };
         let level = match version {
-            VERSION => read_level(&mut reader)?,
+            VERSION => {
+                let level = read_level(&mut reader)?;
+                table.passed = Passed::read(&mut reader).map_err(damaged("its clock"))?;
+                level
+            }
             _ => Level::ONE,
         };
         reader.done().map_err(damaged("its end"))?;

@@ -19,6 +19,10 @@ const SPELLINGS_MAX: usize = 65_536;
 /// Likewise, in bytes of their texts.
 const SPELLINGS_BYTES_MAX: usize = 8 << 20;
 
+/// One sampled observation stands for so many at most: a lower rate is a mistake, and a few of them would fill a
+/// series' count.
+const WEIGHT_MAX: u64 = 1_000_000_000;
+
 /// Names and series. A series has the place here that its slot has in the accumulator, which bounds them.
 #[derive(Debug, Default)]
 pub struct Book {
@@ -247,7 +251,7 @@ impl Series {
             What::Gauge => self.gauge(bulk, terms, value),
             What::Observe => {
                 // One that was sampled stands for several of the same value.
-                let (weight, left) = self.scaled(Decimal::ONE, terms.rate)?;
+                let (weight, left) = self.scaled(Decimal::ONE, terms.rate, WEIGHT_MAX)?;
                 let (value, _) = parse::sample(value)?;
                 self.observe(bulk, terms, value, weight)?;
                 self.left = left;
@@ -257,7 +261,7 @@ impl Series {
     }
 
     fn count(&mut self, bulk: &mut Bulk<'_>, terms: &Terms, value: &[u8]) -> Result<(), NotCounted> {
-        let (number, left) = self.scaled(parse::count(value)?, terms.rate)?;
+        let (number, left) = self.scaled(parse::count(value)?, terms.rate, ADD_MAX)?;
         if number > 0 {
             self.add(bulk, terms, Amount::Counter(u128::from(number)))?;
         }
@@ -266,11 +270,11 @@ impl Series {
     }
 
     /// A number divided by a rate, whole, with what was left over before; and what is now.
-    fn scaled(&self, number: Decimal, rate: Decimal) -> Result<(u64, Fraction), Reason> {
+    fn scaled(&self, number: Decimal, rate: Decimal, max: u64) -> Result<(u64, Fraction), Reason> {
         if rate == Decimal::ONE && number == Decimal::ONE {
             return Ok((1, self.left));
         }
-        let (whole, part) = number.over(rate, ADD_MAX).ok_or(Reason::TooLarge)?;
+        let (whole, part) = number.over(rate, max).ok_or(Reason::TooLarge)?;
         let mut left = self.left;
         let whole = whole + left.carry(part);
         Ok((whole, left))
