@@ -121,11 +121,9 @@ struct Ways {
 impl Ways {
     fn open(config: &Config, handle: &Handle) -> Result<Ways, RunError> {
         let (accumulator, clock) = (handle.accumulator(), handle.clock());
-        let statsd = config
-            .ingest
-            .statsd
-            .listen
-            .map(|listen| Statsd::start(listen, Arc::clone(accumulator), Arc::clone(clock)))
+        let listen = &config.ingest.statsd.listen;
+        let statsd = (!listen.addresses.is_empty())
+            .then(|| Statsd::start(&listen.addresses, listen.is_default, Arc::clone(accumulator)))
             .transpose()?;
         let identity = handle.identity();
         let node = format!("{}/{}", identity.me().name, identity.node);

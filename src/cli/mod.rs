@@ -225,9 +225,9 @@ fn print_done(text: &str) -> Result<(), ClientError> {
     }
 }
 
-/// A series as an argument, checked.
+/// A series as an argument, checked: older logs hold names that are not taken any more, and are read all the same.
 fn series_name(text: &str) -> Result<String, String> {
-    tally_core::id::SeriesName::new(text).map(|name| name.to_string()).map_err(|error| error.to_string())
+    tally_core::id::SeriesName::stored(text).map(|name| name.to_string()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
