@@ -17,6 +17,7 @@ mod harness;
 mod hostile;
 mod http;
 mod load;
+mod logs;
 mod members;
 mod members_refused;
 mod net;
