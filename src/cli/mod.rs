@@ -70,7 +70,10 @@ Example: a site of one box in a folder of its own, without any configuration
 Example: a box that was provisioned
   tallyd run --data-dir /var/lib/tallyd
 Example: a witness of one site, or of each site that has a directory in there
-  tallyd run --witness --data-dir /var/lib/tallyd")]
+  tallyd run --witness --data-dir /var/lib/tallyd
+
+The log goes to standard error; TALLYD_LOG=off, error, warn, info (the default), debug or trace says how
+much, also TARGET=LEVEL, divided by commas.")]
 struct RunArgs {
     /// Be a witness: vote in a site of an even number of boxes, and keep a record of a few bytes only
     #[arg(long)]

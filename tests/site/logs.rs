@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use crate::boxes::{Site, TestBox};
 use crate::harness::{Process, free_port, tallyd, until};
 use crate::http::Client;
+use crate::witness::until_tolerates;
 
 /// What an orderly end may take at most.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -153,11 +154,13 @@ fn a_witness_whose_log_blocks_votes_and_stops() {
     let scratch = tempfile::tempdir().unwrap();
     let (reader, writer) = full_pipe(true);
     start(&mut witness, &scratch.path().join("log"), "trace", writer);
-    site.boxes[0].start();
+    site.start_all();
+    until_lines_are_lost(&witness);
+    until_tolerates(&site.boxes[0], 1);
+    site.boxes[1].kill();
     // One box of two: only with the witness is it a majority.
     site.boxes[0].until_ready();
     assert_eq!(site.boxes[0].add("a", 1), 1);
-    until_lines_are_lost(&witness);
     stop_in_time(&mut witness);
     drop(reader);
 }
