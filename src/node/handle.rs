@@ -17,7 +17,7 @@ use crate::node::heirs::Reach;
 use crate::node::requests::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
 use crate::node::status::NodeStatus;
 use crate::site::entry::{self, SourceKind};
-use crate::site::{Applied, Level, MemberChange, MemberRefused, OpenRefused, Site, Verdict};
+use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Site, Verdict};
 use crate::transport::TransportMetrics;
 
 /// How long a request waits for its answer before it is told that there is none.
@@ -174,12 +174,6 @@ impl Handle {
                 self.site(|site| site.source(&report.source)).ok_or(ReportError::UnknownSource)?
             }
         };
-        if report.has_readings() && self.site(Site::level) < Level::TWO {
-            let why = "the site takes readings of meters once all its boxes run this release; add what they grew by \
-                       until then"
-                .to_owned();
-            return Err(RequestError::NotCommitted { why }.into());
-        }
         let open = self.shared.clock.site();
         let body = self.site(|site| super::encode_report(site, source, &report, open))?;
         match self.propose(body).await? {

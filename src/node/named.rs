@@ -10,14 +10,14 @@ use tally_core::report::{Amount, Kind};
 use tally_core::time::SiteTime;
 
 use super::handle::first_bytes;
-use super::requests::{NamedReport, ReportAmount, ReportError, ReportReading};
+use super::requests::{NamedReport, ReportAmount, ReportError, ReportReading, RequestError};
 use crate::site::entry::{ReportWriter, SeriesRef};
 use crate::site::{Level, Site};
 
 /// A named source's report as a body. `open`: site time, for cells that name no window.
 ///
 /// # Errors
-/// A cell names what is no series.
+/// A cell names what is no series, or is a reading and the site does not take any yet.
 pub fn encode_report(
     site: &Site,
     source: SourceId,
@@ -28,6 +28,12 @@ pub fn encode_report(
     // At level 2 the kind is decided where the cell is applied: this box may not know the series yet.
     let is_signed = site.level() >= Level::TWO;
     let falling = if is_signed { report.falling() } else { BTreeSet::new() };
+    if report.has_readings() && site.level() < Level::TWO {
+        let why = "the site takes readings of meters once all its boxes run this release; add what they grew by until \
+                   then"
+            .to_owned();
+        return Err(RequestError::NotCommitted { why }.into());
+    }
     let hash = content_hash(report);
     let mut writer = ReportWriter::new(source, report.epoch, report.number, hash);
     for (place, cell) in report.cells.iter().enumerate() {
