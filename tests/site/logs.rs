@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write};
+use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -155,7 +156,13 @@ fn a_witness_whose_log_blocks_votes_and_stops() {
     let (reader, writer) = full_pipe(true);
     start(&mut witness, &scratch.path().join("log"), "trace", writer);
     site.start_all();
-    until_lines_are_lost(&witness);
+    let junk = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut client = witness.client();
+    until("the witness counts lines that were lost", || {
+        // Each is told in a line.
+        (0..100).for_each(|_| drop(junk.send_to(&[0; 40], ("127.0.0.1", witness.quic))));
+        lines_lost(&mut client).filter(|lost| *lost > 0)
+    });
     until_tolerates(&site.boxes[0], 1);
     site.boxes[1].kill();
     // One box of two: only with the witness is it a majority.
