@@ -31,6 +31,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body>
     connections(&mut text, shared.node.transport_metrics(), &[]);
     let watchers = shared.watchers.load(Ordering::Relaxed);
     text.gauge("tallyd_api_watchers", "Clients of /v1/watch that are connected.", watchers);
+    log_figures(&mut text);
     text.into_response()
 }
 
@@ -368,6 +369,15 @@ pub(crate) fn connections(text: &mut Text, metrics: &TransportMetrics, labels: &
     for (reason, value) in metrics.refusals() {
         text.sample(name, &[labels, &[("reason", reason)]].concat(), value);
     }
+}
+
+/// What became of the log.
+pub(crate) fn log_figures(text: &mut Text) {
+    text.counter(
+        "tallyd_log_lines_lost_total",
+        "Lines of the log that were lost: it could not be written, or not fast enough.",
+        crate::logging::lines_lost(),
+    );
 }
 
 fn seconds(micros: u64) -> f64 {
