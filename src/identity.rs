@@ -18,6 +18,7 @@ pub use keys::{Keys, key_hash};
 pub(crate) use keys::{hex, unhex};
 
 pub use crate::site::MEMBERS_MAX;
+use crate::site::{Level, NAME_BYTES_MAX};
 
 /// A site's random identity, made when it is founded; 16 hexadecimal digits in text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -98,8 +99,21 @@ pub struct Identity {
     pub node: u64,
     /// The base span of windows that the site is founded with, in milliseconds.
     pub window_ms: u64,
+    /// The feature level that the site is founded with; files of the first release do not say it, and mean 1.
+    #[serde(default = "first_level", skip_serializing_if = "is_first_level")]
+    pub level: u32,
     /// All boxes of the site, this one included, by number.
     pub members: Vec<MemberInfo>,
+}
+
+/// What files of the first release do not say.
+pub(crate) const fn first_level() -> u32 {
+    Level::ONE.get()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(crate) const fn is_first_level(level: &u32) -> bool {
+    *level == Level::ONE.get()
 }
 
 impl Identity {
@@ -124,7 +138,7 @@ impl Identity {
 
 /// Whether a text can name a site, a box or a source: 1 to 32 of `a-z 0-9 -`.
 pub fn is_name(text: &str) -> bool {
-    (1..=32).contains(&text.len())
+    (1..=NAME_BYTES_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 

@@ -10,6 +10,7 @@ use tally_core::window::Span;
 
 use super::authority::Authority;
 use super::{Identity, IdentityError, Keys, MEMBERS_MAX, MemberInfo, Role, SiteId, is_name};
+use crate::site::{ADDRESS_BYTES_MAX, Level};
 
 /// Who this box is and who the others are.
 pub const IDENTITY: &str = "identity.json";
@@ -82,7 +83,14 @@ impl Identity {
             key: issued.key_hash,
         };
         let window_ms = Span::DEFAULT.as_millis();
-        let identity = Identity { site: site.into(), site_id, node: 1, window_ms, members: vec![me] };
+        let identity = Identity {
+            site: site.into(),
+            site_id,
+            node: 1,
+            window_ms,
+            level: Level::MAX.get(),
+            members: vec![me],
+        };
         identity.save(dir)?;
         Ok(identity)
     }
@@ -99,6 +107,14 @@ impl Identity {
         }
         if Span::from_millis(self.window_ms).is_none() {
             return Err(format!("window_ms is {}, not 1 ms to 31 days", self.window_ms));
+        }
+        if self.level == 0 || self.level > Level::MAX.get() {
+            return Err(format!(
+                "the site was founded at feature level {}, this program knows levels 1 to {}: it is older than the one \
+                 that made the site",
+                self.level,
+                Level::MAX
+            ));
         }
         if !(1..=MEMBERS_MAX).contains(&self.members.len()) {
             return Err(format!("it has {} members, not 1 to {MEMBERS_MAX}", self.members.len()));
@@ -166,6 +182,10 @@ impl SiteId {
 pub(crate) fn check_address(text: &str) -> Result<(&str, u16), String> {
     let shape =
         || format!("{text:?} is not HOST:PORT, such as 10.0.0.11:7400, box1.lan:7400 or [fd00::1]:7400");
+    // The bound of those who read it from the log, whatever it is made of: a port with zeros before it, say.
+    if text.len() > ADDRESS_BYTES_MAX {
+        return Err(format!("an address has at most {ADDRESS_BYTES_MAX} bytes, this one has {}", text.len()));
+    }
     let (host, port) = text.rsplit_once(':').ok_or_else(shape)?;
     let port = match port.parse::<u16>() {
         Ok(port) if port > 0 && text.ends_with(|last: char| last.is_ascii_digit()) && !text.contains('+') => {

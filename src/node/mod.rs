@@ -16,6 +16,7 @@ mod handover;
 mod heirs;
 mod leader_clock;
 mod leaderless;
+mod level;
 mod members;
 mod named;
 mod pace;
@@ -52,6 +53,7 @@ pub use handle::{BrokerWish, Handle, RoleView};
 pub use heirs::HandoverReason;
 pub(crate) use members::info_of;
 pub use members::of_payload as configuration_in;
+pub use named::encode_report;
 pub use pace::PaceBounds;
 pub use proposals::split as split_envelope;
 pub use requests::{
@@ -65,8 +67,8 @@ use crate::accumulator::Accumulator;
 use crate::clock::SiteClock;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
-use crate::site::{Applied, Founding, Site, SnapshotError};
-use crate::storage::{Entry, FileSystem, Recovered, Storage, StorageMetrics};
+use crate::site::{Applied, Founding, Level, Site, SnapshotError};
+use crate::storage::{FileSystem, Recovered, Storage, StorageMetrics};
 use crate::transport::{Event, Transport};
 
 use batches::Batches;
@@ -75,7 +77,8 @@ use disk::{Disk, Done};
 use disk_health::DiskHealth;
 use handle::{Command, Shared};
 use handover::Handover;
-use leader_clock::{LeaderClock, Logged};
+use leader_clock::LeaderClock;
+use level::Levels;
 use members::Members;
 use pace::Pace;
 use proposals::Proposals;
@@ -169,6 +172,7 @@ pub struct Node {
     snapshots: Snapshots,
     leader_clock: LeaderClock,
     members: Members,
+    levels: Levels,
     beats: Beats,
     /// The end of windows that this leader has proposed to close already.
     close_proposed: SiteTime,
@@ -233,6 +237,8 @@ impl Node {
             site: identity.site.clone(),
             site_id: identity.site_id.0,
             base_span: Span::from_millis(identity.window_ms).unwrap_or(Span::DEFAULT),
+            // A loaded identity was checked.
+            level: Level::new(identity.level).unwrap_or(Level::ONE),
         };
         let (site, snapshot, snapshot_bytes) = match &recovered.snapshot {
             Some((position, bytes)) => (Site::restore(&founding, bytes)?, *position, bytes.len() as u64),
@@ -244,7 +250,7 @@ impl Node {
         let members = Members::new(&identity, &site, &recovered.entries, started);
         let storage_metrics = storage.metrics();
         let (disk, disk_done) = Disk::start(storage)?;
-        let clock = Arc::new(site_clock(&site, &recovered.entries));
+        let clock = Arc::new(leader_clock::begun(&site, &recovered.entries));
         let settings = site.settings();
         let slots_max = settings.series_max() as usize;
         let accumulator = Arc::new(Accumulator::new(clock.clone(), settings.window_base(), slots_max));
@@ -285,6 +291,7 @@ impl Node {
             snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
             leader_clock,
             members,
+            levels: Levels::default(),
             beats: Beats::new(pace, started),
             close_proposed: SiteTime(0),
             role,
@@ -416,18 +423,6 @@ impl Node {
             let _ = stopping.reply.send(());
         }
     }
-}
-
-/// Site time as far as this box knows it when it starts: by its whole log, of which no more than the snapshot may be
-/// applied before another box can be heard.
-fn site_clock(site: &Site, entries: &[Entry]) -> SiteClock {
-    let unapplied = entries.iter().filter(|entry| entry.position.index > site.applied());
-    let logged = Logged::of(unapplied.filter_map(|entry| Some(proposals::split(&entry.payload)?.1)));
-    let begun = logged.site_after(Some(site.stamp().site));
-    let clock = SiteClock::new(begun.unwrap_or_default(), site.stamp().elapsed);
-    // What is not committed may go again, an operator's step even.
-    clock.skipped();
-    clock
 }
 
 fn start_raft(

@@ -1,11 +1,59 @@
-//! Hashes of what clients said: the same for the same words, at whichever box and in whatever
-//! encoding they arrive, so that a repetition can be told from a change.
+//! What named sources report, as the body of an entry; and hashes of what clients said: the same for the same words, at
+//! whichever box and in whatever encoding they arrive, so that a repetition can be told from a change.
+
+use std::collections::BTreeSet;
 
 use ring::digest::{self, Context, SHA256};
-use tally_core::report::Amount;
+use tally_core::id::{SeriesName, SourceId};
+use tally_core::report::{Amount, Kind};
+use tally_core::time::SiteTime;
 
 use super::handle::first_bytes;
-use super::requests::{NamedReport, ReportAmount};
+use super::requests::{NamedReport, ReportAmount, ReportError};
+use crate::site::entry::{ReportWriter, SeriesRef};
+use crate::site::{Level, Site};
+
+/// A named source's report as a body. `open`: site time, for cells that name no window.
+///
+/// # Errors
+/// A cell names what is no series.
+pub fn encode_report(
+    site: &Site,
+    source: SourceId,
+    report: &NamedReport,
+    open: SiteTime,
+) -> Result<Vec<u8>, ReportError> {
+    let base = site.settings().window_base();
+    // At level 2 the kind is decided where the cell is applied: this box may not know the series yet.
+    let is_signed = site.level() >= Level::TWO;
+    let falling = if is_signed { report.falling() } else { BTreeSet::new() };
+    let hash = content_hash(report);
+    let mut writer = ReportWriter::new(source, report.epoch, report.number, hash);
+    for (place, cell) in report.cells.iter().enumerate() {
+        let name =
+            SeriesName::new(&cell.series).map_err(|error| ReportError::BadCell(place, error.to_string()))?;
+        let window = base.start_of(cell.window.unwrap_or(open));
+        let known = site.find(&cell.series);
+        let of = |kind| known.map_or(SeriesRef::Name(name, kind), SeriesRef::Id);
+        match cell.amount {
+            ReportAmount::Amount(amount) => writer.cell(of(amount.kind()), window, &amount),
+            ReportAmount::Add(add) if is_signed => {
+                let new = if falling.contains(&*cell.series) { Kind::Updown } else { Kind::Counter };
+                writer.signed(of(new), window, add);
+            }
+            ReportAmount::Add(add) => {
+                let is_updown = known.is_some_and(|id| site.kind(id) == Kind::Updown);
+                let amount = match u128::try_from(add) {
+                    Ok(add) if add > 0 && !is_updown => Amount::Counter(add),
+                    // To a counter: refused where it is applied, without holding up the others.
+                    _ => Amount::updown(add),
+                };
+                writer.cell(of(amount.kind()), window, &amount);
+            }
+        }
+    }
+    Ok(writer.finish())
+}
 
 /// 64 bits of a cryptographic hash over the cells of a report, as its source named them.
 pub(super) fn content_hash(report: &NamedReport) -> u64 {

@@ -1,5 +1,7 @@
 //! What is asked of a node, and why a request has no result.
 
+use std::collections::BTreeSet;
+
 use tally_core::id::{Epoch, ReportNumber};
 use tally_core::report::Amount;
 use tally_core::time::SiteTime;
@@ -37,6 +39,14 @@ pub struct NamedReport {
     pub number: ReportNumber,
     /// What it reports.
     pub cells: Vec<ReportCell>,
+}
+
+impl NamedReport {
+    /// Series to which it makes a negative add: a new one among them becomes an updown, in whatever order they come.
+    pub(super) fn falling(&self) -> BTreeSet<&str> {
+        let falls = |cell: &&ReportCell| matches!(cell.amount, ReportAmount::Add(add) if add < 0);
+        self.cells.iter().filter(falls).map(|cell| &*cell.series).collect()
+    }
 }
 
 /// A cell of a named source's report.

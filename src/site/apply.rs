@@ -1,13 +1,15 @@
 //! Applying entries: the only way in which a site changes.
 
 use tally_core::id::{LogIndex, SeriesName};
+use tally_core::report::{Amount, Kind};
 use tally_core::time::SiteTime;
 
 use super::Site;
 use super::body::{self, Body, Cell, CellKey, CellSeries, Report};
 use super::digest::{mix, mix_bytes};
-use super::entry::EntryError;
+use super::entry::{EntryError, SourceKind};
 use super::keys::KeyRecord;
+use super::level::Level;
 use super::outbox::Marks;
 use super::packed::Packed;
 use super::refused::Refused;
@@ -21,7 +23,9 @@ const EXPIRED_MAX: u32 = 256;
 impl Site {
     /// Applies one entry, the one after the last, and says what came of it.
     ///
-    /// An error changes nothing; the box must not go on to the next entry.
+    /// An error changes nothing; the box must not go on to the next entry: it is of a newer release. A body of a
+    /// known kind that is malformed changes nothing either, and is passed ([`Applied::Malformed`]): no version
+    /// could apply it, so stopping at it would stop every box for good.
     pub fn apply(&mut self, index: LogIndex, payload: &[u8]) -> Result<Applied, EntryError> {
         if index != self.applied.next() {
             return Err(EntryError::NotNext { index: index.0, applied: self.applied.0 });
@@ -29,17 +33,10 @@ impl Site {
         let applied = if payload.is_empty() {
             Applied::Nothing
         } else {
-            let (stamp, body) = body::split(payload)?;
-            let body = Body::decode(body)?;
-            if let Body::Report(report) = &body {
-                report.check_cells()?;
-            }
-            let before = self.stamp.site;
-            self.advance_stamp(stamp);
-            self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
-            match body {
-                Body::StepClock => self.step_clock(before, stamp.site),
-                body => self.apply_body(index, body)?,
+            match body::read(payload) {
+                Ok((stamp, body)) => self.apply_stamped(index, stamp, body)?,
+                Err(EntryError::Malformed) => Applied::Malformed,
+                Err(error) => return Err(error),
             }
         };
         self.applied = index;
@@ -47,23 +44,57 @@ impl Site {
         Ok(applied)
     }
 
+    fn apply_stamped(
+        &mut self,
+        index: LogIndex,
+        stamp: Stamp,
+        body: Body<'_>,
+    ) -> Result<Applied, EntryError> {
+        let before = self.stamp.site;
+        self.advance_stamp(stamp);
+        self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
+        match body {
+            Body::StepClock => Ok(self.step_clock(before, stamp.site)),
+            body => self.apply_body(index, body),
+        }
+    }
+
     /// Neither time goes back, whatever a leader stamps (but see [`Site::step_clock`]).
     fn advance_stamp(&mut self, stamp: Stamp) {
+        let before = self.stamp;
         self.stamp = Stamp {
             site: self.stamp.site.max(stamp.site),
             elapsed: self.stamp.elapsed.max(stamp.elapsed),
             synced: stamp.synced,
         };
         self.digest = mix(mix(self.digest, self.stamp.site.0), self.stamp.elapsed.0);
+        if self.level >= Level::TWO {
+            self.table.passed.advance(before, self.stamp, self.settings.window_base().as_millis());
+        }
     }
 
     /// Site time becomes `to`. Where that is back, what was counted under the later time stays in the
-    /// windows that it was counted in: they are closed, so that what is still on its way to them becomes
-    /// late summaries and nothing is refused.
+    /// windows that it was counted in. Those that are ahead by now are closed, so that what is still on its way to
+    /// them becomes late summaries and nothing is refused; those that can be open under the new time stay open.
     fn step_clock(&mut self, from: SiteTime, to: SiteTime) -> Applied {
-        if to < from {
-            let ahead = 2 * self.settings.window_base().as_millis();
-            self.close_until(from.0.saturating_add(ahead));
+        let ahead_ms = 2 * self.settings.window_base().as_millis();
+        if self.level < Level::TWO {
+            if to < from {
+                self.close_until(from.0.saturating_add(ahead_ms));
+            }
+        } else if to < from {
+            let ahead = [to, from].map(|time| time.0.saturating_add(ahead_ms));
+            let marks = Marks { late: false, synced: self.stamp.synced };
+            for closed in self.table.close_beyond(ahead[0]) {
+                self.summarise(closed, marks);
+            }
+            let closed = self.table.closed;
+            let ahead = (ahead[0].saturating_add(1), ahead[1].saturating_add(1));
+            self.table.passed.step_back(to.0, closed, ahead);
+            // Windows from now on are not late.
+            self.table.closed = closed.min(to.0);
+        } else {
+            self.table.passed.step_ahead(to.0);
         }
         self.stamp.site = to;
         self.digest = mix(self.digest, to.0);
@@ -122,6 +153,10 @@ impl Site {
             }
             // Needs the time before its own stamp: see `apply`.
             Body::StepClock => Applied::Nothing,
+            Body::Level(level) => {
+                self.raise_level(level);
+                Applied::Level(level)
+            }
         })
     }
 
@@ -145,8 +180,10 @@ impl Site {
     fn close_until(&mut self, until: u64) {
         let marks = Marks { late: false, synced: self.stamp.synced };
         for closed in self.table.close(until) {
-            self.summarise(closed, marks);
+            let late = self.table.passed.overlaps(closed.start, closed.end);
+            self.summarise(closed, Marks { late, ..marks });
         }
+        self.table.passed.forget(self.table.closed);
     }
 
     fn summarise(&mut self, closed: Closed, marks: Marks) {
@@ -173,7 +210,8 @@ impl Site {
     }
 
     fn apply_cells(&mut self, index: LogIndex, report: &Report<'_>) -> Result<Verdict, EntryError> {
-        let clock = Clock::new(self.stamp, &self.settings, index.0);
+        let of_box = self.sources.name(report.source).is_some_and(|(kind, _)| kind == SourceKind::Box);
+        let clock = Clock::new(self.stamp, &self.settings, index.0, self.level, of_box);
         let mut refused = Vec::new();
         let mut keyed = Vec::new();
         let mut place = 0;
@@ -212,30 +250,45 @@ impl Site {
 
     /// Adds one cell; returns the total with it.
     fn apply_cell(&mut self, cell: &Cell<'_>, clock: &Clock) -> Result<i128, Refusal> {
-        let id = match cell.series {
-            CellSeries::Id(id) => id,
+        let (window, amount) = self.table.within(cell.window, cell.amount, clock)?;
+        let (id, amount) = match cell.series {
+            CellSeries::Id(id) => (id, self.of_kind(cell, amount, id)),
             CellSeries::Name(name, kind) => {
                 let name = SeriesName::from_bytes(name).map_err(|_| Refusal::Malformed)?.as_str();
-                if kind != cell.amount.kind() {
-                    return Err(Refusal::Malformed);
-                }
                 match self.table.names.find(name) {
-                    Some(id) => SeriesId(id),
+                    Some(id) if cell.is_signed || kind == amount.kind() => {
+                        (SeriesId(id), self.of_kind(cell, amount, SeriesId(id)))
+                    }
                     None if self.table.rows.len() as u64 >= self.settings.series_max() => {
                         return Err(Refusal::TooManySeries);
                     }
-                    None => self.table.create(name, cell.window, &cell.amount, clock, &self.settings)?,
+                    None => {
+                        let amount = if cell.is_signed { signed_as(kind, amount) } else { amount };
+                        if kind != amount.kind() {
+                            return Err(Refusal::Malformed);
+                        }
+                        (self.table.create(name, window, &amount, clock, &self.settings)?, amount)
+                    }
+                    Some(_) => return Err(Refusal::Malformed),
                 }
             }
         };
-        let placed = self.table.add(id, cell.window, &cell.amount, clock)?;
+        let placed = self.table.add(id, window, &amount, clock)?;
         let total = self.table.rows[id.0 as usize].total;
         self.digest = mix(self.digest, total as u64 ^ u64::from(id.0) << 40);
         if let Placed::Late { start, end } = placed {
-            let closed = Closed { series: id.0, start, end, amount: Packed::new(cell.amount) };
+            let closed = Closed { series: id.0, start, end, amount: Packed::new(amount) };
             self.summarise(closed, Marks { late: true, synced: self.stamp.synced });
         }
         Ok(total)
+    }
+
+    /// A signed add is of the kind of its series; any other amount says itself of what kind it is.
+    fn of_kind(&self, cell: &Cell<'_>, amount: Amount, id: SeriesId) -> Amount {
+        match self.table.rows.get(id.0 as usize) {
+            Some(row) if cell.is_signed => signed_as(row.kind, amount),
+            _ => amount,
+        }
     }
 
     fn apply_keyed(&mut self, cell: &Cell<'_>, key: CellKey, clock: &Clock) -> KeyOutcome {
@@ -267,5 +320,13 @@ impl Site {
                 KeyOutcome::Added { total, time }
             }
         }
+    }
+}
+
+/// A signed add as an amount for a series of this kind; what a counter cannot take stays an updown's, and is refused.
+const fn signed_as(kind: Kind, amount: Amount) -> Amount {
+    match (kind, amount) {
+        (Kind::Counter, Amount::Updown { up, down: 0 }) => Amount::Counter(up),
+        (_, amount) => amount,
     }
 }

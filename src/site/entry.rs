@@ -2,7 +2,7 @@
 //!
 //! An entry's payload is empty (a leader's no-op) or stamp and body. The stamp is site time and
 //! elapsed time as varints and a flag byte; the body's first byte is its kind. What a body means
-//! never changes; new rules get new kinds.
+//! never changes at a feature level ([`super::level`]); new kinds and rules come with a new one.
 
 use bytes::Bytes;
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
@@ -12,6 +12,7 @@ use tally_core::time::{Elapsed, SiteTime};
 use super::body::Body;
 use super::codec::{Malformed, put_bytes, put_varint, put_varint_u128, zigzag};
 use super::digest;
+use super::level::Level;
 use super::members::{self, MemberChange, MemberRecord, Parts};
 use super::view::{SeriesId, Stamp};
 
@@ -42,6 +43,12 @@ pub enum EntryError {
     /// A kind of entry that this version does not know.
     #[error("the entry is of kind {0}, which this version does not know: a newer one wrote it")]
     UnknownKind(u8),
+    /// A feature level that this version cannot apply.
+    #[error(
+        "the site was raised to feature level {0}, this program knows levels up to {max}: update this box",
+        max = Level::MAX
+    )]
+    Level(Level),
     /// An index that is not the one after the last applied.
     #[error("the entry has index {index}, and the last one applied has {applied}")]
     NotNext {
@@ -83,6 +90,8 @@ pub enum BodyKind {
     Configuration,
     /// An operator sets site time.
     StepClock,
+    /// Raises the feature level.
+    Level,
 }
 
 pub(super) const OPEN: u8 = 1;
@@ -96,12 +105,15 @@ pub(super) const FOUND: u8 = 8;
 pub(super) const MEMBER: u8 = 9;
 pub(super) const CONFIGURATION: u8 = 10;
 pub(super) const STEP_CLOCK: u8 = 11;
+pub(super) const LEVEL: u8 = 12;
 
 pub(super) const MEMBER_PUT: u8 = 0;
 pub(super) const MEMBER_ROLE: u8 = 1;
 pub(super) const MEMBER_REMOVE: u8 = 2;
 
 pub(super) const CELL_KIND: u8 = 0b0000_0011;
+/// In place of a kind: an add of either sign.
+pub(super) const CELL_SIGNED: u8 = 3;
 pub(super) const CELL_NAMED: u8 = 0b0000_0100;
 pub(super) const CELL_WINDOW: u8 = 0b0000_1000;
 pub(super) const CELL_KEYED: u8 = 0b0001_0000;
@@ -242,6 +254,12 @@ pub fn is_step_clock(body: &[u8]) -> bool {
     body == [STEP_CLOCK]
 }
 
+/// Raises the feature level. By a leader, once every member can apply it.
+#[must_use]
+pub fn level(level: Level) -> Vec<u8> {
+    with_number(LEVEL, u64::from(level.get()))
+}
+
 fn with_number(kind: u8, number: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(11);
     out.push(kind);
@@ -266,15 +284,12 @@ pub fn stamp_of(payload: &[u8]) -> Option<(Stamp, &[u8])> {
     super::body::split(payload).ok()
 }
 
-/// Whether a body is well formed: a leader asks before it proposes what another box sent, since
-/// an entry that cannot be read stops every box.
+/// Whether a body is well formed, by the very code that applies it: a leader asks before it appends a
+/// body, whoever made it.
 pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
-    Ok(match Body::decode(body)? {
+    Ok(match Body::read(body)? {
         Body::Open { .. } => BodyKind::Open,
-        Body::Report(report) => {
-            report.check_cells()?;
-            BodyKind::Report
-        }
+        Body::Report(_) => BodyKind::Report,
         Body::Close { .. } => BodyKind::Close,
         Body::Number { .. } => BodyKind::Number,
         Body::Delivered { .. } => BodyKind::Delivered,
@@ -284,6 +299,7 @@ pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
         Body::Member { .. } => BodyKind::Member,
         Body::Configuration(_) => BodyKind::Configuration,
         Body::StepClock => BodyKind::StepClock,
+        Body::Level(_) => BodyKind::Level,
     })
 }
 
@@ -346,6 +362,14 @@ impl ReportWriter {
         self.cells += 1;
     }
 
+    /// Adds an add of either sign, to a counter or an updown, whichever the series is where it is applied. One that is
+    /// not there becomes of the reference's kind. Only for a site at [`Level::TWO`].
+    pub fn signed(&mut self, series: SeriesRef<'_>, window_start: SiteTime, add: i128) {
+        self.put_head(CELL_SIGNED, series, window_start);
+        put_varint_u128(&mut self.out, zigzag(add));
+        self.cells += 1;
+    }
+
     /// Adds an add with a key. Keyed adds have places of their own: the order in which they were
     /// written is the order of their outcomes.
     pub fn keyed(&mut self, add: &KeyedAdd<'_>) {
@@ -396,7 +420,11 @@ impl ReportWriter {
     }
 
     fn put_cell(&mut self, flags: u8, series: SeriesRef<'_>, window: SiteTime, amount: &Amount) {
-        let mut tag = flags | kind_code(amount.kind());
+        self.put_head(flags | kind_code(amount.kind()), series, window);
+        put_amount(&mut self.out, amount);
+    }
+
+    fn put_head(&mut self, mut tag: u8, series: SeriesRef<'_>, window: SiteTime) {
         if matches!(series, SeriesRef::Name(..)) {
             tag |= CELL_NAMED;
         }
@@ -416,7 +444,6 @@ impl ReportWriter {
             put_varint(&mut self.out, window.0);
             self.window = Some(window);
         }
-        put_amount(&mut self.out, amount);
     }
 }
 

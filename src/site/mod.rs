@@ -10,10 +10,12 @@ mod digest;
 pub mod entry;
 mod history;
 mod keys;
+mod level;
 mod members;
 mod names;
 mod outbox;
 mod packed;
+mod passed;
 mod readdress;
 mod refused;
 mod requests;
@@ -41,7 +43,11 @@ use sources::Sources;
 
 pub use codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
-pub use members::{MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, Part, Parts};
+pub use level::Level;
+pub use members::{
+    ADDRESS_BYTES_MAX, MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, NAME_BYTES_MAX,
+    Part, Parts,
+};
 pub(crate) use members::{put_records, read_records};
 pub use readdress::readdressed;
 pub use settings::Settings;
@@ -56,6 +62,8 @@ pub struct Founding {
     pub site_id: u64,
     /// The span of windows until a setting says otherwise.
     pub base_span: Span,
+    /// The feature level that it begins with: that of the release that provisioned it.
+    pub level: Level,
 }
 
 /// Why a snapshot was not taken in.
@@ -65,8 +73,16 @@ pub enum SnapshotError {
     #[error("the snapshot is damaged: {0}")]
     Damaged(&'static str),
     /// A version that this program does not read.
-    #[error("the snapshot has version {0}, this program reads versions 1 and 2: a newer one wrote it")]
+    #[error(
+        "the snapshot has version {0}, this program reads versions 1 to 4: a newer one wrote it; update this box"
+    )]
     Version(u32),
+    /// Of a feature level that this program cannot apply.
+    #[error(
+        "the snapshot is of a site at feature level {0}, this program knows levels up to {max}: update this box",
+        max = Level::MAX
+    )]
+    Level(Level),
     /// Of a site with another id.
     #[error("the snapshot is of site {found:016x}, this is site {expected:016x}")]
     Foreign {
@@ -86,6 +102,7 @@ pub struct Site {
     applied: LogIndex,
     stamp: Stamp,
     digest: u64,
+    level: Level,
     settings: Settings,
     sources: Sources,
     table: Table,
@@ -101,11 +118,12 @@ impl Site {
     #[must_use]
     pub fn new(founding: &Founding) -> Site {
         let site_id = founding.site_id;
-        Site {
+        let mut site = Site {
             site_id,
             applied: LogIndex::ZERO,
             stamp: Stamp::default(),
             digest: site_id,
+            level: founding.level,
             settings: Settings::new(founding.base_span),
             sources: Sources::default(),
             table: Table::new(site_id),
@@ -114,7 +132,9 @@ impl Site {
             keys: Keys::new(site_id),
             members: Members::default(),
             requests: Requests::default(),
-        }
+        };
+        site.set_level(founding.level);
+        site
     }
 
     /// The index of the last entry applied.
@@ -355,6 +375,8 @@ impl Site {
 
 #[cfg(test)]
 mod apply_tests;
+#[cfg(test)]
+mod level_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]

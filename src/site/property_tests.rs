@@ -42,6 +42,10 @@ enum Op {
     Set {
         choice: usize,
     },
+    /// An operator steps by so many minutes, back if negative.
+    StepClock {
+        minutes: i64,
+    },
     Noop,
     /// From here on a restored site goes on beside the first.
     Restore,
@@ -92,6 +96,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0u32..40).prop_map(|count| Op::Number { count }),
         2 => (0u64..5).prop_map(|back| Op::Delivered { back }),
         1 => (0..SETTINGS.len()).prop_map(|choice| Op::Set { choice }),
+        1 => (-300i64..300).prop_map(|minutes| Op::StepClock { minutes }),
         1 => Just(Op::Noop),
         1 => Just(Op::Restore),
     ]
@@ -179,6 +184,11 @@ impl World {
             Op::Set { choice } => {
                 let (key, value) = SETTINGS[*choice];
                 driver.apply(&entry::set(driver.site.applied().0, key, value));
+            }
+            Op::StepClock { minutes } => {
+                let to = driver.now.site.0.saturating_add_signed(minutes * MINUTE as i64);
+                driver.now.site = SiteTime(to);
+                driver.apply(&entry::step_clock());
             }
             Op::Noop => {
                 driver.site.apply(driver.site.applied().next(), &[]).unwrap();

@@ -15,7 +15,12 @@ use crate::input::{Input, put_part};
 const ENTRIES_MAX: usize = 64;
 
 pub(crate) fn founding() -> Founding {
-    Founding { site: "fuzz".to_owned(), site_id: 0x9f3c_51d2_a07b_e644, base_span: Span::DEFAULT }
+    Founding {
+        site: "fuzz".to_owned(),
+        site_id: 0x9f3c_51d2_a07b_e644,
+        base_span: Span::DEFAULT,
+        level: tallyd::site::Level::MAX,
+    }
 }
 
 pub(crate) fn run(bytes: &[u8]) {
@@ -93,6 +98,9 @@ pub(crate) fn bodies() -> Vec<Vec<u8>> {
     let mut second = ReportWriter::new(SourceId(1), Epoch(77), next, 0);
     let known = tallyd::site::SeriesId(0);
     second.cell(SeriesRef::Id(known), SiteTime(0), &Amount::Counter(2));
+    let mut signed = ReportWriter::new(SourceId(1), Epoch(77), next.next(), 0);
+    signed.signed(SeriesRef::Name(name("tank"), Kind::Updown), window, -3);
+    signed.signed(SeriesRef::Id(known), window, 3);
     let record = |id: u64, role| MemberRecord {
         id: NodeId(id),
         name: format!("box{id}"),
@@ -119,6 +127,8 @@ pub(crate) fn bodies() -> Vec<Vec<u8>> {
         entry::member(3, &MemberChange::Remove { name: "box3".to_owned() }),
         entry::configuration(&Parts { parts, leaves_by_itself: false }),
         entry::step_clock(),
+        entry::level(tallyd::site::Level::MAX),
+        signed.finish_hashed().0,
     ]
 }
 
