@@ -7,6 +7,7 @@ mod beats;
 #[cfg(test)]
 mod clock_tests;
 mod commands;
+mod digests;
 mod disk;
 mod disk_health;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod requests;
 mod site_time;
 mod snapshot_transfer;
 mod snapshots;
+mod state_check;
 pub mod status;
 mod step;
 mod tail;
@@ -64,7 +66,6 @@ pub use status::*;
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 
 use crate::accumulator::Accumulator;
-use crate::clock::SiteClock;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::site::{Applied, Founding, Level, Site, SnapshotError};
@@ -85,6 +86,7 @@ use proposals::Proposals;
 use reads::Reads;
 use report::complete_status;
 use snapshots::Snapshots;
+use state_check::StateCheck;
 use tail::Tail;
 
 /// How many requests may wait for the loop; beyond, they are told that the box is too busy.
@@ -170,6 +172,7 @@ pub struct Node {
     here: HashMap<LogIndex, (Term, oneshot::Sender<Result<Applied, RequestError>>)>,
     reads: Reads,
     snapshots: Snapshots,
+    state_check: StateCheck,
     leader_clock: LeaderClock,
     members: Members,
     levels: Levels,
@@ -268,6 +271,7 @@ impl Node {
             transport_metrics: transport.as_ref().map(|transport| transport.metrics()).unwrap_or_default(),
             status: Mutex::default(),
             disk_ok: AtomicBool::new(true),
+            state_ok: AtomicBool::new(true),
             leaderless: AtomicBool::new(false),
             broker: Mutex::default(),
             broker_wish,
@@ -289,6 +293,7 @@ impl Node {
             here: HashMap::new(),
             reads: Reads::new(recovered.boot),
             snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
+            state_check: StateCheck::default(),
             leader_clock,
             members,
             levels: Levels::default(),
@@ -378,8 +383,11 @@ impl Node {
         self.raft.role() == raft::Role::Leader
     }
 
-    /// Whether what is proposed now can get to a leader.
+    /// Whether what is proposed now can get to a leader, and what comes of it be told by this box.
     fn leader_term(&self) -> Option<Term> {
+        if self.state_check.is_out() {
+            return None;
+        }
         let leader = self.raft.leader()?;
         let reachable = self.leads() || self.connected.contains(&leader);
         reachable.then(|| self.raft.term())

@@ -70,6 +70,7 @@ impl Node {
         };
         status.members = members;
         status.handovers = self.handover.status();
+        status.state_check = self.state_check_status();
         status.clock.wall_synced = wall_synced;
         status.pace = self.pace_status();
         status.storage = self.storage_status();
