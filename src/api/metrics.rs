@@ -60,6 +60,11 @@ fn raft(text: &mut Text, status: &NodeStatus) {
     text.gauge("tallyd_applied_index", "Up to which index this box has applied the log.", status.applied);
     text.gauge("tallyd_last_index", "The end of this box's log.", status.last);
     text.counter(
+        "tallyd_leader_late_total",
+        "How often this box led and its loop woke later than an election timeout.",
+        status.pace.leader_late,
+    );
+    text.counter(
         "tallyd_digest_mismatches_total",
         "How often this box saw that its state differs from another box's.",
         status.state_check.mismatches,

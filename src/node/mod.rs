@@ -15,6 +15,7 @@ mod disk_tests;
 mod handle;
 mod handover;
 mod heirs;
+mod lateness;
 mod leader_clock;
 mod leaderless;
 mod level;
@@ -339,6 +340,7 @@ impl Node {
                 () = self.shared.accumulator.woken() => {}
                 () = tokio::time::sleep_until(due) => {}
             }
+            self.see_how_late();
             self.drain();
             self.step();
         }

@@ -192,6 +192,12 @@ pub struct PaceStatus {
     pub round_trip_us: u64,
     /// And a high quantile of the time that this box's disk takes for a write, microseconds.
     pub sync_us: u64,
+    /// And how late this box's loop wakes now and then for lack of processor time, microseconds.
+    pub late_us: u64,
+    /// How often this box led and its loop woke later than an election timeout, since start.
+    pub leader_late: u64,
+    /// What that means and what to do, if it happened within the last minute.
+    pub text: Option<String>,
 }
 
 /// What the site can lose.

@@ -439,7 +439,7 @@ impl Node {
         let asked_of = leader.filter(|_| !self.leads());
         let waiting = [self.proposals.next_due(leader), self.reads.next_due(asked_of)];
         let parts = [batches, self.disk_health.next_due(), self.membership_due()].into_iter().chain(waiting);
-        parts.flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
+        parts.flatten().chain([raft, self.tick_due(), now + LOOK_EVERY]).min().unwrap_or(now)
     }
 }
 
