@@ -25,11 +25,12 @@ pub struct Points(BTreeMap<u64, u64>);
 impl Points {
     /// The entry at this index was applied; the state's digest since.
     pub(super) fn applied(&mut self, index: LogIndex, digest: u64) {
-        if index.0 % STEPS[0] != 0 {
+        if !index.0.is_multiple_of(STEPS[0]) {
             return;
         }
         self.0.insert(index.0, digest);
-        let is_kept = |at: u64| STEPS.iter().any(|step| at % step == 0 && index.0 - at < step * KEPT);
+        let is_kept =
+            |at: u64| STEPS.iter().any(|step| at.is_multiple_of(*step) && index.0 - at < step * KEPT);
         self.0.retain(|at, _| *at <= index.0 && is_kept(*at));
     }
 
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn who_differs_from_a_majority_at_the_same_index_is_wrong_and_nobody_else() {
-        let (good, bad): ([(u64, u64); 2], [(u64, u64); 2]) = ([(8, 1), (16, 2)], [(8, 1), (16, 9)]);
+        let (good, bad) = ([(8, 1), (16, 2)], [(8, 1), (16, 9)]);
         assert_eq!(judged(&[1, 2, 3], &good, &[(2, &good), (3, &good)]), Judgement::Same);
         assert_eq!(
             judged(&[1, 2, 3], &bad, &[(2, &good), (3, &good)]),

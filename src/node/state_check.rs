@@ -189,9 +189,11 @@ impl Node {
         let leader = self.raft.leader();
         let connected = &self.connected;
         let Some(out) = &mut self.state_check.out else { return };
-        if out.whole.is_some() || out.asked.is_some_and(|(_, at)| now < at + ASK_AGAIN) {
+        if out.asked.is_some_and(|(_, at)| now < at + ASK_AGAIN) {
             return;
         }
+        // This box's log did not come to it in time.
+        out.whole = None;
         let there = |id: &NodeId| connected.contains(id);
         let before = out.asked.map(|(peer, _)| peer);
         let next = out.with.iter().copied().filter(there).find(|id| before.is_none_or(|before| *id > before));
@@ -256,7 +258,10 @@ impl Node {
                 let last = part.head.position;
                 self.send(from, Lane::Requests, &Frame::SnapshotWant { last, offset });
             }
-            Taken::Whole => out.whole = out.incoming.take(),
+            Taken::Whole => {
+                out.asked = Some((from, now));
+                out.whole = out.incoming.take();
+            }
             Taken::Nothing => out.asked = Some((from, now)),
             Taken::Damaged => self.refuse(from, Reason::BadSnapshot),
             Taken::Unfit => self.refuse(from, Reason::PartNotAwaited),

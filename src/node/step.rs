@@ -438,7 +438,9 @@ impl Node {
         let batches = self.batches.due(self.shared.accumulator.backlog(), leader.is_some());
         let asked_of = leader.filter(|_| !self.leads());
         let waiting = [self.proposals.next_due(leader), self.reads.next_due(asked_of)];
-        let parts = [batches, self.disk_health.next_due(), self.membership_due()].into_iter().chain(waiting);
+        // A wrong state says wrongly what is due for the members.
+        let membership = self.membership_due().filter(|_| !self.state_check.is_out());
+        let parts = [batches, self.disk_health.next_due(), membership].into_iter().chain(waiting);
         parts.flatten().chain([raft, self.tick_due(), now + LOOK_EVERY]).min().unwrap_or(now)
     }
 }
