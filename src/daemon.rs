@@ -127,7 +127,9 @@ impl Ways {
             .listen
             .map(|listen| Statsd::start(listen, Arc::clone(accumulator), Arc::clone(clock)))
             .transpose()?;
-        let polls = Polls::start(config.polls().map_err(RunError::Other)?, accumulator, clock);
+        let identity = handle.identity();
+        let node = format!("{}/{}", identity.me().name, identity.node);
+        let polls = Polls::start(config.polls().map_err(RunError::Other)?, &node, accumulator, clock);
         let upstream = upstream::spawn(handle.clone(), &config.upstream)?;
         Ok(Ways { statsd, polls, upstream })
     }

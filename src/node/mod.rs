@@ -57,10 +57,12 @@ pub use heirs::HandoverReason;
 pub(crate) use members::info_of;
 pub use members::of_payload as configuration_in;
 pub use named::encode_report;
+pub(crate) use named::incarnation_hash;
 pub use pace::PaceBounds;
 pub use proposals::split as split_envelope;
 pub use requests::{
-    Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError, SetError,
+    Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, ReportReading, RequestError,
+    SetError,
 };
 pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
@@ -199,6 +201,8 @@ pub struct Node {
     /// Elapsed time of the last tick that this leader proposed.
     ticked: Elapsed,
     status_at: Option<Instant>,
+    /// How many jumps of meters were held when that was told last.
+    jumps_held: usize,
     failed: Option<NodeError>,
 }
 
@@ -314,6 +318,7 @@ impl Node {
             tell_commit: BTreeMap::new(),
             ticked: Elapsed(0),
             status_at: None,
+            jumps_held: 0,
             failed: None,
             founding,
             config,
