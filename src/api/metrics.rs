@@ -62,6 +62,21 @@ fn raft(text: &mut Text, status: &NodeStatus) {
     text.gauge("tallyd_applied_index", "Up to which index this box has applied the log.", status.applied);
     text.gauge("tallyd_last_index", "The end of this box's log.", status.last);
     text.counter(
+        "tallyd_leader_late_total",
+        "How often this box led and its loop woke later than an election timeout.",
+        status.pace.leader_late,
+    );
+    text.counter(
+        "tallyd_digest_mismatches_total",
+        "How often this box saw that its state differs from another box's.",
+        status.state_check.mismatches,
+    );
+    text.gauge(
+        "tallyd_state_out_of_service",
+        "1 while this box's state is known to be wrong and it gets it anew.",
+        u64::from(status.state_check.state == "out-of-service"),
+    );
+    text.counter(
         "tallyd_campaigns_total",
         "How often this box began to campaign.",
         status.elections.campaigns,
@@ -83,6 +98,7 @@ fn raft(text: &mut Text, status: &NodeStatus) {
         ("disk", handovers.disk),
         ("stopping", handovers.stopping),
         ("asked", handovers.asked),
+        ("state", handovers.state),
     ] {
         text.sample("tallyd_handovers_total", &[("reason", reason)], count);
     }

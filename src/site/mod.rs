@@ -8,6 +8,8 @@ mod body;
 pub(crate) mod codec;
 mod digest;
 pub mod entry;
+#[cfg(debug_assertions)]
+mod flip;
 mod history;
 mod keys;
 mod level;
