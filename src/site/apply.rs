@@ -120,9 +120,25 @@ impl Site {
                 self.digest = self.members.enforce(parts, self.digest);
                 Applied::Members
             }
+            Body::SetAside { seq, cause } => {
+                self.hold(seq, cause);
+                Applied::Outbox
+            }
+            Body::Released { seq } => {
+                self.digest = self.set_aside.release(seq, self.digest);
+                Applied::Outbox
+            }
             // Needs the time before its own stamp: see `apply`.
             Body::StepClock => Applied::Nothing,
         })
+    }
+
+    /// Holds a number that is not delivered; any other is passed over.
+    fn hold(&mut self, seq: u64, cause: u8) {
+        let found = self.outbox.numbered(seq.saturating_sub(1), 1).next();
+        if let Some(summary) = found.filter(|summary| summary.seq == Some(seq)) {
+            self.digest = self.set_aside.hold(summary, cause, self.digest);
+        }
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<String, String> {

@@ -7,7 +7,7 @@ use tally_core::time::{Elapsed, SiteTime};
 use super::codec::{Malformed, Reader, unzigzag};
 use super::entry::{
     CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED, EntryError,
-    FOUND, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, REPORT, REPORT_CELLS_MAX, SET,
+    FOUND, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, RELEASED, REPORT, REPORT_CELLS_MAX, SET, SET_ASIDE,
     STAMP_MAX, STEP_CLOCK, SourceKind, TICK,
 };
 use super::members::{self, MemberChange, MemberRecord, Parts};
@@ -27,6 +27,8 @@ pub(super) enum Body<'a> {
     Member { nonce: u64, change: MemberChange },
     Configuration(Parts),
     StepClock,
+    SetAside { seq: u64, cause: u8 },
+    Released { seq: u64 },
 }
 
 /// A report, its cells not read yet.
@@ -106,6 +108,8 @@ impl<'a> Body<'a> {
             MEMBER => Body::Member { nonce: reader.u64()?, change: read_change(&mut reader)? },
             CONFIGURATION => Body::Configuration(members::read_parts(&mut reader)?),
             STEP_CLOCK => Body::StepClock,
+            SET_ASIDE => Body::SetAside { seq: reader.varint()?, cause: reader.u8()? },
+            RELEASED => Body::Released { seq: reader.varint()? },
             kind => return Err(EntryError::UnknownKind(kind)),
         };
         reader.done()?;

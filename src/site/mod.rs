@@ -18,6 +18,7 @@ mod readdress;
 mod refused;
 mod requests;
 mod series;
+mod set_aside;
 mod settings;
 mod snapshot;
 mod sources;
@@ -37,6 +38,7 @@ use members::Members;
 use outbox::Outbox;
 use requests::Requests;
 use series::Table;
+use set_aside::SetAside;
 use sources::Sources;
 
 pub use codec::Malformed;
@@ -44,6 +46,7 @@ pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use members::{MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, Part, Parts};
 pub(crate) use members::{put_records, read_records};
 pub use readdress::readdressed;
+pub use set_aside::HELD_MAX;
 pub use settings::Settings;
 pub use view::*;
 
@@ -94,6 +97,7 @@ pub struct Site {
     keys: Keys,
     members: Members,
     requests: Requests,
+    set_aside: SetAside,
 }
 
 impl Site {
@@ -114,6 +118,7 @@ impl Site {
             keys: Keys::new(site_id),
             members: Members::default(),
             requests: Requests::default(),
+            set_aside: SetAside::default(),
         }
     }
 
@@ -342,6 +347,18 @@ impl Site {
     #[must_use]
     pub fn numbered(&self, after_seq: u64, limit: usize) -> Vec<Summary> {
         self.outbox.numbered(after_seq, limit).cloned().collect()
+    }
+
+    /// How many numbered summaries are held because the broker does not take them.
+    #[must_use]
+    pub fn held_len(&self) -> usize {
+        self.set_aside.len()
+    }
+
+    /// Up to `limit` of those after a number, in order. `delivered` may be beyond them.
+    #[must_use]
+    pub fn held(&self, after_seq: u64, limit: usize) -> Vec<Held> {
+        self.set_aside.after(after_seq, limit).cloned().collect()
     }
 
     /// What a leader should propose to close ([`entry::close`]) at `now`: the latest end of an open

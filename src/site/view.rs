@@ -63,6 +63,15 @@ pub struct Summary {
     pub synced: bool,
 }
 
+/// A numbered summary that the broker does not take, set aside for later.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// The summary, with its number.
+    pub summary: Summary,
+    /// Why: the MQTT 5 reason code of the refusal; 0: the connection broke over it.
+    pub cause: u8,
+}
+
 /// The time that a leader stamped on an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
@@ -106,7 +115,7 @@ pub enum Applied {
         /// The new value in its normal form, or why it was refused.
         result: Result<String, String>,
     },
-    /// Summaries got numbers, or were delivered.
+    /// Summaries got numbers, were delivered, set aside or released.
     Outbox,
     /// A change of the members was asked for.
     Member {
