@@ -17,6 +17,7 @@ pub(crate) use files::{check_address, create_directory, write_file};
 pub use keys::{Keys, key_hash};
 pub(crate) use keys::{hex, unhex};
 
+use crate::site::Level;
 pub use crate::site::MEMBERS_MAX;
 
 /// A site's random identity, made when it is founded; 16 hexadecimal digits in text.
@@ -98,8 +99,21 @@ pub struct Identity {
     pub node: u64,
     /// The base span of windows that the site is founded with, in milliseconds.
     pub window_ms: u64,
+    /// The feature level that the site is founded with; files of the first release do not say it, and mean 1.
+    #[serde(default = "first_level", skip_serializing_if = "is_first_level")]
+    pub level: u32,
     /// All boxes of the site, this one included, by number.
     pub members: Vec<MemberInfo>,
+}
+
+/// What files of the first release do not say.
+pub(crate) const fn first_level() -> u32 {
+    Level::ONE.get()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(crate) const fn is_first_level(level: &u32) -> bool {
+    *level == Level::ONE.get()
 }
 
 impl Identity {

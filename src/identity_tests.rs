@@ -21,7 +21,7 @@ fn member(id: u64) -> MemberInfo {
 
 fn identity_of_two() -> Identity {
     let members = vec![member(1), member(2)];
-    Identity { site: "plant7".into(), site_id: SiteId(7), node: 1, window_ms: 60_000, members }
+    Identity { site: "plant7".into(), site_id: SiteId(7), node: 1, window_ms: 60_000, level: 1, members }
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub struct Metrics {
     pub snapshot_failures: Counter,
     /// Entries applied.
     pub entries_applied: Counter,
+    /// Of these, how many could not be read and changed nothing.
+    pub entries_malformed: Counter,
     /// Requests of HTTP clients.
     pub api_requests: Counter,
     /// Of these, how many were answered with a problem.

@@ -1,9 +1,10 @@
 //! Amounts and how they merge; how the reports of an epoch are numbered and judged.
 //!
-//! Merging is commutative and associative for every kind, so that it does not matter where and in
-//! which order amounts meet: sums of samples are fixed-point integers, not floats, and `last` is
-//! decided by time, then by source.
+//! Merging is associative for every kind, and commutative but for one thing: of two values that one
+//! source observed in the same millisecond, the later to arrive is `last`. Sums of samples are
+//! fixed-point integers, not floats; `last` is decided by time, then by source, then by arrival.
 
+use core::cmp::Ordering;
 use core::fmt;
 
 use crate::id::{ReportNumber, SourceId};
@@ -14,6 +15,10 @@ pub const ADD_MAX: u64 = (1 << 53) - 1;
 
 /// The largest magnitude of one sampled value.
 pub const SAMPLE_MAGNITUDE_MAX: f64 = 1e18;
+
+/// The most values of one reported sample: 2^53 - 1, like one add. More would let a few reports fill
+/// a series' count, after which it takes nothing more.
+pub const SAMPLE_COUNT_MAX: u64 = ADD_MAX;
 
 /// What a series holds, for life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,7 +119,7 @@ pub struct Sample {
     pub last: Last,
 }
 
-/// The latest value of a sample, ordered by time, then by source.
+/// The latest value of a sample, ordered by time, then by source, then by arrival ([`Ties`]).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Last {
     /// When it was observed.
@@ -125,10 +130,25 @@ pub struct Last {
     pub value: f64,
 }
 
+/// Which of two values with the same time and the same source is the latest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ties {
+    /// The larger: the rule of sites at feature level 1.
+    Larger,
+    /// The one that arrived later.
+    #[default]
+    Later,
+}
+
 impl Last {
-    fn later(self, other: Last) -> Last {
+    /// `other` arrived after this one.
+    fn latest(self, other: Last, ties: Ties) -> Last {
         let order = (self.at, self.source).cmp(&(other.at, other.source));
-        if order.then(self.value.total_cmp(&other.value)).is_lt() { other } else { self }
+        let tie = match ties {
+            Ties::Larger => self.value.total_cmp(&other.value),
+            Ties::Later => Ordering::Less,
+        };
+        if order.then(tie).is_lt() { other } else { self }
     }
 }
 
@@ -141,14 +161,19 @@ impl Sample {
         Some(Sample { count: 1, sum, min: value, max: value, last: Last { at, source, value } })
     }
 
-    /// Both together.
+    /// Both together; `other` arrived later.
     pub fn merged(self, other: Sample) -> Result<Sample, Overflow> {
+        self.merged_by(other, Ties::Later)
+    }
+
+    /// Both together, with a rule for ties of `last`; `other` arrived later.
+    pub fn merged_by(self, other: Sample, ties: Ties) -> Result<Sample, Overflow> {
         Ok(Sample {
             count: self.count.checked_add(other.count).ok_or(Overflow)?,
             sum: Sum(self.sum.0.checked_add(other.sum.0).ok_or(Overflow)?),
             min: if other.min < self.min { other.min } else { self.min },
             max: if other.max > self.max { other.max } else { self.max },
-            last: self.last.later(other.last),
+            last: self.last.latest(other.last, ties),
         })
     }
 
@@ -231,15 +256,20 @@ impl Amount {
         }
     }
 
-    /// Both together; neither is changed on an error.
+    /// Both together; `other` arrived later. Neither is changed on an error.
     pub fn merged(self, other: Amount) -> Result<Amount, MergeError> {
+        self.merged_by(other, Ties::Later)
+    }
+
+    /// Both together, with a rule for ties of a sample's `last`.
+    pub fn merged_by(self, other: Amount, ties: Ties) -> Result<Amount, MergeError> {
         let add = |a: u128, b: u128| a.checked_add(b).ok_or(MergeError::Overflow);
         Ok(match (self, other) {
             (Amount::Counter(a), Amount::Counter(b)) => Amount::Counter(add(a, b)?),
             (Amount::Updown { up, down }, Amount::Updown { up: more_up, down: more_down }) => {
                 Amount::Updown { up: add(up, more_up)?, down: add(down, more_down)? }
             }
-            (Amount::Sample(a), Amount::Sample(b)) => Amount::Sample(a.merged(b)?),
+            (Amount::Sample(a), Amount::Sample(b)) => Amount::Sample(a.merged_by(b, ties)?),
             _ => return Err(MergeError::Kinds),
         })
     }

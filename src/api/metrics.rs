@@ -258,6 +258,11 @@ fn counted(text: &mut Text, metrics: &Metrics) {
         ),
         ("tallyd_leaderships_total", "How often this box became the leader.", &metrics.leaderships),
         ("tallyd_entries_applied_total", "Entries of the log that were applied.", &metrics.entries_applied),
+        (
+            "tallyd_entries_malformed_total",
+            "Entries of the log that could not be read and changed nothing.",
+            &metrics.entries_malformed,
+        ),
         ("tallyd_storage_hangs_total", "How often the disk did not answer in time.", &metrics.disk_hangs),
     ] {
         text.counter(name, help, counter.get());

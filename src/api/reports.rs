@@ -14,7 +14,7 @@ use super::report_body::{self, Format};
 use super::{BODY_BYTES_MAX, REPORT_BYTES_MAX, Shared, body, json_response, parse};
 use crate::identity::is_name;
 use crate::node::{NamedReport, ReportError};
-use crate::site::{Refusal, Verdict};
+use crate::site::{LastApplied, Refusal, Verdict};
 
 /// `POST /v1/reports`
 pub(super) async fn report(
@@ -105,19 +105,23 @@ fn refused_cell(place: u32, why: Refusal, names: &[String]) -> RefusedCell {
 
 fn report_problem(error: ReportError, source: &str) -> Problem {
     match error {
-        ReportError::UnknownSource => unknown_epoch(source, None),
+        ReportError::UnknownSource => unknown_epoch(source, LastApplied::Unknown),
         ReportError::BadCell(place, why) => Problem::malformed(format!("cells[{place}]: {why}")),
         ReportError::Request(error) => Asked::Report.problem(error),
     }
 }
 
-fn unknown_epoch(source: &str, last: Option<ReportNumber>) -> Problem {
+fn unknown_epoch(source: &str, last: LastApplied) -> Problem {
+    let (known, number) = match last {
+        LastApplied::Unknown => (", and what it reported is not known any more".to_owned(), None),
+        LastApplied::None => (", and no report of it was applied".to_owned(), Some(0)),
+        LastApplied::Number(last) => (format!(", its last applied report was {last}"), Some(last.get())),
+    };
     let detail = format!(
-        "the epoch is not open here{}; open another by POST /v1/sources/{source}/epochs and send in it what is \
-         not yet applied",
-        last.map_or(String::new(), |last| format!(", its last applied report was {last}"))
+        "the epoch is not open here{known}; open another by POST /v1/sources/{source}/epochs and send in it what is \
+         not yet applied"
     );
-    with_last(Name::UnknownEpoch, detail, last)
+    Problem::new(Name::UnknownEpoch, detail).with("last", json!(number))
 }
 
 fn with_last(name: Name, detail: String, last: Option<ReportNumber>) -> Problem {
@@ -203,9 +207,14 @@ mod tests {
         let order = problem(Verdict::OutOfOrder { last: None });
         assert_eq!((order.name, &order.members["last"]), (Name::OutOfOrder, &json!(null)));
         assert!(order.detail.ends_with("the next is 1"));
-        let unknown = problem(Verdict::UnknownEpoch { last: Some(seven) });
+        let unknown = problem(Verdict::UnknownEpoch { last: LastApplied::Number(seven) });
         assert_eq!((unknown.name, unknown.status().as_u16()), (Name::UnknownEpoch, 409));
         assert!(unknown.detail.contains("/v1/sources/p/epochs"));
+        assert_eq!(unknown.members["last"], json!(7));
+        let none = problem(Verdict::UnknownEpoch { last: LastApplied::None });
+        assert_eq!(none.members["last"], json!(0), "known, and nothing was applied");
+        let forgotten = problem(Verdict::UnknownEpoch { last: LastApplied::Unknown });
+        assert_eq!(forgotten.members["last"], json!(null), "not known");
     }
 
     #[test]

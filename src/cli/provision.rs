@@ -15,10 +15,12 @@ mod texts;
 use extend::extend;
 use texts::{next_steps, next_steps_of};
 
+use crate::identity::first_level;
 use crate::identity::{
     Authority, Identity, IdentityError, Issued, MEMBERS_MAX, MemberInfo, Role, SiteId, check_address,
     create_directory, is_name, write_file,
 };
+use crate::site::Level;
 
 /// The file in the output directory that says what was made; no box needs it.
 const SITE_FILE: &str = "site.json";
@@ -88,6 +90,9 @@ pub struct Provisioned {
     pub site_id: SiteId,
     /// The span of its windows in milliseconds.
     pub window_ms: u64,
+    /// The feature level that it is founded with. Files of the first release do not say it.
+    #[serde(default = "first_level")]
+    pub level: u32,
     /// Its boxes.
     pub boxes: Vec<ProvisionedBox>,
     /// The highest number that was ever given, also to a box that is not listed any more. Older files do not
@@ -230,6 +235,7 @@ impl Plan {
             site: self.site.clone(),
             site_id,
             window_ms: self.window_ms,
+            level: Level::MAX.get(),
             boxes: Vec::with_capacity(members.len()),
             last_id: members.iter().map(|member| member.id).max().unwrap_or(0),
         };
@@ -243,6 +249,7 @@ impl Plan {
                 site_id,
                 node: member.id,
                 window_ms: self.window_ms,
+                level: Level::MAX.get(),
                 members: members.clone(),
             }
             .save(&directory)?;

@@ -51,6 +51,17 @@ fn in_words(status: &Value) -> String {
     ];
     let waits = status["changing"]["waits"].as_str();
     lines.extend(waits.map(|why| format!("the members cannot change yet: {}", text::printable(why))));
+    if let Some(why) = status["refused"].as_str() {
+        lines.push(format!("the site does not take what this box counts: {}", text::printable(why)));
+    }
+    let level = &status["level"];
+    if level["site"].as_u64() < level["max"].as_u64() {
+        lines.push(format!(
+            "feature level {} of {}: what is new waits until every member runs this release",
+            of(level, "site"),
+            of(level, "max")
+        ));
+    }
     lines.push(String::new());
     lines.push(members(status).text());
     lines.extend(refusals(status));

@@ -10,6 +10,7 @@ use tally_core::window::Span;
 
 use super::authority::Authority;
 use super::{Identity, IdentityError, Keys, MEMBERS_MAX, MemberInfo, Role, SiteId, is_name};
+use crate::site::Level;
 
 /// Who this box is and who the others are.
 pub const IDENTITY: &str = "identity.json";
@@ -77,7 +78,14 @@ impl Identity {
             key: issued.key_hash,
         };
         let window_ms = Span::DEFAULT.as_millis();
-        let identity = Identity { site: site.into(), site_id, node: 1, window_ms, members: vec![me] };
+        let identity = Identity {
+            site: site.into(),
+            site_id,
+            node: 1,
+            window_ms,
+            level: Level::MAX.get(),
+            members: vec![me],
+        };
         identity.save(dir)?;
         Ok(identity)
     }
@@ -94,6 +102,14 @@ impl Identity {
         }
         if Span::from_millis(self.window_ms).is_none() {
             return Err(format!("window_ms is {}, not 1 ms to 31 days", self.window_ms));
+        }
+        if self.level == 0 || self.level > Level::MAX.get() {
+            return Err(format!(
+                "the site was founded at feature level {}, this program knows levels 1 to {}: it is older than the one \
+                 that made the site",
+                self.level,
+                Level::MAX
+            ));
         }
         if !(1..=MEMBERS_MAX).contains(&self.members.len()) {
             return Err(format!("it has {} members, not 1 to {MEMBERS_MAX}", self.members.len()));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tally_core::id::{Epoch, ReportNumber, SourceId, Term};
 
 use crate::accumulator::{Backlog, Batch};
+use crate::site::OpenRefused;
 
 /// How long a batch waits for the clients that were just answered.
 const GATHER: Duration = Duration::from_millis(5);
@@ -26,6 +27,10 @@ pub(super) struct Batches {
     next: ReportNumber,
     in_flight: Option<InFlight>,
     opening: Option<Sending>,
+    /// Why the site did not open an epoch when it was asked last.
+    refused: Option<OpenRefused>,
+    /// The batch in flight was frozen under an epoch that is gone.
+    readdresses: bool,
     commit_interval: Duration,
     target: usize,
     gather_until: Instant,
@@ -70,6 +75,8 @@ impl Batches {
             next: ReportNumber::FIRST,
             in_flight: None,
             opening: None,
+            refused: None,
+            readdresses: false,
             commit_interval,
             target: 1,
             gather_until: now,
@@ -108,12 +115,32 @@ impl Batches {
         self.opening = Some(Sending::again(self.opening, term, now));
     }
 
-    /// It is open.
-    pub(super) fn opened(&mut self, source: SourceId, epoch: Epoch) {
-        if self.epoch.is_none() {
-            self.epoch = Some((source, epoch));
-            self.opening = None;
+    /// It is open. Whether a frozen batch is to be addressed to it: only after a [`reopen`](Self::reopen), and once. The
+    /// entry may come again, and by then other batches are in flight.
+    #[must_use]
+    pub(super) fn opened(&mut self, source: SourceId, epoch: Epoch) -> bool {
+        if self.epoch.is_some() {
+            return false;
         }
+        self.epoch = Some((source, epoch));
+        self.opening = None;
+        self.refused = None;
+        std::mem::take(&mut self.readdresses)
+    }
+
+    /// The site opens no epoch for this box now; it is asked again.
+    pub(super) fn refused(&mut self, why: OpenRefused) {
+        if self.epoch.is_none() && self.refused != Some(why) {
+            tracing::error!(
+                "the site opens no epoch for this box, which cannot commit what it counts: {why}"
+            );
+            self.refused = Some(why);
+        }
+    }
+
+    /// Why the site does not take what this box counts.
+    pub(super) fn refusal(&self) -> Option<OpenRefused> {
+        self.refused
     }
 
     /// Whether the next batch should be frozen now. `stopping`: do not wait for company.
@@ -178,6 +205,7 @@ impl Batches {
         self.epoch = None;
         self.opening = None;
         self.next = ReportNumber::FIRST;
+        self.readdresses = batch.is_some();
         self.in_flight = batch.map(|batch| {
             self.next = ReportNumber::FIRST.next();
             InFlight { batch, number: ReportNumber::FIRST, sending: None }
@@ -217,7 +245,7 @@ mod tests {
         let now = Instant::now();
         let mut batches = Batches::new(7, Duration::from_secs(1), now);
         assert!(batches.should_open(Term(1), now));
-        batches.opened(SourceId(1), Epoch(1));
+        assert!(!batches.opened(SourceId(1), Epoch(1)));
         (batches, now)
     }
 

@@ -50,9 +50,14 @@ async fn a_box_that_comes_to_lead_before_it_applies_a_step_back_does_not_undo_it
     let key = authority.issue("box1", site_id).unwrap().key_hash;
     let (name, address) = ("box1".to_owned(), "127.0.0.1:1".to_owned());
     let members = vec![MemberInfo { id: 1, name, address, role: Role::Voter, key }];
-    let identity = Identity { site: "test".into(), site_id, node: 1, window_ms: 60_000, members };
+    let identity = Identity { site: "test".into(), site_id, node: 1, window_ms: 60_000, level: 1, members };
     let base_span = Span::from_millis(identity.window_ms).unwrap();
-    let founding = Founding { site: identity.site.clone(), site_id: site_id.0, base_span };
+    let founding = Founding {
+        site: identity.site.clone(),
+        site_id: site_id.0,
+        base_span,
+        level: crate::site::Level::MAX,
+    };
     let (fs, owner) = (FaultyFileSystem::new(1), Owner { site_id: site_id.0, node: 1 });
     let late = write_log(&fs, &founding, owner);
 

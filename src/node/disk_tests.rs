@@ -56,7 +56,8 @@ impl TestSite {
         let mut boxes = Vec::new();
         for (node, dir) in (1..=count).zip(&dirs) {
             let members = members.clone();
-            let identity = Identity { site: "test".into(), site_id, node, window_ms: 60_000, members };
+            let identity =
+                Identity { site: "test".into(), site_id, node, window_ms: 60_000, level: 1, members };
             boxes.push(start_box(identity, dir.path(), config.clone()).await);
         }
         TestSite { boxes, added: 0 }

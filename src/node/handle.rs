@@ -205,6 +205,7 @@ impl Handle {
     /// Whether this box can commit now: its disk takes writes, and a quorum confirms the leader.
     pub async fn ready(&self) -> Result<(), RequestError> {
         self.check_able()?;
+        self.check_taken()?;
         self.fence().await
     }
 
@@ -368,6 +369,17 @@ impl Handle {
         let what = storage.what.unwrap_or_default();
         let why = format!("this box's disk takes no writes ({}: {what}); ask another box", storage.state);
         Err(RequestError::NotCommitted { why })
+    }
+
+    /// Whether the site takes what this box counts.
+    fn check_taken(&self) -> Result<(), RequestError> {
+        match &self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).refused {
+            None => Ok(()),
+            Some(why) => {
+                let why = format!("the site opens no epoch for this box, what it counts waits here: {why}");
+                Err(RequestError::NotCommitted { why })
+            }
+        }
     }
 
     /// Whether what is asked of this box now can come to anything.

@@ -89,7 +89,7 @@ fn a_wish() -> impl Strategy<Value = Vec<(NodeId, MemberRole)>> {
 fn identity(ids: &[u64]) -> Identity {
     let members = ids.iter().map(|id| info_of(&record(*id, *id))).collect();
     let site_id = crate::identity::SiteId(7);
-    Identity { site: "plant7".to_owned(), site_id, node: ids[0], window_ms: 60_000, members }
+    Identity { site: "plant7".to_owned(), site_id, node: ids[0], window_ms: 60_000, level: 1, members }
 }
 
 fn record(id: u64, key: u64) -> MemberRecord {
@@ -119,6 +119,7 @@ fn known(identity: &Identity, bodies: &[Vec<u8>]) -> Vec<MemberRecord> {
         site: identity.site.clone(),
         site_id: identity.site_id.0,
         base_span: tally_core::window::Span::DEFAULT,
+        level: crate::site::Level::ONE,
     };
     let members = Members::new(identity, &Site::new(&founding), &log(bodies), Instant::now());
     members.connected().iter().filter_map(record_of).collect()

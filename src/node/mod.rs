@@ -16,6 +16,7 @@ mod handover;
 mod heirs;
 mod leader_clock;
 mod leaderless;
+mod level;
 mod members;
 mod named;
 mod pace;
@@ -65,7 +66,7 @@ use crate::accumulator::Accumulator;
 use crate::clock::SiteClock;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
-use crate::site::{Applied, Founding, Site, SnapshotError};
+use crate::site::{Applied, Founding, Level, Site, SnapshotError};
 use crate::storage::{FileSystem, Recovered, Storage, StorageMetrics};
 use crate::transport::{Event, Transport};
 
@@ -76,6 +77,7 @@ use disk_health::DiskHealth;
 use handle::{Command, Shared};
 use handover::Handover;
 use leader_clock::LeaderClock;
+use level::Levels;
 use members::Members;
 use pace::Pace;
 use proposals::Proposals;
@@ -169,6 +171,7 @@ pub struct Node {
     snapshots: Snapshots,
     leader_clock: LeaderClock,
     members: Members,
+    levels: Levels,
     beats: Beats,
     /// The end of windows that this leader has proposed to close already.
     close_proposed: SiteTime,
@@ -233,6 +236,8 @@ impl Node {
             site: identity.site.clone(),
             site_id: identity.site_id.0,
             base_span: Span::from_millis(identity.window_ms).unwrap_or(Span::DEFAULT),
+            // A loaded identity was checked.
+            level: Level::new(identity.level).unwrap_or(Level::ONE),
         };
         let (site, snapshot, snapshot_bytes) = match &recovered.snapshot {
             Some((position, bytes)) => (Site::restore(&founding, bytes)?, *position, bytes.len() as u64),
@@ -285,6 +290,7 @@ impl Node {
             snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
             leader_clock,
             members,
+            levels: Levels::default(),
             beats: Beats::new(pace, started),
             close_proposed: SiteTime(0),
             role,

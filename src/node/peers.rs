@@ -23,6 +23,7 @@ impl Node {
         match event {
             Event::Connected(peer) => {
                 self.connected.insert(peer);
+                self.tell_level(peer);
                 self.snapshot_broken(peer);
                 self.members.tell_witness_again();
                 self.raft.snapshot_lost(peer);
@@ -55,6 +56,7 @@ impl Node {
             // For witnesses.
             Frame::Members { .. } => self.refuse(from, Reason::NotForThis),
             Frame::HandsOver { to, reason } => self.on_hands_over(from, to, reason),
+            Frame::Level(level) => self.levels.told(from, level),
             Frame::Transfer { to } => {
                 if let Err(why) = self.hand_over(to, heirs::HandoverReason::Asked) {
                     let refusals = &self.shared.metrics.refusals;
@@ -109,7 +111,7 @@ impl Node {
         let checked = super::proposals::split(envelope).map(|(_, body)| entry::check(body));
         match checked {
             // Only leaders make these, of what they know: one from elsewhere would be in force with some boxes.
-            Some(Ok(BodyKind::Configuration | BodyKind::Found)) => {
+            Some(Ok(BodyKind::Configuration | BodyKind::Found | BodyKind::Level)) => {
                 return self.refuse(from, Reason::BadConfiguration);
             }
             Some(Ok(_)) => {}

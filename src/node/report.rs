@@ -11,12 +11,12 @@ use super::disk_health::Trouble;
 use super::handle::Shared;
 use super::site_time::Offset;
 use super::{
-    AccumulatorStatus, ChangingStatus, ClockStatus, ElectionStatus, MemberStatus, Node, NodeStatus,
-    OutboxStatus, PaceStatus, StorageStatus, tolerance,
+    AccumulatorStatus, ChangingStatus, ClockStatus, ElectionStatus, LevelStatus, MemberStatus, Node,
+    NodeStatus, OutboxStatus, PaceStatus, StorageStatus, tolerance,
 };
 use crate::clock::wall_ms;
 use crate::identity::Role as MemberKind;
-use crate::site::Site;
+use crate::site::{Level, Site};
 use crate::transport::Refusal;
 
 /// How old the loop's part may be.
@@ -75,6 +75,7 @@ impl Node {
         status.storage = self.storage_status();
         status.uptime_s = self.started.elapsed().as_secs();
         status.accumulator.batches = self.batches.sent();
+        status.refused = self.batches.refusal().map(|why| why.to_string());
         status.version = env!("CARGO_PKG_VERSION");
         status.pid = std::process::id();
     }
@@ -193,6 +194,7 @@ pub(super) fn complete_status(status: &mut NodeStatus, shared: &Shared) {
         status.commit = status.commit.max(status.applied);
         status.digest = format!("{:016x}", site.digest());
         status.series = site.series_len() as u64;
+        status.level = LevelStatus { site: site.level().get(), max: Level::MAX.get() };
         status.outbox = outbox(&site);
         site.stamp()
     };

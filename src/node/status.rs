@@ -5,6 +5,15 @@ use serde_json::Value;
 
 use crate::transport::Refusal;
 
+/// Feature levels.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct LevelStatus {
+    /// In force at the site.
+    pub site: u32,
+    /// The highest that this box can apply.
+    pub max: u32,
+}
+
 /// The answer of `GET /v1/status`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct NodeStatus {
@@ -30,6 +39,11 @@ pub struct NodeStatus {
     pub last: u64,
     /// Whether this box can commit: it knows a leader, and its own epoch is open.
     pub ready: bool,
+    /// Why the site does not take what this box counts; absent: it does.
+    pub refused: Option<String>,
+    /// The feature level in force, and the highest that this box can apply: lower while a box of an older release is a
+    /// member.
+    pub level: LevelStatus,
     /// All boxes.
     pub members: Vec<MemberStatus>,
     /// Election timeout and heartbeat in force.

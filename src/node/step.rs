@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tally_core::id::{LogIndex, ReportNumber};
+use tally_core::id::{Epoch, LogIndex, ReportNumber, SourceId};
 use tally_core::raft::{Event, LogView, Persist, Role};
 use tracing::{error, info, warn};
 
@@ -14,7 +14,7 @@ use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, NodeError, RequestError, RoleView, proposals};
 use crate::accumulator::Batch;
 use crate::site::entry::{self, ReportWriter, SourceKind};
-use crate::site::{Applied, Verdict};
+use crate::site::{Applied, OpenRefused, Verdict};
 use crate::storage::WriteGroup;
 use crate::transport::Lane;
 
@@ -122,6 +122,8 @@ impl Node {
     /// Puts an envelope into the log under this leader's stamp.
     pub(super) fn append(&mut self, envelope: Bytes) -> Result<LogIndex, String> {
         let Some((tag, body)) = proposals::split(&envelope) else { return Err("no envelope".to_owned()) };
+        // By the very code that will apply it, whoever made it: what cannot be read must not get into the log.
+        entry::check(body).map_err(|error| error.to_string())?;
         if body.len() as u64 + 64 > u64::from(APPEND_BYTES_MAX) {
             return Err(format!("an entry has at most {APPEND_BYTES_MAX} bytes"));
         }
@@ -202,6 +204,7 @@ impl Node {
     /// What a leader proposes because time has passed.
     fn propose_by_time(&mut self) {
         let Some(stamp) = self.stamp() else { return };
+        self.raise_level();
         let (close, applied) = {
             let site = self.site();
             (site.close_due(stamp.site), site.stamp())
@@ -324,6 +327,7 @@ impl Node {
     }
 
     fn on_applied(&mut self, index: LogIndex, tag: Option<u64>, applied: Applied) {
+        self.shared.metrics.entries_applied.raise();
         if let Some((term, reply)) = self.here.remove(&index) {
             let same = self.tail.position(index).is_some_and(|position| position.term == term);
             let lost =
@@ -331,16 +335,18 @@ impl Node {
             let _ = reply.send(if same { Ok(applied.clone()) } else { Err(lost()) });
         }
         match &applied {
-            Applied::Opened { nonce, result: Ok((source, epoch)) } if *nonce == self.batches.nonce() => {
-                self.batches.opened(*source, *epoch);
-                self.readdress_batch();
-            }
+            Applied::Opened { nonce, result } if *nonce == self.batches.nonce() => self.on_own_epoch(*result),
             Applied::Member { result: Ok(()), .. } | Applied::Members => self.know_members(),
             Applied::Report { source, epoch, number, verdict, .. } => {
                 if let Some(batch) = self.batches.judged(*source, *epoch, *number) {
                     self.on_own_receipt(batch, *number, verdict);
                 }
             }
+            Applied::Malformed => {
+                self.shared.metrics.entries_malformed.raise();
+                warn!("entry {index} is malformed: it changes nothing, on every box alike");
+            }
+            Applied::Level(level) => info!("the site is at feature level {level}"),
             Applied::Stepped { from, to } => {
                 warn!("an operator has set site time from {from} ms to {to} ms");
                 self.shared.clock.stepped(*to);
@@ -349,6 +355,18 @@ impl Node {
         }
         if let Some(tag) = tag {
             self.proposals.applied(tag, applied);
+        }
+    }
+
+    /// The site opened this box's epoch, or refused to; a copy of the same entry may come again.
+    fn on_own_epoch(&mut self, result: Result<(SourceId, Epoch), OpenRefused>) {
+        match result {
+            Ok((source, epoch)) => {
+                if self.batches.opened(source, epoch) {
+                    self.readdress_batch();
+                }
+            }
+            Err(why) => self.batches.refused(why),
         }
     }
 
@@ -369,7 +387,7 @@ impl Node {
             Verdict::OutOfOrder { last } if *last >= Some(number) => {
                 batch.give_up("the batch was applied before, and what became of its cells is forgotten");
             }
-            Verdict::UnknownEpoch { last } if last.is_none_or(|last| last >= number) => {
+            Verdict::UnknownEpoch { last } if last.may_include(number) => {
                 // It was applied, or nobody knows: it never goes again, so nothing is counted twice.
                 warn!("the site has closed this box's epoch; a new one is opened");
                 batch.give_up("the site has closed this box's epoch, and forgotten what became of this");

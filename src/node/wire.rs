@@ -9,7 +9,7 @@ pub use super::beat_wire::{Beat, BeatAnswer, Condition, Wall};
 use super::beat_wire::{answer, beat, put_answer, put_beat};
 use super::heirs::HandoverReason;
 use crate::site::codec::{Malformed, Reader, put_varint};
-use crate::site::{MemberRecord, put_records, read_records};
+use crate::site::{Level, MemberRecord, put_records, read_records};
 use crate::storage::SnapshotHead;
 
 /// Most bytes of payload in one append; also the most that one entry may have.
@@ -42,6 +42,8 @@ pub enum Frame {
     Members { index: LogIndex, members: Vec<MemberRecord> },
     /// The leader hands over to this box, and why: for the others' logs, and so that it is not moved again at once.
     HandsOver { to: NodeId, reason: HandoverReason },
+    /// The highest feature level that the sender can apply.
+    Level(Level),
 }
 
 /// A part of a snapshot.
@@ -79,6 +81,7 @@ const TRANSFER: u8 = 20;
 const SNAPSHOT_WANT: u8 = 30;
 const MEMBERS: u8 = 21;
 const HANDS_OVER: u8 = 22;
+const LEVEL: u8 = 23;
 
 impl Frame {
     /// A message of the core alone.
@@ -136,6 +139,11 @@ impl Frame {
                 out.push(reason.number());
                 out.into()
             }
+            Frame::Level(level) => {
+                let mut out = vec![LEVEL];
+                put_varint(&mut out, level.get().into());
+                out.into()
+            }
             Frame::SnapshotPart(part) => {
                 let mut out = Vec::with_capacity(64 + part.bytes.len());
                 out.push(SNAPSHOT_PART);
@@ -188,6 +196,11 @@ impl Frame {
                 let (to, reason) = (NodeId(reader.varint()?), HandoverReason::numbered(reader.u8()?));
                 reader.done()?;
                 Frame::HandsOver { to, reason: reason.ok_or(Malformed)? }
+            }
+            // Whatever follows is of a later release.
+            LEVEL => {
+                let level = u32::try_from(reader.varint()?).ok().and_then(Level::new);
+                Frame::Level(level.ok_or(Malformed)?)
             }
             SNAPSHOT_PART => {
                 let term = Term(reader.varint()?);

@@ -7,6 +7,7 @@ use super::Site;
 use super::body::{self, Body, Cell, CellKey, CellSeries, Report};
 use super::digest::{mix, mix_bytes};
 use super::entry::EntryError;
+use super::level::Level;
 use super::keys::KeyRecord;
 use super::outbox::Marks;
 use super::packed::Packed;
@@ -21,7 +22,9 @@ const EXPIRED_MAX: u32 = 256;
 impl Site {
     /// Applies one entry, the one after the last, and says what came of it.
     ///
-    /// An error changes nothing; the box must not go on to the next entry.
+    /// An error changes nothing; the box must not go on to the next entry: it is of a newer release. A body of a
+    /// known kind that is malformed changes nothing either, and is passed ([`Applied::Malformed`]): no version
+    /// could apply it, so stopping at it would stop every box for good.
     pub fn apply(&mut self, index: LogIndex, payload: &[u8]) -> Result<Applied, EntryError> {
         if index != self.applied.next() {
             return Err(EntryError::NotNext { index: index.0, applied: self.applied.0 });
@@ -29,22 +32,30 @@ impl Site {
         let applied = if payload.is_empty() {
             Applied::Nothing
         } else {
-            let (stamp, body) = body::split(payload)?;
-            let body = Body::decode(body)?;
-            if let Body::Report(report) = &body {
-                report.check_cells()?;
-            }
-            let before = self.stamp.site;
-            self.advance_stamp(stamp);
-            self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
-            match body {
-                Body::StepClock => self.step_clock(before, stamp.site),
-                body => self.apply_body(index, body)?,
+            match body::read(payload) {
+                Ok((stamp, body)) => self.apply_stamped(index, stamp, body)?,
+                Err(EntryError::Malformed) => Applied::Malformed,
+                Err(error) => return Err(error),
             }
         };
         self.applied = index;
         self.digest = mix(self.digest, index.0);
         Ok(applied)
+    }
+
+    fn apply_stamped(
+        &mut self,
+        index: LogIndex,
+        stamp: Stamp,
+        body: Body<'_>,
+    ) -> Result<Applied, EntryError> {
+        let before = self.stamp.site;
+        self.advance_stamp(stamp);
+        self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
+        match body {
+            Body::StepClock => Ok(self.step_clock(before, stamp.site)),
+            body => self.apply_body(index, body),
+        }
     }
 
     /// Neither time goes back, whatever a leader stamps (but see [`Site::step_clock`]).
@@ -120,6 +131,8 @@ impl Site {
                 self.digest = self.members.enforce(parts, self.digest);
                 Applied::Members
             }
+            // Neither is proposed below that level.
+            Body::SetAside { .. } | Body::Released { .. } if self.level < Level::TWO => Applied::Nothing,
             Body::SetAside { seq, cause } => {
                 self.hold(seq, cause);
                 Applied::Outbox
@@ -130,6 +143,10 @@ impl Site {
             }
             // Needs the time before its own stamp: see `apply`.
             Body::StepClock => Applied::Nothing,
+            Body::Level(level) => {
+                self.raise_level(level);
+                Applied::Level(level)
+            }
         })
     }
 

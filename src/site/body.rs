@@ -7,9 +7,10 @@ use tally_core::time::{Elapsed, SiteTime};
 use super::codec::{Malformed, Reader, unzigzag};
 use super::entry::{
     CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED, EntryError,
-    FOUND, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, RELEASED, REPORT, REPORT_CELLS_MAX, SET, SET_ASIDE,
-    STAMP_MAX, STEP_CLOCK, SourceKind, TICK,
+    FOUND, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, RELEASED, REPORT,
+    REPORT_CELLS_MAX, SET, SET_ASIDE, STAMP_MAX, STEP_CLOCK, SourceKind, TICK,
 };
+use super::level::Level;
 use super::members::{self, MemberChange, MemberRecord, Parts};
 use super::view::{SeriesId, Stamp};
 
@@ -27,6 +28,7 @@ pub(super) enum Body<'a> {
     Member { nonce: u64, change: MemberChange },
     Configuration(Parts),
     StepClock,
+    Level(Level),
     SetAside { seq: u64, cause: u8 },
     Released { seq: u64 },
 }
@@ -75,7 +77,23 @@ pub(super) fn split(payload: &[u8]) -> Result<(Stamp, &[u8]), EntryError> {
     Ok((Stamp { site, elapsed, synced }, reader.rest()))
 }
 
+/// A whole payload, its cells included, as far as it can be read at all: what apply goes by, and what
+/// a leader checks before it appends.
+pub(super) fn read(payload: &[u8]) -> Result<(Stamp, Body<'_>), EntryError> {
+    let (stamp, body) = split(payload)?;
+    Ok((stamp, Body::read(body)?))
+}
+
 impl<'a> Body<'a> {
+    /// Reads a body with all that is in it.
+    pub(super) fn read(body: &'a [u8]) -> Result<Body<'a>, EntryError> {
+        let body = Body::decode(body)?;
+        if let Body::Report(report) = &body {
+            report.check_cells()?;
+        }
+        Ok(body)
+    }
+
     /// Reads a body; a report's cells stay as they are.
     pub(super) fn decode(body: &'a [u8]) -> Result<Body<'a>, EntryError> {
         let mut reader = Reader::new(body);
@@ -108,6 +126,15 @@ impl<'a> Body<'a> {
             MEMBER => Body::Member { nonce: reader.u64()?, change: read_change(&mut reader)? },
             CONFIGURATION => Body::Configuration(members::read_parts(&mut reader)?),
             STEP_CLOCK => Body::StepClock,
+            LEVEL => {
+                let level = u32::try_from(reader.varint()?).ok().and_then(Level::new);
+                let level = level.ok_or(EntryError::Malformed)?;
+                // Whatever a newer release wants to say with it: this one cannot go on.
+                if level > Level::MAX {
+                    return Err(EntryError::Level(level));
+                }
+                Body::Level(level)
+            }
             SET_ASIDE => Body::SetAside { seq: reader.varint()?, cause: reader.u8()? },
             RELEASED => Body::Released { seq: reader.varint()? },
             kind => return Err(EntryError::UnknownKind(kind)),

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use tally_core::report::Amount;
+use tally_core::report::{Amount, Ties};
 use tally_core::time::SiteTime;
 
 use super::codec::{Malformed, Reader};
@@ -34,6 +34,8 @@ pub(super) struct History {
     first: u64,
     records: u64,
     heap_bytes: u64,
+    /// By the feature level.
+    pub(super) ties: Ties,
 }
 
 #[derive(Clone, Debug)]
@@ -135,7 +137,9 @@ impl History {
         let records = self.series[closed.series as usize].iter_mut().rev().take(LATE_SEARCH_MAX);
         for record in records {
             if record.marks.late && record.start == closed.start {
-                let Some(amount) = record.amount.merged(closed.amount.amount()) else { return false };
+                let Some(amount) = record.amount.merged(closed.amount.amount(), self.ties) else {
+                    return false;
+                };
                 self.heap_bytes += amount.heap_bytes();
                 self.heap_bytes -= record.amount.heap_bytes();
                 record.amount = amount;

@@ -10,6 +10,7 @@ mod digest;
 pub mod entry;
 mod history;
 mod keys;
+mod level;
 mod members;
 mod names;
 mod outbox;
@@ -43,6 +44,7 @@ use sources::Sources;
 
 pub use codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
+pub use level::Level;
 pub use members::{MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, Part, Parts};
 pub(crate) use members::{put_records, read_records};
 pub use readdress::readdressed;
@@ -59,6 +61,8 @@ pub struct Founding {
     pub site_id: u64,
     /// The span of windows until a setting says otherwise.
     pub base_span: Span,
+    /// The feature level that it begins with: that of the release that provisioned it.
+    pub level: Level,
 }
 
 /// Why a snapshot was not taken in.
@@ -68,8 +72,16 @@ pub enum SnapshotError {
     #[error("the snapshot is damaged: {0}")]
     Damaged(&'static str),
     /// A version that this program does not read.
-    #[error("the snapshot has version {0}, this program reads versions 1 and 2: a newer one wrote it")]
+    #[error(
+        "the snapshot has version {0}, this program reads versions 1 to 4: a newer one wrote it; update this box"
+    )]
     Version(u32),
+    /// Of a feature level that this program cannot apply.
+    #[error(
+        "the snapshot is of a site at feature level {0}, this program knows levels up to {max}: update this box",
+        max = Level::MAX
+    )]
+    Level(Level),
     /// Of a site with another id.
     #[error("the snapshot is of site {found:016x}, this is site {expected:016x}")]
     Foreign {
@@ -89,6 +101,7 @@ pub struct Site {
     applied: LogIndex,
     stamp: Stamp,
     digest: u64,
+    level: Level,
     settings: Settings,
     sources: Sources,
     table: Table,
@@ -105,11 +118,12 @@ impl Site {
     #[must_use]
     pub fn new(founding: &Founding) -> Site {
         let site_id = founding.site_id;
-        Site {
+        let mut site = Site {
             site_id,
             applied: LogIndex::ZERO,
             stamp: Stamp::default(),
             digest: site_id,
+            level: founding.level,
             settings: Settings::new(founding.base_span),
             sources: Sources::default(),
             table: Table::new(site_id),
@@ -119,7 +133,9 @@ impl Site {
             members: Members::default(),
             requests: Requests::default(),
             set_aside: SetAside::default(),
-        }
+        };
+        site.set_level(founding.level);
+        site
     }
 
     /// The index of the last entry applied.
@@ -374,6 +390,8 @@ impl Site {
 mod apply_tests;
 #[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod set_aside_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

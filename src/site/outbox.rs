@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use tally_core::report::Ties;
 use tally_core::time::SiteTime;
 
 use super::digest::mix;
@@ -48,6 +49,8 @@ pub(super) struct Outbox {
     last: u64,
     delivered: u64,
     sweep: Sweep,
+    /// By the feature level.
+    pub(super) ties: Ties,
 }
 
 #[derive(Clone, Debug)]
@@ -113,6 +116,7 @@ impl Outbox {
             last: 0,
             delivered: 0,
             sweep: Sweep { at: NONE, any: false, merged: true },
+            ties: Ties::Larger,
         }
     }
 
@@ -256,7 +260,7 @@ impl Outbox {
     /// Merges the second into the first, its older neighbour, which keeps its place.
     fn merge(&mut self, first: u32, second: u32) -> bool {
         let (a, b) = (&self.nodes[first as usize], &self.nodes[second as usize]);
-        let Some(amount) = a.amount.merged(b.amount.amount()) else { return false };
+        let Some(amount) = a.amount.merged(b.amount.amount(), self.ties) else { return false };
         let level = a.level.max(b.level).saturating_add(1);
         let b = self.remove(second);
         let a = &mut self.nodes[first as usize];
@@ -275,7 +279,9 @@ impl Outbox {
         for _ in 0..LATE_SEARCH_MAX {
             let Some(node) = self.nodes.get_mut(at as usize) else { return false };
             if node.start == closed.start && node.end == closed.end {
-                let Some(amount) = node.amount.merged(closed.amount.amount()) else { return false };
+                let Some(amount) = node.amount.merged(closed.amount.amount(), self.ties) else {
+                    return false;
+                };
                 self.heap_bytes += amount.heap_bytes();
                 self.heap_bytes -= node.amount.heap_bytes();
                 node.amount = amount;

@@ -2,7 +2,7 @@
 //! thousand.
 
 use tally_core::id::SourceId;
-use tally_core::report::{Amount, Last, Sample, Sum};
+use tally_core::report::{Amount, Last, Sample, Sum, Ties};
 use tally_core::time::SiteTime;
 
 use super::codec::{Malformed, Reader};
@@ -41,9 +41,9 @@ impl Packed {
         }
     }
 
-    /// Both together; `None`: of different kinds, or the sum would overflow.
-    pub(super) fn merged(&self, other: Amount) -> Option<Packed> {
-        self.amount().merged(other).ok().map(Packed::new)
+    /// Both together, `other` being the later; `None`: of different kinds, or the sum would overflow.
+    pub(super) fn merged(&self, other: Amount, ties: Ties) -> Option<Packed> {
+        self.amount().merged_by(other, ties).ok().map(Packed::new)
     }
 
     /// Bytes on the heap.

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tally_core::report::{Amount, Kind, Sample, Sum};
+use tally_core::report::{Amount, Kind, Sample, Sum, Ties};
 use tally_core::time::SiteTime;
 
 use super::names::Names;
@@ -31,6 +31,8 @@ pub(super) struct Table {
     pub(super) ends: BTreeSet<u64>,
     /// Every window that ends here or before is closed.
     pub(super) closed: u64,
+    /// Which of two simultaneous values is a sample's last: by the feature level.
+    pub(super) ties: Ties,
 }
 
 /// A series, in one cache line. Its open window is empty if `start == end`.
@@ -141,6 +143,7 @@ impl Table {
             parked: BTreeMap::new(),
             ends: BTreeSet::new(),
             closed: 0,
+            ties: Ties::Larger,
         }
     }
 
@@ -246,6 +249,7 @@ impl Table {
 
     /// Checks and adds; `None`: some sum would overflow, nothing was changed.
     fn add_to_total(&mut self, id: u32, amount: &Amount) -> Option<()> {
+        let ties = self.ties;
         let row = &mut self.rows[id as usize];
         let total = row.total.checked_add(amount.increase().ok()?)?;
         match amount {
@@ -260,7 +264,8 @@ impl Table {
             Amount::Sample(sample) => {
                 let side = &mut self.samples[row.side as usize];
                 let magnitude = side.magnitude.checked_add(sample.sum.0.checked_abs()?)?;
-                side.all = if side.all.count == 0 { *sample } else { side.all.merged(*sample).ok()? };
+                side.all =
+                    if side.all.count == 0 { *sample } else { side.all.merged_by(*sample, ties).ok()? };
                 side.magnitude = magnitude;
             }
         }
@@ -271,6 +276,7 @@ impl Table {
     // The sums of the three below are parts of what `add_to_total` has checked: they cannot overflow.
 
     fn add_to_row(&mut self, id: u32, amount: &Amount) {
+        let ties = self.ties;
         let row = &mut self.rows[id as usize];
         match amount {
             Amount::Counter(sum) => row.window = row.window.saturating_add(*sum),
@@ -281,7 +287,7 @@ impl Table {
             }
             Amount::Sample(sample) => {
                 let side = &mut self.samples[row.side as usize];
-                let merged = side.window.map_or(Ok(*sample), |window| window.merged(*sample));
+                let merged = side.window.map_or(Ok(*sample), |window| window.merged_by(*sample, ties));
                 side.window = merged.ok().or(side.window);
             }
         }
@@ -289,7 +295,7 @@ impl Table {
 
     fn add_to_parked(&mut self, id: u32, start: u64, amount: &Amount) {
         if let Some(parked) = self.parked.get_mut(&(id, start))
-            && let Some(merged) = parked.amount.merged(*amount)
+            && let Some(merged) = parked.amount.merged(*amount, self.ties)
         {
             parked.amount = merged;
         }

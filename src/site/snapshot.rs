@@ -10,18 +10,22 @@ use tally_core::time::{Elapsed, SiteTime};
 use super::codec::{Malformed, Reader, put_bytes};
 use super::history::History;
 use super::keys::Keys;
+use super::level::Level;
 use super::members::Members;
 use super::outbox::Outbox;
 use super::packed::{Packed, put_sample, read_sample};
 use super::requests::Requests;
 use super::series::{Parked, Row, Sampled, Table, Updown};
+use super::set_aside::{HELD_BYTES, SetAside};
 use super::settings::Settings;
 use super::sources::Sources;
 use super::view::Stamp;
 use super::{Founding, Site, SnapshotError};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
+/// Of a site at feature level 1, without levels.
+const VERSION_WITHOUT_LEVEL: u32 = 3;
 /// Members without those who are leaving; no requests.
 const VERSION_WITHOUT_LEAVING: u32 = 2;
 const VERSION_WITHOUT_MEMBERS: u32 = 1;
@@ -56,7 +60,14 @@ impl Site {
         self.keys.put(&mut out);
         self.members.put(&mut out);
         self.requests.put(&mut out);
+        self.put_newest(&mut out);
         out
+    }
+
+    /// What came with the latest version.
+    fn put_newest(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.level.get().to_le_bytes());
+        self.set_aside.put(out);
     }
 
     /// The state that a snapshot of this site holds.
@@ -66,7 +77,7 @@ impl Site {
             return Err(SnapshotError::Damaged("it does not begin like one"));
         }
         let version = reader.u32().map_err(damaged("its version"))?;
-        if !matches!(version, VERSION_WITHOUT_MEMBERS | VERSION_WITHOUT_LEAVING | VERSION) {
+        if !matches!(version, VERSION_WITHOUT_MEMBERS..=VERSION) {
             return Err(SnapshotError::Version(version));
         }
         let found = reader.u64().map_err(damaged("its site"))?;
@@ -92,16 +103,24 @@ impl Site {
             }
         };
         let requests = match version {
-            VERSION => Requests::read(&mut reader).map_err(damaged("its requests"))?,
+            VERSION_WITHOUT_LEVEL.. => Requests::read(&mut reader).map_err(damaged("its requests"))?,
             _ => Requests::default(),
         };
+        let (level, set_aside) = match version {
+            VERSION => {
+                let level = read_level(&mut reader)?;
+                let held = SetAside::read(&mut reader, outbox.last(), is_kind);
+                (level, held.map_err(damaged("its set-aside summaries"))?)
+            }
+            _ => (Level::ONE, SetAside::default()),
+        };
         reader.done().map_err(damaged("its end"))?;
-        let site_id = founding.site_id;
-        Ok(Site {
-            site_id,
+        let mut site = Site {
+            site_id: founding.site_id,
             applied,
             stamp,
             digest,
+            level,
             settings,
             sources,
             table,
@@ -110,7 +129,10 @@ impl Site {
             keys,
             members,
             requests,
-        })
+            set_aside,
+        };
+        site.set_level(level);
+        Ok(site)
     }
 
     fn snapshot_size_guess(&self) -> usize {
@@ -118,6 +140,7 @@ impl Site {
         let series = self.table.rows.len() * 220;
         let windows =
             self.table.parked.len() * 100 + self.outbox.bytes() as usize + self.history.bytes() as usize;
+        let windows = windows + self.set_aside.len() * HELD_BYTES;
         series + windows + self.sources.len() * 512 + self.keys.len() as usize * 52 + 4096
     }
 }
@@ -138,6 +161,12 @@ fn read_head(reader: &mut Reader<'_>) -> Result<(LogIndex, u64, Stamp), Malforme
         return Err(Malformed);
     }
     Ok((applied, digest, Stamp { site, elapsed, synced }))
+}
+
+/// A level that this program cannot apply is of a newer release, like an unknown version.
+fn read_level(reader: &mut Reader<'_>) -> Result<Level, SnapshotError> {
+    let level = reader.u32().ok().and_then(Level::new).ok_or(SnapshotError::Damaged("its level"))?;
+    if level > Level::MAX { Err(SnapshotError::Level(level)) } else { Ok(level) }
 }
 
 fn read_settings(founding: &Founding, reader: &mut Reader<'_>) -> Result<Settings, SnapshotError> {

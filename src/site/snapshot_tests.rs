@@ -10,8 +10,8 @@ fn a_snapshot_of_another_site_or_version_is_refused() {
     let foreign = SnapshotError::Foreign { found: founding().site_id, expected: 5 };
     assert_eq!(Site::restore(&other, &bytes).unwrap_err(), foreign);
     let mut newer = bytes.clone();
-    newer[8] = 4;
-    assert_eq!(Site::restore(&founding(), &newer).unwrap_err(), SnapshotError::Version(4));
+    newer[8] = 5;
+    assert_eq!(Site::restore(&founding(), &newer).unwrap_err(), SnapshotError::Version(5));
     for damaged in [&b""[..], b"tally", &bytes[..30], &[&bytes[..], b"x"].concat()] {
         let error = Site::restore(&founding(), damaged).unwrap_err();
         assert!(matches!(error, SnapshotError::Damaged(_)), "{error}");
@@ -19,12 +19,18 @@ fn a_snapshot_of_another_site_or_version_is_refused() {
 }
 
 #[test]
-fn a_snapshot_from_before_members_were_agreed_on_is_read() {
-    let site = Driver::new().site;
-    let (mut without, mut requests) = (Vec::new(), Vec::new());
+fn a_snapshot_of_each_older_version_is_read() {
+    let site = Site::new(&Founding { level: Level::ONE, ..founding() });
+    let (mut without, mut requests, mut newest) = (Vec::new(), Vec::new(), Vec::new());
     site.members.put(&mut without);
     site.requests.put(&mut requests);
+    site.put_newest(&mut newest);
     let mut older = site.snapshot();
+    older.truncate(older.len() - newest.len());
+    older[8] = 3;
+    let restored = Site::restore(&founding(), &older).unwrap();
+    assert_eq!(restored.level(), Level::ONE, "whatever the site was founded with");
+    assert_eq!(restored.snapshot(), site.snapshot());
     older.truncate(older.len() - without.len() - requests.len());
     older[8] = 1;
     let restored = Site::restore(&founding(), &older).unwrap();

@@ -15,7 +15,7 @@ use super::digest::mix;
 use super::entry::{SOURCE_NAME_BYTES_MAX, SourceKind};
 use super::refused::Refused;
 use super::settings::Settings;
-use super::view::OpenRefused;
+use super::view::{LastApplied, OpenRefused};
 
 /// How many of a source's epochs take reports.
 const EPOCHS_MAX: usize = 4;
@@ -68,7 +68,7 @@ pub(super) enum Judged<'a> {
     Repeated(&'a Refused),
     Changed(ReportNumber),
     OutOfOrder(Option<ReportNumber>),
-    Unknown(Option<ReportNumber>),
+    Unknown(LastApplied),
 }
 
 impl Sources {
@@ -79,13 +79,13 @@ impl Sources {
         number: ReportNumber,
         hash: u64,
     ) -> Judged<'_> {
-        let Some(found) = self.by_id.get(&source.0) else { return Judged::Unknown(None) };
+        let Some(found) = self.by_id.get(&source.0) else { return Judged::Unknown(LastApplied::Unknown) };
         let Some(state) = found.epochs.iter().find(|state| state.epoch == epoch.0) else {
-            return Judged::Unknown(None);
+            return Judged::Unknown(LastApplied::Unknown);
         };
         let last = state.numbering.last;
         if !state.is_open {
-            return Judged::Unknown(last);
+            return Judged::Unknown(last.map_or(LastApplied::None, LastApplied::Number));
         }
         match (state.numbering.judge(number, hash), last) {
             (Judgement::Next, _) => Judged::Next,

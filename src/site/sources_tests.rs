@@ -38,7 +38,7 @@ impl Bench {
     }
 }
 
-const UNKNOWN: &str = "Unknown(None)";
+const UNKNOWN: &str = "Unknown(Unknown)";
 
 #[test]
 fn the_same_nonce_gets_the_same_epoch() {
@@ -99,7 +99,7 @@ fn a_silent_source_is_folded_and_later_forgotten() {
     bench.advance(b, 1, Refused::None);
     bench.now.0 += DAY;
     bench.age();
-    assert_eq!(bench.judged(a, 2), "Unknown(Some(ReportNumber(1)))");
+    assert_eq!(bench.judged(a, 2), "Unknown(Number(ReportNumber(1)))");
     assert_eq!(bench.judged(b, 2), "Next");
     assert!(bench.sources.epochs_of(a.0).is_empty());
     // A new epoch keeps the memory of the old one, which stays closed; its nonce is forgotten.
@@ -107,7 +107,7 @@ fn a_silent_source_is_folded_and_later_forgotten() {
     assert_eq!(again.0, a.0);
     assert_ne!(again.1, a.1);
     assert_eq!(bench.judged(again, 1), "Next");
-    assert_eq!(bench.judged(a, 2), "Unknown(Some(ReportNumber(1)))");
+    assert_eq!(bench.judged(a, 2), "Unknown(Number(ReportNumber(1)))");
     for _ in 0..10 {
         bench.now.0 += 31 * DAY;
         bench.advance(again, 1, Refused::None);
@@ -195,4 +195,16 @@ fn a_folded_source_gives_the_room_of_its_lists_back() {
         bench.open("a", nonce).unwrap();
     }
     assert_eq!(bench.sources.refused_bytes, 0);
+}
+
+#[test]
+fn an_epoch_that_was_folded_before_its_first_report_is_known_and_has_none_applied() {
+    let mut bench = Bench::new(&[]);
+    let idle = bench.open("standby", 1).unwrap();
+    bench.now.0 += 30 * DAY;
+    bench.age();
+    assert_eq!(bench.judged(idle, 1), "Unknown(None)", "its first report was certainly not applied");
+    assert_eq!(bench.judged((idle.0, Epoch(99)), 1), UNKNOWN);
+    assert!(!LastApplied::None.may_include(ReportNumber::FIRST));
+    assert!(LastApplied::Unknown.may_include(ReportNumber::FIRST));
 }

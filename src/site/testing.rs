@@ -12,7 +12,12 @@ pub(super) const MINUTE: u64 = 60_000;
 pub(super) const START: u64 = 20_000 * 86_400_000;
 
 pub(super) fn founding() -> Founding {
-    Founding { site: "plant7".to_string(), site_id: 0x9f3c_51d2_a07b_e644, base_span: Span::DEFAULT }
+    Founding {
+        site: "plant7".to_string(),
+        site_id: 0x9f3c_51d2_a07b_e644,
+        base_span: Span::DEFAULT,
+        level: Level::MAX,
+    }
 }
 
 /// A site, and the leader's clock that stamps what it is given.

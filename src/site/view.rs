@@ -4,6 +4,7 @@ use tally_core::id::{Epoch, ReportNumber, SourceId};
 use tally_core::report::{Amount, Kind, Last, Sum};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::level::Level;
 use super::members::MemberRefused;
 
 /// A series by number: dense from 0 in order of creation, the same on every box, for life.
@@ -115,6 +116,8 @@ pub enum Applied {
         /// The new value in its normal form, or why it was refused.
         result: Result<String, String>,
     },
+    /// A body of a known kind that cannot be read: it changes nothing, on every box alike.
+    Malformed,
     /// Summaries got numbers, were delivered, set aside or released.
     Outbox,
     /// A change of the members was asked for.
@@ -126,6 +129,8 @@ pub enum Applied {
     },
     /// The site was told its members, or another configuration of the group is in force.
     Members,
+    /// The feature level is that now, or was already.
+    Level(Level),
     /// An operator has set site time.
     Stepped {
         /// What it was.
@@ -136,12 +141,14 @@ pub enum Applied {
 }
 
 /// Why an epoch was not opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenRefused {
     /// As many sources as the site keeps.
+    #[error("the site remembers as many sources as it may; raise the setting sources.max")]
     TooManySources,
     /// The name is empty, or longer than [`super::entry::SOURCE_NAME_BYTES_MAX`] bytes, or has
     /// control characters.
+    #[error("the name cannot name a source")]
     BadName,
 }
 
@@ -169,9 +176,32 @@ pub enum Verdict {
     },
     /// The epoch is not open.
     UnknownEpoch {
-        /// Its last number, if it is remembered.
-        last: Option<ReportNumber>,
+        /// How far it had come, if that is remembered.
+        last: LastApplied,
     },
+}
+
+/// How far an epoch that is not open had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastApplied {
+    /// The site does not know the epoch: it never did, or has forgotten it. Any of its reports may have been applied.
+    Unknown,
+    /// The site knows the epoch, and applied no report of it.
+    None,
+    /// The last report that was applied.
+    Number(ReportNumber),
+}
+
+impl LastApplied {
+    /// Whether a report may have been applied: a source that sends it again under another epoch could double it.
+    #[must_use]
+    pub fn may_include(self, number: ReportNumber) -> bool {
+        match self {
+            LastApplied::Unknown => true,
+            LastApplied::None => false,
+            LastApplied::Number(last) => last >= number,
+        }
+    }
 }
 
 /// Why a cell was refused where it was applied.

@@ -46,6 +46,7 @@ impl TestSite {
             site_id,
             node,
             window_ms: 60_000,
+            level: 1,
             members: members.clone(),
         };
         TestSite { dirs, identities: (1..=count).map(identity).collect() }

@@ -25,7 +25,7 @@ pub(crate) struct Machine(Site);
 
 fn founding() -> Founding {
     let base_span = Span::from_millis(SPAN_MS).expect("a span");
-    Founding { site: "simulated".to_string(), site_id: 0x5151, base_span }
+    Founding { site: "simulated".to_string(), site_id: 0x5151, base_span, level: tallyd::site::Level::MAX }
 }
 
 impl Machine {

@@ -15,7 +15,12 @@ use crate::input::{Input, put_part};
 const ENTRIES_MAX: usize = 64;
 
 pub(crate) fn founding() -> Founding {
-    Founding { site: "fuzz".to_owned(), site_id: 0x9f3c_51d2_a07b_e644, base_span: Span::DEFAULT }
+    Founding {
+        site: "fuzz".to_owned(),
+        site_id: 0x9f3c_51d2_a07b_e644,
+        base_span: Span::DEFAULT,
+        level: tallyd::site::Level::MAX,
+    }
 }
 
 pub(crate) fn run(bytes: &[u8]) {

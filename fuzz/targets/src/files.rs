@@ -45,8 +45,14 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         key: format!("{id:064x}"),
     };
     let members = vec![member(1, Role::Voter), member(2, Role::Voter), member(3, Role::Witness)];
-    let identity =
-        Identity { site: "plant7".to_owned(), site_id: SiteId(77), node: 2, window_ms: 60_000, members };
+    let identity = Identity {
+        site: "plant7".to_owned(),
+        site_id: SiteId(77),
+        node: 2,
+        window_ms: 60_000,
+        level: 1,
+        members,
+    };
     let site = br#"{"site":"plant7","site_id":"000000000000004d","window_ms":60000,"boxes":[{"id":1,"name":"box1","address":"a:1","key":"00","directory":"/x/box1"},{"id":2,"name":"w","address":"b:1","key":"01","role":"witness","directory":"w"}]}"#;
     let seen =
         [(1, Life { boot: 3, nonce: 7 }), (2, Life { boot: u64::MAX, nonce: 0 })].into_iter().collect();

@@ -167,6 +167,7 @@ fn identity(site: &Provisioned, made: &ProvisionedBox) -> Identity {
         site_id: site.site_id,
         node: made.id,
         window_ms: site.window_ms,
+        level: site.level,
         members,
     }
 }

@@ -1,0 +1,71 @@
+//! The feature level: which rules the entries of a site's log are applied by.
+//!
+//! A box of an older release must never meet an entry that it cannot read, nor apply one otherwise
+//! than its neighbours. So what is new in a release (kinds of entries, settings, rules) is in force
+//! only from a level on, and the level is replicated: a leader raises it by an entry once every
+//! member has said that it can.
+
+use tally_core::report::Ties;
+
+use super::Site;
+use super::digest::mix;
+
+/// A feature level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Level(u32);
+
+impl Level {
+    /// The rules before there were levels.
+    pub const ONE: Level = Level(1);
+    /// Meters; signed adds whose kind is decided where they are applied; set-aside summaries; the
+    /// latest sample by time and arrival; bounds of samples; a box's own amounts are never refused
+    /// for a clock, a box never for a full table of sources; `clock step` back lowers the watermark;
+    /// names of up to 200 bytes.
+    pub const TWO: Level = Level(2);
+    /// The highest that this program can apply.
+    pub const MAX: Level = Level::TWO;
+
+    /// `None` for zero, which is no level.
+    #[must_use]
+    pub const fn new(level: u32) -> Option<Level> {
+        if level == 0 { None } else { Some(Level(level)) }
+    }
+
+    /// As a number, 1 or more.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Site {
+    /// The feature level in force.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Raises the level; a lower one, which a delayed copy may bring, changes nothing.
+    pub(super) fn raise_level(&mut self, level: Level) {
+        if level <= self.level {
+            return;
+        }
+        self.digest = mix(self.digest, u64::from(level.get()));
+        self.set_level(level);
+    }
+
+    /// Has the rooms go by the rules of a level.
+    pub(super) fn set_level(&mut self, level: Level) {
+        self.level = level;
+        let ties = if level >= Level::TWO { Ties::Later } else { Ties::Larger };
+        self.table.ties = ties;
+        self.outbox.ties = ties;
+        self.history.ties = ties;
+    }
+}
