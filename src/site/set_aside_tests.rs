@@ -12,6 +12,8 @@ fn numbered(count: u64) -> Driver {
         driver.add(&mut reporter, "parts", Amount::Counter(1));
         driver.end_window();
     }
+    driver.pass(MINUTE);
+    driver.close_due();
     assert_eq!(driver.number_all().len() as u64, count);
     driver
 }
@@ -76,6 +78,7 @@ fn no_more_is_held_than_may_be() {
     driver.apply(&entry::delivered(HELD_MAX as u64));
     let mut reporter = driver.open("press4", 2);
     driver.add(&mut reporter, "parts", Amount::Counter(1));
+    driver.end_window();
     driver.end_window();
     let last = driver.number_all()[0].seq.unwrap();
     driver.apply(&entry::set_aside(last, 0));
