@@ -86,9 +86,9 @@ async fn a_lower_bound_of_numbers_is_kept_to_and_no_entry_numbers_nothing() {
     // The site panics at an entry that numbers nothing.
     site.change(|state| state.numbered_max = 5);
     site.lead("box1", 1);
-    site.count([0; 40]);
+    site.count([0; 15]);
     let upstream = site.start("box1", &broker.config());
-    site.until_delivered(40).await;
+    site.until_delivered(15).await;
     assert_eq!(site.numbered_at_once_max(), 5);
     upstream.stop(false).await;
 }

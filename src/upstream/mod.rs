@@ -47,6 +47,10 @@ use trials::Trials;
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
+/// The wait before a connection by which it is found out over which message the last one broke: three times
+/// for each at most.
+const FIND_OUT_AFTER: Duration = Duration::from_millis(250);
+
 /// A connection that lasted this long was a good one: the next try is immediate again.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 
@@ -221,6 +225,7 @@ impl<O: Outbox> Driver<O> {
                 opened = Session::open(&mut self.outbox, setting) => opened,
                 _ = self.stopped.recv() => return,
             };
+            let opened = session.is_ok();
             let end = match session {
                 Ok(mut session) => {
                     let (end, last) = tokio::select! {
@@ -237,11 +242,15 @@ impl<O: Outbox> Driver<O> {
                 End::NotLeading => backoff = Backoff::default(),
                 End::Broken(ending) => {
                     self.shared.ended(&ending);
-                    // A connection that breaks over one message is to be found out soon.
-                    if began.elapsed() > GOOD_AFTER || self.trials.finds_out() {
+                    if began.elapsed() > GOOD_AFTER {
                         backoff = Backoff::default();
                     }
-                    if self.pause(&mut backoff, tries).await {
+                    // Over which message a connection breaks is to be found out soon.
+                    let wait = match opened && self.trials.finds_out() {
+                        true => FIND_OUT_AFTER,
+                        false => backoff.next(jitter()),
+                    };
+                    if self.pause(wait, tries).await {
                         return;
                     }
                 }
@@ -288,10 +297,10 @@ impl<O: Outbox> Driver<O> {
 
     /// Waits before the next try, less if leadership changes or another box has just reached the broker
     /// (`tries`: of the wish before this try). Returns whether the upstream is to stop.
-    async fn pause(&mut self, backoff: &mut Backoff, tries: u64) -> bool {
+    async fn pause(&mut self, wait: Duration, tries: u64) -> bool {
         self.shared.enter(State::Connecting);
         self.outbox.seen(Some(false));
-        let until = Instant::now() + backoff.next(jitter());
+        let until = Instant::now() + wait;
         while self.outbox.leads().is_some() && self.outbox.wish().tries == tries {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break,

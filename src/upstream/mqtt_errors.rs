@@ -36,7 +36,9 @@ pub(super) fn describe(error: &ConnectionError) -> String {
             closed(*reason_code, reason_string.as_deref()).what
         }
         ConnectionError::MqttState(StateError::ConnectionAborted) => "the broker closed the connection without a reason".to_owned(),
-        ConnectionError::MqttState(StateError::Io(error)) => of_io(error),
+        ConnectionError::MqttState(
+            StateError::Io(error) | StateError::Deserialization(MqttBytesError::Io(error)),
+        ) => format!("the connection to the broker broke: {error}"),
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
             "the broker does not answer any more; the link is down, or the broker hangs".to_owned()
         }

@@ -118,6 +118,8 @@ pub(super) struct Session<'a, O> {
     unanswered: VecDeque<Sent>,
     /// When the last answer came, or the first message was sent that waits for one.
     heard: Instant,
+    /// What was refused last, if nothing was taken since.
+    last_refused: Option<Sent>,
     /// Numbers that were sent and are not taken.
     under_way: BTreeMap<u64, Numbered>,
     /// Totals that were sent and are not answered, the latest of each series.
@@ -173,6 +175,7 @@ impl<'a, O: Outbox> Session<'a, O> {
             out: VecDeque::new(),
             unanswered: VecDeque::new(),
             heard: Instant::now(),
+            last_refused: None,
             under_way: BTreeMap::new(),
             totals_under_way: BTreeMap::new(),
             to_hold: VecDeque::new(),

@@ -66,9 +66,12 @@ struct Bar {
 #[derive(Debug, Default)]
 pub(super) struct Trials {
     bars: BTreeMap<Target, Bar>,
-    strikes: Option<(Target, u32)>,
+    /// How often the connection broke over each, alone.
+    strikes: BTreeMap<Target, u32>,
     /// So many messages more travel alone.
     alone: usize,
+    /// Something was refused that was not before, since that was asked last.
+    learned: bool,
     refused_in_a_row: u32,
     /// Totals that the broker did not take, each the latest of its series.
     totals: BTreeMap<SeriesId, Numbered>,
@@ -101,14 +104,14 @@ impl Trials {
         let pause = self.bars.get(&target).map_or(first, |bar| (bar.pause * 2).min(PAUSE_MAX));
         // The status is sent seldom as it is, and shows when the broker takes something again.
         let until = if target == Target::Status && !breaks { now } else { now + pause };
-        self.bars.insert(target, Bar { cause, breaks, until, pause }).is_none()
+        let is_news = self.bars.insert(target, Bar { cause, breaks, until, pause }).is_none();
+        self.learned |= is_news;
+        is_news
     }
 
     /// Notes that a message to the target was taken; returns whether it was refused before.
     pub(super) fn take(&mut self, target: Target) -> bool {
-        if self.strikes.is_some_and(|(struck, _)| struck == target) {
-            self.strikes = None;
-        }
+        self.strikes.remove(&target);
         self.bars.remove(&target).is_some()
     }
 
@@ -151,21 +154,29 @@ impl Trials {
         if self.bars.contains_key(target) {
             return Some(*target);
         }
-        let strikes = match self.strikes {
-            Some((struck, strikes)) if struck == *target => strikes + 1,
-            _ => 1,
-        };
-        self.strikes = Some((*target, strikes));
-        if strikes < STRIKES_MAX {
+        let strikes = self.strikes.entry(*target).or_default();
+        *strikes += 1;
+        if *strikes < STRIKES_MAX {
             return None;
         }
-        self.strikes = None;
+        self.strikes.remove(target);
         Some(*target)
     }
 
-    /// Whether it is being found out over which message the connection breaks.
-    pub(super) fn finds_out(&self) -> bool {
-        self.strikes.is_some()
+    /// The connection ended right after the target was refused: Mosquitto 2.0.11 does that, now and then. So a
+    /// try costs the connection.
+    pub(super) fn broke_after(&mut self, target: Target, now: Instant) {
+        if let Some(bar) = self.bars.get_mut(&target) {
+            bar.breaks = true;
+            bar.pause = bar.pause.max(PAUSE_BROKEN);
+            bar.until = now + bar.pause;
+        }
+    }
+
+    /// Whether a connection that broke brought something to light, or the next one is to: over which message
+    /// it breaks, or what is refused that was not before. Both come to an end.
+    pub(super) fn finds_out(&mut self) -> bool {
+        std::mem::take(&mut self.learned) || !self.strikes.is_empty()
     }
 
     /// Whether the next message travels alone.
@@ -257,6 +268,7 @@ mod tests {
         let mut trials = Trials::default();
         assert_eq!((trials.broke(&[NUMBER]), trials.broke(&[NUMBER])), (None, None));
         trials.take(NUMBER);
+        assert!(!trials.finds_out());
         assert_eq!((trials.broke(&[NUMBER]), trials.broke(&[Target::Status])), (None, None));
         for _ in 0..100 {
             trials.answered();
@@ -273,6 +285,16 @@ mod tests {
         assert_eq!((waits[31], waits[32], waits[47]), (Some(1), Some(2), Some(3600)));
         trials.number_taken();
         assert_eq!(trials.number_held(), None);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_that_ends_the_connection_is_not_tried_again_by_the_next_one() {
+        let mut trials = Trials::default();
+        let now = Instant::now();
+        trials.refuse(NUMBER, 0x87, false, now);
+        trials.broke_after(NUMBER, now);
+        trials.connected(now);
+        assert!(trials.is_barred(NUMBER, now) && trials.breaks(NUMBER));
     }
 
     #[tokio::test]

@@ -11,11 +11,13 @@ impl<O: Outbox> Session<'_, O> {
             Answer::Acknowledged(sent) => {
                 self.answered(sent);
                 self.pace = self.pace.saturating_mul(2).min(usize::from(IN_FLIGHT_MAX));
+                self.last_refused = None;
                 self.on_taken(sent);
             }
             Answer::Refused(sent, refusal) => {
                 self.answered(sent);
                 self.is.shared.refused();
+                self.last_refused = Some(sent);
                 self.on_refused(sent, &refusal);
             }
             Answer::Heard(payload) => self.on_status(&payload),
@@ -183,6 +185,13 @@ impl<O: Outbox> Session<'_, O> {
                 }
                 None if struck.is_some() => self.judge(lone, trials::BROKE, true, &ending.what),
                 None => {}
+            }
+        }
+        if let Some(sent) = self.last_refused {
+            let now = Instant::now();
+            self.is.trials.broke_after(target_of(sent), now);
+            if let Sent::Summary { series, .. } | Sent::Retry { series, .. } = sent {
+                self.is.trials.broke_after(trials::Target::Series(series), now);
             }
         }
         let again = match self.ledger.under_way() {

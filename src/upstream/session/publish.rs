@@ -59,7 +59,8 @@ impl<O: Outbox> Session<'_, O> {
     }
 
     fn next_out(&mut self) -> Option<Out> {
-        if let Some(out) = self.status_out() {
+        // First: the status that another site left there must not be covered by our own.
+        if let Some(out) = self.subscription_out(Instant::now()).or_else(|| self.status_out()) {
             return Some(out);
         }
         if self.out.is_empty() {
@@ -68,11 +69,11 @@ impl<O: Outbox> Session<'_, O> {
         self.out.pop_front()
     }
 
-    /// The status where it changed, or was not sent for a while; after the first one the subscription to it.
+    /// The status where it changed, or was not sent for a while.
     fn status_out(&mut self) -> Option<Out> {
         let now = Instant::now();
         if self.state_looked.is_some_and(|at| now - at < STATE_LOOKED_EVERY) {
-            return self.subscription_out(now);
+            return None;
         }
         self.state_looked = Some(now);
         let state = self.outbox.state();
