@@ -39,8 +39,12 @@ enum Op {
     Delivered {
         back: u64,
     },
-    SetAside { ahead: u64 },
-    Release { place: u64 },
+    SetAside {
+        ahead: u64,
+    },
+    Release {
+        place: u64,
+    },
     Set {
         choice: usize,
     },

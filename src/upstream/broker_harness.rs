@@ -444,10 +444,7 @@ impl Outbox for Node {
     fn numbered(&self, after: u64, limit: usize) -> Vec<Numbered> {
         let state = self.site.state.lock().unwrap();
         let first = after.max(state.delivered);
-        (first + 1..=state.numbered as u64)
-            .take(limit)
-            .map(|seq| state.numbered(seq))
-            .collect()
+        (first + 1..=state.numbered as u64).take(limit).map(|seq| state.numbered(seq)).collect()
     }
 
     fn state(&self) -> SiteState {

@@ -116,7 +116,10 @@ fn a_late_sample_does_not_turn_a_dashboard_back() {
 fn the_status_names_the_leader_and_the_outbox() {
     let state = SiteState { leader: Some("box1".to_owned()), boxes: 3, outbox: 12, time: 99 };
     let online = status(&naming(), true, &state);
-    assert_eq!(text(&online), r#"{"state":"online","leader":"box1","boxes":3,"outbox":12,"time":99,"site_id":"9f3c51d2a07be644"}"#);
+    assert_eq!(
+        text(&online),
+        r#"{"state":"online","leader":"box1","boxes":3,"outbox":12,"time":99,"site_id":"9f3c51d2a07be644"}"#
+    );
     assert_eq!((online.topic.as_str(), online.retain), ("tally/plant7/status", true));
     let nobody = SiteState { leader: None, boxes: 0, outbox: 12, time: 99 };
     assert_eq!(
@@ -145,7 +148,13 @@ fn a_status_says_whose_it_is_and_nothing_else_is_taken_for_one() {
     let state = SiteState { leader: None, boxes: 0, outbox: 12, time: 99 };
     let whose = whose_status(&status(&naming(), true, &state).payload);
     assert_eq!(whose, Some(("9f3c51d2a07be644".to_owned(), "online".to_owned())));
-    for payload in ["", "{}", r#"{"state":"online"}"#, r#"{"state":"x","site_id":"9f3c51d2a07be644"}"#, r#"{"state":"online","site_id":"<script>"}"#] {
+    for payload in [
+        "",
+        "{}",
+        r#"{"state":"online"}"#,
+        r#"{"state":"x","site_id":"9f3c51d2a07be644"}"#,
+        r#"{"state":"online","site_id":"<script>"}"#,
+    ] {
         assert_eq!(whose_status(payload.as_bytes()), None, "{payload}");
     }
 }

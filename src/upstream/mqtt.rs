@@ -165,7 +165,9 @@ impl<T: Send + 'static> Connection<T> {
             let (client, mut events) = AsyncClient::builder(options).capacity(capacity).build();
             match connack(&mut events).await {
                 Ok(connack) => break (client, events, connack),
-                Err(error) if code_of_connect(&error) == Some(RETAIN_NOT_SUPPORTED) && !learned.plain_will => {
+                Err(error)
+                    if code_of_connect(&error) == Some(RETAIN_NOT_SUPPORTED) && !learned.plain_will =>
+                {
                     learned.plain_will = true;
                 }
                 Err(error) => return Err(ending(&error)),
@@ -206,7 +208,10 @@ impl<T: Send + 'static> Connection<T> {
         if properties.and_then(|properties| properties.max_qos) == Some(0) {
             connection.close(false).await;
             return Err(Ending {
-                what: format!("the broker takes messages of QoS 0 only: {}", reasons::of_connection(QOS_NOT_SUPPORTED)),
+                what: format!(
+                    "the broker takes messages of QoS 0 only: {}",
+                    reasons::of_connection(QOS_NOT_SUPPORTED)
+                ),
                 explained: true,
                 ..Ending::default()
             });
@@ -228,8 +233,12 @@ impl<T: Send + 'static> Connection<T> {
     pub(super) fn too_large(&self, message: &Message) -> Option<(usize, u32)> {
         let max = self.limits.packet_bytes_max?;
         let properties = self.properties(message);
-        let publish =
-            rumqttc::Publish::new(message.topic.clone(), QoS::AtLeastOnce, message.payload.clone(), Some(properties));
+        let publish = rumqttc::Publish::new(
+            message.topic.clone(),
+            QoS::AtLeastOnce,
+            message.payload.clone(),
+            Some(properties),
+        );
         // The packet identifier, which it gets later.
         let size = publish.size() + 3;
         (size > max as usize).then_some((size, max))

@@ -10,7 +10,8 @@ use super::{CONNECT_TIMEOUT, Ending};
 pub(super) fn ending(error: &ConnectionError) -> Ending {
     let refused = unknown_acknowledgement(error);
     let explained = match error {
-        ConnectionError::MqttState(StateError::ServerDisconnect { .. }) | ConnectionError::ConnectionRefused(_) => true,
+        ConnectionError::MqttState(StateError::ServerDisconnect { .. })
+        | ConnectionError::ConnectionRefused(_) => true,
         ConnectionError::Tls(_) => true,
         _ => refused.is_some(),
     };
@@ -35,7 +36,9 @@ pub(super) fn describe(error: &ConnectionError) -> String {
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
             closed(*reason_code, reason_string.as_deref()).what
         }
-        ConnectionError::MqttState(StateError::ConnectionAborted) => "the broker closed the connection without a reason".to_owned(),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => {
+            "the broker closed the connection without a reason".to_owned()
+        }
         ConnectionError::MqttState(
             StateError::Io(error) | StateError::Deserialization(MqttBytesError::Io(error)),
         ) => format!("the connection to the broker broke: {error}"),

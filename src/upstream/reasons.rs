@@ -25,13 +25,20 @@ fn words(code: u8) -> Option<(&'static str, &'static str)> {
         0x91 => ("packet identifier in use", ""),
         0x93 => ("receive maximum exceeded", ""),
         0x94 => ("topic alias invalid", ""),
-        0x95 => ("packet too large", "raise the broker's limit (Mosquitto: max_packet_size, message_size_limit)"),
+        0x95 => {
+            ("packet too large", "raise the broker's limit (Mosquitto: max_packet_size, message_size_limit)")
+        }
         0x96 => ("message rate too high", "raise the broker's limit"),
         0x97 => ("quota exceeded", "raise the broker's limit, or free what it counts"),
         0x98 => ("administrative action", "somebody at the broker closed the connection"),
         0x99 => ("payload format invalid", "the broker checks payloads: let it take the site's"),
-        0x9a => ("retain not supported", "let the broker keep retained messages (Mosquitto: retain_available true)"),
-        0x9b => ("QoS not supported", "tallyd needs QoS 1 to know what is delivered (Mosquitto: max_qos 1 or 2)"),
+        0x9a => (
+            "retain not supported",
+            "let the broker keep retained messages (Mosquitto: retain_available true)",
+        ),
+        0x9b => {
+            ("QoS not supported", "tallyd needs QoS 1 to know what is delivered (Mosquitto: max_qos 1 or 2)")
+        }
         0x9c | 0x9d => ("use another server", "write the other broker into upstream.url"),
         0x9f => ("connection rate exceeded", "too many connections in a short time"),
         0xa0 => ("maximum connect time", ""),

@@ -43,7 +43,10 @@ async fn a_denied_summary_is_held_while_others_go_on_and_delivered_when_it_is_al
     let status = upstream.status();
     assert_eq!((status.held, status.held_first.len()), (2, 2));
     let first = &status.held_first[0];
-    assert_eq!((first.seq, first.series.as_str(), first.topic.as_str()), (2, "series/1", "tally/s/summary/series/1"));
+    assert_eq!(
+        (first.seq, first.series.as_str(), first.topic.as_str()),
+        (2, "series/1", "tally/s/summary/series/1")
+    );
     assert_eq!(first.cause, "not authorized (0x87)");
     let refuses: Vec<&str> = status.refuses.iter().map(|refused| refused.topic.as_str()).collect();
     assert_eq!(refuses, ["tally/s/summary/series/1", "tally/s/undeliverable"]);
@@ -156,7 +159,11 @@ async fn names_that_mqtt_does_not_allow_arrive_on_escaped_topics() {
     let upstream = site.start("box1", &broker.config());
     site.count(0..5);
     site.until_delivered(5).await;
-    subscriber.until(|all| all.iter().filter(|one| one["topic"].as_str().unwrap().contains("/summary/")).count() == 5).await;
+    subscriber
+        .until(|all| {
+            all.iter().filter(|one| one["topic"].as_str().unwrap().contains("/summary/")).count() == 5
+        })
+        .await;
     let summaries = subscriber.on("tally/s/summary/");
     for (name, message) in names.iter().zip(&summaries) {
         assert_eq!(payload(message)["series"], *name);
@@ -197,7 +204,11 @@ async fn a_message_over_which_the_connection_breaks_is_set_aside_after_three_tri
     site.count([0, 0, 0, 0, 0, 0, 1, 2]);
     site.until_delivered(8).await;
     assert_eq!(site.held(), []);
-    assert!((3..=5).contains(&broker.count("tally/s/summary/series/1")), "{:?}", broker.published.lock().unwrap());
+    assert!(
+        (3..=5).contains(&broker.count("tally/s/summary/series/1")),
+        "{:?}",
+        broker.published.lock().unwrap()
+    );
     assert_eq!(broker.count("tally/s/undeliverable"), 1);
     upstream.stop(false).await;
 }
@@ -225,7 +236,8 @@ async fn what_breaks_on_both_topics_is_held_and_tried_again_later() {
 async fn totals_status_and_subscription_that_are_refused_or_break_hold_up_nothing() {
     for act in [Act::Refuse(0x87), Act::Close] {
         for topic in ["tally/s/total/series/1", "tally/s/status", "subscribe tally/s/status"] {
-            let broker = FakeBroker::start(&[0, 0], move |one| if one == topic { act } else { Act::Take }).await;
+            let broker =
+                FakeBroker::start(&[0, 0], move |one| if one == topic { act } else { Act::Take }).await;
             let site = Site::new();
             site.lead("box1", 1);
             let upstream = site.start("box1", &broker.config());

@@ -69,15 +69,31 @@ impl End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
     /// A summary, on its own topic.
-    Summary { token: Token, series: SeriesId },
+    Summary {
+        token: Token,
+        series: SeriesId,
+    },
     /// The retained total that goes out with a number, as of the number `latest`.
-    Total { token: Token, series: SeriesId, latest: u64 },
+    Total {
+        token: Token,
+        series: SeriesId,
+        latest: u64,
+    },
     /// A total that was refused before.
-    LateTotal { series: SeriesId, latest: u64 },
+    LateTotal {
+        series: SeriesId,
+        latest: u64,
+    },
     /// A summary on the topic of those that their own topics do not take; without a token it is held.
-    Aside { seq: u64, token: Option<Token> },
+    Aside {
+        seq: u64,
+        token: Option<Token>,
+    },
     /// A held summary, on its own topic.
-    Retry { seq: u64, series: SeriesId },
+    Retry {
+        seq: u64,
+        series: SeriesId,
+    },
     Status,
     /// The last status of the last box.
     Offline,
@@ -284,7 +300,8 @@ impl<'a, O: Outbox> Session<'a, O> {
         if self.unanswered.is_empty() || self.heard.elapsed() < timeout {
             return Ok(());
         }
-        let what = format!("the broker has acknowledged nothing for {} s; connecting again", timeout.as_secs());
+        let what =
+            format!("the broker has acknowledged nothing for {} s; connecting again", timeout.as_secs());
         Err(self.on_end(Ending { what, ..Ending::default() }))
     }
 

@@ -266,7 +266,9 @@ impl Shared {
         let mut view = self.view();
         view.last_error = None;
         view.explained = false;
-        if view.state == State::Connected && wall_ms().saturating_sub(view.since) > GOOD_AFTER.as_millis() as u64 {
+        if view.state == State::Connected
+            && wall_ms().saturating_sub(view.since) > GOOD_AFTER.as_millis() as u64
+        {
             view.logged.clear();
         }
     }

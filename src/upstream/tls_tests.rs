@@ -95,11 +95,9 @@ async fn what_is_wrong_with_a_certificate_is_said_with_what_to_do() {
     std::fs::write(keys.path().join("names"), "subjectAltName=DNS:broker.example").unwrap();
     std::fs::write(keys.path().join("own"), "subjectAltName=DNS:localhost").unwrap();
     let expired = "-days -1 -extfile own";
-    for (extra, text) in [
-        ("-days 2", "subjectAltName"),
-        ("-days 2 -extfile names", "broker.example"),
-        (expired, "clock"),
-    ] {
+    for (extra, text) in
+        [("-days 2", "subjectAltName"), ("-days 2 -extfile names", "broker.example"), (expired, "clock")]
+    {
         openssl(keys.path(), &format!("{sign} {extra}"));
         let broker = tls_broker(keys.path(), "");
         let site = Site::new();

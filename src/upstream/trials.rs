@@ -304,7 +304,10 @@ mod tests {
         trials.refuse(Target::Undeliverable, 0x87, false, now);
         trials.refuse(NUMBER, BROKE, true, now);
         trials.connected(now);
-        assert_eq!((trials.is_barred(Target::Undeliverable, now), trials.is_barred(NUMBER, now)), (false, true));
+        assert_eq!(
+            (trials.is_barred(Target::Undeliverable, now), trials.is_barred(NUMBER, now)),
+            (false, true)
+        );
         trials.lift_all(now);
         assert!(!trials.is_barred(NUMBER, now));
         assert_eq!(trials.cause(NUMBER), Some(BROKE));

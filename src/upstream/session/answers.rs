@@ -127,9 +127,9 @@ impl<O: Outbox> Session<'_, O> {
 
     fn is_current(&self, sent: Sent) -> bool {
         match sent {
-            Sent::Summary { token, .. } | Sent::Total { token, .. } | Sent::Aside { token: Some(token), .. } => {
-                self.ledger.is_current(token)
-            }
+            Sent::Summary { token, .. }
+            | Sent::Total { token, .. }
+            | Sent::Aside { token: Some(token), .. } => self.ledger.is_current(token),
             _ => true,
         }
     }
@@ -175,7 +175,8 @@ impl<O: Outbox> Session<'_, O> {
     pub(super) fn on_end(&mut self, ending: Ending) -> End {
         let suspects: Vec<trials::Target> = self.unanswered.iter().copied().map(target_of).collect();
         let struck = self.is.trials.broke(&suspects);
-        let lone = self.unanswered.front().copied().filter(|sent| suspects.len() == 1 && self.is_current(*sent));
+        let lone =
+            self.unanswered.front().copied().filter(|sent| suspects.len() == 1 && self.is_current(*sent));
         if let Some(lone) = lone {
             match ending.refused {
                 // The broker answered it, by a word that the library does not know.
@@ -245,7 +246,9 @@ impl<O: Outbox> Session<'_, O> {
     pub(super) fn refused_topics(&self) -> Vec<(String, String)> {
         let topic = |target| match target {
             trials::Target::Series(series) => Some(self.topic_of(series)),
-            trials::Target::Total(series) => Some(self.is.naming.total_topic(&self.outbox.series_name(series))),
+            trials::Target::Total(series) => {
+                Some(self.is.naming.total_topic(&self.outbox.series_name(series)))
+            }
             trials::Target::Undeliverable => Some(self.is.naming.undeliverable_topic()),
             trials::Target::Status => Some(self.is.naming.status_topic()),
             trials::Target::Subscription => Some(format!("{} (subscription)", self.is.naming.status_topic())),

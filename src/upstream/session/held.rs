@@ -11,7 +11,8 @@ impl<O: Outbox> Session<'_, O> {
         let Some(numbered) = self.under_way.get(&token.seq) else { return };
         let message = self.aside_message(numbered, cause);
         let target = trials::Target::Undeliverable;
-        let free = !self.is.trials.is_barred(target, Instant::now()) && self.connection.too_large(&message).is_none();
+        let free = !self.is.trials.is_barred(target, Instant::now())
+            && self.connection.too_large(&message).is_none();
         // One message at a time finds out whether it is taken by now.
         let finding_out = self.is.trials.cause(target).is_some() && self.is_aside_under_way();
         if free && !finding_out {
@@ -79,7 +80,9 @@ impl<O: Outbox> Session<'_, O> {
                 Ok(()) => self.is.trials.forget(seq),
                 // It is held still, and so published again.
                 Err(error) => {
-                    self.is.shared.trouble(&format!("cannot record that number {seq} was delivered: {error}"));
+                    self.is
+                        .shared
+                        .trouble(&format!("cannot record that number {seq} was delivered: {error}"));
                 }
             }
             self.retrying.remove(&seq);
@@ -123,7 +126,8 @@ impl<O: Outbox> Session<'_, O> {
             if self.retrying.contains(seq) {
                 continue;
             }
-            let (series, aside) = (trials::Target::Series(held.summary.series), trials::Target::Undeliverable);
+            let (series, aside) =
+                (trials::Target::Series(held.summary.series), trials::Target::Undeliverable);
             let own = self.own_message(held).filter(|_| {
                 !self.is.trials.is_barred(trials::Target::Number(*seq), now)
                     && !self.is.trials.is_barred(series, now)

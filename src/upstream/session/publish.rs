@@ -39,7 +39,8 @@ impl<O: Outbox> Session<'_, O> {
     }
 
     fn has_room(&self) -> bool {
-        let alone = self.is.trials.travels_alone() || self.unanswered.iter().any(|sent| self.is_suspect(*sent));
+        let alone =
+            self.is.trials.travels_alone() || self.unanswered.iter().any(|sent| self.is_suspect(*sent));
         let most = if alone { 1 } else { self.pace };
         self.unanswered.len() < most && self.connection.room() > 0
     }
@@ -108,7 +109,9 @@ impl<O: Outbox> Session<'_, O> {
     fn is_suspect(&self, sent: Sent) -> bool {
         let broke = |target| self.is.trials.breaks(target);
         let of_series = match sent {
-            Sent::Summary { series, .. } | Sent::Retry { series, .. } => broke(trials::Target::Series(series)),
+            Sent::Summary { series, .. } | Sent::Retry { series, .. } => {
+                broke(trials::Target::Series(series))
+            }
             _ => false,
         };
         of_series || broke(target_of(sent))
@@ -166,7 +169,8 @@ impl<O: Outbox> Session<'_, O> {
     /// Whether a total is sent now; if not, it is kept for later.
     fn total_is_free(&mut self, latest: &Numbered, now: Instant) -> bool {
         let target = trials::Target::Total(latest.summary.series);
-        let too_large = self.totals_of(latest).iter().any(|message| self.connection.too_large(message).is_some());
+        let too_large =
+            self.totals_of(latest).iter().any(|message| self.connection.too_large(message).is_some());
         let free = !too_large && !self.is.trials.is_barred(target, now);
         if !free {
             self.is.trials.keep_total(latest.clone());
