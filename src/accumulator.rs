@@ -21,7 +21,10 @@ use crate::site::{Refusal, SeriesId, Site};
 
 mod batch;
 mod freeze;
+mod readings;
 pub use batch::Batch;
+use readings::Readings;
+pub use readings::{MeterRead, MeterSlot, ReadingsMode};
 
 /// Most requests that may wait at one box.
 const WAITING_MAX: usize = 65_536;
@@ -57,6 +60,7 @@ struct Inner {
     slots_max: usize,
     /// Adds that would have overflowed their cell and were refused here.
     overflowed: u64,
+    readings: Readings,
 }
 
 #[derive(Debug)]
@@ -142,6 +146,7 @@ impl Accumulator {
             base,
             slots_max,
             overflowed: 0,
+            readings: Readings::default(),
         };
         Accumulator { inner: Mutex::new(inner), clock, wake: Notify::new() }
     }
@@ -214,7 +219,8 @@ impl Accumulator {
     /// What waits.
     pub fn backlog(&self) -> Backlog {
         let inner = self.guard();
-        Backlog { waiting: inner.waiting.len(), cells: inner.dirty_count, left_over: inner.left_over }
+        let cells = inner.dirty_count + inner.readings.waiting();
+        Backlog { waiting: inner.waiting.len(), cells, left_over: inner.left_over }
     }
 
     /// How many waiting or merged adds would have overflowed their cell and were refused here.
@@ -227,6 +233,11 @@ impl Accumulator {
         let mut inner = self.guard();
         inner.base = base;
         inner.slots_max = slots_max;
+    }
+
+    /// Whether the site takes readings of meters; called when this box knows the site as it is.
+    pub fn set_readings_mode(&self, mode: ReadingsMode) {
+        self.guard().readings.mode = mode;
     }
 
     /// Learns how the site numbers the series of a batch that was applied, and of what kind they are.

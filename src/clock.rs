@@ -122,14 +122,23 @@ struct View {
     /// As last applied from the log; zero: nothing yet.
     applied: SiteTime,
     elapsed: Elapsed,
+    /// When that was.
+    applied_at: Instant,
 }
 
 impl SiteClock {
     /// A view that starts at a known site time (zero: nothing known yet).
     pub fn new(site: SiteTime, elapsed: Elapsed) -> SiteClock {
-        let told = Told { site, ..Told::default() };
-        let view =
-            View { told, heard: Instant::now(), floor: SiteTime(0), believed: 0, applied: site, elapsed };
+        let (told, now) = (Told { site, ..Told::default() }, Instant::now());
+        let view = View {
+            told,
+            heard: now,
+            floor: SiteTime(0),
+            believed: 0,
+            applied: site,
+            elapsed,
+            applied_at: now,
+        };
         SiteClock { began: Instant::now(), view: Mutex::new(view) }
     }
 
@@ -178,6 +187,7 @@ impl SiteClock {
         let mut view = self.lock();
         view.applied = site;
         view.elapsed = elapsed;
+        view.applied_at = Instant::now();
     }
 
     /// Site time now, as this box sees it.
@@ -209,6 +219,11 @@ impl SiteClock {
     /// Elapsed time as last applied: what keyed adds carry.
     pub fn elapsed_applied(&self) -> Elapsed {
         self.lock().elapsed
+    }
+
+    /// How long ago by this box's monotonic clock that was: in an idle site elapsed time goes on only now and then.
+    pub fn elapsed_age(&self) -> Duration {
+        self.lock().applied_at.elapsed()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, View> {

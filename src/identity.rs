@@ -17,8 +17,8 @@ pub(crate) use files::{check_address, create_directory, write_file};
 pub use keys::{Keys, key_hash};
 pub(crate) use keys::{hex, unhex};
 
-use crate::site::Level;
 pub use crate::site::MEMBERS_MAX;
+use crate::site::{Level, NAME_BYTES_MAX};
 
 /// A site's random identity, made when it is founded; 16 hexadecimal digits in text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -138,7 +138,7 @@ impl Identity {
 
 /// Whether a text can name a site, a box or a source: 1 to 32 of `a-z 0-9 -`.
 pub fn is_name(text: &str) -> bool {
-    (1..=32).contains(&text.len())
+    (1..=NAME_BYTES_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 

@@ -3,7 +3,7 @@
 use tally_core::time::SiteTime;
 use tokio::sync::oneshot;
 
-use super::{Accumulator, Outcome, Slot};
+use super::{Accumulator, MeterSlot, Outcome, Slot};
 use crate::node::{Added, RequestError};
 use crate::site::{KeyOutcome, Refusal, Site};
 
@@ -16,6 +16,8 @@ pub struct Batch {
     pub hash: u64,
     /// Its cells without a key, in order: which slot and window.
     pub(super) cells: Vec<(Slot, SiteTime)>,
+    /// Its readings, by their place among the cells.
+    pub(super) readings: Vec<(u32, MeterSlot)>,
     /// Who waits for a cell without a key.
     pub(super) waiters: Vec<Waiter>,
     /// Who waits for a keyed add, in the order of the entry.
@@ -43,10 +45,28 @@ impl Batch {
         self.waiters.len() + self.keyed.len()
     }
 
+    /// How many cells without a key it has.
+    #[cfg(test)]
+    pub(crate) fn cells_len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// How many of these are readings.
+    #[cfg(test)]
+    pub(crate) fn readings_len(&self) -> usize {
+        self.readings.len()
+    }
+
     /// The slots that it touches.
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
         let keyed = self.keyed.iter().map(|waiter| waiter.slot);
         self.cells.iter().map(|(slot, _)| *slot).chain(keyed)
+    }
+
+    /// Notes a reading. No client waits for one: its window is none that a waiter can have.
+    pub(super) fn push_reading(&mut self, place: u32, meter: MeterSlot, slot: Slot) {
+        self.readings.push((place, meter));
+        self.cells.push((slot, SiteTime(u64::MAX)));
     }
 
     /// Answers all who wait, from the receipt and the site as it is with the batch applied.
@@ -58,6 +78,7 @@ impl Batch {
         keyed: &[KeyOutcome],
     ) {
         let time = site.stamp().site;
+        accumulator.readings_answered(&self.readings, refused);
         let series_of = accumulator.numbering();
         let refused_cell = |waiter: &Waiter| {
             let is_its = |place: u32| self.cells.get(place as usize) == Some(&(waiter.slot, waiter.window));

@@ -46,11 +46,12 @@ impl Accumulator {
             }
             inner.dirty_count -= 1;
         }
+        inner.write_readings(possible, BATCH_BYTES_MAX, &mut report, &mut batch);
         while batch.cells.len() < BATCH_CELLS_MAX && report.len() < BATCH_BYTES_MAX {
             let Some((slot, cell)) = inner.take_cell() else { break };
             inner.slots[slot.0 as usize].write(slot, cell, windows, &mut report, &mut batch);
         }
-        inner.left_over = inner.dirty_count > 0;
+        inner.left_over = inner.dirty_count + inner.readings.waiting() > 0;
         (batch.body, batch.hash) = report.finish_hashed();
         batch
     }

@@ -84,7 +84,22 @@ pub(super) async fn add(
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
-    let AddBody { id, name, address, key, role } = parse::json(&body, EXAMPLE)?;
+    let (mut record, role) = member_of(&body)?;
+    check_can_have_company(&shared.node.status())?;
+    let known = shared.node.site(|site| {
+        let known = site.members().iter().find(|member| (member.id, member.key) == (record.id, record.key));
+        known.map(|member| member.role)
+    });
+    record.role = role.map(site_role).or(known).unwrap_or(MemberRole::Voter);
+    let role = Some(role_of(record.role));
+    let name = record.name.clone();
+    change(&shared, &MemberChange::Put(record)).await?;
+    changed(&shared, &name, role)
+}
+
+/// The member that the body of `POST /v1/members` names, and its role if it says one.
+pub fn member_of(body: &[u8]) -> Result<(MemberRecord, Option<Role>), Problem> {
+    let AddBody { id, name, address, key, role } = parse::json(body, EXAMPLE)?;
     if id == 0 {
         return Err(Problem::malformed("id: members have numbers from 1 on"));
     }
@@ -96,17 +111,7 @@ pub(super) async fn add(
         let why = "key: not 64 hexadecimal digits; `tallyd provision --extend` prints the key of a new box";
         return Err(Problem::malformed(why));
     };
-    check_can_have_company(&shared.node.status())?;
-    let known = shared.node.site(|site| {
-        let known = site.members().iter().find(|member| member.id.0 == id && member.key == key);
-        known.map(|member| member.role)
-    });
-    let wished = role.map(site_role).or(known).unwrap_or(MemberRole::Voter);
-    let role = Some(role_of(wished));
-    let record = MemberRecord { id: NodeId(id), name, address, key, role: wished };
-    let name = record.name.clone();
-    change(&shared, &MemberChange::Put(record)).await?;
-    changed(&shared, &name, role)
+    Ok((MemberRecord { id: NodeId(id), name, address, key, role: MemberRole::Voter }, role))
 }
 
 /// `PUT /v1/members/NAME`

@@ -36,6 +36,7 @@ use tally_core::report::Kind;
 use tower::ServiceExt;
 
 pub use body::{BODY_BYTES_MAX, BODY_TIME_MAX, REPORT_BYTES_MAX};
+pub use members::member_of;
 pub use parse::{KEY_BYTES_MAX, VALUES_MAX};
 pub use problem::{Name, Problem, TYPE_PREFIX};
 pub use report_body::CELLS_MAX;

@@ -10,7 +10,7 @@ use tally_core::window::Span;
 
 use super::authority::Authority;
 use super::{Identity, IdentityError, Keys, MEMBERS_MAX, MemberInfo, Role, SiteId, is_name};
-use crate::site::Level;
+use crate::site::{ADDRESS_BYTES_MAX, Level};
 
 /// Who this box is and who the others are.
 pub const IDENTITY: &str = "identity.json";
@@ -56,7 +56,12 @@ impl Identity {
     /// Founds a site of one box in a data directory: keys, certificates and, last, `identity.json`,
     /// so that a power cut in the middle leaves an unfounded directory. The authority's key stays in
     /// the directory, for the boxes that join later. The base span of windows is 60 s.
-    pub fn found_single(dir: &Path, site: &str, node: &str) -> Result<Identity, IdentityError> {
+    pub fn found_single(
+        dir: &Path,
+        site: &str,
+        node: &str,
+        address: &str,
+    ) -> Result<Identity, IdentityError> {
         let path = dir.join(IDENTITY);
         for (what, name) in [("site", site), ("box", node)] {
             if !is_name(name) {
@@ -73,7 +78,7 @@ impl Identity {
         let me = MemberInfo {
             id: 1,
             name: node.into(),
-            address: String::new(),
+            address: address.into(),
             role: Role::Voter,
             key: issued.key_hash,
         };
@@ -177,6 +182,10 @@ impl SiteId {
 pub(crate) fn check_address(text: &str) -> Result<(&str, u16), String> {
     let shape =
         || format!("{text:?} is not HOST:PORT, such as 10.0.0.11:7400, box1.lan:7400 or [fd00::1]:7400");
+    // The bound of those who read it from the log, whatever it is made of: a port with zeros before it, say.
+    if text.len() > ADDRESS_BYTES_MAX {
+        return Err(format!("an address has at most {ADDRESS_BYTES_MAX} bytes, this one has {}", text.len()));
+    }
     let (host, port) = text.rsplit_once(':').ok_or_else(shape)?;
     let port = match port.parse::<u16>() {
         Ok(port) if port > 0 && text.ends_with(|last: char| last.is_ascii_digit()) && !text.contains('+') => {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ring::digest;
 use tally_core::id::{Epoch, NodeId, SeriesName, SourceId};
-use tally_core::report::{Amount, Kind};
 use tally_core::time::SiteTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -15,11 +14,9 @@ use crate::clock::SiteClock;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::node::heirs::Reach;
-use crate::node::requests::{
-    Add, Added, MemberError, NamedReport, ReportAmount, ReportError, RequestError, SetError,
-};
+use crate::node::requests::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
 use crate::node::status::NodeStatus;
-use crate::site::entry::{self, SeriesRef, SourceKind};
+use crate::site::entry::{self, SourceKind};
 use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Site, Verdict};
 use crate::transport::TransportMetrics;
 
@@ -114,6 +111,9 @@ impl Handle {
         let key = add.key.as_deref().map(|key| hash_key(key, &add)).transpose()?;
         let name = SeriesName::new(&add.series)
             .map_err(|error| RequestError::NotCommitted { why: error.to_string() })?;
+        if key.is_some() {
+            self.know_elapsed().await?;
+        }
         let (id, answer) = shared.accumulator.add_waiting(name, add.amount, key)?;
         match tokio::time::timeout(patience.min(REQUEST_WAIT), answer).await {
             Ok(Ok(Outcome::Added(added))) => Ok(added),
@@ -125,6 +125,21 @@ impl Handle {
                 },
                 Withdrawn::TooLate => unknown("the site did not commit in time"),
             }),
+        }
+    }
+
+    /// A keyed add carries the elapsed time as applied here, and is dropped as stale where that is older than a third
+    /// of a key's life. In an idle site it can be that old though nobody was slow: then the site is asked first.
+    async fn know_elapsed(&self) -> Result<(), RequestError> {
+        let age_ms = self.site(|site| site.settings().keys_age_ms());
+        if self.shared.clock.elapsed_age() <= Duration::from_millis(age_ms / 6) {
+            return Ok(());
+        }
+        match self.propose(entry::tick()).await {
+            Ok(_) => Ok(()),
+            // Whatever became of the tick: nothing was added.
+            Err(RequestError::OutcomeUnknown { why }) => Err(RequestError::NotCommitted { why }),
+            Err(error) => Err(error),
         }
     }
 
@@ -159,39 +174,12 @@ impl Handle {
                 self.site(|site| site.source(&report.source)).ok_or(ReportError::UnknownSource)?
             }
         };
-        let body = self.encode_report(source, &report)?;
+        let open = self.shared.clock.site();
+        let body = self.site(|site| super::encode_report(site, source, &report, open))?;
         match self.propose(body).await? {
             Applied::Report { verdict, .. } => Ok(verdict),
             _ => Err(unknown("the site gave another answer").into()),
         }
-    }
-
-    fn encode_report(&self, source: SourceId, report: &NamedReport) -> Result<Vec<u8>, ReportError> {
-        let hash = super::named::content_hash(report);
-        let open = self.shared.clock.site();
-        self.site(|site| {
-            let base = site.settings().window_base();
-            let mut writer = entry::ReportWriter::new(source, report.epoch, report.number, hash);
-            for (place, cell) in report.cells.iter().enumerate() {
-                let name = SeriesName::new(&cell.series)
-                    .map_err(|error| ReportError::BadCell(place, error.to_string()))?;
-                let known = site.find(&cell.series);
-                let amount = match cell.amount {
-                    ReportAmount::Amount(amount) => amount,
-                    ReportAmount::Add(add) => {
-                        let is_updown = known.is_some_and(|id| site.kind(id) == Kind::Updown);
-                        match u128::try_from(add) {
-                            Ok(add) if add > 0 && !is_updown => Amount::Counter(add),
-                            // To a counter: refused where it is applied, without holding up the others.
-                            _ => Amount::updown(add),
-                        }
-                    }
-                };
-                let series = known.map_or(SeriesRef::Name(name, amount.kind()), SeriesRef::Id);
-                writer.cell(series, base.start_of(cell.window.unwrap_or(open)), &amount);
-            }
-            Ok(writer.finish())
-        })
     }
 
     /// Confirms the leader and catches up with it: reads of the local site that begin when this

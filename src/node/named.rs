@@ -1,11 +1,70 @@
-//! Hashes of what clients said: the same for the same words, at whichever box and in whatever
-//! encoding they arrive, so that a repetition can be told from a change.
+//! What named sources report, as the body of an entry; and hashes of what clients said: the same for the same words, at
+//! whichever box and in whatever encoding they arrive, so that a repetition can be told from a change.
+
+use std::collections::BTreeSet;
 
 use ring::digest::{self, Context, SHA256};
-use tally_core::report::Amount;
+use tally_core::id::{SeriesName, SourceId};
+use tally_core::meter::MeterRule;
+use tally_core::report::{Amount, Kind};
+use tally_core::time::SiteTime;
 
 use super::handle::first_bytes;
-use super::requests::{NamedReport, ReportAmount};
+use super::requests::{NamedReport, ReportAmount, ReportError, ReportReading, RequestError};
+use crate::site::entry::{ReportWriter, SeriesRef};
+use crate::site::{Level, Site};
+
+/// A named source's report as a body. `open`: site time, for cells that name no window.
+///
+/// # Errors
+/// A cell names what is no series, or is a reading and the site does not take any yet.
+pub fn encode_report(
+    site: &Site,
+    source: SourceId,
+    report: &NamedReport,
+    open: SiteTime,
+) -> Result<Vec<u8>, ReportError> {
+    let base = site.settings().window_base();
+    // At level 2 the kind is decided where the cell is applied: this box may not know the series yet.
+    let is_signed = site.level() >= Level::TWO;
+    let falling = if is_signed { report.falling() } else { BTreeSet::new() };
+    if report.has_readings() && site.level() < Level::TWO {
+        let why = "the site takes readings of meters once all its boxes run this release; add what they grew by until \
+                   then"
+            .to_owned();
+        return Err(RequestError::NotCommitted { why }.into());
+    }
+    let hash = content_hash(report);
+    let mut writer = ReportWriter::new(source, report.epoch, report.number, hash);
+    for (place, cell) in report.cells.iter().enumerate() {
+        let name =
+            SeriesName::new(&cell.series).map_err(|error| ReportError::BadCell(place, error.to_string()))?;
+        let window = base.start_of(cell.window.unwrap_or(open));
+        let known = site.find(&cell.series);
+        let of = |kind| known.map_or(SeriesRef::Name(name, kind), SeriesRef::Id);
+        match cell.amount {
+            ReportAmount::Reading(ref reading) => {
+                let heard = reading.heard.unwrap_or(open);
+                writer.reading(&reading.as_cell(of(Kind::Counter), heard), base.start_of(heard));
+            }
+            ReportAmount::Amount(amount) => writer.cell(of(amount.kind()), window, &amount),
+            ReportAmount::Add(add) if is_signed => {
+                let new = if falling.contains(&*cell.series) { Kind::Updown } else { Kind::Counter };
+                writer.signed(of(new), window, add);
+            }
+            ReportAmount::Add(add) => {
+                let is_updown = known.is_some_and(|id| site.kind(id) == Kind::Updown);
+                let amount = match u128::try_from(add) {
+                    Ok(add) if add > 0 && !is_updown => Amount::Counter(add),
+                    // To a counter: refused where it is applied, without holding up the others.
+                    _ => Amount::updown(add),
+                };
+                writer.cell(of(amount.kind()), window, &amount);
+            }
+        }
+    }
+    Ok(writer.finish())
+}
 
 /// 64 bits of a cryptographic hash over the cells of a report, as its source named them.
 pub(super) fn content_hash(report: &NamedReport) -> u64 {
@@ -27,10 +86,33 @@ pub(super) fn content_hash(report: &NamedReport) -> u64 {
                 context.update(&add.to_le_bytes());
             }
             ReportAmount::Amount(amount) => hash_amount(&mut context, amount),
+            ReportAmount::Reading(reading) => hash_reading(&mut context, reading),
         }
     }
     let digest: digest::Digest = context.finish();
     u64::from_le_bytes(first_bytes(&digest))
+}
+
+fn hash_reading(context: &mut Context, reading: &ReportReading) {
+    let ReportReading { meter, value, heard, incarnation, rule } = reading;
+    let MeterRule { ceiling, noise, glitch_window_ms, step_max } = *rule;
+    context.update(&[4]);
+    // Of its own length each, like the numbers.
+    for text in [Some(meter.as_str()), incarnation.as_deref()] {
+        context.update(&(text.map_or(u64::MAX, |text| text.len() as u64)).to_le_bytes());
+        context.update(text.unwrap_or_default().as_bytes());
+    }
+    let numbers =
+        [Some(*value), heard.map(|heard| heard.0), ceiling, noise, Some(glitch_window_ms), step_max];
+    for number in numbers {
+        context.update(&[u8::from(number.is_some())]);
+        context.update(&number.unwrap_or_default().to_le_bytes());
+    }
+}
+
+/// A name of a meter's incarnation, as readings say it: a hash, never 0.
+pub(crate) fn incarnation_hash(name: &[u8]) -> u64 {
+    u64::from_le_bytes(first_bytes(&digest::digest(&SHA256, name))).max(1)
 }
 
 /// Hashes an amount without the time of a sample's last value, which the box may have put there.

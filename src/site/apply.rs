@@ -1,12 +1,15 @@
 //! Applying entries: the only way in which a site changes.
 
+mod meters;
+
 use tally_core::id::{LogIndex, SeriesName};
+use tally_core::report::{Amount, Kind};
 use tally_core::time::SiteTime;
 
 use super::Site;
 use super::body::{self, Body, Cell, CellKey, CellSeries, Report};
 use super::digest::{mix, mix_bytes};
-use super::entry::EntryError;
+use super::entry::{EntryError, SourceKind};
 use super::keys::KeyRecord;
 use super::level::Level;
 use super::outbox::Marks;
@@ -52,6 +55,7 @@ impl Site {
         let before = self.stamp.site;
         self.advance_stamp(stamp);
         self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
+        self.settle_meters(index);
         match body {
             Body::StepClock => Ok(self.step_clock(before, stamp.site)),
             body => self.apply_body(index, body),
@@ -60,21 +64,43 @@ impl Site {
 
     /// Neither time goes back, whatever a leader stamps (but see [`Site::step_clock`]).
     fn advance_stamp(&mut self, stamp: Stamp) {
+        let before = self.stamp;
         self.stamp = Stamp {
             site: self.stamp.site.max(stamp.site),
             elapsed: self.stamp.elapsed.max(stamp.elapsed),
             synced: stamp.synced,
         };
         self.digest = mix(mix(self.digest, self.stamp.site.0), self.stamp.elapsed.0);
+        if self.level >= Level::TWO {
+            self.table.passed.advance(before, self.stamp, self.settings.window_base().as_millis());
+        }
     }
 
     /// Site time becomes `to`. Where that is back, what was counted under the later time stays in the
-    /// windows that it was counted in: they are closed, so that what is still on its way to them becomes
-    /// late summaries and nothing is refused.
+    /// windows that it was counted in. Those that are ahead by now are closed, so that what is still on its way to
+    /// them becomes late summaries and nothing is refused; those that can be open under the new time stay open.
     fn step_clock(&mut self, from: SiteTime, to: SiteTime) -> Applied {
+        let ahead_ms = 2 * self.settings.window_base().as_millis();
+        if self.level < Level::TWO {
+            if to < from {
+                self.close_until(from.0.saturating_add(ahead_ms));
+            }
+        } else if to < from {
+            let ahead = [to, from].map(|time| time.0.saturating_add(ahead_ms));
+            let marks = Marks { late: false, synced: self.stamp.synced };
+            for closed in self.table.close_beyond(ahead[0]) {
+                self.summarise(closed, marks);
+            }
+            let closed = self.table.closed;
+            let ahead = (ahead[0].saturating_add(1), ahead[1].saturating_add(1));
+            self.table.passed.step_back(to.0, closed, ahead);
+            // Windows from now on are not late.
+            self.table.closed = closed.min(to.0);
+        } else {
+            self.table.passed.step_ahead(to.0);
+        }
         if to < from {
-            let ahead = 2 * self.settings.window_base().as_millis();
-            self.close_until(from.0.saturating_add(ahead));
+            self.meters.step_clock(to);
         }
         self.stamp.site = to;
         self.digest = mix(self.digest, to.0);
@@ -178,8 +204,10 @@ impl Site {
     fn close_until(&mut self, until: u64) {
         let marks = Marks { late: false, synced: self.stamp.synced };
         for closed in self.table.close(until) {
-            self.summarise(closed, marks);
+            let late = self.table.passed.overlaps(closed.start, closed.end);
+            self.summarise(closed, Marks { late, ..marks });
         }
+        self.table.passed.forget(self.table.closed);
     }
 
     fn summarise(&mut self, closed: Closed, marks: Marks) {
@@ -206,7 +234,8 @@ impl Site {
     }
 
     fn apply_cells(&mut self, index: LogIndex, report: &Report<'_>) -> Result<Verdict, EntryError> {
-        let clock = Clock::new(self.stamp, &self.settings, index.0);
+        let of_box = self.sources.name(report.source).is_some_and(|(kind, _)| kind == SourceKind::Box);
+        let clock = Clock::new(self.stamp, &self.settings, index.0, self.level, of_box);
         let mut refused = Vec::new();
         let mut keyed = Vec::new();
         let mut place = 0;
@@ -228,7 +257,11 @@ impl Site {
             match cell.key {
                 Some(key) => keyed.push(self.apply_keyed(&cell, key, &clock)),
                 None => {
-                    if let Err(why) = self.apply_cell(&cell, &clock) {
+                    let counted = match &cell.reading {
+                        Some(told) => self.apply_reading(cell.series, told, &clock),
+                        None => self.apply_cell(&cell, &clock).map(|_| ()),
+                    };
+                    if let Err(why) = counted {
                         refused.push((place, why));
                     }
                     place += 1;
@@ -245,30 +278,56 @@ impl Site {
 
     /// Adds one cell; returns the total with it.
     fn apply_cell(&mut self, cell: &Cell<'_>, clock: &Clock) -> Result<i128, Refusal> {
-        let id = match cell.series {
-            CellSeries::Id(id) => id,
+        let (window, amount) = self.table.within(cell.window, cell.amount, clock)?;
+        let (id, amount) = match cell.series {
+            CellSeries::Id(id) => (id, self.of_kind(cell, amount, id)),
             CellSeries::Name(name, kind) => {
                 let name = SeriesName::from_bytes(name).map_err(|_| Refusal::Malformed)?.as_str();
-                if kind != cell.amount.kind() {
-                    return Err(Refusal::Malformed);
-                }
                 match self.table.names.find(name) {
-                    Some(id) => SeriesId(id),
+                    Some(id) if cell.is_signed || kind == amount.kind() => {
+                        (SeriesId(id), self.of_kind(cell, amount, SeriesId(id)))
+                    }
                     None if self.table.rows.len() as u64 >= self.settings.series_max() => {
                         return Err(Refusal::TooManySeries);
                     }
-                    None => self.table.create(name, cell.window, &cell.amount, clock, &self.settings)?,
+                    None => {
+                        let amount = if cell.is_signed { signed_as(kind, amount) } else { amount };
+                        if kind != amount.kind() {
+                            return Err(Refusal::Malformed);
+                        }
+                        (self.table.create(name, window, &amount, clock, &self.settings)?, amount)
+                    }
+                    Some(_) => return Err(Refusal::Malformed),
                 }
             }
         };
-        let placed = self.table.add(id, cell.window, &cell.amount, clock)?;
+        self.add_amount(id, window, amount, clock)
+    }
+
+    /// Adds to a series that is there; returns the total with it.
+    fn add_amount(
+        &mut self,
+        id: SeriesId,
+        window: SiteTime,
+        amount: Amount,
+        clock: &Clock,
+    ) -> Result<i128, Refusal> {
+        let placed = self.table.add(id, window, &amount, clock)?;
         let total = self.table.rows[id.0 as usize].total;
         self.digest = mix(self.digest, total as u64 ^ u64::from(id.0) << 40);
         if let Placed::Late { start, end } = placed {
-            let closed = Closed { series: id.0, start, end, amount: Packed::new(cell.amount) };
+            let closed = Closed { series: id.0, start, end, amount: Packed::new(amount) };
             self.summarise(closed, Marks { late: true, synced: self.stamp.synced });
         }
         Ok(total)
+    }
+
+    /// A signed add is of the kind of its series; any other amount says itself of what kind it is.
+    fn of_kind(&self, cell: &Cell<'_>, amount: Amount, id: SeriesId) -> Amount {
+        match self.table.rows.get(id.0 as usize) {
+            Some(row) if cell.is_signed => signed_as(row.kind, amount),
+            _ => amount,
+        }
     }
 
     fn apply_keyed(&mut self, cell: &Cell<'_>, key: CellKey, clock: &Clock) -> KeyOutcome {
@@ -300,5 +359,13 @@ impl Site {
                 KeyOutcome::Added { total, time }
             }
         }
+    }
+}
+
+/// A signed add as an amount for a series of this kind; what a counter cannot take stays an updown's, and is refused.
+const fn signed_as(kind: Kind, amount: Amount) -> Amount {
+    match (kind, amount) {
+        (Kind::Counter, Amount::Updown { up, down: 0 }) => Amount::Counter(up),
+        (_, amount) => amount,
     }
 }

@@ -114,6 +114,10 @@ fn a_total_that_would_overflow_refuses_the_cell() {
     assert_eq!(driver.try_add(&mut reporter, "u", window, Amount::updown(-1)), overflow);
     assert_eq!(driver.total("u"), 0);
 
+    // A count that one report could fill is bounded from level 2 on.
+    let mut driver = Driver::new();
+    driver.site = Site::new(&Founding { level: Level::ONE, ..founding() });
+    let mut reporter = driver.open("press3", 1);
     let Amount::Sample(one) = sample(1.0, 0) else { panic!() };
     let many = Amount::Sample(Sample { count: u64::MAX, ..one });
     assert_eq!(driver.try_add(&mut reporter, "s", window, many), None);

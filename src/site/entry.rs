@@ -4,6 +4,8 @@
 //! elapsed time as varints and a flag byte; the body's first byte is its kind. What a body means
 //! never changes at a feature level ([`super::level`]); new kinds and rules come with a new one.
 
+mod reading;
+
 use bytes::Bytes;
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
 use tally_core::report::{Amount, Kind};
@@ -15,6 +17,8 @@ use super::digest;
 use super::level::Level;
 use super::members::{self, MemberChange, MemberRecord, Parts};
 use super::view::{SeriesId, Stamp};
+pub use reading::ReadingCell;
+pub(super) use reading::*;
 
 /// The longest name of a source, in bytes.
 pub const SOURCE_NAME_BYTES_MAX: usize = 96;
@@ -118,10 +122,13 @@ pub(super) const MEMBER_ROLE: u8 = 1;
 pub(super) const MEMBER_REMOVE: u8 = 2;
 
 pub(super) const CELL_KIND: u8 = 0b0000_0011;
+/// In place of a kind: an add of either sign.
+pub(super) const CELL_SIGNED: u8 = 3;
 pub(super) const CELL_NAMED: u8 = 0b0000_0100;
 pub(super) const CELL_WINDOW: u8 = 0b0000_1000;
 pub(super) const CELL_KEYED: u8 = 0b0001_0000;
-pub(super) const CELL_KNOWN: u8 = 0b0001_1111;
+pub(super) const CELL_READING: u8 = 0b0010_0000;
+pub(super) const CELL_KNOWN: u8 = 0b0011_1111;
 
 /// Opens an epoch of a source, which is made if it is not known. `epoch` is taken unless the
 /// nonce opened one before. A name of more than [`SOURCE_NAME_BYTES_MAX`] bytes is refused where
@@ -297,6 +304,12 @@ pub fn stamped(stamp: Stamp, body: &[u8]) -> Bytes {
     Bytes::from(out)
 }
 
+/// A leader's stamp and the body after it; `None`: there is no stamp, as before the empty entries of a new term.
+#[must_use]
+pub fn stamp_of(payload: &[u8]) -> Option<(Stamp, &[u8])> {
+    super::body::split(payload).ok()
+}
+
 /// Whether a body is well formed, by the very code that applies it: a leader asks before it appends a
 /// body, whoever made it.
 pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
@@ -377,6 +390,14 @@ impl ReportWriter {
         self.cells += 1;
     }
 
+    /// Adds an add of either sign, to a counter or an updown, whichever the series is where it is applied. One that is
+    /// not there becomes of the reference's kind. Only for a site at [`Level::TWO`].
+    pub fn signed(&mut self, series: SeriesRef<'_>, window_start: SiteTime, add: i128) {
+        self.put_head(CELL_SIGNED, series, window_start);
+        put_varint_u128(&mut self.out, zigzag(add));
+        self.cells += 1;
+    }
+
     /// Adds an add with a key. Keyed adds have places of their own: the order in which they were
     /// written is the order of their outcomes.
     pub fn keyed(&mut self, add: &KeyedAdd<'_>) {
@@ -427,7 +448,11 @@ impl ReportWriter {
     }
 
     fn put_cell(&mut self, flags: u8, series: SeriesRef<'_>, window: SiteTime, amount: &Amount) {
-        let mut tag = flags | kind_code(amount.kind());
+        self.put_head(flags | kind_code(amount.kind()), series, window);
+        put_amount(&mut self.out, amount);
+    }
+
+    fn put_head(&mut self, mut tag: u8, series: SeriesRef<'_>, window: SiteTime) {
         if matches!(series, SeriesRef::Name(..)) {
             tag |= CELL_NAMED;
         }
@@ -447,7 +472,6 @@ impl ReportWriter {
             put_varint(&mut self.out, window.0);
             self.window = Some(window);
         }
-        put_amount(&mut self.out, amount);
     }
 }
 

@@ -38,6 +38,12 @@ impl Level {
     }
 }
 
+impl Default for Level {
+    fn default() -> Level {
+        Level::ONE
+    }
+}
+
 impl std::fmt::Display for Level {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
@@ -63,6 +69,7 @@ impl Site {
     /// Has the rooms go by the rules of a level.
     pub(super) fn set_level(&mut self, level: Level) {
         self.level = level;
+        self.sources.level = level;
         let ties = if level >= Level::TWO { Ties::Later } else { Ties::Larger };
         self.table.ties = ties;
         self.outbox.ties = ties;

@@ -10,9 +10,9 @@ use super::digest::{mix, mix_bytes};
 pub const MEMBERS_MAX: usize = 9;
 
 /// The longest address, in bytes: a host name of 253, a colon, a port, and brackets.
-const ADDRESS_BYTES_MAX: usize = 264;
+pub const ADDRESS_BYTES_MAX: usize = 264;
 /// The longest name, in bytes.
-const NAME_BYTES_MAX: usize = 32;
+pub const NAME_BYTES_MAX: usize = 32;
 /// The numbers of removed members that are kept. A site that has removed more takes no more out.
 const RETIRED_MAX: usize = 4096;
 

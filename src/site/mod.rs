@@ -12,9 +12,11 @@ mod history;
 mod keys;
 mod level;
 mod members;
+mod meters;
 mod names;
 mod outbox;
 mod packed;
+mod passed;
 mod readdress;
 mod refused;
 mod requests;
@@ -36,6 +38,7 @@ use tally_core::window::Span;
 use history::History;
 use keys::Keys;
 use members::Members;
+use meters::Meters;
 use outbox::Outbox;
 use requests::Requests;
 use series::Table;
@@ -45,8 +48,12 @@ use sources::Sources;
 pub use codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use level::Level;
-pub use members::{MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, Part, Parts};
+pub use members::{
+    ADDRESS_BYTES_MAX, MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, NAME_BYTES_MAX,
+    Part, Parts,
+};
 pub(crate) use members::{put_records, read_records};
+pub use meters::{METER_NAME_BYTES_MAX, is_meter_name};
 pub use readdress::readdressed;
 pub use set_aside::HELD_MAX;
 pub use settings::Settings;
@@ -110,6 +117,7 @@ pub struct Site {
     keys: Keys,
     members: Members,
     requests: Requests,
+    meters: Meters,
     set_aside: SetAside,
 }
 
@@ -132,6 +140,7 @@ impl Site {
             keys: Keys::new(site_id),
             members: Members::default(),
             requests: Requests::default(),
+            meters: Meters::new(site_id),
             set_aside: SetAside::default(),
         };
         site.set_level(founding.level);
@@ -329,6 +338,24 @@ impl Site {
         self.keys.len()
     }
 
+    /// How many meters the site keeps the last reading of.
+    #[must_use]
+    pub fn meters_len(&self) -> usize {
+        self.meters.len()
+    }
+
+    /// How many jumps of meters wait to be confirmed.
+    #[must_use]
+    pub fn held_jumps_len(&self) -> usize {
+        self.meters.held_len()
+    }
+
+    /// Up to `limit` of them.
+    #[must_use]
+    pub fn held_jumps(&self, limit: usize) -> Vec<HeldJump> {
+        self.meters.held().take(limit).collect()
+    }
+
     /// How many summaries wait: numbered and undelivered, and unnumbered.
     #[must_use]
     pub fn outbox_len(&self) -> usize {
@@ -388,6 +415,8 @@ impl Site {
 
 #[cfg(test)]
 mod apply_tests;
+#[cfg(test)]
+mod level_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]

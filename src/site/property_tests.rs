@@ -48,6 +48,10 @@ enum Op {
     Set {
         choice: usize,
     },
+    /// An operator steps by so many minutes, back if negative.
+    StepClock {
+        minutes: i64,
+    },
     Noop,
     /// From here on a restored site goes on beside the first.
     Restore,
@@ -100,6 +104,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u64..6).prop_map(|ahead| Op::SetAside { ahead }),
         1 => (0u64..6).prop_map(|place| Op::Release { place }),
         1 => (0..SETTINGS.len()).prop_map(|choice| Op::Set { choice }),
+        1 => (-300i64..300).prop_map(|minutes| Op::StepClock { minutes }),
         1 => Just(Op::Noop),
         1 => Just(Op::Restore),
     ]
@@ -195,6 +200,11 @@ impl World {
             Op::Set { choice } => {
                 let (key, value) = SETTINGS[*choice];
                 driver.apply(&entry::set(driver.site.applied().0, key, value));
+            }
+            Op::StepClock { minutes } => {
+                let to = driver.now.site.0.saturating_add_signed(minutes * MINUTE as i64);
+                driver.now.site = SiteTime(to);
+                driver.apply(&entry::step_clock());
             }
             Op::Noop => {
                 driver.site.apply(driver.site.applied().next(), &[]).unwrap();

@@ -8,11 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tally_core::report::{Amount, Kind, Sample, Sum, Ties};
+use tally_core::report::{Amount, Kind, SAMPLE_COUNT_MAX, Sample, Sum, Ties};
 use tally_core::time::SiteTime;
 
+use super::level::Level;
 use super::names::Names;
 use super::packed::Packed;
+use super::passed::Passed;
 use super::settings::Settings;
 use super::view::{Refusal, SampleView, SeriesId, SeriesView, Stamp};
 
@@ -31,6 +33,8 @@ pub(super) struct Table {
     pub(super) ends: BTreeSet<u64>,
     /// Every window that ends here or before is closed.
     pub(super) closed: u64,
+    /// What was lived through before an operator stepped back.
+    pub(super) passed: Passed,
     /// Which of two simultaneous values is a sample's last: by the feature level.
     pub(super) ties: Ties,
 }
@@ -81,6 +85,9 @@ pub(super) struct Clock {
     grace_ms: u64,
     latest_start: u64,
     index: u64,
+    level: Level,
+    /// The amounts are a box's own.
+    of_box: bool,
 }
 
 /// Where an amount was counted.
@@ -111,10 +118,10 @@ enum Target {
 }
 
 impl Clock {
-    pub(super) fn new(stamp: Stamp, settings: &Settings, index: u64) -> Clock {
+    pub(super) fn new(stamp: Stamp, settings: &Settings, index: u64, level: Level, of_box: bool) -> Clock {
         let ahead = settings.window_base().as_millis() * 2;
         let latest_start = stamp.site.0.saturating_add(ahead);
-        Clock { now: stamp.site.0, grace_ms: settings.window_grace_ms(), latest_start, index }
+        Clock { now: stamp.site.0, grace_ms: settings.window_grace_ms(), latest_start, index, level, of_box }
     }
 
     fn is_due(&self, end: u64) -> bool {
@@ -143,6 +150,7 @@ impl Table {
             parked: BTreeMap::new(),
             ends: BTreeSet::new(),
             closed: 0,
+            passed: Passed::new(),
             ties: Ties::Larger,
         }
     }
@@ -198,7 +206,7 @@ impl Table {
         settings: &Settings,
     ) -> Result<SeriesId, Refusal> {
         sane(amount)?;
-        if window.0 > clock.latest_start && window.0 >= self.closed {
+        if self.is_too_far(window.0, clock) {
             return Err(Refusal::WindowInFuture);
         }
         let side = match amount {
@@ -218,16 +226,49 @@ impl Table {
         Ok(SeriesId(self.names.push(name)))
     }
 
+    /// Whether no window can be open there, nor have been.
+    fn is_too_far(&self, at: u64, clock: &Clock) -> bool {
+        at > clock.latest_start && at >= self.closed && !self.passed.contains(at)
+    }
+
+    /// What a cell says, as far as its source can be held to it: bounds for what a report brings, and a box that is
+    /// ahead of the others (it was paused or cut off while site time slewed) counts in the latest window instead of
+    /// losing what it counted.
+    pub(super) fn within(
+        &self,
+        window: SiteTime,
+        amount: Amount,
+        clock: &Clock,
+    ) -> Result<(SiteTime, Amount), Refusal> {
+        if clock.level < Level::TWO {
+            return Ok((window, amount));
+        }
+        let now = |at: SiteTime| match self.is_too_far(at.0, clock) {
+            false => Ok(at),
+            true if clock.of_box => Ok(SiteTime(clock.now)),
+            true => Err(Refusal::WindowInFuture),
+        };
+        let amount = match amount {
+            Amount::Sample(sample) if sample.count > SAMPLE_COUNT_MAX => return Err(Refusal::Malformed),
+            Amount::Sample(mut sample) => {
+                sample.last.at = now(sample.last.at)?;
+                Amount::Sample(sample)
+            }
+            amount => amount,
+        };
+        Ok((now(window)?, amount))
+    }
+
     fn locate(&self, id: u32, at: u64, clock: &Clock) -> Result<Target, Refusal> {
         let row = &self.rows[id as usize];
         if row.contains(at) {
             return Ok(Target::Row);
         }
-        // After site time was set back, what was closed before is in the future, and no error.
-        let in_future = at > clock.latest_start;
-        if in_future && at >= self.closed {
+        if self.is_too_far(at, clock) {
             return Err(Refusal::WindowInFuture);
         }
+        // After site time was set back, what was closed before is in the future, and no error.
+        let in_future = at > clock.latest_start;
         let before = self.parked.range((id, 0)..=(id, at)).next_back();
         if let Some((key, _)) = before.filter(|(_, parked)| at < parked.end) {
             return Ok(Target::Parked(key.1));
@@ -358,6 +399,29 @@ impl Table {
             closed.push(Closed { series: *series, start: *start, end: parked.end, amount });
             false
         });
+        closed.sort_unstable_by_key(|closed| (closed.end, closed.start, closed.series));
+        closed
+    }
+
+    /// Closes every open window that begins after `start`: site time was set back from there.
+    pub(super) fn close_beyond(&mut self, start: u64) -> Vec<Closed> {
+        let mut closed = Vec::new();
+        for id in 0..self.rows.len() as u32 {
+            let Row { start: begin, end, .. } = self.rows[id as usize];
+            if begin < end && begin > start {
+                closed.push(Closed { series: id, start: begin, end, amount: self.take_row_window(id) });
+            }
+        }
+        self.parked.retain(|(series, begin), parked| {
+            if *begin <= start {
+                return true;
+            }
+            let amount = core::mem::replace(&mut parked.amount, Packed::Counter(0));
+            closed.push(Closed { series: *series, start: *begin, end: parked.end, amount });
+            false
+        });
+        self.ends = self.parked.values().map(|parked| parked.end).collect();
+        self.ends.extend(self.rows.iter().filter(|row| row.has_window()).map(|row| row.end));
         closed.sort_unstable_by_key(|closed| (closed.end, closed.start, closed.series));
         closed
     }

@@ -12,8 +12,10 @@ use super::history::History;
 use super::keys::Keys;
 use super::level::Level;
 use super::members::Members;
+use super::meters::Meters;
 use super::outbox::Outbox;
 use super::packed::{Packed, put_sample, read_sample};
+use super::passed::Passed;
 use super::requests::Requests;
 use super::series::{Parked, Row, Sampled, Table, Updown};
 use super::set_aside::{HELD_BYTES, SetAside};
@@ -67,6 +69,8 @@ impl Site {
     /// What came with the latest version.
     fn put_newest(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.level.get().to_le_bytes());
+        self.table.passed.put(out);
+        self.meters.put(out);
         self.set_aside.put(out);
     }
 
@@ -106,13 +110,14 @@ impl Site {
             VERSION_WITHOUT_LEVEL.. => Requests::read(&mut reader).map_err(damaged("its requests"))?,
             _ => Requests::default(),
         };
-        let (level, set_aside) = match version {
+        let (level, meters, set_aside) = match version {
             VERSION => {
                 let level = read_level(&mut reader)?;
-                let held = SetAside::read(&mut reader, outbox.last(), is_kind);
-                (level, held.map_err(damaged("its set-aside summaries"))?)
+                table.passed = Passed::read(&mut reader).map_err(damaged("its clock"))?;
+                let meters = read_meters(founding.site_id, &table, &mut reader)?;
+                (level, meters, read_set_aside(&outbox, &table, &mut reader)?)
             }
-            _ => (Level::ONE, SetAside::default()),
+            _ => (Level::ONE, Meters::new(founding.site_id), SetAside::default()),
         };
         reader.done().map_err(damaged("its end"))?;
         let mut site = Site {
@@ -129,6 +134,7 @@ impl Site {
             keys,
             members,
             requests,
+            meters,
             set_aside,
         };
         site.set_level(level);
@@ -140,8 +146,13 @@ impl Site {
         let series = self.table.rows.len() * 220;
         let windows =
             self.table.parked.len() * 100 + self.outbox.bytes() as usize + self.history.bytes() as usize;
-        let windows = windows + self.set_aside.len() * HELD_BYTES;
-        series + windows + self.sources.len() * 512 + self.keys.len() as usize * 52 + 4096
+        series
+            + windows
+            + self.sources.len() * 512
+            + self.keys.len() as usize * 52
+            + self.meters.len() * 200
+            + self.set_aside.len() * HELD_BYTES
+            + 4096
     }
 }
 
@@ -163,10 +174,27 @@ fn read_head(reader: &mut Reader<'_>) -> Result<(LogIndex, u64, Stamp), Malforme
     Ok((applied, digest, Stamp { site, elapsed, synced }))
 }
 
+fn read_set_aside(
+    outbox: &Outbox,
+    table: &Table,
+    reader: &mut Reader<'_>,
+) -> Result<SetAside, SnapshotError> {
+    let is_kind = |series: u32, amount: &Amount| {
+        table.rows.get(series as usize).is_some_and(|row| row.kind == amount.kind())
+    };
+    SetAside::read(reader, outbox.last(), is_kind).map_err(damaged("its set-aside summaries"))
+}
+
 /// A level that this program cannot apply is of a newer release, like an unknown version.
 fn read_level(reader: &mut Reader<'_>) -> Result<Level, SnapshotError> {
     let level = reader.u32().ok().and_then(Level::new).ok_or(SnapshotError::Damaged("its level"))?;
     if level > Level::MAX { Err(SnapshotError::Level(level)) } else { Ok(level) }
+}
+
+fn read_meters(seed: u64, table: &Table, reader: &mut Reader<'_>) -> Result<Meters, SnapshotError> {
+    let is_counter =
+        |series: u32| table.rows.get(series as usize).is_some_and(|row| row.kind == Kind::Counter);
+    Meters::read(seed, reader, is_counter).map_err(damaged("its meters"))
 }
 
 fn read_settings(founding: &Founding, reader: &mut Reader<'_>) -> Result<Settings, SnapshotError> {

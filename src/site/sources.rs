@@ -13,6 +13,7 @@ use tally_core::time::Elapsed;
 use super::codec::{Malformed, Reader, put_bytes};
 use super::digest::mix;
 use super::entry::{SOURCE_NAME_BYTES_MAX, SourceKind};
+use super::level::Level;
 use super::refused::Refused;
 use super::settings::Settings;
 use super::view::{LastApplied, OpenRefused};
@@ -23,6 +24,8 @@ const EPOCHS_MAX: usize = 4;
 const GRAIN_MS: u64 = 60_000;
 /// How many sources one entry folds or forgets at most.
 const AGED_MAX: usize = 64;
+/// How many boxes a site remembers as sources: as many as could ever be members, with those that were removed.
+const BOXES_MAX: usize = 4096 + super::MEMBERS_MAX;
 /// Bytes of all lists of refused cells together. A report whose list finds no room gets its
 /// receipt once: the same report again is told the last number instead.
 const REFUSED_BYTES_MAX: usize = 4 << 20;
@@ -37,6 +40,8 @@ pub(super) struct Sources {
     folded: BTreeSet<(u64, u64)>,
     last_id: u64,
     refused_bytes: usize,
+    /// The site's.
+    pub(super) level: Level,
 }
 
 #[derive(Debug)]
@@ -165,7 +170,12 @@ impl Sources {
         now: Elapsed,
         settings: &Settings,
     ) -> Result<u64, OpenRefused> {
-        if self.by_id.len() as u64 >= settings.sources_max() {
+        let is_full = match kind {
+            // A box that cannot open an epoch counts nothing: there are few of them, and they are exempt.
+            SourceKind::Box if self.level >= Level::TWO => self.of_kind(kind) >= BOXES_MAX,
+            _ => self.by_id.len() as u64 >= settings.sources_max(),
+        };
+        if is_full {
             // Room for a living one is worth more than the memory of one long gone.
             let oldest = self.folded.first().copied().ok_or(OpenRefused::TooManySources)?;
             self.forget(oldest);
@@ -223,6 +233,11 @@ impl Sources {
         if let Some(gone) = self.by_id.remove(&folded.1) {
             self.by_name.remove(&(gone.kind, gone.name));
         }
+    }
+
+    /// How many of a kind there are. Asked where a new one comes, which is rare.
+    fn of_kind(&self, kind: SourceKind) -> usize {
+        self.by_id.values().filter(|source| source.kind == kind).count()
     }
 
     pub(super) fn find(&self, kind: SourceKind, name: &str) -> Option<SourceId> {

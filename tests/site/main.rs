@@ -11,6 +11,7 @@ mod clocks;
 mod counting;
 mod crashes;
 mod damage;
+mod doors;
 mod handover;
 mod harness;
 mod hostile;

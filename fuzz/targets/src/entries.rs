@@ -1,6 +1,7 @@
 //! Entries of the log, applied to a site one after the other: bodies of any bytes after stamps of any bytes.
 
 use tally_core::id::{Epoch, NodeId, ReportNumber, SeriesName, SourceId};
+use tally_core::meter::MeterRule;
 use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
@@ -74,6 +75,7 @@ fn look_around(site: &Site) {
     for view in site.page("", None, 16) {
         let _ = (site.windows(view.id, 10), site.span(view.id), site.series_total(view.id));
     }
+    let _ = (site.held_jumps(10), site.meters_len());
     let _ = (site.numbered(0, 10), site.closed_after(0, ""), site.members(), site.configuration());
 }
 
@@ -94,10 +96,27 @@ pub(crate) fn bodies() -> Vec<Vec<u8>> {
         check: 7,
         taken: Elapsed(1000),
     });
+    let reading = |value, heard, incarnation, rule| entry::ReadingCell {
+        series: SeriesRef::Name(name("energy"), Kind::Counter),
+        meter: "e1",
+        value,
+        heard: SiteTime(heard),
+        incarnation,
+        rule,
+    };
+    let rule =
+        MeterRule { ceiling: Some(1 << 32), noise: Some(5), glitch_window_ms: 500, step_max: Some(1000) };
+    for (place, value) in (0..).zip([100, 105, 0, 7, 5_000]) {
+        report.reading(&reading(value, window.0 + place * 300, 0, MeterRule::DEFAULT), window);
+        report.reading(&entry::ReadingCell { meter: "e2", ..reading(value, window.0, 9, rule) }, window);
+    }
     let next = ReportNumber::FIRST.next();
     let mut second = ReportWriter::new(SourceId(1), Epoch(77), next, 0);
     let known = tallyd::site::SeriesId(0);
     second.cell(SeriesRef::Id(known), SiteTime(0), &Amount::Counter(2));
+    let mut signed = ReportWriter::new(SourceId(1), Epoch(77), next.next(), 0);
+    signed.signed(SeriesRef::Name(name("tank"), Kind::Updown), window, -3);
+    signed.signed(SeriesRef::Id(known), window, 3);
     let record = |id: u64, role| MemberRecord {
         id: NodeId(id),
         name: format!("box{id}"),
@@ -124,6 +143,8 @@ pub(crate) fn bodies() -> Vec<Vec<u8>> {
         entry::member(3, &MemberChange::Remove { name: "box3".to_owned() }),
         entry::configuration(&Parts { parts, leaves_by_itself: false }),
         entry::step_clock(),
+        entry::level(tallyd::site::Level::MAX),
+        signed.finish_hashed().0,
     ]
 }
 

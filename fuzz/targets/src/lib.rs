@@ -8,6 +8,7 @@
 )]
 
 mod config;
+mod doors;
 mod entries;
 mod files;
 mod frames;
@@ -32,7 +33,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "frames", run: frames::run, seeds: frames::seeds },
     Target { name: "raft", run: raft::run, seeds: raft::seeds },
     Target { name: "witness", run: witness::run, seeds: witness::seeds },
@@ -40,6 +41,7 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "site_snapshot", run: site_snapshot::run, seeds: site_snapshot::seeds },
     Target { name: "recovery", run: recovery::run, seeds: recovery::seeds },
     Target { name: "http", run: http::run, seeds: http::seeds },
+    Target { name: "doors", run: doors::run, seeds: doors::seeds },
     Target { name: "statsd", run: statsd::run, seeds: statsd::seeds },
     Target { name: "config", run: config::run, seeds: config::seeds },
     Target { name: "files", run: files::run, seeds: files::seeds },

@@ -221,7 +221,7 @@ fn hash_of(hasher: &DefaultHashBuilder, name: &[u8], tags: &[u8], kind: Kind) ->
 fn reason_of(refusal: Refusal) -> Reason {
     match refusal {
         Refusal::WrongKind { .. } => Reason::WrongKind,
-        Refusal::TooManySeries => Reason::TooManySeries,
+        Refusal::TooManySeries | Refusal::TooManyMeters => Reason::TooManySeries,
         Refusal::Overflow => Reason::Overflow,
         Refusal::WindowInFuture | Refusal::Malformed => Reason::BadValue,
     }
