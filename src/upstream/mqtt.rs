@@ -1,4 +1,4 @@
-//! One MQTT 5 connection to the broker; the only file that knows the client library.
+//! One MQTT 5 connection to the broker; with its parts `mqtt_*.rs` the only file that knows the client library.
 //!
 //! The library would keep unacknowledged publishes over a reconnection and resend them by itself.
 //! Here a connection has a client of its own, which is thrown away with it: the outbox is the truth.
@@ -12,10 +12,9 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use rumqttc::{
     AsyncClient, Broker, ConnAck, ConnectionError, DisconnectProperties, DisconnectReasonCode, Event,
-    EventLoop, LastWill, LastWillProperties, MqttOptions, NetworkOptions, Packet, PersistedAckMode,
-    PersistedSession, PubAckReason, PublishNoticeError, PublishOptions, PublishProperties, PublishResult,
-    QoS, SessionStore, SessionStoreKey, SubscribeFilter, SubscribeNoticeError, SubscribeReasonCode,
-    TlsConfiguration, Transport,
+    EventLoop, LastWill, LastWillProperties, MqttOptions, NetworkOptions, Packet, PubAckReason,
+    PublishNoticeError, PublishOptions, PublishProperties, PublishResult, QoS, SubscribeFilter,
+    SubscribeNoticeError, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use rustls::ClientConfig;
 use serde::Serialize;
@@ -28,8 +27,11 @@ use super::reasons;
 
 #[path = "mqtt_errors.rs"]
 mod errors;
+#[path = "mqtt_store.rs"]
+mod store;
 
 use errors::{code_of_connect, describe, ending};
+use store::NothingPending;
 
 /// How many messages may await their acknowledgement; less if the broker says so.
 pub(super) const IN_FLIGHT_MAX: u16 = 100;
@@ -469,46 +471,4 @@ fn refused_filter(code: SubscribeReasonCode) -> Option<u8> {
         SubscribeReasonCode::QuotaExceeded => 0x97,
         _ => UNSPECIFIED,
     })
-}
-
-/// Tells the library that this client had a session before in which nothing was left under way. That
-/// is true: what the outbox holds is published again anyway. Without it the library refuses to go on
-/// with a session that the broker kept.
-#[derive(Debug)]
-struct NothingPending;
-
-impl SessionStore for NothingPending {
-    fn load<'a>(
-        &'a self,
-        key: &'a SessionStoreKey,
-    ) -> BoxFuture<'a, Result<Option<PersistedSession>, rumqttc::SessionStoreError>> {
-        let session = PersistedSession {
-            format_version: 1,
-            client_id: key.client_id().to_owned(),
-            clean_start: false,
-            session_expiry_interval: Some(SESSION_EXPIRY_S),
-            outgoing_inflight_upper_limit: Some(IN_FLIGHT_MAX),
-            ack_mode: PersistedAckMode::Automatic,
-            last_pkid: 0,
-            last_puback: 0,
-            replay: Vec::new(),
-            incoming_qos2: Vec::new(),
-        };
-        Box::pin(async move { Ok(Some(session)) })
-    }
-
-    fn save<'a>(
-        &'a self,
-        _key: &'a SessionStoreKey,
-        _session: &'a PersistedSession,
-    ) -> BoxFuture<'a, Result<(), rumqttc::SessionStoreError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn clear<'a>(
-        &'a self,
-        _key: &'a SessionStoreKey,
-    ) -> BoxFuture<'a, Result<(), rumqttc::SessionStoreError>> {
-        Box::pin(async { Ok(()) })
-    }
 }

@@ -337,6 +337,9 @@ impl<'a, O: Outbox> Session<'a, O> {
 
     /// Waits for an answer, a change or the next moment at which something is due.
     async fn wait(&mut self, looked: Instant) -> Result<(), End> {
+        if !self.to_hold.is_empty() || !self.to_release.is_empty() {
+            return Ok(());
+        }
         let mut until = looked + Duration::from_secs(1);
         if let Some(resume) = self.resume {
             until = until.min(resume);

@@ -189,12 +189,12 @@ impl Trials {
         self.alone = self.alone.saturating_sub(1);
     }
 
-    /// A number was taken: the broker takes something.
-    pub(super) fn number_taken(&mut self) {
+    /// A message was taken: the broker takes something.
+    pub(super) fn something_taken(&mut self) {
         self.refused_in_a_row = 0;
     }
 
-    /// A number is held. Returns how long the next one is to wait, if the broker seems to take nothing.
+    /// A number is held that was refused just now. Returns how long the next one is to wait, if the broker seems to take nothing.
     pub(super) fn number_held(&mut self) -> Option<Duration> {
         self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
         let beyond = self.refused_in_a_row.checked_sub(REFUSED_IN_A_ROW_MAX)?;
@@ -283,7 +283,7 @@ mod tests {
             (0..48).map(|_| trials.number_held().map(|wait| wait.as_secs())).collect();
         assert!(waits[..31].iter().all(Option::is_none));
         assert_eq!((waits[31], waits[32], waits[47]), (Some(1), Some(2), Some(3600)));
-        trials.number_taken();
+        trials.something_taken();
         assert_eq!(trials.number_held(), None);
     }
 

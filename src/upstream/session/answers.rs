@@ -12,6 +12,9 @@ impl<O: Outbox> Session<'_, O> {
                 self.answered(sent);
                 self.pace = self.pace.saturating_mul(2).min(usize::from(IN_FLIGHT_MAX));
                 self.last_refused = None;
+                if sent != Sent::Subscription {
+                    self.is.trials.something_taken();
+                }
                 self.on_taken(sent);
             }
             Answer::Refused(sent, refusal) => {
@@ -51,7 +54,6 @@ impl<O: Outbox> Session<'_, O> {
             Sent::LateTotal { series, latest } => self.total_taken(series, latest),
             Sent::Aside { seq, token } => {
                 self.is.shared.undeliverable();
-                self.is.trials.number_taken();
                 match token {
                     Some(token) => {
                         self.is.trials.forget(seq);
@@ -74,7 +76,6 @@ impl<O: Outbox> Session<'_, O> {
     }
 
     fn series_taken(&mut self, series: SeriesId) {
-        self.is.trials.number_taken();
         if self.is.trials.take(trials::Target::Series(series)) {
             tracing::info!("upstream: the broker takes the summaries of {} again", self.topic_of(series));
             // The others of the series need not wait for their own turns.

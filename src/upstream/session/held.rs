@@ -64,7 +64,8 @@ impl<O: Outbox> Session<'_, O> {
                 return;
             }
             self.settled(token);
-            if let Some(wait) = self.is.trials.number_held() {
+            let tried = self.is.trials.cause(trials::Target::Number(token.seq)).is_some();
+            if tried && let Some(wait) = self.is.trials.number_held() {
                 self.resume = Some(Instant::now() + wait);
             }
         }

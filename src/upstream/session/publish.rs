@@ -64,9 +64,8 @@ impl<O: Outbox> Session<'_, O> {
         if let Some(out) = self.subscription_out(Instant::now()).or_else(|| self.status_out()) {
             return Some(out);
         }
-        if self.out.is_empty() {
-            self.feed_numbers();
-        }
+        // Numbers that are held make no message.
+        while self.out.is_empty() && self.to_hold.len() < usize::from(IN_FLIGHT_MAX) && self.feed_numbers() {}
         self.out.pop_front()
     }
 
@@ -117,17 +116,17 @@ impl<O: Outbox> Session<'_, O> {
         of_series || broke(target_of(sent))
     }
 
-    /// Makes messages of the totals that are tried again, and of the next number.
-    fn feed_numbers(&mut self) {
+    /// Makes messages of the totals that are tried again, and of the next number. Returns whether there was one.
+    fn feed_numbers(&mut self) -> bool {
         let now = Instant::now();
         let under_way: HashSet<SeriesId> = self.totals_under_way.keys().copied().collect();
         for latest in self.is.trials.totals_due(&under_way, now) {
             self.feed_total(&latest, None);
         }
         if self.resume.is_some_and(|resume| resume > now) {
-            return;
+            return false;
         }
-        let Some((numbered, total)) = self.queue.pop() else { return };
+        let Some((numbered, total)) = self.queue.pop() else { return false };
         let series = numbered.summary.series;
         let messages: Vec<Message> =
             self.is.formats.iter().filter_map(|format| format.summary(self.is.naming, &numbered)).collect();
@@ -148,6 +147,7 @@ impl<O: Outbox> Session<'_, O> {
         if let Some(latest) = total {
             self.feed_total(&latest, Some(token));
         }
+        true
     }
 
     /// Why a summary is not tried on its own topic now, if it is not.
