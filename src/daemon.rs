@@ -138,7 +138,7 @@ impl Ways {
                 handle.show_ingest("statsd", to_value(&statsd.status()));
             }
             handle.show_ingest("poll", to_value(&self.polls.status()));
-            handle.show_upstream(to_value(&self.upstream.shared().status()));
+            handle.show_upstream(to_value(&self.upstream.status()));
             tokio::time::sleep(SHOW_EVERY).await;
         }
     }

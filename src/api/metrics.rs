@@ -11,6 +11,8 @@ use axum::extract::State;
 use axum::http::Response;
 use serde_json::Value;
 
+mod broker;
+
 use super::{Shared, typed_response};
 use crate::metrics::Metrics;
 use crate::node::status::{NodeStatus, PaceStatus, STORAGE_STATES};
@@ -26,6 +28,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body>
     pace(&mut text, &status.pace);
     disk(&mut text, &status.storage);
     ways_in(&mut text, &status);
+    broker::broker(&mut text, &status);
     counted(&mut text, shared.node.metrics());
     refused(&mut text, &shared.node.metrics().refusals, &[]);
     connections(&mut text, shared.node.transport_metrics(), &[]);
@@ -490,7 +493,14 @@ mod tests {
         site(&mut text, &status);
         pace(&mut text, &status.pace);
         disk(&mut text, &status.storage);
+        status.upstream =
+            serde_json::json!({"state": "connected", "published": 7, "refuses": [{"topic": "t"}]});
         ways_in(&mut text, &status);
+        broker::broker(&mut text, &status);
+        assert!(
+            text.0.contains("\ntallyd_upstream_connected 1\n")
+                && text.0.contains("\ntallyd_upstream_published_total 7\n")
+        );
         counted(&mut text, &Metrics::default());
         refused(&mut text, &Refusals::default(), &[]);
         connections(&mut text, &TransportMetrics::default(), &[]);

@@ -273,6 +273,16 @@ impl Handle {
         self.propose_here(entry::delivered(up_to)).await
     }
 
+    /// Holds a number that the broker does not take, so that those after it go on. Only at the leader.
+    pub async fn set_aside(&self, seq: u64, cause: u8) -> Result<(), RequestError> {
+        self.propose_here(entry::set_aside(seq, cause)).await
+    }
+
+    /// Says that a held number was delivered after all. Only at the leader.
+    pub async fn released(&self, seq: u64) -> Result<(), RequestError> {
+        self.propose_here(entry::released(seq)).await
+    }
+
     /// Commits what was counted here as far as that goes, and stops the node.
     pub async fn stop(&self) {
         let (reply, answer) = oneshot::channel();

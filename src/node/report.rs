@@ -263,9 +263,10 @@ fn meters(site: &Site) -> MetersStatus {
 
 fn outbox(site: &Site) -> OutboxStatus {
     OutboxStatus {
-        waiting: site.outbox_len() as u64,
+        waiting: (site.outbox_len() + site.held_len()) as u64,
         unnumbered: site.unnumbered_len() as u64,
         numbered: site.numbered_last(),
         delivered: site.delivered(),
+        held: site.held_len() as u64,
     }
 }

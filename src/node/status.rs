@@ -240,14 +240,16 @@ pub struct Tolerates {
 /// The outbox.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct OutboxStatus {
-    /// Summaries not delivered.
+    /// Summaries not delivered, held ones included.
     pub waiting: u64,
     /// Of these, how many have no number yet.
     pub unnumbered: u64,
     /// The last number given.
     pub numbered: u64,
-    /// Up to which number the broker has acknowledged.
+    /// Up to which number all is delivered, but for what is held.
     pub delivered: u64,
+    /// Numbered summaries that the broker takes on no topic: held, and tried again.
+    pub held: u64,
 }
 
 /// Clocks.
