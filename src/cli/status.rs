@@ -117,7 +117,10 @@ fn parts(status: &Value) -> impl Iterator<Item = (&'static str, String)> {
         size("snapshot_bytes"),
         size("bytes_used"),
         size("bytes_max"),
-        storage["beyond"].as_str().map(|why| format!("; BEYOND IT: {}", text::printable(why))).unwrap_or_default()
+        storage["beyond"]
+            .as_str()
+            .map(|why| format!("; BEYOND IT: {}", text::printable(why)))
+            .unwrap_or_default()
     );
     [
         ("log", log),

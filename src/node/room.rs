@@ -61,8 +61,10 @@ impl Node {
     pub(super) fn wants_room(&self, grown: u64) -> bool {
         let full = self.disk_health.trouble().is_some_and(|trouble| trouble.kind == Kind::Full);
         let low = self.storage_metrics.low.load(Ordering::Relaxed);
-        (full || low && grown >= self.snapshots.last_bytes / 4)
-            && self.snapshots.retry_at.is_none_or(|at| at <= Instant::now())
+        let bytes_max = self.storage_metrics.bytes_max.load(Ordering::Relaxed);
+        // Where others have filled the partition it is low for ever: then it is to be worth it.
+        let much = (self.snapshots.last_bytes / 4).max(Budget::new(bytes_max).options().segment_bytes / 2);
+        (full || low && grown >= much) && self.snapshots.retry_at.is_none_or(|at| at <= Instant::now())
     }
 
     /// A snapshot could not be written: when to try again though the log may not grow.
@@ -103,7 +105,8 @@ mod tests {
         for bytes_max in [8, 12, 64, 256].map(|mib| mib * MIB) {
             for share in 0..=33 {
                 let last = bytes_max * share / 100;
-                let (log, segment) = (log_bytes_max(bytes_max, last), Budget::new(bytes_max).options().segment_bytes);
+                let (log, segment) =
+                    (log_bytes_max(bytes_max, last), Budget::new(bytes_max).options().segment_bytes);
                 assert!(last * 2 + log + 2 * segment <= bytes_max, "{bytes_max}: {share} %, {log}");
             }
         }

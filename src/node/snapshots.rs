@@ -153,8 +153,7 @@ impl Node {
         let due = due_bytes(self.config.snapshot_log_bytes, last_bytes);
         let much = grown >= due.min(room::log_bytes_max(bytes_max, last_bytes));
         let usual = (much || entries >= due_entries(last_bytes)) && grown >= not_before_bytes;
-        (usual || self.wants_room(grown))
-            && self.site().applied() > last
+        (usual || self.wants_room(grown)) && self.site().applied() > last
     }
 
     pub(super) fn on_saved(&mut self, result: Result<LogIndex, WriteError>) {

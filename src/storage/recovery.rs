@@ -87,11 +87,12 @@ pub(super) fn recover<F: FileSystem>(
         tail.file.sync_data().map_err(|source| OpenError::from_io(&tail.path, source))?;
     }
     let facts = Facts { boot: Some(log.boot), reset, ..Facts::default() };
-    match log.put(fs, &facts, &[]) {
-        // Some file systems reserve nothing. Nothing was acknowledged: the same goes to the same place.
-        Err(WriteError::NoSpace { .. }) if log.free_all(fs)? => log.put(fs, &facts, &[])?,
-        put => put?,
+    let mut put = log.put(fs, &facts, &[]);
+    // Some file systems reserve nothing. Nothing was acknowledged: the same goes to the same place.
+    while matches!(put, Err(WriteError::NoSpace { .. })) && log.free_one(fs)? {
+        put = log.put(fs, &facts, &[]);
     }
+    put?;
     log.untouched = false;
     log.count_bytes();
     let recovered = Recovered {

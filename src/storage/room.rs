@@ -41,36 +41,24 @@ impl<F: FileSystem> Log<F> {
     /// Lets go of spare files and of what the snapshot covers until so many bytes more are within the bound, as far
     /// as that goes: what a snapshot does not cover yet stays.
     pub(super) fn make_room(&mut self, fs: &F, more: u64) -> Result<(), WriteError> {
-        self.free_while(fs, |log| !log.fits(more))
-    }
-
-    /// Lets go of all spare files and of everything that the snapshot covers, since there is no space; whether that
-    /// was anything.
-    pub(super) fn free_all(&mut self, fs: &F) -> Result<bool, WriteError> {
-        let before = self.used();
-        self.free_while(fs, |_| true)?;
-        Ok(self.used() < before)
-    }
-
-    fn free_while(&mut self, fs: &F, wanted: impl Fn(&Log<F>) -> bool) -> Result<(), WriteError> {
-        let mut changed = false;
-        while wanted(self) {
-            if let Some(spare) = self.spares.last() {
-                let path = segment::spare_path(&self.place.dir, spare.number);
-                fs.remove(&path).map_err(|source| WriteError::from_io(&path, source))?;
-                self.spares.pop();
-            } else if self.oldest_is_covered() {
-                self.free_oldest(fs, false)?;
-            } else {
-                break;
-            }
-            changed = true;
-        }
-        if changed {
-            self.sync_names(fs)?;
-            self.count_bytes();
-        }
+        while !self.fits(more) && self.free_one(fs)? {}
         Ok(())
+    }
+
+    /// Lets go of one spare file, or of the oldest segment if the snapshot covers it; whether there was any.
+    pub(super) fn free_one(&mut self, fs: &F) -> Result<bool, WriteError> {
+        if let Some(spare) = self.spares.last() {
+            let path = segment::spare_path(&self.place.dir, spare.number);
+            fs.remove(&path).map_err(|source| WriteError::from_io(&path, source))?;
+            self.spares.pop();
+        } else if self.oldest_is_covered() {
+            self.free_oldest(fs, false)?;
+        } else {
+            return Ok(false);
+        }
+        self.sync_names(fs)?;
+        self.count_bytes();
+        Ok(true)
     }
 
     fn oldest_is_covered(&self) -> bool {
@@ -101,10 +89,10 @@ impl<F: FileSystem> Log<F> {
     /// can go is gone.
     pub(super) fn new_file(&mut self, fs: &F, bytes: u64) -> Result<(PathBuf, F::File), WriteError> {
         self.make_room(fs, bytes)?;
-        let made = match self.make_file(fs, bytes) {
-            Err(WriteError::NoSpace { .. }) if self.free_all(fs)? => self.make_file(fs, bytes),
-            made => made,
-        };
+        let mut made = self.make_file(fs, bytes);
+        while matches!(made, Err(WriteError::NoSpace { .. })) && self.free_one(fs)? {
+            made = self.make_file(fs, bytes);
+        }
         // The log itself is as it was.
         self.untouched = matches!(made, Err(WriteError::NoSpace { .. }));
         if self.untouched {

@@ -36,7 +36,13 @@ fn bounded() -> Options {
 /// As an older release kept its log: in large pieces, many of them.
 fn unbounded() -> Options {
     let large = 1 << 30;
-    Options { segment_bytes: 128 << 10, keep_entries: large, keep_bytes: large, bytes_max: large, ..bounded() }
+    Options {
+        segment_bytes: 128 << 10,
+        keep_entries: large,
+        keep_bytes: large,
+        bytes_max: large,
+        ..bounded()
+    }
 }
 
 fn group(index: u64, bytes: usize) -> WriteGroup {
@@ -79,7 +85,6 @@ fn without_space_for_the_next_segment_nothing_is_in_doubt_and_a_snapshot_makes_r
     assert!(!storage.is_poisoned() && storage.is_tight());
     storage.save_snapshot(at(14, 1), "small".into()).unwrap();
     storage.write(&append(15, 15, 1)).unwrap();
-    assert!(!storage.is_tight());
     fs.restart(true);
     assert_eq!(open(&fs).unwrap().1.last, at(15, 1));
 }
@@ -153,20 +158,17 @@ fn stale_files_go_and_what_is_said_to_be_used_is_what_is_there() {
 fn what_was_kept_for_followers_is_told_to_be_gone() {
     let fs = FaultyFileSystem::new(1);
     let mut storage = open_with(&fs, Options { keep_bytes: 400 << 10, ..bounded() });
-    for index in 1..=100 {
+    for index in 1..=80 {
         storage.write(&group(index, 3000)).unwrap();
     }
-    storage.save_snapshot(at(100, 1), "small".into()).unwrap();
+    storage.save_snapshot(at(80, 1), "small".into()).unwrap();
     assert_eq!(storage.first_index(), LogIndex(1));
-    for index in 101..=150 {
+    for index in 81..=150 {
         storage.write(&group(index, 3000)).unwrap();
         assert!(storage.stats().bytes_used <= 512 << 10);
     }
     assert!(storage.first_index() > LogIndex(1));
-    assert!(matches!(
-        storage.read(LogIndex(1), LogIndex(2), 1),
-        Err(ReadError::Compacted { .. })
-    ));
+    assert!(matches!(storage.read(LogIndex(1), LogIndex(2), 1), Err(ReadError::Compacted { .. })));
     // A follower that is installed anew stays within it, too.
     storage.install_snapshot(at(900, 2), vec![3; 100 * KIB].into(), HardState::default()).unwrap();
     assert!(storage.stats().bytes_used <= 512 << 10);

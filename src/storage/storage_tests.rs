@@ -32,7 +32,13 @@ fn full(number: u64) -> PathBuf {
 
 /// Segments of seven groups of one block.
 fn small() -> Options {
-    Options { segment_bytes: 8 * BLOCK, keep_entries: 0, keep_bytes: 0, spare_segments: 2, ..Options::default() }
+    Options {
+        segment_bytes: 8 * BLOCK,
+        keep_entries: 0,
+        keep_bytes: 0,
+        spare_segments: 2,
+        ..Options::default()
+    }
 }
 
 pub(super) fn open(fs: &FaultyFileSystem) -> Result<(Storage<FaultyFileSystem>, Recovered), OpenError> {

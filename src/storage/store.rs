@@ -131,11 +131,12 @@ impl<F: FileSystem> Storage<F> {
         let freed = self.log.make_room(&self.fs, parts.file_bytes());
         self.poison_on_failure(freed)?;
         let mut begun = Saving::begin(&self.fs, &self.snapshot_dir, parts.clone(), self.begun);
-        if matches!(begun, Err(WriteError::NoSpace { .. })) {
-            let freed = self.log.free_all(&self.fs);
-            if self.poison_on_failure(freed)? {
-                begun = Saving::begin(&self.fs, &self.snapshot_dir, parts, self.begun);
+        while matches!(begun, Err(WriteError::NoSpace { .. })) {
+            let freed = self.log.free_one(&self.fs);
+            if !self.poison_on_failure(freed)? {
+                break;
             }
+            begun = Saving::begin(&self.fs, &self.snapshot_dir, parts.clone(), self.begun);
         }
         self.weigh_snapshots();
         begun
