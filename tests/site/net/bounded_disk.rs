@@ -28,7 +28,7 @@ impl Source {
         let sample = json!({"count": 2, "sum": 1234.567891011, "min": 567.891011, "max": 666.67688,
                             "last": 666.67688});
         let mut cells: Vec<Value> =
-            (0..1000).map(|series| json!({"series": format!("fill/{series}"), "sample": sample})).collect();
+            (0..999).map(|series| json!({"series": format!("fill/{series}"), "sample": sample})).collect();
         cells.push(json!({"series": "reports", "add": 1}));
         Source { epoch: opened["epoch"].as_str().unwrap().to_owned(), number: 0, cells: Value::Array(cells) }
     }
@@ -126,9 +126,10 @@ fn a_box_that_finds_its_partition_full_of_its_own_log_makes_room_and_starts() {
             disk.fill();
             site.start_all();
             source.assert_exact(&site);
-            assert_eq!(storage(&site, "bytes_max"), 16 * MIB);
+            let bytes_max = storage(&site, "bytes_max");
+            assert!((12 * MIB..=16 * MIB).contains(&bytes_max), "a quarter of the partition: {bytes_max}");
             source.report_until(&mut site, |site, number| {
-                number.is_multiple_of(64) && storage(site, "bytes_used") <= 16 * MIB
+                number.is_multiple_of(64) && storage(site, "bytes_used") <= bytes_max
             });
             assert_eq!(site.boxes[0].status()["storage"]["state"], "ok");
             site.boxes[0].kill();
