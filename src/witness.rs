@@ -11,7 +11,7 @@ mod slot;
 mod status;
 pub mod store;
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,5 +124,5 @@ async fn open(dir: &Path, config: Option<&Config>) -> Result<Slot, RunError> {
 /// The port of an address, at all of this machine's addresses.
 fn everywhere(address: &str) -> SocketAddr {
     let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
-    SocketAddr::from(([0, 0, 0, 0], port.unwrap_or(7400)))
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.unwrap_or(7400)))
 }

@@ -18,9 +18,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::environment;
 pub use client::{ClientError, Server};
 
 /// Counts what happens at the edge, exactly
@@ -111,7 +112,10 @@ pub fn main(cli: Cli) -> ExitCode {
 
 /// The arguments of this process; or what it ends with: help, the version, wrong usage.
 pub fn arguments() -> Result<Cli, ExitCode> {
-    Cli::try_parse().map_err(|error| {
+    let mut command = environment::without_empty(Cli::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    cli.map_err(|error| error.format(&mut command)).map_err(|error| {
         if !error.use_stderr() {
             let _ = error.print();
             return ExitCode::SUCCESS;
@@ -145,12 +149,12 @@ impl Failure {
 }
 
 fn daemon(args: RunArgs) -> Result<(), Failure> {
-    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
-    crate::config::check_variables(names).map_err(|error| Failure::new(1, &error))?;
-    let filter = log_filter(std::env::var("TALLYD_LOG").ok().as_deref())?;
-    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && io::IsTerminal::is_terminal(&io::stderr());
+    let filter = log_filter(environment::text("TALLYD_LOG").as_deref())?;
+    let colours = environment::value("NO_COLOR").is_none() && io::IsTerminal::is_terminal(&io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+    if let Some(warning) = crate::config::unknown_variables(environment::names()) {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(1, &error))?;
     let result = match args.witness {

@@ -12,9 +12,9 @@ use super::handle::random_u128;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, NodeError, RequestError, RoleView, proposals};
-use crate::accumulator::{Batch, Limits};
+use crate::accumulator::{Batch, Limits, ReadingsMode};
 use crate::site::entry::{self, ReportWriter, SourceKind};
-use crate::site::{Applied, OpenRefused, Verdict};
+use crate::site::{Applied, Level, OpenRefused, Verdict};
 use crate::storage::WriteGroup;
 use crate::transport::Lane;
 
@@ -320,9 +320,33 @@ impl Node {
         self.leader_clock.applied(stamp, now);
         self.shared.clock.applied(stamp.site, stamp.elapsed);
         self.shared.accumulator.configure(limits);
+        self.take_readings();
+        self.tell_held_jumps();
         self.tail.shrink(applied.min(self.raft.durable_index()));
         self.applied.send_replace(applied.0);
         self.reads.applied(applied);
+    }
+
+    /// Says when jumps of meters came to be held.
+    fn tell_held_jumps(&mut self) {
+        let held = self.site().held_jumps_len();
+        if held > self.jumps_held {
+            warn!(
+                "{held} jumps of meters beyond their step_max are not counted before a later reading confirms them: \
+                 GET /v1/status shows them (meters.jumps)"
+            );
+        }
+        self.jumps_held = held;
+    }
+
+    /// Tells whether readings of meters are taken: that is known once this box has its epoch, by which it had caught
+    /// up with the site as it was then.
+    fn take_readings(&self) {
+        if self.batches.epoch().is_some() {
+            let taken = self.site().level() >= Level::TWO;
+            let mode = if taken { ReadingsMode::Taken } else { ReadingsMode::Refused };
+            self.shared.accumulator.set_readings_mode(mode);
+        }
     }
 
     fn on_applied(&mut self, index: LogIndex, tag: Option<u64>, applied: Applied) {
@@ -374,6 +398,7 @@ impl Node {
             Verdict::Receipt { refused, keyed, .. } => {
                 let answered = batch.waiting();
                 self.shared.accumulator.settle(&mut batch);
+                self.shared.accumulator.readings_answered(&batch, refused);
                 batch.answer(&self.site(), refused, keyed);
                 self.refused_cells.tell(refused);
                 self.shared.metrics.cells_refused.add(refused.len() as u64);
