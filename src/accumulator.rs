@@ -228,7 +228,7 @@ impl Accumulator {
         Backlog {
             waiting: inner.waiting.len(),
             cells: inner.slots.dirty_count() + inner.readings.waiting(),
-            left_over: inner.slots.left_over(),
+            left_over: inner.slots.left_over() || inner.readings.left_over(),
         }
     }
 

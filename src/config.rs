@@ -120,7 +120,7 @@ pub struct StatsdSection {
     pub listen: StatsdListen,
 }
 
-/// Where StatsD is listened to: a list of addresses, or one; `"off"`, `""` and an empty list turn it off.
+/// Where StatsD is listened to: a list of addresses, or one; `"off"`, `""` or an empty list turns it off.
 #[derive(Clone, Debug)]
 pub struct StatsdListen {
     /// The addresses.

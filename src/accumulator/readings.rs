@@ -44,6 +44,8 @@ pub(super) struct Readings {
     /// Meters with readings that wait, in the order in which the first came.
     dirty: VecDeque<MeterSlot>,
     pub(super) mode: ReadingsMode,
+    /// The last batch had no room for all.
+    left_over: bool,
 }
 
 /// A number that was read from a meter.
@@ -87,6 +89,16 @@ struct Waiting {
 }
 
 impl Readings {
+    /// The batch is frozen: what it has no room for waits on.
+    pub(super) fn froze(&mut self) {
+        self.left_over = self.waiting() > 0;
+    }
+
+    /// Whether the last batch had no room for all.
+    pub(super) fn left_over(&self) -> bool {
+        self.left_over
+    }
+
     /// How many meters have readings for the next batch.
     pub(super) fn waiting(&self) -> usize {
         if self.mode == ReadingsMode::Taken { self.dirty.len() } else { 0 }
@@ -95,6 +107,9 @@ impl Readings {
 
 impl Bulk<'_> {
     /// The slot of a meter and its series, made if it is new. `name` is checked: see [`is_meter_name`].
+    ///
+    /// # Errors
+    /// The series is of another kind, or there is no room for it or for another meter.
     pub fn meter(&mut self, name: &str, series: SeriesName<'_>) -> Result<MeterSlot, NotTaken> {
         debug_assert!(is_meter_name(name), "1 to {METER_NAME_BYTES_MAX} bytes");
         let slot = self.slot(series, Kind::Counter)?;
@@ -106,7 +121,7 @@ impl Bulk<'_> {
         if meters.len() >= meters_max {
             return Err(NotTaken::Refused(Refusal::TooManyMeters));
         }
-        // It keeps its slot for good.
+        // The meter keeps its slot for as long as the process runs.
         self.inner.slots.wait(slot)?;
         let meters = &mut self.inner.readings.meters;
         let (waiting, sent) = (VecDeque::new(), SiteTime(0));
@@ -166,12 +181,11 @@ impl Bulk<'_> {
 impl Accumulator {
     /// Notes what the site said to the readings of a batch.
     pub fn readings_answered(&self, batch: &Batch, refused: &[(u32, Refusal)]) {
-        let readings = &batch.readings;
-        if readings.is_empty() {
+        if batch.readings.is_empty() {
             return;
         }
         let mut inner = self.guard();
-        for (place, meter) in readings {
+        for (place, meter) in &batch.readings {
             let why = refused.binary_search_by_key(place, |(place, _)| *place);
             let state = &mut inner.readings.meters[meter.0 as usize];
             state.refused = why.ok().map(|found| refused[found].1);
@@ -224,9 +238,9 @@ impl Inner {
                 let heard = next.heard.clamp(earliest, latest).max(state.sent);
                 state.sent = heard;
                 let Waiting { value, incarnation, rule, .. } = next;
-                // A meter's slot is never evicted.
-                let Some(series) = slots.freeze(slot) else { continue };
-                let series = series.series_ref(Kind::Counter);
+                // A meter's slot is never given to another series.
+                let Some(place) = slots.freeze(slot) else { continue };
+                let series = place.series_ref(Kind::Counter);
                 let cell = ReadingCell { series, meter: &state.name, value, heard, incarnation, rule };
                 batch.push_reading(report.cells(), meter, slot);
                 report.reading(&cell, limits.base.start_of(heard));

@@ -1,12 +1,13 @@
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use tally_core::id::{Epoch, ReportNumber};
 use tally_core::report::Amount;
 use tally_core::time::Elapsed;
 use tally_core::window::Span;
 
-use super::super::{Backlog, Limits};
+use super::super::Backlog;
 use super::*;
+use crate::accumulator::Limits;
 use crate::clock::SiteClock;
 use crate::site::entry::SourceKind;
 use crate::site::{Applied, Founding, Level, Site, Stamp, Verdict, entry};
@@ -27,9 +28,8 @@ impl OneBox {
         let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0)));
         let founding =
             Founding { site: "plant7".to_owned(), site_id: 5, base_span: Span::DEFAULT, level: Level::MAX };
-        let site = Site::new(&founding);
-        let limits = Limits { names_max: 5, ..Limits::of(&site) };
-        let site = Arc::new(Mutex::new(site));
+        let limits = Limits { base: Span::DEFAULT, grace_ms: 2_000, names_max: 5, name_bytes_max: 200 };
+        let site = Arc::new(Mutex::new(Site::new(&founding)));
         let accumulator = Accumulator::new(clock, limits).asking(Arc::clone(&site));
         accumulator.set_readings_mode(ReadingsMode::Taken);
         let mut new = OneBox { accumulator, site, now: NOW, number: ReportNumber::FIRST };
@@ -39,13 +39,9 @@ impl OneBox {
 
     fn apply(&mut self, body: &[u8]) -> Applied {
         let stamp = Stamp { site: self.now, elapsed: Elapsed(self.now.0 - NOW.0), synced: true };
-        let mut site = self.site();
-        let index = site.applied().next();
-        site.apply(index, &entry::stamped(stamp, body)).unwrap()
-    }
-
-    fn site(&self) -> MutexGuard<'_, Site> {
-        self.site.lock().unwrap()
+        let mut site = self.site.lock().unwrap();
+        let next = site.applied().next();
+        site.apply(next, &entry::stamped(stamp, body)).unwrap()
     }
 
     /// Reads a number after so many milliseconds.
@@ -66,7 +62,7 @@ impl OneBox {
 
     /// Sends what waits; how many readings that were.
     fn commit(&mut self) -> usize {
-        let source = self.site().box_source("box1").unwrap();
+        let source = self.site.lock().unwrap().box_source("box1").unwrap();
         let mut batch = self.accumulator.freeze(ReportWriter::new(source, Epoch(9), self.number, 0));
         self.number = self.number.next();
         let Applied::Report { verdict: Verdict::Receipt { refused, keyed, .. }, .. } =
@@ -75,14 +71,14 @@ impl OneBox {
             panic!("no receipt");
         };
         let readings = batch.readings.len();
-        self.accumulator.settle(&mut batch);
         self.accumulator.readings_answered(&batch, &refused);
-        batch.answer(&self.site(), &refused, &keyed);
+        self.accumulator.settle(&mut batch);
+        batch.answer(&self.site.lock().unwrap(), &refused, &keyed);
         readings
     }
 
     fn total(&self) -> i128 {
-        let site = self.site();
+        let site = self.site.lock().unwrap();
         site.series_total(site.find("parts").unwrap())
     }
 }
@@ -144,7 +140,7 @@ fn steps_that_are_small_enough_are_not_made_one_that_is_not() {
         assert_ne!(one.read_by(value, 100, &rule), Outcome::Held);
     }
     one.commit();
-    assert_eq!((one.total(), one.site().held_jumps_len()), (250, 0));
+    assert_eq!((one.total(), one.site.lock().unwrap().held_jumps_len()), (250, 0));
 }
 
 #[test]

@@ -318,9 +318,9 @@ impl Slots {
         self.left_over
     }
 
-    /// The batch is frozen: what it has no room for waits on, of readings so many.
-    pub(super) fn froze(&mut self, readings: usize) {
-        self.left_over = self.dirty_count + readings > 0;
+    /// The batch is frozen: what it has no room for waits on.
+    pub(super) fn froze(&mut self) {
+        self.left_over = self.dirty_count > 0;
     }
 
     /// A slot goes into the batch that is being frozen.

@@ -7,6 +7,7 @@ mod beats;
 #[cfg(test)]
 mod clock_tests;
 mod commands;
+mod digests;
 mod disk;
 mod disk_health;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod disk_tests;
 mod handle;
 mod handover;
 mod heirs;
+mod lateness;
 mod leader_clock;
 mod leaderless;
 mod level;
@@ -29,6 +31,7 @@ mod requests;
 mod site_time;
 mod snapshot_transfer;
 mod snapshots;
+mod state_check;
 pub mod status;
 mod step;
 mod tail;
@@ -67,11 +70,10 @@ pub use status::*;
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 
 use crate::accumulator::{Accumulator, Limits};
-use crate::clock::SiteClock;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::site::{Applied, Founding, Level, Site, SnapshotError};
-use crate::storage::{Entry, FileSystem, Recovered, Storage, StorageMetrics};
+use crate::storage::{FileSystem, Recovered, Storage, StorageMetrics};
 use crate::transport::{Event, Transport};
 
 use batches::Batches;
@@ -80,7 +82,7 @@ use disk::{Disk, Done};
 use disk_health::DiskHealth;
 use handle::{Command, Shared};
 use handover::Handover;
-use leader_clock::{LeaderClock, Logged};
+use leader_clock::LeaderClock;
 use level::Levels;
 use members::Members;
 use pace::Pace;
@@ -89,6 +91,7 @@ use reads::Reads;
 use refused_cells::RefusedCells;
 use report::complete_status;
 use snapshots::Snapshots;
+use state_check::StateCheck;
 use tail::Tail;
 
 /// How many requests may wait for the loop; beyond, they are told that the box is too busy.
@@ -174,6 +177,7 @@ pub struct Node {
     here: HashMap<LogIndex, (Term, oneshot::Sender<Result<Applied, RequestError>>)>,
     reads: Reads,
     snapshots: Snapshots,
+    state_check: StateCheck,
     leader_clock: LeaderClock,
     members: Members,
     levels: Levels,
@@ -257,7 +261,7 @@ impl Node {
         let members = Members::new(&identity, &site, &recovered.entries, started);
         let storage_metrics = storage.metrics();
         let (disk, disk_done) = Disk::start(storage)?;
-        let clock = Arc::new(site_clock(&site, &recovered.entries));
+        let clock = Arc::new(leader_clock::begun(&site, &recovered.entries));
         let limits = Limits::of(&site);
         let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
         let applied_index = site.applied().0;
@@ -276,6 +280,7 @@ impl Node {
             transport_metrics: transport.as_ref().map(|transport| transport.metrics()).unwrap_or_default(),
             status: Mutex::default(),
             disk_ok: AtomicBool::new(true),
+            state_ok: AtomicBool::new(true),
             leaderless: AtomicBool::new(false),
             broker: Mutex::default(),
             broker_wish,
@@ -297,6 +302,7 @@ impl Node {
             here: HashMap::new(),
             reads: Reads::new(recovered.boot),
             snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
+            state_check: StateCheck::default(),
             leader_clock,
             members,
             levels: Levels::default(),
@@ -344,6 +350,7 @@ impl Node {
                 () = self.shared.accumulator.woken() => {}
                 () = tokio::time::sleep_until(due) => {}
             }
+            self.see_how_late();
             self.drain();
             self.step();
         }
@@ -388,8 +395,11 @@ impl Node {
         self.raft.role() == raft::Role::Leader
     }
 
-    /// Whether what is proposed now can get to a leader.
+    /// Whether what is proposed now can get to a leader, and what comes of it be told by this box.
     fn leader_term(&self) -> Option<Term> {
+        if self.state_check.is_out() {
+            return None;
+        }
         let leader = self.raft.leader()?;
         let reachable = self.leads() || self.connected.contains(&leader);
         reachable.then(|| self.raft.term())
@@ -433,18 +443,6 @@ impl Node {
             let _ = stopping.reply.send(());
         }
     }
-}
-
-/// Site time as far as this box knows it when it starts: by its whole log, of which no more than the snapshot may be
-/// applied before another box can be heard.
-fn site_clock(site: &Site, entries: &[Entry]) -> SiteClock {
-    let unapplied = entries.iter().filter(|entry| entry.position.index > site.applied());
-    let logged = Logged::of(unapplied.filter_map(|entry| Some(proposals::split(&entry.payload)?.1)));
-    let begun = logged.site_after(Some(site.stamp().site));
-    let clock = SiteClock::new(begun.unwrap_or_default(), site.stamp().elapsed);
-    // What is not committed may go again, an operator's step even.
-    clock.skipped();
-    clock
 }
 
 fn start_raft(

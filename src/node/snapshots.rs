@@ -44,6 +44,8 @@ pub(super) struct Snapshots {
     /// What the latest own one covers.
     pub(super) last: LogIndex,
     pub(super) last_bytes: u64,
+    /// One is wanted, however little the log has grown: what is on this disk may be wrong, or another box asks for it.
+    pub(super) wanted: bool,
     /// Of a state that is applied and not durable yet: it is saved as soon as the log is durable up to there.
     awaiting: Option<(Position, Bytes)>,
     /// The one that is being saved, and its size.
@@ -65,6 +67,7 @@ impl Snapshots {
         Snapshots {
             last,
             last_bytes,
+            wanted: false,
             awaiting: None,
             saving: None,
             not_before_bytes: 0,
@@ -93,6 +96,21 @@ impl Snapshots {
         self.install_ticket = None;
     }
 
+    /// The state turned out to be wrong: one that waits is not saved.
+    pub(super) fn distrust(&mut self) {
+        self.awaiting = None;
+    }
+
+    /// What the newest one covers that is on the disk or on its way there.
+    pub(super) fn newest(&self) -> LogIndex {
+        self.saving.map_or(self.last, |(index, _)| index.max(self.last))
+    }
+
+    /// Whether one is on its way to the disk.
+    pub(super) fn is_busy(&self) -> bool {
+        self.saving.is_some() || self.awaiting.is_some() || self.installing.is_some()
+    }
+
     /// The one that was being saved is given up for one that a leader sent.
     pub(super) fn superseded(&mut self) {
         self.saving = None;
@@ -117,7 +135,8 @@ impl Node {
     /// Writes a snapshot if the log has grown enough since the last one.
     pub(super) fn snapshot_if_due(&mut self) {
         self.forget_transfers();
-        if self.disk_health.trouble().is_some() {
+        // A wrong state is kept nowhere.
+        if self.disk_health.trouble().is_some() || self.state_check.is_out() {
             return;
         }
         if self.is_snapshot_due() {
@@ -134,14 +153,14 @@ impl Node {
     }
 
     fn is_snapshot_due(&self) -> bool {
-        let Snapshots { last, last_bytes, not_before_bytes, .. } = self.snapshots;
+        let Snapshots { last, last_bytes, wanted, not_before_bytes, .. } = self.snapshots;
         if self.snapshots.saving.is_some() || self.snapshots.awaiting.is_some() {
             return false;
         }
         let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
         let entries = self.raft.durable_index().0.saturating_sub(last.0);
         let much = grown >= due_bytes(self.config.snapshot_log_bytes, last_bytes);
-        (much || entries >= due_entries(last_bytes))
+        (much || wanted || entries >= due_entries(last_bytes))
             && grown >= not_before_bytes
             && self.site().applied() > last
     }
@@ -155,6 +174,7 @@ impl Node {
                     (self.snapshots.last, self.snapshots.last_bytes) = (index, bytes);
                 }
                 self.snapshots.not_before_bytes = 0;
+                self.snapshots.wanted = false;
                 // The log on disk keeps some entries before the snapshot for followers a little behind.
                 let Some(base) = self.tail.position(first.prev()) else { return };
                 if base.index.0 > 0 && self.raft.compacted(base) {
@@ -190,6 +210,8 @@ impl Node {
                 self.tail = super::Tail::new(position, Vec::new());
                 self.snapshots.took_in(position, whole.bytes.into());
                 *self.site() = site;
+                self.state_check.replaced();
+                self.shared.state_ok.store(true, Ordering::Relaxed);
                 self.shared.clock.skipped();
                 self.know_members();
                 self.after_apply();

@@ -18,6 +18,7 @@ mod hostile;
 mod http;
 mod lasts;
 mod load;
+mod logs;
 mod members;
 mod members_refused;
 mod names;
@@ -28,6 +29,8 @@ mod replaced;
 mod reports;
 mod restarts;
 mod starting;
+#[cfg(debug_assertions)]
+mod state_check;
 mod statsd;
 mod upstream;
 mod waiting_witness;
