@@ -234,6 +234,12 @@ fn disk(text: &mut Text, storage: &crate::node::status::StorageStatus) {
         "Log since the latest snapshot: what a restart replays.",
         storage.replay_bytes,
     );
+    text.gauge(
+        "tallyd_storage_bytes",
+        "Size of log, spare files and snapshots together.",
+        storage.bytes_used,
+    );
+    text.gauge("tallyd_storage_max_bytes", "What they may have together.", storage.bytes_max);
     text.gauge("tallyd_log_bytes", "Size of the log on disk.", storage.log_bytes);
     text.gauge("tallyd_snapshot_bytes", "Size of the latest snapshot.", storage.snapshot_bytes);
     text.gauge("tallyd_snapshot_index", "Index of the latest snapshot.", storage.snapshot_index);

@@ -113,12 +113,18 @@ fn parts(status: &Value) -> impl Iterator<Item = (&'static str, String)> {
     let time = text::time(clock["site_ms"].as_u64().unwrap_or_default());
     let size = |key: &str| text::bytes(storage[key].as_u64().unwrap_or_default());
     let written = format!(
-        "{}; {} written in {} syncs; log {}, snapshot {}",
+        "{}; {} written in {} syncs; log {}, snapshot {}, {} of {}{}",
         of(storage, "state"),
         size("bytes_written"),
         of(storage, "syncs"),
         size("log_bytes"),
-        size("snapshot_bytes")
+        size("snapshot_bytes"),
+        size("bytes_used"),
+        size("bytes_max"),
+        storage["beyond"]
+            .as_str()
+            .map(|why| format!("; BEYOND IT: {}", text::printable(why)))
+            .unwrap_or_default()
     );
     [
         ("log", log),

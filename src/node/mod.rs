@@ -28,6 +28,7 @@ mod reads;
 mod refused_cells;
 mod report;
 mod requests;
+mod room;
 mod site_time;
 mod snapshot_transfer;
 mod snapshots;
@@ -257,7 +258,8 @@ impl Node {
         };
         let started = Instant::now();
         let pace = Pace::new(config.election_timeout);
-        let raft = start_raft(&identity, &pace, &recovered, snapshot, &site)?;
+        let bytes_max = storage.stats().bytes_max;
+        let raft = start_raft(&identity, &pace, &recovered, snapshot, &site, bytes_max)?;
         let members = Members::new(&identity, &site, &recovered.entries, started);
         let storage_metrics = storage.metrics();
         let (disk, disk_done) = Disk::start(storage)?;
@@ -451,6 +453,7 @@ fn start_raft(
     recovered: &Recovered,
     snapshot: Position,
     site: &Site,
+    storage_bytes_max: u64,
 ) -> Result<Raft, SetupError> {
     let core = |span: Duration| CoreDuration(span.as_micros() as u64);
     let raft_config = RaftConfig {
@@ -459,8 +462,8 @@ fn start_raft(
         heartbeat_interval: core(pace.heartbeat()),
         seed: handle::random_u128() as u64,
         append_bytes_max: wire::APPEND_BYTES_MAX,
-        inflight_bytes_max: 4 * wire::APPEND_BYTES_MAX,
-        uncommitted_bytes_max: 16 << 20,
+        inflight_bytes_max: room::inflight_bytes_max(storage_bytes_max),
+        uncommitted_bytes_max: room::uncommitted_bytes_max(storage_bytes_max),
     };
     let base = match site.configuration() {
         Some(parts) => {

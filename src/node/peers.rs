@@ -211,6 +211,7 @@ impl Node {
             }
             Done::Read { to, message, result } => self.on_read(to, message, result),
             Done::Saved { result } => self.on_saved(result),
+            Done::Begins { first } => self.log_begins(first),
             Done::Opened { to, message, result } => self.on_opened(to, message, result),
             Done::SnapshotRead { to, offset, result } => self.on_snapshot_read(to, offset, result),
         }

@@ -12,7 +12,7 @@ use super::handle::Shared;
 use super::site_time::Offset;
 use super::{
     AccumulatorStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus, LevelStatus,
-    MemberStatus, MetersStatus, Node, NodeStatus, OutboxStatus, PaceStatus, StorageStatus, tolerance,
+    MemberStatus, MetersStatus, Node, NodeStatus, OutboxStatus, PaceStatus, StorageStatus, room, tolerance,
 };
 use crate::clock::wall_ms;
 use crate::identity::Role as MemberKind;
@@ -100,6 +100,9 @@ impl Node {
             sync_us_mean: stats.sync_us_total / stats.syncs.max(1),
             sync_us_max: stats.sync_us_max,
             log_bytes: stats.log_bytes,
+            bytes_used: stats.bytes_used,
+            bytes_max: stats.bytes_max,
+            beyond: room::beyond(&stats),
             replay_bytes: stats.replay_bytes,
             snapshot_bytes: stats.snapshot_bytes,
             snapshot_index: self.snapshots.last.0,

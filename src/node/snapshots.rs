@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId};
@@ -9,8 +10,9 @@ use tally_core::raft::{Body, Handled, LogView, Message, Persist, Position};
 use tracing::{info, warn};
 
 use super::disk::Job;
+use super::disk_health::Kind;
 use super::snapshot_transfer::{Incoming, Outgoing};
-use super::{Node, members};
+use super::{Node, members, room};
 use crate::refusals::Reason;
 use crate::site::Site;
 use crate::storage::WriteError;
@@ -52,6 +54,10 @@ pub(super) struct Snapshots {
     saving: Option<(LogIndex, u64)>,
     /// After a failure: not before the log has this many bytes.
     not_before_bytes: u64,
+    /// And, where it is wanted for the space that it frees, not before that.
+    pub(super) retry_at: Option<Instant>,
+    /// It was said that the state is too large for `storage.bytes_max`.
+    pub(super) told_large: bool,
     pub(super) incoming: Option<Incoming>,
     /// Those that are sent to followers.
     pub(super) outgoing: BTreeMap<NodeId, Outgoing>,
@@ -71,6 +77,8 @@ impl Snapshots {
             awaiting: None,
             saving: None,
             not_before_bytes: 0,
+            retry_at: None,
+            told_large: false,
             incoming: None,
             outgoing: BTreeMap::new(),
             installing: None,
@@ -135,8 +143,9 @@ impl Node {
     /// Writes a snapshot if the log has grown enough since the last one.
     pub(super) fn snapshot_if_due(&mut self) {
         self.forget_transfers();
-        // A wrong state is kept nowhere.
-        if self.disk_health.trouble().is_some() || self.state_check.is_out() {
+        // A wrong state is kept nowhere; on a full disk a snapshot frees what it covers.
+        let is_ill = self.disk_health.trouble().is_some_and(|trouble| trouble.kind != Kind::Full);
+        if is_ill || self.state_check.is_out() {
             return;
         }
         if self.is_snapshot_due() {
@@ -159,10 +168,11 @@ impl Node {
         }
         let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
         let entries = self.raft.durable_index().0.saturating_sub(last.0);
-        let much = grown >= due_bytes(self.config.snapshot_log_bytes, last_bytes);
-        (much || wanted || entries >= due_entries(last_bytes))
-            && grown >= not_before_bytes
-            && self.site().applied() > last
+        let bytes_max = self.storage_metrics.bytes_max.load(Ordering::Relaxed);
+        let due = due_bytes(self.config.snapshot_log_bytes, last_bytes);
+        let much = grown >= due.min(room::log_bytes_max(bytes_max, last_bytes));
+        let usual = (much || wanted || entries >= due_entries(last_bytes)) && grown >= not_before_bytes;
+        (usual || self.wants_room(grown)) && self.site().applied() > last
     }
 
     pub(super) fn on_saved(&mut self, result: Result<LogIndex, WriteError>) {
@@ -175,17 +185,17 @@ impl Node {
                 }
                 self.snapshots.not_before_bytes = 0;
                 self.snapshots.wanted = false;
+                self.snapshots.retry_at = None;
+                self.tell_room();
                 // The log on disk keeps some entries before the snapshot for followers a little behind.
-                let Some(base) = self.tail.position(first.prev()) else { return };
-                if base.index.0 > 0 && self.raft.compacted(base) {
-                    self.tail.forget_through(base.index);
-                }
+                self.log_begins(first);
             }
             Err(error) => {
                 warn!("no snapshot was written, the log grows on: {error}");
                 self.shared.metrics.snapshot_failures.raise();
                 let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
                 self.snapshots.not_before_bytes = grown + self.config.snapshot_log_bytes / 4;
+                self.snapshot_failed_for_now();
             }
         }
     }

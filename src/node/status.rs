@@ -302,6 +302,12 @@ pub struct StorageStatus {
     pub sync_us_max: u64,
     /// Size of the log on disk, bytes.
     pub log_bytes: u64,
+    /// Size of log, spare files and snapshots together, bytes.
+    pub bytes_used: u64,
+    /// What they may have together (`storage.bytes_max`), bytes.
+    pub bytes_max: u64,
+    /// Why they take more than that, and what to do; absent where they do not.
+    pub beyond: Option<String>,
     /// Bytes of log since the latest snapshot: what a restart replays.
     pub replay_bytes: u64,
     /// Size of the latest snapshot, bytes.
