@@ -17,7 +17,7 @@ use crate::node::heirs::Reach;
 use crate::node::requests::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
 use crate::node::status::NodeStatus;
 use crate::site::entry::{self, SourceKind};
-use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Site, Verdict};
+use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
 use crate::transport::TransportMetrics;
 
 /// How long a request waits for its answer before it is told that there is none.
@@ -37,7 +37,7 @@ pub struct Handle {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) identity: Identity,
-    pub(super) site: Mutex<Site>,
+    pub(super) site: Arc<Mutex<Site>>,
     pub(super) accumulator: Arc<Accumulator>,
     pub(super) clock: Arc<SiteClock>,
     pub(super) metrics: Arc<Metrics>,
@@ -116,7 +116,14 @@ impl Handle {
         if key.is_some() {
             self.know_elapsed().await?;
         }
-        let (id, answer) = shared.accumulator.add_waiting(name, add.amount, key)?;
+        let (id, answer) = match shared.accumulator.add_waiting(name, add.amount, key) {
+            // This box may lag behind the one where there is room since.
+            Err(RequestError::Refused(Refusal::TooManySeries)) => {
+                self.fence().await?;
+                shared.accumulator.add_waiting(name, add.amount, key)?
+            }
+            taken => taken?,
+        };
         match tokio::time::timeout(patience.min(REQUEST_WAIT), answer).await {
             Ok(Ok(Outcome::Added(added))) => Ok(added),
             Ok(Ok(Outcome::Failed(error))) => Err(error),

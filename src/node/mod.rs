@@ -25,6 +25,7 @@ mod pace;
 mod peers;
 mod proposals;
 mod reads;
+mod refused_cells;
 mod report;
 mod requests;
 mod site_time;
@@ -62,13 +63,13 @@ pub use pace::PaceBounds;
 pub use proposals::split as split_envelope;
 pub use requests::{
     Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, ReportReading, RequestError,
-    SetError,
+    SetError, UNTIMED,
 };
 pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 
-use crate::accumulator::Accumulator;
+use crate::accumulator::{Accumulator, Limits};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::site::{Applied, Founding, Level, Site, SnapshotError};
@@ -87,6 +88,7 @@ use members::Members;
 use pace::Pace;
 use proposals::Proposals;
 use reads::Reads;
+use refused_cells::RefusedCells;
 use report::complete_status;
 use snapshots::Snapshots;
 use state_check::StateCheck;
@@ -194,6 +196,7 @@ pub struct Node {
     leaderless_since: Option<Instant>,
     /// The term in which this box campaigned last.
     campaigned: Term,
+    refused_cells: RefusedCells,
     /// Followers for whom the disk is reading entries.
     reading: BTreeSet<NodeId>,
     /// Which commit other boxes wait for: what they proposed last.
@@ -259,17 +262,18 @@ impl Node {
         let storage_metrics = storage.metrics();
         let (disk, disk_done) = Disk::start(storage)?;
         let clock = Arc::new(leader_clock::begun(&site, &recovered.entries));
-        let settings = site.settings();
-        let slots_max = settings.series_max() as usize;
-        let accumulator = Arc::new(Accumulator::new(clock.clone(), settings.window_base(), slots_max));
+        let limits = Limits::of(&site);
+        let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
+        let applied_index = site.applied().0;
+        let site = Arc::new(Mutex::new(site));
+        let accumulator = Arc::new(Accumulator::new(clock.clone(), limits).asking(Arc::clone(&site)));
         let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (role, role_receiver) = watch::channel(RoleView::default());
-        let (applied, applied_receiver) = watch::channel(site.applied().0);
+        let (applied, applied_receiver) = watch::channel(applied_index);
         let broker_wish = watch::Sender::new(BrokerWish::default());
-        let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
         let shared = Arc::new(Shared {
             identity,
-            site: Mutex::new(site),
+            site,
             accumulator,
             clock,
             metrics,
@@ -314,6 +318,7 @@ impl Node {
             handover: Handover::default(),
             leaderless_since: None,
             campaigned: Term(0),
+            refused_cells: RefusedCells::default(),
             reading: BTreeSet::new(),
             tell_commit: BTreeMap::new(),
             ticked: Elapsed(0),

@@ -12,7 +12,7 @@ use super::handle::random_u128;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, NodeError, RequestError, RoleView, proposals};
-use crate::accumulator::{Batch, ReadingsMode};
+use crate::accumulator::{Batch, Limits, ReadingsMode};
 use crate::site::entry::{self, ReportWriter, SourceKind};
 use crate::site::{Applied, Level, OpenRefused, Verdict};
 use crate::storage::WriteGroup;
@@ -331,15 +331,14 @@ impl Node {
 
     /// What follows from a new state: clocks, settings, waiters for indexes, memory.
     pub(super) fn after_apply(&mut self) {
-        let (applied, stamp, base, series_max) = {
+        let (applied, stamp, limits) = {
             let site = self.site();
-            let settings = site.settings();
-            (site.applied(), site.stamp(), settings.window_base(), settings.series_max() as usize)
+            (site.applied(), site.stamp(), Limits::of(&site))
         };
         let now = self.now();
         self.leader_clock.applied(stamp, now);
         self.shared.clock.applied(stamp.site, stamp.elapsed);
-        self.shared.accumulator.configure(base, series_max);
+        self.shared.accumulator.configure(limits);
         self.take_readings();
         self.tell_held_jumps();
         self.tail.shrink(applied.min(self.raft.durable_index()));
@@ -413,26 +412,27 @@ impl Node {
         }
     }
 
-    fn on_own_receipt(&mut self, batch: Batch, number: ReportNumber, verdict: &Verdict) {
+    fn on_own_receipt(&mut self, mut batch: Batch, number: ReportNumber, verdict: &Verdict) {
         match verdict {
             Verdict::Receipt { refused, keyed, .. } => {
                 let answered = batch.waiting();
-                {
-                    let site = self.site();
-                    self.shared.accumulator.learn(&batch, &site);
-                    batch.answer(&self.shared.accumulator, &site, refused, keyed);
-                }
+                self.shared.accumulator.readings_answered(&batch, refused);
+                self.shared.accumulator.settle(&mut batch);
+                batch.answer(&self.site(), refused, keyed);
+                self.refused_cells.tell(refused);
                 self.shared.metrics.cells_refused.add(refused.len() as u64);
                 self.shared.metrics.adds_answered.add(answered as u64);
                 let waiting = self.shared.accumulator.backlog().waiting;
                 self.batches.answered(answered, waiting, Instant::now());
             }
             Verdict::OutOfOrder { last } if *last >= Some(number) => {
+                self.shared.accumulator.settle(&mut batch);
                 batch.give_up("the batch was applied before, and what became of its cells is forgotten");
             }
             Verdict::UnknownEpoch { last } if last.may_include(number) => {
                 // It was applied, or nobody knows: it never goes again, so nothing is counted twice.
                 warn!("the site has closed this box's epoch; a new one is opened");
+                self.shared.accumulator.settle(&mut batch);
                 batch.give_up("the site has closed this box's epoch, and forgotten what became of this");
                 self.batches.reopen(random_u128(), None);
             }

@@ -403,6 +403,8 @@ mod apply_tests;
 #[cfg(test)]
 mod level_tests;
 #[cfg(test)]
+mod name_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod testing;
