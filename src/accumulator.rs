@@ -3,80 +3,66 @@
 //! Counts that nobody waits for are merged at once, per series and window. Adds of clients that
 //! wait stay apart until their batch is frozen, so that one can be taken back until then.
 
-use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hashbrown::HashMap;
 use tally_core::id::SeriesName;
-use tally_core::report::{Amount, Kind, MergeError};
+use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::SiteClock;
 use crate::node::{Added, NO_LEADER, RequestError};
-use crate::site::entry::SeriesRef;
-use crate::site::{Refusal, SeriesId, Site};
+use crate::site::{Refusal, Site};
 
 mod batch;
 mod freeze;
 mod readings;
+mod slots;
 pub use batch::Batch;
 use readings::Readings;
 pub use readings::{MeterRead, MeterSlot, ReadingsMode};
+use slots::{Known, Slots};
+pub use slots::{NotTaken, Slot};
 
 /// Most requests that may wait at one box.
 const WAITING_MAX: usize = 65_536;
-/// Without a quorum a box keeps at most this many windows per series apart; then neighbours merge.
-const WINDOWS_APART_MAX: usize = 64;
-
-/// A series as this box counts it. Valid as long as the process runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Slot(u32);
 
 /// What was counted here and is not yet in a batch.
 #[derive(Debug)]
 pub struct Accumulator {
     inner: Mutex<Inner>,
     clock: Arc<SiteClock>,
+    /// Who is asked what the site knows of a name: locked while the accumulator is, never the other way round.
+    site: Option<Arc<Mutex<Site>>>,
     wake: Notify,
+}
+
+/// What the site's settings allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The span of the shortest windows.
+    pub base: Span,
+    /// How long after its end a window is closed, in milliseconds.
+    pub grace_ms: u64,
+    /// How many names that the site does not know may be here at once.
+    pub names_max: usize,
+    /// How many bytes the name of a new series may have.
+    pub name_bytes_max: usize,
 }
 
 #[derive(Debug)]
 struct Inner {
-    slots: Vec<SlotState>,
-    by_name: HashMap<Box<str>, Slot>,
-    /// Slots in the order in which something came to be pending. Those of which it was taken out of turn are still
-    /// here: see `SlotState::queued`.
-    dirty: VecDeque<Slot>,
-    /// Slots with something in `pending`.
-    dirty_count: usize,
-    /// The last batch had no room for all of them.
-    left_over: bool,
+    slots: Slots,
     waiting: Vec<Waiting>,
     waiting_id: u64,
-    base: Span,
-    slots_max: usize,
+    /// Counts what comes in, where its order matters: see `slots::Cell`.
+    arrivals: u64,
+    limits: Limits,
     /// Adds that would have overflowed their cell and were refused here.
     overflowed: u64,
     readings: Readings,
-}
-
-#[derive(Debug)]
-struct SlotState {
-    name: Box<str>,
-    kind: Kind,
-    /// As the site numbers it, once that is known here.
-    series: Option<SeriesId>,
-    window: SiteTime,
-    pending: Option<Amount>,
-    /// Stands in `dirty`.
-    queued: bool,
-    /// Cells of it that the batch that is being frozen has to have room for.
-    planned: usize,
-    /// What was pending when its window ended before it got into a batch.
-    older: Vec<(SiteTime, Amount)>,
 }
 
 #[derive(Debug)]
@@ -85,6 +71,7 @@ struct Waiting {
     slot: Slot,
     window: SiteTime,
     amount: Amount,
+    arrival: u64,
     key: Option<Key>,
     answer: oneshot::Sender<Outcome>,
 }
@@ -118,6 +105,8 @@ pub enum Withdrawn {
 #[derive(Debug)]
 pub struct Bulk<'a> {
     inner: MutexGuard<'a, Inner>,
+    site: Option<&'a Mutex<Site>>,
+    now: SiteTime,
     window: SiteTime,
 }
 
@@ -132,39 +121,52 @@ pub struct Backlog {
     pub left_over: bool,
 }
 
+impl Limits {
+    /// As the site's settings say now.
+    pub fn of(site: &Site) -> Limits {
+        let settings = site.settings();
+        Limits {
+            base: settings.window_base(),
+            grace_ms: settings.window_grace_ms(),
+            names_max: usize::try_from(settings.series_max()).unwrap_or(usize::MAX),
+            name_bytes_max: site.name_bytes_max(),
+        }
+    }
+}
+
 impl Accumulator {
-    /// An empty one.
-    pub fn new(clock: Arc<SiteClock>, base: Span, slots_max: usize) -> Accumulator {
+    /// An empty one, for which no name is known to the site.
+    pub fn new(clock: Arc<SiteClock>, limits: Limits) -> Accumulator {
         let inner = Inner {
-            slots: Vec::new(),
-            by_name: HashMap::new(),
-            dirty: VecDeque::new(),
-            dirty_count: 0,
-            left_over: false,
+            slots: Slots::default(),
             waiting: Vec::new(),
             waiting_id: 0,
-            base,
-            slots_max,
+            arrivals: 0,
+            limits,
             overflowed: 0,
             readings: Readings::default(),
         };
-        Accumulator { inner: Mutex::new(inner), clock, wake: Notify::new() }
+        Accumulator { inner: Mutex::new(inner), clock, site: None, wake: Notify::new() }
+    }
+
+    /// Asks this site what it knows. Whoever holds its lock must not call anything here.
+    #[must_use]
+    pub fn asking(self, site: Arc<Mutex<Site>>) -> Accumulator {
+        Accumulator { site: Some(site), ..self }
     }
 
     /// One lock for many adds that nobody waits for. Never hold it across an await.
     pub fn lock(&self) -> Bulk<'_> {
         let now = self.clock.site();
         let inner = self.guard();
-        let window = inner.base.start_of(now);
-        Bulk { inner, window }
-    }
-
-    /// The slot of a series, made if it is new.
-    pub fn slot(&self, name: SeriesName<'_>, kind: Kind) -> Result<Slot, Refusal> {
-        self.guard().slot(name, kind)
+        let window = inner.limits.base.start_of(now);
+        Bulk { inner, site: self.site.as_deref(), now, window }
     }
 
     /// Takes an add whose client waits. `key`: the hash of its idempotency key, and the check.
+    ///
+    /// # Errors
+    /// Why it is not taken; nothing was changed.
     pub fn add_waiting(
         &self,
         name: SeriesName<'_>,
@@ -172,18 +174,19 @@ impl Accumulator {
         key: Option<(u128, u64)>,
     ) -> Result<(u64, oneshot::Receiver<Outcome>), RequestError> {
         let taken = self.clock.elapsed_applied();
-        let now = self.clock.site();
-        let mut inner = self.guard();
-        if inner.waiting.len() >= WAITING_MAX {
+        let mut bulk = self.lock();
+        if bulk.inner.waiting.len() >= WAITING_MAX {
             return Err(RequestError::TooBusy);
         }
-        let slot = inner.slot(name, amount.kind()).map_err(RequestError::Refused)?;
+        let slot = bulk.slot(name, amount.kind())?;
+        let Bulk { mut inner, window, .. } = bulk;
+        inner.slots.wait(slot)?;
         let (answer, receiver) = oneshot::channel();
         inner.waiting_id += 1;
-        let id = inner.waiting_id;
-        let window = inner.base.start_of(now);
+        inner.arrivals += 1;
+        let (id, arrival) = (inner.waiting_id, inner.arrivals);
         let key = key.map(|(hash, check)| Key { hash, check, taken });
-        inner.waiting.push(Waiting { id, slot, window, amount, key, answer });
+        inner.waiting.push(Waiting { id, slot, window, amount, arrival, key, answer });
         drop(inner);
         self.wake.notify_one();
         Ok((id, receiver))
@@ -194,7 +197,8 @@ impl Accumulator {
         let mut inner = self.guard();
         match inner.waiting.binary_search_by_key(&id, |waiting| waiting.id) {
             Ok(place) => {
-                inner.waiting.remove(place);
+                let Waiting { slot, .. } = inner.waiting.remove(place);
+                inner.slots.wait_no_more(slot);
                 Withdrawn::BeforeItsBatch
             }
             Err(_) => Withdrawn::TooLate,
@@ -203,11 +207,13 @@ impl Accumulator {
 
     /// Takes back all adds that wait and are in no batch: there is no leader for long.
     pub fn give_up_waiting(&self) {
-        let waiting = mem::take(&mut self.guard().waiting);
-        for waiting in waiting {
+        let mut inner = self.guard();
+        let waiting = mem::take(&mut inner.waiting);
+        for Waiting { slot, answer, .. } in waiting {
+            inner.slots.wait_no_more(slot);
             let error = RequestError::NotCommitted { why: NO_LEADER.to_owned() };
             // The client may have gone.
-            let _ = waiting.answer.send(Outcome::Failed(error));
+            let _ = answer.send(Outcome::Failed(error));
         }
     }
 
@@ -219,8 +225,11 @@ impl Accumulator {
     /// What waits.
     pub fn backlog(&self) -> Backlog {
         let inner = self.guard();
-        let cells = inner.dirty_count + inner.readings.waiting();
-        Backlog { waiting: inner.waiting.len(), cells, left_over: inner.left_over }
+        Backlog {
+            waiting: inner.waiting.len(),
+            cells: inner.slots.dirty_count() + inner.readings.waiting(),
+            left_over: inner.slots.left_over() || inner.readings.left_over(),
+        }
     }
 
     /// How many waiting or merged adds would have overflowed their cell and were refused here.
@@ -229,10 +238,8 @@ impl Accumulator {
     }
 
     /// Follows the site's settings.
-    pub fn configure(&self, base: Span, slots_max: usize) {
-        let mut inner = self.guard();
-        inner.base = base;
-        inner.slots_max = slots_max;
+    pub fn configure(&self, limits: Limits) {
+        self.guard().limits = limits;
     }
 
     /// Whether the site takes readings of meters; called when this box knows the site as it is.
@@ -240,26 +247,26 @@ impl Accumulator {
         self.guard().readings.mode = mode;
     }
 
-    /// Learns how the site numbers the series of a batch that was applied, and of what kind they are.
-    pub fn learn(&self, batch: &Batch, site: &Site) {
+    /// The batch in flight is settled: learns how the site numbers its series, and of what kind they are. The places of
+    /// those that it does not know are free for others again.
+    pub fn settle(&self, batch: &mut Batch) {
         let mut inner = self.guard();
-        for slot in batch.slots() {
-            let state = &mut inner.slots[slot.0 as usize];
-            if state.series.is_none()
-                && let Some(id) = site.find(&state.name)
-            {
-                state.series = Some(id);
-                // Another box may have made it of another kind meanwhile; what is pending here will
-                // be refused where it is applied, what comes now is refused here.
-                state.kind = site.kind(id);
-            }
-        }
+        let site = self.site.as_ref().map(|site| site.lock().unwrap_or_else(PoisonError::into_inner));
+        inner
+            .slots
+            .settle(|name| site.as_ref().map_or(Known::Nothing { room: true }, |site| Known::to(site, name)));
+        batch.learn(|slot| inner.slots.series(slot));
     }
 
-    /// How the site numbers the series of slots, as far as that is known here; under one lock.
-    pub(super) fn numbering(&self) -> impl Fn(Slot) -> Option<SeriesId> {
-        let inner = self.guard();
-        move |slot| inner.slots[slot.0 as usize].series
+    /// Takes out all that is pending: name, window and amount, in the order of a batch.
+    #[cfg(test)]
+    pub(crate) fn drain(&self) -> Vec<(String, SiteTime, Amount)> {
+        let mut inner = self.guard();
+        let mut drained = Vec::new();
+        while let Some((slot, cell)) = inner.slots.take_cell() {
+            drained.push((inner.slots.name(slot).unwrap_or_default().to_owned(), cell.window, cell.amount));
+        }
+        drained
     }
 
     fn guard(&self) -> MutexGuard<'_, Inner> {
@@ -269,108 +276,88 @@ impl Accumulator {
 }
 
 impl Bulk<'_> {
-    /// The slot of a series, made if it is new.
-    pub fn slot(&mut self, name: SeriesName<'_>, kind: Kind) -> Result<Slot, Refusal> {
-        self.inner.slot(name, kind)
+    /// Site time when the lock was taken, as this box sees it.
+    pub fn now(&self) -> SiteTime {
+        self.now
+    }
+
+    /// The slot of a series, made if it is new. A name that the site knows always gets one.
+    ///
+    /// # Errors
+    /// The series is of another kind, or it is new and there is no room for it here or at the site.
+    pub fn slot(&mut self, name: SeriesName<'_>, kind: Kind) -> Result<Slot, NotTaken> {
+        let Inner { slots, limits, .. } = &mut *self.inner;
+        let site = self.site;
+        slots.of(name, kind, limits, |name| {
+            site.map_or(Known::Nothing { room: true }, |site| {
+                Known::to(&site.lock().unwrap_or_else(PoisonError::into_inner), name)
+            })
+        })
     }
 
     /// Counts `n` more on a counter. The hot path: no lookup, no allocation.
+    ///
+    /// # Errors
+    /// See [`Bulk::add`].
     #[inline]
-    pub fn count(&mut self, slot: Slot, n: u64) -> Result<(), Refusal> {
-        let state = &mut self.inner.slots[slot.0 as usize];
-        if state.window == self.window
-            && let Some(Amount::Counter(sum)) = &mut state.pending
-            && let Some(more) = sum.checked_add(u128::from(n))
-        {
-            *sum = more;
+    pub fn count(&mut self, slot: Slot, n: u64) -> Result<(), NotTaken> {
+        if self.inner.slots.count(slot, self.window, n) {
             return Ok(());
         }
         self.add(slot, Amount::Counter(u128::from(n)))
     }
 
     /// Adds an amount to the window that is open now.
-    pub fn add(&mut self, slot: Slot, amount: Amount) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// The series is of another kind, its sum would overflow, or its slot was given to another.
+    pub fn add(&mut self, slot: Slot, amount: Amount) -> Result<(), NotTaken> {
         self.inner.add(slot, self.window, amount)
+    }
+
+    /// Adds an amount to the window that `at` is in: see [`Bulk::open_at`].
+    ///
+    /// # Errors
+    /// See [`Bulk::add`].
+    pub fn add_at(&mut self, slot: Slot, at: SiteTime, amount: Amount) -> Result<(), NotTaken> {
+        let window = self.inner.limits.base.start_of(at);
+        self.inner.add(slot, window, amount)
+    }
+
+    /// Whether the window of this series that `at` is in is still open, as this box sees site time: it began, and its
+    /// end and the grace are not over.
+    pub fn open_at(&self, slot: Slot, at: SiteTime) -> bool {
+        let Limits { base, grace_ms, .. } = self.inner.limits;
+        let is_open = |span: Span| span.end_of(span.start_of(at)).0.saturating_add(grace_ms) > self.now.0;
+        if at > self.now {
+            return false;
+        }
+        // Most series have the shortest span; only of others the site needs to be asked.
+        is_open(base)
+            || self.site.is_some_and(|site| {
+                let site = site.lock().unwrap_or_else(PoisonError::into_inner);
+                self.inner.slots.name(slot).is_some_and(|name| is_open(site.settings().span_for(name)))
+            })
     }
 }
 
 impl Inner {
-    fn slot(&mut self, name: SeriesName<'_>, kind: Kind) -> Result<Slot, Refusal> {
-        if let Some(slot) = self.by_name.get(name.as_str()) {
-            let is = self.slots[slot.0 as usize].kind;
-            return if is == kind { Ok(*slot) } else { Err(Refusal::WrongKind { is, asked: kind }) };
-        }
-        if self.slots.len() >= self.slots_max {
-            return Err(Refusal::TooManySeries);
-        }
-        let slot = Slot(u32::try_from(self.slots.len()).map_err(|_| Refusal::TooManySeries)?);
-        let name: Box<str> = name.as_str().into();
-        self.by_name.insert(name.clone(), slot);
-        self.slots.push(SlotState {
-            name,
-            kind,
-            series: None,
-            window: SiteTime(0),
-            pending: None,
-            queued: false,
-            planned: 0,
-            older: Vec::new(),
-        });
-        Ok(slot)
+    fn add(&mut self, slot: Slot, window: SiteTime, amount: Amount) -> Result<(), NotTaken> {
+        self.arrivals += 1;
+        let arrival = self.arrivals;
+        self.add_arrived(slot, window, amount, arrival)
     }
 
-    fn add(&mut self, slot: Slot, window: SiteTime, amount: Amount) -> Result<(), Refusal> {
-        let state = &mut self.slots[slot.0 as usize];
-        if state.kind != amount.kind() {
-            return Err(Refusal::WrongKind { is: state.kind, asked: amount.kind() });
-        }
-        match state.pending {
-            None => {
-                state.pending = Some(amount);
-                state.window = window;
-                self.dirty_count += 1;
-                if !mem::replace(&mut state.queued, true) {
-                    self.dirty.push_back(slot);
-                }
-            }
-            Some(pending) if state.window == window => match pending.merged(amount) {
-                Ok(sum) => state.pending = Some(sum),
-                Err(MergeError::Overflow | MergeError::Kinds) => {
-                    self.overflowed += 1;
-                    return Err(Refusal::Overflow);
-                }
-            },
-            Some(pending) => {
-                state.keep_older(pending);
-                state.pending = Some(amount);
-                state.window = window;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl SlotState {
-    /// Keeps what the ended window came to; beyond the bound the newest neighbours merge.
-    fn keep_older(&mut self, amount: Amount) {
-        if self.older.len() >= WINDOWS_APART_MAX - 1
-            && let Some((_, last)) = self.older.last_mut()
-            && let Ok(sum) = last.merged(amount)
-        {
-            *last = sum;
-            return;
-        }
-        self.older.push((self.window, amount));
-    }
-
-    fn series_ref(&self) -> SeriesRef<'_> {
-        match self.series {
-            Some(id) => SeriesRef::Id(id),
-            None => SeriesRef::Name(
-                SeriesName::new(&self.name).expect("a slot is made from a checked name"),
-                self.kind,
-            ),
-        }
+    fn add_arrived(
+        &mut self,
+        slot: Slot,
+        window: SiteTime,
+        amount: Amount,
+        arrival: u64,
+    ) -> Result<(), NotTaken> {
+        let added = self.slots.add(slot, window, amount, arrival);
+        self.overflowed += u64::from(added == Err(NotTaken::Refused(Refusal::Overflow)));
+        added
     }
 }
 

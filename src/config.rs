@@ -1,7 +1,7 @@
 //! The configuration file: TOML to validated types. Every key is optional; an unknown one is an error
 //! that names it, its line and the nearest known one.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -116,17 +116,62 @@ pub struct IngestSection {
 }
 
 /// `[ingest.statsd]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StatsdSection {
-    /// UDP; `"off"` and `""` turn it off.
-    #[serde(deserialize_with = "address_or_off")]
-    pub listen: Option<SocketAddr>,
+    /// UDP.
+    pub listen: StatsdListen,
 }
 
-impl Default for StatsdSection {
-    fn default() -> StatsdSection {
-        StatsdSection { listen: Some(SocketAddr::from(([127, 0, 0, 1], 8125))) }
+/// Where StatsD is listened to: a list of addresses, or one; `"off"`, `""` or an empty list turns it off.
+#[derive(Clone, Debug)]
+pub struct StatsdListen {
+    /// The addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// Nobody said so: then the second is left out where there is no IPv6.
+    pub is_default: bool,
+}
+
+impl Default for StatsdListen {
+    fn default() -> StatsdListen {
+        let addresses = vec![
+            SocketAddr::from((Ipv4Addr::LOCALHOST, STATSD_PORT)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, STATSD_PORT)),
+        ];
+        StatsdListen { addresses, is_default: true }
+    }
+}
+
+/// The same addresses, whoever said so.
+impl PartialEq for StatsdListen {
+    fn eq(&self, other: &StatsdListen) -> bool {
+        self.addresses == other.addresses
+    }
+}
+
+impl<'de> Deserialize<'de> for StatsdListen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected an address such as \"127.0.0.1:8125\", or a list of such")]
+        enum Said {
+            One(String),
+            Several(Vec<String>),
+        }
+        let texts = match Said::deserialize(deserializer)? {
+            Said::One(text) => vec![text],
+            Said::Several(texts) => texts,
+        };
+        let texts = texts.iter().filter(|text| !matches!(text.as_str(), "" | "off"));
+        let mut addresses = texts
+            .map(|text| address(text, "127.0.0.1:8125"))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(serde::de::Error::custom)?;
+        addresses.dedup();
+        if addresses.len() > STATSD_ADDRESSES_MAX {
+            let what = format!("{} addresses, at most {STATSD_ADDRESSES_MAX} can be", addresses.len());
+            return Err(serde::de::Error::custom(what));
+        }
+        Ok(StatsdListen { addresses, is_default: false })
     }
 }
 
@@ -198,7 +243,7 @@ const KEYS: &[(&str, Says)] = &[
     ("api.listen", Says::Text),
     ("api.token_file", Says::Text),
     ("api.connections_max", Says::Number),
-    ("ingest.statsd.listen", Says::Text),
+    ("ingest.statsd.listen", Says::Texts),
     ("upstream.url", Says::Text),
     ("upstream.base", Says::Text),
     ("upstream.password_file", Says::Text),
@@ -207,6 +252,11 @@ const KEYS: &[(&str, Says)] = &[
     ("commit.interval", Says::Text),
     ("storage.bytes_max", Says::Text),
 ];
+
+/// Where StatsD clients send, if nobody told them another port.
+const STATSD_PORT: u16 = 8125;
+/// More addresses for StatsD are a mistake.
+const STATSD_ADDRESSES_MAX: usize = 16;
 
 /// What the variables of the environment begin with.
 const PREFIX: &str = "TALLYD_";
@@ -429,12 +479,6 @@ fn node_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String
         )));
     }
     Ok(Some(name))
-}
-
-fn address_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let address = (!matches!(text.as_str(), "" | "off")).then(|| address(&text, "127.0.0.1:8125"));
-    address.transpose().map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]

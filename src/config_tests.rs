@@ -35,10 +35,10 @@ fn the_environment_overrides_and_is_named_when_it_is_wrong() {
     let error = load("", &[("TALLYD_INGEST_STATSD_LISTEN", "nowhere")]).unwrap_err();
     assert!(error.contains("TALLYD_INGEST_STATSD_LISTEN") && error.contains("nowhere"), "{error}");
     let off = load("", &[("TALLYD_INGEST_STATSD_LISTEN", "off")]).unwrap();
-    assert_eq!(off.ingest.statsd.listen, None);
-    for off in ["", "off"] {
-        let off = load(&format!("[ingest.statsd]\nlisten = \"{off}\"\n"), &[]).unwrap();
-        assert_eq!(off.ingest.statsd.listen, None);
+    assert_eq!(off.ingest.statsd.listen.addresses, []);
+    for off in ["\"\"", "\"off\"", "[]"] {
+        let off = load(&format!("[ingest.statsd]\nlisten = {off}\n"), &[]).unwrap();
+        assert_eq!(off.ingest.statsd.listen.addresses, []);
     }
 }
 
@@ -59,6 +59,31 @@ fn a_name_that_cannot_be_one_is_refused_where_it_is_said() {
     let error = load("", &[("TALLYD_NODE_NAME", "Box_1")]).unwrap_err();
     assert!(error.starts_with("TALLYD_NODE_NAME: ") && error.contains("\"Box_1\" is not a name"), "{error}");
     assert_eq!(load("", &[("TALLYD_NODE_NAME", "box-1")]).unwrap().node.name.as_deref(), Some("box-1"));
+}
+
+#[test]
+fn statsd_listens_on_one_address_or_several() {
+    let listen = |text: &str| {
+        let listen =
+            load(&format!("[ingest.statsd]\nlisten = {text}\n"), &[]).map(|config| config.ingest.statsd);
+        listen.map(|section| (section.listen.addresses, section.listen.is_default))
+    };
+    let addresses =
+        |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+    let both = addresses(&["127.0.0.1:8125", "[::1]:8125"]);
+    let default = load("", &[]).unwrap().ingest.statsd.listen;
+    assert_eq!((default.addresses, default.is_default), (both.clone(), true));
+    assert_eq!(listen(r#"["127.0.0.1:8125", "[::1]:8125"]"#), Ok((both.clone(), false)), "asked for");
+    assert_eq!(listen(r#""10.0.0.1:1""#), Ok((addresses(&["10.0.0.1:1"]), false)));
+    assert_eq!(listen(r#""""#), Ok((vec![], false)));
+    assert_eq!(listen("[]"), Ok((vec![], false)));
+    for wrong in ["1", r#"["x"]"#, r#"[["127.0.0.1:1"]]"#] {
+        assert!(listen(wrong).unwrap_err().contains("127.0.0.1:8125"), "{wrong}");
+    }
+    let variable = |text: &str| load("", &[("TALLYD_INGEST_STATSD_LISTEN", text)]).unwrap().ingest.statsd;
+    assert_eq!(variable("127.0.0.1:8125, [::1]:8125").listen.addresses, both);
+    assert_eq!(variable("10.0.0.1:1").listen.addresses, addresses(&["10.0.0.1:1"]));
+    assert!(!variable("10.0.0.1:1").listen.is_default);
 }
 
 #[test]

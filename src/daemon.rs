@@ -82,7 +82,7 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let api = Api::new(&api_config, handle.clone());
     let serving = tokio::spawn(async move { api::serve(listener, api, &api_config, stopped).await });
     let shown = handle.clone();
-    let notifying = service::ready(move || service::line(&shown.status()));
+    let service = service::ready(move || service::line(&shown.status()));
     info!("the API and the page are at http://{}/", config.api.listen);
 
     let ended = tokio::select! {
@@ -93,8 +93,7 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
         ended = &mut node => Some(ended),
         () = ways.show(&handle) => None,
     };
-    service::stopping();
-    notifying.abort();
+    service.stopping();
     let is_box = |member: &&MemberStatus| member.connected && member.membership != "witness";
     let last = handle.status().members.iter().filter(is_box).count() <= 1;
     ways.close(last).await;
@@ -124,11 +123,9 @@ struct Ways {
 impl Ways {
     fn open(config: &Config, handle: &Handle) -> Result<Ways, RunError> {
         let (accumulator, clock) = (handle.accumulator(), handle.clock());
-        let statsd = config
-            .ingest
-            .statsd
-            .listen
-            .map(|listen| Statsd::start(listen, Arc::clone(accumulator), Arc::clone(clock)))
+        let listen = &config.ingest.statsd.listen;
+        let statsd = (!listen.addresses.is_empty())
+            .then(|| Statsd::start(&listen.addresses, listen.is_default, Arc::clone(accumulator)))
             .transpose()?;
         let identity = handle.identity();
         let node = format!("{}/{}", identity.me().name, identity.node);
@@ -144,7 +141,7 @@ impl Ways {
                 handle.show_ingest("statsd", to_value(&statsd.status()));
             }
             handle.show_ingest("poll", to_value(&self.polls.status()));
-            handle.show_upstream(to_value(&self.upstream.shared().status()));
+            handle.show_upstream(to_value(&self.upstream.status()));
             tokio::time::sleep(SHOW_EVERY).await;
         }
     }

@@ -58,13 +58,12 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let api_config = daemon::api_config(&config)?;
     let page = Page::new(&api_config, overview.clone());
     let serving = tokio::spawn(async move { api::serve(listener, page, &api_config, stopped).await });
-    let notifying = service::ready(move || overview.line());
+    let service = service::ready(move || overview.line());
     info!("the witness tells its state at http://{}/v1/status", config.api.listen);
 
     let signal = daemon::signal().await;
     info!("{signal}: stopping");
-    service::stopping();
-    notifying.abort();
+    service.stopping();
     // A record that is being written is finished, and answered.
     let _ = stop.send(true);
     for slot in slots {

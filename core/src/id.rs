@@ -103,11 +103,16 @@ impl fmt::Display for ReportNumber {
     }
 }
 
-/// The longest name of a series, in bytes of UTF-8.
-pub const SERIES_NAME_BYTES_MAX: usize = 96;
+/// The longest name of a series, in bytes of UTF-8. A site at feature level 1 takes no more than
+/// [`SERIES_NAME_BYTES_FIRST_MAX`].
+pub const SERIES_NAME_BYTES_MAX: usize = 200;
 
-/// The name of a series, checked: 1 to 96 bytes of UTF-8, segments divided by `/`, none empty,
-/// without `+`, `#`, NUL and control characters (so that it can stand in an MQTT topic).
+/// The longest name of a series in a site at feature level 1.
+pub const SERIES_NAME_BYTES_FIRST_MAX: usize = 96;
+
+/// The name of a series, checked: 1 to 200 bytes of UTF-8, segments divided by `/`, none empty, without `+`, `#`, NUL
+/// and control characters (so that it can stand in an MQTT topic). A new one has no Unicode noncharacters either,
+/// which some brokers refuse; those that logs hold already are read by [`SeriesName::stored`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeriesName<'a>(&'a str);
 
@@ -120,15 +125,36 @@ pub enum SeriesNameError {
     TooLong(usize),
     /// A segment between slashes is empty.
     EmptySegment,
-    /// A character that MQTT gives a meaning, or a control character.
+    /// A character that MQTT gives a meaning, a control character or a noncharacter.
     Forbidden(char),
     /// Not UTF-8.
     NotUtf8,
 }
 
+/// Whether Unicode says that this is no character, nor ever will be: U+FDD0 to U+FDEF, and the last two of each plane.
+#[must_use]
+pub const fn is_noncharacter(c: char) -> bool {
+    matches!(c, '\u{fdd0}'..='\u{fdef}') || c as u32 & 0xfffe == 0xfffe
+}
+
 impl<'a> SeriesName<'a> {
-    /// Checks a text.
+    /// Checks a text from outside.
+    ///
+    /// # Errors
+    /// Which rule it breaks.
     pub fn new(text: &'a str) -> Result<Self, SeriesNameError> {
+        let name = SeriesName::stored(text)?;
+        match text.chars().find(|c| is_noncharacter(*c)) {
+            Some(bad) => Err(SeriesNameError::Forbidden(bad)),
+            None => Ok(name),
+        }
+    }
+
+    /// Checks a text that a log or a snapshot holds: before noncharacters were refused, names with them were taken.
+    ///
+    /// # Errors
+    /// Which rule it breaks.
+    pub fn stored(text: &'a str) -> Result<Self, SeriesNameError> {
         if text.is_empty() {
             return Err(SeriesNameError::Empty);
         }
@@ -144,9 +170,20 @@ impl<'a> SeriesName<'a> {
         Ok(SeriesName(text))
     }
 
-    /// Checks bytes.
+    /// Checks bytes from outside: see [`SeriesName::new`].
+    ///
+    /// # Errors
+    /// Which rule they break.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, SeriesNameError> {
         core::str::from_utf8(bytes).map_err(|_| SeriesNameError::NotUtf8).and_then(SeriesName::new)
+    }
+
+    /// Checks bytes that a log or a snapshot holds: see [`SeriesName::stored`].
+    ///
+    /// # Errors
+    /// Which rule they break.
+    pub fn stored_bytes(bytes: &'a [u8]) -> Result<Self, SeriesNameError> {
+        core::str::from_utf8(bytes).map_err(|_| SeriesNameError::NotUtf8).and_then(SeriesName::stored)
     }
 
     /// The text.
@@ -173,7 +210,12 @@ impl fmt::Display for SeriesNameError {
                 f.write_str("a series name has no empty segment: no slash at either end, no two in a row")
             }
             SeriesNameError::Forbidden(c) => {
-                write!(f, "a series name has no '+', '#' or control characters, this one has {c:?}")
+                let code = u32::from(*c);
+                write!(
+                    f,
+                    "a series name has no '+', '#', control characters or Unicode noncharacters, this one has {c:?} \
+                     (U+{code:04X})"
+                )
             }
             SeriesNameError::NotUtf8 => f.write_str("a series name is UTF-8"),
         }
@@ -206,10 +248,27 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_at_most_96_bytes() {
-        let name: String = core::iter::repeat_n('x', 97).collect();
-        assert_eq!(SeriesName::new(&name), Err(SeriesNameError::TooLong(97)));
-        assert!(SeriesName::new(&name[..96]).is_ok());
+    fn a_new_name_has_no_noncharacters_and_one_that_is_stored_may() {
+        let ends = (0..=16).flat_map(|plane: u32| [plane << 16 | 0xfffe, plane << 16 | 0xffff]);
+        for code in ends.chain(0xfdd0..=0xfdef) {
+            let bad = char::from_u32(code).unwrap();
+            let name: String = ['t', bad, 'p'].into_iter().collect();
+            assert_eq!(SeriesName::new(&name), Err(SeriesNameError::Forbidden(bad)), "{code:x}");
+            assert_eq!(SeriesName::from_bytes(name.as_bytes()), Err(SeriesNameError::Forbidden(bad)));
+            assert_eq!(SeriesName::stored(&name).unwrap().as_str(), name);
+            assert!(SeriesName::stored_bytes(name.as_bytes()).is_ok());
+        }
+        for neighbour in ['\u{fdcf}', '\u{fdf0}', '\u{fffd}', '\u{10000}', '\u{1fffd}'] {
+            assert!(SeriesName::new(&String::from(neighbour)).is_ok(), "{neighbour:?}");
+        }
+        assert_eq!(SeriesName::stored("a+"), Err(SeriesNameError::Forbidden('+')));
+    }
+
+    #[test]
+    fn a_name_has_at_most_200_bytes() {
+        let name: String = core::iter::repeat_n('x', 201).collect();
+        assert_eq!(SeriesName::new(&name), Err(SeriesNameError::TooLong(201)));
+        assert!(SeriesName::new(&name[..200]).is_ok());
         assert!(SeriesName::new("línea 1/prensa/ç").is_ok());
     }
 }

@@ -1,11 +1,12 @@
 //! A frozen batch: what it says, who waits for it, and what they are told.
 
+use tally_core::report::Kind;
 use tally_core::time::SiteTime;
 use tokio::sync::oneshot;
 
-use super::{Accumulator, MeterSlot, Outcome, Slot};
+use super::{MeterSlot, Outcome, Slot};
 use crate::node::{Added, RequestError};
-use crate::site::{KeyOutcome, Refusal, Site};
+use crate::site::{KeyOutcome, Refusal, SeriesId, Site};
 
 /// A batch that is on its way, unchanged until its receipt comes.
 #[derive(Debug, Default)]
@@ -14,8 +15,8 @@ pub struct Batch {
     pub body: Vec<u8>,
     /// The hash of its content that the entry names.
     pub hash: u64,
-    /// Its cells without a key, in order: which slot and window.
-    pub(super) cells: Vec<(Slot, SiteTime)>,
+    /// Its cells without a key, in order: which slot, window and kind.
+    pub(super) cells: Vec<(Slot, SiteTime, Kind)>,
     /// Its readings, by their place among the cells.
     pub(super) readings: Vec<(u32, MeterSlot)>,
     /// Who waits for a cell without a key.
@@ -29,6 +30,9 @@ pub struct Batch {
 pub(super) struct Waiter {
     pub(super) slot: Slot,
     pub(super) window: SiteTime,
+    pub(super) kind: Kind,
+    /// As the site numbers it, once the batch is settled.
+    pub(super) series: Option<SeriesId>,
     pub(super) answer: oneshot::Sender<Outcome>,
 }
 
@@ -57,36 +61,31 @@ impl Batch {
         self.readings.len()
     }
 
-    /// The slots that it touches.
-    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
-        let keyed = self.keyed.iter().map(|waiter| waiter.slot);
-        self.cells.iter().map(|(slot, _)| *slot).chain(keyed)
-    }
-
     /// Notes a reading. No client waits for one: its window is none that a waiter can have.
     pub(super) fn push_reading(&mut self, place: u32, meter: MeterSlot, slot: Slot) {
         self.readings.push((place, meter));
-        self.cells.push((slot, SiteTime(u64::MAX)));
+        self.cells.push((slot, SiteTime(u64::MAX), Kind::Counter));
     }
 
-    /// Answers all who wait, from the receipt and the site as it is with the batch applied.
-    pub fn answer(
-        self,
-        accumulator: &Accumulator,
-        site: &Site,
-        refused: &[(u32, Refusal)],
-        keyed: &[KeyOutcome],
-    ) {
+    /// Learns how the site numbers what its waiters wait for.
+    pub(super) fn learn(&mut self, series: impl Fn(Slot) -> Option<SeriesId>) {
+        for waiter in &mut self.waiters {
+            waiter.series = series(waiter.slot);
+        }
+    }
+
+    /// Answers all who wait, from the receipt and the site as it is with the batch applied. The batch is settled
+    /// before: see [`super::Accumulator::settle`].
+    pub fn answer(self, site: &Site, refused: &[(u32, Refusal)], keyed: &[KeyOutcome]) {
         let time = site.stamp().site;
-        accumulator.readings_answered(&self.readings, refused);
-        let series_of = accumulator.numbering();
         let refused_cell = |waiter: &Waiter| {
-            let is_its = |place: u32| self.cells.get(place as usize) == Some(&(waiter.slot, waiter.window));
+            let its = (waiter.slot, waiter.window, waiter.kind);
+            let is_its = |place: u32| self.cells.get(place as usize) == Some(&its);
             refused.iter().find(|(place, _)| is_its(*place)).map(|(_, refusal)| *refusal)
         };
         for waiter in self.waiters {
             let refusal = if refused.is_empty() { None } else { refused_cell(&waiter) };
-            let outcome = match (refusal, series_of(waiter.slot)) {
+            let outcome = match (refusal, waiter.series) {
                 (Some(refusal), _) => Outcome::Failed(RequestError::Refused(refusal)),
                 (None, Some(id)) => Outcome::Added(Added { total: site.series_total(id), time }),
                 (None, None) => unknown("the site does not know the series after its batch"),

@@ -6,9 +6,9 @@ use tally_core::report::Amount;
 use tally_core::time::SiteTime;
 
 use super::batch::{Batch, Waiter};
-use super::{Accumulator, Inner, Key, Outcome, Slot, SlotState, Waiting};
+use super::slots::{Cell, SlotState};
+use super::{Accumulator, Inner, Key, Outcome, Slot, Waiting};
 use crate::clock::JUMP_MS_MAX;
-use crate::node::RequestError;
 use crate::site::entry::{KeyedAdd, ReportWriter};
 
 /// Most cells in one batch, with and without keys: bounds the time to apply it.
@@ -18,9 +18,25 @@ pub(super) const BATCH_BYTES_MAX: usize = 512 << 10;
 /// A cell has at most so many bytes besides the name of its series: of a sample, with its window.
 const CELL_BYTES_MAX: usize = 112;
 
+/// When what was counted here can have been.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Possible {
+    /// The windows of the earliest and of the latest time.
+    windows: (SiteTime, SiteTime),
+    times: (SiteTime, SiteTime),
+}
+
+impl Possible {
+    #[cfg(test)]
+    pub(super) fn at_all() -> Possible {
+        let times = (SiteTime(0), SiteTime(u64::MAX));
+        Possible { windows: times, times }
+    }
+}
+
 /// What the batch that is being frozen has to have room for, for its waiters' sake.
 #[derive(Debug, Default)]
-struct Planned {
+pub(super) struct Planned {
     slots: Vec<Slot>,
     cells: usize,
     bytes: usize,
@@ -33,25 +49,24 @@ impl Accumulator {
     /// A box that has not heard of site time yet goes by its own clock, which may be years off: by now it is known
     /// what time it can have been.
     pub fn freeze(&self, mut report: ReportWriter) -> Batch {
-        let possible = self.clock.possible().unwrap_or((SiteTime(0), SiteTime(u64::MAX)));
+        let times = self.clock.possible().unwrap_or((SiteTime(0), SiteTime(u64::MAX)));
         let mut inner = self.guard();
-        let windows = (inner.base.start_of(possible.0), inner.base.start_of(possible.1));
+        let base = inner.limits.base;
+        let possible = Possible { windows: (base.start_of(times.0), base.start_of(times.1)), times };
         let mut batch = Batch::default();
-        let planned = inner.take_waiting(windows, &mut report, &mut batch);
+        let planned = inner.take_waiting(possible, &mut report, &mut batch);
         for slot in planned.slots {
-            let state = &mut inner.slots[slot.0 as usize];
-            state.planned = 0;
-            while let Some((window, amount)) = state.take_cell() {
-                state.write(slot, (window, amount), windows, &mut report, &mut batch);
+            while let Some(cell) = inner.slots.take_cell_of(slot) {
+                inner.write(slot, cell, possible, &mut report, &mut batch);
             }
-            inner.dirty_count -= 1;
         }
-        inner.write_readings(possible, BATCH_BYTES_MAX, &mut report, &mut batch);
+        inner.write_readings(times, BATCH_BYTES_MAX, &mut report, &mut batch);
         while batch.cells.len() < BATCH_CELLS_MAX && report.len() < BATCH_BYTES_MAX {
-            let Some((slot, cell)) = inner.take_cell() else { break };
-            inner.slots[slot.0 as usize].write(slot, cell, windows, &mut report, &mut batch);
+            let Some((slot, cell)) = inner.slots.take_cell() else { break };
+            inner.write(slot, cell, possible, &mut report, &mut batch);
         }
-        inner.left_over = inner.dirty_count + inner.readings.waiting() > 0;
+        inner.slots.froze();
+        inner.readings.froze();
         (batch.body, batch.hash) = report.finish_hashed();
         batch
     }
@@ -59,10 +74,11 @@ impl Accumulator {
 
 impl Inner {
     /// Takes in those who wait, as far as there is room for all that they wait for: keyed adds are written, other
-    /// adds are merged into their slots, of which all cells are to be written then.
-    fn take_waiting(
+    /// adds are merged into their slots, of which all cells are to be written then. So of values of the same series and
+    /// millisecond a keyed one counts as the earlier.
+    pub(super) fn take_waiting(
         &mut self,
-        windows: (SiteTime, SiteTime),
+        possible: Possible,
         report: &mut ReportWriter,
         batch: &mut Batch,
     ) -> Planned {
@@ -72,19 +88,23 @@ impl Inner {
             && planned.bytes + report.len() < BATCH_BYTES_MAX
             && batch.waiters.len() < BATCH_CELLS_MAX
         {
-            let Some(Waiting { slot, window, amount, key, answer, .. }) = waiting.next() else { break };
-            let (window, amount) = (within(windows, window), amount_within(windows, amount));
-            let waiter = Waiter { slot, window, answer };
+            let Some(Waiting { slot, window, amount, arrival, key, answer, .. }) = waiting.next() else {
+                break;
+            };
+            let (window, amount) = (within(possible.windows, window), amount_within(possible.times, amount));
+            let waiter = Waiter { slot, window, kind: amount.kind(), series: None, answer };
+            self.slots.wait_no_more(slot);
             match key {
-                None => match self.add(slot, window, amount) {
+                None => match self.add_arrived(slot, window, amount, arrival) {
                     Ok(()) => {
                         batch.waiters.push(waiter);
-                        planned.need(slot, &mut self.slots[slot.0 as usize]);
+                        planned.need(slot, self.slots.freeze(slot));
                     }
-                    Err(refusal) => waiter.tell(Outcome::Failed(RequestError::Refused(refusal))),
+                    Err(why) => waiter.tell(Outcome::Failed(why.into())),
                 },
                 Some(Key { hash, check, taken }) => {
-                    let series = self.slots[slot.0 as usize].series_ref();
+                    let Some(state) = self.slots.freeze(slot) else { continue };
+                    let series = state.series_ref(amount.kind());
                     report.keyed(&KeyedAdd { series, window, amount, key: hash, check, taken });
                     batch.keyed.push(waiter);
                 }
@@ -94,56 +114,35 @@ impl Inner {
         planned
     }
 
-    /// Takes out the next cell: of the slot that waits longest.
-    pub(super) fn take_cell(&mut self) -> Option<(Slot, (SiteTime, Amount))> {
-        loop {
-            let slot = *self.dirty.front()?;
-            let state = &mut self.slots[slot.0 as usize];
-            let cell = state.take_cell();
-            if state.pending.is_none() {
-                self.dirty.pop_front();
-                state.queued = false;
-                self.dirty_count -= usize::from(cell.is_some());
-            }
-            // None: its cells went out of turn, with somebody who waited for one.
-            if let Some(cell) = cell {
-                return Some((slot, cell));
-            }
-        }
+    fn write(
+        &mut self,
+        slot: Slot,
+        cell: Cell,
+        possible: Possible,
+        report: &mut ReportWriter,
+        batch: &mut Batch,
+    ) {
+        let Some(state) = self.slots.freeze(slot) else { return };
+        state.planned = 0;
+        let window = within(possible.windows, cell.window);
+        let amount = amount_within(possible.times, cell.amount);
+        report.cell(state.series_ref(amount.kind()), window, &amount);
+        batch.cells.push((slot, window, amount.kind()));
     }
 }
 
 impl Planned {
     /// All cells of this slot, as many as there are now.
-    fn need(&mut self, slot: Slot, state: &mut SlotState) {
+    fn need(&mut self, slot: Slot, state: Option<&mut SlotState>) {
+        let Some(state) = state else { return };
         if state.planned == 0 {
             self.slots.push(slot);
         }
-        let cells = state.older.len() + 1;
+        let cells = state.cells();
         let name = if state.series.is_none() { state.name.len() } else { 0 };
         let more = cells - mem::replace(&mut state.planned, cells);
         self.cells += more;
         self.bytes += more * (CELL_BYTES_MAX + name);
-    }
-}
-
-impl SlotState {
-    /// Ended windows first.
-    fn take_cell(&mut self) -> Option<(SiteTime, Amount)> {
-        self.older.pop().or_else(|| self.pending.take().map(|amount| (self.window, amount)))
-    }
-
-    fn write(
-        &self,
-        slot: Slot,
-        (window, amount): (SiteTime, Amount),
-        windows: (SiteTime, SiteTime),
-        report: &mut ReportWriter,
-        batch: &mut Batch,
-    ) {
-        let window = within(windows, window);
-        report.cell(self.series_ref(), window, &amount_within(windows, amount));
-        batch.cells.push((slot, window));
     }
 }
 

@@ -12,7 +12,7 @@ use tally_core::report::Kind;
 use tally_core::time::SiteTime;
 
 use super::batch::Batch;
-use super::{Accumulator, Bulk, Inner, Slot};
+use super::{Accumulator, Bulk, Inner, NotTaken, Slot};
 use crate::site::entry::{ReadingCell, ReportWriter};
 use crate::site::{METER_NAME_BYTES_MAX, Refusal, is_meter_name};
 
@@ -44,6 +44,8 @@ pub(super) struct Readings {
     /// Meters with readings that wait, in the order in which the first came.
     dirty: VecDeque<MeterSlot>,
     pub(super) mode: ReadingsMode,
+    /// The last batch had no room for all.
+    left_over: bool,
 }
 
 /// A number that was read from a meter.
@@ -87,6 +89,16 @@ struct Waiting {
 }
 
 impl Readings {
+    /// The batch is frozen: what it has no room for waits on.
+    pub(super) fn froze(&mut self) {
+        self.left_over = self.waiting() > 0;
+    }
+
+    /// Whether the last batch had no room for all.
+    pub(super) fn left_over(&self) -> bool {
+        self.left_over
+    }
+
     /// How many meters have readings for the next batch.
     pub(super) fn waiting(&self) -> usize {
         if self.mode == ReadingsMode::Taken { self.dirty.len() } else { 0 }
@@ -95,17 +107,23 @@ impl Readings {
 
 impl Bulk<'_> {
     /// The slot of a meter and its series, made if it is new. `name` is checked: see [`is_meter_name`].
-    pub fn meter(&mut self, name: &str, series: SeriesName<'_>) -> Result<MeterSlot, Refusal> {
+    ///
+    /// # Errors
+    /// The series is of another kind, or there is no room for it or for another meter.
+    pub fn meter(&mut self, name: &str, series: SeriesName<'_>) -> Result<MeterSlot, NotTaken> {
         debug_assert!(is_meter_name(name), "1 to {METER_NAME_BYTES_MAX} bytes");
-        let slot = self.inner.slot(series, Kind::Counter)?;
-        let meters_max = self.inner.slots_max;
+        let slot = self.slot(series, Kind::Counter)?;
+        let meters_max = self.inner.limits.names_max;
         let meters = &mut self.inner.readings.meters;
         if let Some(place) = meters.iter().position(|meter| meter.slot == slot && &*meter.name == name) {
             return Ok(MeterSlot(place as u32));
         }
         if meters.len() >= meters_max {
-            return Err(Refusal::TooManyMeters);
+            return Err(NotTaken::Refused(Refusal::TooManyMeters));
         }
+        // The meter keeps its slot for as long as the process runs.
+        self.inner.slots.wait(slot)?;
+        let meters = &mut self.inner.readings.meters;
         let (waiting, sent) = (VecDeque::new(), SiteTime(0));
         let name = name.into();
         meters.push(MeterState { name, slot, local: None, waiting, before: None, sent, refused: None });
@@ -125,7 +143,7 @@ impl Bulk<'_> {
     /// Takes a reading. One that shows no more than was read here before is passed over.
     pub fn read(&mut self, slot: MeterSlot, read: &MeterRead, rule: &MeterRule) -> Outcome {
         let MeterRead { value, heard, incarnation, .. } = *read;
-        let window = self.inner.base.start_of(heard);
+        let window = self.inner.limits.base.start_of(heard);
         let readings = &mut self.inner.readings;
         let state = &mut readings.meters[slot.0 as usize];
         // Site time may be set back, or not be known yet: what was read later is later all the same.
@@ -162,12 +180,12 @@ impl Bulk<'_> {
 
 impl Accumulator {
     /// Notes what the site said to the readings of a batch.
-    pub(super) fn readings_answered(&self, readings: &[(u32, MeterSlot)], refused: &[(u32, Refusal)]) {
-        if readings.is_empty() {
+    pub fn readings_answered(&self, batch: &Batch, refused: &[(u32, Refusal)]) {
+        if batch.readings.is_empty() {
             return;
         }
         let mut inner = self.guard();
-        for (place, meter) in readings {
+        for (place, meter) in &batch.readings {
             let why = refused.binary_search_by_key(place, |(place, _)| *place);
             let state = &mut inner.readings.meters[meter.0 as usize];
             state.refused = why.ok().map(|found| refused[found].1);
@@ -204,7 +222,7 @@ impl Inner {
         report: &mut ReportWriter,
         batch: &mut Batch,
     ) {
-        let Inner { readings, slots, base, .. } = self;
+        let Inner { readings, slots, limits, .. } = self;
         if readings.mode != ReadingsMode::Taken {
             return;
         }
@@ -220,10 +238,12 @@ impl Inner {
                 let heard = next.heard.clamp(earliest, latest).max(state.sent);
                 state.sent = heard;
                 let Waiting { value, incarnation, rule, .. } = next;
-                let series = slots[slot.0 as usize].series_ref();
+                // A meter's slot is never given to another series.
+                let Some(place) = slots.freeze(slot) else { continue };
+                let series = place.series_ref(Kind::Counter);
                 let cell = ReadingCell { series, meter: &state.name, value, heard, incarnation, rule };
                 batch.push_reading(report.cells(), meter, slot);
-                report.reading(&cell, base.start_of(heard));
+                report.reading(&cell, limits.base.start_of(heard));
                 room -= 1;
             }
             if !state.waiting.is_empty() {

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tally_core::id::{Epoch, ReportNumber};
 use tally_core::report::Amount;
@@ -7,6 +7,7 @@ use tally_core::window::Span;
 
 use super::super::Backlog;
 use super::*;
+use crate::accumulator::Limits;
 use crate::clock::SiteClock;
 use crate::site::entry::SourceKind;
 use crate::site::{Applied, Founding, Level, Site, Stamp, Verdict, entry};
@@ -17,7 +18,7 @@ const NOW: SiteTime = SiteTime(1_763_858_430_000);
 /// A box and the site that it reports to.
 struct OneBox {
     accumulator: Accumulator,
-    site: Site,
+    site: Arc<Mutex<Site>>,
     now: SiteTime,
     number: ReportNumber,
 }
@@ -25,19 +26,22 @@ struct OneBox {
 impl OneBox {
     fn new() -> OneBox {
         let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0)));
-        let accumulator = Accumulator::new(clock, Span::DEFAULT, 5);
-        accumulator.set_readings_mode(ReadingsMode::Taken);
         let founding =
             Founding { site: "plant7".to_owned(), site_id: 5, base_span: Span::DEFAULT, level: Level::MAX };
-        let mut new =
-            OneBox { accumulator, site: Site::new(&founding), now: NOW, number: ReportNumber::FIRST };
+        let limits = Limits { base: Span::DEFAULT, grace_ms: 2_000, names_max: 5, name_bytes_max: 200 };
+        let site = Arc::new(Mutex::new(Site::new(&founding)));
+        let accumulator = Accumulator::new(clock, limits).asking(Arc::clone(&site));
+        accumulator.set_readings_mode(ReadingsMode::Taken);
+        let mut new = OneBox { accumulator, site, now: NOW, number: ReportNumber::FIRST };
         new.apply(&entry::open(SourceKind::Box, "box1", 1, Epoch(9)));
         new
     }
 
     fn apply(&mut self, body: &[u8]) -> Applied {
         let stamp = Stamp { site: self.now, elapsed: Elapsed(self.now.0 - NOW.0), synced: true };
-        self.site.apply(self.site.applied().next(), &entry::stamped(stamp, body)).unwrap()
+        let mut site = self.site.lock().unwrap();
+        let next = site.applied().next();
+        site.apply(next, &entry::stamped(stamp, body)).unwrap()
     }
 
     /// Reads a number after so many milliseconds.
@@ -58,8 +62,8 @@ impl OneBox {
 
     /// Sends what waits; how many readings that were.
     fn commit(&mut self) -> usize {
-        let source = self.site.box_source("box1").unwrap();
-        let batch = self.accumulator.freeze(ReportWriter::new(source, Epoch(9), self.number, 0));
+        let source = self.site.lock().unwrap().box_source("box1").unwrap();
+        let mut batch = self.accumulator.freeze(ReportWriter::new(source, Epoch(9), self.number, 0));
         self.number = self.number.next();
         let Applied::Report { verdict: Verdict::Receipt { refused, keyed, .. }, .. } =
             self.apply(&batch.body)
@@ -67,13 +71,15 @@ impl OneBox {
             panic!("no receipt");
         };
         let readings = batch.readings.len();
-        self.accumulator.learn(&batch, &self.site);
-        batch.answer(&self.accumulator, &self.site, &refused, &keyed);
+        self.accumulator.readings_answered(&batch, &refused);
+        self.accumulator.settle(&mut batch);
+        batch.answer(&self.site.lock().unwrap(), &refused, &keyed);
         readings
     }
 
     fn total(&self) -> i128 {
-        self.site.series_total(self.site.find("parts").unwrap())
+        let site = self.site.lock().unwrap();
+        site.series_total(site.find("parts").unwrap())
     }
 }
 
@@ -134,7 +140,7 @@ fn steps_that_are_small_enough_are_not_made_one_that_is_not() {
         assert_ne!(one.read_by(value, 100, &rule), Outcome::Held);
     }
     one.commit();
-    assert_eq!((one.total(), one.site.held_jumps_len()), (250, 0));
+    assert_eq!((one.total(), one.site.lock().unwrap().held_jumps_len()), (250, 0));
 }
 
 #[test]

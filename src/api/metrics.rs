@@ -11,6 +11,8 @@ use axum::extract::State;
 use axum::http::Response;
 use serde_json::Value;
 
+mod broker;
+
 use super::{Shared, typed_response};
 use crate::metrics::Metrics;
 use crate::node::status::{NodeStatus, PaceStatus, STORAGE_STATES};
@@ -26,11 +28,13 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body>
     pace(&mut text, &status.pace);
     disk(&mut text, &status.storage);
     ways_in(&mut text, &status);
+    broker::broker(&mut text, &status);
     counted(&mut text, shared.node.metrics());
     refused(&mut text, &shared.node.metrics().refusals, &[]);
     connections(&mut text, shared.node.transport_metrics(), &[]);
     let watchers = shared.watchers.load(Ordering::Relaxed);
     text.gauge("tallyd_api_watchers", "Clients of /v1/watch that are connected.", watchers);
+    log_figures(&mut text);
     text.into_response()
 }
 
@@ -61,6 +65,21 @@ fn raft(text: &mut Text, status: &NodeStatus) {
     text.gauge("tallyd_applied_index", "Up to which index this box has applied the log.", status.applied);
     text.gauge("tallyd_last_index", "The end of this box's log.", status.last);
     text.counter(
+        "tallyd_leader_late_total",
+        "How often this box led and its loop woke later than an election timeout.",
+        status.pace.leader_late,
+    );
+    text.counter(
+        "tallyd_digest_mismatches_total",
+        "How often this box saw that its state differs from another box's.",
+        status.state_check.mismatches,
+    );
+    text.gauge(
+        "tallyd_state_out_of_service",
+        "1 while this box's state is known to be wrong and it gets it anew.",
+        u64::from(status.state_check.state == "out-of-service"),
+    );
+    text.counter(
         "tallyd_campaigns_total",
         "How often this box began to campaign.",
         status.elections.campaigns,
@@ -82,6 +101,7 @@ fn raft(text: &mut Text, status: &NodeStatus) {
         ("disk", handovers.disk),
         ("stopping", handovers.stopping),
         ("asked", handovers.asked),
+        ("state", handovers.state),
     ] {
         text.sample("tallyd_handovers_total", &[("reason", reason)], count);
     }
@@ -240,6 +260,9 @@ fn ways_in(text: &mut Text, status: &NodeStatus) {
         "Cells of batches that were refused where they were applied.",
         accumulator.refused,
     );
+    if let Some(part) = status.ingest.get("statsd") {
+        statsd(text, part);
+    }
     polled(text, status);
     // What the ways in show of themselves: their numbers, by the way's name and the number's.
     text.family("tallyd_ingest", "untyped", "Figures of the ways in; /v1/status tells what they are.");
@@ -284,6 +307,26 @@ fn polled(text: &mut Text, status: &NodeStatus) {
         "When a polled file was read well last, seconds since 1970 by this box's wall clock.",
         &|poll| poll["last_at"].as_f64().map(|ms| ms / 1e3),
     );
+}
+
+/// StatsD, by what it shows of itself.
+fn statsd(text: &mut Text, part: &serde_json::Value) {
+    for (name, member, help) in [
+        ("tallyd_statsd_datagrams_total", "received_datagrams", "StatsD datagrams that were read."),
+        (
+            "tallyd_statsd_lost_datagrams_total",
+            "lost",
+            "StatsD datagrams that the kernel dropped because the receive buffer was full.",
+        ),
+        ("tallyd_statsd_values_total", "metrics", "Values of StatsD lines that were counted."),
+    ] {
+        text.counter(name, help, part[member].as_u64().unwrap_or(0));
+    }
+    let name = "tallyd_statsd_refused_total";
+    text.family(name, "counter", "StatsD lines and values that were refused, by reason.");
+    for (reason, count) in part["refused_by"].as_object().into_iter().flatten() {
+        text.sample(name, &[("reason", reason)], count.as_u64().unwrap_or(0));
+    }
 }
 
 /// What the rooms count as it happens.
@@ -351,6 +394,15 @@ pub(crate) fn connections(text: &mut Text, metrics: &TransportMetrics, labels: &
     for (reason, value) in metrics.refusals() {
         text.sample(name, &[labels, &[("reason", reason)]].concat(), value);
     }
+}
+
+/// What became of the log.
+pub(crate) fn log_figures(text: &mut Text) {
+    text.counter(
+        "tallyd_log_lines_lost_total",
+        "Lines of the log that were lost: it could not be written, or not fast enough.",
+        crate::logging::lines_lost(),
+    );
 }
 
 fn seconds(micros: u64) -> f64 {
@@ -434,7 +486,10 @@ mod tests {
             held_ms: Some(7_201_000),
             ..Default::default()
         };
-        status.ingest.insert("statsd".to_owned(), serde_json::json!({"datagrams": 5, "listen": "x"}));
+        status.ingest.insert(
+            "statsd".to_owned(),
+            json!({"datagrams": 5, "listen": ["x"], "lost": 3, "refused_by": {"bad-value": 2}}),
+        );
         let polls = [
             json!({"series": "n", "readings": 5, "errors": 2, "error": null, "last_at": 7_500}),
             json!({"series": "n", "readings": 0, "errors": 1, "error": "cannot", "last_at": null}),
@@ -444,7 +499,14 @@ mod tests {
         site(&mut text, &status);
         pace(&mut text, &status.pace);
         disk(&mut text, &status.storage);
+        status.upstream =
+            serde_json::json!({"state": "connected", "published": 7, "refuses": [{"topic": "t"}]});
         ways_in(&mut text, &status);
+        broker::broker(&mut text, &status);
+        assert!(
+            text.0.contains("\ntallyd_upstream_connected 1\n")
+                && text.0.contains("\ntallyd_upstream_published_total 7\n")
+        );
         counted(&mut text, &Metrics::default());
         refused(&mut text, &Refusals::default(), &[]);
         connections(&mut text, &TransportMetrics::default(), &[]);
@@ -459,6 +521,8 @@ mod tests {
             }
         }
         assert!(text.0.contains("tallyd_ingest{way=\"statsd\",figure=\"datagrams\"} 5\n"), "{}", text.0);
+        assert!(text.0.contains("tallyd_statsd_lost_datagrams_total 3\n"), "{}", text.0);
+        assert!(text.0.contains("tallyd_statsd_refused_total{reason=\"bad-value\"} 2\n"), "{}", text.0);
         assert!(text.0.contains("tallyd_member_rtt_seconds{member=\"\"} 0.00007\n"), "{}", text.0);
         assert!(text.0.contains("tallyd_clock_offset_seconds{member=\"\"} -1.5\n"), "{}", text.0);
         for line in [

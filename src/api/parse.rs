@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Uri};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
-use tally_core::id::{SERIES_NAME_BYTES_MAX, SeriesName, SourceId};
+use tally_core::id::{SERIES_NAME_BYTES_MAX, SeriesName, SeriesNameError, SourceId};
 use tally_core::report::{ADD_MAX, Amount, Kind, SAMPLE_MAGNITUDE_MAX, Sample};
 use tally_core::time::SiteTime;
 
@@ -24,8 +24,23 @@ pub const KEY_BYTES_MAX: usize = 64;
 /// The header of the idempotency key.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// The name of a series as it stands in a path: percent-encoded, its slashes raw or encoded.
+/// The name of a series to add to, as it stands in a path: percent-encoded, its slashes raw or encoded.
+///
+/// # Errors
+/// What it breaks of the rules for names.
 pub fn series(raw: &str) -> Result<Cow<'_, str>, Problem> {
+    named(raw, |text| SeriesName::new(text).map(drop))
+}
+
+/// The same of a series to read: older logs hold names that are not taken any more.
+///
+/// # Errors
+/// What it breaks of the rules for names.
+pub(super) fn stored_series(raw: &str) -> Result<Cow<'_, str>, Problem> {
+    named(raw, |text| SeriesName::stored(text).map(drop))
+}
+
+fn named(raw: &str, check: impl Fn(&str) -> Result<(), SeriesNameError>) -> Result<Cow<'_, str>, Problem> {
     // Each byte is encoded by three characters at most.
     if raw.len() > 3 * SERIES_NAME_BYTES_MAX {
         return Err(Problem::malformed(format!(
@@ -35,7 +50,7 @@ pub fn series(raw: &str) -> Result<Cow<'_, str>, Problem> {
     let name = percent_decode_str(raw)
         .decode_utf8()
         .map_err(|_| Problem::malformed("the series in the path: a series name is UTF-8"))?;
-    SeriesName::new(&name).map_err(|error| Problem::malformed(format!("the series in the path: {error}")))?;
+    check(&name).map_err(|error| Problem::malformed(format!("the series in the path: {error}")))?;
     Ok(name)
 }
 
@@ -119,18 +134,13 @@ fn samples(body: &SampleBody, now: SiteTime) -> Result<Amount, Problem> {
         })?;
         whole = Some(match whole {
             None => one,
-            Some(before) => later(before, one)?,
+            // Of the same time: the later in the list is the last.
+            Some(before) => {
+                before.merged(one).map_err(|error| Problem::malformed(format!("the body: {error}")))?
+            }
         });
     }
     whole.map(Amount::Sample).ok_or_else(|| Problem::malformed("the body: no value"))
-}
-
-/// Both, where the second was observed after the first (their times are the same).
-fn later(before: Sample, after: Sample) -> Result<Sample, Problem> {
-    let last = after.last;
-    let mut both = before.merged(after).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
-    both.last = last;
-    Ok(both)
 }
 
 #[derive(Deserialize)]

@@ -228,7 +228,8 @@ impl Asked {
             ),
             RequestError::KeyTableFull => Problem::new(Name::KeyTableFull, detail),
             RequestError::TooManySources => Problem::new(Name::TooManySources, detail),
-            RequestError::BadKey => Problem::malformed(detail),
+            RequestError::BadKey | RequestError::LongName { .. } => Problem::malformed(detail),
+            RequestError::TooManyNew => Problem::new(Name::TooManySeries, detail),
             RequestError::TooBusy => Problem::new(Name::TooBusy, detail),
             RequestError::NotCommitted { why } => Problem::new(
                 Name::NotCommitted,

@@ -48,7 +48,7 @@ enum Read {
 impl Read {
     async fn fence(read: Option<Read>, node: &Handle) -> Result<(), Problem> {
         if read == Some(Read::Local) {
-            return Ok(());
+            return Ok(node.check_state()?);
         }
         match node.fence().await {
             Ok(()) => Ok(()),
@@ -79,7 +79,7 @@ struct SeriesQuery {
 
 /// `GET /v1/series/SERIES`
 pub(super) async fn series(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response<Body>, Problem> {
-    let name = parse::series(uri.path().strip_prefix("/v1/series/").unwrap_or_default())?;
+    let name = parse::stored_series(uri.path().strip_prefix("/v1/series/").unwrap_or_default())?;
     let query: SeriesQuery = parse::query(&uri)?;
     Read::fence(query.read, &shared.node).await?;
     let view = shared.node.site(|site| site.find(&name).map(|id| site.series(id)));
@@ -139,7 +139,7 @@ struct WindowsForm<'a> {
 
 /// `GET /v1/windows/SERIES`
 pub(super) async fn windows(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response<Body>, Problem> {
-    let name = parse::series(uri.path().strip_prefix("/v1/windows/").unwrap_or_default())?;
+    let name = parse::stored_series(uri.path().strip_prefix("/v1/windows/").unwrap_or_default())?;
     let query: WindowsQuery = parse::query(&uri)?;
     let last = bounded("last", query.last.unwrap_or(WINDOWS_DEFAULT), WINDOWS_MAX)?;
     Read::fence(query.read, &shared.node).await?;

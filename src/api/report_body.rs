@@ -7,14 +7,14 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
 use tally_core::meter::{GLITCH_WINDOW_MS, GLITCH_WINDOW_MS_MAX, MeterRule};
-use tally_core::report::{Amount, Last, Sample, Sum};
+use tally_core::report::{Amount, Last, SAMPLE_COUNT_MAX, Sample, Sum};
 use tally_core::time::SiteTime;
 
 use super::decimal;
 use super::map_only::MapOnly;
 use super::problem::{Name, Problem};
 use crate::identity::is_name;
-use crate::node::{NamedReport, ReportAmount, ReportCell, ReportReading};
+use crate::node::{NamedReport, ReportAmount, ReportCell, ReportReading, UNTIMED};
 use crate::site::{METER_NAME_BYTES_MAX, is_meter_name};
 
 /// The most cells of one report.
@@ -42,25 +42,26 @@ impl Format {
     }
 }
 
-/// Reads and checks a report; `now` is when its samples without a time were observed.
-pub fn parse(body: &[u8], format: Format, now: SiteTime) -> Result<NamedReport, Problem> {
+/// Reads and checks a report. What depends on the site is checked where it is encoded: see [`UNTIMED`].
+///
+/// # Errors
+/// What is wrong, and in which cell.
+pub fn parse(body: &[u8], format: Format) -> Result<NamedReport, Problem> {
     match format {
         Format::Json => checked(
             serde_json::from_slice::<MapOnly<ReportBody<Box<RawValue>>>>(body)
                 .map(|MapOnly(report)| report)
                 .map_err(|error| Problem::malformed(format!("the body: {error}")))?,
-            now,
         ),
         Format::Cbor => checked(
             serde_cbor::from_slice::<MapOnly<ReportBody<CborNumber>>>(body)
                 .map(|MapOnly(report)| report)
                 .map_err(|error| Problem::malformed(format!("the body as CBOR: {error}")))?,
-            now,
         ),
     }
 }
 
-fn checked<S: ToSum>(body: ReportBody<S>, now: SiteTime) -> Result<NamedReport, Problem> {
+fn checked<S: ToSum>(body: ReportBody<S>) -> Result<NamedReport, Problem> {
     if !is_name(&body.source) {
         let detail = format!("source: {:?} is not 1 to 32 of a-z, 0-9 and -", shortened(&body.source));
         return Err(Problem::malformed(detail));
@@ -84,7 +85,7 @@ fn checked<S: ToSum>(body: ReportBody<S>, now: SiteTime) -> Result<NamedReport, 
     }
     let mut cells = Vec::with_capacity(body.cells.kept.len());
     for (place, cell) in body.cells.kept.into_iter().enumerate() {
-        cells.push(cell.checked(now).map_err(|why| Problem::malformed(format!("cells[{place}]: {why}")))?);
+        cells.push(cell.checked().map_err(|why| Problem::malformed(format!("cells[{place}]: {why}")))?);
     }
     Ok(NamedReport { source: body.source, epoch, number, cells })
 }
@@ -133,7 +134,7 @@ struct SamplePart<S> {
 }
 
 impl<S: ToSum> CellBody<S> {
-    fn checked(self, now: SiteTime) -> Result<ReportCell, String> {
+    fn checked(self) -> Result<ReportCell, String> {
         SeriesName::new(&self.series).map_err(|error| format!("series: {error}"))?;
         if self.is_reading() {
             return self.checked_reading();
@@ -142,9 +143,7 @@ impl<S: ToSum> CellBody<S> {
         let amount = match (self.add, self.sample) {
             (Some(Whole(0)), None) => return Err("add: 0 adds nothing; leave the cell out".into()),
             (Some(Whole(add)), None) => ReportAmount::Add(add),
-            (None, Some(MapOnly(sample))) => {
-                ReportAmount::Amount(Amount::Sample(sample.checked(window.unwrap_or(now))?))
-            }
+            (None, Some(MapOnly(sample))) => ReportAmount::Amount(Amount::Sample(sample.checked()?)),
             _ => return Err("a cell has one of \"add\", \"sample\" and \"reading\"".into()),
         };
         Ok(ReportCell { series: self.series, window, amount })
@@ -191,10 +190,12 @@ impl<S: ToSum> CellBody<S> {
 }
 
 impl<S: ToSum> SamplePart<S> {
-    /// `at`: when the last value was observed, if the source does not say.
-    fn checked(self, at: SiteTime) -> Result<Sample, String> {
+    fn checked(self) -> Result<Sample, String> {
         let sum = self.sum.to_sum().ok_or("sample: sum: not a number within range")?;
-        let at = self.last_at.map_or(at, SiteTime);
+        if self.count > SAMPLE_COUNT_MAX {
+            return Err(format!("sample: count: {} is more than {SAMPLE_COUNT_MAX}", self.count));
+        }
+        let at = self.last_at.map_or(UNTIMED, SiteTime);
         let last = Last { at, source: SourceId(0), value: self.last + 0.0 };
         let sample = Sample { count: self.count, sum, min: self.min + 0.0, max: self.max + 0.0, last };
         if sample.is_plausible() {

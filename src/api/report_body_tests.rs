@@ -1,11 +1,9 @@
 use super::*;
 
-const NOW: SiteTime = SiteTime(1_763_858_400_000);
-
 fn report(cells: &str) -> Result<NamedReport, Problem> {
     let body =
         format!(r#"{{"source":"press-3","epoch":"18446744073709551615","number":7,"cells":[{cells}]}}"#);
-    parse(body.as_bytes(), Format::Json, NOW)
+    parse(body.as_bytes(), Format::Json)
 }
 
 fn cell(cell: &str) -> Result<ReportCell, String> {
@@ -39,7 +37,10 @@ fn a_reading_names_its_meter_and_how_it_is_to_be_understood() {
         other => panic!("{other:?}"),
     };
     let plain = reading(r#"{"series":"m","meter":"e1","reading":5,"heard":1763858400000}"#);
-    assert_eq!((plain.meter.as_str(), plain.value, plain.heard), ("e1", 5, Some(NOW)));
+    assert_eq!(
+        (plain.meter.as_str(), plain.value, plain.heard),
+        ("e1", 5, Some(SiteTime(1_763_858_400_000)))
+    );
     assert_eq!((plain.incarnation, plain.rule), (None, MeterRule::DEFAULT));
     let told = reading(
         r#"{"series":"m","meter":"e1","reading":5,"incarnation":"b1","ceiling":256,"noise":1,"glitch_window":0,"step_max":9}"#,
@@ -57,18 +58,30 @@ fn the_sum_of_a_sample_keeps_its_digits() {
     let sample = sample_of(&cell);
     assert_eq!(sample.sum.to_string(), "1234567890123456.789000001");
     assert_eq!((sample.count, sample.min, sample.max, sample.last.value), (3, -1.0, 1e15, 0.5));
-    assert_eq!(sample.last.at, SiteTime(60_000));
+    assert_eq!(sample.last.at, UNTIMED);
 }
 
 #[test]
-fn the_time_of_the_last_value_is_what_the_source_says_else_the_window_else_now() {
+fn the_time_of_the_last_value_is_what_the_source_says() {
     let last_at = |more: &str, inner: &str| {
         let sample = format!(r#"{{"count":1,"sum":2,"min":2,"max":2,"last":2{inner}}}"#);
         sample_of(&cell(&format!(r#"{{"series":"t"{more},"sample":{sample}}}"#)).unwrap()).last.at
     };
-    assert_eq!(last_at("", ""), NOW);
-    assert_eq!(last_at(r#","window":60000"#, ""), SiteTime(60_000));
+    assert_eq!(last_at("", ""), UNTIMED);
+    assert_eq!(last_at(r#","window":60000"#, ""), UNTIMED);
     assert_eq!(last_at(r#","window":60000"#, r#","last_at":61234"#), SiteTime(61_234));
+}
+
+#[test]
+fn a_sample_has_at_most_as_many_values_as_one_add_adds() {
+    let of = |count: u64| {
+        cell(&format!(r#"{{"series":"t","sample":{{"count":{count},"sum":0,"min":0,"max":0,"last":0}}}}"#))
+    };
+    assert!(of((1 << 53) - 1).is_ok());
+    for count in [1 << 53, u64::MAX - 1] {
+        let error = of(count).unwrap_err();
+        assert!(error.contains("count: ") && error.contains("more than 9007199254740991"), "{error}");
+    }
 }
 
 #[test]
@@ -76,6 +89,7 @@ fn a_bad_cell_is_named_by_its_place() {
     for (text, says) in [
         (r#"{"series":"a+b","add":1}"#, "cells[0]: series: "),
         (r#"{"series":"","add":1}"#, "at least one byte"),
+        ("{\"series\":\"t\\uffff\",\"add\":1}", "noncharacters"),
         (r#"{"series":"a","add":0}"#, "0 adds nothing"),
         (r#"{"series":"a","add":1.5}"#, "a whole number"),
         (r#"{"series":"a","add":18446744073709551616}"#, "a whole number"),
@@ -112,7 +126,7 @@ fn a_bad_cell_is_named_by_its_place() {
 
 #[test]
 fn the_frame_of_a_report_is_checked() {
-    let detail = |body: &str| parse(body.as_bytes(), Format::Json, NOW).unwrap_err().detail;
+    let detail = |body: &str| parse(body.as_bytes(), Format::Json).unwrap_err().detail;
     assert!(detail(r#"{"source":"P","epoch":"1","number":1,"cells":[]}"#).starts_with("source: "));
     assert!(detail(r#"{"source":"p","epoch":"x","number":1,"cells":[]}"#).starts_with("epoch: "));
     assert!(detail(r#"{"source":"p","epoch":1,"number":1,"cells":[]}"#).contains("expected a string"));
@@ -120,7 +134,7 @@ fn the_frame_of_a_report_is_checked() {
     assert!(detail(r#"{"source":"p","epoch":"1","number":-1,"cells":[]}"#).contains("the body: "));
     assert!(detail(r#"{"source":"p","epoch":"1","number":1}"#).contains("missing field `cells`"));
     assert!(detail("").contains("EOF"));
-    assert!(parse(br#"{"source":"p","epoch":"1","number":1,"cells":[]}"#, Format::Json, NOW).is_ok());
+    assert!(parse(br#"{"source":"p","epoch":"1","number":1,"cells":[]}"#, Format::Json).is_ok());
 }
 
 #[test]
@@ -142,14 +156,14 @@ fn cbor_says_the_same_as_json() {
         {"series":"m","meter":"e2","reading":5,"incarnation":"b1","ceiling":256,"noise":0,"glitch_window":0,"step_max":9}]}"#;
     let value: serde_json::Value = serde_json::from_str(text).unwrap();
     let bytes = serde_cbor::to_vec(&value).unwrap();
-    let from_cbor = parse(&bytes, Format::Cbor, NOW).unwrap();
-    let from_json = parse(text.as_bytes(), Format::Json, NOW).unwrap();
+    let from_cbor = parse(&bytes, Format::Cbor).unwrap();
+    let from_json = parse(text.as_bytes(), Format::Json).unwrap();
     assert_eq!(format!("{from_cbor:?}"), format!("{from_json:?}"));
     for cut in 0..bytes.len() {
-        assert_eq!(parse(&bytes[..cut], Format::Cbor, NOW).unwrap_err().name, Name::Malformed);
+        assert_eq!(parse(&bytes[..cut], Format::Cbor).unwrap_err().name, Name::Malformed);
     }
-    assert!(parse(&[0x9f; 5000], Format::Cbor, NOW).is_err(), "depth is bounded");
-    assert!(parse(&[0xbb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], Format::Cbor, NOW).is_err());
+    assert!(parse(&[0x9f; 5000], Format::Cbor).is_err(), "depth is bounded");
+    assert!(parse(&[0xbb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], Format::Cbor).is_err());
 }
 
 #[test]

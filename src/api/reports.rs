@@ -23,7 +23,7 @@ pub(super) async fn report(
 ) -> Result<Response<Body>, Problem> {
     let format = Format::of(request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes()));
     let body = body::read(request.into_body(), REPORT_BYTES_MAX).await?;
-    let report = report_body::parse(&body, format, shared.node.clock().site())?;
+    let report = report_body::parse(&body, format)?;
     // The names of refused cells are known only from the report.
     let receipt = Receipt::before(&report);
     let names: Vec<String> = report.cells.iter().map(|cell| cell.series.clone()).collect();

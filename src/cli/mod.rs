@@ -19,9 +19,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
-use crate::environment;
+use crate::{environment, logging};
 pub use client::{ClientError, Server};
 
 /// Counts what happens at the edge, exactly
@@ -71,7 +70,10 @@ Example: a site of one box in a folder of its own, without any configuration
 Example: a box that was provisioned
   tallyd run --data-dir /var/lib/tallyd
 Example: a witness of one site, or of each site that has a directory in there
-  tallyd run --witness --data-dir /var/lib/tallyd")]
+  tallyd run --witness --data-dir /var/lib/tallyd
+
+The log goes to standard error; TALLYD_LOG=off, error, warn, info (the default), debug or trace says how
+much, also TARGET=LEVEL, divided by commas.")]
 struct RunArgs {
     /// Be a witness: vote in a site of an even number of boxes, and keep a record of a few bytes only
     #[arg(long)]
@@ -88,7 +90,7 @@ struct RunArgs {
 /// Runs a command; gives the exit status that `tallyd --help` tells.
 pub fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
-        Command::Run(args) => daemon(args),
+        Command::Run(args) => return daemon(args),
         Command::Provision(args) => {
             provision::run(&args, &mut io::stdout().lock()).map_err(|error| match error {
                 provision::ProvisionError::Usage(_) => Failure::new(2, &error),
@@ -148,28 +150,31 @@ impl Failure {
     }
 }
 
-fn daemon(args: RunArgs) -> Result<(), Failure> {
-    let filter = log_filter(environment::text("TALLYD_LOG").as_deref())?;
-    let colours = environment::value("NO_COLOR").is_none() && io::IsTerminal::is_terminal(&io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+/// The daemon says nothing but by its log: whoever reads standard error may be gone, or never read again.
+fn daemon(args: RunArgs) -> ExitCode {
+    let result = logging::start(environment::text("TALLYD_LOG").as_deref())
+        .map_err(|error| format!("no thread for the log: {error}"))
+        .and_then(|()| run_daemon(args));
+    if let Err(why) = &result {
+        logging::last_words(&format!("tallyd: {why}"));
+    }
+    logging::flush();
+    ExitCode::from(u8::from(result.is_err()))
+}
+
+fn run_daemon(args: RunArgs) -> Result<(), String> {
     if let Some(warning) = crate::config::unknown_variables(environment::names()) {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(1, &error))?;
+    let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
     let result = match args.witness {
         true => runtime.block_on(crate::witness::run(args.config, args.data_dir)),
         false => runtime.block_on(crate::daemon::run(args.config, args.data_dir)),
     };
-    result.map_err(|error| Failure::new(1, &error))
-}
-
-/// What the log should say; nothing was said: `info`.
-fn log_filter(text: Option<&str>) -> Result<EnvFilter, Failure> {
-    let text = text.filter(|text| !text.trim().is_empty()).unwrap_or("info");
-    EnvFilter::try_new(text).map_err(|error| {
-        Failure::new(2, &format!("TALLYD_LOG is {text:?}: {error}; it is a level, such as info or debug"))
-    })
+    // A file or a look-up of a name may still hang; nobody waits for it any more.
+    runtime.shutdown_background();
+    result.map_err(|error| error.to_string())
 }
 
 /// The commands that talk to the API, or to nobody.
@@ -225,9 +230,9 @@ fn print_done(text: &str) -> Result<(), ClientError> {
     }
 }
 
-/// A series as an argument, checked.
+/// A series as an argument, checked: older logs hold names that are not taken any more, and are read all the same.
 fn series_name(text: &str) -> Result<String, String> {
-    tally_core::id::SeriesName::new(text).map(|name| name.to_string()).map_err(|error| error.to_string())
+    tally_core::id::SeriesName::stored(text).map(|name| name.to_string()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -54,6 +54,10 @@ fn in_words(status: &Value) -> String {
     if let Some(why) = status["refused"].as_str() {
         lines.push(format!("the site does not take what this box counts: {}", text::printable(why)));
     }
+    if let Some(text) = status["state_check"]["text"].as_str() {
+        lines.push(format!("STATE {}: {}", of(&status["state_check"], "state"), text::printable(text)));
+    }
+    lines.extend(status["pace"]["text"].as_str().map(text::printable));
     let level = &status["level"];
     if level["site"].as_u64() < level["max"].as_u64() {
         lines.push(format!(
@@ -284,6 +288,21 @@ fn upstream(value: &Value) -> String {
     }
     if !value["last_error"].is_null() {
         words = format!("{words}; trouble: {}", part(&value["last_error"]));
+    }
+    if let Some(what) = value["other_site"]["what"].as_str() {
+        words = format!("{words}; {}", text::printable(what));
+    }
+    for refused in value["refuses"].as_array().into_iter().flatten() {
+        words = format!("{words}; refuses {}: {}", of(refused, "topic"), of(refused, "cause"));
+    }
+    for held in value["held_first"].as_array().into_iter().flatten() {
+        let [seq, series, topic, cause] = ["seq", "series", "topic", "cause"].map(|member| of(held, member));
+        words = format!("{words}; holds number {seq} of {series}, topic {topic}: {cause}");
+    }
+    let shown = value["held_first"].as_array().map_or(0, Vec::len) as u64;
+    match value["held"].as_u64() {
+        Some(held) if held > shown => words = format!("{words}; and {} more", held - shown),
+        _ => {}
     }
     words
 }

@@ -26,9 +26,9 @@ pub use self::config::{Poll, PollConfig, PollConfigError, PollProblem};
 pub use self::state::PollStatus;
 use self::state::State;
 pub use self::track::{PollKind, Reading, ReadingError, Tracker};
-use crate::accumulator::{Accumulator, Bulk, MeterRead, MeterSlot, ReadingsMode};
+use crate::accumulator::{Accumulator, Bulk, MeterRead, MeterSlot, NotTaken, ReadingsMode};
 use crate::clock::SiteClock;
-use crate::site::{METER_NAME_BYTES_MAX, Refusal};
+use crate::site::METER_NAME_BYTES_MAX;
 
 /// When a reading that the site did not take is sent again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(10);
@@ -54,9 +54,9 @@ enum PollError {
     NotCounted(String),
 }
 
-impl From<Refusal> for PollError {
-    fn from(refusal: Refusal) -> PollError {
-        PollError::NotCounted(refusal.to_string())
+impl From<NotTaken> for PollError {
+    fn from(why: NotTaken) -> PollError {
+        PollError::NotCounted(why.to_string())
     }
 }
 
@@ -226,7 +226,7 @@ impl Poller {
         } else if read.stands {
             self.again_at = None;
         }
-        refused.map_or(Ok(()), |refusal| Err(refusal.into()))
+        refused.map_or(Ok(()), |refusal| Err(NotTaken::Refused(refusal).into()))
     }
 }
 

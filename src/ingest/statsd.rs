@@ -1,48 +1,41 @@
-//! StatsD over UDP: a thread of its own reads datagrams in batches and counts into the accumulator
-//! under one lock a batch.
+//! StatsD over UDP: a thread of its own reads datagrams in batches, from one address or several, and counts into the
+//! accumulator under one lock a batch, so that the order within a datagram counts.
 //!
 //! Exact from the moment a datagram was read. What the kernel dropped before that is read from the
 //! socket's own counter and shown; what does not parse is counted by reason, with an example each.
 
 pub mod book;
 mod drops;
+mod name;
 pub mod number;
 pub mod parse;
+mod receiver;
 
-use std::io::{self, ErrorKind, IoSliceMut};
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::event::EventfdFlags;
+use rustix::io::Errno;
 use serde::Serialize;
 
-use self::book::Book;
-use self::drops::Drops;
 use self::parse::Reason;
+use self::receiver::Receiver;
 use crate::accumulator::Accumulator;
-use crate::clock::SiteClock;
 use crate::metrics::Counter;
 
 /// What is asked of the kernel to hold while the thread does not run.
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
-/// The largest datagram, and the longest train of them that the kernel joins.
-const DATAGRAM_BYTES_MAX: usize = 65_536;
-/// How often the kernel's drops are looked at while datagrams come.
-const DROPS_EVERY: Duration = Duration::from_secs(1);
-/// Less than the kernel takes off the receive buffer for a datagram, however short it is.
-const DATAGRAM_COST_MIN: usize = 256;
 /// The longest example of a refused line, in bytes as sent.
 const EXAMPLE_BYTES_MAX: usize = 120;
 
 /// A running StatsD listener; stops when dropped.
 #[derive(Debug)]
 pub struct Statsd {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -76,17 +69,19 @@ pub enum StatsdError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StatsdStatus {
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub listen: Vec<SocketAddr>,
     /// Datagrams read.
     pub received_datagrams: u64,
     /// Values counted: increments, gauges, samples.
     pub metrics: u64,
     /// Lines and values that were refused, by reason.
     pub refused: Vec<Refused>,
+    /// How many that were, by reason in short, those that never came too: for the metrics.
+    pub refused_by: std::collections::BTreeMap<&'static str, u64>,
     /// Datagrams that the kernel dropped because the buffer was full (a train of datagrams that it
     /// had joined counts as one), at most a second old.
     pub lost: u64,
-    /// The size that the kernel gave the buffer, in bytes.
+    /// The size that the kernel gave the buffer of each address, in bytes.
     pub receive_buffer_bytes: usize,
 }
 
@@ -102,26 +97,38 @@ pub struct Refused {
 }
 
 impl Statsd {
-    /// Listens on `listen` (port 0: any free one) and counts into `accumulator`.
+    /// Listens on these addresses (port 0: any free one) and counts into `accumulator`. `lenient`: one of a family that
+    /// this system does not have is left out, if there is another.
+    ///
+    /// # Errors
+    /// An address cannot be had, or the system gave no thread.
     pub fn start(
-        listen: SocketAddr,
+        listen: &[SocketAddr],
+        lenient: bool,
         accumulator: Arc<Accumulator>,
-        clock: Arc<SiteClock>,
     ) -> Result<Statsd, StatsdError> {
-        let socket = UdpSocket::bind(listen).map_err(|source| match source.kind() {
-            ErrorKind::AddrInUse => StatsdError::InUse { address: listen },
-            _ => StatsdError::Listen { address: listen, source },
-        })?;
-        Statsd::on_socket(socket, accumulator, clock).map_err(StatsdError::Start)
+        let mut sockets = Vec::new();
+        for (place, address) in listen.iter().copied().enumerate() {
+            match UdpSocket::bind(address) {
+                Ok(socket) => sockets.push(socket),
+                Err(error) if lenient && place > 0 && lacks_family(&error) => {
+                    tracing::info!("StatsD: this system has no IPv6, so {address} is left out");
+                }
+                Err(source) if source.kind() == ErrorKind::AddrInUse => {
+                    return Err(StatsdError::InUse { address });
+                }
+                Err(source) => return Err(StatsdError::Listen { address, source }),
+            }
+        }
+        Statsd::on_sockets(sockets, accumulator).map_err(StatsdError::Start)
     }
 
-    fn on_socket(
-        socket: UdpSocket,
-        accumulator: Arc<Accumulator>,
-        clock: Arc<SiteClock>,
-    ) -> io::Result<Statsd> {
-        let address = socket.local_addr()?;
-        let receive_buffer_bytes = enlarge_buffer(&socket)?;
+    fn on_sockets(sockets: Vec<UdpSocket>, accumulator: Arc<Accumulator>) -> io::Result<Statsd> {
+        let addresses = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?;
+        let mut receive_buffer_bytes = usize::MAX;
+        for socket in &sockets {
+            receive_buffer_bytes = receive_buffer_bytes.min(enlarge_buffer(socket)?);
+        }
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let shared = Arc::new(Shared {
             wake,
@@ -132,36 +139,29 @@ impl Statsd {
             lost: Counter::default(),
             refused: Mutex::new(Reason::ALL.iter().map(|_| (0, String::new())).collect()),
         });
-        let receiver = Receiver {
-            state: UdpSocketState::new(UdpSockRef::from(&socket))?,
-            drops: Drops::of(&socket)?,
-            drops_read: Instant::now(),
-            drops_due: false,
-            socket,
-            shared: Arc::clone(&shared),
-            accumulator,
-            clock,
-            book: Book::default(),
-        };
+        let receiver = Receiver::new(sockets, Arc::clone(&shared), accumulator)?;
         let thread = std::thread::Builder::new()
             .name("statsd".to_owned())
             .stack_size(256 << 10)
             .spawn(move || receiver.run())?;
-        Ok(Statsd { address, shared, thread: Some(thread) })
+        Ok(Statsd { addresses, shared, thread: Some(thread) })
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// What came in so far.
     pub fn status(&self) -> StatsdStatus {
         let shared = &self.shared;
         let refused = shared.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused_by =
+            Reason::ALL.iter().zip(&*refused).map(|(reason, (count, _))| (reason.label(), *count)).collect();
         let refused = Reason::ALL.iter().zip(&*refused).filter(|(_, (count, _))| *count > 0);
         StatsdStatus {
-            listen: self.address,
+            refused_by,
+            listen: self.addresses.clone(),
             received_datagrams: shared.datagrams.get(),
             metrics: shared.metrics.get(),
             refused: refused
@@ -226,117 +226,10 @@ impl Shared {
     }
 }
 
-/// What the thread has.
-struct Receiver {
-    socket: UdpSocket,
-    state: UdpSocketState,
-    drops: Drops,
-    drops_read: Instant,
-    /// Something came since the drops were read.
-    drops_due: bool,
-    shared: Arc<Shared>,
-    accumulator: Arc<Accumulator>,
-    clock: Arc<SiteClock>,
-    book: Book,
-}
-
-impl Receiver {
-    fn run(mut self) {
-        let mut buffer = vec![0; BATCH_SIZE * DATAGRAM_BYTES_MAX];
-        let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        // When it stops: how much of the receive buffer may still hold what had arrived before.
-        let mut left: Option<usize> = None;
-        loop {
-            if left.is_none() && self.shared.stop.load(Ordering::Acquire) {
-                left = Some(self.shared.receive_buffer_bytes);
-            }
-            if left == Some(0) {
-                return;
-            }
-            match self.receive(&mut buffer, &mut metas) {
-                Ok(count) => {
-                    self.take(&buffer, &metas[..count]);
-                    left = left.map(|left| left.saturating_sub(cost(&metas[..count])));
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) if left.is_some() => return,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(),
-                Err(error) => {
-                    tracing::error!(%error, "StatsD: reading the socket failed; trying again");
-                    self.wait_for(&mut [PollFd::new(&self.shared.wake, PollFlags::IN)], DROPS_EVERY);
-                }
-            }
-            self.look_at_drops();
-        }
-    }
-
-    fn receive(&self, buffer: &mut [u8], metas: &mut [RecvMeta; BATCH_SIZE]) -> io::Result<usize> {
-        let mut parts = buffer.chunks_exact_mut(DATAGRAM_BYTES_MAX);
-        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
-            std::array::from_fn(|_| IoSliceMut::new(parts.next().unwrap_or_default()));
-        self.state.recv(UdpSockRef::from(&self.socket), &mut slices, metas)
-    }
-
-    /// Counts a batch of datagrams under one lock.
-    fn take(&mut self, buffer: &[u8], metas: &[RecvMeta]) {
-        let Receiver { book, shared, .. } = self;
-        let now = self.clock.site();
-        let (mut datagrams, mut metrics) = (0, 0);
-        let mut bulk = self.accumulator.lock();
-        for (meta, part) in metas.iter().zip(buffer.chunks_exact(DATAGRAM_BYTES_MAX)) {
-            // An empty datagram says nothing.
-            for datagram in part[..meta.len].chunks(meta.stride.max(1)) {
-                datagrams += 1;
-                for line in datagram.split(|&byte| byte == b'\n') {
-                    let line = line.strip_suffix(b"\r").unwrap_or(line);
-                    if !line.is_empty() {
-                        metrics += book.take(&mut bulk, now, line, |reason| shared.refuse(reason, line));
-                    }
-                }
-            }
-        }
-        drop(bulk);
-        shared.datagrams.add(datagrams);
-        shared.metrics.add(metrics);
-        self.drops_due = true;
-    }
-
-    fn wait(&self) {
-        let mut wanted =
-            [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.shared.wake, PollFlags::IN)];
-        // With nothing new there is nothing to look at: an idle box is not woken.
-        let limit = if self.drops_due { DROPS_EVERY } else { Duration::from_secs(3_600) };
-        self.wait_for(&mut wanted, limit);
-    }
-
-    fn wait_for(&self, wanted: &mut [PollFd<'_>], limit: Duration) {
-        let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: 0 };
-        // An interrupted wait is a short one.
-        let _ = rustix::event::poll(wanted, Some(&limit));
-    }
-
-    fn look_at_drops(&mut self) {
-        if !self.drops_due || self.drops_read.elapsed() < DROPS_EVERY {
-            return;
-        }
-        self.drops_read = Instant::now();
-        self.drops_due = false;
-        let before = self.shared.lost.get();
-        let lost = self.drops.read().unwrap_or(before);
-        if lost > before {
-            self.shared.lost.set(lost);
-            tracing::warn!(
-                lost = lost - before,
-                "StatsD: the kernel dropped datagrams because the receive buffer was full; \
-                 `sysctl net.core.rmem_max` bounds that buffer"
-            );
-        }
-    }
-}
-
-/// What these took of the receive buffer, at least. A train of datagrams that the kernel had joined counts as one.
-fn cost(metas: &[RecvMeta]) -> usize {
-    metas.iter().map(|meta| meta.len.max(DATAGRAM_COST_MIN)).sum()
+/// Whether the system has no such family of addresses at all, or not even its loopback.
+fn lacks_family(error: &io::Error) -> bool {
+    let lacks = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|code| lacks.contains(&code))
 }
 
 /// Asks for a large buffer, by privilege if there is one; what the kernel gave.

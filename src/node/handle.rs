@@ -17,7 +17,7 @@ use crate::node::heirs::Reach;
 use crate::node::requests::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
 use crate::node::status::NodeStatus;
 use crate::site::entry::{self, SourceKind};
-use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Site, Verdict};
+use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
 use crate::transport::TransportMetrics;
 
 /// How long a request waits for its answer before it is told that there is none.
@@ -37,7 +37,7 @@ pub struct Handle {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) identity: Identity,
-    pub(super) site: Mutex<Site>,
+    pub(super) site: Arc<Mutex<Site>>,
     pub(super) accumulator: Arc<Accumulator>,
     pub(super) clock: Arc<SiteClock>,
     pub(super) metrics: Arc<Metrics>,
@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) status: Mutex<NodeStatus>,
     /// Cleared while the disk takes no writes.
     pub(super) disk_ok: AtomicBool,
+    /// Cleared while this box's state is known to be wrong.
+    pub(super) state_ok: AtomicBool,
     /// Set while this box has had no leader for longer than a failover takes.
     pub(super) leaderless: AtomicBool,
     /// How this box's upstream stands to the broker.
@@ -114,7 +116,14 @@ impl Handle {
         if key.is_some() {
             self.know_elapsed().await?;
         }
-        let (id, answer) = shared.accumulator.add_waiting(name, add.amount, key)?;
+        let (id, answer) = match shared.accumulator.add_waiting(name, add.amount, key) {
+            // This box may lag behind the one where there is room since.
+            Err(RequestError::Refused(Refusal::TooManySeries)) => {
+                self.fence().await?;
+                shared.accumulator.add_waiting(name, add.amount, key)?
+            }
+            taken => taken?,
+        };
         match tokio::time::timeout(patience.min(REQUEST_WAIT), answer).await {
             Ok(Ok(Outcome::Added(added))) => Ok(added),
             Ok(Ok(Outcome::Failed(error))) => Err(error),
@@ -264,6 +273,16 @@ impl Handle {
         self.propose_here(entry::delivered(up_to)).await
     }
 
+    /// Holds a number that the broker does not take, so that those after it go on. Only at the leader.
+    pub async fn set_aside(&self, seq: u64, cause: u8) -> Result<(), RequestError> {
+        self.propose_here(entry::set_aside(seq, cause)).await
+    }
+
+    /// Says that a held number was delivered after all. Only at the leader.
+    pub async fn released(&self, seq: u64) -> Result<(), RequestError> {
+        self.propose_here(entry::released(seq)).await
+    }
+
     /// Commits what was counted here as far as that goes, and stops the node.
     pub async fn stop(&self) {
         let (reply, answer) = oneshot::channel();
@@ -376,8 +395,19 @@ impl Handle {
         self.check_leader()
     }
 
+    /// Whether this box's state may be shown: one that is known to be wrong is shown to nobody.
+    pub fn check_state(&self) -> Result<(), RequestError> {
+        if self.shared.state_ok.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let why =
+            "this box's state differs from that of a majority and is got anew; ask another box".to_owned();
+        Err(RequestError::NotCommitted { why })
+    }
+
     /// Without a leader another box may be able to do what this one is asked for: a client hears so at once.
     fn check_leader(&self) -> Result<(), RequestError> {
+        self.check_state()?;
         if self.shared.leaderless.load(Ordering::Relaxed) {
             return Err(RequestError::NotCommitted { why: NO_LEADER.to_owned() });
         }

@@ -7,6 +7,7 @@ mod beats;
 #[cfg(test)]
 mod clock_tests;
 mod commands;
+mod digests;
 mod disk;
 mod disk_health;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod disk_tests;
 mod handle;
 mod handover;
 mod heirs;
+mod lateness;
 mod leader_clock;
 mod leaderless;
 mod level;
@@ -23,12 +25,14 @@ mod pace;
 mod peers;
 mod proposals;
 mod reads;
+mod refused_cells;
 mod report;
 mod requests;
 mod room;
 mod site_time;
 mod snapshot_transfer;
 mod snapshots;
+mod state_check;
 pub mod status;
 mod step;
 mod tail;
@@ -60,18 +64,17 @@ pub use pace::PaceBounds;
 pub use proposals::split as split_envelope;
 pub use requests::{
     Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, ReportReading, RequestError,
-    SetError,
+    SetError, UNTIMED,
 };
 pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 
-use crate::accumulator::Accumulator;
-use crate::clock::SiteClock;
+use crate::accumulator::{Accumulator, Limits};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::site::{Applied, Founding, Level, Site, SnapshotError};
-use crate::storage::{Entry, FileSystem, Recovered, Storage, StorageMetrics};
+use crate::storage::{FileSystem, Recovered, Storage, StorageMetrics};
 use crate::transport::{Event, Transport};
 
 use batches::Batches;
@@ -80,14 +83,16 @@ use disk::{Disk, Done};
 use disk_health::DiskHealth;
 use handle::{Command, Shared};
 use handover::Handover;
-use leader_clock::{LeaderClock, Logged};
+use leader_clock::LeaderClock;
 use level::Levels;
 use members::Members;
 use pace::Pace;
 use proposals::Proposals;
 use reads::Reads;
+use refused_cells::RefusedCells;
 use report::complete_status;
 use snapshots::Snapshots;
+use state_check::StateCheck;
 use tail::Tail;
 
 /// How many requests may wait for the loop; beyond, they are told that the box is too busy.
@@ -173,6 +178,7 @@ pub struct Node {
     here: HashMap<LogIndex, (Term, oneshot::Sender<Result<Applied, RequestError>>)>,
     reads: Reads,
     snapshots: Snapshots,
+    state_check: StateCheck,
     leader_clock: LeaderClock,
     members: Members,
     levels: Levels,
@@ -191,6 +197,7 @@ pub struct Node {
     leaderless_since: Option<Instant>,
     /// The term in which this box campaigned last.
     campaigned: Term,
+    refused_cells: RefusedCells,
     /// Followers for whom the disk is reading entries.
     reading: BTreeSet<NodeId>,
     /// Which commit other boxes wait for: what they proposed last.
@@ -256,24 +263,26 @@ impl Node {
         let members = Members::new(&identity, &site, &recovered.entries, started);
         let storage_metrics = storage.metrics();
         let (disk, disk_done) = Disk::start(storage)?;
-        let clock = Arc::new(site_clock(&site, &recovered.entries));
-        let settings = site.settings();
-        let slots_max = settings.series_max() as usize;
-        let accumulator = Arc::new(Accumulator::new(clock.clone(), settings.window_base(), slots_max));
+        let clock = Arc::new(leader_clock::begun(&site, &recovered.entries));
+        let limits = Limits::of(&site);
+        let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
+        let applied_index = site.applied().0;
+        let site = Arc::new(Mutex::new(site));
+        let accumulator = Arc::new(Accumulator::new(clock.clone(), limits).asking(Arc::clone(&site)));
         let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (role, role_receiver) = watch::channel(RoleView::default());
-        let (applied, applied_receiver) = watch::channel(site.applied().0);
+        let (applied, applied_receiver) = watch::channel(applied_index);
         let broker_wish = watch::Sender::new(BrokerWish::default());
-        let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
         let shared = Arc::new(Shared {
             identity,
-            site: Mutex::new(site),
+            site,
             accumulator,
             clock,
             metrics,
             transport_metrics: transport.as_ref().map(|transport| transport.metrics()).unwrap_or_default(),
             status: Mutex::default(),
             disk_ok: AtomicBool::new(true),
+            state_ok: AtomicBool::new(true),
             leaderless: AtomicBool::new(false),
             broker: Mutex::default(),
             broker_wish,
@@ -295,6 +304,7 @@ impl Node {
             here: HashMap::new(),
             reads: Reads::new(recovered.boot),
             snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
+            state_check: StateCheck::default(),
             leader_clock,
             members,
             levels: Levels::default(),
@@ -310,6 +320,7 @@ impl Node {
             handover: Handover::default(),
             leaderless_since: None,
             campaigned: Term(0),
+            refused_cells: RefusedCells::default(),
             reading: BTreeSet::new(),
             tell_commit: BTreeMap::new(),
             ticked: Elapsed(0),
@@ -341,6 +352,7 @@ impl Node {
                 () = self.shared.accumulator.woken() => {}
                 () = tokio::time::sleep_until(due) => {}
             }
+            self.see_how_late();
             self.drain();
             self.step();
         }
@@ -385,8 +397,11 @@ impl Node {
         self.raft.role() == raft::Role::Leader
     }
 
-    /// Whether what is proposed now can get to a leader.
+    /// Whether what is proposed now can get to a leader, and what comes of it be told by this box.
     fn leader_term(&self) -> Option<Term> {
+        if self.state_check.is_out() {
+            return None;
+        }
         let leader = self.raft.leader()?;
         let reachable = self.leads() || self.connected.contains(&leader);
         reachable.then(|| self.raft.term())
@@ -430,18 +445,6 @@ impl Node {
             let _ = stopping.reply.send(());
         }
     }
-}
-
-/// Site time as far as this box knows it when it starts: by its whole log, of which no more than the snapshot may be
-/// applied before another box can be heard.
-fn site_clock(site: &Site, entries: &[Entry]) -> SiteClock {
-    let unapplied = entries.iter().filter(|entry| entry.position.index > site.applied());
-    let logged = Logged::of(unapplied.filter_map(|entry| Some(proposals::split(&entry.payload)?.1)));
-    let begun = logged.site_after(Some(site.stamp().site));
-    let clock = SiteClock::new(begun.unwrap_or_default(), site.stamp().elapsed);
-    // What is not committed may go again, an operator's step even.
-    clock.skipped();
-    clock
 }
 
 fn start_raft(

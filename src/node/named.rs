@@ -6,18 +6,18 @@ use std::collections::BTreeSet;
 use ring::digest::{self, Context, SHA256};
 use tally_core::id::{SeriesName, SourceId};
 use tally_core::meter::MeterRule;
-use tally_core::report::{Amount, Kind};
+use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::SiteTime;
 
 use super::handle::first_bytes;
-use super::requests::{NamedReport, ReportAmount, ReportError, ReportReading, RequestError};
+use super::requests::{NamedReport, ReportAmount, ReportError, ReportReading, RequestError, UNTIMED};
 use crate::site::entry::{ReportWriter, SeriesRef};
-use crate::site::{Level, Site};
+use crate::site::{Level, Settings, Site};
 
 /// A named source's report as a body. `open`: site time, for cells that name no window.
 ///
 /// # Errors
-/// A cell names what is no series, or is a reading and the site does not take any yet.
+/// A cell names what is no series, or a time that is to come, or is a reading and the site does not take any yet.
 pub fn encode_report(
     site: &Site,
     source: SourceId,
@@ -41,13 +41,21 @@ pub fn encode_report(
             SeriesName::new(&cell.series).map_err(|error| ReportError::BadCell(place, error.to_string()))?;
         let window = base.start_of(cell.window.unwrap_or(open));
         let known = site.find(&cell.series);
+        if known.is_none() && cell.series.len() > site.name_bytes_max() {
+            let why = RequestError::LongName { bytes: cell.series.len() };
+            return Err(ReportError::BadCell(place, why.to_string()));
+        }
         let of = |kind| known.map_or(SeriesRef::Name(name, kind), SeriesRef::Id);
         match cell.amount {
             ReportAmount::Reading(ref reading) => {
                 let heard = reading.heard.unwrap_or(open);
                 writer.reading(&reading.as_cell(of(Kind::Counter), heard), base.start_of(heard));
             }
-            ReportAmount::Amount(amount) => writer.cell(of(amount.kind()), window, &amount),
+            ReportAmount::Amount(amount) => {
+                let amount = timed(amount, &cell.series, window, open, site.settings())
+                    .map_err(|why| ReportError::BadCell(place, why))?;
+                writer.cell(of(amount.kind()), window, &amount);
+            }
             ReportAmount::Add(add) if is_signed => {
                 let new = if falling.contains(&*cell.series) { Kind::Updown } else { Kind::Counter };
                 writer.signed(of(new), window, add);
@@ -64,6 +72,33 @@ pub fn encode_report(
         }
     }
     Ok(writer.finish())
+}
+
+/// A cell's amount with the time of its last value. One without a time counts as observed as late as it can have been:
+/// see [`UNTIMED`]. One from later than a window may begin is refused: it would stay the last for as long.
+pub(super) fn timed(
+    amount: Amount,
+    series: &str,
+    window: SiteTime,
+    now: SiteTime,
+    settings: &Settings,
+) -> Result<Amount, String> {
+    let Amount::Sample(sample) = amount else { return Ok(amount) };
+    let mut last = sample.last;
+    if last.at == UNTIMED {
+        let span = settings.span_for(series);
+        let end = span.end_of(span.start_of(window));
+        last.at = now.min(SiteTime(end.0.saturating_sub(1)));
+    }
+    let latest = now.0.saturating_add(2 * settings.window_base().as_millis());
+    if last.at.0 > latest {
+        return Err(format!(
+            "sample: last_at: {} is later than any box's clock can be ahead (site time is {}); compare the sender's \
+             clock with site time (GET /v1/status)",
+            last.at, now
+        ));
+    }
+    Ok(Amount::Sample(Sample { last, ..sample }))
 }
 
 /// 64 bits of a cryptographic hash over the cells of a report, as its source named them.
@@ -135,5 +170,43 @@ pub(super) fn hash_amount(context: &mut Context, amount: &Amount) {
                 context.update(&value.to_bits().to_le_bytes());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::site::{Founding, Level, Site};
+    use tally_core::id::SourceId;
+    use tally_core::window::Span;
+
+    fn time_of(at: SiteTime, window: u64, now: u64) -> Result<u64, String> {
+        let site = Site::new(&Founding {
+            site: "s".to_owned(),
+            site_id: 7,
+            base_span: Span::DEFAULT,
+            level: Level::MAX,
+        });
+        let sample = Amount::Sample(Sample::observed(1.0, at, SourceId(0)).unwrap());
+        match timed(sample, "a", SiteTime(window), SiteTime(now), site.settings())? {
+            Amount::Sample(sample) => Ok(sample.last.at.0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_last_value_without_a_time_is_as_late_as_it_can_be() {
+        assert_eq!(time_of(UNTIMED, 60_000, 61_234), Ok(61_234), "its window is open");
+        assert_eq!(time_of(UNTIMED, 60_000, 500_000), Ok(119_999), "its window is over");
+        assert_eq!(time_of(UNTIMED, 120_000, 119_000), Ok(119_000), "its window is to come");
+        assert_eq!(time_of(SiteTime(7), 60_000, 61_234), Ok(7), "as the source says");
+    }
+
+    #[test]
+    fn a_last_value_of_the_far_future_is_refused() {
+        assert_eq!(time_of(SiteTime(181_000), 60_000, 61_000), Ok(181_000));
+        let error = time_of(SiteTime(181_001), 60_000, 61_000).unwrap_err();
+        assert!(error.contains("last_at: 181001") && error.contains("site time is 61000"), "{error}");
+        assert!(time_of(SiteTime(u64::MAX - 1), 60_000, 61_000).is_err());
     }
 }

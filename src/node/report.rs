@@ -72,6 +72,7 @@ impl Node {
         };
         status.members = members;
         status.handovers = self.handover.status();
+        status.state_check = self.state_check_status();
         status.clock.wall_synced = wall_synced;
         status.pace = self.pace_status();
         status.storage = self.storage_status();
@@ -115,6 +116,16 @@ impl Node {
             heartbeat_ms: us(pace.heartbeat()) / 1000,
             round_trip_us: us(pace.round_trip()),
             sync_us: us(pace.sync()),
+            late_us: us(pace.lateness()),
+            leader_late: self.shared.metrics.leader_lateness.get(),
+            text: self.shown_lateness().map(|late| {
+                format!(
+                    "this leader's loop woke {} ms late, longer than an election timeout: other boxes may take it for \
+                     dead. This machine has too little processor time or stands still now and then: give tallyd more \
+                     (CPUWeight=, nice), or move what else runs there",
+                    late.as_millis()
+                )
+            }),
         }
     }
 
@@ -255,9 +266,10 @@ fn meters(site: &Site) -> MetersStatus {
 
 fn outbox(site: &Site) -> OutboxStatus {
     OutboxStatus {
-        waiting: site.outbox_len() as u64,
+        waiting: (site.outbox_len() + site.held_len()) as u64,
         unnumbered: site.unnumbered_len() as u64,
         numbered: site.numbered_last(),
         delivered: site.delivered(),
+        held: site.held_len() as u64,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tally_core::id::{Epoch, ReportNumber};
+use tally_core::id::{Epoch, ReportNumber, SERIES_NAME_BYTES_FIRST_MAX};
 use tally_core::meter::MeterRule;
 use tally_core::report::Amount;
 use tally_core::time::SiteTime;
@@ -30,6 +30,10 @@ pub struct Added {
     /// The site time of the answer; for a known key, of the first answer.
     pub time: SiteTime,
 }
+
+/// The time of a sample's last value that its source did not give. It counts as observed as late as it can have been:
+/// when its report came in, or at the end of its window if that was earlier.
+pub const UNTIMED: SiteTime = SiteTime(u64::MAX);
 
 /// A report of a named source.
 #[derive(Clone, Debug)]
@@ -125,6 +129,21 @@ pub enum RequestError {
     /// A key of 1 to 64 bytes is needed.
     #[error("an Idempotency-Key has 1 to 64 bytes")]
     BadKey,
+    /// The name is longer than it may be while some boxes are of an older release.
+    #[error(
+        "a series name has at most {SERIES_NAME_BYTES_FIRST_MAX} bytes until all boxes of the site are updated, and \
+         this one has {bytes}; nothing was added"
+    )]
+    LongName {
+        /// How many bytes it has.
+        bytes: usize,
+    },
+    /// As many new names are here as may be.
+    #[error(
+        "the series is new, and this box holds as many new ones as it may until the site has answered for them; \
+         nothing was added; try again, or at another box"
+    )]
+    TooManyNew,
     /// Too many requests wait here.
     #[error("too many requests wait at this box; nothing was added; try again, or at another box")]
     TooBusy,

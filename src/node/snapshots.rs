@@ -46,6 +46,8 @@ pub(super) struct Snapshots {
     /// What the latest own one covers.
     pub(super) last: LogIndex,
     pub(super) last_bytes: u64,
+    /// One is wanted, however little the log has grown: what is on this disk may be wrong, or another box asks for it.
+    pub(super) wanted: bool,
     /// Of a state that is applied and not durable yet: it is saved as soon as the log is durable up to there.
     awaiting: Option<(Position, Bytes)>,
     /// The one that is being saved, and its size.
@@ -71,6 +73,7 @@ impl Snapshots {
         Snapshots {
             last,
             last_bytes,
+            wanted: false,
             awaiting: None,
             saving: None,
             not_before_bytes: 0,
@@ -101,6 +104,21 @@ impl Snapshots {
         self.install_ticket = None;
     }
 
+    /// The state turned out to be wrong: one that waits is not saved.
+    pub(super) fn distrust(&mut self) {
+        self.awaiting = None;
+    }
+
+    /// What the newest one covers that is on the disk or on its way there.
+    pub(super) fn newest(&self) -> LogIndex {
+        self.saving.map_or(self.last, |(index, _)| index.max(self.last))
+    }
+
+    /// Whether one is on its way to the disk.
+    pub(super) fn is_busy(&self) -> bool {
+        self.saving.is_some() || self.awaiting.is_some() || self.installing.is_some()
+    }
+
     /// The one that was being saved is given up for one that a leader sent.
     pub(super) fn superseded(&mut self) {
         self.saving = None;
@@ -125,8 +143,9 @@ impl Node {
     /// Writes a snapshot if the log has grown enough since the last one.
     pub(super) fn snapshot_if_due(&mut self) {
         self.forget_transfers();
-        // On a full disk it frees what it covers.
-        if self.disk_health.trouble().is_some_and(|trouble| trouble.kind != Kind::Full) {
+        // A wrong state is kept nowhere; on a full disk a snapshot frees what it covers.
+        let is_ill = self.disk_health.trouble().is_some_and(|trouble| trouble.kind != Kind::Full);
+        if is_ill || self.state_check.is_out() {
             return;
         }
         if self.is_snapshot_due() {
@@ -143,7 +162,7 @@ impl Node {
     }
 
     fn is_snapshot_due(&self) -> bool {
-        let Snapshots { last, last_bytes, not_before_bytes, .. } = self.snapshots;
+        let Snapshots { last, last_bytes, wanted, not_before_bytes, .. } = self.snapshots;
         if self.snapshots.saving.is_some() || self.snapshots.awaiting.is_some() {
             return false;
         }
@@ -152,7 +171,7 @@ impl Node {
         let bytes_max = self.storage_metrics.bytes_max.load(Ordering::Relaxed);
         let due = due_bytes(self.config.snapshot_log_bytes, last_bytes);
         let much = grown >= due.min(room::log_bytes_max(bytes_max, last_bytes));
-        let usual = (much || entries >= due_entries(last_bytes)) && grown >= not_before_bytes;
+        let usual = (much || wanted || entries >= due_entries(last_bytes)) && grown >= not_before_bytes;
         (usual || self.wants_room(grown)) && self.site().applied() > last
     }
 
@@ -165,6 +184,7 @@ impl Node {
                     (self.snapshots.last, self.snapshots.last_bytes) = (index, bytes);
                 }
                 self.snapshots.not_before_bytes = 0;
+                self.snapshots.wanted = false;
                 self.snapshots.retry_at = None;
                 self.tell_room();
                 // The log on disk keeps some entries before the snapshot for followers a little behind.
@@ -200,6 +220,8 @@ impl Node {
                 self.tail = super::Tail::new(position, Vec::new());
                 self.snapshots.took_in(position, whole.bytes.into());
                 *self.site() = site;
+                self.state_check.replaced();
+                self.shared.state_ok.store(true, Ordering::Relaxed);
                 self.shared.clock.skipped();
                 self.know_members();
                 self.after_apply();

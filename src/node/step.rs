@@ -12,7 +12,7 @@ use super::handle::random_u128;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, NodeError, RequestError, RoleView, proposals};
-use crate::accumulator::{Batch, ReadingsMode};
+use crate::accumulator::{Batch, Limits, ReadingsMode};
 use crate::site::entry::{self, ReportWriter, SourceKind};
 use crate::site::{Applied, Level, OpenRefused, Verdict};
 use crate::storage::WriteGroup;
@@ -35,13 +35,17 @@ impl Node {
         if self.release_withheld() {
             self.take_events();
         }
+        self.check_state();
         self.notice_leader();
         self.keep_pace();
         self.look_for_heir();
         self.send_own_batch();
         self.send_proposals();
         self.propose_by_time();
-        self.step_membership();
+        // A wrong state says wrongly who the members are to be.
+        if !self.state_check.is_out() {
+            self.step_membership();
+        }
         self.advance_reads();
         self.send_messages();
         self.persist();
@@ -53,6 +57,8 @@ impl Node {
         self.send_messages();
         self.persist();
         self.snapshot_if_due();
+        #[cfg(debug_assertions)]
+        self.flip_if_asked();
         self.refresh_status();
     }
 
@@ -112,11 +118,16 @@ impl Node {
                     }
                 }
             }
-            let leader = self.raft.leader();
-            let view = RoleView { leads: self.leads(), leader, term: self.raft.term().0 };
             self.status_at = None;
-            self.role.send_if_modified(|role| std::mem::replace(role, view) != view);
+            self.show_role();
         }
+    }
+
+    /// Tells the other rooms who leads. They do for a leader what its state says: with a wrong one it is none.
+    pub(super) fn show_role(&mut self) {
+        let leads = self.leads() && !self.state_check.is_out();
+        let view = RoleView { leads, leader: self.raft.leader(), term: self.raft.term().0 };
+        self.role.send_if_modified(|role| std::mem::replace(role, view) != view);
     }
 
     /// Puts an envelope into the log under this leader's stamp.
@@ -203,7 +214,7 @@ impl Node {
 
     /// What a leader proposes because time has passed.
     fn propose_by_time(&mut self) {
-        let Some(stamp) = self.stamp() else { return };
+        let Some(stamp) = self.stamp().filter(|_| !self.state_check.is_out()) else { return };
         self.raise_level();
         let (close, applied) = {
             let site = self.site();
@@ -224,6 +235,9 @@ impl Node {
 
     fn advance_reads(&mut self) {
         let now = Instant::now();
+        if self.state_check.is_out() {
+            return self.reads.expire(now);
+        }
         if self.leads() {
             if self.reads.any_unconfirmed() {
                 let core_now = self.now();
@@ -288,7 +302,8 @@ impl Node {
     fn apply(&mut self) {
         let commit = self.raft.commit_index();
         let mut index = self.site().applied();
-        if index >= commit {
+        // With a wrong state nothing more is said by it; what is committed meanwhile is applied to the right one.
+        if index >= commit || self.state_check.is_out() {
             return;
         }
         while index < commit && self.failed.is_none() {
@@ -298,7 +313,11 @@ impl Node {
                 return;
             };
             let (tag, content) = proposals::split(&payload).unwrap_or((None, &[]));
-            let applied = self.site().apply(index, content);
+            let (applied, digest) = {
+                let mut site = self.site();
+                (site.apply(index, content), site.digest())
+            };
+            self.state_check.applied(index, digest);
             match applied {
                 Ok(applied) => self.on_applied(index, tag, applied),
                 Err(error) => {
@@ -312,15 +331,14 @@ impl Node {
 
     /// What follows from a new state: clocks, settings, waiters for indexes, memory.
     pub(super) fn after_apply(&mut self) {
-        let (applied, stamp, base, series_max) = {
+        let (applied, stamp, limits) = {
             let site = self.site();
-            let settings = site.settings();
-            (site.applied(), site.stamp(), settings.window_base(), settings.series_max() as usize)
+            (site.applied(), site.stamp(), Limits::of(&site))
         };
         let now = self.now();
         self.leader_clock.applied(stamp, now);
         self.shared.clock.applied(stamp.site, stamp.elapsed);
-        self.shared.accumulator.configure(base, series_max);
+        self.shared.accumulator.configure(limits);
         self.take_readings();
         self.tell_held_jumps();
         self.tail.shrink(applied.min(self.raft.durable_index()));
@@ -394,26 +412,27 @@ impl Node {
         }
     }
 
-    fn on_own_receipt(&mut self, batch: Batch, number: ReportNumber, verdict: &Verdict) {
+    fn on_own_receipt(&mut self, mut batch: Batch, number: ReportNumber, verdict: &Verdict) {
         match verdict {
             Verdict::Receipt { refused, keyed, .. } => {
                 let answered = batch.waiting();
-                {
-                    let site = self.site();
-                    self.shared.accumulator.learn(&batch, &site);
-                    batch.answer(&self.shared.accumulator, &site, refused, keyed);
-                }
+                self.shared.accumulator.readings_answered(&batch, refused);
+                self.shared.accumulator.settle(&mut batch);
+                batch.answer(&self.site(), refused, keyed);
+                self.refused_cells.tell(refused);
                 self.shared.metrics.cells_refused.add(refused.len() as u64);
                 self.shared.metrics.adds_answered.add(answered as u64);
                 let waiting = self.shared.accumulator.backlog().waiting;
                 self.batches.answered(answered, waiting, Instant::now());
             }
             Verdict::OutOfOrder { last } if *last >= Some(number) => {
+                self.shared.accumulator.settle(&mut batch);
                 batch.give_up("the batch was applied before, and what became of its cells is forgotten");
             }
             Verdict::UnknownEpoch { last } if last.may_include(number) => {
                 // It was applied, or nobody knows: it never goes again, so nothing is counted twice.
                 warn!("the site has closed this box's epoch; a new one is opened");
+                self.shared.accumulator.settle(&mut batch);
                 batch.give_up("the site has closed this box's epoch, and forgotten what became of this");
                 self.batches.reopen(random_u128(), None);
             }
@@ -443,8 +462,10 @@ impl Node {
         let batches = self.batches.due(self.shared.accumulator.backlog(), leader.is_some());
         let asked_of = leader.filter(|_| !self.leads());
         let waiting = [self.proposals.next_due(leader), self.reads.next_due(asked_of)];
-        let parts = [batches, self.disk_health.next_due(), self.membership_due()].into_iter().chain(waiting);
-        parts.flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
+        // A wrong state says wrongly what is due for the members.
+        let membership = self.membership_due().filter(|_| !self.state_check.is_out());
+        let parts = [batches, self.disk_health.next_due(), membership].into_iter().chain(waiting);
+        parts.flatten().chain([raft, self.tick_due(), now + LOOK_EVERY]).min().unwrap_or(now)
     }
 }
 

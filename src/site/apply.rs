@@ -157,6 +157,16 @@ impl Site {
                 self.digest = self.members.enforce(parts, self.digest);
                 Applied::Members
             }
+            // Neither is proposed below that level.
+            Body::SetAside { .. } | Body::Released { .. } if self.level < Level::TWO => Applied::Nothing,
+            Body::SetAside { seq, cause } => {
+                self.hold(seq, cause);
+                Applied::Outbox
+            }
+            Body::Released { seq } => {
+                self.digest = self.set_aside.release(seq, self.digest);
+                Applied::Outbox
+            }
             // Needs the time before its own stamp: see `apply`.
             Body::StepClock => Applied::Nothing,
             Body::Level(level) => {
@@ -166,9 +176,25 @@ impl Site {
         })
     }
 
+    /// Holds a number that is not delivered; any other is passed over.
+    fn hold(&mut self, seq: u64, cause: u8) {
+        let found = self.outbox.numbered(seq.saturating_sub(1), 1).next();
+        if let Some(summary) = found.filter(|summary| summary.seq == Some(seq)) {
+            self.digest = self.set_aside.hold(summary, cause, self.digest);
+        }
+    }
+
     fn set(&mut self, key: &str, value: &str) -> Result<String, String> {
         let series = self.table.rows.len() as u64;
-        let result = self.settings.set(key, value, series);
+        let before = self.settings.clone();
+        let mut result = self.settings.set(key, value, series);
+        if self.settings.span_name_bytes() > self.name_bytes_max() {
+            self.settings = before;
+            result = Err(format!(
+                "{key}: a pattern has at most {} bytes until all boxes of the site are updated",
+                self.name_bytes_max()
+            ));
+        }
         if let Ok(value) = &result {
             self.digest = mix_bytes(mix_bytes(self.digest, key.as_bytes()), value.as_bytes());
             self.table.respan(&self.settings);
@@ -264,7 +290,10 @@ impl Site {
         let (id, amount) = match cell.series {
             CellSeries::Id(id) => (id, self.of_kind(cell, amount, id)),
             CellSeries::Name(name, kind) => {
-                let name = SeriesName::from_bytes(name).map_err(|_| Refusal::Malformed)?.as_str();
+                let name = SeriesName::stored_bytes(name).map_err(|_| Refusal::Malformed)?.as_str();
+                if name.len() > self.name_bytes_max() {
+                    return Err(Refusal::Malformed);
+                }
                 match self.table.names.find(name) {
                     Some(id) if cell.is_signed || kind == amount.kind() => {
                         (SeriesId(id), self.of_kind(cell, amount, SeriesId(id)))

@@ -5,6 +5,7 @@
 //! only from a level on, and the level is replicated: a leader raises it by an entry once every
 //! member has said that it can.
 
+use tally_core::id::{SERIES_NAME_BYTES_FIRST_MAX, SERIES_NAME_BYTES_MAX};
 use tally_core::report::Ties;
 
 use super::Site;
@@ -55,6 +56,12 @@ impl Site {
     #[must_use]
     pub const fn level(&self) -> Level {
         self.level
+    }
+
+    /// How many bytes the name of a new series may have.
+    #[must_use]
+    pub fn name_bytes_max(&self) -> usize {
+        if self.level >= Level::TWO { SERIES_NAME_BYTES_MAX } else { SERIES_NAME_BYTES_FIRST_MAX }
     }
 
     /// Raises the level; a lower one, which a delayed copy may bring, changes nothing.

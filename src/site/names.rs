@@ -105,7 +105,7 @@ impl Names {
         for end in &ends {
             let end = *end as usize;
             let name = text.get(start..end).ok_or(Malformed)?;
-            SeriesName::new(name).map_err(|_| Malformed)?;
+            SeriesName::stored(name).map_err(|_| Malformed)?;
             start = end;
         }
         let index = HashTable::with_capacity(count);

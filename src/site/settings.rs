@@ -168,6 +168,11 @@ impl Settings {
         matching.map_or_else(|| self.window_base(), |rule| rule.span)
     }
 
+    /// The bytes of the longest name in the rules for spans.
+    pub(super) fn span_name_bytes(&self) -> usize {
+        self.spans.iter().map(|rule| rule.name.len() - usize::from(rule.prefix)).max().unwrap_or(0)
+    }
+
     /// How many series the site can have.
     #[must_use]
     pub const fn series_max(&self) -> u64 {
@@ -386,7 +391,7 @@ fn parse_span_rule(rule: &str) -> Result<SpanRule, String> {
     if checked.contains('*') {
         return Err(format!("{SPANS_KEY}: in {pattern:?} a star can only be the last segment"));
     }
-    SeriesName::new(checked).map_err(|why| format!("{SPANS_KEY}: {pattern:?}: {why}"))?;
+    SeriesName::stored(checked).map_err(|why| format!("{SPANS_KEY}: {pattern:?}: {why}"))?;
     let millis = Unit::Duration.parse(span).map_err(|why| format!("{SPANS_KEY}: {why}"))?;
     let span = Span::from_millis(millis)
         .ok_or_else(|| format!("{SPANS_KEY}: a span is between 1ms and 31d, not {}", span.trim()))?;

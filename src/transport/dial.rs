@@ -129,16 +129,8 @@ fn explain(shared: &Shared, peer: &Peer, address: SocketAddr, error: &Connection
 
 /// The peer's address now; of a name with several those that can be reached are tried by turns.
 async fn resolve(shared: &Shared, peer: &Peer, tries: u32) -> Result<SocketAddr, String> {
-    let found: Vec<SocketAddr> = match peer.address.parse() {
-        Ok(address) => vec![address],
-        Err(_) => {
-            let found = tokio::net::lookup_host(&peer.address).await;
-            found.map_err(|error| format!("cannot look it up: {error}"))?.collect()
-        }
-    };
-    if found.is_empty() {
-        return Err("its name has no address".into());
-    }
+    // The key tells whether it is still the right box.
+    let found = crate::resolve::addresses_or_last(&peer.address).await?;
     let reachable = shared.versions.reachable(found, address::has_route).map_err(|refusal| {
         shared.metrics.refused(refusal).raise();
         peer.note_refusal(refusal);

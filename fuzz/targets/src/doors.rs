@@ -6,8 +6,7 @@ use std::sync::Arc;
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
 use tally_core::report::Kind;
 use tally_core::time::{Elapsed, SiteTime};
-use tally_core::window::Span;
-use tallyd::accumulator::Accumulator;
+use tallyd::accumulator::{Accumulator, Limits};
 use tallyd::api::report_body::{self, Format};
 use tallyd::api::{member_of, parse};
 use tallyd::clock::SiteClock;
@@ -45,7 +44,7 @@ fn door(what: u8, rest: &[u8], site: &Site, (source, epoch): (SourceId, Epoch)) 
         }
         format @ (2 | 3) => {
             let format = if format == 2 { Format::Json } else { Format::Cbor };
-            let mut report = report_body::parse(rest, format, NOW).ok()?;
+            let mut report = report_body::parse(rest, format).ok()?;
             (report.epoch, report.number) = (epoch, ReportNumber::FIRST);
             encode_report(site, source, &report, NOW).ok()
         }
@@ -55,7 +54,7 @@ fn door(what: u8, rest: &[u8], site: &Site, (source, epoch): (SourceId, Epoch)) 
             let name = parse::series(str::from_utf8(&rest[..split]).ok()?).ok()?;
             let amount = parse::amount(kind, &rest[split + 1..], NOW).ok()?;
             let clock = Arc::new(SiteClock::new(NOW, Elapsed(1000)));
-            let accumulator = Accumulator::new(clock, Span::DEFAULT, 100);
+            let accumulator = Accumulator::new(clock, Limits::of(site));
             // Its answer comes to nobody.
             let _ = accumulator.add_waiting(SeriesName::new(&name).expect("checked"), amount, None);
             let writer = ReportWriter::new(source, epoch, ReportNumber::FIRST, 0);
@@ -93,6 +92,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         of(4, br#"line1/parts {"add": 9007199254740991}"#),
         of(5, br#"tank {"add": -2}"#),
         of(6, br#"oven {"values": [1, 2.5, -3e17]}"#),
+        of(4, format!("{} {{\"add\": 1}}", "n".repeat(200)).as_bytes()),
+        of(4, "temp\u{ffff} {\"add\": 1}".as_bytes()),
         of(7, b"plc5"),
         of(7, "x".repeat(300).as_bytes()),
     ]

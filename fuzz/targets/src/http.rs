@@ -29,7 +29,7 @@ pub(crate) fn run(bytes: &[u8]) {
 }
 
 fn report(body: &[u8], format: Format) {
-    let Ok(report) = report_body::parse(body, format, NOW) else { return };
+    let Ok(report) = report_body::parse(body, format) else { return };
     let NamedReport { source, cells, .. } = &report;
     assert!(tallyd::identity::is_name(source));
     assert!(cells.len() <= CELLS_MAX);

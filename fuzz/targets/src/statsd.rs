@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tally_core::id::{Epoch, ReportNumber, SourceId};
+use tally_core::id::{Epoch, ReportNumber, SERIES_NAME_BYTES_MAX, SourceId};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
-use tallyd::accumulator::Accumulator;
+use tallyd::accumulator::{Accumulator, Limits};
 use tallyd::clock::SiteClock;
 use tallyd::ingest::statsd::book::Book;
 use tallyd::ingest::statsd::parse::Reason;
@@ -25,7 +25,7 @@ pub(crate) fn run(bytes: &[u8]) {
             continue;
         }
         let before = refused;
-        let taken = book.take(&mut bulk, NOW, line, |reason| {
+        let taken = book.take(&mut bulk, line, |reason| {
             assert!(Reason::ALL.contains(&reason) && !reason.as_str().is_empty());
             refused += 1;
         });
@@ -41,11 +41,17 @@ pub(crate) fn run(bytes: &[u8]) {
 
 fn accumulator() -> Accumulator {
     let clock = Arc::new(SiteClock::new(NOW, Elapsed(1000)));
-    Accumulator::new(clock, Span::DEFAULT, 100)
+    let limits = Limits {
+        base: Span::DEFAULT,
+        grace_ms: 2_000,
+        names_max: 100,
+        name_bytes_max: SERIES_NAME_BYTES_MAX,
+    };
+    Accumulator::new(clock, limits)
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    let lines: [&[u8]; 12] = [
+    let lines: [&[u8]; 15] = [
         b"parts:1|c",
         b"parts:5|c|@0.1|#press:3,line:1",
         b"parts:1:2:3|c",
@@ -57,6 +63,9 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         b"_sc|name|0",
         b"a//b:1|c\n:1|c\na:|c\na:1\na",
         b"big:9007199254740993|c\nneg:-1|c\nnan:nan|g\nbig:1e400|g",
+        b"late:5e-05|ms|@0.0007142857142857143|T1700000000|e:it-1|card:low",
+        b"app.Foo::Bar:1|c\nlang:1|c|#c++,x:#1,url:http://x",
+        "temp\u{ffff}:1|c\n100%2B:1|c".as_bytes(),
         b"parts:1|c\r\nparts:1|g\r\nparts:0.25|c|@0.3",
     ];
     lines.into_iter().map(<[u8]>::to_vec).collect()

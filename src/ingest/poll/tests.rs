@@ -1,10 +1,13 @@
 use super::file::FILE_BYTES_MAX;
 use super::*;
+use crate::accumulator::Limits;
 use crate::site::entry::ReportWriter;
 use std::time::Duration;
 use tally_core::id::{Epoch, ReportNumber};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
+
+const LIMITS: Limits = Limits { base: Span::DEFAULT, grace_ms: 2_000, names_max: 10, name_bytes_max: 200 };
 
 fn config(file: PathBuf, kind: PollKind) -> PollConfig {
     PollConfig {
@@ -30,7 +33,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Fixture {
         let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0)));
-        let accumulator = Arc::new(Accumulator::new(Arc::clone(&clock), Span::DEFAULT, 10));
+        let accumulator = Arc::new(Accumulator::new(Arc::clone(&clock), LIMITS));
         Fixture { folder: tempfile::tempdir().unwrap(), accumulator, clock }
     }
 
@@ -189,15 +192,17 @@ async fn a_file_that_is_missing_or_wrong_is_shown_until_it_is_good() {
 #[tokio::test]
 async fn a_series_of_another_kind_is_an_error_and_what_it_missed_is_not_forgotten() {
     let fixture = Fixture::new();
-    let taken = fixture.accumulator.slot(SeriesName::new("host/n").unwrap(), Kind::Sample);
-    taken.unwrap();
+    let mut bulk = fixture.accumulator.lock();
+    let slot = bulk.slot(SeriesName::new("host/n").unwrap(), Kind::Sample).unwrap();
+    bulk.add(slot, Amount::Sample(Sample::observed(1.0, SiteTime(0), SourceId(0)).unwrap())).unwrap();
+    drop(bulk);
     fixture.write("n 1\n");
     let polls = fixture.start(PollKind::Counter);
     eventually(&polls, "refused", |status| {
         status.error.as_ref().is_some_and(|error| error.contains("a sample, not a counter"))
     })
     .await;
-    assert_eq!((polls.status()[0].last, fixture.accumulator.backlog().cells), (None, 0));
+    assert_eq!((polls.status()[0].last, fixture.accumulator.backlog().cells), (None, 1), "the sample alone");
 }
 
 #[test]

@@ -3,14 +3,14 @@
 
 use std::hash::{BuildHasher, Hasher};
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable};
 use tally_core::id::SourceId;
 use tally_core::report::{ADD_MAX, Amount, Kind, Sample, Sum};
 use tally_core::time::SiteTime;
 
 use super::number::{Decimal, Fraction};
 use super::parse::{self, Line, Reason, What};
-use crate::accumulator::{Bulk, Slot};
+use crate::accumulator::{Bulk, NotTaken, Slot};
 use crate::site::Refusal;
 
 /// Spellings (names with their tags, as sent) that are remembered. Names from the network are
@@ -19,14 +19,17 @@ const SPELLINGS_MAX: usize = 65_536;
 /// Likewise, in bytes of their texts.
 const SPELLINGS_BYTES_MAX: usize = 8 << 20;
 
-/// Names and series. As many series as the accumulator admits, so it is bounded by that.
+/// One sampled observation stands for so many at most: a lower rate is a mistake, and a few of them would fill a
+/// series' count.
+const WEIGHT_MAX: u64 = 1_000_000_000;
+
+/// Names and series. A series has the place here that its slot has in the accumulator, which bounds them.
 #[derive(Debug, Default)]
 pub struct Book {
     hasher: DefaultHashBuilder,
     spellings: HashTable<Spelling>,
     spellings_bytes: usize,
-    by_name: HashMap<Box<str>, usize>,
-    series: Vec<Series>,
+    series: Vec<Option<Series>>,
     /// Where names are put together.
     text: Vec<u8>,
 }
@@ -37,32 +40,41 @@ struct Spelling {
     text: Box<[u8]>,
     name_bytes: usize,
     kind: Kind,
-    series: usize,
+    slot: Slot,
 }
 
 #[derive(Debug)]
 struct Series {
     slot: Slot,
-    kind: Kind,
-    /// Counters: what sampling rates left over.
+    /// What sampling rates left over: of a counter's amount, of how many observations one stands for.
     left: Fraction,
     /// Gauges: where they stand at this box.
     gauge: Sum,
 }
 
+/// What a line says of all its values.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    what: What,
+    rate: Decimal,
+    /// When it happened.
+    at: SiteTime,
+    /// In the window of that time, not in the one that is open now.
+    past: bool,
+}
+
 impl Book {
-    /// Takes what a line says; a value that is refused does not hold up its neighbours. Returns how
-    /// many values were taken.
-    pub fn take(
-        &mut self,
-        bulk: &mut Bulk<'_>,
-        now: SiteTime,
-        line: &[u8],
-        mut refused: impl FnMut(Reason),
-    ) -> u64 {
-        let parsed = Line::parse(line).and_then(|line| Ok((line, self.find(bulk, &line)?)));
-        let (line, series) = match parsed {
-            Ok((line, series)) => (line, &mut self.series[series]),
+    /// Takes what a line says; a value that is refused does not hold up its neighbours, but one that is no number
+    /// does: such a line is refused whole. Returns how many values were taken.
+    pub fn take(&mut self, bulk: &mut Bulk<'_>, line: &[u8], mut refused: impl FnMut(Reason)) -> u64 {
+        let found = Line::parse(line).and_then(|line| {
+            if line.is_packed() {
+                line.has_numbers()?;
+            }
+            Ok((line, self.find(bulk, &line)?))
+        });
+        let (line, mut slot) = match found {
+            Ok(found) => found,
             Err(reason) => {
                 refused(reason);
                 return 0;
@@ -70,71 +82,105 @@ impl Book {
         };
         let mut taken = 0;
         for value in line.each_value() {
-            let result = match line.what {
-                What::Count => series.count(bulk, value, line.rate),
-                What::Gauge => series.gauge(bulk, now, value),
-                // A rate changes nothing here: a sample is what was observed.
-                What::Observe => parse::sample(value).and_then(|(value, _)| series.observe(bulk, now, value)),
+            let result = match self.take_value(bulk, slot, &line, value) {
+                // Another name had its place meanwhile.
+                Err(NotCounted::Evicted) => match self.find_again(bulk, &line, slot) {
+                    Ok(again) => {
+                        slot = again;
+                        self.take_value(bulk, slot, &line, value)
+                    }
+                    Err(reason) => Err(NotCounted::Reason(reason)),
+                },
+                result => result,
             };
             match result {
                 Ok(()) => taken += 1,
-                Err(reason) => refused(reason),
+                Err(NotCounted::Reason(reason)) => refused(reason),
+                // One lock holds over both looks.
+                Err(NotCounted::Evicted) => refused(Reason::TooManySeries),
             }
         }
         taken
     }
 
-    fn find(&mut self, bulk: &mut Bulk<'_>, line: &Line<'_>) -> Result<usize, Reason> {
-        let kind = match line.what {
-            What::Count => Kind::Counter,
-            What::Gauge | What::Observe => Kind::Sample,
+    #[inline]
+    fn take_value(
+        &mut self,
+        bulk: &mut Bulk<'_>,
+        slot: Slot,
+        line: &Line<'_>,
+        value: &[u8],
+    ) -> Result<(), NotCounted> {
+        let Some(Some(series)) = self.series.get_mut(slot.index()).filter(|series| is_of(series, slot))
+        else {
+            return Err(NotCounted::Evicted);
         };
+        if line.time_s.is_none()
+            && line.what == What::Count
+            && line.rate == Decimal::ONE
+            && let Some(number) = parse::plain_count(value)
+        {
+            if number > 0 {
+                bulk.count(slot, number)?;
+            }
+            return Ok(());
+        }
+        series.take(bulk, &Terms::of(bulk, slot, line), value)
+    }
+
+    fn find(&mut self, bulk: &mut Bulk<'_>, line: &Line<'_>) -> Result<Slot, Reason> {
+        let kind = kind_of(line);
         let hash = hash_of(&self.hasher, line.name, line.tags, kind);
-        let known = self.spellings.find(hash, |known| {
-            let (name, tags) = known.text.split_at(known.name_bytes);
-            name == line.name && tags == line.tags && known.kind == kind
-        });
-        match known {
-            Some(known) => Ok(known.series),
+        match self.spellings.find(hash, |known| known.is(line, kind)) {
+            Some(known) => Ok(known.slot),
             None => {
                 something_counts(line)?;
-                let series = self.learn(bulk, line, kind)?;
-                self.remember(hash, line, kind, series);
-                Ok(series)
+                let slot = self.learn(bulk, line, kind)?;
+                self.remember(hash, line, kind, slot);
+                Ok(slot)
             }
         }
+    }
+
+    /// The series of a line whose slot was given to another; what its rates left over goes with it if it is still here.
+    fn find_again(&mut self, bulk: &mut Bulk<'_>, line: &Line<'_>, gone: Slot) -> Result<Slot, Reason> {
+        let kind = kind_of(line);
+        let hash = hash_of(&self.hasher, line.name, line.tags, kind);
+        if let Ok(known) = self.spellings.find_entry(hash, |known| known.is(line, kind)) {
+            let (spelling, _) = known.remove();
+            self.spellings_bytes -= spelling.text.len();
+        }
+        let kept =
+            self.series.get_mut(gone.index()).filter(|series| is_of(series, gone)).and_then(Option::take);
+        let slot = self.learn(bulk, line, kind)?;
+        self.remember(hash, line, kind, slot);
+        if let (Some(kept), Some(Some(series))) = (kept, self.series.get_mut(slot.index())) {
+            (series.left, series.gauge) = (kept.left, kept.gauge);
+        }
+        Ok(slot)
     }
 
     /// The series of a line that was not seen before.
-    fn learn(&mut self, bulk: &mut Bulk<'_>, line: &Line<'_>, kind: Kind) -> Result<usize, Reason> {
+    fn learn(&mut self, bulk: &mut Bulk<'_>, line: &Line<'_>, kind: Kind) -> Result<Slot, Reason> {
         let name = line.series(&mut self.text)?;
-        let known = self.by_name.get(name.as_str()).copied();
-        if let Some(known) = known.filter(|&known| self.series[known].kind == kind) {
-            return Ok(known);
-        }
         let slot = bulk.slot(name, kind).map_err(reason_of)?;
-        let series = Series { slot, kind, left: Fraction::ZERO, gauge: Sum::default() };
-        match known {
-            Some(known) => {
-                self.series[known] = series;
-                self.forget_spellings();
-                Ok(known)
-            }
-            None => {
-                self.by_name.insert(name.as_str().into(), self.series.len());
-                self.series.push(series);
-                Ok(self.series.len() - 1)
-            }
+        if self.series.len() <= slot.index() {
+            self.series.resize_with(slot.index() + 1, || None);
         }
+        let place = &mut self.series[slot.index()];
+        if !is_of(place, slot) {
+            *place = Some(Series { slot, left: Fraction::ZERO, gauge: Sum::default() });
+        }
+        Ok(slot)
     }
 
-    fn remember(&mut self, hash: u64, line: &Line<'_>, kind: Kind, series: usize) {
+    fn remember(&mut self, hash: u64, line: &Line<'_>, kind: Kind, slot: Slot) {
         let text = [line.name, line.tags].concat().into_boxed_slice();
         if self.spellings.len() >= SPELLINGS_MAX || self.spellings_bytes + text.len() > SPELLINGS_BYTES_MAX {
             self.forget_spellings();
         }
         self.spellings_bytes += text.len();
-        let spelling = Spelling { text, name_bytes: line.name.len(), kind, series };
+        let spelling = Spelling { text, name_bytes: line.name.len(), kind, slot };
         let Book { hasher, spellings, .. } = self;
         spellings.insert_unique(hash, spelling, |spelling| {
             let (name, tags) = spelling.text.split_at(spelling.name_bytes);
@@ -147,48 +193,126 @@ impl Book {
         self.spellings.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn series_kept(&self) -> usize {
+        self.series.len()
+    }
+
     fn forget_spellings(&mut self) {
         self.spellings.clear();
         self.spellings_bytes = 0;
     }
 }
 
+/// Whether the place belongs to the series of this slot.
+fn is_of(place: &Option<Series>, slot: Slot) -> bool {
+    place.as_ref().is_some_and(|series| series.slot == slot)
+}
+
+impl Spelling {
+    fn is(&self, line: &Line<'_>, kind: Kind) -> bool {
+        let (name, tags) = self.text.split_at(self.name_bytes);
+        name == line.name && tags == line.tags && self.kind == kind
+    }
+}
+
+/// Why a value was not counted.
+enum NotCounted {
+    Reason(Reason),
+    /// The slot was given to another series.
+    Evicted,
+}
+
+impl From<Reason> for NotCounted {
+    fn from(reason: Reason) -> NotCounted {
+        NotCounted::Reason(reason)
+    }
+}
+
+impl From<NotTaken> for NotCounted {
+    fn from(why: NotTaken) -> NotCounted {
+        if why == NotTaken::Evicted { NotCounted::Evicted } else { NotCounted::Reason(reason_of(why)) }
+    }
+}
+
+impl Terms {
+    fn of(bulk: &Bulk<'_>, slot: Slot, line: &Line<'_>) -> Terms {
+        let said = line.time_s.and_then(|time_s| time_s.checked_mul(1000)).map(SiteTime);
+        let past = said.filter(|at| bulk.open_at(slot, *at));
+        let at = past.unwrap_or(bulk.now());
+        Terms { what: line.what, rate: line.rate, at, past: past.is_some() }
+    }
+}
+
 impl Series {
-    fn count(&mut self, bulk: &mut Bulk<'_>, value: &[u8], rate: Decimal) -> Result<(), Reason> {
-        if rate == Decimal::ONE
-            && let Some(number) = parse::plain_count(value)
-        {
-            return if number > 0 { bulk.count(self.slot, number).map_err(reason_of) } else { Ok(()) };
+    fn take(&mut self, bulk: &mut Bulk<'_>, terms: &Terms, value: &[u8]) -> Result<(), NotCounted> {
+        match terms.what {
+            What::Count => self.count(bulk, terms, value),
+            What::Gauge => self.gauge(bulk, terms, value),
+            What::Observe => {
+                // One that was sampled stands for several of the same value.
+                let (weight, left) = self.scaled(Decimal::ONE, terms.rate, WEIGHT_MAX)?;
+                let (value, _) = parse::sample(value)?;
+                self.observe(bulk, terms, value, weight)?;
+                self.left = left;
+                Ok(())
+            }
         }
-        let (whole, part) = parse::count(value)?.over(rate, ADD_MAX).ok_or(Reason::TooLarge)?;
-        let mut left = self.left;
-        let number = whole + left.carry(part);
+    }
+
+    fn count(&mut self, bulk: &mut Bulk<'_>, terms: &Terms, value: &[u8]) -> Result<(), NotCounted> {
+        let (number, left) = self.scaled(parse::count(value)?, terms.rate, ADD_MAX)?;
         if number > 0 {
-            bulk.count(self.slot, number).map_err(reason_of)?;
+            self.add(bulk, terms, Amount::Counter(u128::from(number)))?;
         }
         self.left = left;
         Ok(())
     }
 
-    fn gauge(&mut self, bulk: &mut Bulk<'_>, now: SiteTime, value: &[u8]) -> Result<(), Reason> {
+    /// A number divided by a rate, whole, with what was left over before; and what is now.
+    fn scaled(&self, number: Decimal, rate: Decimal, max: u64) -> Result<(u64, Fraction), Reason> {
+        if rate == Decimal::ONE && number == Decimal::ONE {
+            return Ok((1, self.left));
+        }
+        let (whole, part) = number.over(rate, max).ok_or(Reason::TooLarge)?;
+        let mut left = self.left;
+        let whole = whole + left.carry(part);
+        Ok((whole, left))
+    }
+
+    fn gauge(&mut self, bulk: &mut Bulk<'_>, terms: &Terms, value: &[u8]) -> Result<(), NotCounted> {
         let (value, moves) = parse::sample(value)?;
         let sum = Sum::from_value(value).ok_or(Reason::TooLarge)?;
         if !moves {
-            self.observe(bulk, now, value)?;
+            self.observe(bulk, terms, value, 1)?;
             self.gauge = sum;
             return Ok(());
         }
         // In units of 10^-9, so that ten moves of 0.1 make 1.
         let moved = Sum(self.gauge.0 + sum.0);
-        self.observe(bulk, now, moved.as_f64())?;
+        self.observe(bulk, terms, moved.as_f64(), 1)?;
         self.gauge = moved;
         Ok(())
     }
 
-    fn observe(&self, bulk: &mut Bulk<'_>, now: SiteTime, value: f64) -> Result<(), Reason> {
+    /// `weight` observations of a value.
+    fn observe(&self, bulk: &mut Bulk<'_>, terms: &Terms, value: f64, weight: u64) -> Result<(), NotCounted> {
         // The batch puts the box's own source in.
-        let sample = Sample::observed(value, now, SourceId(0)).ok_or(Reason::TooLarge)?;
-        bulk.add(self.slot, Amount::Sample(sample)).map_err(reason_of)
+        let mut sample = Sample::observed(value, terms.at, SourceId(0)).ok_or(Reason::TooLarge)?;
+        sample.count = weight;
+        sample.sum = Sum(sample.sum.0.checked_mul(i128::from(weight)).ok_or(Reason::TooLarge)?);
+        self.add(bulk, terms, Amount::Sample(sample))
+    }
+
+    fn add(&self, bulk: &mut Bulk<'_>, terms: &Terms, amount: Amount) -> Result<(), NotCounted> {
+        Ok(if terms.past { bulk.add_at(self.slot, terms.at, amount)? } else { bulk.add(self.slot, amount)? })
+    }
+}
+
+fn kind_of(line: &Line<'_>) -> Kind {
+    match line.what {
+        What::Count => Kind::Counter,
+        What::Gauge | What::Observe => Kind::Sample,
     }
 }
 
@@ -218,11 +342,14 @@ fn hash_of(hasher: &DefaultHashBuilder, name: &[u8], tags: &[u8], kind: Kind) ->
     hasher.finish()
 }
 
-fn reason_of(refusal: Refusal) -> Reason {
-    match refusal {
-        Refusal::WrongKind { .. } => Reason::WrongKind,
-        Refusal::TooManySeries | Refusal::TooManyMeters => Reason::TooManySeries,
-        Refusal::Overflow => Reason::Overflow,
-        Refusal::WindowInFuture | Refusal::Malformed => Reason::BadValue,
+fn reason_of(why: NotTaken) -> Reason {
+    match why {
+        NotTaken::Refused(Refusal::WrongKind { .. }) => Reason::WrongKind,
+        NotTaken::Refused(Refusal::TooManySeries | Refusal::TooManyMeters)
+        | NotTaken::TooManyNew
+        | NotTaken::Evicted => Reason::TooManySeries,
+        NotTaken::Refused(Refusal::Overflow) => Reason::Overflow,
+        NotTaken::Refused(Refusal::WindowInFuture | Refusal::Malformed) => Reason::BadValue,
+        NotTaken::LongName(_) => Reason::LongNameYet,
     }
 }

