@@ -157,6 +157,8 @@ fn daemon(args: RunArgs) -> Result<(), Failure> {
         true => runtime.block_on(crate::witness::run(args.config, args.data_dir)),
         false => runtime.block_on(crate::daemon::run(args.config, args.data_dir)),
     };
+    // A thread may still hang in a file or in the look-up of a name; nobody waits for it.
+    runtime.shutdown_background();
     result.map_err(|error| Failure::new(1, &error))
 }
 

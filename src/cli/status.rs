@@ -54,6 +54,9 @@ fn in_words(status: &Value) -> String {
     if let Some(why) = status["refused"].as_str() {
         lines.push(format!("the site does not take what this box counts: {}", text::printable(why)));
     }
+    if let Some(batches) = status["accumulator"]["unsettled"].as_u64().filter(|batches| *batches > 0) {
+        lines.push(format!("batches from before the last stop that wait to be committed: {batches}"));
+    }
     let level = &status["level"];
     if level["site"].as_u64() < level["max"].as_u64() {
         lines.push(format!(

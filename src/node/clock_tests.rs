@@ -11,7 +11,7 @@ use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::mpsc;
 
-use super::{Add, Node, NodeConfig, Parts, proposals};
+use super::{Add, Node, NodeConfig, Parts, StopTimes, proposals};
 use crate::clock::wall_ms;
 use crate::identity::{Authority, Identity, MemberInfo, Role, SiteId};
 use crate::metrics::Metrics;
@@ -74,6 +74,6 @@ async fn a_box_that_comes_to_lead_before_it_applies_a_step_back_does_not_undo_it
     let (stamp, seen) = (handle.site(|site| site.stamp().site), handle.clock().site());
     assert!(stamp.0 < late.0 - DAY_MS / 2, "{stamp:?}, late: {late:?}");
     assert!(seen.0 < late.0 - DAY_MS / 2, "{seen:?}, late: {late:?}");
-    handle.stop().await;
+    handle.stop(StopTimes::default()).await;
     task.await.unwrap().unwrap();
 }

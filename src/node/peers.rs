@@ -202,6 +202,7 @@ impl Node {
             Done::Saved { result } => self.on_saved(result),
             Done::Opened { to, message, result } => self.on_opened(to, message, result),
             Done::SnapshotRead { to, offset, result } => self.on_snapshot_read(to, offset, result),
+            Done::UnsentKept { leaving, result } => self.on_unsent_kept(leaving, result),
         }
     }
 

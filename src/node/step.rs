@@ -14,7 +14,7 @@ use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, NodeError, RequestError, RoleView, proposals};
 use crate::accumulator::{Batch, Limits};
 use crate::site::entry::{self, ReportWriter, SourceKind};
-use crate::site::{Applied, OpenRefused, Verdict};
+use crate::site::{Applied, LastApplied, OpenRefused, Verdict};
 use crate::storage::WriteGroup;
 use crate::transport::Lane;
 
@@ -36,8 +36,10 @@ impl Node {
             self.take_events();
         }
         self.notice_leader();
+        self.answer_before_stop();
         self.keep_pace();
         self.look_for_heir();
+        self.keep_unsent_file();
         self.send_own_batch();
         self.send_proposals();
         self.propose_by_time();
@@ -49,6 +51,7 @@ impl Node {
         self.apply();
         // Whoever was just answered, here or at another box, may be followed by the next at once.
         self.tell_commits();
+        self.keep_unsent_file();
         self.send_own_batch();
         self.send_messages();
         self.persist();
@@ -158,7 +161,7 @@ impl Node {
     /// Opens the box's epoch, freezes a batch when one is due, sends it until its receipt comes.
     fn send_own_batch(&mut self) {
         let Some(term) = self.leader_term() else { return };
-        if self.leads() && self.stamp().is_none() {
+        if self.leads() && self.stamp().is_none() || self.is_saving() {
             return;
         }
         let now = Instant::now();
@@ -174,7 +177,7 @@ impl Node {
         }
         let Some((source, epoch)) = self.batches.epoch() else { return };
         let backlog = self.shared.accumulator.backlog();
-        if self.batches.should_freeze(backlog, self.stopping.is_some(), now) {
+        if self.batches.should_freeze(backlog, self.is_stopping(), now) {
             let number = self.batches.next_number();
             let writer = ReportWriter::new(source, epoch, number, 0);
             let batch = self.shared.accumulator.freeze(writer);
@@ -362,7 +365,7 @@ impl Node {
         match result {
             Ok((source, epoch)) => {
                 if self.batches.opened(source, epoch) {
-                    self.readdress_batch();
+                    self.batches.readdress();
                 }
             }
             Err(why) => self.batches.refused(why),
@@ -380,16 +383,33 @@ impl Node {
                 self.shared.metrics.adds_answered.add(answered as u64);
                 let waiting = self.shared.accumulator.backlog().waiting;
                 self.batches.answered(answered, waiting, Instant::now());
+                self.batches.follow();
             }
             Verdict::OutOfOrder { last } if *last >= Some(number) => {
                 self.shared.accumulator.settle(&mut batch);
                 batch.give_up("the batch was applied before, and what became of its cells is forgotten");
+                match last {
+                    // Somebody else used the numbers that would come next: under them nothing new would be counted.
+                    Some(last) if *last >= self.batches.following() => {
+                        warn!("this box's epoch was used elsewhere (is its directory a copy?); a new one is opened");
+                        self.batches.give_up_kept(LastApplied::Number(*last));
+                        self.batches.reopen(random_u128(), None);
+                    }
+                    _ => self.batches.follow(),
+                }
             }
             Verdict::UnknownEpoch { last } if last.may_include(number) => {
                 // It was applied, or nobody knows: it never goes again, so nothing is counted twice.
                 warn!("the site has closed this box's epoch; a new one is opened");
                 self.shared.accumulator.settle(&mut batch);
                 batch.give_up("the site has closed this box's epoch, and forgotten what became of this");
+                let given_up = self.batches.give_up_kept(*last);
+                if given_up > 0 {
+                    error!(
+                        "the site has forgotten what became of {given_up} more batches that were saved at a stop: they \
+                         are not sent again, since they may be counted already"
+                    );
+                }
                 self.batches.reopen(random_u128(), None);
             }
             Verdict::Changed { .. } | Verdict::OutOfOrder { .. } | Verdict::UnknownEpoch { .. } => {
@@ -397,16 +417,6 @@ impl Node {
                 warn!("the site refused this box's report ({verdict:?}); it goes again under a new epoch");
                 self.batches.reopen(random_u128(), Some(batch));
             }
-        }
-    }
-
-    /// A batch that was frozen under an epoch that is gone goes again as the first of the new one.
-    fn readdress_batch(&mut self) {
-        let Some((source, epoch)) = self.batches.epoch() else { return };
-        if let Some(batch) = self.batches.in_flight_mut()
-            && let Ok(body) = crate::site::readdressed(&batch.body, source, epoch, ReportNumber::FIRST)
-        {
-            batch.body = body;
         }
     }
 
@@ -418,7 +428,7 @@ impl Node {
         let batches = self.batches.due(self.shared.accumulator.backlog(), leader.is_some());
         let asked_of = leader.filter(|_| !self.leads());
         let waiting = [self.proposals.next_due(leader), self.reads.next_due(asked_of)];
-        let parts = [batches, self.disk_health.next_due(), self.membership_due()].into_iter().chain(waiting);
+        let parts = [batches, self.disk_health.next_due(), self.membership_due(), self.stop_due()].into_iter().chain(waiting);
         parts.flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
     }
 }
