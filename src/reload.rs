@@ -43,8 +43,7 @@ impl Reload {
         }
         let (file, data_dir) = (self.file.clone(), self.data_dir.clone());
         let read = move || configuration(file, data_dir).map(|(config, ..)| config);
-        self.reading =
-            Some(tokio::task::spawn_blocking(move || read().map_err(|error| error.to_string())));
+        self.reading = Some(tokio::task::spawn_blocking(move || read().map_err(|error| error.to_string())));
     }
 
     /// Waits until it was read, for ever if nobody asked; says what comes of it. The answer is another

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tally_core::id::{Epoch, ReportNumber, SourceId, Term};
 
-use crate::accumulator::{Backlog, Batch};
 use super::unsent::Unsent;
+use crate::accumulator::{Backlog, Batch};
 use crate::site::{LastApplied, OpenRefused, readdressed};
 
 /// How long a batch waits for the clients that were just answered.

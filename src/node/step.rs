@@ -391,7 +391,9 @@ impl Node {
                 match last {
                     // Somebody else used the numbers that would come next: under them nothing new would be counted.
                     Some(last) if *last >= self.batches.following() => {
-                        warn!("this box's epoch was used elsewhere (is its directory a copy?); a new one is opened");
+                        warn!(
+                            "this box's epoch was used elsewhere (is its directory a copy?); a new one is opened"
+                        );
                         self.batches.give_up_kept(LastApplied::Number(*last));
                         self.batches.reopen(random_u128(), None);
                     }
@@ -428,7 +430,9 @@ impl Node {
         let batches = self.batches.due(self.shared.accumulator.backlog(), leader.is_some());
         let asked_of = leader.filter(|_| !self.leads());
         let waiting = [self.proposals.next_due(leader), self.reads.next_due(asked_of)];
-        let parts = [batches, self.disk_health.next_due(), self.membership_due(), self.stop_due()].into_iter().chain(waiting);
+        let parts = [batches, self.disk_health.next_due(), self.membership_due(), self.stop_due()]
+            .into_iter()
+            .chain(waiting);
         parts.flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
     }
 }

@@ -80,8 +80,7 @@ impl Unsent {
     }
 
     pub(super) fn decode(bytes: &[u8], owner: Owner) -> Result<Unsent, UnsentError> {
-        let (mut rest, sum) =
-            bytes.split_last_chunk::<SUM_BYTES>().ok_or(UnsentError::Damaged)?;
+        let (mut rest, sum) = bytes.split_last_chunk::<SUM_BYTES>().ok_or(UnsentError::Damaged)?;
         if digest(&SHA256, rest).as_ref() != sum || take(&mut rest)? != *MAGIC {
             return Err(UnsentError::Damaged);
         }

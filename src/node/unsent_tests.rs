@@ -109,12 +109,15 @@ fn what_the_site_certainly_did_not_apply_goes_under_a_new_epoch_once_the_file_sa
     assert_eq!(batches.next_send(Term(1), now), None);
     let Some(FileTask::Write(unsent)) = batches.file_task(now) else { panic!() };
     let expected: Vec<_> = (1..4).map(|at| body(3, 10, at, u128::from(at) + 3)).collect();
-    assert_eq!(unsent, Unsent {
-        nonce: 78,
-        epoch: Some((SourceId(3), Epoch(10))),
-        first: number(1),
-        bodies: expected.clone(),
-    });
+    assert_eq!(
+        unsent,
+        Unsent {
+            nonce: 78,
+            epoch: Some((SourceId(3), Epoch(10))),
+            first: number(1),
+            bodies: expected.clone(),
+        }
+    );
     assert_eq!(batches.next_send(Term(1), now), None);
     // A full disk, say.
     assert!(!batches.file_done(false, now));

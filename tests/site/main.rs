@@ -29,6 +29,7 @@ mod reports;
 mod restarts;
 mod starting;
 mod statsd;
+mod stops;
 mod upstream;
 mod waiting_witness;
 mod witness;
