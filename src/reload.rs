@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(reload.compare(&running), None);
         let new = config(
             "[api]\nlisten = \"127.0.0.1:2\"\n[commit]\ninterval = \"5s\"\n\
-             [[ingest.poll]]\nfile = \"/proc/uptime\"\nseries = \"up\"\nkind = \"sample\"\n",
+             [[ingest.poll]]\nfile = \"/proc/uptime\"\nseries = \"up\"\npattern = \"(.+)\"\nkind = \"sample\"\nevery = \"1s\"\n",
         );
         assert_eq!(changed(&running, &new), ["api.listen", "ingest.poll", INTERVAL]);
         assert_eq!(reload.compare(&new), Some(Duration::from_secs(5)));

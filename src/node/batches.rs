@@ -50,14 +50,13 @@ pub(super) struct Batches {
 /// What the file of unsent batches says: see `unsent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum File {
-    /// There is none, or one whose epoch is over.
+    /// There is none, or one that was judged in full.
     None,
     /// What is in flight and what follows it, and perhaps what was judged since.
     Current,
     /// To be written anew, from then on, before anything is sent.
     Stale(Option<Instant>),
     Writing,
-    Removing,
 }
 
 /// What is to be done about the file of unsent batches.
@@ -137,7 +136,7 @@ impl Batches {
         self.sent
     }
 
-    /// Whether all that was frozen was judged, and nothing on disk says otherwise.
+    /// Whether all that was frozen was judged, by an earlier life, too.
     pub(super) fn is_settled(&self) -> bool {
         self.in_flight.is_none() && self.file == File::None
     }
@@ -197,31 +196,31 @@ impl Batches {
             return None;
         }
         let is_over = self.in_flight.is_none() && self.kept.is_empty();
-        let (next, task) = match self.file {
-            File::Current | File::Stale(_) if is_over => (File::Removing, FileTask::Remove),
+        let task = match self.file {
+            File::Current | File::Stale(_) if is_over => FileTask::Remove,
             File::Stale(due) if self.epoch.is_some() && due.is_none_or(|due| now >= due) => {
-                (File::Writing, FileTask::Write(self.unsent().0))
+                self.file = File::Writing;
+                FileTask::Write(self.unsent().0)
             }
             _ => return None,
         };
-        self.file = next;
         self.file_asked = true;
         Some(task)
     }
 
-    /// It was done, or could not be. Whether the file stays though all of it was judged.
-    #[must_use]
-    pub(super) fn file_done(&mut self, is_done: bool, now: Instant) -> bool {
+    /// It was done, or could not be.
+    pub(super) fn file_done(&mut self, is_done: bool, now: Instant) {
         self.file_asked = false;
-        let (next, stays) = match (self.file, is_done) {
-            (File::Writing, true) => (File::Current, false),
-            (File::Writing, false) => (File::Stale(Some(now + FILE_AGAIN)), false),
-            (File::Removing, _) => (File::None, !is_done),
-            // It was written for an epoch that is over.
-            (file, _) => (file, false),
-        };
-        self.file = next;
-        stays
+        if self.file == File::Writing {
+            self.file = if is_done { File::Current } else { File::Stale(Some(now + FILE_AGAIN)) };
+        }
+    }
+
+    /// All of the file was judged. What is counted from now on goes under an epoch of this life's own: the numbers that
+    /// follow those of a file are never used by another life, whatever became of the file.
+    pub(super) fn file_is_over(&mut self, nonce: u128) {
+        self.file = File::None;
+        self.reopen(nonce, None);
     }
 
     /// The batch in flight goes on without those who wait for it.

@@ -360,8 +360,10 @@ async fn a_box_whose_disk_never_answers_can_still_be_stopped() {
         async move { handle.add(one_part(None)).await }
     });
     wait(|| handle.status().storage.state == "hung").await;
-    handle.stop(StopTimes::default()).await;
+    let times = StopTimes::default();
+    handle.stop(times).await;
     task.await.unwrap().unwrap();
+    assert!(Instant::now() < times.end_by + Duration::from_secs(1), "nobody waits for the disk any longer");
     assert!(asking.await.unwrap().is_err());
     fs.hang(false);
 }

@@ -2,8 +2,9 @@
 //! sent unchanged by the next life under the same epoch, so that it stays exact.
 //!
 //! Three rules make it so. A saved batch is sent only as the file says it, address and number included, so that a crash
-//! sends the same bytes again. Nothing new is frozen under the epoch of a file until all of it was judged and the file
-//! is gone, durably. And a batch gets another number only where the site says that it certainly was not applied.
+//! sends the same bytes again. No life but the one that freezes a batch into the file uses a number after those of the
+//! file: what is counted later gets an epoch of its own once all of the file was judged. And a saved batch gets another
+//! number only where the site says that it certainly was not applied.
 
 use std::io;
 use std::time::Instant;
@@ -175,7 +176,11 @@ impl Node {
                 let bytes = Some(unsent.encode(self.owner()));
                 self.disk.ask(Job::KeepUnsent { bytes, leaving: false });
             }
-            Some(FileTask::Remove) => self.disk.ask(Job::KeepUnsent { bytes: None, leaving: false }),
+            Some(FileTask::Remove) => {
+                self.disk.ask(Job::KeepUnsent { bytes: None, leaving: false });
+                self.batches.file_is_over(random_u128());
+                info!("all that was gathered before the last stop is settled");
+            }
             None => {}
         }
     }
@@ -193,10 +198,7 @@ impl Node {
         if let Err(error) = &result {
             warn!("{UNSENT}: {error}");
         }
-        if self.batches.file_done(result.is_ok(), Instant::now()) {
-            // The file cannot be removed. Nothing new may follow under its epoch, so the epoch ends here.
-            self.batches.reopen(random_u128(), None);
-        }
+        self.batches.file_done(result.is_ok(), Instant::now());
     }
 
     /// Writes all that was gathered here into the file; nothing is frozen or sent any more.

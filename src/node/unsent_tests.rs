@@ -70,7 +70,7 @@ proptest! {
 }
 
 #[test]
-fn saved_batches_go_in_order_and_nothing_new_before_the_file_is_gone() {
+fn saved_batches_go_in_order_and_what_is_new_goes_after_them_under_another_epoch() {
     let (mut batches, now) = resumed(three());
     let backlog = crate::accumulator::Backlog { waiting: 3, cells: 3, left_over: true };
     for at in 4..7 {
@@ -82,19 +82,14 @@ fn saved_batches_go_in_order_and_nothing_new_before_the_file_is_gone() {
     }
     assert!(!batches.should_freeze(backlog, true, now) && !batches.is_settled());
     assert!(matches!(batches.file_task(now), Some(FileTask::Remove)));
-    assert!(!batches.should_freeze(backlog, true, now));
-    assert!(!batches.file_done(true, now));
-    assert!(batches.is_settled() && batches.should_freeze(backlog, true, now));
-    assert_eq!(batches.next_number(), number(7));
-}
-
-#[test]
-fn a_file_that_cannot_be_removed_ends_its_epoch() {
-    let (mut batches, now) = resumed(Unsent { bodies: Vec::new(), ..three() });
-    assert!(matches!(batches.file_task(now), Some(FileTask::Remove)));
-    assert!(batches.file_done(false, now));
-    batches.reopen(2, None);
-    assert!(batches.epoch().is_none() && batches.is_settled() && batches.file_task(now).is_none());
+    batches.file_is_over(79);
+    assert!(batches.is_settled() && !batches.should_freeze(backlog, true, now));
+    assert!(!batches.opened(SourceId(3), Epoch(11)));
+    assert!(batches.should_freeze(backlog, true, now));
+    assert_eq!((batches.next_number(), batches.nonce()), (number(1), 79));
+    // Whatever became of the file.
+    batches.file_done(false, now);
+    assert!(batches.file_task(now).is_none());
 }
 
 #[test]
@@ -120,12 +115,12 @@ fn what_the_site_certainly_did_not_apply_goes_under_a_new_epoch_once_the_file_sa
     );
     assert_eq!(batches.next_send(Term(1), now), None);
     // A full disk, say.
-    assert!(!batches.file_done(false, now));
+    batches.file_done(false, now);
     assert_eq!(batches.next_send(Term(1), now), None);
     assert!(batches.file_task(now).is_none());
     let later = now + Duration::from_secs(1);
     assert!(matches!(batches.file_task(later), Some(FileTask::Write(_))));
-    assert!(!batches.file_done(true, later));
+    batches.file_done(true, later);
     assert_eq!(batches.next_send(Term(1), later), Some(&expected[0][..]));
 }
 
@@ -140,7 +135,7 @@ fn a_write_that_was_overtaken_does_not_count() {
     assert!(batches.opened(SourceId(3), Epoch(10)));
     batches.readdress();
     assert!(batches.file_task(now).is_none(), "one at a time");
-    assert!(!batches.file_done(true, now));
+    batches.file_done(true, now);
     assert_eq!(batches.next_send(Term(1), now), None);
     assert!(matches!(batches.file_task(now), Some(FileTask::Write(_))));
 }

@@ -69,3 +69,7 @@ impl<F: FileSystem> Storage<F> {
         Ok(name)
     }
 }
+
+#[cfg(test)]
+#[path = "kept_tests.rs"]
+mod tests;
