@@ -18,8 +18,11 @@ use crate::site::{Refusal, Site};
 
 mod batch;
 mod freeze;
+mod readings;
 mod slots;
 pub use batch::Batch;
+use readings::Readings;
+pub use readings::{MeterRead, MeterSlot, ReadingsMode};
 use slots::{Known, Slots};
 pub use slots::{NotTaken, Slot};
 
@@ -59,6 +62,7 @@ struct Inner {
     limits: Limits,
     /// Adds that would have overflowed their cell and were refused here.
     overflowed: u64,
+    readings: Readings,
 }
 
 #[derive(Debug)]
@@ -140,6 +144,7 @@ impl Accumulator {
             arrivals: 0,
             limits,
             overflowed: 0,
+            readings: Readings::default(),
         };
         Accumulator { inner: Mutex::new(inner), clock, site: None, wake: Notify::new() }
     }
@@ -222,8 +227,8 @@ impl Accumulator {
         let inner = self.guard();
         Backlog {
             waiting: inner.waiting.len(),
-            cells: inner.slots.dirty_count(),
-            left_over: inner.slots.left_over(),
+            cells: inner.slots.dirty_count() + inner.readings.waiting(),
+            left_over: inner.slots.left_over() || inner.readings.left_over(),
         }
     }
 
@@ -235,6 +240,11 @@ impl Accumulator {
     /// Follows the site's settings.
     pub fn configure(&self, limits: Limits) {
         self.guard().limits = limits;
+    }
+
+    /// Whether the site takes readings of meters; called when this box knows the site as it is.
+    pub fn set_readings_mode(&self, mode: ReadingsMode) {
+        self.guard().readings.mode = mode;
     }
 
     /// The batch in flight is settled: learns how the site numbers its series, and of what kind they are. The places of

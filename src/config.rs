@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::identity::is_name;
 use crate::ingest::poll::{Poll, PollConfig};
 use crate::node::PaceBounds;
 use crate::site::units::Unit;
@@ -34,7 +35,8 @@ pub struct Config {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeSection {
-    /// Its name; a contradiction to its identity is an error.
+    /// Its name, 1 to 32 of `a-z 0-9 -`; a contradiction to its identity is an error.
+    #[serde(deserialize_with = "node_name")]
     pub name: Option<String>,
     /// Where it keeps everything.
     pub data_dir: Option<PathBuf>,
@@ -44,10 +46,10 @@ pub struct NodeSection {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterSection {
-    /// QUIC, UDP.
+    /// QUIC, UDP. `[::]` is both IP versions, or IPv4 where the system has no other.
     #[serde(deserialize_with = "cluster_address")]
     pub listen: SocketAddr,
-    /// What the others dial; a contradiction to its identity is an error.
+    /// What the others dial; a contradiction to its identity is told.
     pub advertise: Option<String>,
     /// Without a leader for a timeout, up to twice as long, a box campaigns. The timeout follows the
     /// measured round trips and disk syncs, and is at least this.
@@ -62,7 +64,7 @@ impl Default for ClusterSection {
     fn default() -> ClusterSection {
         let bounds = crate::node::NodeConfig::default().election_timeout;
         ClusterSection {
-            listen: SocketAddr::from(([0, 0, 0, 0], 7400)),
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 7400)),
             advertise: None,
             election_timeout_min: bounds.min,
             election_timeout_max: bounds.max,
@@ -118,7 +120,7 @@ pub struct StatsdSection {
     pub listen: StatsdListen,
 }
 
-/// Where StatsD is listened to: a list of addresses, or one; `""` or an empty list turns it off.
+/// Where StatsD is listened to: a list of addresses, or one; `"off"`, `""` or an empty list turns it off.
 #[derive(Clone, Debug)]
 pub struct StatsdListen {
     /// The addresses.
@@ -156,7 +158,7 @@ impl<'de> Deserialize<'de> for StatsdListen {
             Said::One(text) => vec![text],
             Said::Several(texts) => texts,
         };
-        let texts = texts.iter().filter(|text| !text.is_empty());
+        let texts = texts.iter().filter(|text| !matches!(text.as_str(), "" | "off"));
         let mut addresses = texts
             .map(|text| address(text, "127.0.0.1:8125"))
             .collect::<Result<Vec<_>, _>>()
@@ -251,20 +253,32 @@ fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
-/// Whether the names of the environment's variables are right: one that looks as if it overrode a key must do so.
-pub fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
-    let known: Vec<String> = KEYS.iter().map(|(key, _)| variable(key)).collect();
-    let in_section = |name: &str| {
-        let sections = KEYS.iter().filter_map(|(key, _)| key.split('.').next());
-        sections
-            .map(variable)
-            .any(|section| name.strip_prefix(&section).is_some_and(|rest| rest.starts_with('_')))
+/// Variables that are for others than the configuration's reader.
+const OTHER_VARIABLES: &[&str] = &["TALLYD_LOG", "TALLYD_URL", "TALLYD_TOKEN_FILE"];
+/// What the variables of tests begin with.
+const TEST_PREFIXES: &[&str] = &["TALLYD_TEST_", "TALLYD_SIM_"];
+/// So many unknown variables are named.
+const UNKNOWN_NAMED_MAX: usize = 20;
+
+/// A warning of variables that look like this program's and are not: a slip, or what a service manager made of its
+/// own accord (Kubernetes does for each of its services). `None`: there are none.
+pub fn unknown_variables(names: impl Iterator<Item = String>) -> Option<String> {
+    let overriding = KEYS.iter().map(|(key, _)| variable(key));
+    let known: Vec<String> = overriding.chain(OTHER_VARIABLES.iter().map(ToString::to_string)).collect();
+    let is_tests = |name: &str| TEST_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let mut unknown: Vec<String> =
+        names.filter(|name| name.starts_with(PREFIX) && !is_tests(name) && !known.contains(name)).collect();
+    unknown.sort_unstable();
+    let named = unknown.iter().take(UNKNOWN_NAMED_MAX).map(|name| {
+        let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(name, known));
+        format!("{name} (the nearest known one is {})", nearest.map_or("none", String::as_str))
+    });
+    let text = named.collect::<Vec<_>>().join(", ");
+    let more = match unknown.len().saturating_sub(UNKNOWN_NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
     };
-    let mut wrong = names.filter(|name| in_section(name) && !known.contains(name));
-    let Some(name) = wrong.next() else { return Ok(()) };
-    let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(&name, known));
-    let hint = nearest.map(|known| format!("; the nearest that there is is {known}")).unwrap_or_default();
-    Err(ConfigError::Wrong { place: name, what: format!("this variable overrides no key{hint}") })
+    (!unknown.is_empty()).then(|| format!("variables of the environment that override no key: {text}{more}"))
 }
 
 impl Config {
@@ -294,6 +308,8 @@ impl Config {
             .iter()
             .map(|(key, says)| (variable(key), *key, *says))
             .filter_map(|(name, key, says)| Some((environment(&name)?, name, key, says)))
+            // One that is empty is not set.
+            .filter(|(value, ..)| !value.trim().is_empty())
             .collect();
         if overrides.is_empty() {
             return plain.checked(place);
@@ -422,12 +438,22 @@ fn address(text: &str, example: &str) -> Result<SocketAddr, String> {
 
 fn cluster_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
-    address(&text, "0.0.0.0:7400").map_err(serde::de::Error::custom)
+    address(&text, "[::]:7400").map_err(serde::de::Error::custom)
 }
 
 fn api_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
     address(&text, "127.0.0.1:7480").map_err(serde::de::Error::custom)
+}
+
+fn node_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if !is_name(&name) {
+        return Err(serde::de::Error::custom(format!(
+            "{name:?} is not a name: 1 to 32 of a-z 0-9 -, such as box1"
+        )));
+    }
+    Ok(Some(name))
 }
 
 #[cfg(test)]

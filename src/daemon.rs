@@ -11,7 +11,8 @@ use tracing::{info, warn};
 
 use crate::api::{self, Api, ApiConfig, ApiError, Secret};
 use crate::config::{Config, ConfigError};
-use crate::identity::{Identity, IdentityError, Keys, Role, is_name};
+use crate::environment;
+use crate::identity::{Identity, IdentityError, Keys, Role, check_address, is_name};
 use crate::ingest::poll::Polls;
 use crate::ingest::statsd::{Statsd, StatsdError};
 use crate::metrics::Metrics;
@@ -94,7 +95,7 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let api = Api::new(&api_config, handle.clone());
     let serving = tokio::spawn(async move { api::serve(listener, api, &api_config, stopped).await });
     let shown = handle.clone();
-    let notifying = service::ready(move || service::line(&shown.status()));
+    let service = service::ready(move || service::line(&shown.status()));
     info!("the API and the page are at http://{}/", config.api.listen);
 
     let mut reload = Reload::new(config, config_file, data_dir);
@@ -105,8 +106,7 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     };
     let since = Instant::now();
     signals::end_within(STOP_MAX);
-    service::stopping();
-    notifying.abort();
+    service.stopping();
     if ended.is_none() {
         handle.answer_by(since + ANSWER_WAIT).await;
     }
@@ -197,7 +197,9 @@ impl Ways {
         let statsd = (!listen.addresses.is_empty())
             .then(|| Statsd::start(&listen.addresses, listen.is_default, Arc::clone(accumulator)))
             .transpose()?;
-        let polls = Polls::start(config.polls().map_err(RunError::Other)?, accumulator, clock);
+        let identity = handle.identity();
+        let node = format!("{}/{}", identity.me().name, identity.node);
+        let polls = Polls::start(config.polls().map_err(RunError::Other)?, &node, accumulator, clock);
         let upstream = upstream::spawn(handle.clone(), &config.upstream)?;
         Ok(Ways { statsd, polls, upstream })
     }
@@ -224,26 +226,26 @@ pub(crate) fn configuration(
     file: Option<PathBuf>,
     data_dir: Option<PathBuf>,
 ) -> Result<(Config, PathBuf, bool), RunError> {
-    let environment = |name: &str| std::env::var(name).ok();
-    let explicit = data_dir.or_else(|| environment("TALLYD_NODE_DATA_DIR").map(PathBuf::from));
+    let explicit = data_dir.or_else(|| environment::value("TALLYD_NODE_DATA_DIR").map(PathBuf::from));
     let guess = explicit.clone().unwrap_or_else(default_data_dir);
     let system = Path::new(SYSTEM_CONFIG).exists().then(|| PathBuf::from(SYSTEM_CONFIG));
     let inside = guess.join("tallyd.toml");
     let file = file.or_else(|| inside.exists().then_some(inside)).or(system);
-    let config = Config::load(file.as_deref(), environment)?;
+    let config = Config::load(file.as_deref(), environment::text)?;
     let dir = explicit.or_else(|| config.node.data_dir.clone()).unwrap_or(guess);
     Ok((config, dir, file.is_some()))
 }
 
 fn default_data_dir() -> PathBuf {
-    if let Some(dir) = std::env::var_os("STATE_DIRECTORY") {
-        return PathBuf::from(dir);
+    if let Some(dirs) = environment::value("STATE_DIRECTORY") {
+        // systemd names all that a unit has, divided by colons.
+        return std::env::split_paths(&dirs).next().unwrap_or_default();
     }
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/lib/tallyd");
     }
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".local/state");
+    let state = environment::value("XDG_STATE_HOME").map(PathBuf::from);
+    let home = || PathBuf::from(environment::value("HOME").unwrap_or_default()).join(".local/state");
     state.unwrap_or_else(home).join("tallyd")
 }
 
@@ -260,9 +262,13 @@ fn identity(config: &Config, dir: &Path, had_file: bool) -> Result<Identity, Run
             )));
         }
         None => {
-            let name = host_name();
+            let name = config.node.name.clone().unwrap_or_else(host_name);
             info!("founding a site of one box, {name:?}, in {}", dir.display());
-            Identity::found_single(dir, &name, &name)?
+            let address = config.cluster.advertise.as_deref().unwrap_or_default();
+            if !address.is_empty() {
+                check_address(address).map_err(|why| RunError::Other(format!("cluster.advertise: {why}")))?;
+            }
+            Identity::found_single(dir, &name, &name, address)?
         }
     };
     if identity.me().role == Role::Witness {

@@ -5,7 +5,7 @@ use super::*;
 
 fn founded() -> (tempfile::TempDir, Identity) {
     let dir = tempfile::tempdir().unwrap();
-    let identity = Identity::found_single(dir.path(), "plant7", "box1").unwrap();
+    let identity = Identity::found_single(dir.path(), "plant7", "box1", "").unwrap();
     (dir, identity)
 }
 
@@ -51,7 +51,7 @@ fn an_empty_directory_has_no_identity() {
 fn a_name_that_cannot_be_one_founds_nothing() {
     let dir = tempfile::tempdir().unwrap();
     for (site, node) in [("Plant", "box1"), ("plant", "box 1"), ("", "box1"), ("plant", &"x".repeat(33))] {
-        Identity::found_single(dir.path(), site, node).unwrap_err();
+        Identity::found_single(dir.path(), site, node, "").unwrap_err();
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -1,5 +1,6 @@
 //! systemd: ready, watchdog, status. Without systemd all of it does nothing.
 
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use systemd::NotifyState;
@@ -9,19 +10,61 @@ use crate::node::NodeStatus;
 
 /// How often the status line is written anew.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// So much may wait to be told.
+const QUEUE_MAX: usize = 4;
+
+/// What systemd is told.
+#[derive(Debug)]
+enum Told {
+    Ready,
+    Alive(String),
+    Stopping,
+}
+
+/// The way to systemd.
+#[derive(Debug)]
+pub struct Service {
+    told: SyncSender<Told>,
+    telling: JoinHandle<()>,
+}
 
 /// Tells systemd that this process is up, and from then on how it is, in a line, and that it is alive.
-pub fn ready(line: impl Fn() -> String + Send + 'static) -> JoinHandle<()> {
-    // Without a NOTIFY_SOCKET there is nobody to tell.
-    let _ = systemd::notify(&[NotifyState::Ready]);
-    tokio::spawn(async move {
+pub fn ready(line: impl Fn() -> String + Send + 'static) -> Service {
+    let (told, inbox) = sync_channel(QUEUE_MAX);
+    // A thread of its own: a service manager that does not read would hold up whoever tells it.
+    let thread = std::thread::Builder::new().name("service".to_owned()).stack_size(128 << 10);
+    let started = thread.spawn(move || {
+        for told in inbox {
+            // Without a NOTIFY_SOCKET there is nobody to tell.
+            let _ = match told {
+                Told::Ready => systemd::notify(&[NotifyState::Ready]),
+                Told::Alive(line) => systemd::notify(&[NotifyState::Watchdog, NotifyState::Status(&line)]),
+                Told::Stopping => systemd::notify(&[NotifyState::Stopping]),
+            };
+        }
+    });
+    if let Err(error) = started {
+        tracing::warn!("systemd hears nothing of this process: {error}");
+    }
+    let alive = told.clone();
+    // One that is told too much at once has heard enough to know.
+    let _ = told.try_send(Told::Ready);
+    let telling = tokio::spawn(async move {
         let every = systemd::watchdog_enabled().map_or(STATUS_EVERY, |limit| (limit / 3).min(STATUS_EVERY));
         loop {
-            let line = line();
-            let _ = systemd::notify(&[NotifyState::Watchdog, NotifyState::Status(&line)]);
+            let _ = alive.try_send(Told::Alive(line()));
             tokio::time::sleep(every).await;
         }
-    })
+    });
+    Service { told, telling }
+}
+
+impl Service {
+    /// Tells systemd that the process is stopping.
+    pub fn stopping(&self) {
+        self.telling.abort();
+        let _ = self.told.try_send(Told::Stopping);
+    }
 }
 
 /// What `systemctl status` shows of a box: trouble with the disk first.
@@ -31,11 +74,6 @@ pub fn line(status: &NodeStatus) -> String {
         None => String::new(),
     };
     format!("{disk}{}; {}; applied {}", status.role, status.tolerates.text, status.applied)
-}
-
-/// Tells systemd that the box is stopping.
-pub fn stopping() {
-    let _ = systemd::notify(&[NotifyState::Stopping]);
 }
 
 #[cfg(test)]

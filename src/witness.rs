@@ -11,7 +11,7 @@ mod slot;
 mod status;
 pub mod store;
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let api_config = daemon::api_config(&config)?;
     let page = Page::new(&api_config, overview.clone());
     let serving = tokio::spawn(async move { api::serve(listener, page, &api_config, stopped).await });
-    let notifying = service::ready(move || overview.line());
+    let service = service::ready(move || overview.line());
     info!("the witness tells its state at http://{}/v1/status", config.api.listen);
 
     let mut reload = Reload::new(config, config_file, data_dir).of_witness();
@@ -79,8 +79,7 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
         }
     }
     signals::end_within(daemon::STOP_MAX);
-    service::stopping();
-    notifying.abort();
+    service.stopping();
     // A record that is being written is finished, and answered.
     let _ = stop.send(true);
     for slot in slots {
@@ -140,5 +139,5 @@ async fn open(dir: &Path, config: Option<&Config>) -> Result<Slot, RunError> {
 /// The port of an address, at all of this machine's addresses.
 fn everywhere(address: &str) -> SocketAddr {
     let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
-    SocketAddr::from(([0, 0, 0, 0], port.unwrap_or(7400)))
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.unwrap_or(7400)))
 }

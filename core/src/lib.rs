@@ -3,6 +3,7 @@
 //!
 //! * [`id`], [`time`]: names of things and of moments, as newtypes over integers.
 //! * [`report`]: amounts and how they merge; how a source numbers its reports.
+//! * [`meter`]: what the readings of a cumulative value that others keep come to.
 //! * [`window`]: spans of site time and their alignment.
 //! * [`raft`]: consensus that never sees a payload.
 //!
@@ -14,6 +15,7 @@
 extern crate std;
 
 pub mod id;
+pub mod meter;
 pub mod raft;
 pub mod report;
 pub mod time;

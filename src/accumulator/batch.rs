@@ -4,7 +4,7 @@ use tally_core::report::Kind;
 use tally_core::time::SiteTime;
 use tokio::sync::oneshot;
 
-use super::{Outcome, Slot};
+use super::{MeterSlot, Outcome, Slot};
 use crate::node::{Added, RequestError};
 use crate::site::{KeyOutcome, Refusal, SeriesId, Site};
 
@@ -17,6 +17,8 @@ pub struct Batch {
     pub hash: u64,
     /// Its cells without a key, in order: which slot, window and kind.
     pub(super) cells: Vec<(Slot, SiteTime, Kind)>,
+    /// Its readings, by their place among the cells.
+    pub(super) readings: Vec<(u32, MeterSlot)>,
     /// Who waits for a cell without a key.
     pub(super) waiters: Vec<Waiter>,
     /// Who waits for a keyed add, in the order of the entry.
@@ -50,6 +52,24 @@ impl Batch {
     /// How many requests wait for it.
     pub fn waiting(&self) -> usize {
         self.waiters.len() + self.keyed.len()
+    }
+
+    /// How many cells without a key it has.
+    #[cfg(test)]
+    pub(crate) fn cells_len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// How many of these are readings.
+    #[cfg(test)]
+    pub(crate) fn readings_len(&self) -> usize {
+        self.readings.len()
+    }
+
+    /// Notes a reading. No client waits for one: its window is none that a waiter can have.
+    pub(super) fn push_reading(&mut self, place: u32, meter: MeterSlot, slot: Slot) {
+        self.readings.push((place, meter));
+        self.cells.push((slot, SiteTime(u64::MAX), Kind::Counter));
     }
 
     /// Learns how the site numbers what its waiters wait for.

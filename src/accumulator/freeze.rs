@@ -60,11 +60,13 @@ impl Accumulator {
                 inner.write(slot, cell, possible, &mut report, &mut batch);
             }
         }
+        inner.write_readings(times, BATCH_BYTES_MAX, &mut report, &mut batch);
         while batch.cells.len() < BATCH_CELLS_MAX && report.len() < BATCH_BYTES_MAX {
             let Some((slot, cell)) = inner.slots.take_cell() else { break };
             inner.write(slot, cell, possible, &mut report, &mut batch);
         }
         inner.slots.froze();
+        inner.readings.froze();
         (batch.body, batch.hash) = report.finish_hashed();
         batch
     }

@@ -25,7 +25,7 @@ impl Box1 {
 
     async fn at(address: &str) -> Box1 {
         let directory = tempfile::tempdir().unwrap();
-        let mut identity = Identity::found_single(directory.path(), "plant7", "box1").unwrap();
+        let mut identity = Identity::found_single(directory.path(), "plant7", "box1", "").unwrap();
         identity.members[0].address = address.to_owned();
         let owner = Owner { site_id: identity.site_id.0, node: identity.node };
         let (storage, recovered) =
@@ -273,6 +273,32 @@ async fn a_report_is_applied_once_and_its_refused_cells_are_named() {
     assert_eq!(box1.get("/v1/series/parts").await.1["total"], 5);
     assert_eq!(box1.get("/v1/series/stock").await.1["total"], -1);
     assert_eq!(box1.get("/v1/series/worn").await.1["total"], 3);
+}
+
+#[tokio::test]
+async fn readings_of_a_meter_count_what_it_grew() {
+    let box1 = Box1::start().await;
+    box1.post("/v1/samples/hall", &json!({"value": 21})).await;
+    let (_, opened) = box1.post("/v1/sources/gateway/epochs", &json!({})).await;
+    let report = |number: u64, cells: Value| json!({"source": "gateway", "epoch": opened["epoch"], "number": number, "cells": cells});
+    let reading = |series: &str, value: u64| json!({"series": series, "meter": "e1", "reading": value});
+    for (number, value, total) in [(1, 1000, 0), (2, 1012, 12), (3, 1011, 12), (4, 9, 21)] {
+        let body = report(number, json!([reading("energy", value)]));
+        let (status, receipt) = box1.post("/v1/reports", &body).await;
+        assert_eq!((status, &receipt["refused"]), (200, &json!([])));
+        assert_eq!(box1.post("/v1/reports", &body).await.1["repeated"], true);
+        assert_eq!(box1.get("/v1/series/energy").await.1["total"], total);
+    }
+    let told = json!({"series": "energy", "meter": "e1", "reading": 9, "incarnation": "b2", "ceiling": 4096});
+    let (status, problem) = box1.post("/v1/reports", &report(4, json!([told]))).await;
+    assert_eq!((status, name_of(&problem)), (409, "report-changed"));
+    let (_, receipt) = box1.post("/v1/reports", &report(5, json!([reading("hall", 5), told]))).await;
+    assert_eq!(
+        (&receipt["refused"][0]["cell"], receipt["refused"].as_array().unwrap().len()),
+        (&json!(0), 1)
+    );
+    let (status, _) = box1.get("/v1/status").await;
+    assert_eq!(status, 200);
 }
 
 #[tokio::test]

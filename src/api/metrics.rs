@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Response;
+use serde_json::Value;
 
 use super::{Shared, typed_response};
 use crate::metrics::Metrics;
@@ -30,6 +31,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body>
     connections(&mut text, shared.node.transport_metrics(), &[]);
     let watchers = shared.watchers.load(Ordering::Relaxed);
     text.gauge("tallyd_api_watchers", "Clients of /v1/watch that are connected.", watchers);
+    log_figures(&mut text);
     text.into_response()
 }
 
@@ -110,6 +112,8 @@ fn raft(text: &mut Text, status: &NodeStatus) {
 
 fn site(text: &mut Text, status: &NodeStatus) {
     text.gauge("tallyd_series", "Series of the site.", status.series);
+    text.gauge("tallyd_meters", "Meters that the site keeps the last reading of.", status.meters.count);
+    text.gauge("tallyd_meter_jumps_held", "Jumps of meters that are not confirmed yet.", status.meters.held);
     let outbox = &status.outbox;
     text.gauge("tallyd_outbox_waiting", "Summaries that are not delivered.", outbox.waiting);
     text.gauge("tallyd_outbox_unnumbered", "Of these, how many have no number yet.", outbox.unnumbered);
@@ -239,6 +243,7 @@ fn ways_in(text: &mut Text, status: &NodeStatus) {
     if let Some(part) = status.ingest.get("statsd") {
         statsd(text, part);
     }
+    polled(text, status);
     // What the ways in show of themselves: their numbers, by the way's name and the number's.
     text.family("tallyd_ingest", "untyped", "Figures of the ways in; /v1/status tells what they are.");
     for (way, part) in &status.ingest {
@@ -248,6 +253,40 @@ fn ways_in(text: &mut Text, status: &NodeStatus) {
             }
         }
     }
+}
+
+/// Polled files, by series and place in the configuration: two may be counted in the same series.
+fn polled(text: &mut Text, status: &NodeStatus) {
+    let polls = status.ingest.get("poll").and_then(|polls| polls.as_array());
+    let polls: Vec<_> = polls.into_iter().flatten().zip(0..).collect();
+    let mut family = |name: &str, kind: &str, help: &str, value: &dyn Fn(&Value) -> Option<f64>| {
+        text.family(name, kind, help);
+        for (poll, place) in &polls {
+            let place: String = i32::to_string(place);
+            let series = poll["series"].as_str().unwrap_or_default();
+            if let Some(value) = value(poll) {
+                text.sample(name, &[("series", series), ("poll", &place)], value);
+            }
+        }
+    };
+    family("tallyd_poll_readings_total", "counter", "Readings of polled files that were counted.", &|poll| {
+        poll["readings"].as_f64()
+    });
+    family("tallyd_poll_errors_total", "counter", "Readings of polled files that failed.", &|poll| {
+        poll["errors"].as_f64()
+    });
+    family(
+        "tallyd_poll_failing",
+        "gauge",
+        "1 if the latest reading of a polled file failed, or hangs.",
+        &|poll| Some(f64::from(u8::from(!poll["error"].is_null()))),
+    );
+    family(
+        "tallyd_poll_last_reading_time_seconds",
+        "gauge",
+        "When a polled file was read well last, seconds since 1970 by this box's wall clock.",
+        &|poll| poll["last_at"].as_f64().map(|ms| ms / 1e3),
+    );
 }
 
 /// StatsD, by what it shows of itself.
@@ -337,6 +376,15 @@ pub(crate) fn connections(text: &mut Text, metrics: &TransportMetrics, labels: &
     }
 }
 
+/// What became of the log.
+pub(crate) fn log_figures(text: &mut Text) {
+    text.counter(
+        "tallyd_log_lines_lost_total",
+        "Lines of the log that were lost: it could not be written, or not fast enough.",
+        crate::logging::lines_lost(),
+    );
+}
+
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
@@ -390,6 +438,7 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn a_label_cannot_end_its_line() {
@@ -419,8 +468,13 @@ mod tests {
         };
         status.ingest.insert(
             "statsd".to_owned(),
-            serde_json::json!({"datagrams": 5, "listen": ["x"], "lost": 3, "refused_by": {"bad-value": 2}}),
+            json!({"datagrams": 5, "listen": ["x"], "lost": 3, "refused_by": {"bad-value": 2}}),
         );
+        let polls = [
+            json!({"series": "n", "readings": 5, "errors": 2, "error": null, "last_at": 7_500}),
+            json!({"series": "n", "readings": 0, "errors": 1, "error": "cannot", "last_at": null}),
+        ];
+        status.ingest.insert("poll".to_owned(), json!(polls));
         raft(&mut text, &status);
         site(&mut text, &status);
         pace(&mut text, &status.pace);
@@ -444,6 +498,14 @@ mod tests {
         assert!(text.0.contains("tallyd_statsd_refused_total{reason=\"bad-value\"} 2\n"), "{}", text.0);
         assert!(text.0.contains("tallyd_member_rtt_seconds{member=\"\"} 0.00007\n"), "{}", text.0);
         assert!(text.0.contains("tallyd_clock_offset_seconds{member=\"\"} -1.5\n"), "{}", text.0);
+        for line in [
+            "tallyd_poll_errors_total{series=\"n\",poll=\"0\"} 2\n",
+            "tallyd_poll_failing{series=\"n\",poll=\"0\"} 0\n",
+            "tallyd_poll_failing{series=\"n\",poll=\"1\"} 1\n",
+            "tallyd_poll_last_reading_time_seconds{series=\"n\",poll=\"0\"} 7.5\n",
+        ] {
+            assert!(text.0.contains(line), "{line}: {}", text.0);
+        }
         assert!(text.0.contains("tallyd_clock_held_seconds 7200\n"), "{}", text.0);
     }
 }

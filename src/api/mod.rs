@@ -44,7 +44,7 @@ pub use server::{Answers, ApiError, bind, serve};
 
 use crate::node::Handle;
 pub(crate) use guard::Guard;
-pub(crate) use metrics::Text;
+pub(crate) use metrics::{Text, log_figures};
 
 /// How the API is served.
 #[derive(Clone, Debug)]

@@ -259,6 +259,10 @@ pub(super) fn refusal(refusal: Refusal) -> Problem {
             Name::TooManySeries,
             "the series is new and the site has as many as the setting series.max allows; nothing was counted",
         ),
+        Refusal::TooManyMeters => Problem::new(
+            Name::TooManySeries,
+            "the meter is new and the site keeps as many as the setting series.max allows; nothing was counted",
+        ),
         Refusal::WindowInFuture => Problem::malformed(
             "the window begins later than any box's clock can be ahead; compare the sender's clock with \
              site time (GET /v1/status)",

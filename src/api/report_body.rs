@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
+use tally_core::meter::{GLITCH_WINDOW_MS, GLITCH_WINDOW_MS_MAX, MeterRule};
 use tally_core::report::{Amount, Last, SAMPLE_COUNT_MAX, Sample, Sum};
 use tally_core::time::SiteTime;
 
@@ -13,10 +14,16 @@ use super::decimal;
 use super::map_only::MapOnly;
 use super::problem::{Name, Problem};
 use crate::identity::is_name;
-use crate::node::{NamedReport, ReportAmount, ReportCell, UNTIMED};
+use crate::node::{NamedReport, ReportAmount, ReportCell, ReportReading, UNTIMED};
+use crate::site::{METER_NAME_BYTES_MAX, is_meter_name};
 
 /// The most cells of one report.
 pub const CELLS_MAX: usize = 1000;
+
+/// The longest name of a meter's incarnation, in bytes.
+const INCARNATION_BYTES_MAX: usize = 64;
+/// Times of 48 bits, as in the log.
+const HEARD_MAX: u64 = (1 << 48) - 1;
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,9 +112,14 @@ struct CellBody<S> {
     window: Option<u64>,
     add: Option<Whole>,
     sample: Option<MapOnly<SamplePart<S>>>,
-    meter: Option<IgnoredAny>,
-    reading: Option<IgnoredAny>,
-    heard: Option<IgnoredAny>,
+    meter: Option<String>,
+    reading: Option<u64>,
+    heard: Option<u64>,
+    incarnation: Option<String>,
+    ceiling: Option<u64>,
+    noise: Option<u64>,
+    glitch_window: Option<u64>,
+    step_max: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -124,19 +136,56 @@ struct SamplePart<S> {
 impl<S: ToSum> CellBody<S> {
     fn checked(self) -> Result<ReportCell, String> {
         SeriesName::new(&self.series).map_err(|error| format!("series: {error}"))?;
-        if self.meter.is_some() || self.reading.is_some() || self.heard.is_some() {
-            return Err(
-                "readings of meters come with a later release; send what was counted as \"add\"".into()
-            );
+        if self.is_reading() {
+            return self.checked_reading();
         }
         let window = self.window.map(SiteTime);
         let amount = match (self.add, self.sample) {
             (Some(Whole(0)), None) => return Err("add: 0 adds nothing; leave the cell out".into()),
             (Some(Whole(add)), None) => ReportAmount::Add(add),
             (None, Some(MapOnly(sample))) => ReportAmount::Amount(Amount::Sample(sample.checked()?)),
-            _ => return Err("a cell has either \"add\" or \"sample\", not both and not none".into()),
+            _ => return Err("a cell has one of \"add\", \"sample\" and \"reading\"".into()),
         };
         Ok(ReportCell { series: self.series, window, amount })
+    }
+
+    /// Whether it has anything that only a reading has.
+    fn is_reading(&self) -> bool {
+        let numbers = [self.reading, self.heard, self.ceiling, self.noise, self.glitch_window, self.step_max];
+        self.meter.is_some() || self.incarnation.is_some() || numbers.iter().any(Option::is_some)
+    }
+
+    fn checked_reading(self) -> Result<ReportCell, String> {
+        let (Some(meter), Some(value)) = (self.meter, self.reading) else {
+            return Err(
+                "a reading has \"meter\" and \"reading\"; \"heard\" and the rest say more of it".into()
+            );
+        };
+        if self.add.is_some() || self.sample.is_some() || self.window.is_some() {
+            return Err(
+                "a reading has no \"add\", \"sample\" or \"window\": \"heard\" says when it was so".into()
+            );
+        }
+        if !is_meter_name(&meter) {
+            return Err(format!("meter: 1 to {METER_NAME_BYTES_MAX} bytes without control characters"));
+        }
+        if self.heard.is_some_and(|heard| heard > HEARD_MAX) {
+            return Err("heard: Unix milliseconds of site time".into());
+        }
+        if self.incarnation.as_ref().is_some_and(|name| !(1..=INCARNATION_BYTES_MAX).contains(&name.len())) {
+            return Err(format!("incarnation: 1 to {INCARNATION_BYTES_MAX} bytes, such as a boot id"));
+        }
+        if let Some(ceiling) = self.ceiling.filter(|ceiling| value > *ceiling) {
+            return Err(format!("reading: {value} is above the ceiling {ceiling}"));
+        }
+        let glitch_window_ms = self.glitch_window.unwrap_or(GLITCH_WINDOW_MS);
+        if glitch_window_ms > GLITCH_WINDOW_MS_MAX {
+            return Err(format!("glitch_window: 0 to {GLITCH_WINDOW_MS_MAX} milliseconds"));
+        }
+        let CellBody { ceiling, noise, step_max, heard, incarnation, .. } = self;
+        let rule = MeterRule { ceiling, noise, glitch_window_ms, step_max };
+        let reading = ReportReading { meter, value, heard: heard.map(SiteTime), incarnation, rule };
+        Ok(ReportCell { series: self.series, window: None, amount: ReportAmount::Reading(reading) })
     }
 }
 

@@ -31,6 +31,25 @@ fn a_report_names_source_epoch_number_and_cells() {
 }
 
 #[test]
+fn a_reading_names_its_meter_and_how_it_is_to_be_understood() {
+    let reading = |text: &str| match cell(text).unwrap().amount {
+        ReportAmount::Reading(reading) => reading,
+        other => panic!("{other:?}"),
+    };
+    let plain = reading(r#"{"series":"m","meter":"e1","reading":5,"heard":1763858400000}"#);
+    assert_eq!(
+        (plain.meter.as_str(), plain.value, plain.heard),
+        ("e1", 5, Some(SiteTime(1_763_858_400_000)))
+    );
+    assert_eq!((plain.incarnation, plain.rule), (None, MeterRule::DEFAULT));
+    let told = reading(
+        r#"{"series":"m","meter":"e1","reading":5,"incarnation":"b1","ceiling":256,"noise":1,"glitch_window":0,"step_max":9}"#,
+    );
+    let rule = MeterRule { ceiling: Some(256), noise: Some(1), glitch_window_ms: 0, step_max: Some(9) };
+    assert_eq!((told.heard, told.incarnation.as_deref(), told.rule), (None, Some("b1"), rule));
+}
+
+#[test]
 fn the_sum_of_a_sample_keeps_its_digits() {
     let cell = cell(
         r#"{"series":"t","window":60000,"sample":{"count":3,"sum":1234567890123456.789000001,"min":-1,"max":1e15,"last":0.5}}"#,
@@ -75,12 +94,23 @@ fn a_bad_cell_is_named_by_its_place() {
         (r#"{"series":"a","add":1.5}"#, "a whole number"),
         (r#"{"series":"a","add":18446744073709551616}"#, "a whole number"),
         (r#"{"series":"a","add":"1"}"#, "a whole number"),
-        (r#"{"series":"a"}"#, "either \"add\" or \"sample\""),
+        (r#"{"series":"a"}"#, "one of \"add\", \"sample\" and \"reading\""),
         (r#"{"series":"a","add":1,"add":1}"#, "duplicate field `add`"),
         (r#"{"series":"a","add":1,"kind":"counter"}"#, "unknown field `kind`"),
         (r#"{"series":"a","add":1,"window":-1}"#, "integer `-1`"),
-        (r#"{"series":"m","meter":"e1","reading":5,"heard":1}"#, "later release"),
-        (r#"{"series":"m","add":1,"reading":5}"#, "later release"),
+        (r#"{"series":"m","reading":5,"heard":1}"#, "has \"meter\" and \"reading\""),
+        (r#"{"series":"m","meter":"e1","heard":1}"#, "has \"meter\" and \"reading\""),
+        (r#"{"series":"m","add":1,"noise":5}"#, "has \"meter\" and \"reading\""),
+        (r#"{"series":"m","meter":"e1","add":1,"reading":5}"#, "a reading has no \"add\""),
+        (r#"{"series":"m","meter":"e1","window":60000,"reading":5}"#, "a reading has no \"add\""),
+        (r#"{"series":"m","meter":"","reading":5}"#, "meter: 1 to 128 bytes"),
+        (r#"{"series":"m","meter":"a\u0007","reading":5}"#, "meter: 1 to 128 bytes"),
+        (r#"{"series":"m","meter":"e1","reading":-5}"#, "integer `-5`"),
+        (r#"{"series":"m","meter":"e1","reading":5.5}"#, "5.5"),
+        (r#"{"series":"m","meter":"e1","reading":5,"ceiling":4}"#, "5 is above the ceiling 4"),
+        (r#"{"series":"m","meter":"e1","reading":5,"heard":281474976710656}"#, "heard: "),
+        (r#"{"series":"m","meter":"e1","reading":5,"glitch_window":86400001}"#, "glitch_window: "),
+        (r#"{"series":"m","meter":"e1","reading":5,"incarnation":""}"#, "incarnation: "),
         (r#"{"series":"t","sample":{"count":0,"sum":0,"min":0,"max":0,"last":0}}"#, "count is 1 or more"),
         (r#"{"series":"t","sample":{"count":1,"sum":5,"min":5,"max":5,"last":6}}"#, "min <= last <= max"),
         (r#"{"series":"t","sample":{"count":1,"sum":"5","min":5,"max":5,"last":5}}"#, "sum: not a number"),
@@ -121,7 +151,9 @@ fn cbor_says_the_same_as_json() {
     let text = r#"{"source":"p","epoch":"12","number":1,"cells":[
         {"series":"a","add":5},{"series":"b","add":-5,"window":60000},
         {"series":"t","sample":{"count":2,"sum":42,"min":20.5,"max":21.5,"last":21.5}},
-        {"series":"u","sample":{"count":1,"sum":0.1,"min":0.1,"max":0.1,"last":0.1}}]}"#;
+        {"series":"u","sample":{"count":1,"sum":0.1,"min":0.1,"max":0.1,"last":0.1}},
+        {"series":"m","meter":"e1","reading":18446744073709551615,"heard":1763858400000},
+        {"series":"m","meter":"e2","reading":5,"incarnation":"b1","ceiling":256,"noise":0,"glitch_window":0,"step_max":9}]}"#;
     let value: serde_json::Value = serde_json::from_str(text).unwrap();
     let bytes = serde_cbor::to_vec(&value).unwrap();
     let from_cbor = parse(&bytes, Format::Cbor).unwrap();

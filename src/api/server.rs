@@ -71,6 +71,10 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener, ApiError> {
     let listening = socket.and_then(|socket| {
         // A restarted box takes its port again, though connections of its past linger.
         socket.set_reuseaddr(true)?;
+        if listen.is_ipv6() {
+            // Both IP versions on [::], whatever the system's default is, as far as it allows that.
+            let _ = socket2::SockRef::from(&socket).set_only_v6(false);
+        }
         socket.bind(listen)?;
         socket.listen(BACKLOG)
     });

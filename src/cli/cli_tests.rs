@@ -74,16 +74,6 @@ fn a_box_that_is_not_there_is_3() {
 }
 
 #[test]
-fn what_the_log_should_say_is_checked() {
-    for text in [None, Some(""), Some("debug"), Some("info,tallyd::transport=debug")] {
-        assert!(log_filter(text).is_ok(), "{text:?}");
-    }
-    let failure = log_filter(Some("tallyd=loud")).unwrap_err();
-    assert_eq!(failure.status, 2);
-    assert!(failure.text.contains("TALLYD_LOG"), "{}", failure.text);
-}
-
-#[test]
 fn where_nothing_listens_the_error_says_at_which_boxes_and_what_to_do() {
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (one, two) = (free(), free());

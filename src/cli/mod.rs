@@ -18,9 +18,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::{environment, logging};
 pub use client::{ClientError, Server};
 
 /// Counts what happens at the edge, exactly
@@ -70,7 +70,10 @@ Example: a site of one box in a folder of its own, without any configuration
 Example: a box that was provisioned
   tallyd run --data-dir /var/lib/tallyd
 Example: a witness of one site, or of each site that has a directory in there
-  tallyd run --witness --data-dir /var/lib/tallyd")]
+  tallyd run --witness --data-dir /var/lib/tallyd
+
+The log goes to standard error; TALLYD_LOG=off, error, warn, info (the default), debug or trace says how
+much, also TARGET=LEVEL, divided by commas.")]
 struct RunArgs {
     /// Be a witness: vote in a site of an even number of boxes, and keep a record of a few bytes only
     #[arg(long)]
@@ -87,7 +90,7 @@ struct RunArgs {
 /// Runs a command; gives the exit status that `tallyd --help` tells.
 pub fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
-        Command::Run(args) => daemon(args),
+        Command::Run(args) => return daemon(args),
         Command::Provision(args) => {
             provision::run(&args, &mut io::stdout().lock()).map_err(|error| match error {
                 provision::ProvisionError::Usage(_) => Failure::new(2, &error),
@@ -111,7 +114,10 @@ pub fn main(cli: Cli) -> ExitCode {
 
 /// The arguments of this process; or what it ends with: help, the version, wrong usage.
 pub fn arguments() -> Result<Cli, ExitCode> {
-    Cli::try_parse().map_err(|error| {
+    let mut command = environment::without_empty(Cli::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    cli.map_err(|error| error.format(&mut command)).map_err(|error| {
         if !error.use_stderr() {
             let _ = error.print();
             return ExitCode::SUCCESS;
@@ -144,30 +150,31 @@ impl Failure {
     }
 }
 
-fn daemon(args: RunArgs) -> Result<(), Failure> {
-    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
-    crate::config::check_variables(names).map_err(|error| Failure::new(1, &error))?;
-    let filter = log_filter(std::env::var("TALLYD_LOG").ok().as_deref())?;
-    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && io::IsTerminal::is_terminal(&io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+/// The daemon says nothing but by its log: whoever reads standard error may be gone, or never read again.
+fn daemon(args: RunArgs) -> ExitCode {
+    let result = logging::start(environment::text("TALLYD_LOG").as_deref())
+        .map_err(|error| format!("no thread for the log: {error}"))
+        .and_then(|()| run_daemon(args));
+    if let Err(why) = &result {
+        logging::last_words(&format!("tallyd: {why}"));
+    }
+    logging::flush();
+    ExitCode::from(u8::from(result.is_err()))
+}
+
+fn run_daemon(args: RunArgs) -> Result<(), String> {
+    if let Some(warning) = crate::config::unknown_variables(environment::names()) {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(1, &error))?;
+    let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
     let result = match args.witness {
         true => runtime.block_on(crate::witness::run(args.config, args.data_dir)),
         false => runtime.block_on(crate::daemon::run(args.config, args.data_dir)),
     };
-    // A thread may still hang in a file or in the look-up of a name; nobody waits for it.
+    // A file or a look-up of a name may still hang; nobody waits for it any more.
     runtime.shutdown_background();
-    result.map_err(|error| Failure::new(1, &error))
-}
-
-/// What the log should say; nothing was said: `info`.
-fn log_filter(text: Option<&str>) -> Result<EnvFilter, Failure> {
-    let text = text.filter(|text| !text.trim().is_empty()).unwrap_or("info");
-    EnvFilter::try_new(text).map_err(|error| {
-        Failure::new(2, &format!("TALLYD_LOG is {text:?}: {error}; it is a level, such as info or debug"))
-    })
+    result.map_err(|error| error.to_string())
 }
 
 /// The commands that talk to the API, or to nobody.

@@ -308,13 +308,13 @@ impl BoxPlan {
         self.host == "localhost" || parse_ip(&self.host).is_some_and(|ip| ip.is_loopback())
     }
 
-    /// Where the box listens: everywhere on its port; on loopback only there.
+    /// Where the box listens: everywhere on its port, by both IP versions, since a host name may stand for either, and
+    /// another box's for the other; on loopback only there.
     fn listen(&self) -> String {
         let host = match parse_ip(&self.host) {
             _ if self.host == "localhost" => "127.0.0.1",
             Some(ip) if ip.is_loopback() => &self.host,
-            Some(IpAddr::V6(_)) => "[::]",
-            _ => "0.0.0.0",
+            _ => "[::]",
         };
         format!("{host}:{}", self.port)
     }

@@ -57,8 +57,8 @@ fn each_box_gets_a_directory_that_is_whole_and_agrees_with_the_others() {
 #[test]
 fn the_configuration_agrees_with_the_identity() {
     for (text, listen) in [
-        ("box1=10.0.0.11:7400", "0.0.0.0:7400"),
-        ("box1=box1.lan:7499", "0.0.0.0:7499"),
+        ("box1=10.0.0.11:7400", "[::]:7400"),
+        ("box1=box1.lan:7499", "[::]:7499"),
         ("box1=[fd00::1]:7400", "[::]:7400"),
         ("box1=127.0.0.1:7401", "127.0.0.1:7401"),
         ("box1=127.0.3.1:7401", "127.0.3.1:7401"),

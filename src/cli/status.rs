@@ -100,6 +100,13 @@ fn parts(status: &Value) -> impl Iterator<Item = (&'static str, String)> {
         of(outbox, "numbered"),
         of(outbox, "delivered")
     );
+    let held = status["meters"]["held"].as_u64().filter(|held| *held > 0);
+    let held = held.map(|held| format!(", {held} with a jump that is not confirmed yet (see --json)"));
+    let series = of(status, "series");
+    let series = match status["meters"]["count"].as_u64() {
+        None | Some(0) => series,
+        Some(meters) => format!("{series}; {meters} meters{}", held.unwrap_or_default()),
+    };
     let synced = if clock["synced"] == true { "synchronised" } else { "not synchronised" };
     let held = clock["text"].as_str().map(|words| format!("; HELD: {}", text::printable(words)));
     let time = text::time(clock["site_ms"].as_u64().unwrap_or_default());
@@ -114,7 +121,7 @@ fn parts(status: &Value) -> impl Iterator<Item = (&'static str, String)> {
     );
     [
         ("log", log),
-        ("series", of(status, "series")),
+        ("series", series),
         ("outbox", waiting),
         ("clock", format!("{time}, {synced}{}", held.unwrap_or_default())),
         ("storage", written),

@@ -56,7 +56,12 @@ impl Identity {
     /// Founds a site of one box in a data directory: keys, certificates and, last, `identity.json`,
     /// so that a power cut in the middle leaves an unfounded directory. The authority's key stays in
     /// the directory, for the boxes that join later. The base span of windows is 60 s.
-    pub fn found_single(dir: &Path, site: &str, node: &str) -> Result<Identity, IdentityError> {
+    pub fn found_single(
+        dir: &Path,
+        site: &str,
+        node: &str,
+        address: &str,
+    ) -> Result<Identity, IdentityError> {
         let path = dir.join(IDENTITY);
         for (what, name) in [("site", site), ("box", node)] {
             if !is_name(name) {
@@ -73,7 +78,7 @@ impl Identity {
         let me = MemberInfo {
             id: 1,
             name: node.into(),
-            address: String::new(),
+            address: address.into(),
             role: Role::Voter,
             key: issued.key_hash,
         };

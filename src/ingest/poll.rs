@@ -1,29 +1,37 @@
 //! Polled files: numbers that this machine keeps in files (`/proc`, `/sys`) as counters and samples.
 //!
-//! Files are read on the runtime's blocking threads, since a file can be on a disk that hangs.
+//! Files are read on the runtime's blocking threads, since a file can be on a disk that hangs. One that hangs holds one
+//! thread, until it answers: it is not read again before. A counter's numbers are readings of a meter, which the site
+//! compares with the last one that it has: so what grew while this process did not run is counted.
 
 mod config;
+mod file;
+mod state;
 mod track;
 
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use ring::digest::{Context, SHA256};
 use tally_core::id::{SeriesName, SourceId};
+use tally_core::meter::Outcome;
 use tally_core::report::{Amount, Kind, Sample};
+use tally_core::time::SiteTime;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 pub use self::config::{Poll, PollConfig, PollConfigError, PollProblem};
+pub use self::state::PollStatus;
+use self::state::State;
 pub use self::track::{PollKind, Reading, ReadingError, Tracker};
-use crate::accumulator::{Accumulator, NotTaken};
+use crate::accumulator::{Accumulator, Bulk, MeterRead, MeterSlot, NotTaken, ReadingsMode};
 use crate::clock::SiteClock;
+use crate::site::METER_NAME_BYTES_MAX;
 
-/// Most of a file that is read.
-const FILE_BYTES_MAX: usize = 64 << 10;
+/// When a reading that the site did not take is sent again.
+const REFUSED_AGAIN: Duration = Duration::from_secs(10);
 
 /// The running polls; they end when this is dropped.
 #[derive(Debug)]
@@ -33,43 +41,43 @@ pub struct Polls {
     _tasks: JoinSet<()>,
 }
 
-/// How a polled file does.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PollStatus {
-    /// Its series.
-    pub series: String,
-    /// The file.
-    pub file: PathBuf,
-    /// Readings that were counted.
-    pub readings: u64,
-    /// Readings that failed.
-    pub errors: u64,
-    /// The latest number read.
-    pub last: Option<f64>,
-    /// What is wrong now; absent if the latest reading was good.
-    pub error: Option<String>,
-}
-
 /// Why a reading was not counted.
 #[derive(Debug, thiserror::Error)]
 enum PollError {
     #[error("cannot read the file: {0}")]
     File(#[from] io::Error),
+    #[error("cannot read the file of `boot_id`, {path}: {1}", path = .0.display())]
+    Incarnation(PathBuf, io::Error),
     #[error(transparent)]
     Reading(#[from] ReadingError),
     #[error("not counted: {0}")]
     NotCounted(String),
 }
 
+impl From<NotTaken> for PollError {
+    fn from(why: NotTaken) -> PollError {
+        PollError::NotCounted(why.to_string())
+    }
+}
+
 impl Polls {
-    /// Begins to poll; to be called on the runtime.
-    pub fn start(polls: Vec<Poll>, accumulator: &Arc<Accumulator>, clock: &Arc<SiteClock>) -> Polls {
+    /// Begins to poll for a box; to be called on the runtime. `node`: its name and number, by which its meters are told
+    /// from those of others and of the board that it replaced, which began to count elsewhere.
+    pub fn start(
+        polls: Vec<Poll>,
+        node: &str,
+        accumulator: &Arc<Accumulator>,
+        clock: &Arc<SiteClock>,
+    ) -> Polls {
         let mut tasks = JoinSet::new();
         let states = polls.into_iter().map(|poll| {
             let state = Arc::new(State::new(poll));
             let poller = Poller {
-                tracker: Tracker::new(state.poll.ceiling),
+                meter: meter_name(node, &state.poll),
                 state: Arc::clone(&state),
+                tracked: Tracked::default(),
+                began: Instant::now(),
+                again_at: None,
                 accumulator: Arc::clone(accumulator),
                 clock: Arc::clone(clock),
             };
@@ -86,66 +94,43 @@ impl Polls {
     }
 }
 
-#[derive(Debug)]
-struct State {
-    poll: Poll,
-    progress: Mutex<Progress>,
-}
-
-#[derive(Debug, Default)]
-struct Progress {
-    readings: u64,
-    errors: u64,
-    last: Option<f64>,
-    error: Option<String>,
-}
-
-impl State {
-    fn new(poll: Poll) -> State {
-        State { poll, progress: Mutex::default() }
+/// Which number of which box: `box1/4:/proc/stat#5f0c8a12`. The last part is of the pattern, since a file has many
+/// numbers; of another pattern it is another meter.
+fn meter_name(node: &str, poll: &Poll) -> String {
+    let hash = |parts: &[&[u8]]| {
+        let mut context = Context::new(&SHA256);
+        parts.iter().for_each(|part| context.update(part));
+        let digest = context.finish();
+        digest.as_ref().first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes))
+    };
+    let file = poll.file.to_string_lossy();
+    let name = format!("{node}:{file}#{:08x}", hash(&[poll.text.as_bytes()]));
+    if name.len() <= METER_NAME_BYTES_MAX && !name.chars().any(char::is_control) {
+        return name;
     }
-
-    fn status(&self) -> PollStatus {
-        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        PollStatus {
-            series: self.poll.series.clone(),
-            file: self.poll.file.clone(),
-            readings: progress.readings,
-            errors: progress.errors,
-            last: progress.last,
-            error: progress.error.clone(),
-        }
-    }
-
-    /// Keeps what came of a reading; logs it when it is another state than before.
-    fn note(&self, result: Result<f64, PollError>) {
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let (series, file) = (&self.poll.series, self.poll.file.display());
-        match result {
-            Ok(reading) => {
-                progress.readings += 1;
-                progress.last = Some(reading);
-                if progress.error.take().is_some() {
-                    tracing::info!(%series, %file, "polled file: readings are good again");
-                }
-            }
-            Err(error) => {
-                progress.errors += 1;
-                let error = error.to_string();
-                if progress.error.is_none() {
-                    tracing::warn!(%series, %file, %error, "polled file: no reading; trying on");
-                }
-                progress.error = Some(error);
-            }
-        }
-    }
+    let path = std::os::unix::ffi::OsStrExt::as_bytes(poll.file.as_os_str());
+    format!("{node}:#{:08x}{:08x}", hash(&[path]), hash(&[poll.text.as_bytes()]))
 }
 
 struct Poller {
     state: Arc<State>,
-    tracker: Tracker,
+    meter: String,
+    tracked: Tracked,
+    began: Instant,
+    /// When the reading is sent again though it shows no more than before.
+    again_at: Option<Instant>,
     accumulator: Arc<Accumulator>,
     clock: Arc<SiteClock>,
+}
+
+/// What this process alone makes of a counter, as long as the site is not known to take readings.
+#[derive(Debug, Default)]
+struct Tracked {
+    tracker: Tracker,
+    /// Increases that are not counted yet, since the site may take the readings that they are of.
+    uncounted: u128,
+    /// They are counted here.
+    counts: bool,
 }
 
 impl Poller {
@@ -155,11 +140,17 @@ impl Poller {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            let state = Arc::clone(&self.state);
-            let reading =
-                tokio::task::spawn_blocking(move || Ok(state.poll.read(&read_bounded(&state.poll.file)?)?));
+            let (state, clock) = (Arc::clone(&self.state), Arc::clone(&self.clock));
+            state.begin();
+            let reading = tokio::task::spawn_blocking(move || {
+                let read = file::read(&state.poll);
+                // When the number was so, however long it takes from here on.
+                (read, clock.site())
+            });
             let result = match reading.await {
-                Ok(reading) => reading.and_then(|reading| self.count(reading)),
+                Ok((read, heard)) => {
+                    read.and_then(|(reading, incarnation)| self.count(reading, incarnation, heard))
+                }
                 // The runtime ends.
                 Err(_) => return,
             };
@@ -168,46 +159,75 @@ impl Poller {
     }
 
     /// Counts a reading; the number itself, for status.
-    fn count(&mut self, reading: Reading) -> Result<f64, PollError> {
-        let not_counted = |why: NotTaken| PollError::NotCounted(why.to_string());
-        let name = SeriesName::new(&self.state.poll.series)
-            .map_err(|error| PollError::NotCounted(error.to_string()))?;
-        let now = self.clock.site();
-        let mut bulk = self.accumulator.lock();
+    fn count(&mut self, reading: Reading, incarnation: u64, heard: SiteTime) -> Result<f64, PollError> {
+        let state = Arc::clone(&self.state);
+        let name =
+            SeriesName::new(&state.poll.series).map_err(|error| PollError::NotCounted(error.to_string()))?;
+        let accumulator = Arc::clone(&self.accumulator);
         match reading {
-            Reading::Count(reading) => {
-                let increase = self.tracker.increase(reading)?;
-                if increase > 0 {
-                    let slot = bulk.slot(name, Kind::Counter).map_err(not_counted)?;
-                    bulk.count(slot, increase).map_err(not_counted)?;
-                }
-                self.tracker.counted(reading);
-                Ok(reading as f64)
+            Reading::Count(value) => {
+                track::below_ceiling(value, &state.poll.rule)?;
+                let mut bulk = accumulator.lock();
+                let slot = bulk.meter(&self.meter, name)?;
+                let local_ms = self.began.elapsed().as_millis() as u64;
+                let read = MeterRead { value, heard, local_ms, incarnation, stands: false };
+                self.count_meter(&mut bulk, slot, name, read)?;
+                Ok(value as f64)
             }
             Reading::Value(value) => {
                 // The batch puts the box's own source in.
-                let sample = Sample::observed(value, now, SourceId(0))
+                let sample = Sample::observed(value, heard, SourceId(0))
                     .ok_or_else(|| ReadingError::NotAValue(value.to_string()))?;
-                let slot = bulk.slot(name, Kind::Sample).map_err(not_counted)?;
-                bulk.add(slot, Amount::Sample(sample)).map_err(not_counted)?;
+                let mut bulk = accumulator.lock();
+                let slot = bulk.slot(name, Kind::Sample)?;
+                bulk.add(slot, Amount::Sample(sample))?;
                 Ok(value)
             }
         }
     }
-}
 
-/// The file's beginning, up to 64 KiB in whole lines: a number cut in two would be another number.
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    // Opening a pipe that nobody writes to would wait for ever.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
-    let mut text = Vec::new();
-    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut text)?;
-    if text.len() > FILE_BYTES_MAX {
-        let end = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        text.truncate(end);
+    fn count_meter(
+        &mut self,
+        bulk: &mut Bulk<'_>,
+        slot: MeterSlot,
+        name: SeriesName<'_>,
+        mut read: MeterRead,
+    ) -> Result<(), PollError> {
+        let rule = &self.state.poll.rule;
+        let mode = bulk.readings_mode();
+        let tracked = &mut self.tracked;
+        if mode != ReadingsMode::Taken || tracked.counts {
+            let step = tracked.tracker.judge(&read, rule);
+            let mut more = tracked.uncounted.saturating_add(step.increase);
+            if mode != ReadingsMode::Unknown {
+                if more > 0 {
+                    let series = bulk.slot(name, Kind::Counter)?;
+                    bulk.add(series, Amount::Counter(more))?;
+                }
+                more = 0;
+                // From the change on the site has this reading as the base, up to which all is counted.
+                tracked.counts = mode == ReadingsMode::Refused;
+            }
+            tracked.uncounted = more;
+            tracked.tracker.counted(&step);
+        }
+        if mode == ReadingsMode::Refused {
+            bulk.forget_readings(slot);
+            return Ok(());
+        }
+        let now = Instant::now();
+        read.stands = self.again_at.is_some_and(|at| now >= at);
+        let outcome = bulk.read(slot, &read, rule);
+        let refused = bulk.reading_refused(slot);
+        // A first reading is sent once more: the site may wait to see whether what it showed stands.
+        let window = Duration::from_millis(rule.glitch_window_ms).max(REFUSED_AGAIN);
+        if outcome == Outcome::First || (refused.is_some() && (read.stands || self.again_at.is_none())) {
+            self.again_at = Some(now + window);
+        } else if read.stands {
+            self.again_at = None;
+        }
+        refused.map_or(Ok(()), |refusal| Err(NotTaken::Refused(refusal).into()))
     }
-    Ok(text)
 }
 
 #[cfg(test)]

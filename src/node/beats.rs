@@ -8,10 +8,11 @@ use tally_core::raft::{MemberRole, Message};
 use tally_core::time::{Duration as CoreDuration, Instant as CoreInstant};
 use tracing::{info, warn};
 
+use super::leader_clock::Logged;
 use super::pace::Pace;
 use super::site_time::Reading;
 use super::wire::{Beat, BeatAnswer, Frame, Wall};
-use super::{Node, leader_clock, proposals};
+use super::{Node, proposals};
 use crate::clock::Told;
 use crate::site::Stamp;
 
@@ -69,15 +70,15 @@ impl Node {
     pub(super) fn begin_leading(&mut self) {
         let stamp = self.site().stamp();
         let (me, now) = (self.shared.identity.node_id(), self.now());
-        let seen = self.shared.clock.site_if_known();
-        let known = seen.into_iter().chain(Some(stamp.site).filter(|site| site.0 > 0)).max();
         let applied = self.site().applied();
         let unapplied =
             (applied.0 + 1..=self.tail.last().0).filter_map(|index| self.tail.payload(LogIndex(index)));
-        let contents = unapplied.filter_map(|payload| Some(proposals::split(payload)?.1));
-        let from = leader_clock::after_step(contents).or(known);
-        self.leader_clock.applied(stamp, now);
-        self.leader_clock.lead(me, from, stamp.synced, now);
+        let logged = Logged::of(unapplied.filter_map(|payload| Some(proposals::split(payload)?.1)));
+        let known = self.shared.clock.site_if_known().max(Some(stamp.site));
+        let elapsed = stamp.elapsed.max(logged.elapsed);
+        self.leader_clock.applied(Stamp { elapsed, ..stamp }, now);
+        let synced = logged.synced.unwrap_or(stamp.synced);
+        self.leader_clock.lead(me, logged.site_after(known), synced, now);
         self.count_voters_clocks();
         self.beats.held = false;
         let _ = self.stamp();

@@ -1,4 +1,4 @@
-//! A whole node whose log has an operator's step of site time.
+//! A whole node that starts with a log of which only the snapshot is applied: how far site time has come.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::mpsc;
 
-use super::{Add, Node, NodeConfig, Parts, StopTimes, proposals};
-use crate::clock::wall_ms;
+use super::{Add, Handle, Node, NodeConfig, Parts, StopTimes, proposals};
+use crate::clock::{Told, wall_ms};
 use crate::identity::{Authority, Identity, MemberInfo, Role, SiteId};
 use crate::metrics::Metrics;
 use crate::site::{Founding, Site, Stamp, entry};
@@ -20,31 +20,14 @@ use crate::storage::faulty::FaultyFileSystem;
 use crate::storage::{Entry, Options, Owner, Storage, WriteGroup};
 
 const DAY_MS: u64 = 86_400_000;
+const HOUR_MS: u64 = 3_600_000;
 
-/// The log of a box that stopped right before it applied the step: site time was a day late.
-fn write_log(fs: &FaultyFileSystem, founding: &Founding, owner: Owner) -> SiteTime {
-    let late = SiteTime(wall_ms() + DAY_MS);
-    let stamp = |site, elapsed| Stamp { site, elapsed: Elapsed(elapsed), synced: true };
-    let tick = entry::stamped(stamp(late, 1), &entry::tick());
-    let step = entry::stamped(stamp(SiteTime(wall_ms()), 2), &entry::step_clock());
-    let mut site = Site::new(founding);
-    site.apply(LogIndex(1), &tick).unwrap();
-    let at = |index| Position { index: LogIndex(index), term: Term(1), ..Position::ZERO };
-    let entries = [tick, step].into_iter().zip(1..);
-    let entries =
-        entries.map(|(payload, index)| Entry { position: at(index), payload: proposals::plain(&payload) });
-    let hard_state = Some(HardState { term: Term(1), ..HardState::default() });
-    let group = WriteGroup { hard_state, entries: entries.collect(), ..WriteGroup::default() };
-    let (mut storage, _) = Storage::open(fs.clone(), Path::new("/data"), owner, Options::default()).unwrap();
-    storage.write(&group).unwrap();
-    storage.save_snapshot(at(1), site.snapshot().into()).unwrap();
-    drop(storage);
-    fs.restart(false);
-    late
+fn stamp(site: u64, elapsed: u64) -> Stamp {
+    Stamp { site: SiteTime(site), elapsed: Elapsed(elapsed), synced: true }
 }
 
-#[tokio::test]
-async fn a_box_that_comes_to_lead_before_it_applies_a_step_back_does_not_undo_it() {
+/// A box that stopped right after it applied the first of these stamped bodies, which its snapshot covers.
+fn box_with_log(bodies: &[(Stamp, Vec<u8>)]) -> (Node, Handle) {
     let site_id = SiteId::random().unwrap();
     let authority = Authority::found("test", site_id).unwrap();
     let key = authority.issue("box1", site_id).unwrap().key_hash;
@@ -59,21 +42,83 @@ async fn a_box_that_comes_to_lead_before_it_applies_a_step_back_does_not_undo_it
         level: crate::site::Level::MAX,
     };
     let (fs, owner) = (FaultyFileSystem::new(1), Owner { site_id: site_id.0, node: 1 });
-    let late = write_log(&fs, &founding, owner);
+
+    let payloads: Vec<_> = bodies.iter().map(|(stamp, body)| entry::stamped(*stamp, body)).collect();
+    let mut site = Site::new(&founding);
+    site.apply(LogIndex(1), &payloads[0]).unwrap();
+    let at = |index| Position { index: LogIndex(index), term: Term(1), ..Position::ZERO };
+    let entries = payloads.iter().zip(1..);
+    let entries =
+        entries.map(|(payload, index)| Entry { position: at(index), payload: proposals::plain(payload) });
+    let hard_state = Some(HardState { term: Term(1), ..HardState::default() });
+    let group = WriteGroup { hard_state, entries: entries.collect(), ..WriteGroup::default() };
+    let (mut storage, _) = Storage::open(fs.clone(), Path::new("/data"), owner, Options::default()).unwrap();
+    storage.write(&group).unwrap();
+    storage.save_snapshot(at(1), site.snapshot().into()).unwrap();
+    drop(storage);
+    fs.restart(false);
 
     let (storage, recovered) = Storage::open(fs, Path::new("/data"), owner, Options::default()).unwrap();
     let (_events, transport_events) = mpsc::channel(1);
     let metrics = Arc::<Metrics>::default();
     let parts = Parts { identity, storage, recovered, transport: None, transport_events, metrics };
-    let (node, handle) = Node::new(parts, NodeConfig::default()).unwrap();
-    assert!(handle.clock().site() >= late, "it takes a late time for right, as others may that led before");
+    Node::new(parts, NodeConfig::default()).unwrap()
+}
+
+/// Has it lead and count; site time as stamped on the count, elapsed time, and site time as this box sees it.
+async fn count_once(node: Node, handle: &Handle) -> (u64, u64, u64) {
     let task = tokio::spawn(node.run());
     let add = Add { series: "parts".to_owned(), amount: Amount::Counter(1), key: None };
     let added = tokio::time::timeout(Duration::from_secs(20), handle.add(add)).await;
     added.expect("it leads").unwrap();
-    let (stamp, seen) = (handle.site(|site| site.stamp().site), handle.clock().site());
-    assert!(stamp.0 < late.0 - DAY_MS / 2, "{stamp:?}, late: {late:?}");
-    assert!(seen.0 < late.0 - DAY_MS / 2, "{seen:?}, late: {late:?}");
+    let stamp = handle.site(|site| site.stamp());
+    let seen = handle.clock().site().0;
     handle.stop(StopTimes::default()).await;
     task.await.unwrap().unwrap();
+    (stamp.site.0, stamp.elapsed.0, seen)
+}
+
+#[tokio::test]
+async fn a_box_that_comes_to_lead_before_it_applies_a_step_back_does_not_undo_it() {
+    let late = wall_ms() + DAY_MS;
+    let log = [(stamp(late, 1), entry::tick()), (stamp(wall_ms(), 2), entry::step_clock())];
+    let (node, handle) = box_with_log(&log);
+    assert!(handle.clock().site().0 < late - DAY_MS / 2, "the step is in its log");
+    // A leader that had not applied the step either has told it a late time.
+    handle.clock().hear(Told { site: SiteTime(late), synced: true, held: None });
+    let (site, _, seen) = count_once(node, &handle).await;
+    assert!(site < late - DAY_MS / 2, "{site:?}, late: {late:?}");
+    assert!(seen < late - DAY_MS / 2, "{seen:?}, late: {late:?}");
+}
+
+#[tokio::test]
+async fn after_a_power_cut_site_time_goes_on_where_the_log_ends_and_not_where_the_snapshot_does() {
+    // The boxes' clocks say a day less: as those of boards without a battery do.
+    let (snapshot, last) = (wall_ms(), wall_ms() + DAY_MS);
+    let log = [
+        (stamp(snapshot, 1), entry::tick()),
+        (stamp(last, DAY_MS), entry::tick()),
+        (stamp(last - 20, DAY_MS - 20), entry::tick()),
+    ];
+    let (node, handle) = box_with_log(&log);
+    let seen = handle.clock().site().0;
+    assert!(
+        (last..last + HOUR_MS).contains(&seen),
+        "what is counted before a leader is known: {seen}, {last}"
+    );
+    let (site, elapsed, seen) = count_once(node, &handle).await;
+    assert!((last..last + HOUR_MS).contains(&site), "{site}, {last}");
+    assert!((last..last + HOUR_MS).contains(&seen), "{seen}, {last}");
+    assert!((DAY_MS..DAY_MS + HOUR_MS).contains(&elapsed), "{elapsed}");
+}
+
+#[tokio::test]
+async fn after_a_power_cut_a_jump_is_held_from_where_the_log_ends_and_not_from_where_the_snapshot_does() {
+    // The clocks are right and not synchronised; the snapshot is of days ago, the log of just now.
+    let (snapshot, last) = (wall_ms() - 3 * DAY_MS, wall_ms() - 60_000);
+    let log = [(stamp(snapshot, 1), entry::tick()), (stamp(last, 7), entry::tick())];
+    let (node, handle) = box_with_log(&log);
+    let (site, _, _) = count_once(node, &handle).await;
+    assert!(site >= wall_ms() - 60_000, "{site} goes on at once to what the clocks say");
+    assert_eq!(handle.clock().told().held, None);
 }

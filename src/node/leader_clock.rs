@@ -7,7 +7,6 @@ use tally_core::time::{Duration, Elapsed, Instant, SiteTime};
 
 use super::site_time::{Decided, Offset, Reading, SiteTimes};
 use crate::clock::{Told, WallClock};
-use crate::site::codec::Reader;
 use crate::site::{Stamp, entry};
 
 /// Site time and elapsed time as the leader counts them on.
@@ -25,23 +24,38 @@ pub(super) struct LeaderClock {
 #[derive(Debug)]
 pub(super) struct Step(SiteTimes);
 
-/// Where a new leader's site time begins if an operator's step is among the entries that it has not applied yet, which
-/// stay in its log: after the step, and what was stamped after that. What it takes for site time is of before.
-pub(super) fn after_step<'a>(unapplied: impl Iterator<Item = &'a [u8]>) -> Option<SiteTime> {
-    let mut stepped = None;
-    for content in unapplied {
-        let mut reader = Reader::new(content);
-        let (Ok(site), Ok(_elapsed), Ok(_synced)) = (reader.varint(), reader.varint(), reader.bool()) else {
-            continue;
-        };
-        let site = SiteTime(site);
-        if entry::is_step_clock(reader.rest()) {
-            stepped = Some(site);
-        } else if stepped.is_some() {
-            stepped = stepped.max(Some(site));
+/// What the entries tell of time that are in a box's log and not applied yet. After a power cut of the whole site that
+/// can be all of them: what is applied then is of the latest snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Logged {
+    /// The latest site time that is stamped on them: since an operator's step, if one is among them.
+    pub(super) site: Option<SiteTime>,
+    /// Whether one is: site time as it was known before is then of no account.
+    pub(super) stepped: bool,
+    /// Elapsed time, which no step changes.
+    pub(super) elapsed: Elapsed,
+    /// Whether site time was that of synchronised clocks, by the last of them.
+    pub(super) synced: Option<bool>,
+}
+
+impl Logged {
+    /// Of entries without their envelopes, in their order.
+    pub(super) fn of<'a>(unapplied: impl Iterator<Item = &'a [u8]>) -> Logged {
+        let mut logged = Logged::default();
+        for (stamp, body) in unapplied.filter_map(entry::stamp_of) {
+            let is_step = entry::is_step_clock(body);
+            logged.stepped |= is_step;
+            logged.site = if is_step { Some(stamp.site) } else { logged.site.max(Some(stamp.site)) };
+            logged.elapsed = logged.elapsed.max(stamp.elapsed);
+            logged.synced = Some(stamp.synced);
         }
+        logged
     }
-    stepped
+
+    /// Site time by these entries and by what else is known of it.
+    pub(super) fn site_after(&self, known: Option<SiteTime>) -> Option<SiteTime> {
+        if self.stepped { self.site } else { known.max(self.site).filter(|site| site.0 > 0) }
+    }
 }
 
 impl LeaderClock {
@@ -163,22 +177,39 @@ mod tests {
     }
 
     #[test]
-    fn a_new_leader_goes_by_a_step_in_its_log_that_it_has_not_applied() {
-        let entry_at = |site: u64, body: &[u8]| {
-            entry::stamped(Stamp { site: SiteTime(site), elapsed: Elapsed(7), synced: true }, body)
+    fn a_log_that_is_not_applied_tells_how_far_site_time_and_elapsed_time_have_come() {
+        let entry_at = |site: u64, elapsed: u64, synced: bool, body: &[u8]| {
+            entry::stamped(Stamp { site: SiteTime(site), elapsed: Elapsed(elapsed), synced }, body)
         };
         let (tick, step) = (entry::tick(), entry::step_clock());
         let payloads = [
-            entry_at(9_000, &tick),
+            entry_at(8_000, 5, true, &tick),
+            entry_at(9_000, 7, false, &tick),
+            // A new term begins.
             Default::default(),
-            entry_at(5_000, &step),
-            entry_at(5_020, &tick),
-            entry_at(5_010, &tick),
+            entry_at(5_000, 9, true, &step),
+            entry_at(5_020, 11, true, &tick),
+            entry_at(5_010, 10, true, &tick),
         ];
-        let after = |count: usize| after_step(payloads.iter().take(count).map(|payload| &payload[..]));
-        assert_eq!(after(2), None, "no step: what it takes for site time stands");
-        assert_eq!(after(3), Some(SiteTime(5_000)), "back, whatever was stamped before");
-        assert_eq!(after(5), Some(SiteTime(5_020)));
+        let of = |count: usize| Logged::of(payloads.iter().take(count).map(|payload| &payload[..]));
+        assert_eq!(of(0), Logged::default());
+        let logged = of(3);
+        assert_eq!(
+            (logged.site, logged.elapsed, logged.synced),
+            (Some(SiteTime(9_000)), Elapsed(7), Some(false))
+        );
+        assert_eq!(logged.site_after(None), Some(SiteTime(9_000)));
+        assert_eq!(logged.site_after(Some(SiteTime(9_500))), Some(SiteTime(9_500)), "as it was seen here");
+        let known = Some(SiteTime(9_500));
+        assert_eq!(
+            of(4).site_after(known),
+            Some(SiteTime(5_000)),
+            "back, whatever was stamped or seen before"
+        );
+        assert_eq!(of(6).site_after(known), Some(SiteTime(5_020)));
+        assert_eq!(of(6).elapsed, Elapsed(11));
+        assert_eq!(Logged::default().site_after(None), None, "the site is new");
+        assert_eq!(Logged::default().site_after(Some(SiteTime(0))), None);
     }
 
     #[test]

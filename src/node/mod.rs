@@ -56,11 +56,12 @@ pub use heirs::HandoverReason;
 pub(crate) use members::info_of;
 pub use members::of_payload as configuration_in;
 pub use named::encode_report;
+pub(crate) use named::incarnation_hash;
 pub use pace::PaceBounds;
 pub use proposals::split as split_envelope;
 pub use requests::{
-    Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, RequestError, SetError,
-    UNTIMED,
+    Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, ReportReading, RequestError,
+    SetError, UNTIMED,
 };
 pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
@@ -72,7 +73,7 @@ use crate::clock::SiteClock;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::site::{Applied, Founding, Level, Site, SnapshotError};
-use crate::storage::{FileSystem, Owner, Recovered, Storage, StorageMetrics};
+use crate::storage::{Entry, FileSystem, Owner, Recovered, Storage, StorageMetrics};
 use crate::transport::{Event, Transport};
 
 use batches::Batches;
@@ -81,7 +82,7 @@ use disk::{Disk, Done};
 use disk_health::DiskHealth;
 use handle::{Command, Shared};
 use handover::Handover;
-use leader_clock::LeaderClock;
+use leader_clock::{LeaderClock, Logged};
 use level::Levels;
 use members::Members;
 use pace::Pace;
@@ -204,6 +205,8 @@ pub struct Node {
     /// Elapsed time of the last tick that this leader proposed.
     ticked: Elapsed,
     status_at: Option<Instant>,
+    /// How many jumps of meters were held when that was told last.
+    jumps_held: usize,
     failed: Option<NodeError>,
 }
 
@@ -251,7 +254,7 @@ impl Node {
         let owner = Owner { site_id: identity.site_id.0, node: identity.node };
         unsent::resume(&storage, owner, &mut batches);
         let (disk, disk_done) = Disk::start(storage)?;
-        let clock = Arc::new(SiteClock::new(site.stamp().site, site.stamp().elapsed));
+        let clock = Arc::new(site_clock(&site, &recovered.entries));
         let limits = Limits::of(&site);
         let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
         let applied_index = site.applied().0;
@@ -312,6 +315,7 @@ impl Node {
             tell_commit: BTreeMap::new(),
             ticked: Elapsed(0),
             status_at: None,
+            jumps_held: 0,
             failed: None,
             founding,
             config,
@@ -388,6 +392,18 @@ impl Node {
         let reachable = self.leads() || self.connected.contains(&leader);
         reachable.then(|| self.raft.term())
     }
+}
+
+/// Site time as far as this box knows it when it starts: by its whole log, of which no more than the snapshot may be
+/// applied before another box can be heard.
+fn site_clock(site: &Site, entries: &[Entry]) -> SiteClock {
+    let unapplied = entries.iter().filter(|entry| entry.position.index > site.applied());
+    let logged = Logged::of(unapplied.filter_map(|entry| Some(proposals::split(&entry.payload)?.1)));
+    let begun = logged.site_after(Some(site.stamp().site));
+    let clock = SiteClock::new(begun.unwrap_or_default(), site.stamp().elapsed);
+    // What is not committed may go again, an operator's step even.
+    clock.skipped();
+    clock
 }
 
 fn start_raft(

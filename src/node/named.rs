@@ -5,18 +5,19 @@ use std::collections::BTreeSet;
 
 use ring::digest::{self, Context, SHA256};
 use tally_core::id::{SeriesName, SourceId};
+use tally_core::meter::MeterRule;
 use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::SiteTime;
 
 use super::handle::first_bytes;
-use super::requests::{NamedReport, ReportAmount, ReportError, RequestError, UNTIMED};
+use super::requests::{NamedReport, ReportAmount, ReportError, ReportReading, RequestError, UNTIMED};
 use crate::site::entry::{ReportWriter, SeriesRef};
 use crate::site::{Level, Settings, Site};
 
 /// A named source's report as a body. `open`: site time, for cells that name no window.
 ///
 /// # Errors
-/// A cell names what is no series, or a time that is to come.
+/// A cell names what is no series, or a time that is to come, or is a reading and the site does not take any yet.
 pub fn encode_report(
     site: &Site,
     source: SourceId,
@@ -27,6 +28,12 @@ pub fn encode_report(
     // At level 2 the kind is decided where the cell is applied: this box may not know the series yet.
     let is_signed = site.level() >= Level::TWO;
     let falling = if is_signed { report.falling() } else { BTreeSet::new() };
+    if report.has_readings() && site.level() < Level::TWO {
+        let why = "the site takes readings of meters once all its boxes run this release; add what they grew by until \
+                   then"
+            .to_owned();
+        return Err(RequestError::NotCommitted { why }.into());
+    }
     let hash = content_hash(report);
     let mut writer = ReportWriter::new(source, report.epoch, report.number, hash);
     for (place, cell) in report.cells.iter().enumerate() {
@@ -40,6 +47,10 @@ pub fn encode_report(
         }
         let of = |kind| known.map_or(SeriesRef::Name(name, kind), SeriesRef::Id);
         match cell.amount {
+            ReportAmount::Reading(ref reading) => {
+                let heard = reading.heard.unwrap_or(open);
+                writer.reading(&reading.as_cell(of(Kind::Counter), heard), base.start_of(heard));
+            }
             ReportAmount::Amount(amount) => {
                 let amount = timed(amount, &cell.series, window, open, site.settings())
                     .map_err(|why| ReportError::BadCell(place, why))?;
@@ -110,10 +121,33 @@ pub(super) fn content_hash(report: &NamedReport) -> u64 {
                 context.update(&add.to_le_bytes());
             }
             ReportAmount::Amount(amount) => hash_amount(&mut context, amount),
+            ReportAmount::Reading(reading) => hash_reading(&mut context, reading),
         }
     }
     let digest: digest::Digest = context.finish();
     u64::from_le_bytes(first_bytes(&digest))
+}
+
+fn hash_reading(context: &mut Context, reading: &ReportReading) {
+    let ReportReading { meter, value, heard, incarnation, rule } = reading;
+    let MeterRule { ceiling, noise, glitch_window_ms, step_max } = *rule;
+    context.update(&[4]);
+    // Of its own length each, like the numbers.
+    for text in [Some(meter.as_str()), incarnation.as_deref()] {
+        context.update(&(text.map_or(u64::MAX, |text| text.len() as u64)).to_le_bytes());
+        context.update(text.unwrap_or_default().as_bytes());
+    }
+    let numbers =
+        [Some(*value), heard.map(|heard| heard.0), ceiling, noise, Some(glitch_window_ms), step_max];
+    for number in numbers {
+        context.update(&[u8::from(number.is_some())]);
+        context.update(&number.unwrap_or_default().to_le_bytes());
+    }
+}
+
+/// A name of a meter's incarnation, as readings say it: a hash, never 0.
+pub(crate) fn incarnation_hash(name: &[u8]) -> u64 {
+    u64::from_le_bytes(first_bytes(&digest::digest(&SHA256, name))).max(1)
 }
 
 /// Hashes an amount without the time of a sample's last value, which the box may have put there.

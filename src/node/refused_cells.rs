@@ -8,7 +8,7 @@ use crate::site::Refusal;
 /// Which reasons were told.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RefusedCells {
-    told: [bool; 5],
+    told: [bool; 6],
 }
 
 impl RefusedCells {
@@ -36,6 +36,7 @@ const fn place(why: Refusal) -> usize {
         Refusal::TooManySeries => 2,
         Refusal::WindowInFuture => 3,
         Refusal::Malformed => 4,
+        Refusal::TooManyMeters => 5,
     }
 }
 

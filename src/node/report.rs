@@ -11,14 +11,16 @@ use super::disk_health::Trouble;
 use super::handle::Shared;
 use super::site_time::Offset;
 use super::{
-    AccumulatorStatus, ChangingStatus, ClockStatus, ElectionStatus, LevelStatus, MemberStatus, Node,
-    NodeStatus, OutboxStatus, PaceStatus, StorageStatus, tolerance,
+    AccumulatorStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus, LevelStatus,
+    MemberStatus, MetersStatus, Node, NodeStatus, OutboxStatus, PaceStatus, StorageStatus, tolerance,
 };
 use crate::clock::wall_ms;
 use crate::identity::Role as MemberKind;
 use crate::site::{Level, Site};
 use crate::transport::Refusal;
 
+/// How many held jumps are shown.
+const HELD_SHOWN_MAX: usize = 16;
 /// How old the loop's part may be.
 const REFRESH: Duration = Duration::from_millis(100);
 
@@ -195,6 +197,7 @@ pub(super) fn complete_status(status: &mut NodeStatus, shared: &Shared) {
         status.commit = status.commit.max(status.applied);
         status.digest = format!("{:016x}", site.digest());
         status.series = site.series_len() as u64;
+        status.meters = meters(&site);
         status.level = LevelStatus { site: site.level().get(), max: Level::MAX.get() };
         status.outbox = outbox(&site);
         site.stamp()
@@ -232,6 +235,21 @@ fn held_in_words(held_ms: u64, site_ms: u64) -> String {
         "the boxes' clocks are {apart_s} s {way} site time, and too few of them are synchronised to be believed: \
          synchronise a majority of the boxes, or say `tallyd clock step` if the clocks are right"
     )
+}
+
+fn meters(site: &Site) -> MetersStatus {
+    let jumps = site.held_jumps(HELD_SHOWN_MAX).into_iter().map(|jump| HeldJumpStatus {
+        meter: jump.meter,
+        series: site.name(jump.series).to_owned(),
+        from: jump.from,
+        to: jump.to,
+        heard: jump.heard.0,
+    });
+    MetersStatus {
+        count: site.meters_len() as u64,
+        held: site.held_jumps_len() as u64,
+        jumps: jumps.collect(),
+    }
 }
 
 fn outbox(site: &Site) -> OutboxStatus {

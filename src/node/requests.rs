@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 
 use tally_core::id::{Epoch, ReportNumber, SERIES_NAME_BYTES_FIRST_MAX};
+use tally_core::meter::MeterRule;
 use tally_core::report::Amount;
 use tally_core::time::SiteTime;
 
+use super::named::incarnation_hash;
+use crate::site::entry::{ReadingCell, SeriesRef};
 use crate::site::{MemberRefused, Refusal};
 
 /// One add of a client that waits.
@@ -64,14 +67,46 @@ pub struct ReportCell {
     pub amount: ReportAmount,
 }
 
+/// A reading of a meter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportReading {
+    /// The meter's name, checked.
+    pub meter: String,
+    /// What it showed.
+    pub value: u64,
+    /// When it was heard; absent: now.
+    pub heard: Option<SiteTime>,
+    /// Names the incarnation of the meter.
+    pub incarnation: Option<String>,
+    /// How its readings are to be understood.
+    pub rule: MeterRule,
+}
+
+impl NamedReport {
+    /// Whether it has readings of meters.
+    pub(super) fn has_readings(&self) -> bool {
+        self.cells.iter().any(|cell| matches!(cell.amount, ReportAmount::Reading(_)))
+    }
+}
+
+impl ReportReading {
+    /// As the log has it.
+    pub(super) fn as_cell<'a>(&'a self, series: SeriesRef<'a>, heard: SiteTime) -> ReadingCell<'a> {
+        let incarnation = self.incarnation.as_ref().map_or(0, |name| incarnation_hash(name.as_bytes()));
+        ReadingCell { series, meter: &self.meter, value: self.value, heard, incarnation, rule: self.rule }
+    }
+}
+
 /// What a cell adds.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ReportAmount {
     /// To a counter or an updown, whichever the series is; a new series becomes a counter if it is
     /// positive and an updown if it is negative.
     Add(i128),
     /// Of a kind of its own.
     Amount(Amount),
+    /// What the meter has grown by, to a counter.
+    Reading(ReportReading),
 }
 
 /// Why a request has no result.

@@ -68,6 +68,8 @@ pub struct NodeStatus {
     pub handovers: HandoverStatus,
     /// How many series the site has.
     pub series: u64,
+    /// The meters that it keeps the last reading of.
+    pub meters: MetersStatus,
     /// Seconds since this process started.
     pub uptime_s: u64,
     /// The version of the program.
@@ -78,6 +80,32 @@ pub struct NodeStatus {
     pub ingest: serde_json::Map<String, Value>,
     /// The way out.
     pub upstream: Value,
+}
+
+/// Meters, and what is not counted of them yet.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MetersStatus {
+    /// How many there are, one a (meter, series).
+    pub count: u64,
+    /// How many jumps are held.
+    pub held: u64,
+    /// Up to 16 of these.
+    pub jumps: Vec<HeldJumpStatus>,
+}
+
+/// A jump of more than `step_max`, which is not counted before a later reading confirms it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct HeldJumpStatus {
+    /// The meter.
+    pub meter: String,
+    /// The series that it is counted in.
+    pub series: String,
+    /// The value up to which it is counted.
+    pub from: u64,
+    /// What it shows.
+    pub to: u64,
+    /// When that was heard, site time.
+    pub heard: u64,
 }
 
 /// A box as this box sees it.

@@ -12,9 +12,9 @@ use super::handle::random_u128;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, NodeError, RequestError, RoleView, proposals};
-use crate::accumulator::{Batch, Limits};
+use crate::accumulator::{Batch, Limits, ReadingsMode};
 use crate::site::entry::{self, ReportWriter, SourceKind};
-use crate::site::{Applied, LastApplied, OpenRefused, Verdict};
+use crate::site::{Applied, LastApplied, Level, OpenRefused, Verdict};
 use crate::storage::WriteGroup;
 use crate::transport::Lane;
 
@@ -323,9 +323,34 @@ impl Node {
         self.leader_clock.applied(stamp, now);
         self.shared.clock.applied(stamp.site, stamp.elapsed);
         self.shared.accumulator.configure(limits);
+        self.take_readings();
+        self.tell_held_jumps();
         self.tail.shrink(applied.min(self.raft.durable_index()));
         self.applied.send_replace(applied.0);
         self.reads.applied(applied);
+    }
+
+    /// Says when jumps of meters came to be held.
+    fn tell_held_jumps(&mut self) {
+        let held = self.site().held_jumps_len();
+        if held > self.jumps_held {
+            warn!(
+                "{held} jumps of meters beyond their step_max are not counted before a later reading confirms them: \
+                 GET /v1/status shows them (meters.jumps)"
+            );
+        }
+        self.jumps_held = held;
+    }
+
+    /// Tells whether readings of meters are taken: that is known once this box has its epoch, by which it had caught
+    /// up with the site as it was then.
+    fn take_readings(&self) {
+        // An epoch of an earlier life says nothing of what this box knows.
+        if self.batches.epoch().is_some() && self.batches.unsettled() == 0 {
+            let taken = self.site().level() >= Level::TWO;
+            let mode = if taken { ReadingsMode::Taken } else { ReadingsMode::Refused };
+            self.shared.accumulator.set_readings_mode(mode);
+        }
     }
 
     fn on_applied(&mut self, index: LogIndex, tag: Option<u64>, applied: Applied) {
@@ -376,6 +401,7 @@ impl Node {
         match verdict {
             Verdict::Receipt { refused, keyed, .. } => {
                 let answered = batch.waiting();
+                self.shared.accumulator.readings_answered(&batch, refused);
                 self.shared.accumulator.settle(&mut batch);
                 batch.answer(&self.site(), refused, keyed);
                 self.refused_cells.tell(refused);

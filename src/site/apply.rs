@@ -1,5 +1,7 @@
 //! Applying entries: the only way in which a site changes.
 
+mod meters;
+
 use tally_core::id::{LogIndex, SeriesName};
 use tally_core::report::{Amount, Kind};
 use tally_core::time::SiteTime;
@@ -53,6 +55,7 @@ impl Site {
         let before = self.stamp.site;
         self.advance_stamp(stamp);
         self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
+        self.settle_meters(index);
         match body {
             Body::StepClock => Ok(self.step_clock(before, stamp.site)),
             body => self.apply_body(index, body),
@@ -95,6 +98,9 @@ impl Site {
             self.table.closed = closed.min(to.0);
         } else {
             self.table.passed.step_ahead(to.0);
+        }
+        if to < from {
+            self.meters.step_clock(to);
         }
         self.stamp.site = to;
         self.digest = mix(self.digest, to.0);
@@ -241,7 +247,11 @@ impl Site {
             match cell.key {
                 Some(key) => keyed.push(self.apply_keyed(&cell, key, &clock)),
                 None => {
-                    if let Err(why) = self.apply_cell(&cell, &clock) {
+                    let counted = match &cell.reading {
+                        Some(told) => self.apply_reading(cell.series, told, &clock),
+                        None => self.apply_cell(&cell, &clock).map(|_| ()),
+                    };
+                    if let Err(why) = counted {
                         refused.push((place, why));
                     }
                     place += 1;
@@ -284,6 +294,17 @@ impl Site {
                 }
             }
         };
+        self.add_amount(id, window, amount, clock)
+    }
+
+    /// Adds to a series that is there; returns the total with it.
+    fn add_amount(
+        &mut self,
+        id: SeriesId,
+        window: SiteTime,
+        amount: Amount,
+        clock: &Clock,
+    ) -> Result<i128, Refusal> {
         let placed = self.table.add(id, window, &amount, clock)?;
         let total = self.table.rows[id.0 as usize].total;
         self.digest = mix(self.digest, total as u64 ^ u64::from(id.0) << 40);

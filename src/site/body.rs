@@ -1,17 +1,20 @@
 //! Reading what [`super::entry`] writes: borrowed from the payload, bounded, never a panic.
 
 use tally_core::id::{Epoch, ReportNumber, SourceId};
+use tally_core::meter::{GLITCH_WINDOW_MS, MeterRule, Reading};
 use tally_core::report::{Amount, Kind, Last, Sample, Sum};
 use tally_core::time::{Elapsed, SiteTime};
 
 use super::codec::{Malformed, Reader, unzigzag};
 use super::entry::{
-    CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_SIGNED, CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED,
-    EntryError, FOUND, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, REPORT,
-    REPORT_CELLS_MAX, SET, STAMP_MAX, STEP_CLOCK, SourceKind, TICK,
+    CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_READING, CELL_SIGNED, CELL_WINDOW, CLOSE,
+    CONFIGURATION, DELIVERED, EntryError, FOUND, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE,
+    NUMBER, OPEN, READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN, READING_NOISE,
+    READING_STEP_MAX, REPORT, REPORT_CELLS_MAX, SET, STAMP_MAX, STEP_CLOCK, SourceKind, TICK,
 };
 use super::level::Level;
 use super::members::{self, MemberChange, MemberRecord, Parts};
+use super::meters::MeterReading;
 use super::view::{SeriesId, Stamp};
 
 /// A body, read but not judged.
@@ -46,10 +49,12 @@ pub(super) struct Report<'a> {
 pub(super) struct Cell<'a> {
     pub(super) series: CellSeries<'a>,
     pub(super) window: SiteTime,
+    /// Of a reading: nothing.
     pub(super) amount: Amount,
     /// The amount is an updown's, or a counter's if the series is one: that is decided where it is applied.
     pub(super) is_signed: bool,
     pub(super) key: Option<CellKey>,
+    pub(super) reading: Option<MeterReading<'a>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -220,10 +225,39 @@ impl<'a> Cells<'a> {
             self.window = Some(SiteTime(self.reader.varint()?));
         }
         let window = self.window.ok_or(Malformed)?;
+        if tag & CELL_READING != 0 {
+            // Of no kind but a counter's, and without a key.
+            if tag & (CELL_KEYED | CELL_KIND) != 0 {
+                return Err(Malformed);
+            }
+            let (amount, reading) = (Amount::Counter(0), Some(self.reading(window)?));
+            return Ok(Some(Cell { series, window, amount, is_signed: false, key: None, reading }));
+        }
         let is_signed = tag & CELL_KIND == CELL_SIGNED;
         let amount = if is_signed { self.signed()? } else { self.amount(tag & CELL_KIND)? };
         let key = if tag & CELL_KEYED == 0 { None } else { Some(self.key()?) };
-        Ok(Some(Cell { series, window, amount, is_signed, key }))
+        Ok(Some(Cell { series, window, amount, is_signed, key, reading: None }))
+    }
+
+    fn reading(&mut self, window: SiteTime) -> Result<MeterReading<'a>, Malformed> {
+        let reader = &mut self.reader;
+        let meter = reader.text()?;
+        let heard = SiteTime(window.0.saturating_add(reader.varint()?));
+        let value = reader.varint()?;
+        let said = reader.u8()?;
+        if said & !READING_KNOWN != 0 {
+            return Err(Malformed);
+        }
+        let incarnation = if said & READING_INCARNATION == 0 { 0 } else { reader.u64()? };
+        let mut number = |flag: u8| if said & flag == 0 { Ok(None) } else { reader.varint().map(Some) };
+        let rule = MeterRule {
+            ceiling: number(READING_CEILING)?,
+            noise: number(READING_NOISE)?,
+            glitch_window_ms: number(READING_GLITCH_WINDOW)?.unwrap_or(GLITCH_WINDOW_MS),
+            step_max: number(READING_STEP_MAX)?,
+        };
+        let reading = Reading { value, heard, source: self.source, incarnation };
+        Ok(MeterReading { meter, reading, rule })
     }
 
     fn signed(&mut self) -> Result<Amount, Malformed> {

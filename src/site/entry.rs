@@ -4,6 +4,8 @@
 //! elapsed time as varints and a flag byte; the body's first byte is its kind. What a body means
 //! never changes at a feature level ([`super::level`]); new kinds and rules come with a new one.
 
+mod reading;
+
 use bytes::Bytes;
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
 use tally_core::report::{Amount, Kind};
@@ -15,6 +17,8 @@ use super::digest;
 use super::level::Level;
 use super::members::{self, MemberChange, MemberRecord, Parts};
 use super::view::{SeriesId, Stamp};
+pub use reading::ReadingCell;
+pub(super) use reading::*;
 
 /// The longest name of a source, in bytes.
 pub const SOURCE_NAME_BYTES_MAX: usize = 96;
@@ -117,7 +121,8 @@ pub(super) const CELL_SIGNED: u8 = 3;
 pub(super) const CELL_NAMED: u8 = 0b0000_0100;
 pub(super) const CELL_WINDOW: u8 = 0b0000_1000;
 pub(super) const CELL_KEYED: u8 = 0b0001_0000;
-pub(super) const CELL_KNOWN: u8 = 0b0001_1111;
+pub(super) const CELL_READING: u8 = 0b0010_0000;
+pub(super) const CELL_KNOWN: u8 = 0b0011_1111;
 
 /// Opens an epoch of a source, which is made if it is not known. `epoch` is taken unless the
 /// nonce opened one before. A name of more than [`SOURCE_NAME_BYTES_MAX`] bytes is refused where
@@ -276,6 +281,12 @@ pub fn stamped(stamp: Stamp, body: &[u8]) -> Bytes {
     out.push(u8::from(stamp.synced));
     out.extend_from_slice(body);
     Bytes::from(out)
+}
+
+/// A leader's stamp and the body after it; `None`: there is no stamp, as before the empty entries of a new term.
+#[must_use]
+pub fn stamp_of(payload: &[u8]) -> Option<(Stamp, &[u8])> {
+    super::body::split(payload).ok()
 }
 
 /// Whether a body is well formed, by the very code that applies it: a leader asks before it appends a

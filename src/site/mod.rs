@@ -12,6 +12,7 @@ mod history;
 mod keys;
 mod level;
 mod members;
+mod meters;
 mod names;
 mod outbox;
 mod packed;
@@ -36,6 +37,7 @@ use tally_core::window::Span;
 use history::History;
 use keys::Keys;
 use members::Members;
+use meters::Meters;
 use outbox::Outbox;
 use requests::Requests;
 use series::Table;
@@ -49,6 +51,7 @@ pub use members::{
     Part, Parts,
 };
 pub(crate) use members::{put_records, read_records};
+pub use meters::{METER_NAME_BYTES_MAX, is_meter_name};
 pub use readdress::readdressed;
 pub use settings::Settings;
 pub use view::*;
@@ -111,6 +114,7 @@ pub struct Site {
     keys: Keys,
     members: Members,
     requests: Requests,
+    meters: Meters,
 }
 
 impl Site {
@@ -132,6 +136,7 @@ impl Site {
             keys: Keys::new(site_id),
             members: Members::default(),
             requests: Requests::default(),
+            meters: Meters::new(site_id),
         };
         site.set_level(founding.level);
         site
@@ -326,6 +331,24 @@ impl Site {
     #[must_use]
     pub const fn keys_len(&self) -> u64 {
         self.keys.len()
+    }
+
+    /// How many meters the site keeps the last reading of.
+    #[must_use]
+    pub fn meters_len(&self) -> usize {
+        self.meters.len()
+    }
+
+    /// How many jumps of meters wait to be confirmed.
+    #[must_use]
+    pub fn held_jumps_len(&self) -> usize {
+        self.meters.held_len()
+    }
+
+    /// Up to `limit` of them.
+    #[must_use]
+    pub fn held_jumps(&self, limit: usize) -> Vec<HeldJump> {
+        self.meters.held().take(limit).collect()
     }
 
     /// How many summaries wait: numbered and undelivered, and unnumbered.

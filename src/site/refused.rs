@@ -105,6 +105,7 @@ fn code(refusal: Refusal) -> u8 {
         Refusal::TooManySeries => 1,
         Refusal::WindowInFuture => 2,
         Refusal::Malformed => 3,
+        Refusal::TooManyMeters => 4,
         Refusal::WrongKind { is, asked } => 16 + place(is) * 4 + place(asked),
     }
 }
@@ -116,6 +117,7 @@ fn reason(code: u8) -> Result<Refusal, Malformed> {
         1 => Refusal::TooManySeries,
         2 => Refusal::WindowInFuture,
         3 => Refusal::Malformed,
+        4 => Refusal::TooManyMeters,
         16..32 => Refusal::WrongKind { is: kind((code - 16) / 4)?, asked: kind((code - 16) % 4)? },
         _ => return Err(Malformed),
     })
@@ -128,8 +130,14 @@ mod tests {
     #[test]
     fn refused_cells_come_back_and_runs_take_three_bytes() {
         let wrong = Refusal::WrongKind { is: Kind::Sample, asked: Kind::Updown };
-        let cells =
-            vec![(0, wrong), (1, wrong), (5, Refusal::Overflow), (6, Refusal::Malformed), (400, wrong)];
+        let cells = vec![
+            (0, wrong),
+            (1, wrong),
+            (5, Refusal::Overflow),
+            (6, Refusal::Malformed),
+            (7, Refusal::TooManyMeters),
+            (400, wrong),
+        ];
         let refused = Refused::new(&cells);
         assert_eq!(refused.cells(), Some(cells));
         let all: Vec<_> = (0..100).map(|place| (place, Refusal::TooManySeries)).collect();

@@ -12,6 +12,7 @@ use super::history::History;
 use super::keys::Keys;
 use super::level::Level;
 use super::members::Members;
+use super::meters::Meters;
 use super::outbox::Outbox;
 use super::packed::{Packed, put_sample, read_sample};
 use super::passed::Passed;
@@ -68,6 +69,7 @@ impl Site {
     fn put_newest(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.level.get().to_le_bytes());
         self.table.passed.put(out);
+        self.meters.put(out);
     }
 
     /// The state that a snapshot of this site holds.
@@ -106,13 +108,13 @@ impl Site {
             VERSION_WITHOUT_LEVEL.. => Requests::read(&mut reader).map_err(damaged("its requests"))?,
             _ => Requests::default(),
         };
-        let level = match version {
+        let (level, meters) = match version {
             VERSION => {
                 let level = read_level(&mut reader)?;
                 table.passed = Passed::read(&mut reader).map_err(damaged("its clock"))?;
-                level
+                (level, read_meters(founding.site_id, &table, &mut reader)?)
             }
-            _ => Level::ONE,
+            _ => (Level::ONE, Meters::new(founding.site_id)),
         };
         reader.done().map_err(damaged("its end"))?;
         let mut site = Site {
@@ -129,6 +131,7 @@ impl Site {
             keys,
             members,
             requests,
+            meters,
         };
         site.set_level(level);
         Ok(site)
@@ -139,7 +142,12 @@ impl Site {
         let series = self.table.rows.len() * 220;
         let windows =
             self.table.parked.len() * 100 + self.outbox.bytes() as usize + self.history.bytes() as usize;
-        series + windows + self.sources.len() * 512 + self.keys.len() as usize * 52 + 4096
+        series
+            + windows
+            + self.sources.len() * 512
+            + self.keys.len() as usize * 52
+            + self.meters.len() * 200
+            + 4096
     }
 }
 
@@ -165,6 +173,12 @@ fn read_head(reader: &mut Reader<'_>) -> Result<(LogIndex, u64, Stamp), Malforme
 fn read_level(reader: &mut Reader<'_>) -> Result<Level, SnapshotError> {
     let level = reader.u32().ok().and_then(Level::new).ok_or(SnapshotError::Damaged("its level"))?;
     if level > Level::MAX { Err(SnapshotError::Level(level)) } else { Ok(level) }
+}
+
+fn read_meters(seed: u64, table: &Table, reader: &mut Reader<'_>) -> Result<Meters, SnapshotError> {
+    let is_counter =
+        |series: u32| table.rows.get(series as usize).is_some_and(|row| row.kind == Kind::Counter);
+    Meters::read(seed, reader, is_counter).map_err(damaged("its meters"))
 }
 
 fn read_settings(founding: &Founding, reader: &mut Reader<'_>) -> Result<Settings, SnapshotError> {

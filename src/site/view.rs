@@ -213,6 +213,8 @@ pub enum Refusal {
     WindowInFuture,
     /// The cell's content is out of bounds (a sample whose parts do not belong together, say).
     Malformed,
+    /// The site has as many meters as it may have series.
+    TooManyMeters,
 }
 
 impl std::fmt::Display for Refusal {
@@ -227,8 +229,26 @@ impl std::fmt::Display for Refusal {
                 f.write_str("the window begins later than any clock of the site can be ahead")
             }
             Refusal::Malformed => f.write_str("the parts of the sample do not belong together"),
+            Refusal::TooManyMeters => {
+                f.write_str("the site keeps as many meters as it may have series (setting series.max)")
+            }
         }
     }
+}
+
+/// A jump of a meter that is not counted before a later reading confirms it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldJump {
+    /// The meter's name.
+    pub meter: String,
+    /// The series that it is counted in.
+    pub series: SeriesId,
+    /// The value up to which it is counted.
+    pub from: u64,
+    /// What it shows.
+    pub to: u64,
+    /// When that was heard.
+    pub heard: SiteTime,
 }
 
 /// What became of an add with an idempotency key.

@@ -11,9 +11,9 @@ use quinn::{
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
-use socket2::{Domain, Protocol, Socket, Type};
 use tally_core::id::NodeId;
 
+use super::address::{self, Versions};
 use super::congestion::Floor;
 use super::tls::{self, Pins};
 use super::{Lane, TransportError};
@@ -35,17 +35,17 @@ const ACK_PACKETS: u32 = 8;
 /// What a stream may have under way unread: 1 Gbit/s at 8 ms.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 
-/// Binds the port and makes the endpoint.
+/// Binds the port and makes the endpoint; tells which IP versions it has.
 pub(super) fn endpoint(
     keys: &Keys,
     pins: &Arc<Pins>,
     listen: SocketAddr,
-) -> Result<quinn::Endpoint, TransportError> {
+) -> Result<(quinn::Endpoint, Versions), TransportError> {
     let fail = |source: io::Error| {
         let remedy = match source.kind() {
             io::ErrorKind::AddrInUse => "another program, a running tallyd perhaps, has this port",
             io::ErrorKind::AddrNotAvailable => {
-                "the address is not one of this machine's; 0.0.0.0 means all of them"
+                "the address is not one of this machine's; [::] means all of them"
             }
             io::ErrorKind::PermissionDenied => {
                 "use a port from 1024 on, or run with the right to bind lower ones"
@@ -54,7 +54,7 @@ pub(super) fn endpoint(
         };
         TransportError::Listen { address: listen, source, remedy }
     };
-    let socket = bind(listen).map_err(fail)?;
+    let (socket, versions) = address::bind(listen).map_err(fail)?;
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &keys.derive("stateless reset"));
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     // The same after a restart, as the reset key: else packets for the old life's connections would be
@@ -68,7 +68,9 @@ pub(super) fn endpoint(
     server.transport_config(Arc::new(transport()));
     // What strangers can make the box hold before they have proved anything.
     server.max_incoming(64).incoming_buffer_size(8 * 1024).incoming_buffer_size_total(64 * 1024);
-    quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(fail)
+    let endpoint =
+        quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(fail)?;
+    Ok((endpoint, versions))
 }
 
 /// How a peer is dialled.
@@ -102,16 +104,4 @@ fn transport() -> TransportConfig {
         .datagram_receive_buffer_size(Some(64 * 1024))
         .datagram_send_buffer_size(64 * 1024);
     config
-}
-
-fn bind(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
-    if listen.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // As much as the system gives: a burst that comes while the one thread is busy should not be lost.
-    let _ = socket.set_recv_buffer_size(2 << 20);
-    let _ = socket.set_send_buffer_size(2 << 20);
-    socket.bind(&listen.into())?;
-    Ok(socket.into())
 }

@@ -10,7 +10,7 @@ use quinn::{Connection, ConnectionError};
 
 use super::peer::{Fresh, Peer};
 use super::refusal::CLOSE_REFUSED;
-use super::{Refusal, Shared, link};
+use super::{Refusal, Shared, address, link};
 
 const DELAY_FIRST: Duration = Duration::from_millis(20);
 const DELAY_MAX: Duration = Duration::from_secs(1);
@@ -81,7 +81,7 @@ async fn in_time<T>(step: impl Future<Output = Result<T, String>>) -> Result<T, 
 
 /// One try at one of the peer's addresses.
 async fn connect(shared: &Shared, peer: &Peer, tries: u32) -> Result<Connection, String> {
-    let address = resolve(&peer.address, tries).await?;
+    let address = resolve(shared, peer, tries).await?;
     let connecting = shared
         .endpoint
         .connect_with(peer.client.clone(), address, &shared.server_name)
@@ -127,18 +127,26 @@ fn explain(shared: &Shared, peer: &Peer, address: SocketAddr, error: &Connection
     error.to_string()
 }
 
-/// The peer's address now; a name with several is tried by turns.
-async fn resolve(address: &str, tries: u32) -> Result<SocketAddr, String> {
-    if let Ok(address) = address.parse() {
-        return Ok(address);
+/// The peer's address now; of a name with several those that can be reached are tried by turns.
+async fn resolve(shared: &Shared, peer: &Peer, tries: u32) -> Result<SocketAddr, String> {
+    // The key tells whether it is still the right box.
+    let found = crate::resolve::addresses_or_last(&peer.address).await?;
+    let reachable = shared.versions.reachable(found, address::has_route).map_err(|refusal| {
+        shared.metrics.refused(refusal).raise();
+        peer.note_refusal(refusal);
+        refusal.explain().to_owned()
+    })?;
+    Ok(turn(reachable, tries))
+}
+
+/// At the first try the one that the system prefers, then each in turn, in whatever order a look-up has them.
+fn turn(mut addresses: Vec<SocketAddr>, tries: u32) -> SocketAddr {
+    let place = (tries as usize).saturating_sub(1);
+    if place > 0 {
+        addresses.sort_unstable();
+        addresses.dedup();
     }
-    let found =
-        tokio::net::lookup_host(address).await.map_err(|error| format!("cannot look it up: {error}"))?;
-    let found: Vec<SocketAddr> = found.collect();
-    match found.len() {
-        0 => Err("its name has no address".into()),
-        count => Ok(found[tries as usize % count]),
-    }
+    addresses[place % addresses.len()]
 }
 
 /// None before the first try, then 20 ms, doubling to 1 s, half as much more or less at random.
@@ -163,6 +171,24 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_address_of_a_name_has_its_turn_however_a_look_up_orders_them() {
+        let all: Vec<SocketAddr> =
+            ["10.0.0.2:1", "[fd00::1]:1", "10.0.0.1:1"].iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(turn(all.clone(), 1), all[0]);
+        let mut rotated = all.clone();
+        let mut dialled: Vec<SocketAddr> = (2..5)
+            .map(|tries| {
+                rotated.rotate_left(1);
+                turn(rotated.clone(), tries)
+            })
+            .collect();
+        dialled.sort_unstable();
+        let mut all = all;
+        all.sort_unstable();
+        assert_eq!(dialled, all);
+    }
 
     #[test]
     fn delays_grow_from_none_to_a_second() {

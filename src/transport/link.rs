@@ -71,7 +71,7 @@ pub(super) async fn start(shared: Arc<Shared>, peer: Arc<Peer>, fresh: Fresh) {
         "connection {} with {} at {} ({}, {})",
         added.link.serial,
         peer.name,
-        added.link.connection.remote_address(),
+        super::address::shown(added.link.connection.remote_address()),
         if dialled_here { "dialled" } else { "accepted" },
         if added.in_use { "in use" } else { "spare" },
     );

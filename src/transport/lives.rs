@@ -172,10 +172,12 @@ impl Lives {
 
     /// Remembers a life that may connect. The thread that makes it durable goes on beside: the disk may hang,
     /// the connections must not.
-    fn remember(&self, id: NodeId, life: Life) -> JoinHandle<()> {
+    fn remember(&self, id: NodeId, life: Life) -> Option<JoinHandle<()>> {
         self.seen.note(id, life);
         let seen = Arc::clone(&self.seen);
-        std::thread::spawn(move || seen.write())
+        let writer = std::thread::Builder::new().name("lives".to_owned()).spawn(move || seen.write());
+        let failed = |error| tracing::warn!("which boxes were seen is not durable: no thread: {error}");
+        writer.map_err(failed).ok()
     }
 }
 
@@ -262,7 +264,7 @@ mod tests {
         let lives = Lives::load(dir.path(), 1);
         let two = NodeId(2);
         assert_eq!(lives.compare(two, life(5, 77)), Compared::First);
-        lives.remember(two, life(5, 77)).join().unwrap();
+        lives.remember(two, life(5, 77)).unwrap().join().unwrap();
         assert_eq!(lives.compare(two, life(5, 77)), Compared::Known);
         assert_eq!(lives.compare(two, life(6, 1)), Compared::Later);
         assert_eq!(lives.compare(two, life(4, 1)), Compared::Earlier);
@@ -276,7 +278,7 @@ mod tests {
         let lives = Lives::load(dir.path(), 1);
         for round in 0..50 {
             let writers: Vec<_> =
-                (1..=4).map(|more| lives.remember(NodeId(2), life(round * 4 + more, more))).collect();
+                (1..=4).filter_map(|more| lives.remember(NodeId(2), life(round * 4 + more, more))).collect();
             for writer in writers {
                 writer.join().unwrap();
             }

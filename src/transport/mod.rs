@@ -5,12 +5,14 @@
 //! direction, made of frames with their length before them; datagrams go beside. Either side dials.
 //!
 //! * `frame`: frames in a stream of bytes. `queue`: what waits to be sent, bounded.
+//! * `address`: which IP versions the socket has, and which addresses of a peer are dialled.
 //! * `tls`, `config`, `congestion`: who may connect; how QUIC is tuned.
 //! * `peer`: the connections to a box and which of them is used. `link`: one connection at work.
 //! * `lives`: which life of a box it is that connects: a restarted one, an emptied one, a copy.
 //! * `dial`, `accept`: how connections come to be. `refusal`: why one did not, counted and logged.
 
 mod accept;
+mod address;
 mod config;
 mod congestion;
 mod dial;
@@ -240,6 +242,7 @@ struct Shared {
     peers: RwLock<Vec<Arc<Peer>>>,
     pins: Arc<tls::Pins>,
     endpoint: quinn::Endpoint,
+    versions: address::Versions,
     events: mpsc::Sender<Event>,
     metrics: Arc<TransportMetrics>,
     refusals: RefusalLog,
@@ -260,13 +263,23 @@ impl Transport {
             return Err(TransportError::OtherKey(identity.me().name.clone()));
         }
         let pins = Arc::new(tls::Pins::new(identity));
-        let endpoint = config::endpoint(&keys, &pins, listen)?;
+        let (endpoint, versions) = config::endpoint(&keys, &pins, listen)?;
         let me = identity.node_id();
         let server_name = crate::identity::server_name(identity.site_id);
         let refusals = RefusalLog::new(metrics.clone());
         let peers = RwLock::default();
-        let shared =
-            Arc::new(Shared { me, server_name, peers, pins, endpoint, events, metrics, refusals, lives });
+        let shared = Arc::new(Shared {
+            me,
+            server_name,
+            peers,
+            pins,
+            endpoint,
+            versions,
+            events,
+            metrics,
+            refusals,
+            lives,
+        });
         let mut tasks = Tasks::default();
         tasks.all.spawn(accept::accept(shared.clone()));
         let transport = Transport { shared, me, keys, tasks: Mutex::new(tasks) };

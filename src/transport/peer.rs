@@ -8,6 +8,7 @@ use quinn::{Connection, RecvStream, SendDatagramError, SendStream};
 use tally_core::id::NodeId;
 use tokio::sync::watch;
 
+use super::address::shown;
 use super::queue::Queue;
 use super::refusal::CLOSE_SUPERSEDED;
 use super::{Lane, Life, PeerStatus, Refusal, SendError};
@@ -238,7 +239,7 @@ impl Peer {
             name: self.name.clone(),
             connected: connection.is_some(),
             address: connection
-                .map_or_else(|| self.address.clone(), |live| live.remote_address().to_string()),
+                .map_or_else(|| self.address.clone(), |live| shown(live.remote_address()).to_string()),
             rtt_us: connection.map(|live| live.rtt().as_micros() as u64),
             queued_bytes: queued as u64,
             refused: *self.refused.lock().unwrap_or_else(PoisonError::into_inner),

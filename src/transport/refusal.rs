@@ -65,10 +65,16 @@ pub enum Refusal {
     OwnOtherNumber,
     /// It does not know this box's key.
     OwnUnknownKey,
+    /// Its address is IPv6 only, and this box's socket has no IPv6.
+    PeerIpv6Only,
+    /// Its address is IPv4 only, and this box's socket has no IPv4.
+    PeerIpv4Only,
+    /// This machine has no way to any of its addresses.
+    NoRoute,
 }
 
 /// All reasons, in the order of their numbers.
-pub const REFUSALS: [Refusal; 19] = [
+pub const REFUSALS: [Refusal; 22] = [
     Refusal::NoCertificate,
     Refusal::UnknownKey,
     Refusal::OwnKey,
@@ -88,6 +94,9 @@ pub const REFUSALS: [Refusal; 19] = [
     Refusal::OtherNumber,
     Refusal::OwnOtherNumber,
     Refusal::OwnUnknownKey,
+    Refusal::PeerIpv6Only,
+    Refusal::PeerIpv4Only,
+    Refusal::NoRoute,
 ];
 
 impl serde::Serialize for Refusal {
@@ -119,6 +128,9 @@ impl Refusal {
             Refusal::OtherNumber => "other-number",
             Refusal::OwnOtherNumber => "own-other-number",
             Refusal::OwnUnknownKey => "own-unknown-key",
+            Refusal::PeerIpv6Only => "peer-ipv6-only",
+            Refusal::PeerIpv4Only => "peer-ipv4-only",
+            Refusal::NoRoute => "no-route",
         }
     }
 
@@ -175,6 +187,18 @@ impl Refusal {
             Refusal::OwnUnknownKey => {
                 "it does not know this box's key: this box was removed from the site (then stop it), or is not added yet, \
                  or one of the two was provisioned anew"
+            }
+            Refusal::PeerIpv6Only => {
+                "its address is IPv6 only and this box listens on IPv4 only: with [::] and the same port in \
+                 cluster.listen it has both"
+            }
+            Refusal::PeerIpv4Only => {
+                "its address is IPv4 only and this box listens on IPv6 only: with [::] and the same port in \
+                 cluster.listen it has both"
+            }
+            Refusal::NoRoute => {
+                "this machine has no route to any of its addresses: is the network up, and do both have addresses of one \
+                 IP version?"
             }
         }
     }
@@ -234,6 +258,7 @@ impl RefusalLog {
     /// A peer at an address was turned away.
     pub(super) fn refuse(&self, reason: Refusal, address: SocketAddr) {
         self.metrics.refused(reason).raise();
+        let address = super::address::shown(address);
         let Some(left_out) = self.log.due(reason as usize, Instant::now()) else { return };
         let (name, why) = (reason.as_str(), reason.explain());
         if left_out == 0 {

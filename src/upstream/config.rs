@@ -54,7 +54,7 @@ impl UpstreamConfig {
         if let Some(file) = &self.password_file {
             return read_secret(file).map(Some);
         }
-        let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") else { return Ok(None) };
+        let Some(directory) = crate::environment::value("CREDENTIALS_DIRECTORY") else { return Ok(None) };
         let file = Path::new(&directory).join(PASSWORD_CREDENTIAL);
         if file.exists() { read_secret(&file).map(Some) } else { Ok(None) }
     }

@@ -5,6 +5,7 @@
 //! The broker's session goes on all the same (Clean Start 0 under the site's client id), since
 //! starting a new one would end the old one and so publish its will at once.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use rumqttc::{
     QoS, SessionStore, SessionStoreKey, TlsConfiguration, Transport,
 };
 use rustls::ClientConfig;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::config::{BrokerUrl, Secret};
@@ -33,6 +35,10 @@ const SESSION_EXPIRY_S: u32 = 120;
 
 const KEEP_ALIVE_S: u16 = 15;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An address of the broker that does not answer holds up the next one for so long.
+const STAGGER: Duration = Duration::from_millis(250);
+/// Most addresses of a broker's name that are tried.
+const ADDRESSES_MAX: usize = 16;
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whom to connect to, as whom.
@@ -268,6 +274,7 @@ fn plain_options(target: &Target, client_id: String) -> MqttOptions {
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     options.set_keep_alive(KEEP_ALIVE_S).set_connect_timeout(CONNECT_TIMEOUT).set_network_options(network);
+    options.set_socket_connector(connect);
     match (&url.user, &target.password) {
         (Some(user), Some(password)) => {
             options.set_credentials(user.clone(), password.reveal().as_bytes().to_vec());
@@ -281,6 +288,31 @@ fn plain_options(target: &Target, client_id: String) -> MqttOptions {
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(tls))));
     }
     options
+}
+
+/// Connects to the first of the broker's addresses that answers; each has a little time before the next is tried,
+/// too. Not the library's own way, whose look-ups of names would take up the runtime's threads if they hang.
+async fn connect(broker: String, network: NetworkOptions) -> io::Result<TcpStream> {
+    let addresses = crate::resolve::addresses(&broker).await.map_err(io::Error::other)?;
+    let mut tries: FuturesUnordered<_> = (0..)
+        .zip(addresses)
+        .take(ADDRESSES_MAX)
+        .map(|(place, address)| {
+            let network = network.clone();
+            async move {
+                tokio::time::sleep(STAGGER * place).await;
+                rumqttc::default_socket_connect(address.to_string(), network).await
+            }
+        })
+        .collect();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
+    while let Some(connected) = tries.next().await {
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn judge<T>(name: T, result: Result<PublishResult, PublishNoticeError>) -> Option<Answer<T>> {

@@ -47,7 +47,7 @@ fn from_bundle(file: &Path) -> Result<RootCertStore, UpstreamError> {
 }
 
 fn from_system() -> Result<RootCertStore, UpstreamError> {
-    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let named = crate::environment::value("SSL_CERT_FILE").map(PathBuf::from);
     let places: Vec<PathBuf> = named.into_iter().chain(SYSTEM_BUNDLES.map(PathBuf::from)).collect();
     let found = places.iter().filter(|file| file.exists()).find_map(|file| from_bundle(file).ok());
     found.ok_or_else(|| {

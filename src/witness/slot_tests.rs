@@ -8,7 +8,7 @@ const BOX: NodeId = NodeId(1);
 
 /// A slot with an identity of its own, whose site does not run.
 async fn slot(dir: &Path) -> Slot {
-    let mut identity = Identity::found_single(dir, "plant7", "w").unwrap();
+    let mut identity = Identity::found_single(dir, "plant7", "w", "").unwrap();
     let mut me = identity.members[0].clone();
     (me.id, me.role, me.address) = (3, Role::Witness, "127.0.0.1:9".to_owned());
     let peer = |id: u64| MemberInfo {

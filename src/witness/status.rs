@@ -158,6 +158,7 @@ impl Overview {
             }
         }
         self.refused_by_reason(&mut text);
+        crate::api::log_figures(&mut text);
         text
     }
 }

@@ -92,6 +92,45 @@ fn bad_clocks_of_a_minority_move_nothing_and_a_change_of_leader_does_not_either(
 }
 
 #[test]
+fn after_a_power_cut_of_the_whole_site_its_time_goes_on_whatever_the_clocks_say() {
+    let mut clocks = Clocks::start([0; 3]);
+    let mut total = 0;
+    for ahead_ms in [-now_ms(), 0] {
+        total += 1;
+        assert_eq!(clocks.site.boxes[0].add("a", 1), total);
+        let before = clocks.clock(0)["site_ms"].as_i64().unwrap();
+        let closed = until("the window of what was counted is closed", || {
+            let windows = clocks.site.boxes[0].client().get("/v1/windows/a?last=60").ok()?.ok();
+            let starts: Vec<i64> =
+                windows["windows"].as_array()?.iter().filter_map(|window| window["start"].as_i64()).collect();
+            (starts.len() as u64 >= total).then_some(starts)
+        });
+        clocks.site.boxes.iter_mut().for_each(|one| one.kill());
+        // Boards without a battery come up in 1970; others are right, and no time service was there yet.
+        clocks.set_all(ahead_ms, false);
+        (0..3).for_each(|at| clocks.run(at));
+        clocks.site.until_ready();
+        (0..3).for_each(|at| {
+            let clock = clocks.clock(at);
+            let site_ms = clock["site_ms"].as_i64().unwrap();
+            assert!(site_ms >= before && site_ms <= now_ms() + 2000, "box {at}: {site_ms}, before: {before}");
+            assert_eq!(clock["held_ms"], Value::Null);
+        });
+        total += 1;
+        assert_eq!(clocks.site.boxes[1].add("a", 1), total);
+        let last = until("what was counted since is in a window of its own", || {
+            let windows = clocks.site.boxes[1].client().get("/v1/windows/a?last=60").ok()?.ok();
+            let windows = windows["windows"].as_array()?;
+            assert!(windows.iter().all(|window| window["late"] == false), "{windows:?}");
+            (windows.len() > closed.len()).then(|| windows.last()?["start"].as_i64())?
+        });
+        assert!(closed.iter().all(|start| *start < last), "{last}, before: {closed:?}");
+    }
+    (0..3).for_each(|at| clocks.until_ahead(at, 0));
+    clocks.site.assert_same_digests();
+}
+
+#[test]
 fn a_far_jump_waits_for_a_synchronised_majority_or_an_operator() {
     let clocks = Clocks::start([0; 3]);
     let mut total = clocks.site.boxes[1].add("a", 1);

@@ -151,7 +151,7 @@ fn a_copy_of_a_running_box_is_refused_and_the_box_goes_on() {
     command.arg("run").arg("--data-dir").arg(&data);
     command.env("TALLYD_API_LISTEN", format!("127.0.0.1:{}", free_port()));
     command.env("TALLYD_CLUSTER_LISTEN", format!("127.0.0.1:{}", free_port()));
-    command.env("TALLYD_INGEST_STATSD_LISTEN", "");
+    command.env("TALLYD_INGEST_STATSD_LISTEN", "off");
     let process = Process::start(&mut command, &copy.path().join("log"));
     until("the copy is told", || {
         process.output().contains("was this card or data directory copied").then_some(())

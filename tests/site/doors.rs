@@ -92,7 +92,10 @@ fn a_new_box_counts_though_named_sources_fill_the_table_and_those_hear_that_it_i
     let member =
         json!({"id": made["id"], "name": site.boxes[1].name, "address": made["address"], "key": made["key"]});
     site.boxes[1].start();
-    site.boxes[0].client().post("/v1/members", &member.to_string()).unwrap().ok();
+    until("the site knows its members and takes another", || {
+        let answer = site.boxes[0].client().post("/v1/members", &member.to_string()).ok()?;
+        (answer.status == 200).then_some(())
+    });
     site.boxes[1].until_ready();
     assert_eq!(site.boxes[1].add("parts", 3), 3);
     assert_eq!(site.boxes[1].status()["refused"], Value::Null);

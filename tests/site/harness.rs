@@ -124,10 +124,16 @@ impl Process {
     /// Starts it; both outputs are appended to the file.
     pub(crate) fn start(command: &mut Command, log: &Path) -> Process {
         let file = File::options().create(true).append(true).open(log).unwrap();
+        Process::start_with_error(command, log, file.into())
+    }
+
+    /// Starts it with this for its standard error; what else it says is appended to the file.
+    pub(crate) fn start_with_error(command: &mut Command, log: &Path, error: Stdio) -> Process {
+        let file = File::options().create(true).append(true).open(log).unwrap();
         let child = command
             .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file)
+            .stdout(file)
+            .stderr(error)
             .spawn()
             .unwrap_or_else(|error| panic!("{:?} cannot be started: {error}", command.get_program()));
         Process { child, log: log.to_owned() }

@@ -18,6 +18,7 @@ mod hostile;
 mod http;
 mod lasts;
 mod load;
+mod logs;
 mod members;
 mod members_refused;
 mod names;

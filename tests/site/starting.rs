@@ -79,6 +79,73 @@ fn a_box_of_one_counts_without_any_configuration() {
 }
 
 #[test]
+fn a_box_is_founded_under_the_name_that_it_is_given_and_comes_up_whatever_a_service_manager_sets() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let http = free_port();
+    let mut command = tallyd();
+    command.args(["run", "--data-dir"]).arg(&data);
+    command.env("TALLYD_API_LISTEN", format!("127.0.0.1:{http}")).env("TALLYD_INGEST_STATSD_LISTEN", "off");
+    command.env("TALLYD_NODE_NAME", "Not a name");
+    assert_says(&refusal(&mut command), &["TALLYD_NODE_NAME", "Not a name", "a-z"]);
+    assert!(!data.exists(), "nothing is founded under a name that is none");
+    command.env("TALLYD_NODE_NAME", "given");
+    for (name, value) in [
+        // Of Kubernetes, for a service that is called tallyd-api.
+        ("TALLYD_API_SERVICE_HOST", "10.0.0.1"),
+        ("TALLYD_API_PORT", "tcp://10.0.0.1:7480"),
+        ("TALLYD_API_PORT_7480_TCP_ADDR", "10.0.0.1"),
+        // Of a compose file in which nobody filled them in.
+        ("TALLYD_UPSTREAM_URL", ""),
+        ("TALLYD_CLUSTER_LISTEN", ""),
+        ("TALLYD_API_CONNECTIONS_MAX", ""),
+        ("TALLYD_LOG", ""),
+        ("TALLYD_NODE_DATA_DIR", ""),
+    ] {
+        command.env(name, value);
+    }
+    let log = directory.path().join("log");
+    for _ in 0..2 {
+        let mut process = Process::start(&mut command, &log);
+        let status = until("it serves", || {
+            assert!(process.ended().is_none(), "{}", process.output());
+            Some(Client::new(http).get("/v1/status").ok()?.ok())
+        });
+        assert_eq!((&status["node"], &status["site"]), (&"given".into(), &"given".into()));
+        assert_says(&process.output(), &["override no key", "TALLYD_API_SERVICE_HOST", "is TALLYD_"]);
+        let mut client = tallyd();
+        client.args(["status", "--url", &format!("http://127.0.0.1:{http}")]).env("TALLYD_TOKEN_FILE", "");
+        let said = client.output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        process.kill();
+    }
+    // Nobody is there, at the address that is the default.
+    let said = tallyd().args(["get", "a", "--timeout", "1s"]).env("TALLYD_URL", "").output().unwrap();
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.code() != Some(2) && text.contains("127.0.0.1:7480"), "{text}");
+}
+
+#[test]
+fn each_listener_takes_an_ipv6_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let (http, statsd) = (free_port(), free_port());
+    let mut command = tallyd();
+    command.args(["run", "--data-dir"]).arg(directory.path().join("data"));
+    command.env("TALLYD_API_LISTEN", format!("[::1]:{http}"));
+    command.env("TALLYD_INGEST_STATSD_LISTEN", format!("[::1]:{statsd}"));
+    command.env("TALLYD_CLUSTER_LISTEN", "[::1]:7400");
+    let process = Process::start(&mut command, &directory.path().join("log"));
+    let socket = std::net::UdpSocket::bind("[::1]:0").unwrap();
+    until("a count that came by StatsD is read by HTTP", || {
+        socket.send_to(b"a:1|c", ("::1", statsd)).unwrap();
+        let mut get = tallyd();
+        get.args(["get", "a", "--json", "--url", &format!("http://[::1]:{http}")]);
+        get.output().unwrap().status.success().then_some(())
+    });
+    process.kill();
+}
+
+#[test]
 fn a_configuration_beside_an_empty_data_directory_founds_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("not-mounted");
@@ -129,7 +196,7 @@ fn a_data_directory_that_is_in_use_is_refused_with_the_process_that_uses_it() {
     let pid = one.process.as_ref().unwrap().pid().to_string();
     let mut second = one.command();
     second.env("TALLYD_API_LISTEN", format!("127.0.0.1:{}", free_port()));
-    second.env("TALLYD_INGEST_STATSD_LISTEN", "");
+    second.env("TALLYD_INGEST_STATSD_LISTEN", "off");
     assert_says(&refusal(&mut second), &["another tallyd", &pid]);
     assert_eq!(one.add("a", 1), 1, "the first one runs on");
 }

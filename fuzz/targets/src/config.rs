@@ -19,7 +19,9 @@ pub(crate) fn run(bytes: &[u8]) {
         Ok(config) => {
             let polls = config.polls().expect("it was checked");
             for poll in polls {
-                let _ = poll.read(polled);
+                for is_whole in [true, false] {
+                    let _ = poll.read(polled, is_whole);
+                }
             }
         }
     }

@@ -77,7 +77,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         |address: &str| format!(r#"{{"id": 4, "name": "box4", "address": "{address}", "key": "{key}"}}"#);
     let report = r#"{"source":"plc4","epoch":"1","number":1,"cells":[{"series":"line1/parts","add":5},{"series":"tank",
         "add":-2},{"series":"tank","add":7},{"series":"oven","sample":{"count":2,"sum":43.25,"min":21.5,"max":21.75,
-        "last":21.5}}]}"#;
+        "last":21.5}},{"series":"energy","meter":"e1","reading":18446744073709551615,"heard":1763858400000},{"series":"energy",
+        "meter":"e2","reading":5,"incarnation":"b1","ceiling":256,"noise":0,"glitch_window":0,"step_max":9}]}"#;
     let value: serde_json::Value = serde_json::from_str(report).expect("an example");
     let of = |what: u8, rest: &[u8]| [&[what], rest].concat();
     vec![

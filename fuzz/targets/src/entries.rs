@@ -1,6 +1,7 @@
 //! Entries of the log, applied to a site one after the other: bodies of any bytes after stamps of any bytes.
 
 use tally_core::id::{Epoch, NodeId, ReportNumber, SeriesName, SourceId};
+use tally_core::meter::MeterRule;
 use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
@@ -74,6 +75,7 @@ fn look_around(site: &Site) {
     for view in site.page("", None, 16) {
         let _ = (site.windows(view.id, 10), site.span(view.id), site.series_total(view.id));
     }
+    let _ = (site.held_jumps(10), site.meters_len());
     let _ = (site.numbered(0, 10), site.closed_after(0, ""), site.members(), site.configuration());
 }
 
@@ -94,6 +96,20 @@ pub(crate) fn bodies() -> Vec<Vec<u8>> {
         check: 7,
         taken: Elapsed(1000),
     });
+    let reading = |value, heard, incarnation, rule| entry::ReadingCell {
+        series: SeriesRef::Name(name("energy"), Kind::Counter),
+        meter: "e1",
+        value,
+        heard: SiteTime(heard),
+        incarnation,
+        rule,
+    };
+    let rule =
+        MeterRule { ceiling: Some(1 << 32), noise: Some(5), glitch_window_ms: 500, step_max: Some(1000) };
+    for (place, value) in (0..).zip([100, 105, 0, 7, 5_000]) {
+        report.reading(&reading(value, window.0 + place * 300, 0, MeterRule::DEFAULT), window);
+        report.reading(&entry::ReadingCell { meter: "e2", ..reading(value, window.0, 9, rule) }, window);
+    }
     let next = ReportNumber::FIRST.next();
     let mut second = ReportWriter::new(SourceId(1), Epoch(77), next, 0);
     let known = tallyd::site::SeriesId(0);

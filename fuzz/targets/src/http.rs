@@ -41,6 +41,7 @@ fn report(body: &[u8], format: Format) {
                 assert!(sample.is_plausible(), "{sample:?}");
             }
             ReportAmount::Amount(other) => panic!("{other:?} out of a body"),
+            ReportAmount::Reading(reading) => assert!(tallyd::site::is_meter_name(&reading.meter)),
         }
     }
 }
@@ -55,7 +56,10 @@ fn amount(kind: Kind, body: &[u8]) {
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let report = r#"{"source":"plc4","epoch":"18446744073709551615","number":3,"cells":[{"series":"line1/parts","add":5},
         {"series":"tank","window":1763858400000,"add":-2},{"series":"oven","sample":{"count":2,"sum":43.25,"min":21.5,
-        "max":21.75,"last":21.5,"last_at":1763858400000}}]}"#;
+        "max":21.75,"last":21.5,"last_at":1763858400000}},
+        {"series":"energy","meter":"e1","reading":18446744073709551615,"heard":1763858400000},
+        {"series":"energy","meter":"e2","reading":5,"incarnation":"b1","ceiling":256,"noise":0,"glitch_window":0,
+        "step_max":9}]}"#;
     let value: serde_json::Value = serde_json::from_str(report).expect("an example");
     let cbor = serde_cbor::to_vec(&value).expect("an example");
     let meter =

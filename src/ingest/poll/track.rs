@@ -2,6 +2,11 @@
 
 use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
+use tally_core::id::SourceId;
+use tally_core::meter::{self, Meter, MeterRule, Moment, Step};
+use tally_core::time::SiteTime;
+
+use crate::accumulator::MeterRead;
 
 /// What a polled number is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +34,9 @@ pub enum ReadingError {
     /// The pattern is nowhere in the file.
     #[error("`pattern` matches nothing in the file")]
     NoMatch,
+    /// It may be further on in the file.
+    #[error("`pattern` matches nothing in the first 1 MiB of the file, and more of it is not read")]
+    NoMatchInPart,
     /// The pattern matches without its first group taking part.
     #[error("`pattern` matches, but its first group does not")]
     NoGroup,
@@ -49,8 +57,14 @@ pub enum ReadingError {
 }
 
 /// Finds the number in a file's text.
-pub(super) fn read(text: &[u8], pattern: &Regex, kind: PollKind) -> Result<Reading, ReadingError> {
-    let captures = pattern.captures(text).ok_or(ReadingError::NoMatch)?;
+pub(super) fn read(
+    text: &[u8],
+    is_whole: bool,
+    pattern: &Regex,
+    kind: PollKind,
+) -> Result<Reading, ReadingError> {
+    let nothing = if is_whole { ReadingError::NoMatch } else { ReadingError::NoMatchInPart };
+    let captures = pattern.captures(text).ok_or(nothing)?;
     let group = captures.get(1).ok_or(ReadingError::NoGroup)?.as_bytes();
     let digits = std::str::from_utf8(group).ok();
     match kind {
@@ -71,37 +85,35 @@ fn shown(group: &[u8]) -> String {
     String::from_utf8_lossy(&group[..group.len().min(40)]).into_owned()
 }
 
-/// How far a counter that is kept elsewhere has been counted.
+/// How far a counter that is kept elsewhere has been counted by this process alone: where the site does not take
+/// readings yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tracker {
-    ceiling: Option<u64>,
-    last: Option<u64>,
+    meter: Option<Meter>,
 }
 
 impl Tracker {
-    /// `ceiling`: the value at which the counter begins again at 0 (4294967296 for one of 32 bits).
-    pub fn new(ceiling: Option<u64>) -> Tracker {
-        Tracker { ceiling, last: None }
+    /// What a reading comes to, by the same rule by which the site takes readings. Nothing is changed before
+    /// [`Tracker::counted`].
+    pub fn judge(&self, read: &MeterRead, rule: &MeterRule) -> Step {
+        let MeterRead { value, incarnation, .. } = *read;
+        // One reader: what it reads later is later, wherever site time is set to.
+        let heard = SiteTime(read.local_ms);
+        let reading = meter::Reading { value, heard, source: SourceId(0), incarnation };
+        meter::step(self.meter.as_ref(), &reading, rule, Moment { now: heard, grace_ms: 0 })
     }
 
-    /// What a reading adds to what was counted. The first one sets the base and adds nothing. One
-    /// that goes back began again at 0: at a restart, or at the ceiling if there is one.
-    pub fn increase(&self, reading: u64) -> Result<u64, ReadingError> {
-        if let Some(ceiling) = self.ceiling.filter(|&ceiling| reading > ceiling) {
-            return Err(ReadingError::AboveCeiling { reading, ceiling });
-        }
-        Ok(match (self.last, self.ceiling) {
-            (None, _) => 0,
-            (Some(last), _) if reading >= last => reading - last,
-            // `last` was not above the ceiling, and `reading` is below `last`.
-            (Some(last), Some(ceiling)) => ceiling - last + reading,
-            (Some(_), None) => reading,
-        })
+    /// What it came to has been counted.
+    pub fn counted(&mut self, step: &Step) {
+        self.meter = Some(step.meter);
     }
+}
 
-    /// The increase up to this reading has been counted.
-    pub fn counted(&mut self, reading: u64) {
-        self.last = Some(reading);
+/// Refuses a reading that cannot be one.
+pub(super) fn below_ceiling(reading: u64, rule: &MeterRule) -> Result<(), ReadingError> {
+    match rule.ceiling.filter(|&ceiling| reading > ceiling) {
+        Some(ceiling) => Err(ReadingError::AboveCeiling { reading, ceiling }),
+        None => Ok(()),
     }
 }
 
@@ -118,13 +130,13 @@ mod tests {
     fn the_first_group_is_the_number() {
         let stat = b"cpu  1 2 3\nintr 77 0 0\nctxt 123456789\nbtime 1\n";
         let ctxt = pattern(r"^ctxt (\d+)");
-        assert_eq!(read(stat, &ctxt, PollKind::Counter), Ok(Reading::Count(123_456_789)));
-        assert_eq!(read(stat, &ctxt, PollKind::Sample), Ok(Reading::Value(123_456_789.0)));
+        assert_eq!(read(stat, true, &ctxt, PollKind::Counter), Ok(Reading::Count(123_456_789)));
+        assert_eq!(read(stat, true, &ctxt, PollKind::Sample), Ok(Reading::Value(123_456_789.0)));
         assert_eq!(
-            read(b"0.52 0.58 0.59 1/389 9\n", &pattern(r"^(\S+)"), PollKind::Sample),
+            read(b"0.52 0.58 0.59 1/389 9\n", true, &pattern(r"^(\S+)"), PollKind::Sample),
             Ok(Reading::Value(0.52))
         );
-        assert_eq!(read(b"-5\n", &pattern(r"^(-?\d+)"), PollKind::Sample), Ok(Reading::Value(-5.0)));
+        assert_eq!(read(b"-5\n", true, &pattern(r"^(-?\d+)"), PollKind::Sample), Ok(Reading::Value(-5.0)));
     }
 
     #[test]
@@ -147,78 +159,59 @@ mod tests {
             (b"n 1e19", PollKind::Sample, ReadingError::NotAValue("1e19".to_owned())),
             (b"n \xff", PollKind::Sample, ReadingError::NoGroup),
         ] {
-            assert_eq!(read(text, &any, kind), Err(error), "{text:?}");
+            assert_eq!(read(text, true, &any, kind), Err(error), "{text:?}");
         }
     }
 
-    /// Feeds readings to a tracker and returns the increases.
-    fn increases(ceiling: Option<u64>, readings: &[u64]) -> Vec<u64> {
-        let mut tracker = Tracker::new(ceiling);
-        let step = |&reading: &u64| {
-            let increase = tracker.increase(reading).unwrap();
-            tracker.counted(reading);
-            increase
-        };
-        readings.iter().map(step).collect()
-    }
-
-    #[test]
-    fn increases_are_counted_from_the_first_reading_on() {
-        for (ceiling, readings, expected) in [
-            (None, &[1_000][..], &[0][..]),
-            (None, &[1_000, 1_000, 1_010], &[0, 0, 10]),
-            // A reboot: the new value is the increase since zero.
-            (None, &[1_000, 7, 9], &[0, 7, 2]),
-            (None, &[1_000, 0, 9], &[0, 0, 9]),
-            (None, &[0, u64::MAX, 5], &[0, u64::MAX, 5]),
-            // A wrap of 8 bits.
-            (Some(256), &[250, 255, 4], &[0, 5, 5]),
-            (Some(256), &[250, 256, 0, 1], &[0, 6, 0, 1]),
-            (Some(1 << 32), &[u64::from(u32::MAX), 0], &[0, 1]),
-            (Some(u64::MAX), &[u64::MAX, u64::MAX - 1], &[0, u64::MAX - 1]),
-        ] {
-            assert_eq!(increases(ceiling, readings), expected, "{ceiling:?} {readings:?}");
-        }
-    }
-
-    #[test]
-    fn a_reading_above_the_ceiling_is_refused_and_moves_nothing() {
-        let mut tracker = Tracker::new(Some(256));
-        tracker.counted(200);
-        assert_eq!(tracker.increase(257), Err(ReadingError::AboveCeiling { reading: 257, ceiling: 256 }));
-        assert_eq!(tracker.increase(201), Ok(1));
+    fn read_at(value: u64, local_ms: u64) -> MeterRead {
+        MeterRead { value, heard: SiteTime(0), local_ms, incarnation: 0, stands: false }
     }
 
     #[test]
     fn what_could_not_be_counted_is_in_the_next_increase() {
-        let mut tracker = Tracker::new(None);
-        tracker.counted(10);
-        assert_eq!(tracker.increase(15), Ok(5));
+        let mut tracker = Tracker::default();
+        let judge = |tracker: &Tracker, value| tracker.judge(&read_at(value, value), &MeterRule::DEFAULT);
+        let first = judge(&tracker, 10);
+        assert_eq!(first.increase, 0);
+        tracker.counted(&first);
+        assert_eq!(judge(&tracker, 15).increase, 5);
         // Not taken by the accumulator: `counted` is not called.
-        assert_eq!(tracker.increase(18), Ok(8));
+        assert_eq!(judge(&tracker, 18).increase, 8);
+    }
+
+    #[test]
+    fn a_reading_above_the_ceiling_is_refused() {
+        let rule = MeterRule { ceiling: Some(256), ..MeterRule::DEFAULT };
+        assert_eq!(below_ceiling(256, &rule), Ok(()));
+        assert_eq!(below_ceiling(257, &rule), Err(ReadingError::AboveCeiling { reading: 257, ceiling: 256 }));
     }
 
     proptest! {
         #[test]
         fn a_wrapping_counter_is_followed_exactly(
-            bits in 4u32..40, start in any::<u64>(), steps in prop::collection::vec(0u64..16, 1..100),
+            bits in 6u32..40, start in any::<u64>(), steps in prop::collection::vec(0u64..16, 1..100),
         ) {
             let ceiling = 1u64 << bits;
+            let rule = MeterRule { ceiling: Some(ceiling), glitch_window_ms: 0, ..MeterRule::DEFAULT };
             let mut true_count = start % ceiling;
-            let mut readings = vec![true_count];
+            let mut tracker = Tracker::default();
+            let first = tracker.judge(&read_at(true_count, 0), &rule);
+            tracker.counted(&first);
+            let mut counted = 0;
             for step in &steps {
                 true_count += step;
-                readings.push(true_count % ceiling);
+                let step = tracker.judge(&read_at(true_count % ceiling, 0), &rule);
+                tracker.counted(&step);
+                counted += step.increase;
             }
-            let counted: u64 = increases(Some(ceiling), &readings).iter().sum();
-            prop_assert_eq!(counted, steps.iter().sum::<u64>());
+            prop_assert_eq!(counted, u128::from(steps.iter().sum::<u64>()));
         }
 
         #[test]
         fn no_text_panics(text in prop::collection::vec(any::<u8>(), 0..100)) {
             let any = pattern(r"(\S+)");
-            let _ = read(&text, &any, PollKind::Counter);
-            let _ = read(&text, &any, PollKind::Sample);
+            let _ = read(&text, true, &any, PollKind::Counter);
+            let _ = read(&text, false, &any, PollKind::Sample);
         }
     }
 }

@@ -345,9 +345,9 @@ fn hash_of(hasher: &DefaultHashBuilder, name: &[u8], tags: &[u8], kind: Kind) ->
 fn reason_of(why: NotTaken) -> Reason {
     match why {
         NotTaken::Refused(Refusal::WrongKind { .. }) => Reason::WrongKind,
-        NotTaken::Refused(Refusal::TooManySeries) | NotTaken::TooManyNew | NotTaken::Evicted => {
-            Reason::TooManySeries
-        }
+        NotTaken::Refused(Refusal::TooManySeries | Refusal::TooManyMeters)
+        | NotTaken::TooManyNew
+        | NotTaken::Evicted => Reason::TooManySeries,
         NotTaken::Refused(Refusal::Overflow) => Reason::Overflow,
         NotTaken::Refused(Refusal::WindowInFuture | Refusal::Malformed) => Reason::BadValue,
         NotTaken::LongName(_) => Reason::LongNameYet,

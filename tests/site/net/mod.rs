@@ -7,7 +7,7 @@
 //! * `site`: five boxes on that network. `clock`: the boxes' wall clocks. `clients`: who adds and reads, and what
 //!   they were told. `history`: whether that is linearizable. `times`: whether site time and windows are as they
 //!   must be. `plan`: what goes wrong, from a seed.
-//! * `trouble`, `clocks`, `partitions`, `full_disk`, `slow_disk`, `failover`, `weather`: what holds.
+//! * `trouble`, `clocks`, `partitions`, `full_disk`, `slow_disk`, `failover`, `weather`, `ipv6`: what holds.
 
 mod clients;
 mod clock;
@@ -18,6 +18,7 @@ mod full_disk;
 mod history;
 mod history_tests;
 mod ill_disk;
+mod ipv6;
 mod lab;
 mod network;
 mod one_link;

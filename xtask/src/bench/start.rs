@@ -49,7 +49,7 @@ fn alone(program: &Path, folder: &Path) -> Result<f64> {
     let api = SocketAddr::from(([127, 0, 0, 1], free_tcp_port()?));
     let mut command = Command::new(program);
     command.args(["run", "--data-dir"]).arg(folder);
-    command.env("TALLYD_API_LISTEN", api.to_string()).env("TALLYD_INGEST_STATSD_LISTEN", "");
+    command.env("TALLYD_API_LISTEN", api.to_string()).env("TALLYD_INGEST_STATSD_LISTEN", "off");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let began = Instant::now();
     let mut child = Ended(command.spawn().context("the daemon cannot be started")?);
