@@ -13,7 +13,7 @@ use tally_core::window::Span;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::SiteClock;
-use crate::node::{Added, NO_LEADER, RequestError};
+use crate::node::{Added, RequestError};
 use crate::site::{Refusal, Site};
 
 mod batch;
@@ -205,13 +205,13 @@ impl Accumulator {
         }
     }
 
-    /// Takes back all adds that wait and are in no batch: there is no leader for long.
-    pub fn give_up_waiting(&self) {
+    /// Takes back all adds that wait and are in no batch: there is no leader for long, or the box stops.
+    pub fn give_up_waiting(&self, why: &str) {
         let mut inner = self.guard();
         let waiting = mem::take(&mut inner.waiting);
         for Waiting { slot, answer, .. } in waiting {
             inner.slots.wait_no_more(slot);
-            let error = RequestError::NotCommitted { why: NO_LEADER.to_owned() };
+            let error = RequestError::NotCommitted { why: why.to_owned() };
             // The client may have gone.
             let _ = answer.send(Outcome::Failed(error));
         }

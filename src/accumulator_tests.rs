@@ -311,7 +311,7 @@ fn whoever_waits_keeps_the_place_until_the_answer_or_until_it_is_taken_back() {
     assert_eq!(wait("e").unwrap_err(), RequestError::TooManyNew);
     settle(&accumulator, batch);
     let (_, _e) = wait("e").unwrap();
-    accumulator.give_up_waiting();
+    accumulator.give_up_waiting("no leader");
     for text in ["f", "g", "h"] {
         wait(text).unwrap();
     }

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::api::{self, Api, ApiConfig, ApiError, Secret};
@@ -15,8 +16,10 @@ use crate::identity::{Identity, IdentityError, Keys, Role, check_address, is_nam
 use crate::ingest::poll::Polls;
 use crate::ingest::statsd::{Statsd, StatsdError};
 use crate::metrics::Metrics;
-use crate::node::{Handle, MemberStatus, Node, NodeConfig, NodeError, Parts, StartError};
+use crate::node::{Handle, MemberStatus, Node, NodeConfig, NodeError, Parts, StartError, StopTimes};
+use crate::reload::Reload;
 use crate::service;
+use crate::signals::{self, Heard, Signals};
 use crate::site::units::Unit;
 use crate::storage::{Budget, OpenError, Owner, RealFileSystem, Storage, partition_bytes};
 use crate::transport::{Lives, Transport, TransportError, TransportMetrics};
@@ -55,9 +58,21 @@ pub enum RunError {
     Other(String),
 }
 
+/// How long the ways in and out have to end in good order,
+const CLOSE_WAIT: Duration = Duration::from_millis(3_500);
+/// those who wait for an answer to get it,
+const ANSWER_WAIT: Duration = Duration::from_millis(2_500);
+/// what was counted to be committed,
+const COMMIT_WAIT: Duration = Duration::from_millis(6_500);
+/// and the rest to be saved. All of them from the signal on.
+const SAVE_WAIT: Duration = Duration::from_millis(8_500);
+/// Whatever hangs, the process ends after so long.
+pub(crate) const STOP_MAX: Duration = Duration::from_millis(9_500);
+
 /// `tallyd run`, until a signal stops it.
 pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<(), RunError> {
-    let (config, dir, had_file) = configuration(config_file, data_dir)?;
+    let mut signals = Signals::ignore_others();
+    let (config, dir, had_file) = configuration(config_file.clone(), data_dir.clone())?;
     let identity = identity(&config, &dir, had_file)?;
     let owner = Owner { site_id: identity.site_id.0, node: identity.node };
     let budget = budget(&config, &dir);
@@ -74,6 +89,7 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let metrics = Arc::new(Metrics::default());
     let parts = Parts { identity, storage, recovered, transport, transport_events, metrics };
     let (node, handle) = Node::new(parts, node_config)?;
+    signals.listen_to_stops();
     let mut node = tokio::spawn(node.run());
     let ways = Ways::open(&config, &handle)?;
 
@@ -85,25 +101,33 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let service = service::ready(move || service::line(&shown.status()));
     info!("the API and the page are at http://{}/", config.api.listen);
 
+    let mut reload = Reload::new(config, config_file, data_dir);
     let ended = tokio::select! {
-        signal = signal() => {
-            info!("{signal}: stopping");
-            None
-        }
+        () = until_stopped(&mut signals, &mut reload, &handle) => None,
         ended = &mut node => Some(ended),
         () = ways.show(&handle) => None,
     };
+    let since = Instant::now();
+    signals::end_within(STOP_MAX);
     service.stopping();
-    let is_box = |member: &&MemberStatus| member.connected && member.membership != "witness";
-    let last = handle.status().members.iter().filter(is_box).count() <= 1;
-    ways.close(last).await;
-    // Requests that wait are answered while the node still runs.
-    let _ = stop_api.send(true);
-    let _ = serving.await;
+    if ended.is_none() {
+        handle.answer_by(since + ANSWER_WAIT).await;
+    }
+    close(ways, &handle, (stop_api, serving), &mut signals).await;
     let result = match ended {
         Some(ended) => ended,
         None => {
-            handle.stop().await;
+            let times = StopTimes { commit_by: since + COMMIT_WAIT, end_by: since + SAVE_WAIT };
+            let stopped = handle.stop(times);
+            tokio::pin!(stopped);
+            tokio::select! {
+                () = &mut stopped => {}
+                signal = signals.stop() => {
+                    info!("{signal} again: not waiting for commits any longer");
+                    handle.hurry().await;
+                    stopped.await;
+                }
+            }
             node.await
         }
     };
@@ -111,6 +135,55 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
         Ok(result) => Ok(result?),
         Err(error) => Err(RunError::Other(format!("the node's task ended: {error}"))),
     }
+}
+
+/// Does what signals ask for until one of them stops the daemon.
+async fn until_stopped(signals: &mut Signals, reload: &mut Reload, handle: &Handle) {
+    loop {
+        tokio::select! {
+            heard = signals.next() => match heard {
+                Heard::Stop(signal) => return info!("{signal}: stopping"),
+                Heard::Reload => reload.begin(),
+            },
+            interval = reload.done() => if let Some(interval) = interval {
+                handle.commit_every(interval).await;
+            },
+        }
+    }
+}
+
+/// Closes the ways in and out, and the API, all at once: in good order as far as they do it in time, and as far as no
+/// second signal asks to hurry. Requests that wait are answered while the node still runs.
+async fn close(
+    ways: Ways,
+    handle: &Handle,
+    (stop_api, mut serving): (watch::Sender<bool>, JoinHandle<()>),
+    signals: &mut Signals,
+) {
+    let is_box = |member: &&MemberStatus| member.connected && member.membership != "witness";
+    let last = handle.status().members.iter().filter(is_box).count() <= 1;
+    let _ = stop_api.send(true);
+    let Ways { statsd, polls, upstream } = ways;
+    // What it has read is counted by then. It joins a thread, which the runtime must not wait for.
+    let statsd = tokio::task::spawn_blocking(move || statsd.map(Statsd::stop));
+    // A file that hangs is not waited for.
+    drop(polls);
+    let closed = async {
+        // A panic in there is in the log already.
+        let _ = statsd.await;
+        tokio::join!(upstream.stop(last), async { (&mut serving).await })
+    };
+    let in_time = tokio::time::timeout(CLOSE_WAIT, closed);
+    tokio::select! {
+        closed = in_time => if closed.is_err() {
+            warn!("not everything was closed in time: stopping without waiting any longer");
+        },
+        signal = signals.stop() => {
+            info!("{signal} again: not waiting any longer");
+            handle.hurry().await;
+        }
+    }
+    serving.abort();
 }
 
 /// The ways in and out.
@@ -144,13 +217,6 @@ impl Ways {
             handle.show_upstream(to_value(&self.upstream.status()));
             tokio::time::sleep(SHOW_EVERY).await;
         }
-    }
-
-    async fn close(self, last: bool) {
-        if let Some(statsd) = self.statsd {
-            statsd.stop();
-        }
-        self.upstream.stop(last).await;
     }
 }
 
@@ -313,17 +379,4 @@ pub(crate) fn api_config(config: &Config) -> Result<ApiConfig, RunError> {
         api.token = Some(Secret::new(token.as_bytes().to_vec()));
     }
     Ok(api)
-}
-
-pub(crate) async fn signal() -> &'static str {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        warn!("signals cannot be received: stop this box with kill -9 only");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-    }
 }

@@ -22,14 +22,17 @@ use crate::api;
 use crate::config::Config;
 use crate::daemon::{self, RunError};
 use crate::identity::{IDENTITY, Identity, Role};
+use crate::reload::Reload;
 use crate::service;
+use crate::signals::{self, Heard, Signals};
 use slot::Slot;
 use status::{Overview, Page};
 pub use store::StoreError;
 
 /// `tallyd run --witness`, until a signal stops it.
 pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<(), RunError> {
-    let (config, dir, _) = daemon::configuration(config_file, data_dir)?;
+    let mut signals = Signals::ignore_others();
+    let (config, dir, _) = daemon::configuration(config_file.clone(), data_dir.clone())?;
     let listener = api::bind(config.api.listen).await?;
     let mut overview = Overview::default();
     let mut slots = Vec::new();
@@ -52,6 +55,7 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     if slots.is_empty() {
         return Err(RunError::Other(format!("none of the witnesses in {} can be served", dir.display())));
     }
+    signals.listen_to_stops();
     let overview = Arc::new(overview);
     let (stop, stopped) = watch::channel(false);
     let slots: Vec<_> = slots.into_iter().map(|slot| tokio::spawn(slot.run(stopped.clone()))).collect();
@@ -61,8 +65,20 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let service = service::ready(move || overview.line());
     info!("the witness tells its state at http://{}/v1/status", config.api.listen);
 
-    let signal = daemon::signal().await;
-    info!("{signal}: stopping");
+    let mut reload = Reload::new(config, config_file, data_dir).of_witness();
+    loop {
+        tokio::select! {
+            heard = signals.next() => match heard {
+                Heard::Stop(signal) => {
+                    info!("{signal}: stopping");
+                    break;
+                }
+                Heard::Reload => reload.begin(),
+            },
+            _ = reload.done() => {}
+        }
+    }
+    signals::end_within(daemon::STOP_MAX);
     service.stopping();
     // A record that is being written is finished, and answered.
     let _ = stop.send(true);

@@ -44,6 +44,11 @@ impl Waiter {
 }
 
 impl Batch {
+    /// One that nobody waits for.
+    pub fn of_body(body: Vec<u8>) -> Batch {
+        Batch { body, ..Batch::default() }
+    }
+
     /// How many requests wait for it.
     pub fn waiting(&self) -> usize {
         self.waiters.len() + self.keyed.len()

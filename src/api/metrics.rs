@@ -253,6 +253,11 @@ fn ways_in(text: &mut Text, status: &NodeStatus) {
         accumulator.pending,
     );
     text.gauge("tallyd_waiting_requests", "Adds that wait for their batch.", accumulator.waiting);
+    text.gauge(
+        "tallyd_unsettled_batches",
+        "Batches from before the last stop that are not committed yet.",
+        accumulator.unsettled,
+    );
     text.counter("tallyd_batches_total", "Batches sent.", accumulator.batches);
     text.counter("tallyd_answered_adds_total", "Adds answered as committed.", accumulator.answered);
     text.counter(

@@ -58,6 +58,9 @@ fn in_words(status: &Value) -> String {
         lines.push(format!("STATE {}: {}", of(&status["state_check"], "state"), text::printable(text)));
     }
     lines.extend(status["pace"]["text"].as_str().map(text::printable));
+    if let Some(batches) = status["accumulator"]["unsettled"].as_u64().filter(|batches| *batches > 0) {
+        lines.push(format!("batches from before the last stop that wait to be committed: {batches}"));
+    }
     let level = &status["level"];
     if level["site"].as_u64() < level["max"].as_u64() {
         lines.push(format!(

@@ -4,12 +4,14 @@
 //! wait again as were just answered or waiting, after 5 ms at most: so clients in a closed loop
 //! share one sync instead of splitting into two halves, and a single client never waits.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tally_core::id::{Epoch, ReportNumber, SourceId, Term};
 
+use super::unsent::Unsent;
 use crate::accumulator::{Backlog, Batch};
-use crate::site::OpenRefused;
+use crate::site::{LastApplied, OpenRefused, readdressed};
 
 /// How long a batch waits for the clients that were just answered.
 const GATHER: Duration = Duration::from_millis(5);
@@ -17,6 +19,8 @@ const GATHER: Duration = Duration::from_millis(5);
 const RESEND_FIRST: Duration = Duration::from_millis(500);
 /// And at most.
 const RESEND_MAX: Duration = Duration::from_secs(4);
+/// When the file of unsent batches is tried again.
+const FILE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The box as a source.
 #[derive(Debug)]
@@ -26,6 +30,11 @@ pub(super) struct Batches {
     epoch: Option<(SourceId, Epoch)>,
     next: ReportNumber,
     in_flight: Option<InFlight>,
+    /// Batches that an earlier life froze: they follow the one in flight, the first of them under the next number.
+    kept: VecDeque<Vec<u8>>,
+    file: File,
+    /// The disk is about it.
+    file_asked: bool,
     opening: Option<Sending>,
     /// Why the site did not open an epoch when it was asked last.
     refused: Option<OpenRefused>,
@@ -36,6 +45,25 @@ pub(super) struct Batches {
     gather_until: Instant,
     frozen_at: Instant,
     sent: u64,
+}
+
+/// What the file of unsent batches says: see `unsent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum File {
+    /// There is none, or one that was judged in full.
+    None,
+    /// What is in flight and what follows it, and perhaps what was judged since.
+    Current,
+    /// To be written anew, from then on, before anything is sent.
+    Stale(Option<Instant>),
+    Writing,
+}
+
+/// What is to be done about the file of unsent batches.
+#[derive(Debug)]
+pub(super) enum FileTask {
+    Write(Unsent),
+    Remove,
 }
 
 #[derive(Debug)]
@@ -74,6 +102,9 @@ impl Batches {
             epoch: None,
             next: ReportNumber::FIRST,
             in_flight: None,
+            kept: VecDeque::new(),
+            file: File::None,
+            file_asked: false,
             opening: None,
             refused: None,
             readdresses: false,
@@ -95,14 +126,122 @@ impl Batches {
         self.epoch
     }
 
+    /// Counts that nobody waits for are frozen so often.
+    pub(super) fn commit_every(&mut self, interval: Duration) {
+        self.commit_interval = interval;
+    }
+
     /// How many batches were frozen.
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Whether a batch is on its way.
-    pub(super) fn busy(&self) -> bool {
-        self.in_flight.is_some()
+    /// Whether all that was frozen was judged, by an earlier life, too.
+    pub(super) fn is_settled(&self) -> bool {
+        self.in_flight.is_none() && self.file == File::None
+    }
+
+    /// How many batches of an earlier life are not judged yet.
+    pub(super) fn unsettled(&self) -> usize {
+        match self.file {
+            File::None => 0,
+            _ => self.kept.len() + usize::from(self.in_flight.is_some()),
+        }
+    }
+
+    /// Goes on with what an earlier life left.
+    pub(super) fn resume(&mut self, unsent: Unsent) {
+        let Unsent { nonce, epoch, first, bodies } = unsent;
+        (self.nonce, self.epoch, self.next) = (nonce, epoch, first);
+        self.readdresses = epoch.is_none();
+        self.kept = bodies.into();
+        self.file = File::Current;
+        self.follow();
+    }
+
+    /// The next batch of an earlier life, if there is one, follows what was judged.
+    pub(super) fn follow(&mut self) {
+        if self.in_flight.is_none()
+            && let Some(body) = self.kept.pop_front()
+        {
+            let batch = Batch::of_body(body);
+            self.in_flight = Some(InFlight { batch, number: self.next, sending: None });
+            self.next = self.next.next();
+        }
+    }
+
+    /// The number of the first batch that this life would freeze, after all that are frozen.
+    pub(super) fn following(&self) -> ReportNumber {
+        let mut number = self.next;
+        self.kept.iter().for_each(|_| number = number.next());
+        number
+    }
+
+    /// What is frozen and not judged; and whether the file says that already.
+    pub(super) fn unsent(&self) -> (Unsent, bool) {
+        let flying = self.in_flight.as_ref();
+        let bodies = flying.map(|flying| flying.batch.body.clone()).into_iter();
+        let unsent = Unsent {
+            nonce: self.nonce,
+            epoch: self.epoch,
+            first: flying.map_or(self.next, |flying| flying.number),
+            bodies: bodies.chain(self.kept.iter().cloned()).collect(),
+        };
+        (unsent, self.file == File::Current)
+    }
+
+    /// What is to be done about the file now; whoever asks does it and tells [`Batches::file_done`].
+    pub(super) fn file_task(&mut self, now: Instant) -> Option<FileTask> {
+        if self.file_asked {
+            return None;
+        }
+        let is_over = self.in_flight.is_none() && self.kept.is_empty();
+        let task = match self.file {
+            File::Current | File::Stale(_) if is_over => FileTask::Remove,
+            File::Stale(due) if self.epoch.is_some() && due.is_none_or(|due| now >= due) => {
+                self.file = File::Writing;
+                FileTask::Write(self.unsent().0)
+            }
+            _ => return None,
+        };
+        self.file_asked = true;
+        Some(task)
+    }
+
+    /// It was done, or could not be.
+    pub(super) fn file_done(&mut self, is_done: bool, now: Instant) {
+        self.file_asked = false;
+        if self.file == File::Writing {
+            self.file = if is_done { File::Current } else { File::Stale(Some(now + FILE_AGAIN)) };
+        }
+    }
+
+    /// All of the file was judged. What is counted from now on goes under an epoch of this life's own: the numbers that
+    /// follow those of a file are never used by another life, whatever became of the file.
+    pub(super) fn file_is_over(&mut self, nonce: u128) {
+        self.file = File::None;
+        self.reopen(nonce, None);
+    }
+
+    /// The batch in flight goes on without those who wait for it.
+    pub(super) fn leave_waiters(&mut self) {
+        if let Some(InFlight { batch, .. }) = &mut self.in_flight
+            && batch.waiting() > 0
+        {
+            let body = std::mem::take(&mut batch.body);
+            let left = std::mem::replace(batch, Batch::of_body(body));
+            left.give_up("this box stopped before the site had answered");
+        }
+    }
+
+    /// The epoch is over. Of the batches of an earlier life those are given up that may have been applied; how many.
+    pub(super) fn give_up_kept(&mut self, last: LastApplied) -> usize {
+        let before = self.kept.len();
+        while !self.kept.is_empty() && last.may_include(self.next) {
+            self.kept.pop_front();
+            self.next = self.next.next();
+        }
+        before - self.kept.len()
     }
 
     /// Whether the epoch should be asked for now, of the leader of this term.
@@ -145,7 +284,7 @@ impl Batches {
 
     /// Whether the next batch should be frozen now. `stopping`: do not wait for company.
     pub(super) fn should_freeze(&self, backlog: Backlog, stopping: bool, now: Instant) -> bool {
-        if self.in_flight.is_some() || self.epoch.is_none() {
+        if !self.is_settled() || self.epoch.is_none() {
             return false;
         }
         let gathered = backlog.waiting >= self.target || now >= self.gather_until || stopping;
@@ -169,6 +308,9 @@ impl Batches {
 
     /// The body to send now to the leader of this term, if it is due.
     pub(super) fn next_send(&mut self, term: Term, now: Instant) -> Option<&[u8]> {
+        if matches!(self.file, File::Stale(_) | File::Writing) {
+            return None;
+        }
         let in_flight = self.in_flight.as_mut()?;
         if !Sending::due(in_flight.sending, term, now) {
             return None;
@@ -199,22 +341,39 @@ impl Batches {
         self.gather_until = now + GATHER;
     }
 
-    /// The site has closed this epoch: the frozen batch goes again under a new one, as number one.
+    /// The site has closed this epoch: the frozen batch goes again under a new one, as number one, and those of an
+    /// earlier life after it.
     pub(super) fn reopen(&mut self, nonce: u128, batch: Option<Batch>) {
         self.nonce = nonce;
         self.epoch = None;
         self.opening = None;
         self.next = ReportNumber::FIRST;
-        self.readdresses = batch.is_some();
         self.in_flight = batch.map(|batch| {
             self.next = ReportNumber::FIRST.next();
             InFlight { batch, number: ReportNumber::FIRST, sending: None }
         });
+        self.follow();
+        self.readdresses = self.in_flight.is_some();
+        if self.file != File::None {
+            self.file = File::Stale(None);
+        }
     }
 
-    /// The batch in flight, to be re-addressed once a new epoch is open.
-    pub(super) fn in_flight_mut(&mut self) -> Option<&mut Batch> {
-        self.in_flight.as_mut().map(|in_flight| &mut in_flight.batch)
+    /// Addresses what is frozen to the epoch that was opened for it.
+    pub(super) fn readdress(&mut self) {
+        let Some((source, epoch)) = self.epoch else { return };
+        let Some(InFlight { batch, number, .. }) = &mut self.in_flight else { return };
+        let mut number = *number;
+        for body in std::iter::once(&mut batch.body).chain(&mut self.kept) {
+            // It was written here, or checked when it was read.
+            if let Ok(readdressed) = readdressed(body, source, epoch, number) {
+                *body = readdressed;
+            }
+            number = number.next();
+        }
+        if self.file != File::None {
+            self.file = File::Stale(None);
+        }
     }
 
     /// When something here is due next, given what waits and whether a leader is known.

@@ -11,7 +11,7 @@ use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::mpsc;
 
-use super::{Add, Handle, Node, NodeConfig, Parts, proposals};
+use super::{Add, Handle, Node, NodeConfig, Parts, StopTimes, proposals};
 use crate::clock::{Told, wall_ms};
 use crate::identity::{Authority, Identity, MemberInfo, Role, SiteId};
 use crate::metrics::Metrics;
@@ -73,7 +73,7 @@ async fn count_once(node: Node, handle: &Handle) -> (u64, u64, u64) {
     added.expect("it leads").unwrap();
     let stamp = handle.site(|site| site.stamp());
     let seen = handle.clock().site().0;
-    handle.stop().await;
+    handle.stop(StopTimes::default()).await;
     task.await.unwrap().unwrap();
     (stamp.site.0, stamp.elapsed.0, seen)
 }

@@ -7,7 +7,7 @@ use super::heirs::HandoverReason;
 use tally_core::id::NodeId;
 
 use super::wire::Frame;
-use super::{Node, RequestError, STOP_WAIT, Stopping, proposals};
+use super::{Node, RequestError, Stopping, proposals};
 use crate::transport::Lane;
 
 impl Node {
@@ -42,7 +42,15 @@ impl Node {
                 let _ = reply.send(Ok(()));
             }
             Command::Fence { reply } => self.reads.add(reply, now),
-            Command::Stop { reply } => self.stopping = Some(Stopping { until: now + STOP_WAIT, reply }),
+            Command::AnswerBy(by) => self.answer_by = Some(by),
+            Command::Hurry => {
+                self.answer_by = Some(now);
+                if let Some(stopping) = &mut self.stopping {
+                    stopping.hurry();
+                }
+            }
+            Command::Stop { times, reply } => self.stopping = Some(Stopping::new(times, reply)),
+            Command::CommitInterval(interval) => self.batches.commit_every(interval),
         }
     }
 

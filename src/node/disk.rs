@@ -41,6 +41,8 @@ pub(super) enum Job {
     ReadSnapshot { to: NodeId, offset: u64, bytes_max: usize },
     /// Nobody asks for it any more.
     CloseSnapshot { to: NodeId },
+    /// Write the file of unsent batches anew, or remove it. `leaving`: for the next life.
+    KeepUnsent { bytes: Option<Vec<u8>>, leaving: bool },
 }
 
 /// What became of a job.
@@ -75,6 +77,10 @@ pub(super) enum Done {
         offset: u64,
         result: Result<Bytes, ReadError>,
     },
+    UnsentKept {
+        leaving: bool,
+        result: std::io::Result<()>,
+    },
 }
 
 /// The node's end of the disk thread.
@@ -82,6 +88,8 @@ pub(super) enum Done {
 pub(super) struct Disk {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// Nobody waits for it longer than until then.
+    end_by: Option<Instant>,
 }
 
 impl Disk {
@@ -96,7 +104,12 @@ impl Disk {
             .name("disk".to_owned())
             .stack_size(256 << 10)
             .spawn(move || serve(storage, &inbox, &outbox))?;
-        Ok((Disk { jobs: Some(jobs), thread: Some(thread) }, done))
+        Ok((Disk { jobs: Some(jobs), thread: Some(thread), end_by: None }, done))
+    }
+
+    /// Bounds how long the process waits for it at its end.
+    pub(super) fn end_by(&mut self, end: Instant) {
+        self.end_by = Some(end);
     }
 
     /// Hands over a job.
@@ -115,6 +128,7 @@ impl Drop for Disk {
         self.jobs = None;
         let Some(thread) = self.thread.take() else { return };
         let until = Instant::now() + END_WAIT;
+        let until = self.end_by.map_or(until, |end| end.min(until));
         while !thread.is_finished() {
             if Instant::now() > until {
                 return warn!("the disk does not answer: not waiting for it any longer");
@@ -209,6 +223,13 @@ impl<F: FileSystem> Worker<F> {
             Job::CloseSnapshot { to } => {
                 self.readers.remove(&to);
                 return None;
+            }
+            Job::KeepUnsent { bytes, leaving } => {
+                let result = match bytes {
+                    Some(bytes) => storage.keep_unsent(&bytes),
+                    None => storage.forget_unsent(),
+                };
+                Done::UnsentKept { leaving, result }
             }
         })
     }

@@ -10,7 +10,7 @@ use tally_core::report::Amount;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{Add, Handle, Node, NodeConfig, NodeError, Parts};
+use super::{Add, Handle, Node, NodeConfig, NodeError, Parts, StopTimes};
 use crate::identity::{Authority, Identity, Keys, MemberInfo, Role, SiteId};
 use crate::metrics::Metrics;
 use crate::storage::faulty::{Fault, FaultyFileSystem};
@@ -112,7 +112,7 @@ impl TestSite {
             assert_eq!(self.total(at), i128::from(self.added), "box {}", at + 1);
         }
         for one in self.boxes {
-            one.handle.stop().await;
+            one.handle.stop(StopTimes::default()).await;
             one.task.await.unwrap().unwrap();
         }
     }
@@ -376,8 +376,10 @@ async fn a_box_whose_disk_never_answers_can_still_be_stopped() {
         async move { handle.add(one_part(None)).await }
     });
     wait(|| handle.status().storage.state == "hung").await;
-    handle.stop().await;
+    let times = StopTimes::default();
+    handle.stop(times).await;
     task.await.unwrap().unwrap();
+    assert!(Instant::now() < times.end_by + Duration::from_secs(1), "nobody waits for the disk any longer");
     assert!(asking.await.unwrap().is_err());
     fs.hang(false);
 }

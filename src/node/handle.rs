@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ring::digest;
 use tally_core::id::{Epoch, NodeId, SeriesName, SourceId};
@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::node::heirs::Reach;
 use crate::node::requests::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
 use crate::node::status::NodeStatus;
+use crate::node::stopping::StopTimes;
 use crate::site::entry::{self, SourceKind};
 use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
 use crate::transport::TransportMetrics;
@@ -23,7 +24,7 @@ use crate::transport::TransportMetrics;
 /// How long a request waits for its answer before it is told that there is none.
 pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(10);
 /// What a box says that has had no leader for a while.
-pub(crate) const NO_LEADER: &str = "this box has heard no leader for a while; ask another box";
+pub(super) const NO_LEADER: &str = "this box has heard no leader for a while; ask another box";
 /// How long handing leadership over may take.
 const TRANSFER_WAIT: Duration = Duration::from_secs(3);
 
@@ -92,8 +93,14 @@ pub(super) enum Command {
     Refresh { reply: oneshot::Sender<Result<(), RequestError>> },
     /// Make the local site linearizable for reads that begin after this.
     Fence { reply: oneshot::Sender<Result<(), RequestError>> },
-    /// Commit what was counted, then leave.
-    Stop { reply: oneshot::Sender<()> },
+    /// The box is about to stop: by then those who wait are told what is known.
+    AnswerBy(Instant),
+    /// Commit what was counted or save it, then leave.
+    Stop { times: StopTimes, reply: oneshot::Sender<()> },
+    /// Do not wait for commits any longer; save.
+    Hurry,
+    /// How often counts that nobody waits for are committed.
+    CommitInterval(Duration),
 }
 
 impl Handle {
@@ -283,13 +290,29 @@ impl Handle {
         self.propose_here(entry::released(seq)).await
     }
 
-    /// Commits what was counted here as far as that goes, and stops the node.
-    pub async fn stop(&self) {
+    /// Commits what was counted here as far as that goes, saves the rest, and stops the node.
+    pub async fn stop(&self, times: StopTimes) {
         let (reply, answer) = oneshot::channel();
-        if self.shared.commands.send(Command::Stop { reply }).await.is_ok() {
+        if self.shared.commands.send(Command::Stop { times, reply }).await.is_ok() {
             // An error means that the node is gone already.
             let _ = answer.await;
         }
+    }
+
+    /// This box is about to stop: those who wait are told by then what is known.
+    pub async fn answer_by(&self, by: Instant) {
+        // An error means that the node is gone already.
+        let _ = self.shared.commands.send(Command::AnswerBy(by)).await;
+    }
+
+    /// A stop that is under way, or comes, waits for no commit any longer; it saves what there is.
+    pub async fn hurry(&self) {
+        let _ = self.shared.commands.send(Command::Hurry).await;
+    }
+
+    /// Says how often counts that nobody waits for are committed.
+    pub async fn commit_every(&self, interval: Duration) {
+        let _ = self.shared.commands.send(Command::CommitInterval(interval)).await;
     }
 
     /// Reads the site as this box has it. Keep it short: the node waits meanwhile.

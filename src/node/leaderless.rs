@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Node;
-use super::handle::REQUEST_WAIT;
+use super::handle::{NO_LEADER, REQUEST_WAIT};
 
 /// A failover takes far less, with quick disks and links,
 const LEAST: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ impl Node {
         }
         // Also those that came since the last look, before they could see it.
         self.shared.leaderless.store(true, Ordering::Relaxed);
-        self.shared.accumulator.give_up_waiting();
+        self.shared.accumulator.give_up_waiting(NO_LEADER);
         self.proposals.give_up_unsent();
         self.reads.give_up();
     }

@@ -35,8 +35,10 @@ mod snapshots;
 mod state_check;
 pub mod status;
 mod step;
+mod stopping;
 mod tail;
 mod tolerance;
+mod unsent;
 pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +55,6 @@ use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant
 use tally_core::window::Span;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use handle::NO_LEADER;
 pub use handle::{BrokerWish, Handle, RoleView};
 pub use heirs::HandoverReason;
 pub(crate) use members::info_of;
@@ -68,13 +69,14 @@ pub use requests::{
 };
 pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
+pub use stopping::StopTimes;
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 
 use crate::accumulator::{Accumulator, Limits};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::site::{Applied, Founding, Level, Site, SnapshotError};
-use crate::storage::{FileSystem, Recovered, Storage, StorageMetrics};
+use crate::storage::{FileSystem, Owner, Recovered, Storage, StorageMetrics};
 use crate::transport::{Event, Transport};
 
 use batches::Batches;
@@ -93,6 +95,7 @@ use refused_cells::RefusedCells;
 use report::complete_status;
 use snapshots::Snapshots;
 use state_check::StateCheck;
+use stopping::{Saving, Stopping};
 use tail::Tail;
 
 /// How many requests may wait for the loop; beyond, they are told that the box is too busy.
@@ -191,6 +194,8 @@ pub struct Node {
     disk_done: mpsc::UnboundedReceiver<Done>,
     transport_events: mpsc::Receiver<Event>,
     stopping: Option<Stopping>,
+    /// The box is about to stop: those who wait are told by then what is known.
+    answer_by: Option<Instant>,
     disk_health: DiskHealth,
     handover: Handover,
     /// Since when nothing that is proposed here gets to a leader.
@@ -209,17 +214,6 @@ pub struct Node {
     jumps_held: usize,
     failed: Option<NodeError>,
 }
-
-#[derive(Debug)]
-struct Stopping {
-    until: Instant,
-    reply: oneshot::Sender<()>,
-}
-
-/// How long an orderly stop waits for what was counted here to be committed.
-const STOP_WAIT: Duration = Duration::from_secs(5);
-/// And, of that, for another box that could lead.
-const HEIR_WAIT: Duration = Duration::from_secs(1);
 
 /// What a node is made of.
 #[allow(missing_debug_implementations, reason = "a file system has no useful text")]
@@ -262,6 +256,9 @@ impl Node {
         let raft = start_raft(&identity, &pace, &recovered, snapshot, &site, bytes_max)?;
         let members = Members::new(&identity, &site, &recovered.entries, started);
         let storage_metrics = storage.metrics();
+        let mut batches = Batches::new(handle::random_u128(), config.commit_interval, started);
+        let owner = Owner { site_id: identity.site_id.0, node: identity.node };
+        unsent::resume(&storage, owner, &mut batches);
         let (disk, disk_done) = Disk::start(storage)?;
         let clock = Arc::new(leader_clock::begun(&site, &recovered.entries));
         let limits = Limits::of(&site);
@@ -299,7 +296,7 @@ impl Node {
             storage_metrics,
             transport,
             connected: BTreeSet::new(),
-            batches: Batches::new(handle::random_u128(), config.commit_interval, started),
+            batches,
             proposals: Proposals::default(),
             here: HashMap::new(),
             reads: Reads::new(recovered.boot),
@@ -316,6 +313,7 @@ impl Node {
             disk_done,
             transport_events,
             stopping: None,
+            answer_by: None,
             disk_health: DiskHealth::new(config.disk_hung_after),
             handover: Handover::default(),
             leaderless_since: None,
@@ -405,45 +403,6 @@ impl Node {
         let leader = self.raft.leader()?;
         let reachable = self.leads() || self.connected.contains(&leader);
         reachable.then(|| self.raft.term())
-    }
-
-    fn may_leave(&mut self) -> bool {
-        let Some(until) = self.stopping.as_ref().map(|stopping| stopping.until) else { return false };
-        let backlog = self.shared.accumulator.backlog();
-        let empty =
-            !self.batches.busy() && backlog.waiting == 0 && backlog.cells == 0 && self.proposals.len() == 0;
-        (empty && !self.hands_over()) || Instant::now() >= until
-    }
-
-    /// Whether a leader that stops still has somebody to take over from it.
-    fn hands_over(&mut self) -> bool {
-        if !self.leads() {
-            return false;
-        }
-        self.is_handing_over() || self.hand_over(None, HandoverReason::Stopping).is_ok() || self.awaits_heir()
-    }
-
-    /// Whether a box that stops waits for another one to be able to take over: one that is connected may be a little
-    /// behind, or not have answered for a moment.
-    fn awaits_heir(&self) -> bool {
-        let configuration = self.raft.configuration();
-        let others = configuration.voters().filter(|id| configuration.witness() != Some(*id));
-        let is_there = others.filter(|id| self.connected.contains(id)).count() > 0;
-        let waits = |stopping: &Stopping| Instant::now() + STOP_WAIT < stopping.until + HEIR_WAIT;
-        is_there && self.stopping.as_ref().is_some_and(waits)
-    }
-
-    /// Hands over as well as it can and tells the others.
-    async fn leave(mut self) {
-        let now = self.now();
-        self.raft.resign(now);
-        if let Some(transport) = &self.transport {
-            transport.close().await;
-        }
-        if let Some(stopping) = self.stopping.take() {
-            // Whoever asked may have given up waiting.
-            let _ = stopping.reply.send(());
-        }
     }
 }
 

@@ -214,6 +214,7 @@ impl Node {
             Done::Begins { first } => self.log_begins(first),
             Done::Opened { to, message, result } => self.on_opened(to, message, result),
             Done::SnapshotRead { to, offset, result } => self.on_snapshot_read(to, offset, result),
+            Done::UnsentKept { leaving, result } => self.on_unsent_kept(leaving, result),
         }
     }
 

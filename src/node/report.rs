@@ -78,6 +78,7 @@ impl Node {
         status.storage = self.storage_status();
         status.uptime_s = self.started.elapsed().as_secs();
         status.accumulator.batches = self.batches.sent();
+        status.accumulator.unsettled = self.batches.unsettled() as u64;
         status.refused = self.batches.refusal().map(|why| why.to_string());
         status.version = env!("CARGO_PKG_VERSION");
         status.pid = std::process::id();
@@ -231,6 +232,7 @@ pub(super) fn complete_status(status: &mut NodeStatus, shared: &Shared) {
         pending: backlog.cells as u64,
         waiting: backlog.waiting as u64,
         batches: status.accumulator.batches,
+        unsettled: status.accumulator.unsettled,
         answered: shared.metrics.adds_answered.get(),
         refused: shared.metrics.cells_refused.get() + shared.accumulator.overflowed(),
     };

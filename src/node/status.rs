@@ -329,6 +329,8 @@ pub struct AccumulatorStatus {
     pub answered: u64,
     /// Cells of batches that were refused where they were applied.
     pub refused: u64,
+    /// Batches from before the last stop that are not committed yet; what is counted since waits for them.
+    pub unsettled: u64,
 }
 
 /// Elections.

@@ -14,7 +14,7 @@ use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, NodeError, RequestError, RoleView, proposals};
 use crate::accumulator::{Batch, Limits, ReadingsMode};
 use crate::site::entry::{self, ReportWriter, SourceKind};
-use crate::site::{Applied, Level, OpenRefused, Verdict};
+use crate::site::{Applied, LastApplied, Level, OpenRefused, Verdict};
 use crate::storage::WriteGroup;
 use crate::transport::Lane;
 
@@ -37,8 +37,10 @@ impl Node {
         }
         self.check_state();
         self.notice_leader();
+        self.answer_before_stop();
         self.keep_pace();
         self.look_for_heir();
+        self.keep_unsent_file();
         self.send_own_batch();
         self.send_proposals();
         self.propose_by_time();
@@ -53,6 +55,7 @@ impl Node {
         self.apply();
         // Whoever was just answered, here or at another box, may be followed by the next at once.
         self.tell_commits();
+        self.keep_unsent_file();
         self.send_own_batch();
         self.send_messages();
         self.persist();
@@ -169,7 +172,7 @@ impl Node {
     /// Opens the box's epoch, freezes a batch when one is due, sends it until its receipt comes.
     fn send_own_batch(&mut self) {
         let Some(term) = self.leader_term() else { return };
-        if self.leads() && self.stamp().is_none() {
+        if self.leads() && self.stamp().is_none() || self.is_saving() {
             return;
         }
         let now = Instant::now();
@@ -185,7 +188,7 @@ impl Node {
         }
         let Some((source, epoch)) = self.batches.epoch() else { return };
         let backlog = self.shared.accumulator.backlog();
-        if self.batches.should_freeze(backlog, self.stopping.is_some(), now) {
+        if self.batches.should_freeze(backlog, self.is_stopping(), now) {
             let number = self.batches.next_number();
             let writer = ReportWriter::new(source, epoch, number, 0);
             let batch = self.shared.accumulator.freeze(writer);
@@ -361,7 +364,8 @@ impl Node {
     /// Tells whether readings of meters are taken: that is known once this box has its epoch, by which it had caught
     /// up with the site as it was then.
     fn take_readings(&self) {
-        if self.batches.epoch().is_some() {
+        // An epoch of an earlier life says nothing of what this box knows.
+        if self.batches.epoch().is_some() && self.batches.unsettled() == 0 {
             let taken = self.site().level() >= Level::TWO;
             let mode = if taken { ReadingsMode::Taken } else { ReadingsMode::Refused };
             self.shared.accumulator.set_readings_mode(mode);
@@ -405,7 +409,7 @@ impl Node {
         match result {
             Ok((source, epoch)) => {
                 if self.batches.opened(source, epoch) {
-                    self.readdress_batch();
+                    self.batches.readdress();
                 }
             }
             Err(why) => self.batches.refused(why),
@@ -424,16 +428,35 @@ impl Node {
                 self.shared.metrics.adds_answered.add(answered as u64);
                 let waiting = self.shared.accumulator.backlog().waiting;
                 self.batches.answered(answered, waiting, Instant::now());
+                self.batches.follow();
             }
             Verdict::OutOfOrder { last } if *last >= Some(number) => {
                 self.shared.accumulator.settle(&mut batch);
                 batch.give_up("the batch was applied before, and what became of its cells is forgotten");
+                match last {
+                    // Somebody else used the numbers that would come next: under them nothing new would be counted.
+                    Some(last) if *last >= self.batches.following() => {
+                        warn!(
+                            "this box's epoch was used elsewhere (is its directory a copy?); a new one is opened"
+                        );
+                        self.batches.give_up_kept(LastApplied::Number(*last));
+                        self.batches.reopen(random_u128(), None);
+                    }
+                    _ => self.batches.follow(),
+                }
             }
             Verdict::UnknownEpoch { last } if last.may_include(number) => {
                 // It was applied, or nobody knows: it never goes again, so nothing is counted twice.
                 warn!("the site has closed this box's epoch; a new one is opened");
                 self.shared.accumulator.settle(&mut batch);
                 batch.give_up("the site has closed this box's epoch, and forgotten what became of this");
+                let given_up = self.batches.give_up_kept(*last);
+                if given_up > 0 {
+                    error!(
+                        "the site has forgotten what became of {given_up} more batches that were saved at a stop: they \
+                         are not sent again, since they may be counted already"
+                    );
+                }
                 self.batches.reopen(random_u128(), None);
             }
             Verdict::Changed { .. } | Verdict::OutOfOrder { .. } | Verdict::UnknownEpoch { .. } => {
@@ -441,16 +464,6 @@ impl Node {
                 warn!("the site refused this box's report ({verdict:?}); it goes again under a new epoch");
                 self.batches.reopen(random_u128(), Some(batch));
             }
-        }
-    }
-
-    /// A batch that was frozen under an epoch that is gone goes again as the first of the new one.
-    fn readdress_batch(&mut self) {
-        let Some((source, epoch)) = self.batches.epoch() else { return };
-        if let Some(batch) = self.batches.in_flight_mut()
-            && let Ok(body) = crate::site::readdressed(&batch.body, source, epoch, ReportNumber::FIRST)
-        {
-            batch.body = body;
         }
     }
 
@@ -464,7 +477,8 @@ impl Node {
         let waiting = [self.proposals.next_due(leader), self.reads.next_due(asked_of)];
         // A wrong state says wrongly what is due for the members.
         let membership = self.membership_due().filter(|_| !self.state_check.is_out());
-        let parts = [batches, self.disk_health.next_due(), membership].into_iter().chain(waiting);
+        let parts =
+            [batches, self.disk_health.next_due(), membership, self.stop_due()].into_iter().chain(waiting);
         parts.flatten().chain([raft, self.tick_due(), now + LOOK_EVERY]).min().unwrap_or(now)
     }
 }

@@ -5,7 +5,7 @@
 //! touches the disk through [`FileSystem`], so that tests can put faults in.
 //!
 //! On disk: `lock`, `format`, `log/NUMBER.log` (see `segment`), `snapshots/INDEX-TERM-SUBTERM.snap`
-//! (see `snapshot`).
+//! (see `snapshot`); after a stop without a quorum `unsent.batches` (see `kept`).
 
 mod budget;
 mod codec;
@@ -20,6 +20,7 @@ pub(crate) mod faulty;
 mod fs;
 mod group;
 mod index;
+mod kept;
 mod log;
 mod metrics;
 mod recovery;
@@ -33,6 +34,7 @@ mod window;
 pub use budget::{Budget, partition_bytes};
 pub use error::{OpenError, ReadError, WriteError};
 pub use fs::{FileSystem, RealFileSystem, StoredFile};
+pub use kept::UNSENT;
 pub use metrics::{Stats, StorageMetrics};
 pub use snapshot::{Saving, SnapshotHead, SnapshotReader};
 pub use store::Storage;

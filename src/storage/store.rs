@@ -24,7 +24,8 @@ use super::{
 /// what was acknowledged still works meanwhile.
 #[derive(Debug)]
 pub struct Storage<F: FileSystem = RealFileSystem> {
-    fs: F,
+    pub(super) fs: F,
+    pub(super) dir: PathBuf,
     log: Log<F>,
     snapshot_dir: PathBuf,
     snapshot: Option<Position>,
@@ -53,8 +54,9 @@ impl<F: FileSystem> Storage<F> {
         if founding {
             directory::finish(&fs, dir)?;
         }
+        let dir = dir.to_path_buf();
         let mut storage =
-            Storage { fs, log, snapshot_dir, snapshot: None, poisoned: false, begun: 0, _lock: lock };
+            Storage { fs, dir, log, snapshot_dir, snapshot: None, poisoned: false, begun: 0, _lock: lock };
         storage.took_snapshot(&recovered);
         Ok((storage, recovered))
     }

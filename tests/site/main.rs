@@ -32,6 +32,7 @@ mod starting;
 #[cfg(debug_assertions)]
 mod state_check;
 mod statsd;
+mod stops;
 mod upstream;
 mod waiting_witness;
 mod witness;

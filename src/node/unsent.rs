@@ -1,0 +1,238 @@
+//! What a box had gathered and could not commit, over an orderly stop: saved as frozen batches with consecutive numbers,
+//! sent unchanged by the next life under the same epoch, so that it stays exact.
+//!
+//! Three rules make it so. A saved batch is sent only as the file says it, address and number included, so that a crash
+//! sends the same bytes again. No life but the one that freezes a batch into the file uses a number after those of the
+//! file: what is counted later gets an epoch of its own once all of the file was judged. And a saved batch gets another
+//! number only where the site says that it certainly was not applied.
+
+use std::io;
+use std::time::Instant;
+
+use ring::digest::{SHA256, digest};
+use tally_core::id::{Epoch, ReportNumber, SourceId};
+use tracing::{error, info, warn};
+
+use super::Node;
+use super::batches::{Batches, FileTask};
+use super::disk::Job;
+use super::handle::random_u128;
+use crate::site::entry::{self, BodyKind, ReportWriter};
+use crate::site::readdressed;
+use crate::storage::{FileSystem, Owner, Storage, UNSENT};
+
+const MAGIC: &[u8; 8] = b"TLYUNSNT";
+const VERSION: u32 = 1;
+/// All before the batches.
+const HEAD_BYTES: usize = 8 + 4 + 8 + 8 + 16 + 1 + 8 + 8 + 8 + 4;
+const SUM_BYTES: usize = 32;
+/// No more is gathered into the file: far above what a site of 20,000 series counts in an hour.
+const BYTES_MAX: usize = 64 << 20;
+
+/// Frozen batches that follow each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unsent {
+    /// Under which their epoch was opened, or will be.
+    pub(super) nonce: u128,
+    /// What the batches are addressed to. `None`: no epoch is open, and none was sent.
+    pub(super) epoch: Option<(SourceId, Epoch)>,
+    /// The number of the first.
+    pub(super) first: ReportNumber,
+    /// As they are sent.
+    pub(super) bodies: Vec<Vec<u8>>,
+}
+
+/// Why a file cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UnsentError {
+    #[error("it is damaged (its checksum or a length is wrong)")]
+    Damaged,
+    #[error("a newer release wrote it (version {0})")]
+    Newer(u32),
+    #[error("it belongs to another box or site")]
+    Foreign,
+    #[error("one of its batches cannot be read")]
+    Batch,
+}
+
+impl Unsent {
+    pub(super) fn encode(&self, owner: Owner) -> Vec<u8> {
+        let bodies: usize = self.bodies.iter().map(|body| 4 + body.len()).sum();
+        let mut out = Vec::with_capacity(HEAD_BYTES + bodies + SUM_BYTES);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&owner.site_id.to_le_bytes());
+        out.extend_from_slice(&owner.node.to_le_bytes());
+        out.extend_from_slice(&self.nonce.to_le_bytes());
+        let (source, epoch) = self.epoch.unwrap_or((SourceId(0), Epoch(0)));
+        out.push(u8::from(self.epoch.is_some()));
+        for field in [source.0, epoch.0, self.first.get()] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+        // Bounded by the bytes.
+        out.extend_from_slice(&(self.bodies.len() as u32).to_le_bytes());
+        for body in &self.bodies {
+            out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+            out.extend_from_slice(body);
+        }
+        let sum = digest(&SHA256, &out);
+        out.extend_from_slice(sum.as_ref());
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8], owner: Owner) -> Result<Unsent, UnsentError> {
+        let (mut rest, sum) = bytes.split_last_chunk::<SUM_BYTES>().ok_or(UnsentError::Damaged)?;
+        if digest(&SHA256, rest).as_ref() != sum || take(&mut rest)? != *MAGIC {
+            return Err(UnsentError::Damaged);
+        }
+        let version = u32::from_le_bytes(take(&mut rest)?);
+        if version != VERSION {
+            return Err(UnsentError::Newer(version));
+        }
+        let (site_id, node) = (u64::from_le_bytes(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?));
+        if (Owner { site_id, node }) != owner {
+            return Err(UnsentError::Foreign);
+        }
+        let nonce = u128::from_le_bytes(take(&mut rest)?);
+        let [is_open] = take(&mut rest)?;
+        let address =
+            (SourceId(u64::from_le_bytes(take(&mut rest)?)), Epoch(u64::from_le_bytes(take(&mut rest)?)));
+        let epoch = (is_open == 1).then_some(address);
+        let first = ReportNumber::new(u64::from_le_bytes(take(&mut rest)?)).ok_or(UnsentError::Damaged)?;
+        let count = u32::from_le_bytes(take(&mut rest)?);
+        let (mut bodies, mut number) = (Vec::new(), first);
+        for _ in 0..count {
+            let length = u32::from_le_bytes(take(&mut rest)?) as usize;
+            let (body, after) = rest.split_at_checked(length).ok_or(UnsentError::Damaged)?;
+            rest = after;
+            // What no leader would take would be sent for ever.
+            let is_report = entry::check(body) == Ok(BodyKind::Report);
+            let is_addressed = epoch.is_none_or(|(source, epoch)| {
+                readdressed(body, source, epoch, number).is_ok_and(|same| same == body)
+            });
+            if !is_report || !is_addressed {
+                return Err(UnsentError::Batch);
+            }
+            bodies.push(body.to_vec());
+            number = number.next();
+        }
+        if !rest.is_empty() {
+            return Err(UnsentError::Damaged);
+        }
+        Ok(Unsent { nonce, epoch, first, bodies })
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], UnsentError> {
+    let (taken, after) = rest.split_first_chunk::<N>().ok_or(UnsentError::Damaged)?;
+    *rest = after;
+    Ok(*taken)
+}
+
+/// Goes on with what an earlier life left, if it left anything. A file that cannot be used is set aside, and told.
+pub(super) fn resume<F: FileSystem>(storage: &Storage<F>, owner: Owner, batches: &mut Batches) {
+    let bytes_max = (BYTES_MAX + entry_bytes_max() + HEAD_BYTES + SUM_BYTES) as u64;
+    let why = match storage.unsent(bytes_max) {
+        Ok(None) => return,
+        Ok(Some(bytes)) => match Unsent::decode(&bytes, owner) {
+            Ok(unsent) => {
+                info!(
+                    "{} batches that were gathered before the last stop, and not committed, are sent now",
+                    unsent.bodies.len()
+                );
+                return batches.resume(unsent);
+            }
+            Err(why) => why.to_string(),
+        },
+        Err(why) => why.to_string(),
+    };
+    match storage.set_unsent_aside() {
+        Ok(name) => error!(
+            "{UNSENT} cannot be used: {why}. What was gathered before the last stop, and not committed, is not counted; \
+             the file is kept as {name}"
+        ),
+        Err(error) => error!(
+            "{UNSENT} cannot be used: {why}. What was gathered before the last stop, and not committed, is not counted; \
+             the file cannot be renamed either ({error}): copy it before the next stop writes another in its place"
+        ),
+    }
+}
+
+/// The last batch may go over the bound by so much.
+fn entry_bytes_max() -> usize {
+    super::wire::APPEND_BYTES_MAX as usize
+}
+
+impl Node {
+    pub(super) fn owner(&self) -> Owner {
+        let identity = &self.shared.identity;
+        Owner { site_id: identity.site_id.0, node: identity.node }
+    }
+
+    /// Has the file say what is to be sent, and be gone once all of it was judged.
+    pub(super) fn keep_unsent_file(&mut self) {
+        match self.batches.file_task(Instant::now()) {
+            Some(FileTask::Write(unsent)) => {
+                let bytes = Some(unsent.encode(self.owner()));
+                self.disk.ask(Job::KeepUnsent { bytes, leaving: false });
+            }
+            Some(FileTask::Remove) => {
+                self.disk.ask(Job::KeepUnsent { bytes: None, leaving: false });
+                self.batches.file_is_over(random_u128());
+                info!("all that was gathered before the last stop is settled");
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn on_unsent_kept(&mut self, leaving: bool, result: io::Result<()>) {
+        if leaving {
+            if let Err(error) = &result {
+                error!("what was gathered and not committed cannot be saved, and is lost: {UNSENT}: {error}");
+            }
+            if let Some(stopping) = &mut self.stopping {
+                stopping.saving = super::Saving::Done;
+            }
+            return;
+        }
+        if let Err(error) = &result {
+            warn!("{UNSENT}: {error}");
+        }
+        self.batches.file_done(result.is_ok(), Instant::now());
+    }
+
+    /// Writes all that was gathered here into the file; nothing is frozen or sent any more.
+    pub(super) fn save_unsent(&mut self) -> super::Saving {
+        self.shared.accumulator.give_up_waiting("this box stops");
+        self.batches.leave_waiters();
+        let (mut unsent, is_saved) = self.batches.unsent();
+        let (source, epoch) = unsent.epoch.unwrap_or((SourceId(0), Epoch(0)));
+        let mut number = self.batches.following();
+        let mut bytes: usize = unsent.bodies.iter().map(Vec::len).sum();
+        let (mut fresh, mut left) = (0, self.shared.accumulator.backlog().cells);
+        while left > 0 && bytes < BYTES_MAX {
+            let batch = self.shared.accumulator.freeze(ReportWriter::new(source, epoch, number, 0));
+            bytes += batch.body.len();
+            unsent.bodies.push(batch.body);
+            number = number.next();
+            fresh += 1;
+            left = self.shared.accumulator.backlog().cells;
+        }
+        if left > 0 {
+            error!("counts of {left} series find no room in {UNSENT} and are lost: it has {bytes} bytes");
+        }
+        if unsent.bodies.is_empty() || (is_saved && fresh == 0) {
+            return super::Saving::Done;
+        }
+        warn!(
+            "{} batches could not be committed in time: they are saved in {UNSENT} and sent at the next start",
+            unsent.bodies.len()
+        );
+        self.disk.ask(Job::KeepUnsent { bytes: Some(unsent.encode(self.owner())), leaving: true });
+        super::Saving::Asked
+    }
+}
+
+#[cfg(test)]
+#[path = "unsent_tests.rs"]
+mod tests;

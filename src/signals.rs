@@ -1,0 +1,115 @@
+//! What signals mean: some stop the daemon in good order, one has it read its configuration again, and those that
+//! would kill it without a reason are ignored.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use rustix::process::Signal as Number;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Stop in good order.
+    Stop(&'static str),
+    /// Read the configuration again.
+    Reload,
+}
+
+/// A listener; see [`Signals::ignore_others`].
+#[derive(Debug)]
+pub struct Signals {
+    all: Vec<(Means, &'static str, Signal)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Means {
+    Stop,
+    Reload,
+    Nothing { told: bool },
+}
+
+/// They would kill a process that has no handler, and have no meaning here: of timers, of asynchronous I/O, of a power
+/// supply, of a file that reached its limit (the write that went beyond fails all the same). SIGPIPE is ignored by the
+/// runtime of the language.
+const IGNORED: [Number; 6] =
+    [Number::ALARM, Number::VTALARM, Number::PROF, Number::IO, Number::POWER, Number::XFSZ];
+/// The real-time signals kill, too.
+const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
+
+impl Signals {
+    /// From now on nothing kills this process but what is meant to. To be called before anything else; what stops it
+    /// still does so at once, since nothing was counted yet.
+    pub fn ignore_others() -> Signals {
+        for number in IGNORED.iter().map(|number| number.as_raw()).chain(REAL_TIME) {
+            // The handler stays when its listener is gone. Where the system has no such signal nobody can send it.
+            let _ = signal(SignalKind::from_raw(number));
+        }
+        let mut signals = Signals { all: Vec::new() };
+        signals.listen(Means::Reload, "SIGHUP", SignalKind::hangup());
+        signals.listen(Means::Nothing { told: false }, "SIGUSR1", SignalKind::user_defined1());
+        signals.listen(Means::Nothing { told: false }, "SIGUSR2", SignalKind::user_defined2());
+        signals
+    }
+
+    /// From now on the daemon stops in good order.
+    pub fn listen_to_stops(&mut self) {
+        self.listen(Means::Stop, "SIGTERM", SignalKind::terminate());
+        self.listen(Means::Stop, "SIGINT", SignalKind::interrupt());
+        self.listen(Means::Stop, "SIGQUIT", SignalKind::quit());
+    }
+
+    fn listen(&mut self, means: Means, name: &'static str, kind: SignalKind) {
+        match signal(kind) {
+            Ok(listener) => self.all.push((means, name, listener)),
+            Err(error) => warn!("{name} cannot be received, and ends this process as it is: {error}"),
+        }
+    }
+
+    /// Waits for one that means something.
+    pub async fn next(&mut self) -> Heard {
+        poll_fn(|context| {
+            for (means, name, listener) in &mut self.all {
+                while let Poll::Ready(Some(())) = listener.poll_recv(context) {
+                    match means {
+                        Means::Stop => return Poll::Ready(Heard::Stop(name)),
+                        Means::Reload => return Poll::Ready(Heard::Reload),
+                        Means::Nothing { told } => {
+                            if !std::mem::replace(told, true) {
+                                info!("{name} means nothing to tallyd: ignored, also from now on");
+                            }
+                        }
+                    }
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits for one that stops the daemon.
+    pub async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Heard::Stop(name) = self.next().await {
+                return name;
+            }
+        }
+    }
+}
+
+/// Ends this process when the time is over, whatever hangs: a disk, a file, a terminal that takes no line.
+pub fn end_within(limit: Duration) {
+    let spawned = std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
+        std::thread::sleep(limit);
+        // A log that hangs must not hold up the end.
+        let _ = std::thread::Builder::new()
+            .spawn(|| tracing::error!("something hangs (a disk?): this process ends without it"));
+        std::thread::sleep(Duration::from_millis(100));
+        std::process::exit(1);
+    });
+    if let Err(error) = spawned {
+        warn!("no thread that ends this process if something hangs: {error}");
+    }
+}
