@@ -11,6 +11,7 @@ use crate::identity::is_name;
 use crate::ingest::poll::{Poll, PollConfig};
 use crate::node::PaceBounds;
 use crate::site::units::Unit;
+use crate::storage::Budget;
 use crate::upstream::UpstreamConfig;
 
 /// What a file (and the environment) said, checked.
@@ -29,6 +30,8 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// `[commit]`
     pub commit: CommitSection,
+    /// `[storage]`
+    pub storage: StorageSection,
 }
 
 /// `[node]`: who this box is.
@@ -187,6 +190,15 @@ impl Default for CommitSection {
     }
 }
 
+/// `[storage]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageSection {
+    /// What log, snapshots and spare files may have together; absent: a quarter of the partition, at most 256 MiB.
+    #[serde(deserialize_with = "size")]
+    pub bytes_max: Option<u64>,
+}
+
 /// Why a configuration is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -238,6 +250,7 @@ const KEYS: &[(&str, Says)] = &[
     ("upstream.ca_file", Says::Text),
     ("upstream.format", Says::Texts),
     ("commit.interval", Says::Text),
+    ("storage.bytes_max", Says::Text),
 ];
 
 /// Where StatsD clients send, if nobody told them another port.
@@ -354,6 +367,13 @@ impl Config {
         {
             return wrong("commit.interval must be from 1ms to 1h".to_owned());
         }
+        if self.storage.bytes_max.is_some_and(|bytes| bytes < Budget::LEAST) {
+            return wrong(format!(
+                "storage.bytes_max must be at least {}: while a snapshot is written, the old one and the log are still \
+                 there",
+                Unit::Bytes.format(Budget::LEAST)
+            ));
+        }
         self.polls().map_err(|what| ConfigError::Wrong { place: place.to_owned(), what })?;
         Ok(self)
     }
@@ -430,6 +450,11 @@ fn wrong(text: &str, place: &str, error: &toml::de::Error) -> ConfigError {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     Unit::Duration.parse(&text).map(Duration::from_millis).map_err(serde::de::Error::custom)
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Unit::Bytes.parse(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 fn address(text: &str, example: &str) -> Result<SocketAddr, String> {

@@ -94,6 +94,14 @@ fn an_api_for_other_machines_needs_a_token() {
 }
 
 #[test]
+fn a_bound_on_storage_below_the_least_is_refused_with_the_least() {
+    let error = load("", &[("TALLYD_STORAGE_BYTES_MAX", "7MiB")]).unwrap_err();
+    assert!(error.contains("storage.bytes_max must be at least 8MiB"), "{error}");
+    assert_eq!(load("[storage]\nbytes_max = \"8MiB\"\n", &[]).unwrap().storage.bytes_max, Some(8 << 20));
+    assert_eq!(load("", &[]).unwrap().storage.bytes_max, None);
+}
+
+#[test]
 fn timeouts_that_cannot_work_are_refused() {
     for wrong in ["min = \"10ms\"", "max = \"11m\"", "max = \"100ms\"", "min = \"11s\""] {
         let error = load(&format!("[cluster]\nelection_timeout_{wrong}\n"), &[]).unwrap_err();
@@ -191,6 +199,7 @@ fn a_value_that_is_wrong_is_named_with_its_key_and_an_example() {
         ("[api]\n\nlisten = \"localhost:1\"\n", ["line 3: api.listen: \"localhost:1\"", "127.0.0.1:7480"]),
         ("[ingest.statsd]\nlisten = \"8125\"\n", ["ingest.statsd.listen: \"8125\"", "127.0.0.1:8125"]),
         ("[commit]\ninterval = \"fast\"\n", ["commit.interval: \"fast\"", "500ms"]),
+        ("[storage]\nbytes_max = \"8MB\"\n", ["line 2: storage.bytes_max: \"8MB\"", "64MiB"]),
         ("[api]\nconnections_max = \"a\"\n", ["api.connections_max: ", "expected"]),
     ] {
         let error = load(text, &[]).unwrap_err();

@@ -20,7 +20,8 @@ use crate::node::{Handle, MemberStatus, Node, NodeConfig, NodeError, Parts, Star
 use crate::reload::Reload;
 use crate::service;
 use crate::signals::{self, Heard, Signals};
-use crate::storage::{OpenError, Options, Owner, RealFileSystem, Storage};
+use crate::site::units::Unit;
+use crate::storage::{Budget, OpenError, Owner, RealFileSystem, Storage, partition_bytes};
 use crate::transport::{Lives, Transport, TransportError, TransportMetrics};
 use crate::upstream::{self, Upstream, UpstreamError};
 
@@ -74,13 +75,15 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let (config, dir, had_file) = configuration(config_file.clone(), data_dir.clone())?;
     let identity = identity(&config, &dir, had_file)?;
     let owner = Owner { site_id: identity.site_id.0, node: identity.node };
-    let (storage, recovered) = Storage::open(RealFileSystem, &dir, owner, Options::default())?;
+    let budget = budget(&config, &dir);
+    let (storage, recovered) = Storage::open(RealFileSystem, &dir, owner, budget.options())?;
     let listener = api::bind(config.api.listen).await?;
     let (events, transport_events) = mpsc::channel(1024);
     let transport = transport(&identity, &config, &dir, recovered.boot, events).await?;
     let node_config = NodeConfig {
         commit_interval: config.commit.interval,
         election_timeout: config.cluster.election_timeout(),
+        snapshot_log_bytes: budget.snapshot_log_bytes(),
         ..NodeConfig::default()
     };
     let metrics = Arc::new(Metrics::default());
@@ -211,7 +214,7 @@ impl Ways {
                 handle.show_ingest("statsd", to_value(&statsd.status()));
             }
             handle.show_ingest("poll", to_value(&self.polls.status()));
-            handle.show_upstream(to_value(&self.upstream.shared().status()));
+            handle.show_upstream(to_value(&self.upstream.status()));
             tokio::time::sleep(SHOW_EVERY).await;
         }
     }
@@ -307,6 +310,30 @@ pub(crate) fn check_agreement(config: &Config, identity: &Identity, dir: &Path) 
         );
     }
     Ok(())
+}
+
+/// What log, snapshots and spare files may have together, told where the partition is small for it.
+fn budget(config: &Config, dir: &Path) -> Budget {
+    let partition = partition_bytes(dir);
+    let budget = match config.storage.bytes_max {
+        Some(bytes) => Budget::new(bytes),
+        // A file system that does not say its size is taken for a large one.
+        None => Budget::of_partition(partition.unwrap_or(u64::MAX)),
+    };
+    if let Some(partition) = partition {
+        let (has, bound) = (partition >> 20, Unit::Bytes.format(budget.bytes_max()));
+        if partition < Budget::LEAST_PARTITION {
+            warn!(
+                "{} is on a partition of {has} MiB, which is too small: log and snapshots need up to {bound}, on a \
+                 partition of {} MiB or more; the box goes on for as long as there is space",
+                dir.display(),
+                Budget::LEAST_PARTITION >> 20
+            );
+        } else if budget.bytes_max() > partition {
+            warn!("storage.bytes_max is {bound}, but the partition of {} has {has} MiB", dir.display());
+        }
+    }
+    budget
 }
 
 /// The host name as far as it can name a box.

@@ -42,6 +42,10 @@ pub struct Metrics {
     pub campaigns: Counter,
     /// How often this box became the leader.
     pub leaderships: Counter,
+    /// How often this box led and its loop woke later than an election timeout.
+    pub leader_lateness: Counter,
+    /// How often this box saw its state differ from another box's.
+    pub digest_mismatches: Counter,
     /// Cells of this box's batches that were refused where they were applied.
     pub cells_refused: Counter,
     /// Adds of waiting clients that were answered with a receipt.

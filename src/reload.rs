@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{
     ApiSection, ClusterSection, CommitSection, Config, IngestSection, NodeSection, StatsdSection,
+    StorageSection,
 };
 use crate::daemon::configuration;
 use crate::upstream::UpstreamConfig;
@@ -86,13 +87,14 @@ const INTERVAL: &str = "commit.interval";
 
 /// The keys whose values differ. Taken apart in full, so that no key can be forgotten.
 fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
-    let Config { node, cluster, api, ingest, upstream, commit } = running;
+    let Config { node, cluster, api, ingest, upstream, commit, storage } = running;
     let NodeSection { name, data_dir } = node;
     let ClusterSection { listen, advertise, election_timeout_min, election_timeout_max } = cluster;
     let ApiSection { listen: api_listen, token_file, connections_max } = api;
     let IngestSection { statsd: StatsdSection { listen: statsd }, poll } = ingest;
     let UpstreamConfig { url, password_file, ca_file, base, format } = upstream;
     let CommitSection { interval } = commit;
+    let StorageSection { bytes_max } = storage;
     let keys = [
         ("node.name", *name == new.node.name),
         ("node.data_dir", *data_dir == new.node.data_dir),
@@ -110,6 +112,7 @@ fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
         ("upstream.password_file", *password_file == new.upstream.password_file),
         ("upstream.ca_file", *ca_file == new.upstream.ca_file),
         ("upstream.format", *format == new.upstream.format),
+        ("storage.bytes_max", *bytes_max == new.storage.bytes_max),
         (INTERVAL, *interval == new.commit.interval),
     ];
     keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()

@@ -11,6 +11,8 @@ use axum::extract::State;
 use axum::http::Response;
 use serde_json::Value;
 
+mod broker;
+
 use super::{Shared, typed_response};
 use crate::metrics::Metrics;
 use crate::node::status::{NodeStatus, PaceStatus, STORAGE_STATES};
@@ -26,6 +28,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body>
     pace(&mut text, &status.pace);
     disk(&mut text, &status.storage);
     ways_in(&mut text, &status);
+    broker::broker(&mut text, &status);
     counted(&mut text, shared.node.metrics());
     refused(&mut text, &shared.node.metrics().refusals, &[]);
     connections(&mut text, shared.node.transport_metrics(), &[]);
@@ -62,6 +65,21 @@ fn raft(text: &mut Text, status: &NodeStatus) {
     text.gauge("tallyd_applied_index", "Up to which index this box has applied the log.", status.applied);
     text.gauge("tallyd_last_index", "The end of this box's log.", status.last);
     text.counter(
+        "tallyd_leader_late_total",
+        "How often this box led and its loop woke later than an election timeout.",
+        status.pace.leader_late,
+    );
+    text.counter(
+        "tallyd_digest_mismatches_total",
+        "How often this box saw that its state differs from another box's.",
+        status.state_check.mismatches,
+    );
+    text.gauge(
+        "tallyd_state_out_of_service",
+        "1 while this box's state is known to be wrong and it gets it anew.",
+        u64::from(status.state_check.state == "out-of-service"),
+    );
+    text.counter(
         "tallyd_campaigns_total",
         "How often this box began to campaign.",
         status.elections.campaigns,
@@ -83,6 +101,7 @@ fn raft(text: &mut Text, status: &NodeStatus) {
         ("disk", handovers.disk),
         ("stopping", handovers.stopping),
         ("asked", handovers.asked),
+        ("state", handovers.state),
     ] {
         text.sample("tallyd_handovers_total", &[("reason", reason)], count);
     }
@@ -215,6 +234,12 @@ fn disk(text: &mut Text, storage: &crate::node::status::StorageStatus) {
         "Log since the latest snapshot: what a restart replays.",
         storage.replay_bytes,
     );
+    text.gauge(
+        "tallyd_storage_bytes",
+        "Size of log, spare files and snapshots together.",
+        storage.bytes_used,
+    );
+    text.gauge("tallyd_storage_max_bytes", "What they may have together.", storage.bytes_max);
     text.gauge("tallyd_log_bytes", "Size of the log on disk.", storage.log_bytes);
     text.gauge("tallyd_snapshot_bytes", "Size of the latest snapshot.", storage.snapshot_bytes);
     text.gauge("tallyd_snapshot_index", "Index of the latest snapshot.", storage.snapshot_index);
@@ -479,7 +504,14 @@ mod tests {
         site(&mut text, &status);
         pace(&mut text, &status.pace);
         disk(&mut text, &status.storage);
+        status.upstream =
+            serde_json::json!({"state": "connected", "published": 7, "refuses": [{"topic": "t"}]});
         ways_in(&mut text, &status);
+        broker::broker(&mut text, &status);
+        assert!(
+            text.0.contains("\ntallyd_upstream_connected 1\n")
+                && text.0.contains("\ntallyd_upstream_published_total 7\n")
+        );
         counted(&mut text, &Metrics::default());
         refused(&mut text, &Refusals::default(), &[]);
         connections(&mut text, &TransportMetrics::default(), &[]);

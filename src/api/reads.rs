@@ -48,7 +48,7 @@ enum Read {
 impl Read {
     async fn fence(read: Option<Read>, node: &Handle) -> Result<(), Problem> {
         if read == Some(Read::Local) {
-            return Ok(());
+            return Ok(node.check_state()?);
         }
         match node.fence().await {
             Ok(()) => Ok(()),

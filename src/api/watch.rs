@@ -139,7 +139,7 @@ impl Watcher {
     fn look(&mut self) -> String {
         let mut text = String::new();
         let Watcher { seat, prefix, seen, ring, pending, .. } = self;
-        if pending.is_empty() {
+        if pending.is_empty() && seat.0.node.check_state().is_ok() {
             seat.0.node.site(|site| {
                 *pending = site.changed_since(*seen, prefix);
                 *seen = site.applied();

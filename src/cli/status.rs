@@ -57,6 +57,10 @@ fn in_words(status: &Value) -> String {
     if let Some(batches) = status["accumulator"]["unsettled"].as_u64().filter(|batches| *batches > 0) {
         lines.push(format!("batches from before the last stop that wait to be committed: {batches}"));
     }
+    if let Some(text) = status["state_check"]["text"].as_str() {
+        lines.push(format!("STATE {}: {}", of(&status["state_check"], "state"), text::printable(text)));
+    }
+    lines.extend(status["pace"]["text"].as_str().map(text::printable));
     let level = &status["level"];
     if level["site"].as_u64() < level["max"].as_u64() {
         lines.push(format!(
@@ -112,12 +116,18 @@ fn parts(status: &Value) -> impl Iterator<Item = (&'static str, String)> {
     let time = text::time(clock["site_ms"].as_u64().unwrap_or_default());
     let size = |key: &str| text::bytes(storage[key].as_u64().unwrap_or_default());
     let written = format!(
-        "{}; {} written in {} syncs; log {}, snapshot {}",
+        "{}; {} written in {} syncs; log {}, snapshot {}, {} of {}{}",
         of(storage, "state"),
         size("bytes_written"),
         of(storage, "syncs"),
         size("log_bytes"),
-        size("snapshot_bytes")
+        size("snapshot_bytes"),
+        size("bytes_used"),
+        size("bytes_max"),
+        storage["beyond"]
+            .as_str()
+            .map(|why| format!("; BEYOND IT: {}", text::printable(why)))
+            .unwrap_or_default()
     );
     [
         ("log", log),
@@ -281,6 +291,21 @@ fn upstream(value: &Value) -> String {
     }
     if !value["last_error"].is_null() {
         words = format!("{words}; trouble: {}", part(&value["last_error"]));
+    }
+    if let Some(what) = value["other_site"]["what"].as_str() {
+        words = format!("{words}; {}", text::printable(what));
+    }
+    for refused in value["refuses"].as_array().into_iter().flatten() {
+        words = format!("{words}; refuses {}: {}", of(refused, "topic"), of(refused, "cause"));
+    }
+    for held in value["held_first"].as_array().into_iter().flatten() {
+        let [seq, series, topic, cause] = ["seq", "series", "topic", "cause"].map(|member| of(held, member));
+        words = format!("{words}; holds number {seq} of {series}, topic {topic}: {cause}");
+    }
+    let shown = value["held_first"].as_array().map_or(0, Vec::len) as u64;
+    match value["held"].as_u64() {
+        Some(held) if held > shown => words = format!("{words}; and {} more", held - shown),
+        _ => {}
     }
     words
 }

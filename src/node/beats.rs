@@ -19,6 +19,11 @@ use crate::site::Stamp;
 /// Connections are asked for their round trips this often.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// The loop wakes at least so often to see how late it does: as often as heartbeats go, within these.
+const LATE_LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// That a leader was late is shown for so long, and logged no more often.
+const LATE_SHOWN: Duration = Duration::from_secs(60);
+
 /// What this box knows of the pace and has to answer.
 #[derive(Debug)]
 pub(super) struct Beats {
@@ -28,6 +33,10 @@ pub(super) struct Beats {
     /// The timeout and the interval that the core has.
     in_force: (Duration, Duration),
     looked: Instant,
+    /// When the loop is to wake next, at the latest, to see how late it does.
+    tick_due: Instant,
+    /// When this box led and was last late by more than an election timeout, and by how much.
+    pub(super) late_leader: Option<(Instant, Duration)>,
     /// Of whom a heartbeat is to be answered, and when it was sent by its sender's clock.
     sent: std::collections::BTreeMap<NodeId, CoreInstant>,
     /// Whether a jump was held when this leader last told the time.
@@ -38,7 +47,16 @@ impl Beats {
     pub(super) fn new(pace: Pace, now: Instant) -> Beats {
         let in_force = (pace.timeout(), pace.heartbeat());
         let measured = std::collections::BTreeMap::new();
-        Beats { pace, measured, in_force, looked: now, sent: std::collections::BTreeMap::new(), held: false }
+        Beats {
+            pace,
+            measured,
+            in_force,
+            looked: now,
+            tick_due: now + LATE_LOOK_EVERY.0,
+            late_leader: None,
+            sent: std::collections::BTreeMap::new(),
+            held: false,
+        }
     }
 }
 
@@ -102,7 +120,7 @@ impl Node {
     pub(super) fn send_beat_answer(&mut self, to: NodeId, message: Message) {
         let (us, synced) = self.leader_clock.wall();
         let pace = &self.beats.pace;
-        let (sync, timeout) = (core(pace.sync()), core(pace.timeout()));
+        let (sync, timeout) = (core(pace.sync_told()), core(pace.timeout()));
         let sent = self.beats.sent.remove(&to).unwrap_or_default();
         let condition = self.condition();
         let answer = BeatAnswer { wall: Wall { us, synced }, sent, sync, timeout, condition };
@@ -149,6 +167,37 @@ impl Node {
         }
         let Wall { us: wall_us, synced } = answer.wall;
         self.leader_clock.heard(from, Reading { wall_us, synced, round_trip }, now);
+    }
+
+    /// The loop has just woken: how late?
+    pub(super) fn see_how_late(&mut self) {
+        let now = Instant::now();
+        let Some(late) = now.checked_duration_since(self.beats.tick_due) else { return };
+        let every = self.beats.pace.heartbeat().clamp(LATE_LOOK_EVERY.0, LATE_LOOK_EVERY.1);
+        self.beats.tick_due = now + every;
+        let core_now = self.now();
+        self.beats.pace.woke_late(late, core_now);
+        let timeout = self.beats.pace.timeout();
+        if !self.leads() || late <= timeout {
+            return;
+        }
+        self.shared.metrics.leader_lateness.raise();
+        if self.shown_lateness().is_none() {
+            warn!(
+                "this leader's loop woke {late:?} late, which is longer than the election timeout ({timeout:?}): this                  machine has too little processor time, or stood still"
+            );
+        }
+        self.beats.late_leader = Some((now, late));
+    }
+
+    /// By how much this box was late, if that was more than an election timeout, while it led, and not long ago.
+    pub(super) fn shown_lateness(&self) -> Option<Duration> {
+        self.beats.late_leader.filter(|(at, _)| at.elapsed() < LATE_SHOWN).map(|(_, late)| late)
+    }
+
+    /// When the loop is to wake at the latest.
+    pub(super) fn tick_due(&self) -> Instant {
+        self.beats.tick_due
     }
 
     /// Decides the pace, at a leader and where none is known; otherwise the leader's is in force.

@@ -17,6 +17,11 @@ impl Node {
             Command::Propose { body, reply } => {
                 self.proposals.add(random_u128() as u64, &body, reply, now);
             }
+            Command::ProposeHere { reply, .. } if self.state_check.is_out() => {
+                let why = "this box's state is wrong".to_owned();
+                // The asker may have gone.
+                let _ = reply.send(Err(RequestError::NotCommitted { why }));
+            }
             Command::ProposeHere { body, reply } => match self.append(proposals::plain(&body)) {
                 Ok(index) => {
                     self.here.insert(index, (self.raft.term(), reply));

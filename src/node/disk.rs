@@ -19,6 +19,9 @@ use crate::storage::{
 /// How long an ending process waits for the disk: what was acknowledged is durable already.
 const END_WAIT: Duration = Duration::from_secs(5);
 
+/// So many pieces of a snapshot are saved between two groups where the log is near its bound.
+const PIECES_OWED: u32 = 4;
+
 /// What the node asks of the disk. Done in order, but for the pieces of a snapshot, which wait for
 /// everything else.
 #[derive(Debug)]
@@ -59,6 +62,10 @@ pub(super) enum Done {
     /// `first`: the first index that the log still has.
     Saved {
         result: Result<LogIndex, WriteError>,
+    },
+    /// The log begins with this entry now: what was kept for followers had to go.
+    Begins {
+        first: LogIndex,
     },
     Opened {
         to: NodeId,
@@ -139,6 +146,10 @@ struct Worker<F: FileSystem> {
     storage: Storage<F>,
     /// A snapshot that is being saved, a piece at a time between jobs.
     saving: Option<Saving<F::File>>,
+    /// So many pieces of it come before the next job, since the log must not grow beyond its bound meanwhile.
+    owed: u32,
+    /// The first entry of the log, as the node knows it.
+    first: LogIndex,
     /// Snapshots that are sent to followers.
     readers: BTreeMap<NodeId, SnapshotReader<F::File>>,
 }
@@ -148,10 +159,12 @@ fn serve<F: FileSystem>(
     inbox: &mpsc::Receiver<Job>,
     outbox: &tokio_mpsc::UnboundedSender<Done>,
 ) {
-    let mut worker = Worker { storage, saving: None, readers: BTreeMap::new() };
+    let first = storage.first_index();
+    let mut worker = Worker { storage, saving: None, owed: 0, first, readers: BTreeMap::new() };
     loop {
         let job = match worker.saving {
             None => inbox.recv().map_err(|_| TryRecvError::Disconnected),
+            Some(_) if worker.owed > 0 => Err(TryRecvError::Empty),
             Some(_) => inbox.try_recv(),
         };
         let done = match job {
@@ -159,7 +172,8 @@ fn serve<F: FileSystem>(
             Err(TryRecvError::Empty) => worker.save_piece(),
             Err(TryRecvError::Disconnected) => return,
         };
-        if done.is_some_and(|done| outbox.send(done).is_err()) {
+        let begins = worker.begins();
+        if done.into_iter().chain(begins).any(|done| outbox.send(done).is_err()) {
             return;
         }
     }
@@ -171,7 +185,9 @@ impl<F: FileSystem> Worker<F> {
         let storage = &mut self.storage;
         Some(match job {
             Job::Write { ticket, group } => {
-                Done::Written { ticket, result: write(storage, group), superseded: false }
+                let result = write(storage, group);
+                self.owed = if storage.is_tight() { PIECES_OWED } else { 0 };
+                Done::Written { ticket, result, superseded: false }
             }
             Job::Install { ticket, position, bytes, hard_state, group } => {
                 // It makes a snapshot that is being saved useless, and takes the place of its file.
@@ -186,7 +202,7 @@ impl<F: FileSystem> Worker<F> {
             Job::Read { to, message, first, last, bytes_max } => {
                 Done::Read { to, message, result: storage.read(first, last, bytes_max) }
             }
-            Job::Save { position, bytes } => match storage.begin_snapshot(position, bytes) {
+            Job::Save { position, bytes } => match save(storage, position, bytes) {
                 Ok(saving) => {
                     self.saving = Some(saving);
                     return None;
@@ -218,7 +234,14 @@ impl<F: FileSystem> Worker<F> {
         })
     }
 
+    /// Whether the log has let go of entries that the node counts on.
+    fn begins(&mut self) -> Option<Done> {
+        let first = self.storage.first_index();
+        (std::mem::replace(&mut self.first, first) < first).then_some(Done::Begins { first })
+    }
+
     fn save_piece(&mut self) -> Option<Done> {
+        self.owed = self.owed.saturating_sub(1);
         let saving = self.saving.as_mut()?;
         let result = match self.storage.step_snapshot(saving) {
             Ok(false) => return None,
@@ -228,6 +251,18 @@ impl<F: FileSystem> Worker<F> {
         self.saving = None;
         Some(Done::Saved { result })
     }
+}
+
+/// Begins to save a snapshot. It may be what makes room after a failed write, so the log is read again first.
+fn save<F: FileSystem>(
+    storage: &mut Storage<F>,
+    position: Position,
+    bytes: Bytes,
+) -> Result<Saving<F::File>, WriteError> {
+    if storage.is_poisoned() {
+        recover(storage)?;
+    }
+    storage.begin_snapshot(position, bytes)
 }
 
 /// Writes a group; after a failure before, what is on disk is read again first.

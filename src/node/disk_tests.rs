@@ -350,6 +350,22 @@ async fn a_box_alone_gets_over_any_single_failure_of_its_disk() {
 }
 
 #[tokio::test]
+async fn a_partition_full_of_the_boxs_own_log_is_emptied_by_a_snapshot() {
+    // By itself none would be due.
+    let config = NodeConfig { snapshot_log_bytes: 1 << 30, ..NodeConfig::default() };
+    let mut site = TestSite::start_with(1, config).await;
+    site.leader().await;
+    let fs = site.boxes[0].fs.clone();
+    fs.fill_up(300 << 10); // a segment and a little
+    for _ in 0..400 {
+        site.add(0).await;
+    }
+    let storage = site.boxes[0].handle.status().storage;
+    assert!(storage.snapshot_index > 0 && storage.failures > 0, "{storage:?}");
+    site.end().await;
+}
+
+#[tokio::test]
 async fn a_box_whose_disk_never_answers_can_still_be_stopped() {
     let site = TestSite::start(1).await;
     site.leader().await;

@@ -47,6 +47,8 @@ pub(super) struct Shared {
     pub(super) status: Mutex<NodeStatus>,
     /// Cleared while the disk takes no writes.
     pub(super) disk_ok: AtomicBool,
+    /// Cleared while this box's state is known to be wrong.
+    pub(super) state_ok: AtomicBool,
     /// Set while this box has had no leader for longer than a failover takes.
     pub(super) leaderless: AtomicBool,
     /// How this box's upstream stands to the broker.
@@ -278,6 +280,16 @@ impl Handle {
         self.propose_here(entry::delivered(up_to)).await
     }
 
+    /// Holds a number that the broker does not take, so that those after it go on. Only at the leader.
+    pub async fn set_aside(&self, seq: u64, cause: u8) -> Result<(), RequestError> {
+        self.propose_here(entry::set_aside(seq, cause)).await
+    }
+
+    /// Says that a held number was delivered after all. Only at the leader.
+    pub async fn released(&self, seq: u64) -> Result<(), RequestError> {
+        self.propose_here(entry::released(seq)).await
+    }
+
     /// Commits what was counted here as far as that goes, saves the rest, and stops the node.
     pub async fn stop(&self, times: StopTimes) {
         let (reply, answer) = oneshot::channel();
@@ -406,8 +418,19 @@ impl Handle {
         self.check_leader()
     }
 
+    /// Whether this box's state may be shown: one that is known to be wrong is shown to nobody.
+    pub fn check_state(&self) -> Result<(), RequestError> {
+        if self.shared.state_ok.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let why =
+            "this box's state differs from that of a majority and is got anew; ask another box".to_owned();
+        Err(RequestError::NotCommitted { why })
+    }
+
     /// Without a leader another box may be able to do what this one is asked for: a client hears so at once.
     fn check_leader(&self) -> Result<(), RequestError> {
+        self.check_state()?;
         if self.shared.leaderless.load(Ordering::Relaxed) {
             return Err(RequestError::NotCommitted { why: NO_LEADER.to_owned() });
         }

@@ -92,6 +92,7 @@ impl Handover {
             disk: of(HandoverReason::Disk),
             stopping: of(HandoverReason::Stopping),
             asked: of(HandoverReason::Asked),
+            state: of(HandoverReason::State),
             failed: self.failed,
             last: self.last.clone(),
         }

@@ -41,12 +41,19 @@ pub enum HandoverReason {
     Stopping,
     /// Somebody asked for it.
     Asked,
+    /// Its state differs from that of a majority.
+    State,
 }
 
 impl HandoverReason {
     /// All there are.
-    pub const ALL: [HandoverReason; 4] =
-        [HandoverReason::Broker, HandoverReason::Disk, HandoverReason::Stopping, HandoverReason::Asked];
+    pub const ALL: [HandoverReason; 5] = [
+        HandoverReason::Broker,
+        HandoverReason::Disk,
+        HandoverReason::Stopping,
+        HandoverReason::Asked,
+        HandoverReason::State,
+    ];
 
     /// As metrics and status name it.
     #[must_use]
@@ -56,6 +63,7 @@ impl HandoverReason {
             HandoverReason::Disk => "disk",
             HandoverReason::Stopping => "stopping",
             HandoverReason::Asked => "asked",
+            HandoverReason::State => "state",
         }
     }
 
@@ -66,6 +74,7 @@ impl HandoverReason {
             HandoverReason::Disk => "the leader's disk is ill or slow",
             HandoverReason::Stopping => "the leader stops",
             HandoverReason::Asked => "somebody asked for it",
+            HandoverReason::State => "the leader's state differs from that of a majority",
         }
     }
 

@@ -230,5 +230,5 @@ fn a_reason_comes_back_from_its_number() {
     for reason in HandoverReason::ALL {
         assert_eq!(HandoverReason::numbered(reason.number()), Some(reason));
     }
-    assert_eq!(HandoverReason::numbered(4), None);
+    assert_eq!(HandoverReason::numbered(5), None);
 }

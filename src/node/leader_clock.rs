@@ -5,9 +5,11 @@
 use tally_core::id::NodeId;
 use tally_core::time::{Duration, Elapsed, Instant, SiteTime};
 
+use super::proposals;
 use super::site_time::{Decided, Offset, Reading, SiteTimes};
-use crate::clock::{Told, WallClock};
-use crate::site::{Stamp, entry};
+use crate::clock::{SiteClock, Told, WallClock};
+use crate::site::{Site, Stamp, entry};
+use crate::storage::Entry;
 
 /// Site time and elapsed time as the leader counts them on.
 #[derive(Debug)]
@@ -56,6 +58,18 @@ impl Logged {
     pub(super) fn site_after(&self, known: Option<SiteTime>) -> Option<SiteTime> {
         if self.stepped { self.site } else { known.max(self.site).filter(|site| site.0 > 0) }
     }
+}
+
+/// Site time as far as a box knows it when it starts: by its whole log, of which no more than the snapshot may be
+/// applied before another box can be heard.
+pub(super) fn begun(site: &Site, entries: &[Entry]) -> SiteClock {
+    let unapplied = entries.iter().filter(|entry| entry.position.index > site.applied());
+    let logged = Logged::of(unapplied.filter_map(|entry| Some(proposals::split(&entry.payload)?.1)));
+    let begun = logged.site_after(Some(site.stamp().site));
+    let clock = SiteClock::new(begun.unwrap_or_default(), site.stamp().elapsed);
+    // What is not committed may go again, an operator's step even.
+    clock.skipped();
+    clock
 }
 
 impl LeaderClock {

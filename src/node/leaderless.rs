@@ -26,8 +26,9 @@ impl Node {
         }
         let now = Instant::now();
         let since = *self.leaderless_since.get_or_insert(now);
+        let is_out = self.state_check.is_out();
         let patience = (self.beats.pace.timeout() * ELECTION_TIMEOUTS).clamp(LEAST, REQUEST_WAIT);
-        if now < since + patience {
+        if now < since + patience && !is_out {
             return;
         }
         // Also those that came since the last look, before they could see it.

@@ -7,6 +7,7 @@ mod beats;
 #[cfg(test)]
 mod clock_tests;
 mod commands;
+mod digests;
 mod disk;
 mod disk_health;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod disk_tests;
 mod handle;
 mod handover;
 mod heirs;
+mod lateness;
 mod leader_clock;
 mod leaderless;
 mod level;
@@ -26,9 +28,11 @@ mod reads;
 mod refused_cells;
 mod report;
 mod requests;
+mod room;
 mod site_time;
 mod snapshot_transfer;
 mod snapshots;
+mod state_check;
 pub mod status;
 mod step;
 mod stopping;
@@ -69,11 +73,10 @@ pub use stopping::StopTimes;
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 
 use crate::accumulator::{Accumulator, Limits};
-use crate::clock::SiteClock;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::site::{Applied, Founding, Level, Site, SnapshotError};
-use crate::storage::{Entry, FileSystem, Owner, Recovered, Storage, StorageMetrics};
+use crate::storage::{FileSystem, Owner, Recovered, Storage, StorageMetrics};
 use crate::transport::{Event, Transport};
 
 use batches::Batches;
@@ -82,7 +85,7 @@ use disk::{Disk, Done};
 use disk_health::DiskHealth;
 use handle::{Command, Shared};
 use handover::Handover;
-use leader_clock::{LeaderClock, Logged};
+use leader_clock::LeaderClock;
 use level::Levels;
 use members::Members;
 use pace::Pace;
@@ -91,6 +94,7 @@ use reads::Reads;
 use refused_cells::RefusedCells;
 use report::complete_status;
 use snapshots::Snapshots;
+use state_check::StateCheck;
 use stopping::{Saving, Stopping};
 use tail::Tail;
 
@@ -177,6 +181,7 @@ pub struct Node {
     here: HashMap<LogIndex, (Term, oneshot::Sender<Result<Applied, RequestError>>)>,
     reads: Reads,
     snapshots: Snapshots,
+    state_check: StateCheck,
     leader_clock: LeaderClock,
     members: Members,
     levels: Levels,
@@ -247,14 +252,15 @@ impl Node {
         };
         let started = Instant::now();
         let pace = Pace::new(config.election_timeout);
-        let raft = start_raft(&identity, &pace, &recovered, snapshot, &site)?;
+        let bytes_max = storage.stats().bytes_max;
+        let raft = start_raft(&identity, &pace, &recovered, snapshot, &site, bytes_max)?;
         let members = Members::new(&identity, &site, &recovered.entries, started);
         let storage_metrics = storage.metrics();
         let mut batches = Batches::new(handle::random_u128(), config.commit_interval, started);
         let owner = Owner { site_id: identity.site_id.0, node: identity.node };
         unsent::resume(&storage, owner, &mut batches);
         let (disk, disk_done) = Disk::start(storage)?;
-        let clock = Arc::new(site_clock(&site, &recovered.entries));
+        let clock = Arc::new(leader_clock::begun(&site, &recovered.entries));
         let limits = Limits::of(&site);
         let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
         let applied_index = site.applied().0;
@@ -273,6 +279,7 @@ impl Node {
             transport_metrics: transport.as_ref().map(|transport| transport.metrics()).unwrap_or_default(),
             status: Mutex::default(),
             disk_ok: AtomicBool::new(true),
+            state_ok: AtomicBool::new(true),
             leaderless: AtomicBool::new(false),
             broker: Mutex::default(),
             broker_wish,
@@ -294,6 +301,7 @@ impl Node {
             here: HashMap::new(),
             reads: Reads::new(recovered.boot),
             snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
+            state_check: StateCheck::default(),
             leader_clock,
             members,
             levels: Levels::default(),
@@ -342,6 +350,7 @@ impl Node {
                 () = self.shared.accumulator.woken() => {}
                 () = tokio::time::sleep_until(due) => {}
             }
+            self.see_how_late();
             self.drain();
             self.step();
         }
@@ -386,24 +395,15 @@ impl Node {
         self.raft.role() == raft::Role::Leader
     }
 
-    /// Whether what is proposed now can get to a leader.
+    /// Whether what is proposed now can get to a leader, and what comes of it be told by this box.
     fn leader_term(&self) -> Option<Term> {
+        if self.state_check.is_out() {
+            return None;
+        }
         let leader = self.raft.leader()?;
         let reachable = self.leads() || self.connected.contains(&leader);
         reachable.then(|| self.raft.term())
     }
-}
-
-/// Site time as far as this box knows it when it starts: by its whole log, of which no more than the snapshot may be
-/// applied before another box can be heard.
-fn site_clock(site: &Site, entries: &[Entry]) -> SiteClock {
-    let unapplied = entries.iter().filter(|entry| entry.position.index > site.applied());
-    let logged = Logged::of(unapplied.filter_map(|entry| Some(proposals::split(&entry.payload)?.1)));
-    let begun = logged.site_after(Some(site.stamp().site));
-    let clock = SiteClock::new(begun.unwrap_or_default(), site.stamp().elapsed);
-    // What is not committed may go again, an operator's step even.
-    clock.skipped();
-    clock
 }
 
 fn start_raft(
@@ -412,6 +412,7 @@ fn start_raft(
     recovered: &Recovered,
     snapshot: Position,
     site: &Site,
+    storage_bytes_max: u64,
 ) -> Result<Raft, SetupError> {
     let core = |span: Duration| CoreDuration(span.as_micros() as u64);
     let raft_config = RaftConfig {
@@ -420,8 +421,8 @@ fn start_raft(
         heartbeat_interval: core(pace.heartbeat()),
         seed: handle::random_u128() as u64,
         append_bytes_max: wire::APPEND_BYTES_MAX,
-        inflight_bytes_max: 4 * wire::APPEND_BYTES_MAX,
-        uncommitted_bytes_max: 16 << 20,
+        inflight_bytes_max: room::inflight_bytes_max(storage_bytes_max),
+        uncommitted_bytes_max: room::uncommitted_bytes_max(storage_bytes_max),
     };
     let base = match site.configuration() {
         Some(parts) => {

@@ -11,6 +11,8 @@ use std::time::Duration;
 use tally_core::id::NodeId;
 use tally_core::time::Instant;
 
+use super::lateness::Lateness;
+
 /// A leader shows itself so many times within an election timeout: three may be lost or late.
 const BEATS: u32 = 4;
 /// The timeout holds so many round trips: a heartbeat that is late by one, after two that were lost,
@@ -19,6 +21,9 @@ const ROUND_TRIPS: u32 = 4;
 /// And, for a campaign to come to its end before the next begins, so many syncs: the candidate's own
 /// and a voter's, each after one that is under way.
 const SYNCS: u32 = 4;
+/// And so many delays of a loop that wakes late for lack of processor time: a leader's and a follower's may come together,
+/// and a heartbeat that is due before the first of them is waited for, too.
+const LATENESSES: u32 = 3;
 /// The share of round trips that is waited for; of syncs it is less: rare ones of seconds do not
 /// matter to heartbeats, which wait for no disk.
 const ROUND_TRIP_QUANTILE: f32 = 0.98;
@@ -55,6 +60,7 @@ pub(super) struct Pace {
     /// Since when a shorter timeout would do.
     shorter_since: Option<Instant>,
     sync: Quantile,
+    late: Lateness,
     members: BTreeMap<NodeId, Member>,
 }
 
@@ -77,6 +83,7 @@ impl Pace {
             timeout: bounds.min,
             shorter_since: None,
             sync: Quantile::default(),
+            late: Lateness::default(),
             members: BTreeMap::new(),
         }
     }
@@ -95,6 +102,22 @@ impl Pace {
     /// How long a sync of this box's disk takes, nearly always.
     pub(super) fn sync(&self) -> Duration {
         self.sync.at(SYNC_QUANTILE)
+    }
+
+    /// What this box tells a leader of its syncs. As long as its lateness asks for, so that leaders of earlier releases
+    /// reckon with that, too.
+    pub(super) fn sync_told(&self) -> Duration {
+        self.sync().max(self.lateness() * LATENESSES / SYNCS)
+    }
+
+    /// How late this box's loop wakes now and then.
+    pub(super) fn lateness(&self) -> Duration {
+        self.late.reckoned()
+    }
+
+    /// Its loop woke so late.
+    pub(super) fn woke_late(&mut self, late: Duration, now: Instant) {
+        self.late.add(late, now);
     }
 
     /// How long a sync of this box's disk takes half of the time; zero while too few were seen.
@@ -174,7 +197,7 @@ impl Pace {
 
     /// What the samples ask for: the shortest step that holds it.
     fn wanted(&self) -> Duration {
-        let sync = self.members.values().map(|member| member.sync).fold(self.sync(), Duration::max);
+        let sync = self.members.values().map(|member| member.sync).fold(self.sync_told(), Duration::max);
         let round_trip = self.round_trip().min(TIMEOUT_MAX);
         let campaign = round_trip * 2 + sync.min(TIMEOUT_MAX) * SYNCS;
         let needed = (round_trip * ROUND_TRIPS).max(campaign);
@@ -349,6 +372,27 @@ mod tests {
         assert_eq!(pace.timeout(), BOUNDS.max, "a leader keeps to its own bounds");
         let mut fixed = Pace::new(PaceBounds { min: ms(500), max: ms(500) });
         assert_eq!(after(&mut fixed, 0, 5, |_| 3_000), ms(500));
+    }
+
+    #[test]
+    fn a_box_that_wakes_late_gets_time_wherever_it_is_and_one_that_was_stopped_does_not() {
+        let mut follower = Pace::new(BOUNDS);
+        for beat in 0..200 {
+            follower.woke_late(ms(if beat % 10 == 0 { 250 } else { 3 }), at(beat * 50));
+        }
+        assert_eq!(follower.sync(), Duration::ZERO);
+        let mut leader = Pace::new(BOUNDS);
+        leader.answered(NodeId(2), follower.sync_told(), ms(200));
+        leader.decide(at(0));
+        assert!((ms(750)..ms(1000)).contains(&leader.timeout()), "{:?}", leader.timeout());
+        follower.decide(at(10_000));
+        assert_eq!(follower.timeout(), leader.timeout(), "as when it comes to lead");
+        let mut stopped = Pace::new(BOUNDS);
+        for beat in 0..200 {
+            stopped.woke_late(if beat == 100 { ms(10_000) } else { ms(2) }, at(beat * 50));
+            stopped.decide(at(beat * 50));
+        }
+        assert_eq!(stopped.timeout(), ms(200));
     }
 
     #[test]

@@ -32,6 +32,7 @@ impl Node {
                 self.connected.remove(&peer);
                 self.beats.pace.lost(peer);
                 self.handover.heirs.lost(peer);
+                self.state_check.lost(peer);
                 self.raft.snapshot_lost(peer);
             }
             Event::Received { from, frame, .. } => match Frame::decode(&frame) {
@@ -57,6 +58,8 @@ impl Node {
             Frame::Members { .. } => self.refuse(from, Reason::NotForThis),
             Frame::HandsOver { to, reason } => self.on_hands_over(from, to, reason),
             Frame::Level(level) => self.levels.told(from, level),
+            Frame::Digests(points) => self.state_check.on_told(from, points),
+            Frame::StateWant { index } => self.on_state_want(from, index),
             Frame::Transfer { to } => {
                 if let Err(why) = self.hand_over(to, heirs::HandoverReason::Asked) {
                     let refusals = &self.shared.metrics.refusals;
@@ -78,6 +81,14 @@ impl Node {
         if brings_entries && self.tail.takes_more_than(UNDURABLE_BYTES_MAX, self.raft.durable_index()) {
             self.refuse(from, Reason::DiskBehind);
             return false;
+        }
+        // What is not applied for as long as the state is wrong is bounded likewise.
+        if brings_entries && self.state_check.is_out() {
+            let applied = self.site().applied();
+            if self.tail.takes_more_than(UNDURABLE_BYTES_MAX, applied) {
+                self.refuse(from, Reason::DiskBehind);
+                return false;
+            }
         }
         let configuration = match payloads.first().and_then(|first| members::of_payload(first)).transpose() {
             Ok(configuration) => configuration,
@@ -200,6 +211,7 @@ impl Node {
             }
             Done::Read { to, message, result } => self.on_read(to, message, result),
             Done::Saved { result } => self.on_saved(result),
+            Done::Begins { first } => self.log_begins(first),
             Done::Opened { to, message, result } => self.on_opened(to, message, result),
             Done::SnapshotRead { to, offset, result } => self.on_snapshot_read(to, offset, result),
             Done::UnsentKept { leaving, result } => self.on_unsent_kept(leaving, result),

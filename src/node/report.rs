@@ -12,7 +12,7 @@ use super::handle::Shared;
 use super::site_time::Offset;
 use super::{
     AccumulatorStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus, LevelStatus,
-    MemberStatus, MetersStatus, Node, NodeStatus, OutboxStatus, PaceStatus, StorageStatus, tolerance,
+    MemberStatus, MetersStatus, Node, NodeStatus, OutboxStatus, PaceStatus, StorageStatus, room, tolerance,
 };
 use crate::clock::wall_ms;
 use crate::identity::Role as MemberKind;
@@ -72,6 +72,7 @@ impl Node {
         };
         status.members = members;
         status.handovers = self.handover.status();
+        status.state_check = self.state_check_status();
         status.clock.wall_synced = wall_synced;
         status.pace = self.pace_status();
         status.storage = self.storage_status();
@@ -100,6 +101,9 @@ impl Node {
             sync_us_mean: stats.sync_us_total / stats.syncs.max(1),
             sync_us_max: stats.sync_us_max,
             log_bytes: stats.log_bytes,
+            bytes_used: stats.bytes_used,
+            bytes_max: stats.bytes_max,
+            beyond: room::beyond(&stats),
             replay_bytes: stats.replay_bytes,
             snapshot_bytes: stats.snapshot_bytes,
             snapshot_index: self.snapshots.last.0,
@@ -113,6 +117,16 @@ impl Node {
             heartbeat_ms: us(pace.heartbeat()) / 1000,
             round_trip_us: us(pace.round_trip()),
             sync_us: us(pace.sync()),
+            late_us: us(pace.lateness()),
+            leader_late: self.shared.metrics.leader_lateness.get(),
+            text: self.shown_lateness().map(|late| {
+                format!(
+                    "this leader's loop woke {} ms late, longer than an election timeout: other boxes may take it for \
+                     dead. This machine has too little processor time or stands still now and then: give tallyd more \
+                     (CPUWeight=, nice), or move what else runs there",
+                    late.as_millis()
+                )
+            }),
         }
     }
 
@@ -254,9 +268,10 @@ fn meters(site: &Site) -> MetersStatus {
 
 fn outbox(site: &Site) -> OutboxStatus {
     OutboxStatus {
-        waiting: site.outbox_len() as u64,
+        waiting: (site.outbox_len() + site.held_len()) as u64,
         unnumbered: site.unnumbered_len() as u64,
         numbered: site.numbered_last(),
         delivered: site.delivered(),
+        held: site.held_len() as u64,
     }
 }

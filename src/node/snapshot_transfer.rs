@@ -178,6 +178,10 @@ impl Incoming {
 impl Node {
     /// The core wants a follower to get the latest snapshot.
     pub(super) fn offer_snapshot(&mut self, to: NodeId, message: Message) {
+        // What this box has on its disk may be as wrong as its state.
+        if self.state_check.is_out() {
+            return;
+        }
         let now = Instant::now();
         if let Some(outgoing) = self.snapshots.outgoing.get_mut(&to) {
             outgoing.term = message.term;
@@ -200,9 +204,10 @@ impl Node {
         result: Result<Option<SnapshotHead>, ReadError>,
     ) {
         match result {
+            Ok(Some(_)) if self.state_check.is_out() => self.disk.ask(Job::CloseSnapshot { to }),
             Ok(Some(head)) => {
                 info!(
-                    "box {to} is far behind: it is offered the snapshot up to entry {}",
+                    "box {to} is far behind, or its state is wrong: it is offered the snapshot up to entry {}",
                     head.position.index
                 );
                 let outgoing = Outgoing::new(head, message.term, Instant::now());
@@ -267,6 +272,9 @@ impl Node {
     }
 
     pub(super) fn on_snapshot_part(&mut self, from: NodeId, part: &SnapshotPart) {
+        if self.take_state_part(from, part) {
+            return;
+        }
         if part.bytes.is_empty() && part.head.position.index <= self.raft.commit_index() {
             // The core's answer tells the leader that this box is further than it thought.
             let message = Message { term: part.term, body: Body::Snapshot { last: part.head.position } };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId};
@@ -9,8 +10,9 @@ use tally_core::raft::{Body, Handled, LogView, Message, Persist, Position};
 use tracing::{info, warn};
 
 use super::disk::Job;
+use super::disk_health::Kind;
 use super::snapshot_transfer::{Incoming, Outgoing};
-use super::{Node, members};
+use super::{Node, members, room};
 use crate::refusals::Reason;
 use crate::site::Site;
 use crate::storage::WriteError;
@@ -44,12 +46,18 @@ pub(super) struct Snapshots {
     /// What the latest own one covers.
     pub(super) last: LogIndex,
     pub(super) last_bytes: u64,
+    /// One is wanted, however little the log has grown: what is on this disk may be wrong, or another box asks for it.
+    pub(super) wanted: bool,
     /// Of a state that is applied and not durable yet: it is saved as soon as the log is durable up to there.
     awaiting: Option<(Position, Bytes)>,
     /// The one that is being saved, and its size.
     saving: Option<(LogIndex, u64)>,
     /// After a failure: not before the log has this many bytes.
     not_before_bytes: u64,
+    /// And, where it is wanted for the space that it frees, not before that.
+    pub(super) retry_at: Option<Instant>,
+    /// It was said that the state is too large for `storage.bytes_max`.
+    pub(super) told_large: bool,
     pub(super) incoming: Option<Incoming>,
     /// Those that are sent to followers.
     pub(super) outgoing: BTreeMap<NodeId, Outgoing>,
@@ -65,9 +73,12 @@ impl Snapshots {
         Snapshots {
             last,
             last_bytes,
+            wanted: false,
             awaiting: None,
             saving: None,
             not_before_bytes: 0,
+            retry_at: None,
+            told_large: false,
             incoming: None,
             outgoing: BTreeMap::new(),
             installing: None,
@@ -91,6 +102,21 @@ impl Snapshots {
         self.awaiting = None;
         self.installing = Some((position, bytes));
         self.install_ticket = None;
+    }
+
+    /// The state turned out to be wrong: one that waits is not saved.
+    pub(super) fn distrust(&mut self) {
+        self.awaiting = None;
+    }
+
+    /// What the newest one covers that is on the disk or on its way there.
+    pub(super) fn newest(&self) -> LogIndex {
+        self.saving.map_or(self.last, |(index, _)| index.max(self.last))
+    }
+
+    /// Whether one is on its way to the disk.
+    pub(super) fn is_busy(&self) -> bool {
+        self.saving.is_some() || self.awaiting.is_some() || self.installing.is_some()
     }
 
     /// The one that was being saved is given up for one that a leader sent.
@@ -117,7 +143,9 @@ impl Node {
     /// Writes a snapshot if the log has grown enough since the last one.
     pub(super) fn snapshot_if_due(&mut self) {
         self.forget_transfers();
-        if self.disk_health.trouble().is_some() {
+        // A wrong state is kept nowhere; on a full disk a snapshot frees what it covers.
+        let is_ill = self.disk_health.trouble().is_some_and(|trouble| trouble.kind != Kind::Full);
+        if is_ill || self.state_check.is_out() {
             return;
         }
         if self.is_snapshot_due() {
@@ -134,16 +162,17 @@ impl Node {
     }
 
     fn is_snapshot_due(&self) -> bool {
-        let Snapshots { last, last_bytes, not_before_bytes, .. } = self.snapshots;
+        let Snapshots { last, last_bytes, wanted, not_before_bytes, .. } = self.snapshots;
         if self.snapshots.saving.is_some() || self.snapshots.awaiting.is_some() {
             return false;
         }
         let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
         let entries = self.raft.durable_index().0.saturating_sub(last.0);
-        let much = grown >= due_bytes(self.config.snapshot_log_bytes, last_bytes);
-        (much || entries >= due_entries(last_bytes))
-            && grown >= not_before_bytes
-            && self.site().applied() > last
+        let bytes_max = self.storage_metrics.bytes_max.load(Ordering::Relaxed);
+        let due = due_bytes(self.config.snapshot_log_bytes, last_bytes);
+        let much = grown >= due.min(room::log_bytes_max(bytes_max, last_bytes));
+        let usual = (much || wanted || entries >= due_entries(last_bytes)) && grown >= not_before_bytes;
+        (usual || self.wants_room(grown)) && self.site().applied() > last
     }
 
     pub(super) fn on_saved(&mut self, result: Result<LogIndex, WriteError>) {
@@ -155,17 +184,18 @@ impl Node {
                     (self.snapshots.last, self.snapshots.last_bytes) = (index, bytes);
                 }
                 self.snapshots.not_before_bytes = 0;
+                self.snapshots.wanted = false;
+                self.snapshots.retry_at = None;
+                self.tell_room();
                 // The log on disk keeps some entries before the snapshot for followers a little behind.
-                let Some(base) = self.tail.position(first.prev()) else { return };
-                if base.index.0 > 0 && self.raft.compacted(base) {
-                    self.tail.forget_through(base.index);
-                }
+                self.log_begins(first);
             }
             Err(error) => {
                 warn!("no snapshot was written, the log grows on: {error}");
                 self.shared.metrics.snapshot_failures.raise();
                 let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
                 self.snapshots.not_before_bytes = grown + self.config.snapshot_log_bytes / 4;
+                self.snapshot_failed_for_now();
             }
         }
     }
@@ -190,6 +220,8 @@ impl Node {
                 self.tail = super::Tail::new(position, Vec::new());
                 self.snapshots.took_in(position, whole.bytes.into());
                 *self.site() = site;
+                self.state_check.replaced();
+                self.shared.state_ok.store(true, Ordering::Relaxed);
                 self.shared.clock.skipped();
                 self.know_members();
                 self.after_apply();

@@ -58,6 +58,8 @@ pub struct NodeStatus {
     pub clock: ClockStatus,
     /// Running digest of the state at `applied`, 16 hexadecimal digits.
     pub digest: String,
+    /// Whether this state is the other boxes'.
+    pub state_check: StateCheckStatus,
     /// Disk.
     pub storage: StorageStatus,
     /// What was counted here and is on its way.
@@ -173,6 +175,8 @@ pub struct HandoverStatus {
     pub stopping: u64,
     /// Somebody asked for it.
     pub asked: u64,
+    /// Its state differed from that of a majority.
+    pub state: u64,
     /// Begun, and not taken by the other box.
     pub failed: u64,
     /// The latest that was taken.
@@ -184,10 +188,24 @@ pub struct HandoverStatus {
 pub struct Handed {
     /// To which box.
     pub to: String,
-    /// `broker`, `disk`, `stopping` or `asked`.
+    /// `broker`, `disk`, `stopping`, `asked` or `state`.
     pub reason: &'static str,
     /// When, Unix milliseconds of this box's clock.
     pub at: u64,
+}
+
+/// Digests of the boxes' states, compared.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StateCheckStatus {
+    /// `ok`; `differs`: from another box's, and this one is not known to be wrong; `out-of-service`: this one is
+    /// wrong, and is got anew from a box of the majority.
+    pub state: &'static str,
+    /// What that means and what to do; absent when the state is `ok`.
+    pub text: Option<String>,
+    /// With so many other boxes that are connected it is compared.
+    pub compared_with: u64,
+    /// How often a difference was seen since start.
+    pub mismatches: u64,
 }
 
 /// How patient the boxes are with their leader.
@@ -202,6 +220,12 @@ pub struct PaceStatus {
     pub round_trip_us: u64,
     /// And a high quantile of the time that this box's disk takes for a write, microseconds.
     pub sync_us: u64,
+    /// And how late this box's loop wakes now and then for lack of processor time, microseconds.
+    pub late_us: u64,
+    /// How often this box led and its loop woke later than an election timeout, since start.
+    pub leader_late: u64,
+    /// What that means and what to do, if it happened within the last minute.
+    pub text: Option<String>,
 }
 
 /// What the site can lose.
@@ -216,14 +240,16 @@ pub struct Tolerates {
 /// The outbox.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct OutboxStatus {
-    /// Summaries not delivered.
+    /// Summaries not delivered, held ones included.
     pub waiting: u64,
     /// Of these, how many have no number yet.
     pub unnumbered: u64,
     /// The last number given.
     pub numbered: u64,
-    /// Up to which number the broker has acknowledged.
+    /// Up to which number all is delivered, but for what is held.
     pub delivered: u64,
+    /// Numbered summaries that the broker takes on no topic: held, and tried again.
+    pub held: u64,
 }
 
 /// Clocks.
@@ -276,6 +302,12 @@ pub struct StorageStatus {
     pub sync_us_max: u64,
     /// Size of the log on disk, bytes.
     pub log_bytes: u64,
+    /// Size of log, spare files and snapshots together, bytes.
+    pub bytes_used: u64,
+    /// What they may have together (`storage.bytes_max`), bytes.
+    pub bytes_max: u64,
+    /// Why they take more than that, and what to do; absent where they do not.
+    pub beyond: Option<String>,
     /// Bytes of log since the latest snapshot: what a restart replays.
     pub replay_bytes: u64,
     /// Size of the latest snapshot, bytes.

@@ -35,6 +35,7 @@ impl Node {
         if self.release_withheld() {
             self.take_events();
         }
+        self.check_state();
         self.notice_leader();
         self.answer_before_stop();
         self.keep_pace();
@@ -43,7 +44,10 @@ impl Node {
         self.send_own_batch();
         self.send_proposals();
         self.propose_by_time();
-        self.step_membership();
+        // A wrong state says wrongly who the members are to be.
+        if !self.state_check.is_out() {
+            self.step_membership();
+        }
         self.advance_reads();
         self.send_messages();
         self.persist();
@@ -56,6 +60,8 @@ impl Node {
         self.send_messages();
         self.persist();
         self.snapshot_if_due();
+        #[cfg(debug_assertions)]
+        self.flip_if_asked();
         self.refresh_status();
     }
 
@@ -115,11 +121,16 @@ impl Node {
                     }
                 }
             }
-            let leader = self.raft.leader();
-            let view = RoleView { leads: self.leads(), leader, term: self.raft.term().0 };
             self.status_at = None;
-            self.role.send_if_modified(|role| std::mem::replace(role, view) != view);
+            self.show_role();
         }
+    }
+
+    /// Tells the other rooms who leads. They do for a leader what its state says: with a wrong one it is none.
+    pub(super) fn show_role(&mut self) {
+        let leads = self.leads() && !self.state_check.is_out();
+        let view = RoleView { leads, leader: self.raft.leader(), term: self.raft.term().0 };
+        self.role.send_if_modified(|role| std::mem::replace(role, view) != view);
     }
 
     /// Puts an envelope into the log under this leader's stamp.
@@ -206,7 +217,7 @@ impl Node {
 
     /// What a leader proposes because time has passed.
     fn propose_by_time(&mut self) {
-        let Some(stamp) = self.stamp() else { return };
+        let Some(stamp) = self.stamp().filter(|_| !self.state_check.is_out()) else { return };
         self.raise_level();
         let (close, applied) = {
             let site = self.site();
@@ -227,6 +238,9 @@ impl Node {
 
     fn advance_reads(&mut self) {
         let now = Instant::now();
+        if self.state_check.is_out() {
+            return self.reads.expire(now);
+        }
         if self.leads() {
             if self.reads.any_unconfirmed() {
                 let core_now = self.now();
@@ -291,7 +305,8 @@ impl Node {
     fn apply(&mut self) {
         let commit = self.raft.commit_index();
         let mut index = self.site().applied();
-        if index >= commit {
+        // With a wrong state nothing more is said by it; what is committed meanwhile is applied to the right one.
+        if index >= commit || self.state_check.is_out() {
             return;
         }
         while index < commit && self.failed.is_none() {
@@ -301,7 +316,11 @@ impl Node {
                 return;
             };
             let (tag, content) = proposals::split(&payload).unwrap_or((None, &[]));
-            let applied = self.site().apply(index, content);
+            let (applied, digest) = {
+                let mut site = self.site();
+                (site.apply(index, content), site.digest())
+            };
+            self.state_check.applied(index, digest);
             match applied {
                 Ok(applied) => self.on_applied(index, tag, applied),
                 Err(error) => {
@@ -456,10 +475,11 @@ impl Node {
         let batches = self.batches.due(self.shared.accumulator.backlog(), leader.is_some());
         let asked_of = leader.filter(|_| !self.leads());
         let waiting = [self.proposals.next_due(leader), self.reads.next_due(asked_of)];
-        let parts = [batches, self.disk_health.next_due(), self.membership_due(), self.stop_due()]
-            .into_iter()
-            .chain(waiting);
-        parts.flatten().chain([raft, now + LOOK_EVERY]).min().unwrap_or(now)
+        // A wrong state says wrongly what is due for the members.
+        let membership = self.membership_due().filter(|_| !self.state_check.is_out());
+        let parts =
+            [batches, self.disk_health.next_due(), membership, self.stop_due()].into_iter().chain(waiting);
+        parts.flatten().chain([raft, self.tick_due(), now + LOOK_EVERY]).min().unwrap_or(now)
     }
 }
 

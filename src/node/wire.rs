@@ -7,6 +7,7 @@ use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
 
 pub use super::beat_wire::{Beat, BeatAnswer, Condition, Wall};
 use super::beat_wire::{answer, beat, put_answer, put_beat};
+pub use super::digests::Points;
 use super::heirs::HandoverReason;
 use crate::site::codec::{Malformed, Reader, put_varint};
 use crate::site::{Level, MemberRecord, put_records, read_records};
@@ -44,6 +45,10 @@ pub enum Frame {
     HandsOver { to: NodeId, reason: HandoverReason },
     /// The highest feature level that the sender can apply.
     Level(Level),
+    /// Digests of the sender's state at some indexes.
+    Digests(Points),
+    /// The sender's state is wrong: a snapshot of this one's, of that index or a later one, please.
+    StateWant { index: LogIndex },
 }
 
 /// A part of a snapshot.
@@ -82,6 +87,8 @@ const SNAPSHOT_WANT: u8 = 30;
 const MEMBERS: u8 = 21;
 const HANDS_OVER: u8 = 22;
 const LEVEL: u8 = 23;
+const DIGESTS: u8 = 24;
+const STATE_WANT: u8 = 25;
 
 impl Frame {
     /// A message of the core alone.
@@ -137,6 +144,16 @@ impl Frame {
                 let mut out = vec![HANDS_OVER];
                 put_varint(&mut out, to.0);
                 out.push(reason.number());
+                out.into()
+            }
+            Frame::Digests(points) => {
+                let mut out = vec![DIGESTS];
+                points.put(&mut out);
+                out.into()
+            }
+            Frame::StateWant { index } => {
+                let mut out = vec![STATE_WANT];
+                put_varint(&mut out, index.0);
                 out.into()
             }
             Frame::Level(level) => {
@@ -198,6 +215,16 @@ impl Frame {
                 Frame::HandsOver { to, reason: reason.ok_or(Malformed)? }
             }
             // Whatever follows is of a later release.
+            DIGESTS => {
+                let points = Points::read(&mut reader)?;
+                reader.done()?;
+                Frame::Digests(points)
+            }
+            STATE_WANT => {
+                let index = LogIndex(reader.varint()?);
+                reader.done()?;
+                Frame::StateWant { index }
+            }
             LEVEL => {
                 let level = u32::try_from(reader.varint()?).ok().and_then(Level::new);
                 Frame::Level(level.ok_or(Malformed)?)

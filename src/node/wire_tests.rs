@@ -107,6 +107,9 @@ fn messages() -> impl Strategy<Value = Frame> {
             }
         ),
         (position, any::<u64>()).prop_map(|(last, offset)| Frame::SnapshotWant { last, offset }),
+        any::<u64>().prop_map(|index| Frame::StateWant { index: LogIndex(index) }),
+        prop::collection::vec(any::<(u64, u64)>(), 0..40)
+            .prop_map(|pairs| Frame::Digests(Points::of(&pairs))),
     ]
 }
 

@@ -157,6 +157,16 @@ impl Site {
                 self.digest = self.members.enforce(parts, self.digest);
                 Applied::Members
             }
+            // Neither is proposed below that level.
+            Body::SetAside { .. } | Body::Released { .. } if self.level < Level::TWO => Applied::Nothing,
+            Body::SetAside { seq, cause } => {
+                self.hold(seq, cause);
+                Applied::Outbox
+            }
+            Body::Released { seq } => {
+                self.digest = self.set_aside.release(seq, self.digest);
+                Applied::Outbox
+            }
             // Needs the time before its own stamp: see `apply`.
             Body::StepClock => Applied::Nothing,
             Body::Level(level) => {
@@ -164,6 +174,14 @@ impl Site {
                 Applied::Level(level)
             }
         })
+    }
+
+    /// Holds a number that is not delivered; any other is passed over.
+    fn hold(&mut self, seq: u64, cause: u8) {
+        let found = self.outbox.numbered(seq.saturating_sub(1), 1).next();
+        if let Some(summary) = found.filter(|summary| summary.seq == Some(seq)) {
+            self.digest = self.set_aside.hold(summary, cause, self.digest);
+        }
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<String, String> {

@@ -361,6 +361,8 @@ fn a_leader_can_check_every_body_before_it_proposes_it() {
         (entry::set(1, "keys.age", "5m"), BodyKind::Set),
         (entry::tick(), BodyKind::Tick),
         (entry::step_clock(), BodyKind::StepClock),
+        (entry::set_aside(300, 0x87), BodyKind::SetAside),
+        (entry::released(300), BodyKind::Released),
         (entry::level(Level::TWO), BodyKind::Level),
     ] {
         assert_eq!(entry::check(&body), Ok(kind));

@@ -10,7 +10,8 @@ use super::entry::{
     CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_READING, CELL_SIGNED, CELL_WINDOW, CLOSE,
     CONFIGURATION, DELIVERED, EntryError, FOUND, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE,
     NUMBER, OPEN, READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN, READING_NOISE,
-    READING_STEP_MAX, REPORT, REPORT_CELLS_MAX, SET, STAMP_MAX, STEP_CLOCK, SourceKind, TICK,
+    READING_STEP_MAX, RELEASED, REPORT, REPORT_CELLS_MAX, SET, SET_ASIDE, STAMP_MAX, STEP_CLOCK, SourceKind,
+    TICK,
 };
 use super::level::Level;
 use super::members::{self, MemberChange, MemberRecord, Parts};
@@ -32,6 +33,8 @@ pub(super) enum Body<'a> {
     Configuration(Parts),
     StepClock,
     Level(Level),
+    SetAside { seq: u64, cause: u8 },
+    Released { seq: u64 },
 }
 
 /// A report, its cells not read yet.
@@ -140,6 +143,8 @@ impl<'a> Body<'a> {
                 }
                 Body::Level(level)
             }
+            SET_ASIDE => Body::SetAside { seq: reader.varint()?, cause: reader.u8()? },
+            RELEASED => Body::Released { seq: reader.varint()? },
             kind => return Err(EntryError::UnknownKind(kind)),
         };
         reader.done()?;

@@ -96,6 +96,10 @@ pub enum BodyKind {
     StepClock,
     /// Raises the feature level.
     Level,
+    /// A number that the broker does not take is held.
+    SetAside,
+    /// A held number was delivered after all.
+    Released,
 }
 
 pub(super) const OPEN: u8 = 1;
@@ -110,6 +114,8 @@ pub(super) const MEMBER: u8 = 9;
 pub(super) const CONFIGURATION: u8 = 10;
 pub(super) const STEP_CLOCK: u8 = 11;
 pub(super) const LEVEL: u8 = 12;
+pub(super) const SET_ASIDE: u8 = 13;
+pub(super) const RELEASED: u8 = 14;
 
 pub(super) const MEMBER_PUT: u8 = 0;
 pub(super) const MEMBER_ROLE: u8 = 1;
@@ -157,6 +163,21 @@ pub fn number(count: u32) -> Vec<u8> {
 #[must_use]
 pub fn delivered(up_to: u64) -> Vec<u8> {
     with_number(DELIVERED, up_to)
+}
+
+/// The broker does not take a number: it is held while those after it go on. `cause`: see
+/// [`super::Held`]. Only proposed at feature level 2.
+#[must_use]
+pub fn set_aside(seq: u64, cause: u8) -> Vec<u8> {
+    let mut out = with_number(SET_ASIDE, seq);
+    out.push(cause);
+    out
+}
+
+/// A held number was delivered after all. Only proposed at feature level 2.
+#[must_use]
+pub fn released(seq: u64) -> Vec<u8> {
+    with_number(RELEASED, seq)
 }
 
 /// Changes a setting. The nonce names the request in [`super::Applied::Set`].
@@ -305,6 +326,8 @@ pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
         Body::Configuration(_) => BodyKind::Configuration,
         Body::StepClock => BodyKind::StepClock,
         Body::Level(_) => BodyKind::Level,
+        Body::SetAside { .. } => BodyKind::SetAside,
+        Body::Released { .. } => BodyKind::Released,
     })
 }
 

@@ -8,6 +8,8 @@ mod body;
 pub(crate) mod codec;
 mod digest;
 pub mod entry;
+#[cfg(debug_assertions)]
+mod flip;
 mod history;
 mod keys;
 mod level;
@@ -21,6 +23,7 @@ mod readdress;
 mod refused;
 mod requests;
 mod series;
+mod set_aside;
 mod settings;
 mod snapshot;
 mod sources;
@@ -41,6 +44,7 @@ use meters::Meters;
 use outbox::Outbox;
 use requests::Requests;
 use series::Table;
+use set_aside::SetAside;
 use sources::Sources;
 
 pub use codec::Malformed;
@@ -53,6 +57,7 @@ pub use members::{
 pub(crate) use members::{put_records, read_records};
 pub use meters::{METER_NAME_BYTES_MAX, is_meter_name};
 pub use readdress::readdressed;
+pub use set_aside::HELD_MAX;
 pub use settings::Settings;
 pub use view::*;
 
@@ -115,6 +120,7 @@ pub struct Site {
     members: Members,
     requests: Requests,
     meters: Meters,
+    set_aside: SetAside,
 }
 
 impl Site {
@@ -137,6 +143,7 @@ impl Site {
             members: Members::default(),
             requests: Requests::default(),
             meters: Meters::new(site_id),
+            set_aside: SetAside::default(),
         };
         site.set_level(founding.level);
         site
@@ -387,6 +394,18 @@ impl Site {
         self.outbox.numbered(after_seq, limit).cloned().collect()
     }
 
+    /// How many numbered summaries are held because the broker does not take them.
+    #[must_use]
+    pub fn held_len(&self) -> usize {
+        self.set_aside.len()
+    }
+
+    /// Up to `limit` of those after a number, in order. `delivered` may be beyond them.
+    #[must_use]
+    pub fn held(&self, after_seq: u64, limit: usize) -> Vec<Held> {
+        self.set_aside.after(after_seq, limit).cloned().collect()
+    }
+
     /// What a leader should propose to close ([`entry::close`]) at `now`: the latest end of an open
     /// window that ended at least the grace ago. `None`: nothing is due.
     #[must_use]
@@ -404,6 +423,8 @@ mod level_tests;
 mod name_tests;
 #[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod set_aside_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

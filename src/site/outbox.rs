@@ -365,6 +365,8 @@ impl Outbox {
 #[path = "outbox_snapshot.rs"]
 mod snapshot;
 
+pub(super) use snapshot::{put_summary, read_summary};
+
 #[cfg(test)]
 #[path = "outbox_tests.rs"]
 mod tests;

@@ -105,7 +105,8 @@ impl Outbox {
     }
 }
 
-fn put_summary(out: &mut Vec<u8>, summary: &Summary) {
+/// A numbered summary without its number.
+pub(in crate::site) fn put_summary(out: &mut Vec<u8>, summary: &Summary) {
     out.extend_from_slice(&summary.series.0.to_le_bytes());
     out.extend_from_slice(&summary.start.0.to_le_bytes());
     out.extend_from_slice(&summary.span_ms.to_le_bytes());
@@ -114,7 +115,8 @@ fn put_summary(out: &mut Vec<u8>, summary: &Summary) {
     Packed::new(summary.amount).put(out);
 }
 
-fn read_summary(
+/// What [`put_summary`] wrote.
+pub(in crate::site) fn read_summary(
     reader: &mut Reader<'_>,
     seq: u64,
     is_kind: &impl Fn(u32, &Amount) -> bool,

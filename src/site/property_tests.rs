@@ -39,6 +39,12 @@ enum Op {
     Delivered {
         back: u64,
     },
+    SetAside {
+        ahead: u64,
+    },
+    Release {
+        place: u64,
+    },
     Set {
         choice: usize,
     },
@@ -95,6 +101,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0u64..3).prop_map(|ahead| Op::Close { ahead }),
         2 => (0u32..40).prop_map(|count| Op::Number { count }),
         2 => (0u64..5).prop_map(|back| Op::Delivered { back }),
+        1 => (0u64..6).prop_map(|ahead| Op::SetAside { ahead }),
+        1 => (0u64..6).prop_map(|place| Op::Release { place }),
         1 => (0..SETTINGS.len()).prop_map(|choice| Op::Set { choice }),
         1 => (-300i64..300).prop_map(|minutes| Op::StepClock { minutes }),
         1 => Just(Op::Noop),
@@ -180,6 +188,14 @@ impl World {
             Op::Delivered { back } => {
                 let up_to = driver.site.numbered_last().saturating_sub(*back);
                 driver.apply(&entry::delivered(up_to));
+            }
+            Op::SetAside { ahead } => {
+                driver.apply(&entry::set_aside(driver.site.delivered() + ahead, *ahead as u8));
+            }
+            Op::Release { place } => {
+                let held = driver.site.held(0, usize::MAX);
+                let seq = held.get(*place as usize).and_then(|held| held.summary.seq).unwrap_or(*place);
+                driver.apply(&entry::released(seq));
             }
             Op::Set { choice } => {
                 let (key, value) = SETTINGS[*choice];
@@ -296,6 +312,10 @@ impl World {
         }
         let undelivered = &self.model.published[site.delivered() as usize..];
         assert_eq!(site.numbered(0, usize::MAX), undelivered);
+        for held in site.held(0, usize::MAX) {
+            let seq = held.summary.seq.unwrap();
+            assert_eq!(held.summary, self.model.published[seq as usize - 1], "what is held stays as it was");
+        }
         assert!(site.outbox_len() as u64 <= site.settings().outbox_summaries_max());
         assert!(site.history.bytes() <= site.settings().history_bytes_max());
         assert!(site.keys_len() <= 1_000_000);
@@ -395,7 +415,9 @@ fn goes_on(mut site: Site) {
     for body in [
         entry::close(SiteTime(u64::MAX)),
         entry::number(1000),
+        entry::set_aside(site.delivered().saturating_add(1), 0x87),
         entry::delivered(u64::MAX),
+        entry::released(1),
         entry::set(1, "window.base", "10s"),
         entry::tick(),
     ] {

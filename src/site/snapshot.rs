@@ -18,6 +18,7 @@ use super::packed::{Packed, put_sample, read_sample};
 use super::passed::Passed;
 use super::requests::Requests;
 use super::series::{Parked, Row, Sampled, Table, Updown};
+use super::set_aside::{HELD_BYTES, SetAside};
 use super::settings::Settings;
 use super::sources::Sources;
 use super::view::Stamp;
@@ -70,6 +71,7 @@ impl Site {
         out.extend_from_slice(&self.level.get().to_le_bytes());
         self.table.passed.put(out);
         self.meters.put(out);
+        self.set_aside.put(out);
     }
 
     /// The state that a snapshot of this site holds.
@@ -108,13 +110,14 @@ impl Site {
             VERSION_WITHOUT_LEVEL.. => Requests::read(&mut reader).map_err(damaged("its requests"))?,
             _ => Requests::default(),
         };
-        let (level, meters) = match version {
+        let (level, meters, set_aside) = match version {
             VERSION => {
                 let level = read_level(&mut reader)?;
                 table.passed = Passed::read(&mut reader).map_err(damaged("its clock"))?;
-                (level, read_meters(founding.site_id, &table, &mut reader)?)
+                let meters = read_meters(founding.site_id, &table, &mut reader)?;
+                (level, meters, read_set_aside(&outbox, &table, &mut reader)?)
             }
-            _ => (Level::ONE, Meters::new(founding.site_id)),
+            _ => (Level::ONE, Meters::new(founding.site_id), SetAside::default()),
         };
         reader.done().map_err(damaged("its end"))?;
         let mut site = Site {
@@ -132,6 +135,7 @@ impl Site {
             members,
             requests,
             meters,
+            set_aside,
         };
         site.set_level(level);
         Ok(site)
@@ -147,6 +151,7 @@ impl Site {
             + self.sources.len() * 512
             + self.keys.len() as usize * 52
             + self.meters.len() * 200
+            + self.set_aside.len() * HELD_BYTES
             + 4096
     }
 }
@@ -167,6 +172,17 @@ fn read_head(reader: &mut Reader<'_>) -> Result<(LogIndex, u64, Stamp), Malforme
         return Err(Malformed);
     }
     Ok((applied, digest, Stamp { site, elapsed, synced }))
+}
+
+fn read_set_aside(
+    outbox: &Outbox,
+    table: &Table,
+    reader: &mut Reader<'_>,
+) -> Result<SetAside, SnapshotError> {
+    let is_kind = |series: u32, amount: &Amount| {
+        table.rows.get(series as usize).is_some_and(|row| row.kind == amount.kind())
+    };
+    SetAside::read(reader, outbox.last(), is_kind).map_err(damaged("its set-aside summaries"))
 }
 
 /// A level that this program cannot apply is of a newer release, like an unknown version.

@@ -35,7 +35,7 @@ impl Unit {
     }
 
     /// The normal form: the largest unit that divides it.
-    pub(super) fn format(self, value: u64) -> String {
+    pub(crate) fn format(self, value: u64) -> String {
         let units: &[(&str, u64)] = match self {
             Unit::Count => return value.to_string(),
             Unit::Duration if value == 0 => return "0s".to_string(),

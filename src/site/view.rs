@@ -64,6 +64,15 @@ pub struct Summary {
     pub synced: bool,
 }
 
+/// A numbered summary that the broker does not take, set aside for later.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// The summary, with its number.
+    pub summary: Summary,
+    /// Why: the MQTT 5 reason code of the refusal; 0: the connection broke over it.
+    pub cause: u8,
+}
+
 /// The time that a leader stamped on an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
@@ -109,7 +118,7 @@ pub enum Applied {
     },
     /// A body of a known kind that cannot be read: it changes nothing, on every box alike.
     Malformed,
-    /// Summaries got numbers, or were delivered.
+    /// Summaries got numbers, were delivered, set aside or released.
     Outbox,
     /// A change of the members was asked for.
     Member {

@@ -22,7 +22,13 @@ struct Data {
 }
 
 fn options() -> Options {
-    Options { segment_bytes: 16 << 10, keep_entries: 6, keep_bytes: 40 << 10, spare_segments: 2 }
+    Options {
+        segment_bytes: 16 << 10,
+        keep_entries: 6,
+        keep_bytes: 40 << 10,
+        spare_segments: 2,
+        ..Options::default()
+    }
 }
 
 fn open(fs: &FaultyFileSystem) -> Result<Recovered, OpenError> {

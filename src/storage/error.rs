@@ -86,7 +86,7 @@ pub enum OpenError {
 }
 
 /// Why something did not become durable. After every one but `Invalid` of a log write the storage is
-/// poisoned: it must be recovered before it writes again.
+/// poisoned (it must be recovered before it writes again), unless there was only no space for the next segment.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The disk is full.

@@ -146,7 +146,7 @@ impl FaultyFileSystem {
     /// Only so many more bytes fit.
     pub(crate) fn fill_up(&self, room: usize) {
         let mut world = self.world();
-        let used: usize = world.names.values().map(|inode| world.inodes[*inode].cached.len()).sum();
+        let used = world.used();
         world.capacity = Some(used + room);
     }
 
@@ -166,6 +166,11 @@ impl FaultyFileSystem {
         world.read_fault = None;
         world.life += 1;
         world.locks.clear();
+    }
+
+    /// What all files have together.
+    pub(crate) fn used(&self) -> usize {
+        self.world().used()
     }
 
     /// What a file holds.
@@ -309,10 +314,13 @@ impl World {
         self.names = self.durable_names.clone();
     }
 
+    fn used(&self) -> usize {
+        self.names.values().map(|inode| self.inodes[*inode].cached.len()).sum()
+    }
+
     fn has_room(&self, more: usize) -> io::Result<()> {
-        let used: usize = self.names.values().map(|inode| self.inodes[*inode].cached.len()).sum();
         match self.capacity {
-            Some(capacity) if used + more > capacity => Err(io::ErrorKind::StorageFull.into()),
+            Some(capacity) if self.used() + more > capacity => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         }
     }
@@ -404,6 +412,12 @@ impl FileSystem for FaultyFileSystem {
         world.look()?;
         let inside = world.names.keys().filter(|name| name.parent() == Some(path));
         Ok(inside.filter_map(|name| Some(name.file_name()?.to_str()?.to_string())).collect())
+    }
+
+    fn free(&self, _path: &Path) -> io::Result<u64> {
+        let world = self.world();
+        let used = world.used();
+        Ok(world.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used) as u64))
     }
 }
 

@@ -29,6 +29,8 @@ pub trait FileSystem: Send {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// The names of the files in a directory, in no order.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// How many bytes are free where a directory is.
+    fn free(&self, path: &Path) -> io::Result<u64>;
 }
 
 /// An open file; closing it does not sync it.
@@ -96,6 +98,11 @@ impl FileSystem for RealFileSystem {
             }
         }
         Ok(names)
+    }
+
+    fn free(&self, path: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 }
 

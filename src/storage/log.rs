@@ -14,6 +14,7 @@ use tally_core::raft::HardState;
 use super::fs::{FileSystem, StoredFile};
 use super::group::{self, Facts, GROUP_BYTES_MAX};
 use super::index::{Index, Spot};
+use super::room::Spare;
 use super::segment::{self, SegmentHeader};
 use super::{BLOCK_BYTES, Entry, Options, Owner, ReadError, StorageMetrics, WriteError, WriteGroup};
 
@@ -52,8 +53,14 @@ pub(super) struct Log<F: FileSystem> {
     pub(super) place: Place,
     /// Oldest first, numbers without a gap. Empty only before the very first one is made.
     pub(super) segments: VecDeque<Segment<F::File>>,
-    /// Numbers of the files that wait to be used again.
-    pub(super) spares: Vec<u64>,
+    /// The files that wait to be used again.
+    pub(super) spares: Vec<Spare>,
+    /// What the snapshot covers.
+    pub(super) floor: LogIndex,
+    /// What snapshots take on disk, one that is being written, too.
+    pub(super) snapshot_bytes: u64,
+    /// There was no space for the next segment, and nothing was written: the log is as it was.
+    pub(super) untouched: bool,
     pub(super) index: Index,
     pub(super) hard_state: HardState,
     pub(super) boot: u64,
@@ -68,11 +75,14 @@ pub(super) struct Log<F: FileSystem> {
 
 impl<F: FileSystem> Log<F> {
     /// A log without a segment.
-    pub(super) fn new(place: Place, spares: Vec<u64>) -> Log<F> {
+    pub(super) fn new(place: Place, spares: Vec<Spare>) -> Log<F> {
         Log {
             place,
             segments: VecDeque::new(),
             spares,
+            floor: LogIndex::ZERO,
+            snapshot_bytes: 0,
+            untouched: false,
             index: Index::default(),
             hard_state: HardState::default(),
             boot: 0,
@@ -186,13 +196,13 @@ impl<F: FileSystem> Log<F> {
     /// Begins the next segment, with room for a group of `padded` bytes.
     pub(super) fn roll(&mut self, fs: &F, padded: u64) -> Result<(), WriteError> {
         let number = self.segments.back().map_or(1, |segment| segment.number + 1);
-        let usual = self.place.options.segment_bytes.next_multiple_of(BLOCK).max(3 * BLOCK);
+        let usual = self.usual_bytes();
         let bytes = usual.max(BLOCK + padded);
         let spare = if bytes == usual { self.take_spare(fs, usual)? } else { None };
         let reused = spare.is_some();
         let (temporary, file) = match spare {
             Some(spare) => spare,
-            None => self.make_file(fs, bytes)?,
+            None => self.new_file(fs, bytes)?,
         };
         let salt = segment::new_salt(number);
         let header = SegmentHeader {
@@ -224,67 +234,45 @@ impl<F: FileSystem> Log<F> {
         self.segments.push_back(Segment { number, path, file, salt, bytes, written_to });
         self.offset = BLOCK;
         self.count_bytes();
+        self.look_ahead(fs);
         Ok(())
     }
 
     /// A freed file of the usual size. Its old name is durably gone, so it may be overwritten.
     fn take_spare(&mut self, fs: &F, usual: u64) -> Result<Option<(PathBuf, F::File)>, WriteError> {
-        while let Some(number) = self.spares.pop() {
-            let path = segment::spare_path(&self.place.dir, number);
-            let error = |source| WriteError::from_io(&path, source);
-            let file = fs.open(&path).map_err(error)?;
-            if file.size().map_err(error)? == usual {
-                return Ok(Some((path, file)));
-            }
-            // Left by another setting of the size.
-            fs.remove(&path).map_err(error)?;
-        }
-        Ok(None)
-    }
-
-    fn make_file(&self, fs: &F, bytes: u64) -> Result<(PathBuf, F::File), WriteError> {
-        let path = self.place.dir.join(segment::UNFINISHED);
-        let file = fs.create(&path).map_err(|source| WriteError::from_io(&path, source))?;
-        match file.allocate(bytes) {
-            Ok(()) => Ok((path, file)),
-            Err(source) => {
-                drop(file);
-                let _ = fs.remove(&path); // gives back what was reserved; the first error counts
-                Err(WriteError::from_io(&path, source))
-            }
-        }
+        // One of another size was a segment with a large group.
+        let Some(at) = self.spares.iter().rposition(|spare| spare.bytes == usual) else { return Ok(None) };
+        let spare = self.spares.remove(at);
+        let path = segment::spare_path(&self.place.dir, spare.number);
+        let file = fs.open(&path).map_err(|source| WriteError::from_io(&path, source))?;
+        Ok(Some((path, file)))
     }
 
     /// Frees the segments that the snapshot covers, but for what followers may still want.
     pub(super) fn compact(&mut self, fs: &F, snapshot: LogIndex) -> Result<(), WriteError> {
         let Options { keep_entries, keep_bytes, spare_segments, .. } = self.place.options;
-        let mut total: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
+        self.floor = snapshot;
+        self.leave_large_tail(fs)?;
+        let usual = self.usual_bytes();
         let mut changed = false;
         while self.segments.len() > 1 {
             let oldest = &self.segments[0];
             let end = self.index.end_of_segment(oldest.number);
             let near = end.0.saturating_add(keep_entries) > snapshot.0;
-            let wanted = self.index.begins_in_segment(oldest.number) && near && total <= keep_bytes;
+            let within = self.segment_bytes() <= keep_bytes && self.fits(0);
+            let wanted = self.index.begins_in_segment(oldest.number) && near && within;
             if end > snapshot || wanted {
                 break;
             }
-            let error = |source| WriteError::from_io(&oldest.path, source);
-            if self.spares.len() < spare_segments {
-                let spare = segment::spare_path(&self.place.dir, oldest.number);
-                fs.rename(&oldest.path, &spare).map_err(error)?;
-                self.spares.push(oldest.number);
-            } else {
-                fs.remove(&oldest.path).map_err(error)?;
-            }
+            let as_spare = self.spares.len() < spare_segments && oldest.bytes == usual && self.fits(0);
+            self.free_oldest(fs, as_spare)?;
             changed = true;
-            total -= oldest.bytes;
-            self.index.drop_segment(oldest.number);
-            self.segments.pop_front();
         }
         if changed {
             // Before a spare file is written to: under its old name it would be damage.
-            fs.sync_dir(&self.place.dir).map_err(|source| WriteError::from_io(&self.place.dir, source))?;
+            self.sync_names(fs)?;
         }
+        self.look_ahead(fs);
         self.since_snapshot = self.index.bytes_after(snapshot);
         self.count_bytes();
         Ok(())
@@ -348,9 +336,9 @@ impl<F: FileSystem> Log<F> {
 
     /// Tells the metrics how much the log takes on disk.
     pub(super) fn count_bytes(&self) {
-        let segments: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
-        let spares = self.spares.len() as u64 * self.place.options.segment_bytes;
-        self.place.metrics.log_bytes.store(segments + spares, Ordering::Relaxed);
+        let used = self.used();
+        self.place.metrics.bytes_used.store(used, Ordering::Relaxed);
+        self.place.metrics.log_bytes.store(used - self.snapshot_bytes, Ordering::Relaxed);
         self.place.metrics.replay_bytes.store(self.since_snapshot, Ordering::Relaxed);
     }
 }

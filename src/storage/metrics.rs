@@ -1,6 +1,6 @@
 //! What the storage did, readable from other threads while it works.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Counters of one storage; since the process started, except where a field says otherwise.
@@ -22,6 +22,12 @@ pub struct StorageMetrics {
     pub snapshot_bytes: AtomicU64,
     /// Size of the segment files of the log (spare ones too), in bytes.
     pub log_bytes: AtomicU64,
+    /// Size of log, spare files and snapshots together, in bytes.
+    pub bytes_used: AtomicU64,
+    /// What they may have together.
+    pub bytes_max: AtomicU64,
+    /// The partition is nearly full: a snapshot is wanted for the log that it frees.
+    pub low: AtomicBool,
     /// Bytes of log that a restart has to replay: all groups since the present snapshot.
     pub replay_bytes: AtomicU64,
 }
@@ -45,6 +51,10 @@ pub struct Stats {
     pub snapshot_bytes: u64,
     /// Size of the segment files of the log, in bytes.
     pub log_bytes: u64,
+    /// Size of log, spare files and snapshots together, in bytes.
+    pub bytes_used: u64,
+    /// What they may have together.
+    pub bytes_max: u64,
     /// Bytes of log that a restart has to replay.
     pub replay_bytes: u64,
 }
@@ -62,6 +72,8 @@ impl StorageMetrics {
             snapshots: get(&self.snapshots),
             snapshot_bytes: get(&self.snapshot_bytes),
             log_bytes: get(&self.log_bytes),
+            bytes_used: get(&self.bytes_used),
+            bytes_max: get(&self.bytes_max),
             replay_bytes: get(&self.replay_bytes),
         }
     }

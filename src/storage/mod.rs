@@ -7,6 +7,7 @@
 //! On disk: `lock`, `format`, `log/NUMBER.log` (see `segment`), `snapshots/INDEX-TERM-SUBTERM.snap`
 //! (see `snapshot`); after a stop without a quorum `unsent.batches` (see `kept`).
 
+mod budget;
 mod codec;
 #[cfg(test)]
 mod crash_tests;
@@ -24,11 +25,13 @@ mod log;
 mod metrics;
 mod recovery;
 mod repair;
+mod room;
 mod segment;
 mod snapshot;
 mod store;
 mod window;
 
+pub use budget::{Budget, partition_bytes};
 pub use error::{OpenError, ReadError, WriteError};
 pub use fs::{FileSystem, RealFileSystem, StoredFile};
 pub use kept::UNSENT;
@@ -36,6 +39,8 @@ pub use metrics::{Stats, StorageMetrics};
 pub use snapshot::{Saving, SnapshotHead, SnapshotReader};
 pub use store::Storage;
 
+#[cfg(test)]
+mod room_tests;
 #[cfg(test)]
 mod saving_tests;
 #[cfg(test)]
@@ -114,10 +119,27 @@ pub struct Options {
     /// How many freed segment files are kept for reuse (their blocks are written already, so that
     /// a sync touches no file system metadata).
     pub spare_segments: usize,
+    /// What log, spare files and snapshots may have together. Spare files and what is kept for followers yield to it;
+    /// what a snapshot does not cover yet never does.
+    pub bytes_max: u64,
+}
+
+impl Options {
+    /// The size of a segment in whole blocks.
+    fn usual_bytes(&self) -> u64 {
+        let block = BLOCK_BYTES as u64;
+        self.segment_bytes.next_multiple_of(block).max(3 * block)
+    }
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 8 << 20, keep_entries: 10_000, keep_bytes: 32 << 20, spare_segments: 2 }
+        Options {
+            segment_bytes: 8 << 20,
+            keep_entries: 10_000,
+            keep_bytes: 32 << 20,
+            spare_segments: 2,
+            bytes_max: 256 << 20,
+        }
     }
 }

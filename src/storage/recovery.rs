@@ -18,10 +18,11 @@ use super::group::{self, Facts, Group};
 use super::index::{Index, Spot};
 use super::log::{Log, Place, Segment, WRITE_AHEAD_BYTES};
 use super::repair::Expected;
+use super::room::Spare;
 use super::segment::{self, Named, SegmentHeader};
 use super::snapshot::{self, LoadError};
 use super::window::Window;
-use super::{BLOCK_BYTES, Entry, OpenError, RESTORE_ADVICE, Recovered};
+use super::{BLOCK_BYTES, Entry, OpenError, RESTORE_ADVICE, Recovered, WriteError};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
@@ -77,13 +78,22 @@ pub(super) fn recover<F: FileSystem>(
         scan.entries.clear();
     }
     log.index = scan.index;
+    log.floor = floor;
+    make_room(fs, &mut log, snapshot_dir, &choice, occasion)?;
     log.since_snapshot = log.index.bytes_after(floor);
     log.boot = log.boot.saturating_add(u64::from(matches!(occasion, Occasion::Start { .. })));
     if let Some(tail) = log.segments.back().filter(|tail| log.offset + BLOCK > tail.bytes) {
         // The group goes into a new segment: its sync does not make this one durable.
         tail.file.sync_data().map_err(|source| OpenError::from_io(&tail.path, source))?;
     }
-    log.put(fs, &Facts { boot: Some(log.boot), reset, ..Facts::default() }, &[])?;
+    let facts = Facts { boot: Some(log.boot), reset, ..Facts::default() };
+    let mut put = log.put(fs, &facts, &[]);
+    // Some file systems reserve nothing. Nothing was acknowledged: the same goes to the same place.
+    while matches!(put, Err(WriteError::NoSpace { .. })) && log.free_one(fs)? {
+        put = log.put(fs, &facts, &[]);
+    }
+    put?;
+    log.untouched = false;
     log.count_bytes();
     let recovered = Recovered {
         hard_state: log.hard_state,
@@ -95,8 +105,26 @@ pub(super) fn recover<F: FileSystem>(
     Ok((log, recovered))
 }
 
+/// Lets go of what is not needed before anything is written: an earlier release may have left a full partition, or
+/// more than the bound.
+fn make_room<F: FileSystem>(
+    fs: &F,
+    log: &mut Log<F>,
+    snapshot_dir: &Path,
+    choice: &Choice,
+    occasion: Occasion,
+) -> Result<(), OpenError> {
+    // Later, one may be on its way. One that is damaged is left to be looked at.
+    if matches!(occasion, Occasion::Start { .. }) && choice.damaged.is_none() {
+        snapshot::remove_stale(fs, snapshot_dir, choice.chosen.as_ref().map(|(position, _)| *position));
+    }
+    log.snapshot_bytes =
+        snapshot::weigh(fs, snapshot_dir).map_err(|source| OpenError::from_io(snapshot_dir, source))?;
+    Ok(log.make_room(fs, 0)?)
+}
+
 /// The first segment of a directory without any.
-fn found<F: FileSystem>(fs: &F, place: Place, spares: Vec<u64>) -> Result<(Log<F>, Recovered), OpenError> {
+fn found<F: FileSystem>(fs: &F, place: Place, spares: Vec<Spare>) -> Result<(Log<F>, Recovered), OpenError> {
     let mut log = Log::new(place, spares);
     log.boot = 1;
     log.roll(fs, BLOCK)?;
@@ -210,7 +238,7 @@ struct Files {
     segments: Vec<(u64, PathBuf)>,
     /// The newest was followed by another one.
     followed: bool,
-    spares: Vec<u64>,
+    spares: Vec<Spare>,
     /// To be removed once the log was found whole.
     useless: Vec<PathBuf>,
 }
@@ -226,10 +254,17 @@ fn list<F: FileSystem>(fs: &F, place: &Place) -> Result<Files, OpenError> {
                 full = full.max(number);
                 files.segments.push((number, place.dir.join(name)));
             }
-            Named::Spare(number) if files.spares.len() < place.options.spare_segments => {
-                files.spares.push(number);
+            Named::Spare(number) => {
+                let path = place.dir.join(name);
+                let bytes = fs.open(&path).and_then(|file| file.size()).map_err(error)?;
+                // Others were left by another setting of the size.
+                let usual = bytes == place.options.usual_bytes();
+                match usual && files.spares.len() < place.options.spare_segments {
+                    true => files.spares.push(Spare { number, bytes }),
+                    false => files.useless.push(path),
+                }
             }
-            Named::Spare(_) | Named::Unfinished => files.useless.push(place.dir.join(name)),
+            Named::Unfinished => files.useless.push(place.dir.join(name)),
             Named::Other => {}
         }
     }

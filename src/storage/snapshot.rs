@@ -35,6 +35,13 @@ pub(super) struct Parts {
     pub(super) bytes: Bytes,
 }
 
+impl Parts {
+    /// What the file takes.
+    pub(super) fn file_bytes(&self) -> u64 {
+        (HEADER_BYTES + self.bytes.len()) as u64
+    }
+}
+
 /// A snapshot read back.
 #[derive(Debug)]
 pub(super) struct Loaded {
@@ -114,7 +121,7 @@ impl<S: StoredFile> Saving<S> {
         let temporary = dir.join(UNFINISHED);
         let error = |source| WriteError::from_io(&temporary, source);
         let file = fs.create(&temporary).map_err(error)?;
-        if let Err(source) = file.allocate((HEADER_BYTES + parts.bytes.len()) as u64) {
+        if let Err(source) = file.allocate(parts.file_bytes()) {
             drop(file);
             let _ = fs.remove(&temporary); // gives the space back; the first error counts
             return Err(error(source));
@@ -350,6 +357,25 @@ fn fields(head: &[u8; HEADER_BYTES]) -> Option<Fields> {
         foreign: reader.u32()? == 1,
         body_crc: reader.u32()?,
     })
+}
+
+/// What the snapshots take, one that is being written, too.
+pub(super) fn weigh<F: FileSystem>(fs: &F, dir: &Path) -> io::Result<u64> {
+    let names = fs.list(dir)?;
+    let ours = names.iter().filter(|name| *name == UNFINISHED || named(name).is_some());
+    ours.map(|name| fs.open(&dir.join(name))?.size()).sum()
+}
+
+/// Removes what the one that was read at the start makes useless, and what was not finished. Nothing depends on it.
+pub(super) fn remove_stale<F: FileSystem>(fs: &F, dir: &Path, chosen: Option<Position>) {
+    for name in fs.list(dir).unwrap_or_default() {
+        let older = |position: Position| chosen.is_some_and(|chosen| position.index < chosen.index);
+        if (name == UNFINISHED || named(&name).is_some_and(older))
+            && let Err(error) = fs.remove(&dir.join(&name))
+        {
+            tracing::warn!(file = %dir.join(name).display(), %error, "a stale file could not be removed");
+        }
+    }
 }
 
 /// Removes all snapshots but this one. Nothing depends on it: what cannot be removed is tried again

@@ -32,7 +32,13 @@ fn full(number: u64) -> PathBuf {
 
 /// Segments of seven groups of one block.
 fn small() -> Options {
-    Options { segment_bytes: 8 * BLOCK, keep_entries: 0, keep_bytes: 0, spare_segments: 2 }
+    Options {
+        segment_bytes: 8 * BLOCK,
+        keep_entries: 0,
+        keep_bytes: 0,
+        spare_segments: 2,
+        ..Options::default()
+    }
 }
 
 pub(super) fn open(fs: &FaultyFileSystem) -> Result<(Storage<FaultyFileSystem>, Recovered), OpenError> {
@@ -420,6 +426,7 @@ fn a_full_disk_stops_writing_and_space_lets_it_go_on() {
     fs.limit(Some(10 * BLOCK_BYTES));
     fill(&mut storage, 1, 7); // the space of the segment was reserved
     assert!(matches!(storage.write(&append(8, 8, 1)), Err(WriteError::NoSpace { .. })));
+    assert!(!storage.is_poisoned(), "nothing was written, so nothing is in doubt");
     assert!(matches!(storage.recover(), Err(OpenError::NoSpace { .. })));
     assert!(matches!(storage.write(&append(8, 8, 1)), Err(WriteError::Poisoned)));
     fs.limit(None);

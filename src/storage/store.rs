@@ -47,7 +47,9 @@ impl<F: FileSystem> Storage<F> {
     ) -> Result<(Storage<F>, Recovered), OpenError> {
         let lock = directory::lock(&fs, dir)?;
         let directory::Prepared { log_dir, snapshot_dir, founding } = directory::prepare(&fs, dir)?;
-        let place = Place { dir: log_dir, owner, options, metrics: Arc::default() };
+        let metrics: Arc<StorageMetrics> = Arc::default();
+        metrics.bytes_max.store(options.bytes_max, Ordering::Relaxed);
+        let place = Place { dir: log_dir, owner, options, metrics };
         let (log, recovered) = recovery::recover(&fs, place, &snapshot_dir, Occasion::Start { founding })?;
         if founding {
             directory::finish(&fs, dir)?;
@@ -125,9 +127,34 @@ impl<F: FileSystem> Storage<F> {
         self.begin(parts)
     }
 
+    /// Frees what can be freed first, so that the bound holds while there are two, and where there is no space.
     fn begin(&mut self, parts: snapshot::Parts) -> Result<Saving<F::File>, WriteError> {
         self.begun += 1;
-        Saving::begin(&self.fs, &self.snapshot_dir, parts, self.begun)
+        let freed = self.log.make_room(&self.fs, parts.file_bytes());
+        self.poison_on_failure(freed)?;
+        let mut begun = Saving::begin(&self.fs, &self.snapshot_dir, parts.clone(), self.begun);
+        while matches!(begun, Err(WriteError::NoSpace { .. })) {
+            let freed = self.log.free_one(&self.fs);
+            if !self.poison_on_failure(freed)? {
+                break;
+            }
+            begun = Saving::begin(&self.fs, &self.snapshot_dir, parts.clone(), self.begun);
+        }
+        self.weigh_snapshots();
+        begun
+    }
+
+    fn weigh_snapshots(&mut self) {
+        // What cannot be looked at is as it was; the log tells of a disk that does not answer.
+        if let Ok(bytes) = snapshot::weigh(&self.fs, &self.snapshot_dir) {
+            self.log.snapshot_bytes = bytes;
+        }
+        self.log.count_bytes();
+    }
+
+    /// Whether a snapshot that is being saved should be done with before the log grows on.
+    pub fn is_tight(&self) -> bool {
+        !self.log.fits(self.log.usual_bytes()) || self.log.place.metrics.low.load(Ordering::Relaxed)
     }
 
     /// Writes the next piece; whether that was all, and the log before it is freed. After an error it
@@ -137,7 +164,13 @@ impl<F: FileSystem> Storage<F> {
             return Err(WriteError::Invalid("a snapshot that another one has taken the place of".to_owned()));
         }
         let Place { owner, metrics, .. } = &self.log.place;
-        let progress = saving.step(&self.fs, &self.snapshot_dir, *owner, metrics)?;
+        let progress = match saving.step(&self.fs, &self.snapshot_dir, *owner, metrics) {
+            Ok(progress) => progress,
+            Err(error) => {
+                self.weigh_snapshots();
+                return Err(error);
+            }
+        };
         if progress == Progress::More {
             return Ok(false);
         }
@@ -194,16 +227,24 @@ impl<F: FileSystem> Storage<F> {
         metrics.snapshot_bytes.store(bytes as u64, Ordering::Relaxed);
         self.snapshot = Some(position);
         snapshot::remove_others(&self.fs, &self.snapshot_dir, position);
+        self.weigh_snapshots();
         let compacted = self.log.compact(&self.fs, position.index);
         self.poison_on_failure(compacted)
+    }
+
+    /// Lets go of what the log can do without; whether there was any.
+    pub(super) fn free_some(&mut self) -> bool {
+        !self.poisoned && matches!(self.log.free_one(&self.fs), Ok(true))
     }
 
     fn check_poison(&self) -> Result<(), WriteError> {
         if self.poisoned { Err(WriteError::Poisoned) } else { Ok(()) }
     }
 
-    fn poison_on_failure(&mut self, result: Result<(), WriteError>) -> Result<(), WriteError> {
-        if result.as_ref().is_err_and(|error| !matches!(error, WriteError::Invalid(_))) {
+    fn poison_on_failure<T>(&mut self, result: Result<T, WriteError>) -> Result<T, WriteError> {
+        // Without space for the next segment nothing was written.
+        let untouched = std::mem::take(&mut self.log.untouched);
+        if !untouched && result.as_ref().is_err_and(|error| !matches!(error, WriteError::Invalid(_))) {
             self.poisoned = true;
         }
         result

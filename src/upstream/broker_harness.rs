@@ -16,10 +16,10 @@ use crate::identity::SiteId;
 use crate::node::BrokerWish;
 use crate::site::{SeriesId, Summary};
 
-const SITE_ID: SiteId = SiteId(0xabcd_ef01_2345_6789);
+pub(super) const SITE_ID: SiteId = SiteId(0xabcd_ef01_2345_6789);
 
 /// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct Broker {
     directory: tempfile::TempDir,
@@ -202,15 +202,47 @@ pub(super) struct State {
     shared: Option<Shared>,
     numbered_at_once_max: usize,
     leader: BTreeMap<&'static str, u64>,
+    /// What the broker did not take, and why.
+    held: BTreeMap<u64, u8>,
+    pub(super) sets_aside: bool,
+    pub(super) numbered_max: u64,
+    /// Names of series that are not called `series/ID`.
+    pub(super) names: BTreeMap<u32, String>,
     /// What is wanted of all boxes.
     wish: BrokerWish,
     /// What the boxes say of the broker.
     seen: BTreeMap<&'static str, Option<bool>>,
 }
 
+impl State {
+    fn name(&self, series: SeriesId) -> String {
+        self.names.get(&series.0).cloned().unwrap_or_else(|| format!("series/{}", series.0))
+    }
+
+    fn numbered(&self, seq: u64) -> Numbered {
+        let summary = Summary { seq: Some(seq), ..self.all[seq as usize - 1].clone() };
+        Numbered { seq, name: self.name(summary.series), summary }
+    }
+}
+
 impl Site {
     pub(super) fn new() -> Site {
-        Site { state: Arc::default(), version: watch::Sender::new(0) }
+        let state = State { sets_aside: true, numbered_max: 1000, ..State::default() };
+        Site { state: Arc::new(Mutex::new(state)), version: watch::Sender::new(0) }
+    }
+
+    pub(super) fn held(&self) -> Vec<(Numbered, u8)> {
+        let state = self.state.lock().unwrap();
+        state.held.iter().map(|(seq, cause)| (state.numbered(*seq), *cause)).collect()
+    }
+
+    /// Waits until so many are held.
+    pub(super) async fn until_held(&self, seqs: &[u64]) {
+        let mut changes = self.version.subscribe();
+        let held = || self.held().iter().map(|(held, _)| held.seq).collect::<Vec<u64>>();
+        let wait = changes.wait_for(|_| held() == seqs);
+        let waited = tokio::time::timeout(PATIENCE, wait).await.map(|_| ());
+        assert!(waited.is_ok(), "held are {:?}, not {seqs:?}", held());
     }
 
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
@@ -290,9 +322,19 @@ impl Site {
     }
 
     pub(super) fn start(&self, name: &'static str, config: &UpstreamConfig) -> Upstream {
+        self.start_as(name, SITE_ID, config, ANSWER_TIMEOUT)
+    }
+
+    pub(super) fn start_as(
+        &self,
+        name: &'static str,
+        site_id: SiteId,
+        config: &UpstreamConfig,
+        answer_timeout: Duration,
+    ) -> Upstream {
         let changes = self.version.subscribe();
         let outbox = Node { site: self.clone(), name, changes, believes: None };
-        let upstream = spawn_on(outbox, "s", SITE_ID, config).unwrap();
+        let upstream = spawn_with(outbox, "s", site_id, config, answer_timeout).unwrap();
         self.state.lock().unwrap().shared = Some(upstream.shared().clone());
         upstream
     }
@@ -341,11 +383,43 @@ impl Outbox for Node {
 
     async fn number(&self, count: u32) -> Result<(), String> {
         self.site.change(|state| {
-            state.numbered = state.all.len().min(state.numbered + count as usize);
+            let room = state.numbered_max as usize - (state.numbered - state.delivered as usize);
+            let before = state.numbered;
+            state.numbered = state.all.len().min(state.numbered + room.min(count as usize));
+            assert!(state.numbered > before, "an entry that numbers nothing");
             let outstanding = state.numbered - state.delivered as usize;
             state.numbered_at_once_max = state.numbered_at_once_max.max(outstanding);
         });
         Ok(())
+    }
+
+    async fn set_aside(&self, seq: u64, cause: u8) -> Result<(), String> {
+        self.site.change(|state| {
+            assert!(state.sets_aside && seq > state.delivered && seq <= state.numbered as u64);
+            state.held.entry(seq).or_insert(cause);
+        });
+        Ok(())
+    }
+
+    async fn released(&self, seq: u64) -> Result<(), String> {
+        self.site.change(|state| assert!(state.held.remove(&seq).is_some(), "{seq} is not held"));
+        Ok(())
+    }
+
+    fn held(&self) -> Vec<(Numbered, u8)> {
+        self.site.held()
+    }
+
+    fn held_reader(&self) -> HeldReader {
+        let site = self.site.clone();
+        Arc::new(move |limit| {
+            let held = site.held();
+            (held[..limit.min(held.len())].to_vec(), held.len())
+        })
+    }
+
+    fn series_name(&self, series: SeriesId) -> String {
+        self.site.state.lock().unwrap().name(series)
     }
 
     async fn delivered(&self, up_to: u64) -> Result<(), String> {
@@ -362,19 +436,15 @@ impl Outbox for Node {
             delivered: state.delivered,
             numbered_last: state.numbered as u64,
             unnumbered: state.all.len() - state.numbered,
+            numbered_max: state.numbered_max,
+            sets_aside: state.sets_aside,
         }
     }
 
     fn numbered(&self, after: u64, limit: usize) -> Vec<Numbered> {
         let state = self.site.state.lock().unwrap();
         let first = after.max(state.delivered);
-        (first + 1..=state.numbered as u64)
-            .take(limit)
-            .map(|seq| {
-                let summary = Summary { seq: Some(seq), ..state.all[seq as usize - 1].clone() };
-                Numbered { seq, name: format!("series/{}", summary.series.0), summary }
-            })
-            .collect()
+        (first + 1..=state.numbered as u64).take(limit).map(|seq| state.numbered(seq)).collect()
     }
 
     fn state(&self) -> SiteState {
@@ -395,44 +465,6 @@ pub(super) async fn trouble(upstream: &Upstream, text: &str) -> String {
         }
     });
     waited.await.unwrap_or_else(|_| panic!("{:?}", upstream.shared().status()))
-}
-
-/// The least of a broker: refuses the summary of series 1 a few times over its quota, takes all else.
-pub(super) async fn refusing_broker(
-    listener: tokio::net::TcpListener,
-    mut refusals: usize,
-    published: Arc<Mutex<Vec<String>>>,
-) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    const QUOTA_EXCEEDED: u8 = 0x97;
-    let (mut stream, _) = listener.accept().await.unwrap();
-    loop {
-        let Ok(first) = stream.read_u8().await else { return };
-        let mut length = 0;
-        for shift in [0, 7, 14] {
-            let byte = stream.read_u8().await.unwrap();
-            length |= usize::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).await.unwrap();
-        match first >> 4 {
-            1 => stream.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap(),
-            3 => {
-                let end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
-                let topic = String::from_utf8(body[2..end].to_vec()).unwrap();
-                let refused = topic.ends_with("summary/series/1") && refusals > 0;
-                refusals -= usize::from(refused);
-                published.lock().unwrap().push(topic);
-                let reason = if refused { QUOTA_EXCEEDED } else { 0 };
-                stream.write_all(&[0x40, 3, body[end], body[end + 1], reason]).await.unwrap();
-            }
-            12 => stream.write_all(&[0xd0, 0]).await.unwrap(),
-            _ => return,
-        }
-    }
 }
 
 pub(super) fn write_authority(directory: &Path, name: &str) -> rcgen::Issuer<'static, rcgen::KeyPair> {

@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use super::format::Format;
+use super::topic;
 
 /// The name under which systemd hands over the broker's password (`LoadCredential=`).
 pub const PASSWORD_CREDENTIAL: &str = "tallyd-upstream-password";
@@ -158,7 +159,10 @@ pub enum BrokerUrlError {
     #[error("a broker's URL ends after the port; the base topic is upstream.base")]
     Path,
     /// User or password do not decode.
-    #[error("user and password in a broker's URL are percent-encoded UTF-8 of at most 4096 bytes")]
+    #[error(
+        "user and password in a broker's URL are percent-encoded UTF-8 of at most 4096 bytes, a user without \
+         control characters"
+    )]
     Credentials,
 }
 
@@ -193,9 +197,14 @@ fn parse_credentials(text: &str) -> Result<(Option<String>, Option<Secret>), Bro
         Ok(decoded) if !decoded.is_empty() && decoded.len() <= SECRET_BYTES_MAX => Ok(decoded.into_owned()),
         _ => Err(BrokerUrlError::Credentials),
     };
+    // As a broker would: it takes a CONNECT with such a user for malformed.
+    let user = |part: &str| match decode(part)? {
+        user if user.chars().all(|c| matches!(c, '+' | '#') || topic::is_allowed(c)) => Ok(Some(user)),
+        _ => Err(BrokerUrlError::Credentials),
+    };
     match text.split_once(':') {
-        Some((user, password)) => Ok((Some(decode(user)?), Some(Secret(decode(password)?)))),
-        None => Ok((Some(decode(text)?), None)),
+        Some((name, password)) => Ok((user(name)?, Some(Secret(decode(password)?)))),
+        None => Ok((user(text)?, None)),
     }
 }
 
@@ -257,7 +266,7 @@ pub struct BaseTopic(String);
 /// Why a text is no base topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a base topic has 1 to 256 bytes, no '+', '#' or control characters, does not begin with '$' \
+    "a base topic has 1 to 256 bytes, no '+', '#', control characters or Unicode noncharacters, does not begin with '$' \
      and has no slash at either end"
 )]
 pub struct BaseTopicError;
@@ -279,7 +288,7 @@ impl TryFrom<String> for BaseTopic {
 
     fn try_from(text: String) -> Result<BaseTopic, BaseTopicError> {
         let edges = text.starts_with(['/', '$']) || text.ends_with('/');
-        let forbidden = text.chars().any(|c| matches!(c, '+' | '#') || c.is_control());
+        let forbidden = !text.chars().all(topic::is_allowed);
         if text.is_empty() || text.len() > BASE_BYTES_MAX || edges || forbidden {
             return Err(BaseTopicError);
         }
@@ -328,6 +337,7 @@ mod tests {
             ("mqtt://broker:", BrokerUrlError::Port),
             ("mqtt://broker/tally", BrokerUrlError::Path),
             ("mqtt://%ff@broker", BrokerUrlError::Credentials),
+            ("mqtt://a%00@broker", BrokerUrlError::Credentials),
             ("mqtt://:secret@broker", BrokerUrlError::Credentials),
         ] {
             assert_eq!(parse(text), Err(error), "{text}");
@@ -364,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_base_topic_can_stand_before_a_series() {
-        for text in ["", "/a", "a/", "a/+", "#", "$SYS/x", "a\0", &"x".repeat(257)] {
+        for text in ["", "/a", "a/", "a/+", "#", "$SYS/x", "a\0", "a\u{ffff}", &"x".repeat(257)] {
             assert_eq!(BaseTopic::try_from(text.to_owned()), Err(BaseTopicError), "{text:?}");
         }
         assert_eq!(BaseTopic::try_from("factory/7".to_owned()).unwrap().as_str(), "factory/7");

@@ -2,8 +2,11 @@
 
 use serde::Deserialize;
 
+use tally_core::report::Amount;
+
 use super::config::BaseTopic;
 use super::json;
+use super::topic;
 use crate::identity::SiteId;
 use crate::site::Summary;
 
@@ -24,6 +27,28 @@ pub struct Naming {
     pub site_id: SiteId,
     /// What its topics begin with.
     pub base: BaseTopic,
+}
+
+impl Naming {
+    /// The topic of a series' summaries.
+    pub(super) fn summary_topic(&self, series: &str) -> String {
+        format!("{}/summary/{}", self.base.as_str(), topic::of_series(series))
+    }
+
+    /// The topic of a series' retained total.
+    pub(super) fn total_topic(&self, series: &str) -> String {
+        format!("{}/total/{}", self.base.as_str(), topic::of_series(series))
+    }
+
+    /// The topic of summaries that their own topics do not take.
+    pub(super) fn undeliverable_topic(&self) -> String {
+        format!("{}/undeliverable", self.base.as_str())
+    }
+
+    /// The topic of the site's status.
+    pub(super) fn status_topic(&self) -> String {
+        format!("{}/status", self.base.as_str())
+    }
 }
 
 /// A numbered summary with its series' name.
@@ -65,11 +90,32 @@ pub(super) struct Message {
     pub seq: Option<u64>,
 }
 
+impl Numbered {
+    /// Whether a retained total can be as of it. A late sample is an addend to a window of the past: the last
+    /// value that a dashboard shows must not go back to it.
+    pub(super) fn makes_a_total(&self) -> bool {
+        !(self.summary.late && matches!(self.summary.amount, Amount::Sample(_)))
+    }
+}
+
 impl Format {
     /// The messages that one summary makes, its retained total apart.
     pub(super) fn summary(self, naming: &Naming, numbered: &Numbered) -> Option<Message> {
         match self {
             Format::Json => Some(json::summary(naming, numbered)),
+        }
+    }
+
+    /// A summary for the topic of those that their own topics (`refused`) do not take.
+    pub(super) fn undeliverable(
+        self,
+        naming: &Naming,
+        numbered: &Numbered,
+        refused: &str,
+        reason: &str,
+    ) -> Message {
+        match self {
+            Format::Json => json::undeliverable(naming, numbered, refused, reason),
         }
     }
 

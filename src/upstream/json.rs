@@ -1,6 +1,6 @@
 //! JSON: the fields of a summary, a series' total and the site's status, literally as interfaces.md has them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tally_core::report::{Amount, Sum};
 
@@ -13,35 +13,32 @@ const FIELDS_VERSION: u32 = 1;
 
 /// One summary; not retained.
 pub(super) fn summary(naming: &Naming, numbered: &Numbered) -> Message {
-    let summary = &numbered.summary;
-    let fields = SummaryFields {
-        v: FIELDS_VERSION,
-        site: &naming.site,
-        site_id: naming.site_id.to_string(),
-        seq: numbered.seq,
-        series: &numbered.name,
-        kind: summary.amount.kind().as_str(),
-        start: summary.start.0,
-        span: summary.span_ms,
-        amount: AmountFields::new(&summary.amount, summary.total),
-        late: summary.late,
-        clock: if summary.synced { "synced" } else { "unsynced" },
-    };
+    summary_message(naming.summary_topic(&numbered.name), &SummaryFields::new(naming, numbered), numbered)
+}
+
+/// The same for the topic of those that their own topic did not take, with that topic and the reason.
+pub(super) fn undeliverable(naming: &Naming, numbered: &Numbered, refused: &str, reason: &str) -> Message {
+    let fields =
+        UndeliverableFields { summary: SummaryFields::new(naming, numbered), topic: refused, reason };
+    summary_message(naming.undeliverable_topic(), &fields, numbered)
+}
+
+fn summary_message(topic: String, fields: &impl Serialize, numbered: &Numbered) -> Message {
     Message {
-        topic: format!("{}/summary/{}", naming.base.as_str(), numbered.name),
-        payload: encode(&fields),
+        topic,
+        payload: encode(fields),
         retain: false,
         content_type: CONTENT_TYPE,
         seq: Some(numbered.seq),
     }
 }
 
-/// A series' flat numbers for dashboards, retained. `None` for a late sample: it is an addend to a
-/// window of the past, and the last value that a dashboard shows must not go back to it.
+/// A series' flat numbers for dashboards, retained. `None` for a late sample: see
+/// [`Numbered::makes_a_total`].
 pub(super) fn total(naming: &Naming, latest: &Numbered) -> Option<Message> {
     let summary = &latest.summary;
     let fields = match summary.amount {
-        Amount::Sample(_) if summary.late => return None,
+        Amount::Sample(_) if !latest.makes_a_total() => return None,
         Amount::Sample(sample) => TotalFields::Sample {
             count: sample.count,
             mean: sample.sum.as_f64() / sample.count as f64,
@@ -60,7 +57,7 @@ pub(super) fn total(naming: &Naming, latest: &Numbered) -> Option<Message> {
         },
     };
     Some(Message {
-        topic: format!("{}/total/{}", naming.base.as_str(), latest.name),
+        topic: naming.total_topic(&latest.name),
         payload: encode(&fields),
         retain: true,
         content_type: CONTENT_TYPE,
@@ -76,14 +73,29 @@ pub(super) fn status(naming: &Naming, online: bool, state: &SiteState) -> Messag
         boxes: state.boxes,
         outbox: state.outbox,
         time: state.time,
+        site_id: naming.site_id.to_string(),
     };
     Message {
-        topic: format!("{}/status", naming.base.as_str()),
+        topic: naming.status_topic(),
         payload: encode(&fields),
         retain: true,
         content_type: CONTENT_TYPE,
         seq: None,
     }
+}
+
+/// Whose status that is, if it says so, and what it says (`online`, `offline`).
+pub(super) fn whose_status(payload: &[u8]) -> Option<(String, String)> {
+    #[derive(Deserialize)]
+    struct Fields {
+        state: String,
+        site_id: String,
+    }
+    let fields: Fields = serde_json::from_slice(payload).ok()?;
+    // Whoever may publish there may send anything: what is shown is short and plain.
+    let is_id = fields.site_id.len() == 16 && fields.site_id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_state = matches!(fields.state.as_str(), "online" | "offline");
+    (is_id && is_state).then_some((fields.site_id, fields.state))
 }
 
 /// The moment up to which a summary's numbers hold, Unix milliseconds.
@@ -109,6 +121,33 @@ struct SummaryFields<'a> {
     amount: AmountFields,
     late: bool,
     clock: &'static str,
+}
+
+impl<'a> SummaryFields<'a> {
+    fn new(naming: &'a Naming, numbered: &'a Numbered) -> SummaryFields<'a> {
+        let summary = &numbered.summary;
+        SummaryFields {
+            v: FIELDS_VERSION,
+            site: &naming.site,
+            site_id: naming.site_id.to_string(),
+            seq: numbered.seq,
+            series: &numbered.name,
+            kind: summary.amount.kind().as_str(),
+            start: summary.start.0,
+            span: summary.span_ms,
+            amount: AmountFields::new(&summary.amount, summary.total),
+            late: summary.late,
+            clock: if summary.synced { "synced" } else { "unsynced" },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct UndeliverableFields<'a> {
+    #[serde(flatten)]
+    summary: SummaryFields<'a>,
+    topic: &'a str,
+    reason: &'a str,
 }
 
 #[derive(Serialize)]
@@ -150,6 +189,7 @@ struct StatusFields<'a> {
     boxes: usize,
     outbox: usize,
     time: u64,
+    site_id: String,
 }
 
 /// The sum to its last place, where a float would round it.

@@ -116,11 +116,45 @@ fn a_late_sample_does_not_turn_a_dashboard_back() {
 fn the_status_names_the_leader_and_the_outbox() {
     let state = SiteState { leader: Some("box1".to_owned()), boxes: 3, outbox: 12, time: 99 };
     let online = status(&naming(), true, &state);
-    assert_eq!(text(&online), r#"{"state":"online","leader":"box1","boxes":3,"outbox":12,"time":99}"#);
+    assert_eq!(
+        text(&online),
+        r#"{"state":"online","leader":"box1","boxes":3,"outbox":12,"time":99,"site_id":"9f3c51d2a07be644"}"#
+    );
     assert_eq!((online.topic.as_str(), online.retain), ("tally/plant7/status", true));
     let nobody = SiteState { leader: None, boxes: 0, outbox: 12, time: 99 };
     assert_eq!(
         text(&status(&naming(), false, &nobody)),
-        r#"{"state":"offline","leader":null,"boxes":0,"outbox":12,"time":99}"#
+        r#"{"state":"offline","leader":null,"boxes":0,"outbox":12,"time":99,"site_id":"9f3c51d2a07be644"}"#
     );
+}
+
+#[test]
+fn what_its_topic_did_not_take_keeps_its_payload_and_says_why() {
+    let one = numbered("temp\u{ffff}", Amount::Counter(37), 120_934);
+    let own = summary(&naming(), &one);
+    assert_eq!(own.topic, "tally/plant7/summary/temp%EF%BF%BF/");
+    let message = undeliverable(&naming(), &one, &own.topic, "not authorized (0x87)");
+    assert_eq!((message.topic.as_str(), message.retain), ("tally/plant7/undeliverable", false));
+    let expected = format!(
+        r#"{},"topic":"tally/plant7/summary/temp%EF%BF%BF/","reason":"not authorized (0x87)"}}"#,
+        text(&own).strip_suffix('}').unwrap()
+    );
+    assert_eq!(text(&message), expected);
+    assert_eq!(total(&naming(), &one).unwrap().topic, "tally/plant7/total/temp%EF%BF%BF/");
+}
+
+#[test]
+fn a_status_says_whose_it_is_and_nothing_else_is_taken_for_one() {
+    let state = SiteState { leader: None, boxes: 0, outbox: 12, time: 99 };
+    let whose = whose_status(&status(&naming(), true, &state).payload);
+    assert_eq!(whose, Some(("9f3c51d2a07be644".to_owned(), "online".to_owned())));
+    for payload in [
+        "",
+        "{}",
+        r#"{"state":"online"}"#,
+        r#"{"state":"x","site_id":"9f3c51d2a07be644"}"#,
+        r#"{"state":"online","site_id":"<script>"}"#,
+    ] {
+        assert_eq!(whose_status(payload.as_bytes()), None, "{payload}");
+    }
 }

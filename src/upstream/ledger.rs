@@ -12,7 +12,8 @@ use crate::site::SeriesId;
 /// Names a message that was sent, so that its answer finds its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Token {
-    seq: u64,
+    /// The number that the message is of.
+    pub(super) seq: u64,
     /// Of which try: answers to an earlier one count nothing.
     attempt: u64,
 }
@@ -104,7 +105,10 @@ impl Queue {
     /// Takes in numbered summaries, in order.
     pub(super) fn extend(&mut self, more: Vec<Numbered>) {
         for numbered in more {
-            self.totals.insert(numbered.summary.series, numbered.clone());
+            // A late sample is no total: that of the one before it is still to go out.
+            if numbered.makes_a_total() {
+                self.totals.insert(numbered.summary.series, numbered.clone());
+            }
             self.waiting.push_back(numbered);
         }
     }
@@ -114,11 +118,6 @@ impl Queue {
         let numbered = self.waiting.pop_front()?;
         let total = self.totals.remove(&numbered.summary.series);
         Some((numbered, total))
-    }
-
-    /// The number that `pop` gives next.
-    pub(super) fn next(&self) -> Option<u64> {
-        self.waiting.front().map(|numbered| numbered.seq)
     }
 
     /// Empties it: after a rewind everything is read from the outbox again.

@@ -1,7 +1,8 @@
 use super::*;
 
 use proptest::prelude::*;
-use tally_core::report::Amount;
+use tally_core::id::SourceId;
+use tally_core::report::{Amount, Sample};
 use tally_core::time::SiteTime;
 
 use crate::site::Summary;
@@ -51,7 +52,7 @@ fn answers_to_an_earlier_try_count_nothing() {
 fn a_series_total_goes_once_and_as_of_its_latest_number() {
     let mut queue = Queue::default();
     queue.extend(vec![numbered(1, 7), numbered(2, 8), numbered(3, 7)]);
-    assert_eq!((queue.next(), queue.last()), (Some(1), Some(3)));
+    assert_eq!(queue.last(), Some(3));
     let totals = |popped: Option<(Numbered, Option<Numbered>)>| {
         let (numbered, total) = popped.unwrap();
         (numbered.seq, total.map(|total| total.seq))
@@ -62,6 +63,25 @@ fn a_series_total_goes_once_and_as_of_its_latest_number() {
     assert_eq!(totals(queue.pop()), (3, Some(4)));
     assert_eq!(totals(queue.pop()), (4, None));
     assert_eq!(queue.pop(), None);
+}
+
+#[test]
+fn a_late_sample_does_not_take_the_place_of_a_total() {
+    let sample = |seq, late| {
+        let value = Sample::observed(2.0, SiteTime(seq), SourceId(1)).unwrap();
+        let mut one = numbered(seq, 7);
+        one.summary = Summary { amount: Amount::Sample(value), late, ..one.summary };
+        one
+    };
+    let mut queue = Queue::default();
+    queue.extend(vec![sample(1, false), sample(2, false), sample(3, true)]);
+    let popped: Vec<_> = std::iter::from_fn(|| queue.pop())
+        .map(|(numbered, total)| (numbered.seq, total.map(|total| total.seq)))
+        .collect();
+    assert_eq!(popped, [(1, Some(2)), (2, None), (3, None)]);
+    // The total went out: a late one that comes alone carries none, and none goes back.
+    queue.extend(vec![sample(4, true), sample(5, false)]);
+    assert_eq!(queue.pop().unwrap().1.map(|total| total.seq), Some(5));
 }
 
 proptest! {

@@ -5,6 +5,8 @@
 //! * `ledger`: what was sent and acknowledged, pure.
 //! * `session`: one connection's life: fence, number, publish, report as delivered.
 //! * `mqtt`: the connection itself, and the only file that knows the client library.
+//! * `trials`: what the broker refuses, and when it is tried again, pure.
+//! * `topic`: names in topics. `reasons`: MQTT's reason codes in words. `pinned`: a broker's own certificate.
 //! * `outbox`: what all this needs of the site; `node_outbox`: from whom it gets that.
 
 mod config;
@@ -14,9 +16,13 @@ mod ledger;
 mod mqtt;
 mod node_outbox;
 mod outbox;
+mod pinned;
+mod reasons;
 mod session;
 mod status;
 mod tls;
+mod topic;
+mod trials;
 
 use std::time::Duration;
 
@@ -27,17 +33,23 @@ use tokio::time::Instant;
 
 pub use config::{BaseTopic, BrokerUrl, BrokerUrlError, PASSWORD_CREDENTIAL, UpstreamConfig, UpstreamError};
 pub use format::{Format, Naming, Numbered, SiteState};
-pub use outbox::{Outbox, Position};
-pub use status::{Probe, Shared, State, Trouble, UpstreamStatus};
+pub use mqtt::Limits;
+pub use outbox::{HeldReader, Outbox, Position};
+pub use status::{HeldStatus, OtherSite, Probe, RefusedTopic, Shared, State, Trouble, UpstreamStatus};
 
 use crate::node::Handle;
-use mqtt::Target;
+use mqtt::{Learned, Target};
 use node_outbox::NodeOutbox;
-use session::{End, Session};
+use session::{End, Session, Setting};
+use trials::Trials;
 
 /// Waits between tries to reach the broker: the first try is immediate.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// The wait before a connection by which it is found out over which message the last one broke: three times
+/// for each at most.
+const FIND_OUT_AFTER: Duration = Duration::from_millis(250);
 
 /// A connection that lasted this long was a good one: the next try is immediate again.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
@@ -45,11 +57,15 @@ const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// A box that has reached the broker for its leader sees so often whether that is still so.
 const PROBE_AGAIN: Duration = Duration::from_secs(10);
 
+/// How long the broker may leave all that was sent unanswered before the connection is taken for broken.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The running upstream. Dropping it stops it without a farewell, as a crash would.
-#[derive(Debug)]
 pub struct Upstream {
     task: Option<Task>,
     shared: Shared,
+    naming: Naming,
+    held: HeldReader,
 }
 
 #[derive(Debug)]
@@ -77,8 +93,21 @@ pub fn spawn_on(
     site_id: crate::identity::SiteId,
     config: &UpstreamConfig,
 ) -> Result<Upstream, UpstreamError> {
+    spawn_with(outbox, site, site_id, config, ANSWER_TIMEOUT)
+}
+
+fn spawn_with(
+    outbox: impl Outbox,
+    site: &str,
+    site_id: crate::identity::SiteId,
+    config: &UpstreamConfig,
+    answer_timeout: Duration,
+) -> Result<Upstream, UpstreamError> {
+    let base = config.base.clone().unwrap_or_else(|| BaseTopic::of_site(site));
+    let naming = Naming { site: site.to_owned(), site_id, base };
+    let held = outbox.held_reader();
     let Some(url) = config.url.clone() else {
-        return Ok(Upstream { task: None, shared: Shared::new(None) });
+        return Ok(Upstream { task: None, shared: Shared::new(None), naming, held });
     };
     let password = config.password(&url)?;
     if password.is_some() && url.user.is_none() {
@@ -93,17 +122,36 @@ pub fn spawn_on(
         password,
         tls,
     };
-    let base = config.base.clone().unwrap_or_else(|| BaseTopic::of_site(site));
-    let naming = Naming { site: site.to_owned(), site_id, base };
     let (stop, stopped) = mpsc::channel(1);
-    let mut driver =
-        Driver { outbox, target, naming, formats: config.format.clone(), shared: shared.clone(), stopped };
+    let mut driver = Driver {
+        outbox,
+        target,
+        naming: naming.clone(),
+        formats: config.format.clone(),
+        shared: shared.clone(),
+        stopped,
+        trials: Trials::default(),
+        learned: Learned::default(),
+        answer_timeout,
+    };
     let handle = tokio::spawn(async move { driver.run().await });
-    Ok(Upstream { task: Some(Task { stop, handle }), shared })
+    Ok(Upstream { task: Some(Task { stop, handle }), shared, naming, held })
 }
 
 impl Upstream {
-    /// What status and metrics show; cloneable.
+    /// What status and metrics show: what this process did, and what the site holds.
+    pub fn status(&self) -> UpstreamStatus {
+        let (first, held) = (self.held)(status::SHOWN_MAX);
+        let shown = first.into_iter().map(|(numbered, cause)| HeldStatus {
+            seq: numbered.seq,
+            topic: self.naming.summary_topic(&numbered.name),
+            series: numbered.name,
+            cause: reasons::of_cause(cause),
+        });
+        UpstreamStatus { held: held as u64, held_first: shown.collect(), ..self.shared.status() }
+    }
+
+    /// What this process did; cloneable.
     pub fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -117,6 +165,12 @@ impl Upstream {
             // A panic in the task is in the log already.
             let _ = (&mut task.handle).await;
         }
+    }
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("shared", &self.shared).finish_non_exhaustive()
     }
 }
 
@@ -134,6 +188,9 @@ struct Driver<O> {
     formats: Vec<Format>,
     shared: Shared,
     stopped: mpsc::Receiver<bool>,
+    trials: Trials,
+    learned: Learned,
+    answer_timeout: Duration,
 }
 
 impl<O: Outbox> Driver<O> {
@@ -142,6 +199,9 @@ impl<O: Outbox> Driver<O> {
         loop {
             let Some(term) = self.outbox.leads() else {
                 self.shared.enter(State::Standby);
+                // Whoever leads then finds out anew; what is held is with the site.
+                self.trials = Trials::default();
+                self.shared.refusing(Vec::new());
                 if self.stand_by().await {
                     return;
                 }
@@ -151,11 +211,21 @@ impl<O: Outbox> Driver<O> {
             self.outbox.seen(Some(false));
             let tries = self.outbox.wish().tries;
             let began = Instant::now();
+            let setting = Setting {
+                term,
+                target: &self.target,
+                naming: &self.naming,
+                formats: &self.formats,
+                shared: &self.shared,
+                trials: &mut self.trials,
+                learned: &mut self.learned,
+                answer_timeout: self.answer_timeout,
+            };
             let session = tokio::select! {
-                opened = Session::open(&mut self.outbox, term, &self.target, &self.naming, &self.formats, &self.shared)
-                    => opened,
+                opened = Session::open(&mut self.outbox, setting) => opened,
                 _ = self.stopped.recv() => return,
             };
+            let opened = session.is_ok();
             let end = match session {
                 Ok(mut session) => {
                     let (end, last) = tokio::select! {
@@ -170,12 +240,17 @@ impl<O: Outbox> Driver<O> {
             match end {
                 End::Stopped => return,
                 End::NotLeading => backoff = Backoff::default(),
-                End::Broken(what) => {
-                    self.shared.trouble(what);
+                End::Broken(ending) => {
+                    self.shared.ended(&ending);
                     if began.elapsed() > GOOD_AFTER {
                         backoff = Backoff::default();
                     }
-                    if self.pause(&mut backoff, tries).await {
+                    // Over which message a connection breaks is to be found out soon.
+                    let wait = match opened && self.trials.finds_out() {
+                        true => FIND_OUT_AFTER,
+                        false => backoff.next(jitter()),
+                    };
+                    if self.pause(wait, tries).await {
                         return;
                     }
                 }
@@ -222,10 +297,10 @@ impl<O: Outbox> Driver<O> {
 
     /// Waits before the next try, less if leadership changes or another box has just reached the broker
     /// (`tries`: of the wish before this try). Returns whether the upstream is to stop.
-    async fn pause(&mut self, backoff: &mut Backoff, tries: u64) -> bool {
+    async fn pause(&mut self, wait: Duration, tries: u64) -> bool {
         self.shared.enter(State::Connecting);
         self.outbox.seen(Some(false));
-        let until = Instant::now() + backoff.next(jitter());
+        let until = Instant::now() + wait;
         while self.outbox.leads().is_some() && self.outbox.wish().tries == tries {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break,
@@ -277,4 +352,12 @@ mod broker_harness;
 #[cfg(test)]
 mod broker_tests;
 #[cfg(test)]
+mod fake_broker;
+#[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
 mod probe_tests;
+#[cfg(test)]
+mod refused_tests;
+#[cfg(test)]
+mod tls_tests;

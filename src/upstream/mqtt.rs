@@ -1,4 +1,4 @@
-//! One MQTT 5 connection to the broker; the only file that knows the client library.
+//! One MQTT 5 connection to the broker; with its parts `mqtt_*.rs` the only file that knows the client library.
 //!
 //! The library would keep unacknowledged publishes over a reconnection and resend them by itself.
 //! Here a connection has a client of its own, which is thrown away with it: the outbox is the truth.
@@ -12,26 +12,48 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use rumqttc::{
-    AsyncClient, Broker, ConnectReturnCode, ConnectionError, DisconnectProperties, DisconnectReasonCode,
-    Event, EventLoop, LastWill, LastWillProperties, MqttOptions, NetworkOptions, Packet, PersistedAckMode,
-    PersistedSession, PubAckReason, PublishNoticeError, PublishOptions, PublishProperties, PublishResult,
-    QoS, SessionStore, SessionStoreKey, TlsConfiguration, Transport,
+    AsyncClient, Broker, ConnAck, ConnectionError, DisconnectProperties, DisconnectReasonCode, Event,
+    EventLoop, LastWill, LastWillProperties, MqttOptions, NetworkOptions, Packet, PubAckReason,
+    PublishNoticeError, PublishOptions, PublishProperties, PublishResult, QoS, SubscribeFilter,
+    SubscribeNoticeError, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use rustls::ClientConfig;
+use serde::Serialize;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::config::{BrokerUrl, Secret};
 use super::format::Message;
+use super::reasons;
+
+#[path = "mqtt_errors.rs"]
+mod errors;
+#[path = "mqtt_store.rs"]
+mod store;
+
+use errors::{code_of_connect, describe, ending};
+use store::NothingPending;
 
 /// How many messages may await their acknowledgement; less if the broker says so.
 pub(super) const IN_FLIGHT_MAX: u16 = 100;
 
 /// How long after the connection broke the broker tells subscribers `offline`.
-const WILL_DELAY_S: u32 = 30;
+pub(super) const WILL_DELAY_S: u32 = 30;
 
 /// How long the broker keeps the session; beyond the will's delay, or it would cut that short.
 const SESSION_EXPIRY_S: u32 = 120;
+
+/// The largest packet that the broker may send us: a status of another site, and answers.
+const INCOMING_BYTES_MAX: u32 = 16 * 1024;
+
+/// How many messages of the broker may wait to be looked at; more are passed over.
+const HEARD_MAX: usize = 16;
+
+/// Reason codes of MQTT 5.
+const UNSPECIFIED: u8 = 0x80;
+const RETAIN_NOT_SUPPORTED: u8 = 0x9a;
+const QOS_NOT_SUPPORTED: u8 = 0x9b;
 
 const KEEP_ALIVE_S: u16 = 15;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,13 +83,59 @@ pub(super) struct Target {
 pub(super) enum Answer<T> {
     /// The broker has it.
     Acknowledged(T),
-    /// The broker refused it, for this reason.
-    Refused(T, String),
+    /// The broker refused it.
+    Refused(T, Refusal),
+    /// The broker sends us what we subscribed to.
+    Heard(Vec<u8>),
     /// The connection is gone; nothing more comes.
-    Ended(String),
+    Ended(Ending),
 }
 
-type Notice<T> = BoxFuture<'static, (T, Result<PublishResult, PublishNoticeError>)>;
+/// Why a message was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// The MQTT 5 reason code.
+    pub(super) code: u8,
+    /// In words.
+    pub(super) what: String,
+}
+
+/// Why a connection ended or did not come about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ending {
+    /// In words, with what to do.
+    pub(super) what: String,
+    /// Whether the broker said why. What it only did (reset the connection, say) explains less.
+    pub(super) explained: bool,
+    /// What is sent again therefore, in words to be added.
+    pub(super) again: String,
+    /// The reason code by which it refused a message, where the library ends the connection over that.
+    pub(super) refused: Option<u8>,
+}
+
+/// What the broker said that it can do, as far as it matters here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// How many messages may await their acknowledgement.
+    pub receive_max: Option<u16>,
+    /// The largest packet that it takes, bytes.
+    pub packet_bytes_max: Option<u32>,
+    /// Whether it keeps retained messages.
+    pub retains: bool,
+    /// How long it keeps the session, seconds, if it is not what was asked for.
+    pub session_expiry_s: Option<u32>,
+    /// How often it wants to hear of us, seconds, if it is not what was offered.
+    pub keep_alive_s: Option<u16>,
+}
+
+/// What was learned of the broker by connecting, for the next time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Learned {
+    /// It refuses a will that is retained.
+    pub(super) plain_will: bool,
+}
+
+type Notice<T> = BoxFuture<'static, (T, Result<(), Option<Refusal>>)>;
 
 /// A connection; `T` names its messages to whoever sent them.
 pub(super) struct Connection<T> {
@@ -75,12 +143,13 @@ pub(super) struct Connection<T> {
     /// Runs the library's loop in a task of its own: it must not be cancelled between two of its steps.
     driver: Driver,
     notices: FuturesUnordered<Notice<T>>,
+    heard: mpsc::Receiver<Vec<u8>>,
     site_id: String,
     window: usize,
-    retains: bool,
+    limits: Limits,
 }
 
-struct Driver(JoinHandle<String>);
+struct Driver(JoinHandle<Ending>);
 
 impl Drop for Driver {
     fn drop(&mut self) {
@@ -89,30 +158,73 @@ impl Drop for Driver {
 }
 
 impl<T: Send + 'static> Connection<T> {
-    /// Connects and lays down the will. Publishes nothing.
-    pub(super) async fn open(target: &Target, will: Message) -> Result<Connection<T>, String> {
-        let options = options(target, will);
-        let capacity = usize::from(IN_FLIGHT_MAX) + 8;
-        let (client, mut events) = AsyncClient::builder(options).capacity(capacity).build();
-        let connack = loop {
-            match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(connack))) => break connack,
-                Ok(_) => {}
-                Err(error) => return Err(describe(&error)),
+    /// Connects and lays down the will. Publishes nothing. A broker without retained messages refuses a
+    /// will that is retained: it is given one that is not.
+    pub(super) async fn open(
+        target: &Target,
+        will: Message,
+        learned: &mut Learned,
+    ) -> Result<Connection<T>, Ending> {
+        let (client, events, connack) = loop {
+            let mut will = will.clone();
+            will.retain &= !learned.plain_will;
+            let options = options(target, will);
+            let capacity = usize::from(IN_FLIGHT_MAX) + 8;
+            let (client, mut events) = AsyncClient::builder(options).capacity(capacity).build();
+            match connack(&mut events).await {
+                Ok(connack) => break (client, events, connack),
+                Err(error)
+                    if code_of_connect(&error) == Some(RETAIN_NOT_SUPPORTED) && !learned.plain_will =>
+                {
+                    learned.plain_will = true;
+                }
+                Err(error) => return Err(ending(&error)),
             }
         };
+        Connection::over(target, client, events, &connack, learned).await
+    }
+
+    async fn over(
+        target: &Target,
+        client: AsyncClient,
+        mut events: EventLoop,
+        connack: &ConnAck,
+        learned: &mut Learned,
+    ) -> Result<Connection<T>, Ending> {
         // It has served its purpose; from here on it would only be handed a checkpoint per message.
         events.options.clear_session_store();
         let properties = connack.properties.as_ref();
-        let receive_max = properties.and_then(|properties| properties.receive_max).unwrap_or(u16::MAX);
-        Ok(Connection {
-            client,
-            driver: Driver(tokio::spawn(drive(events))),
-            notices: FuturesUnordered::new(),
-            site_id: target.site_id.clone(),
-            window: usize::from(receive_max.clamp(1, IN_FLIGHT_MAX)),
+        let limits = Limits {
+            receive_max: properties.and_then(|properties| properties.receive_max),
+            packet_bytes_max: properties.and_then(|properties| properties.max_packet_size),
             retains: properties.and_then(|properties| properties.retain_available) != Some(0),
-        })
+            session_expiry_s: properties.and_then(|properties| properties.session_expiry_interval),
+            keep_alive_s: properties.and_then(|properties| properties.server_keep_alive),
+        };
+        // A will that was refused once may be retained again once the broker retains.
+        learned.plain_will &= !limits.retains;
+        let (hear, heard) = mpsc::channel(HEARD_MAX);
+        let connection = Connection {
+            client,
+            driver: Driver(tokio::spawn(drive(events, hear))),
+            notices: FuturesUnordered::new(),
+            heard,
+            site_id: target.site_id.clone(),
+            window: usize::from(limits.receive_max.unwrap_or(u16::MAX).clamp(1, IN_FLIGHT_MAX)),
+            limits,
+        };
+        if properties.and_then(|properties| properties.max_qos) == Some(0) {
+            connection.close(false).await;
+            return Err(Ending {
+                what: format!(
+                    "the broker takes messages of QoS 0 only: {}",
+                    reasons::of_connection(QOS_NOT_SUPPORTED)
+                ),
+                explained: true,
+                ..Ending::default()
+            });
+        }
+        Ok(connection)
     }
 
     /// How many more messages may be sent now.
@@ -120,22 +232,30 @@ impl<T: Send + 'static> Connection<T> {
         self.window.saturating_sub(self.notices.len())
     }
 
-    /// How many messages may await their acknowledgement at a time.
-    pub(super) fn window(&self) -> usize {
-        self.window
+    /// What the broker said of itself.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
     }
 
-    /// Whether the broker keeps retained messages; if not, they are sent to present subscribers only.
-    pub(super) fn retains(&self) -> bool {
-        self.retains
+    /// Whether the broker takes a message of that size: its size and the limit if not.
+    pub(super) fn too_large(&self, message: &Message) -> Option<(usize, u32)> {
+        let max = self.limits.packet_bytes_max?;
+        let properties = self.properties(message);
+        let publish = rumqttc::Publish::new(
+            message.topic.clone(),
+            QoS::AtLeastOnce,
+            message.payload.clone(),
+            Some(properties),
+        );
+        // The packet identifier, which it gets later.
+        let size = publish.size() + 3;
+        (size > max as usize).then_some((size, max))
     }
 
-    /// Sends a message, at QoS 1; its answer comes by [`Connection::answer`]. Call it only while
-    /// there is [`Connection::room`].
-    pub(super) fn send(&mut self, name: T, message: Message) -> Result<(), String> {
+    fn properties(&self, message: &Message) -> PublishProperties {
         let mut user_properties = vec![("site_id".to_owned(), self.site_id.clone())];
         user_properties.extend(message.seq.map(|seq| ("seq".to_owned(), seq.to_string())));
-        let properties = PublishProperties {
+        PublishProperties {
             payload_format_indicator: None,
             message_expiry_interval: None,
             topic_alias: None,
@@ -144,15 +264,42 @@ impl<T: Send + 'static> Connection<T> {
             user_properties,
             subscription_identifiers: Vec::new(),
             content_type: Some(message.content_type.to_owned()),
-        };
+        }
+    }
+
+    /// Sends a message, at QoS 1; its answer comes by [`Connection::answer`]. Call it only while
+    /// there is [`Connection::room`].
+    pub(super) fn send(&mut self, name: T, message: Message) -> Result<(), String> {
         let options = PublishOptions::new(QoS::AtLeastOnce)
-            .retain(message.retain && self.retains)
-            .properties(properties);
+            .retain(message.retain && self.limits.retains)
+            .properties(self.properties(&message));
         let notice = self
             .client
             .try_publish_tracked(message.topic, message.payload, options)
             .map_err(|error| format!("the MQTT client did not take a message: {error}"))?;
-        self.notices.push(Box::pin(async move { (name, notice.wait_async().await) }));
+        self.notices.push(Box::pin(async move { (name, judge(notice.wait_async().await)) }));
+        Ok(())
+    }
+
+    /// Subscribes to a topic, without what this client publishes there itself; the answer comes as to a message.
+    pub(super) fn subscribe(&mut self, name: T, topic: &str) -> Result<(), String> {
+        // At QoS 0: nothing piles up in the session while no box is connected.
+        let filter = SubscribeFilter { nolocal: true, ..SubscribeFilter::new(topic, QoS::AtMostOnce) };
+        let notice = self
+            .client
+            .try_subscribe_many_tracked([filter])
+            .map_err(|error| format!("the MQTT client did not take a subscription: {error}"))?;
+        self.notices.push(Box::pin(async move {
+            let result = match notice.wait_async().await {
+                Ok(ack) => match ack.return_codes.first().and_then(|code| refused_filter(*code)) {
+                    Some(code) => Err(Some(Refusal { code, what: reasons::named(code) })),
+                    None => Ok(()),
+                },
+                Err(SubscribeNoticeError::Recv | SubscribeNoticeError::SessionReset) => Err(None),
+                Err(error) => Err(Some(Refusal { code: UNSPECIFIED, what: error.to_string() })),
+            };
+            (name, result)
+        }));
         Ok(())
     }
 
@@ -163,12 +310,17 @@ impl<T: Send + 'static> Connection<T> {
                 // Answers that came before the connection broke still count.
                 biased;
                 Some((name, result)) = self.notices.next(), if !self.notices.is_empty() => {
-                    if let Some(answer) = judge(name, result) {
-                        return answer;
+                    match result {
+                        Ok(()) => return Answer::Acknowledged(name),
+                        Err(Some(refusal)) => return Answer::Refused(name, refusal),
+                        // The connection went; the driver says why.
+                        Err(None) => {}
                     }
                 }
+                Some(payload) = self.heard.recv() => return Answer::Heard(payload),
                 ended = &mut self.driver.0 => {
-                    return Answer::Ended(ended.unwrap_or_else(|error| error.to_string()));
+                    let ended = ended.unwrap_or_else(|error| Ending { what: error.to_string(), ..Ending::default() });
+                    return Answer::Ended(ended);
                 }
             }
         }
@@ -197,15 +349,28 @@ impl<T: Send + 'static> Connection<T> {
     }
 }
 
+/// The broker's answer to the CONNECT.
+async fn connack(events: &mut EventLoop) -> Result<ConnAck, ConnectionError> {
+    loop {
+        if let Event::Incoming(Packet::ConnAck(connack)) = events.poll().await? {
+            return Ok(connack);
+        }
+    }
+}
+
 /// Polls the library's loop until the connection ends; never lets it reconnect by itself.
-async fn drive(mut events: EventLoop) -> String {
+async fn drive(mut events: EventLoop, hear: mpsc::Sender<Vec<u8>>) -> Ending {
     loop {
         match events.poll().await {
             Ok(Event::Incoming(Packet::Disconnect(packet))) => {
-                return format!("the broker closed the connection: {:?}", packet.reason_code);
+                return errors::closed(packet.reason_code, None);
+            }
+            Ok(Event::Incoming(Packet::Publish(publish))) => {
+                // Whoever floods us is not listened to.
+                let _ = hear.try_send(publish.payload.to_vec());
             }
             Ok(_) => {}
-            Err(error) => return describe(&error),
+            Err(error) => return ending(&error),
         }
     }
 }
@@ -217,17 +382,9 @@ pub(super) async fn probe(target: Target, name: String) -> Result<(), String> {
     let mut options = plain_options(&target, format!("{}-{name}", target.client_id));
     options.set_clean_start(true);
     let (client, mut events) = AsyncClient::builder(options).capacity(1).build();
-    let connected = async {
-        loop {
-            match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => return Ok(()),
-                Ok(_) => {}
-                Err(error) => return Err(describe(&error)),
-            }
-        }
-    };
-    match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
-        Ok(result) => result?,
+    match tokio::time::timeout(CONNECT_TIMEOUT, connack(&mut events)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(describe(&error)),
         Err(_) => return Err(format!("no answer from the broker within {} s", CONNECT_TIMEOUT.as_secs())),
     }
     let farewell = async {
@@ -245,6 +402,7 @@ fn options(target: &Target, will: Message) -> MqttOptions {
     let mut options = plain_options(target, target.client_id.clone());
     options
         .set_clean_start(false)
+        .set_max_packet_size(Some(INCOMING_BYTES_MAX))
         .set_session_expiry_interval(Some(SESSION_EXPIRY_S))
         .set_session_store(NothingPending)
         .set_outgoing_inflight_upper_limit(IN_FLIGHT_MAX)
@@ -315,86 +473,34 @@ async fn connect(broker: String, network: NetworkOptions) -> io::Result<TcpStrea
     Err(last)
 }
 
-fn judge<T>(name: T, result: Result<PublishResult, PublishNoticeError>) -> Option<Answer<T>> {
+/// What became of a message; `Err(None)`: the connection went.
+fn judge(result: Result<PublishResult, PublishNoticeError>) -> Result<(), Option<Refusal>> {
     use PubAckReason::{NoMatchingSubscribers, Success};
     match result {
-        Ok(PublishResult::Qos1(ack)) if matches!(ack.reason, Success | NoMatchingSubscribers) => {
-            Some(Answer::Acknowledged(name))
-        }
+        Ok(PublishResult::Qos1(ack)) if matches!(ack.reason, Success | NoMatchingSubscribers) => Ok(()),
         Ok(PublishResult::Qos1(ack)) => {
+            let code = ack.reason as u8;
             let said = ack.properties.and_then(|properties| properties.reason_string);
-            let reason =
-                format!("{:?}{}", ack.reason, said.map(|text| format!(" ({text})")).unwrap_or_default());
-            Some(Answer::Refused(name, reason))
+            let said = said.map(|text| format!(" ({text})")).unwrap_or_default();
+            Err(Some(Refusal { code, what: format!("{}{said}", reasons::of_message(code)) }))
         }
-        Ok(other) => Some(Answer::Refused(name, format!("answered as {other:?}, which QoS 1 does not know"))),
-        // The connection went; the driver says why.
-        Err(PublishNoticeError::Recv | PublishNoticeError::SessionReset) => None,
-        Err(error) => Some(Answer::Refused(name, error.to_string())),
+        Ok(other) => {
+            let what = format!("answered as {other:?}, which QoS 1 does not know");
+            Err(Some(Refusal { code: UNSPECIFIED, what }))
+        }
+        Err(PublishNoticeError::Recv | PublishNoticeError::SessionReset) => Err(None),
+        Err(error) => Err(Some(Refusal { code: UNSPECIFIED, what: error.to_string() })),
     }
 }
 
-/// The error in words that name a remedy where there is one.
-fn describe(error: &ConnectionError) -> String {
-    match error {
-        ConnectionError::ConnectionRefused(code) => {
-            let remedy = match code {
-                ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-                    "; check the user in upstream.url and its password"
-                }
-                ConnectReturnCode::UnsupportedProtocolVersion | ConnectReturnCode::RefusedProtocolVersion => {
-                    "; the broker must speak MQTT 5"
-                }
-                _ => "",
-            };
-            format!("the broker refused the connection: {code:?}{remedy}")
-        }
-        ConnectionError::Timeout(_) => {
-            format!("no answer from the broker within {} s", CONNECT_TIMEOUT.as_secs())
-        }
-        ConnectionError::Io(error) => format!("cannot reach the broker: {error}"),
-        other => other.to_string(),
-    }
-}
-
-/// Tells the library that this client had a session before in which nothing was left under way. That
-/// is true: what the outbox holds is published again anyway. Without it the library refuses to go on
-/// with a session that the broker kept.
-#[derive(Debug)]
-struct NothingPending;
-
-impl SessionStore for NothingPending {
-    fn load<'a>(
-        &'a self,
-        key: &'a SessionStoreKey,
-    ) -> BoxFuture<'a, Result<Option<PersistedSession>, rumqttc::SessionStoreError>> {
-        let session = PersistedSession {
-            format_version: 1,
-            client_id: key.client_id().to_owned(),
-            clean_start: false,
-            session_expiry_interval: Some(SESSION_EXPIRY_S),
-            outgoing_inflight_upper_limit: Some(IN_FLIGHT_MAX),
-            ack_mode: PersistedAckMode::Automatic,
-            last_pkid: 0,
-            last_puback: 0,
-            replay: Vec::new(),
-            incoming_qos2: Vec::new(),
-        };
-        Box::pin(async move { Ok(Some(session)) })
-    }
-
-    fn save<'a>(
-        &'a self,
-        _key: &'a SessionStoreKey,
-        _session: &'a PersistedSession,
-    ) -> BoxFuture<'a, Result<(), rumqttc::SessionStoreError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn clear<'a>(
-        &'a self,
-        _key: &'a SessionStoreKey,
-    ) -> BoxFuture<'a, Result<(), rumqttc::SessionStoreError>> {
-        Box::pin(async { Ok(()) })
-    }
+/// The reason code by which a subscription was refused.
+fn refused_filter(code: SubscribeReasonCode) -> Option<u8> {
+    Some(match code {
+        SubscribeReasonCode::Success(_) => return None,
+        SubscribeReasonCode::NotAuthorized => 0x87,
+        SubscribeReasonCode::TopicFilterInvalid => 0x8f,
+        SubscribeReasonCode::PkidInUse => 0x91,
+        SubscribeReasonCode::QuotaExceeded => 0x97,
+        _ => UNSPECIFIED,
+    })
 }

@@ -1,10 +1,13 @@
 //! The outbox of a running box: its node's handle, seen as [`Outbox`].
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 
 use super::format::{Numbered, SiteState};
-use super::outbox::{Outbox, Position};
+use super::outbox::{HeldReader, Outbox, Position};
 use crate::node::{BrokerWish, Handle, RequestError, RoleView};
+use crate::site::{HELD_MAX, Level, SeriesId, Site, Summary};
 
 /// See the module.
 #[derive(Debug)]
@@ -64,22 +67,41 @@ impl Outbox for NodeOutbox {
         self.handle.delivered(up_to).await.map_err(text)
     }
 
+    async fn set_aside(&self, seq: u64, cause: u8) -> Result<(), String> {
+        self.handle.set_aside(seq, cause).await.map_err(text)
+    }
+
+    async fn released(&self, seq: u64) -> Result<(), String> {
+        self.handle.released(seq).await.map_err(text)
+    }
+
+    fn held(&self) -> Vec<(Numbered, u8)> {
+        self.handle.site(|site| held(site, HELD_MAX))
+    }
+
+    fn held_reader(&self) -> HeldReader {
+        let handle = self.handle.clone();
+        Arc::new(move |limit| handle.site(|site| (held(site, limit), site.held_len())))
+    }
+
+    fn series_name(&self, series: SeriesId) -> String {
+        self.handle.site(|site| site.name(series).to_owned())
+    }
+
     fn position(&self) -> Position {
         self.handle.site(|site| Position {
             delivered: site.delivered(),
             numbered_last: site.numbered_last(),
             unnumbered: site.unnumbered_len(),
+            numbered_max: site.settings().outbox_numbered_max(),
+            sets_aside: site.level() >= Level::TWO,
         })
     }
 
     fn numbered(&self, after: u64, limit: usize) -> Vec<Numbered> {
         self.handle.site(|site| {
             let summaries = site.numbered(after, limit).into_iter();
-            let named = summaries.filter_map(|summary| {
-                let name = site.name(summary.series).to_owned();
-                summary.seq.map(|seq| Numbered { seq, name, summary })
-            });
-            named.collect()
+            summaries.filter_map(|summary| named(site, summary)).collect()
         })
     }
 
@@ -88,10 +110,20 @@ impl Outbox for NodeOutbox {
         SiteState {
             leader: status.leader,
             boxes: status.members.iter().filter(|member| member.connected).count(),
-            outbox: self.handle.site(crate::site::Site::outbox_len),
+            outbox: self.handle.site(|site| site.outbox_len() + site.held_len()),
             time: self.handle.clock().site().0,
         }
     }
+}
+
+fn held(site: &Site, limit: usize) -> Vec<(Numbered, u8)> {
+    let held = site.held(0, limit).into_iter();
+    held.filter_map(|held| Some((named(site, held.summary)?, held.cause))).collect()
+}
+
+fn named(site: &Site, summary: Summary) -> Option<Numbered> {
+    let name = site.name(summary.series).to_owned();
+    summary.seq.map(|seq| Numbered { seq, name, summary })
 }
 
 fn text(error: RequestError) -> String {

@@ -1,9 +1,14 @@
 //! The site as the upstream sees it: its outbox, its leadership, and nothing else.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use super::format::{Numbered, SiteState};
 use crate::node::BrokerWish;
+use crate::site::SeriesId;
+
+/// Gives as many held numbers as asked for, the oldest, and how many there are.
+pub type HeldReader = Arc<dyn Fn(usize) -> (Vec<(Numbered, u8)>, usize) + Send + Sync>;
 
 /// Where the replicated outbox stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +19,10 @@ pub struct Position {
     pub numbered_last: u64,
     /// Summaries that have no number yet.
     pub unnumbered: usize,
+    /// How many may have a number and not be delivered.
+    pub numbered_max: u64,
+    /// Whether refused numbers can be set aside: all boxes know how.
+    pub sets_aside: bool,
 }
 
 /// What the upstream needs of the site. Errors are texts: none of them is decided upon, only shown.
@@ -41,6 +50,22 @@ pub trait Outbox: Send + Sync + 'static {
 
     /// Records that the broker has everything up to a number.
     fn delivered(&self, up_to: u64) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// The broker does not take a number: it is held while those after it go on. `cause`: see
+    /// [`crate::site::Held`].
+    fn set_aside(&self, seq: u64, cause: u8) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// A held number was delivered after all.
+    fn released(&self, seq: u64) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// The held numbers with why, in order.
+    fn held(&self) -> Vec<(Numbered, u8)>;
+
+    /// Reads the held numbers for whoever shows them.
+    fn held_reader(&self) -> HeldReader;
+
+    /// The name of a series that a summary is of.
+    fn series_name(&self, series: SeriesId) -> String;
 
     /// Where the outbox stands, as far as applied here.
     fn position(&self) -> Position;

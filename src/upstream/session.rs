@@ -1,5 +1,15 @@
 //! One connection's life: confirm leadership, number, publish in order, report what is acknowledged.
 
+//!
+//! * `publish`: what goes out next, one message after the other.
+//! * `answers`: what became of it, and of the connection.
+//! * `held`: numbers that the broker does not take.
+
+mod answers;
+mod held;
+mod publish;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -9,12 +19,11 @@ use super::Backoff;
 use super::format::{Format, Message, Naming, Numbered, SiteState};
 use super::json;
 use super::ledger::{Ledger, Queue, Token};
-use super::mqtt::{Answer, Connection, IN_FLIGHT_MAX, Target};
+use super::mqtt::{Answer, Connection, Ending, IN_FLIGHT_MAX, Learned, Target};
 use super::outbox::{Outbox, Position};
-use super::status::{Shared, State};
-
-/// At most so many summaries are numbered and undelivered (counting.md).
-const NUMBERED_MAX: u64 = 1_000;
+use super::status::Shared;
+use super::trials::{self, Trials};
+use crate::site::SeriesId;
 
 /// How long a confirmed leadership is relied on: a box that was paused for longer asks again before
 /// it publishes.
@@ -32,6 +41,9 @@ const STATE_LOOKED_EVERY: Duration = Duration::from_secs(1);
 /// How soon after a look at the outbox the next one is taken: under load it changes all the time.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Held numbers are looked through this often.
+const HELD_LOOKED_EVERY: Duration = Duration::from_millis(100);
+
 /// How long a farewell may take: recording what was acknowledged needs a quorum, which may be gone.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -42,30 +54,101 @@ pub(super) enum End {
     NotLeading,
     /// The upstream is to stop.
     Stopped,
-    /// Trouble, in words.
-    Broken(String),
+    /// Trouble.
+    Broken(Ending),
+}
+
+impl End {
+    /// Trouble of our own.
+    fn broken(what: impl Into<String>) -> End {
+        End::Broken(Ending { what: what.into(), ..Ending::default() })
+    }
 }
 
 /// What an answer of the broker belongs to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
-    /// A part of a number.
-    Number(Token),
+    /// A summary, on its own topic.
+    Summary {
+        token: Token,
+        series: SeriesId,
+    },
+    /// The retained total that goes out with a number, as of the number `latest`.
+    Total {
+        token: Token,
+        series: SeriesId,
+        latest: u64,
+    },
+    /// A total that was refused before.
+    LateTotal {
+        series: SeriesId,
+        latest: u64,
+    },
+    /// A summary on the topic of those that their own topics do not take; without a token it is held.
+    Aside {
+        seq: u64,
+        token: Option<Token>,
+    },
+    /// A held summary, on its own topic.
+    Retry {
+        seq: u64,
+        series: SeriesId,
+    },
     Status,
     /// The last status of the last box.
     Offline,
+    Subscription,
+}
+
+/// A message that is to go out.
+struct Out {
+    sent: Sent,
+    message: Message,
+    /// Whether nothing else may be under way: the connection may break over it.
+    alone: bool,
+}
+
+/// What a session is told and keeps for the next one.
+pub(super) struct Setting<'a> {
+    pub(super) term: u64,
+    pub(super) target: &'a Target,
+    pub(super) naming: &'a Naming,
+    pub(super) formats: &'a [Format],
+    pub(super) shared: &'a Shared,
+    pub(super) trials: &'a mut Trials,
+    pub(super) learned: &'a mut Learned,
+    /// How long the broker may leave all messages unanswered.
+    pub(super) answer_timeout: Duration,
 }
 
 /// See the module.
 pub(super) struct Session<'a, O> {
     outbox: &'a mut O,
-    term: u64,
-    naming: &'a Naming,
-    formats: &'a [Format],
-    shared: &'a Shared,
+    is: Setting<'a>,
     connection: Connection<Sent>,
     ledger: Ledger,
     queue: Queue,
+    /// Messages that are to go out next.
+    out: VecDeque<Out>,
+    /// What was sent and has no answer, in order.
+    unanswered: VecDeque<Sent>,
+    /// When the last answer came, or the first message was sent that waits for one.
+    heard: Instant,
+    /// What was refused last, if nothing was taken since.
+    last_refused: Option<Sent>,
+    /// Numbers that were sent and are not taken.
+    under_way: BTreeMap<u64, Numbered>,
+    /// Totals that were sent and are not answered, the latest of each series.
+    totals_under_way: BTreeMap<SeriesId, Numbered>,
+    /// Refused numbers that are to be set aside, and why.
+    to_hold: VecDeque<(Token, u8)>,
+    /// Held numbers, and why.
+    held: BTreeMap<u64, (Numbered, u8)>,
+    /// Those of them that are under way again.
+    retrying: BTreeSet<u64>,
+    /// Those of them that were taken.
+    to_release: Vec<u64>,
+    held_looked: Option<Instant>,
     /// When the leadership was last confirmed: the start of the successful fence.
     fenced: Option<Instant>,
     /// The last number recorded as delivered, and when that was last tried.
@@ -73,11 +156,12 @@ pub(super) struct Session<'a, O> {
     status_sent: Option<(Instant, SiteState)>,
     /// When the site's state was last compared with that.
     state_looked: Option<Instant>,
-    /// How many numbers may be under way: one at first, twice as many with each one taken. A broker
-    /// that resets the connection over a message (Mosquitto 2.0.11 does where a rule denies one) takes the
-    /// acknowledgements before it along; step by step everything before it is settled.
+    subscribed: bool,
+    /// How many messages may be under way: one at first, twice as many with each one taken. A broker
+    /// that breaks the connection over a message takes the acknowledgements before it along; step by step
+    /// everything before it is settled.
     pace: usize,
-    /// After trouble that does not end the connection: when to try again.
+    /// After trouble that does not end the connection: when numbers go on.
     resume: Option<Instant>,
     backoff: Backoff,
     ended: bool,
@@ -86,50 +170,47 @@ pub(super) struct Session<'a, O> {
 impl<'a, O: Outbox> Session<'a, O> {
     /// Confirms leadership, connects, and confirms it again: a box that was paused must neither push
     /// the leader's connection out nor publish what it knew before.
-    pub(super) async fn open(
-        outbox: &'a mut O,
-        term: u64,
-        target: &Target,
-        naming: &'a Naming,
-        formats: &'a [Format],
-        shared: &'a Shared,
-    ) -> Result<Session<'a, O>, End> {
-        confirm(outbox, term).await?;
+    pub(super) async fn open(outbox: &'a mut O, is: Setting<'a>) -> Result<Session<'a, O>, End> {
+        confirm(outbox, is.term).await?;
         let now = outbox.state();
         let nobody = SiteState { leader: None, boxes: 0, ..now };
-        let will = json::status(naming, false, &nobody);
-        let connection = Connection::open(target, will).await.map_err(End::Broken)?;
+        let will = json::status(is.naming, false, &nobody);
+        let connection = Connection::open(is.target, will, is.learned).await.map_err(End::Broken)?;
         let fence_began = Instant::now();
-        confirm(outbox, term).await?;
+        confirm(outbox, is.term).await?;
         let delivered = outbox.position().delivered;
-        shared.connected();
-        shared.enter(State::Connected);
+        is.shared.connected(connection.limits(), &is.target.url, delivered);
         outbox.seen(Some(true));
-        tracing::info!(broker = %target.url, delivered, "upstream: connected");
-        if !connection.retains() {
-            shared.trouble(
-                "the broker keeps no retained messages: totals and status reach present subscribers only"
-                    .to_owned(),
-            );
-        }
-        Ok(Session {
+        is.trials.connected(fence_began);
+        let mut session = Session {
             outbox,
-            term,
-            naming,
-            formats,
-            shared,
+            is,
             connection,
             ledger: Ledger::new(delivered),
             queue: Queue::default(),
+            out: VecDeque::new(),
+            unanswered: VecDeque::new(),
+            heard: Instant::now(),
+            last_refused: None,
+            under_way: BTreeMap::new(),
+            totals_under_way: BTreeMap::new(),
+            to_hold: VecDeque::new(),
+            held: BTreeMap::new(),
+            retrying: BTreeSet::new(),
+            to_release: Vec::new(),
+            held_looked: None,
             fenced: Some(fence_began),
             reported: (delivered, Instant::now()),
             status_sent: None,
             state_looked: None,
+            subscribed: false,
             pace: 1,
             resume: None,
             backoff: Backoff::default(),
             ended: false,
-        })
+        };
+        session.read_held();
+        Ok(session)
     }
 
     /// Runs until the connection or the leadership ends. May be cancelled, then only `close` is left.
@@ -166,7 +247,7 @@ impl<'a, O: Outbox> Session<'a, O> {
 
     /// Takes answers until nothing is under way.
     async fn settle(&mut self) {
-        while !self.ended && self.ledger.under_way() > 0 {
+        while !self.ended && !self.unanswered.is_empty() {
             let answer = self.connection.answer().await;
             // Trouble is noted where it is taken; the farewell goes on regardless.
             let _ = self.take(answer);
@@ -177,18 +258,15 @@ impl<'a, O: Outbox> Session<'a, O> {
     /// session that has ended.
     async fn say_offline(&mut self) {
         let nobody = SiteState { leader: None, boxes: 0, ..self.outbox.state() };
-        let message = json::status(self.naming, false, &nobody);
+        let message = json::status(self.is.naming, false, &nobody);
         if self.ended || self.connection.send(Sent::Offline, message).is_err() {
             return;
         }
-        loop {
-            match self.connection.answer().await {
-                Answer::Acknowledged(Sent::Offline) | Answer::Refused(Sent::Offline, _) => return,
-                answer => {
-                    if self.take(answer).is_err() {
-                        return;
-                    }
-                }
+        self.unanswered.push_back(Sent::Offline);
+        while self.unanswered.contains(&Sent::Offline) {
+            let answer = self.connection.answer().await;
+            if self.take(answer).is_err() {
+                return;
             }
         }
     }
@@ -200,20 +278,35 @@ impl<'a, O: Outbox> Session<'a, O> {
         if self.report_due().is_some_and(|due| due <= looked)
             && let Err(error) = self.report().await
         {
-            self.shared.trouble(format!("cannot record what was delivered: {error}"));
+            self.is.shared.trouble(&format!("cannot record what was delivered: {error}"));
             self.reported.1 = Instant::now();
         }
+        self.release().await;
+        self.hold().await;
         if self.resume.is_none_or(|resume| resume <= looked) {
             self.resume = None;
             self.fill().await?;
-            self.publish().await?;
         }
-        self.send_status().await?;
+        self.feed_held(looked);
+        self.pump().await?;
+        self.is.shared.refusing(self.refused_topics());
+        self.check_answers()?;
         self.wait(looked).await
     }
 
+    /// A broker that leaves everything unanswered holds up the site like one that is away.
+    fn check_answers(&mut self) -> Result<(), End> {
+        let timeout = self.is.answer_timeout;
+        if self.unanswered.is_empty() || self.heard.elapsed() < timeout {
+            return Ok(());
+        }
+        let what =
+            format!("the broker has acknowledged nothing for {} s; connecting again", timeout.as_secs());
+        Err(self.on_end(Ending { what, ..Ending::default() }))
+    }
+
     fn check_term(&self) -> Result<(), End> {
-        if self.outbox.leads() == Some(self.term) { Ok(()) } else { Err(End::NotLeading) }
+        if self.outbox.leads() == Some(self.is.term) { Ok(()) } else { Err(End::NotLeading) }
     }
 
     /// Makes sure that the leadership was confirmed a moment ago. Call it before anything is published.
@@ -222,80 +315,8 @@ impl<'a, O: Outbox> Session<'a, O> {
             return Ok(());
         }
         let began = Instant::now();
-        confirm(self.outbox, self.term).await?;
+        confirm(self.outbox, self.is.term).await?;
         self.fenced = Some(began);
-        Ok(())
-    }
-
-    /// Numbers what has no number yet and takes numbered summaries into the queue.
-    async fn fill(&mut self) -> Result<(), End> {
-        let position = self.outbox.position();
-        if let Some(count) = numbers_due(position)
-            && let Err(error) = self.outbox.number(count).await
-        {
-            self.shared.trouble(format!("cannot number summaries: {error}"));
-            self.resume = Some(Instant::now() + self.backoff.next(super::jitter()));
-        }
-        let after = self.queue.last().unwrap_or(self.ledger.next() - 1);
-        let more = self.outbox.numbered(after, NUMBERED_MAX as usize);
-        // A gap would mean that the outbox lost a number; sending past it would hide that.
-        if let Some(first) = more.first()
-            && first.seq != after + 1
-        {
-            return Err(End::Broken(format!("the outbox has number {} after {after}", first.seq)));
-        }
-        self.queue.extend(more);
-        Ok(())
-    }
-
-    /// Sends queued summaries while there is room.
-    async fn publish(&mut self) -> Result<(), End> {
-        // A summary and its total go out together, in every format.
-        let needed = (2 * self.formats.len()).min(self.connection.window());
-        while self.queue.next().is_some()
-            && self.ledger.under_way() < self.pace
-            && self.connection.room() >= needed
-        {
-            self.fence().await?;
-            if let Some((numbered, total)) = self.queue.pop() {
-                self.send_number(&numbered, total.as_ref()).map_err(End::Broken)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn send_number(&mut self, numbered: &Numbered, total: Option<&Numbered>) -> Result<(), String> {
-        let mut messages: Vec<Message> = Vec::with_capacity(2 * self.formats.len());
-        for format in self.formats {
-            messages.extend(format.summary(self.naming, numbered));
-            messages.extend(total.and_then(|latest| format.total(self.naming, latest)));
-        }
-        let token = self.ledger.sent(numbered.seq, messages.len());
-        for message in messages {
-            self.connection.send(Sent::Number(token), message)?;
-        }
-        self.shared.published();
-        Ok(())
-    }
-
-    /// Sends the status where it changed, or was not sent for a while.
-    async fn send_status(&mut self) -> Result<(), End> {
-        if self.state_looked.is_some_and(|at| at.elapsed() < STATE_LOOKED_EVERY) {
-            return Ok(());
-        }
-        self.state_looked = Some(Instant::now());
-        let state = self.outbox.state();
-        let due = self.status_sent.as_ref().is_none_or(|(at, sent)| {
-            let changed = (&sent.leader, sent.boxes) != (&state.leader, state.boxes);
-            changed || at.elapsed() >= STATUS_EVERY
-        });
-        if !due || self.connection.room() == 0 {
-            return Ok(());
-        }
-        self.fence().await?;
-        let message = json::status(self.naming, true, &state);
-        self.connection.send(Sent::Status, message).map_err(End::Broken)?;
-        self.status_sent = Some((Instant::now(), state));
         Ok(())
     }
 
@@ -316,9 +337,15 @@ impl<'a, O: Outbox> Session<'a, O> {
 
     /// Waits for an answer, a change or the next moment at which something is due.
     async fn wait(&mut self, looked: Instant) -> Result<(), End> {
+        if !self.to_hold.is_empty() || !self.to_release.is_empty() {
+            return Ok(());
+        }
         let mut until = looked + Duration::from_secs(1);
         if let Some(resume) = self.resume {
             until = until.min(resume);
+        }
+        if !self.held.is_empty() {
+            until = until.min(looked + HELD_LOOKED_EVERY);
         }
         if let Some(due) = self.report_due() {
             until = until.min(due.max(looked));
@@ -341,48 +368,6 @@ impl<'a, O: Outbox> Session<'a, O> {
             () = tokio::time::sleep_until(until) => Ok(()),
         }
     }
-
-    fn take(&mut self, answer: Answer<Sent>) -> Result<(), End> {
-        match answer {
-            Answer::Acknowledged(Sent::Number(token)) => {
-                let before = self.ledger.taken();
-                if self.ledger.acknowledged(token) {
-                    self.shared.acknowledged(self.ledger.taken() - before);
-                    self.pace = self.pace.saturating_mul(2).min(usize::from(IN_FLIGHT_MAX));
-                    self.backoff = Backoff::default();
-                }
-            }
-            Answer::Acknowledged(Sent::Status | Sent::Offline) => {}
-            Answer::Refused(Sent::Number(token), reason) => {
-                self.shared.refused();
-                if self.ledger.is_current(token) {
-                    self.ledger.rewind();
-                    self.queue.clear();
-                    self.pace = 1;
-                    self.resume = Some(Instant::now() + self.backoff.next(super::jitter()));
-                    let next = self.ledger.next();
-                    self.shared.trouble(format!(
-                        "the broker refuses summaries: {reason}; nothing is skipped, number {next} and what follows are tried again"
-                    ));
-                }
-            }
-            Answer::Refused(Sent::Status | Sent::Offline, reason) => {
-                self.shared.refused();
-                self.shared.trouble(format!("the broker refuses the status topic: {reason}"));
-            }
-            Answer::Ended(why) => {
-                self.ended = true;
-                let awaited = match self.ledger.under_way() {
-                    0 => String::new(),
-                    some => {
-                        format!("; {some} summaries from number {} are sent again", self.ledger.taken() + 1)
-                    }
-                };
-                return Err(End::Broken(format!("{why}{awaited}")));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Confirms by ReadIndex that this box leads, still in that term.
@@ -391,13 +376,13 @@ async fn confirm(outbox: &impl Outbox, term: u64) -> Result<(), End> {
     if outbox.leads() != Some(term) {
         return Err(End::NotLeading);
     }
-    fence.map_err(|error| End::Broken(format!("cannot confirm leadership: {error}")))
+    fence.map_err(|error| End::broken(format!("cannot confirm leadership: {error}")))
 }
 
-/// How many summaries are to be numbered now, if any.
+/// How many summaries are to be numbered now, if any: as many as the entry can number.
 fn numbers_due(position: Position) -> Option<u32> {
     let outstanding = position.numbered_last.saturating_sub(position.delivered);
-    let room = NUMBERED_MAX.saturating_sub(outstanding);
+    let room = position.numbered_max.saturating_sub(outstanding);
     let count = room.min(position.unnumbered as u64);
     u32::try_from(count).ok().filter(|count| *count > 0)
 }
@@ -407,14 +392,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn at_most_a_thousand_numbers_are_undelivered() {
-        let due = |delivered, numbered_last, unnumbered| {
-            numbers_due(Position { delivered, numbered_last, unnumbered })
+    fn no_more_are_numbered_than_the_setting_lets_be_undelivered() {
+        let due = |delivered, numbered_last, unnumbered, numbered_max| {
+            let sets_aside = true;
+            numbers_due(Position { delivered, numbered_last, unnumbered, numbered_max, sets_aside })
         };
-        assert_eq!(due(0, 0, 5_000), Some(1_000));
-        assert_eq!(due(10, 800, 5_000), Some(210));
-        assert_eq!(due(10, 1_010, 5_000), None);
-        assert_eq!(due(0, 0, 3), Some(3));
-        assert_eq!(due(5, 5, 0), None);
+        assert_eq!(due(0, 0, 5_000, 1_000), Some(1_000));
+        assert_eq!(due(10, 800, 5_000, 1_000), Some(210));
+        assert_eq!(due(10, 1_010, 5_000, 1_000), None);
+        assert_eq!(due(0, 0, 3, 1_000), Some(3));
+        assert_eq!(due(5, 5, 0, 1_000), None);
+        // An entry that can number nothing is not proposed, whatever the setting is and was.
+        assert_eq!((due(0, 5, 100, 5), due(0, 100, 100, 5)), (None, None));
+        assert_eq!((due(2, 5, 100, 5), due(0, 0, 20_000, 10_000)), (Some(2), Some(10_000)));
     }
 }

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
 use super::config::UpstreamError;
+use super::pinned::Verifier;
 
 /// Where systems keep their authorities in one PEM file: Debian, Fedora, SUSE, Alpine.
 const SYSTEM_BUNDLES: [&str; 4] = [
@@ -17,43 +19,125 @@ const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// A client's configuration that trusts the file's authorities, or else the system's (`SSL_CERT_FILE`
-/// first, as everywhere).
+/// A client's configuration that trusts the file's authorities and certificates, or else the system's
+/// authorities (`SSL_CERT_FILE` first, as everywhere).
 pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, UpstreamError> {
-    let roots = match ca_file {
+    let (roots, pinned) = match ca_file {
         Some(file) => from_bundle(file)?,
-        None => from_system()?,
+        // What is in there vouches for others; it is not meant as a broker's own.
+        None => (from_system()?, Vec::new()),
     };
+    let wrong = |error: &dyn std::fmt::Display| UpstreamError::Tls(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .build()
+        .map_err(|error| wrong(&error))?;
+    let verifier = Verifier::new(authorities, pinned, Arc::clone(&provider));
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| UpstreamError::Tls(error.to_string()))?
-        .with_root_certificates(roots)
+        .map_err(|error| wrong(&error))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(Arc::new(config))
 }
 
-fn from_bundle(file: &Path) -> Result<RootCertStore, UpstreamError> {
+fn from_bundle(file: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), UpstreamError> {
     let bytes =
         std::fs::read(file).map_err(|error| UpstreamError::Unreadable { file: file.to_owned(), error })?;
+    let certificates: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok).collect();
     let mut roots = RootCertStore::empty();
     // What does not parse is passed over: system bundles have such entries, and one that is missing
     // is told by the handshake.
-    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok));
+    roots.add_parsable_certificates(certificates.iter().cloned());
     if roots.is_empty() {
         return Err(UpstreamError::NoAuthorities { looked_in: file.display().to_string() });
     }
-    Ok(roots)
+    Ok((roots, certificates))
 }
 
 fn from_system() -> Result<RootCertStore, UpstreamError> {
     let named = crate::environment::value("SSL_CERT_FILE").map(PathBuf::from);
     let places: Vec<PathBuf> = named.into_iter().chain(SYSTEM_BUNDLES.map(PathBuf::from)).collect();
     let found = places.iter().filter(|file| file.exists()).find_map(|file| from_bundle(file).ok());
-    found.ok_or_else(|| {
+    found.map(|(roots, _)| roots).ok_or_else(|| {
         let places: Vec<String> = places.iter().map(|file| file.display().to_string()).collect();
         UpstreamError::NoAuthorities { looked_in: places.join(", ") }
     })
+}
+
+/// Why a handshake failed, in words, with what to do.
+pub(super) fn describe(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(why) => format!("the broker's certificate is not accepted: {}", certificate(why)),
+        rustls::Error::InvalidMessage(_) => {
+            "the broker does not speak TLS at this port; use its TLS port (8883 as a rule), or mqtt:// without TLS".to_owned()
+        }
+        rustls::Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
+                format!("the broker ended the TLS handshake ({alert:?}); it may ask for a certificate of the client, which tallyd does not have: let it take user and password")
+            }
+            AlertDescription::ProtocolVersion => {
+                "the broker offers neither TLS 1.2 nor 1.3: allow one of them there".to_owned()
+            }
+            alert => format!("the broker ended the TLS handshake: {alert:?}; its own log says more"),
+        },
+        rustls::Error::PeerIncompatible(why) => {
+            format!("the broker and tallyd have no TLS in common ({why:?}): allow TLS 1.2 or 1.3 with modern ciphers there")
+        }
+        other => format!("TLS: {other}"),
+    }
+}
+
+fn certificate(why: &CertificateError) -> String {
+    let make_v3 = "make it again as version 3 with subjectAltName (openssl x509 -req ... -extfile with subjectAltName=DNS:NAME)";
+    match why {
+        CertificateError::UnknownIssuer => {
+            "an authority that this box does not know has signed it; name that authority's certificate (PEM) in \
+             upstream.ca_file, or the broker's own if it is self-signed"
+                .to_owned()
+        }
+        CertificateError::NotValidForName => {
+            "it is for another name than upstream.url has; write a name that the certificate has there".to_owned()
+        }
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let names = if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") };
+            format!(
+                "it is not for {:?} but for {names}; write such a name into upstream.url, or make the certificate \
+                 again with subjectAltName=DNS:{}",
+                expected.to_str(),
+                expected.to_str()
+            )
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "it has expired; renew it at the broker, or set this box's clock if that is wrong".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid yet by this box's clock; set the clock, or wait until a time service has".to_owned()
+        }
+        CertificateError::BadSignature => {
+            "its signature is wrong: upstream.ca_file has another authority of the same name; take the present one".to_owned()
+        }
+        CertificateError::Revoked => "it was revoked; renew it at the broker".to_owned(),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it is not meant for a server (extendedKeyUsage); make one for serverAuth".to_owned()
+        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "it is signed in a way that is not taken any more (SHA-1, short RSA keys); make it again with SHA-256".to_owned()
+        }
+        // These have no names of their own in the library's errors.
+        other => match format!("{other:?}") {
+            text if text.contains("UnsupportedCertVersion") => {
+                format!("it is of X.509 version 1, which TLS does not take; {make_v3}, or allow TLS 1.3 at the broker and name this very certificate in upstream.ca_file")
+            }
+            text if text.contains("CaUsedAsEndEntity") => {
+                "it is an authority's; name this very certificate in upstream.ca_file, or make one for the broker that the authority signs".to_owned()
+            }
+            text => format!("{text}; {make_v3}"),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -68,6 +152,21 @@ mod tests {
         std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
         let error = client_config(Some(&file)).unwrap_err().to_string();
         assert!(error.contains("ca.pem"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_told_with_what_to_do() {
+        let told = |why| describe(&rustls::Error::InvalidCertificate(why));
+        for (why, text) in [
+            (CertificateError::UnknownIssuer, "upstream.ca_file"),
+            (CertificateError::NotValidForName, "upstream.url"),
+            (CertificateError::Expired, "clock"),
+            (CertificateError::NotValidYet, "clock"),
+            (CertificateError::InvalidPurpose, "serverAuth"),
+            (CertificateError::BadEncoding, "subjectAltName"),
+        ] {
+            assert!(told(why.clone()).contains(text), "{}", told(why));
+        }
     }
 
     #[test]

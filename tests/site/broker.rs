@@ -20,13 +20,37 @@ pub(crate) struct Broker {
     pub(crate) port: u16,
     directory: tempfile::TempDir,
     process: Option<Process>,
+    /// Further lines of its configuration.
+    extra: String,
 }
 
 impl Broker {
     pub(crate) fn start() -> Broker {
-        let mut broker = Broker { port: free_port(), directory: tempfile::tempdir().unwrap(), process: None };
+        let directory = tempfile::tempdir().unwrap();
+        let mut broker = Broker { port: free_port(), directory, process: None, extra: String::new() };
         broker.run();
         broker
+    }
+
+    /// One that lets everybody use these topics only.
+    pub(crate) fn start_with_rules(topics: &[&str]) -> Broker {
+        let directory = tempfile::tempdir().unwrap();
+        let extra = format!("acl_file {}\n", directory.path().join("acl").display());
+        let mut broker = Broker { port: free_port(), directory, process: None, extra };
+        broker.write_rules(topics);
+        broker.run();
+        broker
+    }
+
+    fn write_rules(&self, topics: &[&str]) {
+        let rules: Vec<String> = topics.iter().map(|topic| format!("topic readwrite {topic}\n")).collect();
+        std::fs::write(self.directory.path().join("acl"), rules.concat()).unwrap();
+    }
+
+    /// Changes the topics that everybody may use.
+    pub(crate) fn allow(&self, topics: &[&str]) {
+        self.write_rules(topics);
+        self.process.as_ref().expect("it runs").signal(Signal::HUP);
     }
 
     /// Starts it again after a kill.
@@ -36,9 +60,10 @@ impl Broker {
         let file = self.directory.path().join("mosquitto.conf");
         let text = format!(
             "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
-             max_queued_messages 0\nuser root\n",
+             max_queued_messages 0\nuser root\n{}",
             self.port,
             self.directory.path().display(),
+            self.extra,
         );
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new("mosquitto");

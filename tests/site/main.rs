@@ -29,6 +29,8 @@ mod replaced;
 mod reports;
 mod restarts;
 mod starting;
+#[cfg(debug_assertions)]
+mod state_check;
 mod statsd;
 mod stops;
 mod upstream;

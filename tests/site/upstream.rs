@@ -193,3 +193,58 @@ fn a_new_leader_goes_on_where_the_old_one_stopped() {
     assert_eq!(site.boxes[0].total("a"), 12);
     Ledger::until_all(&subscriber, &BTreeMap::from([("a".to_owned(), 12)])).assert_sound();
 }
+
+#[test]
+fn what_the_broker_denies_is_held_over_a_failure_and_delivered_when_it_is_allowed() {
+    let own = |topic: &str| format!("tally/{SITE}/{topic}");
+    let topics = [own("status"), own("summary/good"), own("total/#"), "marker".to_owned()];
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let broker = Broker::start_with_rules(&topics);
+    let subscriber = broker.subscribe();
+    let mut site = Site::start_with(3, "1s", &broker.config());
+    site.set("window.grace", "200ms");
+    site.boxes[0].add("bad", 5);
+    site.boxes[1].add("good", 7);
+    Ledger::until_all(&subscriber, &BTreeMap::from([("good".to_owned(), 7)]));
+    let held = |site: &Site| {
+        until("the site holds what is denied", || {
+            let status = site.boxes[site.leader()].try_status()?;
+            (status["outbox"]["held"].as_u64()? >= 1).then_some(())
+        })
+    };
+    held(&site);
+    let leader = site.leader();
+    site.boxes[leader].kill();
+    held(&site);
+    until("delivered passes over it", || {
+        let outbox = &site.boxes[site.leader()].try_status()?["outbox"];
+        (outbox["delivered"] == outbox["numbered"] && outbox["numbered"].as_u64()? >= 2).then_some(())
+    });
+    let shown = until("the way out shows it", || {
+        let status = site.boxes[site.leader()].try_status()?;
+        status["upstream"]["held_first"].get(0).cloned()
+    });
+    assert_eq!(
+        (shown["series"].as_str(), shown["topic"].as_str()),
+        (Some("bad"), Some(own("summary/bad").as_str()))
+    );
+    assert_eq!(shown["cause"], "not authorized (0x87)");
+
+    broker.allow(&["#"]);
+    site.start_all();
+    until("nothing is held any more", || {
+        let status = site.boxes[site.leader()].try_status()?;
+        (status["outbox"]["held"] == 0 && status["outbox"]["waiting"] == 0).then_some(())
+    });
+    // On either topic; the sum is exact.
+    let summaries = [own("summary/bad"), own("undeliverable")];
+    until("it arrives", || {
+        let came = summaries.iter().flat_map(|topic| subscriber.on(topic));
+        let by_seq: BTreeMap<u64, i64> = came
+            .map(|message| {
+                (message.json()["seq"].as_u64().unwrap(), message.json()["increase"].as_i64().unwrap())
+            })
+            .collect();
+        (by_seq.values().sum::<i64>() == 5).then_some(())
+    });
+}

@@ -24,7 +24,13 @@ const SEALED: u8 = 1;
 const FOUNDED: u8 = 2;
 
 fn options() -> Options {
-    Options { segment_bytes: 4 * BLOCK_BYTES as u64, keep_entries: 2, keep_bytes: 1 << 20, spare_segments: 1 }
+    Options {
+        segment_bytes: 4 * BLOCK_BYTES as u64,
+        keep_entries: 2,
+        keep_bytes: 1 << 20,
+        spare_segments: 1,
+        ..Options::default()
+    }
 }
 
 pub(crate) fn run(bytes: &[u8]) {

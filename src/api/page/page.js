@@ -110,9 +110,26 @@ function showStatus(status) {
   const trouble = out.last_error && (out.last_error.what || out.last_error.text || out.last_error.error);
   byId("upstream-trouble").textContent = trouble ? "Broker: " + trouble : "";
   byId("upstream-trouble").hidden = !trouble;
+  showRefused(out);
   byId("version").textContent = "Tallyd " + status.version + " · term " + status.term + " · index " + digits(status.applied);
   siteSeries = status.series;
   showCount();
+}
+
+// What the broker does not take: each held summary with its series, topic and cause.
+function showRefused(out) {
+  const held = (out.held_first || []).map((one) => `Held: ${one.series}, number ${one.seq}, topic ${one.topic}: ${one.cause}`);
+  const more = (out.held || 0) - held.length;
+  if (more > 0) held.push(`and ${digits(more)} more`);
+  const refused = (out.refuses || []).map((one) => `The broker refuses ${one.topic}: ${one.cause}`);
+  const other = out.other_site ? [out.other_site.what] : [];
+  const lines = [...other, ...refused, ...held];
+  byId("upstream-refused").replaceChildren(...lines.map((line) => {
+    const item = document.createElement("li");
+    item.textContent = line;
+    return item;
+  }));
+  byId("upstream-refused").hidden = lines.length === 0;
 }
 
 function boxCard(member, status) {

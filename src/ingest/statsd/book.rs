@@ -305,7 +305,12 @@ impl Series {
     }
 
     fn add(&self, bulk: &mut Bulk<'_>, terms: &Terms, amount: Amount) -> Result<(), NotCounted> {
-        Ok(if terms.past { bulk.add_at(self.slot, terms.at, amount)? } else { bulk.add(self.slot, amount)? })
+        if terms.past {
+            bulk.add_at(self.slot, terms.at, amount)?
+        } else {
+            bulk.add(self.slot, amount)?
+        }
+        Ok(())
     }
 }
 

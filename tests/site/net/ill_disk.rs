@@ -53,6 +53,8 @@ fn leader_full(site: &Site, disks: &[SmallDisk]) -> Option<usize> {
     let (disk, failed) = handovers(&site.boxes[full].status());
     disks[full].fill();
     fill_log(&site.boxes[other], || {
+        // The box lives on what it can let go of, until others have taken that.
+        disks[full].fill();
         let storage = site.boxes[full].try_status()?["storage"]["state"].clone();
         (storage != "ok").then_some(())
     });

@@ -9,6 +9,7 @@
 //!   must be. `plan`: what goes wrong, from a seed.
 //! * `trouble`, `clocks`, `partitions`, `full_disk`, `slow_disk`, `failover`, `weather`, `ipv6`: what holds.
 
+mod bounded_disk;
 mod clients;
 mod clock;
 #[cfg(debug_assertions)]

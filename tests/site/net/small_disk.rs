@@ -49,9 +49,9 @@ impl SmallDisk {
         new
     }
 
-    /// Takes all the space that is left.
+    /// Takes all the space that is left, also what a box has let go of since the last time.
     pub(crate) fn fill(&self) {
-        let mut file = File::create(self.filler()).unwrap();
+        let mut file = File::options().create(true).append(true).open(self.filler()).unwrap();
         // Ever smaller pieces, so that really nothing is left.
         for piece in [1 << 20, 4096, 1] {
             let zeros = vec![0; piece];

@@ -1,0 +1,75 @@
+//! How late this box's loop wakes: a machine with too little processor time holds up heartbeats as a slow link does. Pure:
+//! what was measured goes in, what is to be reckoned with comes out.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tally_core::time::Instant;
+
+/// The worst of each second is kept for so many seconds.
+const SECONDS: u64 = 60;
+/// So many of them are outliers: a process that was stopped, a machine that stood still. What starves is late again and
+/// again.
+const OUTLIERS: usize = 2;
+
+/// The worst delays of the last minute.
+#[derive(Debug, Default)]
+pub(super) struct Lateness {
+    /// By seconds of the monotonic clock.
+    worst: VecDeque<(u64, Duration)>,
+    reckoned: Duration,
+}
+
+impl Lateness {
+    /// The loop woke so late.
+    pub(super) fn add(&mut self, late: Duration, now: Instant) {
+        let second = now.0 / 1_000_000;
+        match self.worst.back_mut() {
+            Some((last, worst)) if *last == second => *worst = late.max(*worst),
+            _ => self.worst.push_back((second, late)),
+        }
+        while self.worst.front().is_some_and(|(first, _)| first + SECONDS <= second) {
+            self.worst.pop_front();
+        }
+        let mut sorted: Vec<Duration> = self.worst.iter().map(|(_, late)| *late).collect();
+        sorted.sort_unstable_by(|a, b| b.cmp(a));
+        self.reckoned = sorted.get(OUTLIERS).copied().unwrap_or_default();
+    }
+
+    /// How late it wakes now and then, without the outliers.
+    pub(super) fn reckoned(&self) -> Duration {
+        self.reckoned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant(ms * 1000)
+    }
+
+    #[test]
+    fn what_starves_is_late_again_and_again_and_an_outlier_is_none_of_it() {
+        let mut lateness = Lateness::default();
+        for beat in 0..200 {
+            lateness.add(ms(1), at(beat * 50));
+        }
+        lateness.add(ms(8000), at(18_000));
+        lateness.add(ms(3000), at(21_100));
+        assert_eq!(lateness.reckoned(), ms(1), "stopped twice in a minute");
+        for beat in 0..100 {
+            lateness.add(ms(if beat % 30 == 0 { 300 } else { 5 }), at(22_000 + beat * 50));
+        }
+        assert_eq!(lateness.reckoned(), ms(300));
+        for beat in 0..1300 {
+            lateness.add(ms(2), at(27_000 + beat * 50));
+        }
+        assert_eq!(lateness.reckoned(), ms(2), "a minute later that is over");
+    }
+}

@@ -1,0 +1,103 @@
+use super::testing::*;
+use super::*;
+use tally_core::report::Amount;
+
+const NOT_AUTHORIZED: u8 = 0x87;
+
+/// A site with so many numbered summaries of one series, each of one.
+fn numbered(count: u64) -> Driver {
+    let mut driver = Driver::new();
+    let mut reporter = driver.open("press3", 1);
+    for _ in 0..count {
+        driver.add(&mut reporter, "parts", Amount::Counter(1));
+        driver.end_window();
+    }
+    driver.pass(MINUTE);
+    driver.close_due();
+    assert_eq!(driver.number_all().len() as u64, count);
+    driver
+}
+
+fn held(site: &Site) -> Vec<(u64, u8)> {
+    site.held(0, usize::MAX).iter().map(|held| (held.summary.seq.unwrap(), held.cause)).collect()
+}
+
+#[test]
+fn delivered_passes_over_a_held_number_and_does_not_forget_it() {
+    let mut driver = numbered(3);
+    let second = driver.site.numbered(1, 1)[0].clone();
+    driver.apply(&entry::set_aside(2, NOT_AUTHORIZED));
+    driver.apply(&entry::delivered(3));
+    assert_eq!((driver.site.delivered(), driver.site.outbox_len(), driver.site.held_len()), (3, 0, 1));
+    assert_eq!(driver.site.held(0, 9), [Held { summary: second, cause: NOT_AUTHORIZED }]);
+    driver.apply(&entry::released(2));
+    assert_eq!(driver.site.held_len(), 0);
+}
+
+#[test]
+fn only_what_is_numbered_and_not_delivered_is_held_and_once() {
+    let mut driver = numbered(3);
+    driver.apply(&entry::delivered(1));
+    for seq in [0, 1, 4, u64::MAX] {
+        driver.apply(&entry::set_aside(seq, 1));
+    }
+    assert_eq!(held(&driver.site), []);
+    driver.apply(&entry::set_aside(3, 1));
+    driver.apply(&entry::set_aside(3, 2));
+    driver.apply(&entry::released(2));
+    assert_eq!(held(&driver.site), [(3, 1)]);
+}
+
+#[test]
+fn a_snapshot_has_what_is_held_and_replicas_agree_on_it() {
+    let mut driver = numbered(4);
+    for seq in [1, 3] {
+        driver.apply(&entry::set_aside(seq, NOT_AUTHORIZED));
+    }
+    driver.apply(&entry::delivered(4));
+    let bytes = driver.site.snapshot();
+    let restored = Site::restore(&founding(), &bytes).unwrap();
+    assert_eq!(held(&restored), [(1, NOT_AUTHORIZED), (3, NOT_AUTHORIZED)]);
+    assert!(restored.snapshot() == bytes);
+    let mut replica = Site::new(&founding());
+    for payload in &driver.log {
+        replica.apply(replica.applied().next(), payload).unwrap();
+    }
+    assert!(replica.snapshot() == bytes);
+    let before = driver.site.digest();
+    driver.apply(&entry::released(1));
+    assert_ne!(driver.site.digest(), before);
+}
+
+#[test]
+fn no_more_is_held_than_may_be() {
+    let mut driver = numbered(HELD_MAX as u64);
+    for seq in 1..=HELD_MAX as u64 {
+        driver.apply(&entry::set_aside(seq, 0));
+    }
+    driver.apply(&entry::delivered(HELD_MAX as u64));
+    let mut reporter = driver.open("press4", 2);
+    driver.add(&mut reporter, "parts", Amount::Counter(1));
+    driver.end_window();
+    driver.end_window();
+    let last = driver.number_all()[0].seq.unwrap();
+    driver.apply(&entry::set_aside(last, 0));
+    assert_eq!((driver.site.held_len(), held(&driver.site).last()), (HELD_MAX, Some(&(last - 1, 0))));
+    driver.apply(&entry::released(1));
+    driver.apply(&entry::set_aside(last, 0));
+    assert_eq!(held(&driver.site).last(), Some(&(last, 0)));
+}
+
+#[test]
+fn at_level_1_nothing_is_held() {
+    let mut site = Site::new(&Founding { level: Level::ONE, ..founding() });
+    let mut driver = numbered(2);
+    driver.log.retain(|payload| !payload.is_empty());
+    for payload in &driver.log {
+        site.apply(site.applied().next(), payload).unwrap();
+    }
+    let before = site.held_len();
+    let payload = entry::stamped(driver.now, &entry::set_aside(1, 0));
+    site.apply(site.applied().next(), &payload).unwrap();
+    assert_eq!((before, site.held_len()), (0, 0));
+}

@@ -1,0 +1,315 @@
+//! What the broker does not take: what is tried again when, and what travels alone. Pure, and kept over connections.
+//!
+//! A target that is refused is barred for a pause that doubles up to an hour with each further refusal; when the
+//! pause is over, one message tries again. A connection that breaks says nothing of why: with several messages under
+//! way each of them is suspect, so the next ones travel alone; one over which the connection broke three times
+//! when it travelled alone is taken for refused.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::format::Numbered;
+use crate::site::SeriesId;
+
+/// So many connections break over a message that travels alone until it is taken for refused.
+const STRIKES_MAX: u32 = 3;
+
+/// The first pause after a refusal, and after a connection that broke, which costs more to try.
+const PAUSE_REFUSED: Duration = Duration::from_secs(2);
+const PAUSE_BROKEN: Duration = Duration::from_secs(5);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(3600);
+
+/// How many messages beyond the suspects travel alone: a new connection sends a status and a subscription too.
+const ALONE_MORE: usize = 4;
+
+/// So many numbers may be refused in a row without a pause: then the broker seems to take nothing.
+const REFUSED_IN_A_ROW_MAX: u32 = 32;
+
+/// How many totals that the broker refuses are kept to be tried again.
+const TOTALS_MAX: usize = 1000;
+
+/// Why the connection broke is not known.
+pub(super) const BROKE: u8 = 0;
+
+/// MQTT's reason code for it.
+pub(super) const PACKET_TOO_LARGE: u8 = 0x95;
+
+/// What can be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Target {
+    /// The summaries of a series.
+    Series(SeriesId),
+    /// One number.
+    Number(u64),
+    /// The retained total of a series.
+    Total(SeriesId),
+    /// The topic for summaries that their own topics do not take.
+    Undeliverable,
+    /// The status topic.
+    Status,
+    /// The subscription to it.
+    Subscription,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bar {
+    cause: u8,
+    /// Whether a try costs the connection.
+    breaks: bool,
+    until: Instant,
+    pause: Duration,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Trials {
+    bars: BTreeMap<Target, Bar>,
+    /// How often the connection broke over each, alone.
+    strikes: BTreeMap<Target, u32>,
+    /// So many messages more travel alone.
+    alone: usize,
+    /// Something was refused that was not before, since that was asked last.
+    learned: bool,
+    refused_in_a_row: u32,
+    /// Totals that the broker did not take, each the latest of its series.
+    totals: BTreeMap<SeriesId, Numbered>,
+}
+
+impl Trials {
+    /// Whether nothing is to be sent to the target now.
+    pub(super) fn is_barred(&self, target: Target, now: Instant) -> bool {
+        self.bars.get(&target).is_some_and(|bar| bar.until > now)
+    }
+
+    /// Why the target was refused last, if it was and nothing was taken since.
+    pub(super) fn cause(&self, target: Target) -> Option<u8> {
+        self.bars.get(&target).map(|bar| bar.cause)
+    }
+
+    /// The targets that are refused, and why.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (Target, u8)> {
+        self.bars.iter().map(|(target, bar)| (*target, bar.cause))
+    }
+
+    /// Whether the connection broke over it.
+    pub(super) fn breaks(&self, target: Target) -> bool {
+        self.bars.get(&target).is_some_and(|bar| bar.breaks)
+    }
+
+    /// Notes a refusal, over which the connection may have broken; returns whether it is news.
+    pub(super) fn refuse(&mut self, target: Target, cause: u8, breaks: bool, now: Instant) -> bool {
+        let first = if breaks { PAUSE_BROKEN } else { PAUSE_REFUSED };
+        let pause = self.bars.get(&target).map_or(first, |bar| (bar.pause * 2).min(PAUSE_MAX));
+        // The status is sent seldom as it is, and shows when the broker takes something again.
+        let until = if target == Target::Status && !breaks { now } else { now + pause };
+        let is_news = self.bars.insert(target, Bar { cause, breaks, until, pause }).is_none();
+        self.learned |= is_news;
+        is_news
+    }
+
+    /// Notes that a message to the target was taken; returns whether it was refused before.
+    pub(super) fn take(&mut self, target: Target) -> bool {
+        self.strikes.remove(&target);
+        self.bars.remove(&target).is_some()
+    }
+
+    /// Forgets a number that is not tried any more.
+    pub(super) fn forget(&mut self, number: u64) {
+        self.take(Target::Number(number));
+    }
+
+    /// A series was set aside by a leader before: it is tried when its pause is over.
+    pub(super) fn adopt(&mut self, series: SeriesId, cause: u8, now: Instant) {
+        if self.cause(Target::Series(series)).is_none() {
+            // The library knows no acknowledgement with 0x95.
+            let breaks = matches!(cause, BROKE | PACKET_TOO_LARGE);
+            self.refuse(Target::Series(series), cause, breaks, now);
+        }
+    }
+
+    /// The broker may be another, or be configured otherwise: what it refused by a word is tried again at once.
+    pub(super) fn connected(&mut self, now: Instant) {
+        self.lift(now, |bar| !bar.breaks);
+    }
+
+    /// The broker takes again what it refused: everything is tried again at once.
+    pub(super) fn lift_all(&mut self, now: Instant) {
+        self.lift(now, |_| true);
+        self.refused_in_a_row = 0;
+    }
+
+    fn lift(&mut self, now: Instant, of: impl Fn(&Bar) -> bool) {
+        for bar in self.bars.values_mut().filter(|bar| of(bar)) {
+            bar.until = bar.until.min(now);
+        }
+    }
+
+    /// The connection broke with these unanswered. Returns the one that is taken for refused, if any is.
+    pub(super) fn broke(&mut self, unanswered: &[Target]) -> Option<Target> {
+        self.alone = self.alone.max(if unanswered.is_empty() { 0 } else { unanswered.len() + ALONE_MORE });
+        let [target] = unanswered else { return None };
+        // One that was refused before was only tried again.
+        if self.bars.contains_key(target) {
+            return Some(*target);
+        }
+        let strikes = self.strikes.entry(*target).or_default();
+        *strikes += 1;
+        if *strikes < STRIKES_MAX {
+            return None;
+        }
+        self.strikes.remove(target);
+        Some(*target)
+    }
+
+    /// The connection ended right after the target was refused: Mosquitto 2.0.11 does that, now and then. So a
+    /// try costs the connection.
+    pub(super) fn broke_after(&mut self, target: Target, now: Instant) {
+        if let Some(bar) = self.bars.get_mut(&target) {
+            bar.breaks = true;
+            bar.pause = bar.pause.max(PAUSE_BROKEN);
+            bar.until = now + bar.pause;
+        }
+    }
+
+    /// Whether a connection that broke brought something to light, or the next one is to: over which message
+    /// it breaks, or what is refused that was not before. Both come to an end.
+    pub(super) fn finds_out(&mut self) -> bool {
+        std::mem::take(&mut self.learned) || !self.strikes.is_empty()
+    }
+
+    /// Whether the next message travels alone.
+    pub(super) fn travels_alone(&self) -> bool {
+        self.alone > 0
+    }
+
+    /// A message was answered, whatever the answer.
+    pub(super) fn answered(&mut self) {
+        self.alone = self.alone.saturating_sub(1);
+    }
+
+    /// A message was taken: the broker takes something.
+    pub(super) fn something_taken(&mut self) {
+        self.refused_in_a_row = 0;
+    }
+
+    /// A number is held that was refused just now. Returns how long the next one is to wait, if the broker seems to take nothing.
+    pub(super) fn number_held(&mut self) -> Option<Duration> {
+        self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
+        let beyond = self.refused_in_a_row.checked_sub(REFUSED_IN_A_ROW_MAX)?;
+        Some(Duration::from_secs(1 << beyond.min(12)).min(PAUSE_MAX))
+    }
+
+    /// Keeps a total that was not taken, unless a later one of its series is kept.
+    pub(super) fn keep_total(&mut self, latest: Numbered) {
+        let series = latest.summary.series;
+        let is_newer = self.totals.get(&series).is_none_or(|kept| kept.seq <= latest.seq);
+        if is_newer && (self.totals.len() < TOTALS_MAX || self.totals.contains_key(&series)) {
+            self.totals.insert(series, latest);
+        }
+    }
+
+    /// A total as of a number was taken: an older one is not wanted any more.
+    pub(super) fn total_taken(&mut self, series: SeriesId, seq: u64) {
+        if self.totals.get(&series).is_some_and(|kept| kept.seq <= seq) {
+            self.totals.remove(&series);
+        }
+    }
+
+    /// Totals to be tried again now, but for those of `under_way`.
+    pub(super) fn totals_due(&self, under_way: &HashSet<SeriesId>, now: Instant) -> Vec<Numbered> {
+        let due = self.totals.values().filter(|kept| {
+            let series = kept.summary.series;
+            !under_way.contains(&series) && !self.is_barred(Target::Total(series), now)
+        });
+        due.cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NUMBER: Target = Target::Number(7);
+
+    #[tokio::test]
+    async fn pauses_double_up_to_an_hour_and_what_is_taken_is_free() {
+        let mut trials = Trials::default();
+        let mut now = Instant::now();
+        let mut pauses = Vec::new();
+        for time in 0..14 {
+            assert_eq!(trials.refuse(NUMBER, 0x87, false, now), time == 0);
+            let began = now;
+            while trials.is_barred(NUMBER, now) {
+                now += Duration::from_secs(1);
+            }
+            pauses.push((now - began).as_secs());
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600, 3600]);
+        assert!(trials.take(NUMBER));
+        assert_eq!((trials.cause(NUMBER), trials.take(NUMBER)), (None, false));
+    }
+
+    #[test]
+    fn three_breaks_alone_are_a_refusal_and_a_fourth_is_one_at_once() {
+        let mut trials = Trials::default();
+        assert_eq!(trials.broke(&[NUMBER, Target::Status]), None);
+        assert!(trials.travels_alone());
+        assert_eq!((trials.broke(&[NUMBER]), trials.broke(&[NUMBER])), (None, None));
+        assert_eq!(trials.broke(&[]), None);
+        assert_eq!(trials.broke(&[NUMBER]), Some(NUMBER));
+        trials.refuse(NUMBER, BROKE, true, Instant::now());
+        assert_eq!(trials.broke(&[NUMBER]), Some(NUMBER));
+    }
+
+    #[test]
+    fn what_was_answered_in_between_is_no_suspect() {
+        let mut trials = Trials::default();
+        assert_eq!((trials.broke(&[NUMBER]), trials.broke(&[NUMBER])), (None, None));
+        trials.take(NUMBER);
+        assert!(!trials.finds_out());
+        assert_eq!((trials.broke(&[NUMBER]), trials.broke(&[Target::Status])), (None, None));
+        for _ in 0..100 {
+            trials.answered();
+        }
+        assert!(!trials.travels_alone());
+    }
+
+    #[test]
+    fn a_broker_that_takes_nothing_is_given_fewer_and_fewer_numbers() {
+        let mut trials = Trials::default();
+        let waits: Vec<Option<u64>> =
+            (0..48).map(|_| trials.number_held().map(|wait| wait.as_secs())).collect();
+        assert!(waits[..31].iter().all(Option::is_none));
+        assert_eq!((waits[31], waits[32], waits[47]), (Some(1), Some(2), Some(3600)));
+        trials.something_taken();
+        assert_eq!(trials.number_held(), None);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_that_ends_the_connection_is_not_tried_again_by_the_next_one() {
+        let mut trials = Trials::default();
+        let now = Instant::now();
+        trials.refuse(NUMBER, 0x87, false, now);
+        trials.broke_after(NUMBER, now);
+        trials.connected(now);
+        assert!(trials.is_barred(NUMBER, now) && trials.breaks(NUMBER));
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_tries_again_what_was_refused_by_a_word() {
+        let mut trials = Trials::default();
+        let now = Instant::now();
+        trials.refuse(Target::Undeliverable, 0x87, false, now);
+        trials.refuse(NUMBER, BROKE, true, now);
+        trials.connected(now);
+        assert_eq!(
+            (trials.is_barred(Target::Undeliverable, now), trials.is_barred(NUMBER, now)),
+            (false, true)
+        );
+        trials.lift_all(now);
+        assert!(!trials.is_barred(NUMBER, now));
+        assert_eq!(trials.cause(NUMBER), Some(BROKE));
+    }
+}
