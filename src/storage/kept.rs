@@ -31,8 +31,20 @@ impl<F: FileSystem> Storage<F> {
         Ok(Some(bytes))
     }
 
-    /// Writes it anew; durable when this returns.
-    pub fn keep_unsent(&self, bytes: &[u8]) -> io::Result<()> {
+    /// Writes it anew; durable when this returns. On a full disk spare files and what a snapshot covers give way.
+    pub fn keep_unsent(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut kept = self.try_keep(bytes);
+        let is_full = |kept: &io::Result<()>| {
+            let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+            kept.as_ref().is_err_and(|error| kinds.contains(&error.kind()))
+        };
+        while is_full(&kept) && self.free_some() {
+            kept = self.try_keep(bytes);
+        }
+        kept
+    }
+
+    fn try_keep(&self, bytes: &[u8]) -> io::Result<()> {
         let unfinished = self.dir.join(UNFINISHED);
         let written = self.fs.create(&unfinished).and_then(|file| {
             file.write_at(0, bytes)?;

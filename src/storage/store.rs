@@ -232,6 +232,11 @@ impl<F: FileSystem> Storage<F> {
         self.poison_on_failure(compacted)
     }
 
+    /// Lets go of what the log can do without; whether there was any.
+    pub(super) fn free_some(&mut self) -> bool {
+        !self.poisoned && matches!(self.log.free_one(&self.fs), Ok(true))
+    }
+
     fn check_poison(&self) -> Result<(), WriteError> {
         if self.poisoned { Err(WriteError::Poisoned) } else { Ok(()) }
     }
