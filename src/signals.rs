@@ -34,8 +34,8 @@ enum Means {
 /// They would kill a process that has no handler, and have no meaning here: of timers, of asynchronous I/O, of a power
 /// supply, of a file that reached its limit (the write that went beyond fails all the same). SIGPIPE is ignored by the
 /// runtime of the language.
-const IGNORED: [Number; 6] =
-    [Number::ALARM, Number::VTALARM, Number::PROF, Number::IO, Number::POWER, Number::XFSZ];
+const IGNORED: [Number; 7] =
+    [Number::ALARM, Number::VTALARM, Number::PROF, Number::IO, Number::POWER, Number::XCPU, Number::XFSZ];
 /// The real-time signals kill, too.
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 

@@ -245,9 +245,12 @@ impl<'a, O: Outbox> Session<'a, O> {
         }
     }
 
-    /// Takes answers until nothing is under way.
+    /// Takes answers until nothing is under way; what was begun of a number goes out first, the rest does not.
     async fn settle(&mut self) {
-        while !self.ended && !self.unanswered.is_empty() {
+        while !self.ended {
+            if self.finish_begun().await.is_err() || self.unanswered.is_empty() {
+                return;
+            }
             let answer = self.connection.answer().await;
             // Trouble is noted where it is taken; the farewell goes on regardless.
             let _ = self.take(answer);

@@ -19,7 +19,7 @@ use crate::witness::until_tolerates;
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// A pipe that is full, which writers wait for or not.
-fn full_pipe(waits: bool) -> (PipeReader, PipeWriter) {
+pub(crate) fn full_pipe(waits: bool) -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
     // A byte at a time at the end, so that not even one finds room.
@@ -48,7 +48,7 @@ fn lines_lost(client: &mut Client) -> Option<u64> {
     line.rsplit(' ').next()?.parse().ok()
 }
 
-fn until_lines_are_lost(one: &TestBox) {
+pub(crate) fn until_lines_are_lost(one: &TestBox) {
     let mut client = one.client();
     until(&format!("{} counts lines that were lost", one.name), || {
         lines_lost(&mut client).filter(|lost| *lost > 0)

@@ -12,6 +12,7 @@ mod counting;
 mod crashes;
 mod damage;
 mod doors;
+mod everything;
 mod handover;
 mod harness;
 mod hostile;

@@ -38,6 +38,21 @@ impl<O: Outbox> Session<'_, O> {
         Ok(())
     }
 
+    /// Sends what is made already while there is room, and makes no more.
+    pub(super) async fn finish_begun(&mut self) -> Result<(), End> {
+        while self.has_room()
+            && let Some(out) = self.out.pop_front()
+        {
+            if out.alone && !self.unanswered.is_empty() {
+                self.out.push_front(out);
+                break;
+            }
+            self.fence().await?;
+            self.send(out)?;
+        }
+        Ok(())
+    }
+
     fn has_room(&self) -> bool {
         let alone =
             self.is.trials.travels_alone() || self.unanswered.iter().any(|sent| self.is_suspect(*sent));
