@@ -93,6 +93,7 @@ fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
     let ApiSection { listen: api_listen, token_file, connections_max } = api;
     let IngestSection { statsd: StatsdSection { listen: statsd }, poll } = ingest;
     let UpstreamConfig { url, password_file, ca_file, base, format } = upstream;
+    let StorageSection { bytes_max } = storage;
     let CommitSection { interval } = commit;
     let StorageSection { bytes_max } = storage;
     let keys = [

@@ -54,13 +54,13 @@ fn in_words(status: &Value) -> String {
     if let Some(why) = status["refused"].as_str() {
         lines.push(format!("the site does not take what this box counts: {}", text::printable(why)));
     }
-    if let Some(batches) = status["accumulator"]["unsettled"].as_u64().filter(|batches| *batches > 0) {
-        lines.push(format!("batches from before the last stop that wait to be committed: {batches}"));
-    }
     if let Some(text) = status["state_check"]["text"].as_str() {
         lines.push(format!("STATE {}: {}", of(&status["state_check"], "state"), text::printable(text)));
     }
     lines.extend(status["pace"]["text"].as_str().map(text::printable));
+    if let Some(batches) = status["accumulator"]["unsettled"].as_u64().filter(|batches| *batches > 0) {
+        lines.push(format!("batches from before the last stop that wait to be committed: {batches}"));
+    }
     let level = &status["level"];
     if level["site"].as_u64() < level["max"].as_u64() {
         lines.push(format!(

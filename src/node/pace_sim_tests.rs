@@ -27,7 +27,7 @@ struct Ground {
     sync: u64,
     /// So many syncs of a thousand take two seconds.
     stalls_permille: u64,
-    /// A box gets no processor time for so long at most, several times a second.
+    /// A box gets no processor time for so long at most, every few seconds: too seldom for a high quantile of round trips.
     held: u64,
     bounds: PaceBounds,
 }
@@ -41,7 +41,7 @@ const DESKTOP: Ground = Ground {
     held: 0,
     bounds: BOUNDS,
 };
-const STARVED: Ground = Ground { held: 300_000, ..DESKTOP };
+const STARVED: Ground = Ground { held: 700_000, ..DESKTOP };
 const CARDS: Ground = Ground { sync: 200_000, ..DESKTOP };
 const FAR: Ground = Ground { one_way: 150_000, ..DESKTOP };
 const BAD: Ground =
@@ -224,7 +224,7 @@ impl World {
             What::Hold(at) => {
                 let held = self.below(self.ground.held);
                 self.boxes[at].held_until = self.now + held;
-                let runs = 20_000 + self.below(300_000);
+                let runs = SECOND + self.below(5 * SECOND);
                 self.after(held + runs, What::Hold(at));
             }
             What::Tick { at, due } => {
@@ -434,7 +434,7 @@ fn nobody_campaigns_needlessly_where_everything_is_slow() {
 
 #[test]
 fn nobody_campaigns_needlessly_on_machines_with_too_little_processor_time() {
-    nobody_campaigns_and_a_failure_is_noticed(STARVED, 800..=2500);
+    nobody_campaigns_and_a_failure_is_noticed(STARVED, 1200..=3000);
     let fixed = Ground { bounds: PaceBounds { min: BOUNDS.min, max: BOUNDS.min }, ..STARVED };
     let elections = (1..=SEEDS).map(|seed| needless_elections(&mut World::new(fixed, seed)));
     assert!(elections.sum::<u64>() > 0, "this proves nothing");

@@ -104,28 +104,33 @@ fn before_the_partition_is_full_a_snapshot_is_asked_for() {
 
 #[test]
 fn a_full_partition_that_an_older_release_left_is_no_reason_not_to_start() {
-    for covered in [60, 150, 200] {
+    // 31 groups fill a segment: after 186 the next write needs a new one.
+    for (count, covered, unfinished) in
+        [(186, 40, 0), (186, 186, 0), (186, 150, 100 * KIB), (200, 150, 0), (200, 200, 1)]
+    {
         let fs = FaultyFileSystem::new(1);
         let mut storage = open_with(&fs, unbounded());
-        for index in 1..=200 {
+        for index in 1..=count {
             storage.write(&group(index, 3000)).unwrap();
             if index == covered {
                 storage.save_snapshot(at(covered, 1), "small".into()).unwrap();
             }
         }
-        drop(storage.begin_snapshot(at(200, 1), vec![1; 100 * KIB].into()).unwrap());
+        if unfinished > 0 {
+            drop(storage.begin_snapshot(at(count, 1), vec![1; unfinished].into()));
+        }
         fs.fill_up(0);
         fs.restart(false);
         let before = fs.used();
         let (mut storage, found) = Storage::open(fs.clone(), dir(), OWNER, bounded()).unwrap();
-        assert_eq!((found.last, found.entries.len() as u64), (at(200, 1), 200 - covered));
-        assert!(fs.used() + 100 * KIB <= before, "what was not finished is gone");
+        assert_eq!((found.last, found.entries.len() as u64), (at(count, 1), count - covered));
+        assert!(fs.used() + unfinished <= before, "what was not finished is gone");
         if covered > 100 {
             assert!(storage.stats().bytes_used <= 512 << 10, "{} bytes", storage.stats().bytes_used);
         }
-        for index in 201..=300 {
+        for index in count + 1..=count + 100 {
             storage.write(&group(index, 3000)).unwrap();
-            if index % 50 == 0 {
+            if (index - count).is_multiple_of(20) {
                 storage.save_snapshot(at(index, 1), "small".into()).unwrap();
             }
         }

@@ -18,7 +18,7 @@ fn what_is_malformed_is_refused_and_counts_nothing() {
     let one = &site.boxes[0];
     one.add("a", 1);
     one.client().post("/v1/samples/s", r#"{"value":1}"#).unwrap().ok();
-    let long = format!("/v1/counters/{}", "n".repeat(97));
+    let long = format!("/v1/counters/{}", "n".repeat(201));
     let good = r#"{"add":1}"#;
     let table: &[(&str, &str, (u16, &str))] = &[
         ("/v1/counters/a", "", MALFORMED),

@@ -305,12 +305,9 @@ impl Series {
     }
 
     fn add(&self, bulk: &mut Bulk<'_>, terms: &Terms, amount: Amount) -> Result<(), NotCounted> {
-        if terms.past {
-            bulk.add_at(self.slot, terms.at, amount)?
-        } else {
-            bulk.add(self.slot, amount)?
-        }
-        Ok(())
+        let added =
+            if terms.past { bulk.add_at(self.slot, terms.at, amount) } else { bulk.add(self.slot, amount) };
+        Ok(added?)
     }
 }
 
