@@ -302,7 +302,7 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         let text = match file {
             None => String::new(),
-            Some(file) => std::fs::read_to_string(file)
+            Some(file) => crate::outside::read_to_string(file)
                 .map_err(|error| ConfigError::Unreadable { file: file.to_owned(), error })?,
         };
         let place = file.map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());

@@ -366,7 +366,7 @@ pub(crate) fn api_config(config: &Config) -> Result<ApiConfig, RunError> {
     let mut api = ApiConfig::new(config.api.listen);
     api.connections_max = config.api.connections_max;
     if let Some(file) = &config.api.token_file {
-        let text = std::fs::read_to_string(file)
+        let text = crate::outside::read_to_string(file)
             .map_err(|error| RunError::Other(format!("api.token_file {}: {error}", file.display())))?;
         let token = text.lines().next().unwrap_or_default().trim();
         if token.len() < 16 {

@@ -12,6 +12,7 @@ pub mod ingest;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+pub mod outside;
 pub mod refusals;
 pub mod reload;
 pub mod resolve;

@@ -98,7 +98,7 @@ pub enum UpstreamError {
 }
 
 fn read_secret(file: &Path) -> Result<Secret, UpstreamError> {
-    let text = std::fs::read_to_string(file)
+    let text = crate::outside::read_to_string(file)
         .map_err(|error| UpstreamError::Unreadable { file: file.to_owned(), error })?;
     let line = text.lines().next().unwrap_or_default();
     let wrong = |what| Err(UpstreamError::NotAPassword { file: file.to_owned(), what });

@@ -43,8 +43,8 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>,
 }
 
 fn from_bundle(file: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), UpstreamError> {
-    let bytes =
-        std::fs::read(file).map_err(|error| UpstreamError::Unreadable { file: file.to_owned(), error })?;
+    let bytes = crate::outside::read(file)
+        .map_err(|error| UpstreamError::Unreadable { file: file.to_owned(), error })?;
     let certificates: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok).collect();
     let mut roots = RootCertStore::empty();

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
 use crate::boxes::Site;
 use crate::harness::{Process, free_port, tallyd, until};
 use crate::http::Client;
@@ -283,4 +285,24 @@ fn provisioning_never_overwrites_a_site() {
     assert!(!again.status.success());
     assert_says(&String::from_utf8_lossy(&again.stderr), &["not empty"]);
     assert_eq!(std::fs::read(out.join("ca.key")).unwrap(), key);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_in_time_is_named_and_the_start_ends() {
+    for key in ["api.token_file", "upstream.password_file", "upstream.ca_file"] {
+        let (section, name) = key.split_once('.').unwrap();
+        let site = Site::provision(1, "1s", "");
+        let one = &site.boxes[0];
+        let pipe = one.directory.join("nobody-writes-here");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let entry = format!("{name} = \"{}\"\n", pipe.display());
+        let file = one.directory.join("tallyd.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let text = match section {
+            "api" => text.replace("[api]\n", &format!("[api]\n{entry}")),
+            _ => format!("{text}\n[upstream]\nurl = \"mqtts://a@127.0.0.1:1\"\n{entry}"),
+        };
+        std::fs::write(&file, text).unwrap();
+        assert_says(&refusal(&mut one.command()), &["nobody-writes-here", "took longer than"]);
+    }
 }
