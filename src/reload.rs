@@ -95,7 +95,6 @@ fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
     let UpstreamConfig { url, password_file, ca_file, base, format } = upstream;
     let StorageSection { bytes_max } = storage;
     let CommitSection { interval } = commit;
-    let StorageSection { bytes_max } = storage;
     let keys = [
         ("node.name", *name == new.node.name),
         ("node.data_dir", *data_dir == new.node.data_dir),
