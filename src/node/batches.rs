@@ -463,6 +463,19 @@ mod tests {
     }
 
     #[test]
+    fn an_opening_that_is_told_again_readdresses_no_batch() {
+        let (mut batches, now) = open();
+        batches.frozen(Batch::default(), now);
+        assert!(
+            !batches.opened(SourceId(1), Epoch(1)),
+            "a second copy of the entry: the batch stays number one's"
+        );
+        batches.reopen(8, Some(Batch::default()));
+        assert!(batches.opened(SourceId(1), Epoch(2)), "it was frozen under an epoch that is gone");
+        assert!(!batches.opened(SourceId(1), Epoch(2)));
+    }
+
+    #[test]
     fn another_sources_receipt_is_not_taken_for_this_boxs() {
         let (mut batches, now) = open();
         batches.frozen(Batch::default(), now);

@@ -70,7 +70,7 @@ pub(super) struct Trials {
     strikes: BTreeMap<Target, u32>,
     /// So many messages more travel alone.
     alone: usize,
-    /// Something was refused that was not before, since that was asked last.
+    /// Something was refused that was not before, or a try of it cost the connection, since that was asked last.
     learned: bool,
     refused_in_a_row: u32,
     /// Totals that the broker did not take, each the latest of its series.
@@ -170,11 +170,13 @@ impl Trials {
             bar.breaks = true;
             bar.pause = bar.pause.max(PAUSE_BROKEN);
             bar.until = now + bar.pause;
+            // The broker is there, and the next try of this one waits by itself: all others need not.
+            self.learned = true;
         }
     }
 
     /// Whether a connection that broke brought something to light, or the next one is to: over which message
-    /// it breaks, or what is refused that was not before. Both come to an end.
+    /// it breaks, or what is refused; tries of that become ever rarer, so this comes to an end.
     pub(super) fn finds_out(&mut self) -> bool {
         std::mem::take(&mut self.learned) || !self.strikes.is_empty()
     }
