@@ -2,7 +2,7 @@
 //!
 //! An entry's payload is empty (a leader's no-op) or stamp and body. The stamp is site time and
 //! elapsed time as varints and a flag byte; the body's first byte is its kind. What a body means
-//! never changes at a feature level ([`super::level`]); new kinds and rules come with a new one.
+//! never changes at a feature level ([`super::Level`]); new kinds and rules come with a new one.
 
 mod reading;
 

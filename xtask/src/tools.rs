@@ -23,6 +23,8 @@ pub(crate) enum Tool {
     Mount,
     /// `mkfs.ext4`: small disks for such tests.
     Mkfs,
+    /// Makes certificates as people make them, for tests of TLS.
+    Openssl,
     /// A browser without a window, for pictures of the page.
     Chromium,
 }
@@ -36,6 +38,7 @@ impl Tool {
             Tool::UtilLinux => "unshare",
             Tool::Mount => "mount",
             Tool::Mkfs => "mkfs.ext4",
+            Tool::Openssl => "openssl",
             Tool::Chromium => "chromium",
         }
     }
@@ -49,6 +52,7 @@ impl Tool {
             Tool::UtilLinux => "util-linux",
             Tool::Mount => "mount",
             Tool::Mkfs => "e2fsprogs",
+            Tool::Openssl => "openssl",
             Tool::Chromium => "chromium",
         }
     }
@@ -62,6 +66,7 @@ impl Tool {
             | Tool::UtilLinux
             | Tool::Mount
             | Tool::Mkfs
+            | Tool::Openssl
             | Tool::Chromium => None,
         }
     }

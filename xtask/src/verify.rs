@@ -96,8 +96,12 @@ fn quiet(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Step> {
 fn tests(counts: &mut Counts, said: &mut Said) -> Result<Step> {
     // Tests of the way out speak to a real broker; those of cut links and full disks make networks and disks.
     let broker = [Tool::Mosquitto, Tool::MosquittoClients];
+    let certificates = [Tool::Openssl];
     let rooms = [Tool::Iproute, Tool::UtilLinux, Tool::Mount, Tool::Mkfs];
-    tools::ensure(&[broker.as_slice(), rooms.as_slice()].concat(), tools::Consent::Given)?;
+    tools::ensure(
+        &[broker.as_slice(), certificates.as_slice(), rooms.as_slice()].concat(),
+        tools::Consent::Given,
+    )?;
     if tools::has_cargo_tool("cargo-nextest") {
         proofs::forget()?;
         let arguments = ["nextest", "run", "--profile", proofs::PROFILE, "--locked", "--workspace"];

@@ -140,7 +140,7 @@ impl<'a> Line<'a> {
         self.values.split(|&byte| byte == b':')
     }
 
-    /// The series that the line belongs to: see [`name`]. `text` is where the name is written.
+    /// The series that the line belongs to: see `name`. `text` is where the name is written.
     ///
     /// # Errors
     /// The name is empty, too long or not UTF-8.

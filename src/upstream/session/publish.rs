@@ -26,22 +26,20 @@ impl<O: Outbox> Session<'_, O> {
 
     /// Sends what is due while there is room.
     pub(super) async fn pump(&mut self) -> Result<(), End> {
-        while self.has_room() {
-            let Some(out) = self.next_out() else { break };
-            if out.alone && !self.unanswered.is_empty() {
-                self.out.push_front(out);
-                break;
-            }
-            self.fence().await?;
-            self.send(out)?;
-        }
-        Ok(())
+        self.send_while_there_is_room(Self::next_out).await
     }
 
     /// Sends what is made already while there is room, and makes no more.
     pub(super) async fn finish_begun(&mut self) -> Result<(), End> {
+        self.send_while_there_is_room(|session| session.out.pop_front()).await
+    }
+
+    async fn send_while_there_is_room(
+        &mut self,
+        mut next: impl FnMut(&mut Self) -> Option<Out> + Send,
+    ) -> Result<(), End> {
         while self.has_room()
-            && let Some(out) = self.out.pop_front()
+            && let Some(out) = next(self)
         {
             if out.alone && !self.unanswered.is_empty() {
                 self.out.push_front(out);
