@@ -128,7 +128,7 @@ impl Node {
             Some(Ok(_)) => {}
             _ => return self.refuse(from, Reason::UnreadableBody),
         }
-        match self.append(envelope.clone()) {
+        match self.append_checked(envelope.clone()) {
             // It waits for this commit: it is told of it at once, not with the next heartbeat.
             Ok(index) => {
                 self.tell_commit.insert(from, index);
