@@ -2,7 +2,7 @@
 
 use super::testing::*;
 use super::*;
-use tally_core::id::{LogIndex, ReportNumber};
+use tally_core::id::{LogIndex, ReportNumber, SeriesName};
 use tally_core::report::{Amount, SAMPLE_COUNT_MAX, Sample};
 use tally_core::time::SiteTime;
 

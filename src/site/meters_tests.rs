@@ -3,6 +3,7 @@ use super::super::*;
 use super::*;
 use crate::site::entry::ReadingCell;
 use proptest::prelude::*;
+use tally_core::id::SeriesName;
 use tally_core::meter::GLITCH_WINDOW_MS;
 use tally_core::report::{Amount, Kind};
 

@@ -32,7 +32,7 @@ mod view;
 
 use std::collections::BTreeMap;
 
-use tally_core::id::{Epoch, LogIndex, NodeId, ReportNumber, SeriesName, SourceId};
+use tally_core::id::{Epoch, LogIndex, NodeId, ReportNumber, SourceId};
 use tally_core::report::Kind;
 use tally_core::time::SiteTime;
 use tally_core::window::Span;
@@ -260,17 +260,6 @@ impl Site {
     #[must_use]
     pub fn span(&self, id: SeriesId) -> Span {
         self.settings.span_for(self.name(id))
-    }
-
-    /// Whether an amount of that kind for that series would be refused as far as known here.
-    pub fn check_series(&self, name: &str, kind: Kind) -> Result<(), Refusal> {
-        SeriesName::new(name).map_err(|_| Refusal::Malformed)?;
-        match self.find(name) {
-            Some(id) if self.kind(id) == kind => Ok(()),
-            Some(id) => Err(Refusal::WrongKind { is: self.kind(id), asked: kind }),
-            None if self.series_len() as u64 >= self.settings.series_max() => Err(Refusal::TooManySeries),
-            None => Ok(()),
-        }
     }
 
     /// Up to `limit` series by name order (by bytes): those that begin with `prefix`, after `after`.
