@@ -195,23 +195,15 @@ fn a_box_that_is_killed_while_it_sends_what_was_saved_counts_nothing_twice() {
     site.boxes[0].start();
     site.boxes[1].start();
     site.boxes[0].until_ready();
-    let mut kills = 0;
-    for wait in 0.. {
+    // What it sends is seen from outside: it is killed after the first, the second and so on. A kill may come as late as
+    // after the file's removal, where the machine is slow.
+    for batches in 1..=6 {
         site.boxes[2].start();
-        site.boxes[2].until_log("are sent now");
-        // What it sends is seen from outside: it is killed after the first, the second and so on.
-        let target = (counted / 6 * (wait + 1)).min(counted);
-        until("it has sent some", || {
-            (site.boxes[0].total("a") >= target || !site.boxes[2].unsent().exists()).then_some(())
-        });
+        let target = counted / 6 * batches;
+        until("it has sent some", || (site.boxes[0].total("a") >= target).then_some(()));
         site.boxes[2].kill();
-        kills += 1;
-        if !site.boxes[2].unsent().exists() {
-            break;
-        }
     }
     site.boxes[0].until_total("a", counted);
-    assert!(kills >= 1);
     // As a crash leaves it between the last receipt and the removal of the file; all of it is sent again.
     std::fs::write(site.boxes[2].unsent(), saved).unwrap();
     site.boxes[2].start();
