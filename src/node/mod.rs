@@ -15,6 +15,8 @@ mod disk_tests;
 mod handle;
 mod handover;
 mod heirs;
+#[cfg(test)]
+mod late_tests;
 mod lateness;
 mod leader_clock;
 mod leaderless;
@@ -232,6 +234,15 @@ pub struct Parts<F: FileSystem> {
     pub metrics: Arc<Metrics>,
 }
 
+/// What the loop was woken by.
+enum Came {
+    Disk(Done),
+    Event(Event),
+    Command(Command),
+    /// Time, or counts.
+    Nothing,
+}
+
 impl Node {
     /// Puts a node together.
     pub fn new<F: FileSystem + 'static>(
@@ -339,18 +350,22 @@ impl Node {
         self.step();
         while self.failed.is_none() && !self.may_leave() {
             let due = tokio::time::Instant::from_std(self.next_due());
-            tokio::select! {
+            let came = tokio::select! {
                 biased;
-                done = self.disk_done.recv() => match done {
-                    Some(done) => self.on_disk(done),
-                    None => return Err(NodeError::Disk),
-                },
-                Some(event) = self.transport_events.recv() => self.on_transport(event),
-                Some(command) = self.commands.recv() => self.on_command(command),
-                () = self.shared.accumulator.woken() => {}
-                () = tokio::time::sleep_until(due) => {}
-            }
+                done = self.disk_done.recv() => Came::Disk(done.ok_or(NodeError::Disk)?),
+                Some(event) = self.transport_events.recv() => Came::Event(event),
+                Some(command) = self.commands.recv() => Came::Command(command),
+                () = self.shared.accumulator.woken() => Came::Nothing,
+                () = tokio::time::sleep_until(due) => Came::Nothing,
+            };
+            // By what came, a leader that was late may hear that it leads no more.
             self.see_how_late();
+            match came {
+                Came::Disk(done) => self.on_disk(done),
+                Came::Event(event) => self.on_transport(event),
+                Came::Command(command) => self.on_command(command),
+                Came::Nothing => {}
+            }
             self.drain();
             self.step();
         }

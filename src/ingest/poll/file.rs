@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::config::{IncarnationFile, Poll};
@@ -35,7 +35,14 @@ fn incarnation(file: &IncarnationFile) -> Result<u64, PollError> {
 /// The file's beginning and whether it is all: if not, in whole lines, since a number cut in two would be another
 /// number.
 pub(super) fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<(Vec<u8>, bool)> {
-    // Opening a pipe that nobody writes to would wait for ever.
+    // Even to open it disturbs whoever writes to it.
+    if std::fs::metadata(path)?.file_type().is_fifo() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is a pipe, which has nothing to read again; let what writes to it write a file",
+        ));
+    }
+    // Should it have become one meanwhile: opening a pipe that nobody writes to would wait for ever.
     let flags = rustix::fs::OFlags::NONBLOCK.bits();
     let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
     let mut text = Vec::new();
