@@ -213,16 +213,9 @@ impl<T: Send + 'static> Connection<T> {
             window: usize::from(limits.receive_max.unwrap_or(u16::MAX).clamp(1, IN_FLIGHT_MAX)),
             limits,
         };
-        if properties.and_then(|properties| properties.max_qos) == Some(0) {
+        if let Err(what) = check_qos(connack) {
             connection.close(false).await;
-            return Err(Ending {
-                what: format!(
-                    "the broker takes messages of QoS 0 only: {}",
-                    reasons::of_connection(QOS_NOT_SUPPORTED)
-                ),
-                explained: true,
-                ..Ending::default()
-            });
+            return Err(Ending { what, explained: true, ..Ending::default() });
         }
         Ok(connection)
     }
@@ -358,6 +351,17 @@ async fn connack(events: &mut EventLoop) -> Result<ConnAck, ConnectionError> {
     }
 }
 
+/// Whether the broker says of what it takes that QoS 1 is among it.
+fn check_qos(connack: &ConnAck) -> Result<(), String> {
+    match connack.properties.as_ref().and_then(|properties| properties.max_qos) {
+        Some(0) => Err(format!(
+            "the broker takes messages of QoS 0 only: {}",
+            reasons::of_connection(QOS_NOT_SUPPORTED)
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Polls the library's loop until the connection ends; never lets it reconnect by itself.
 async fn drive(mut events: EventLoop, hear: mpsc::Sender<Vec<u8>>) -> Ending {
     loop {
@@ -376,17 +380,17 @@ async fn drive(mut events: EventLoop, hear: mpsc::Sender<Vec<u8>>) -> Ending {
 }
 
 /// Whether the broker takes a connection from here: not a look at a port, behind which nobody may be, but
-/// TLS, credentials and the broker's answer. By a name of its own, so that no other box's connection is
+/// TLS, credentials and the broker's answer, which must not say that it could not serve a leader. By a name of its own, so that no other box's connection is
 /// disturbed, and without a will or a session.
 pub(super) async fn probe(target: Target, name: String) -> Result<(), String> {
     let mut options = plain_options(&target, format!("{}-{name}", target.client_id));
     options.set_clean_start(true);
     let (client, mut events) = AsyncClient::builder(options).capacity(1).build();
-    match tokio::time::timeout(CONNECT_TIMEOUT, connack(&mut events)).await {
-        Ok(Ok(_)) => {}
+    let serves = match tokio::time::timeout(CONNECT_TIMEOUT, connack(&mut events)).await {
+        Ok(Ok(connack)) => check_qos(&connack),
         Ok(Err(error)) => return Err(describe(&error)),
         Err(_) => return Err(format!("no answer from the broker within {} s", CONNECT_TIMEOUT.as_secs())),
-    }
+    };
     let farewell = async {
         // The loop ends once the packet is out.
         if client.disconnect_now().await.is_ok() {
@@ -395,7 +399,7 @@ pub(super) async fn probe(target: Target, name: String) -> Result<(), String> {
     };
     // It has answered: however the connection ends.
     let _ = tokio::time::timeout(DISCONNECT_TIMEOUT, farewell).await;
-    Ok(())
+    serves
 }
 
 fn options(target: &Target, will: Message) -> MqttOptions {

@@ -56,3 +56,18 @@ async fn a_port_behind_which_nobody_answers_is_no_broker_nor_one_that_lets_nobod
     assert!(why(&at_port).contains("no answer"), "{}", why(&at_port));
     assert!(why(&at_closed).contains("refused the connection"), "{}", why(&at_closed));
 }
+
+#[tokio::test]
+async fn a_broker_of_qos_0_serves_nobody_whoever_asks() {
+    let broker = Broker::start("max_qos 0");
+    let site = Site::new();
+    site.lead("box1", 1);
+    site.wish(ASKED);
+    let _leader = site.start("box1", &broker.config());
+    let other = site.start("box2", &broker.config());
+    // Or leadership would go to and fro.
+    site.until_seen("box2", Some(false)).await;
+    site.until_seen("box1", Some(false)).await;
+    let what = other.shared().status().probe.unwrap().what.unwrap();
+    assert!(what.contains("QoS not supported (0x9B)") && what.contains("max_qos"), "{what}");
+}

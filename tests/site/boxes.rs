@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -280,10 +280,18 @@ impl TestBox {
 
     /// Starts it with more in its environment; does not wait.
     pub(crate) fn start_with(&mut self, environment: &[(&str, &std::path::Path)]) {
-        assert!(self.process.is_none(), "{} runs already", self.name);
         let mut command = self.command();
         command.envs(environment.iter().copied());
-        let start = || Process::start(&mut command, &self.log);
+        self.start_by(command, None);
+    }
+
+    /// Starts it by this command, with its log in this instead of in its file; does not wait.
+    pub(crate) fn start_by(&mut self, mut command: Command, log: Option<Stdio>) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        let start = || match log {
+            Some(log) => Process::start_with_error(&mut command, &self.log, log),
+            None => Process::start(&mut command, &self.log),
+        };
         self.process = Some(within(self.namespace(), start));
     }
 

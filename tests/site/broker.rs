@@ -1,7 +1,7 @@
 //! A Mosquitto of the test's own, and a subscriber that keeps what it received.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -22,35 +22,45 @@ pub(crate) struct Broker {
     process: Option<Process>,
     /// Further lines of its configuration.
     extra: String,
+    /// And those that hold until it is restarted with others.
+    passing: String,
 }
 
 impl Broker {
     pub(crate) fn start() -> Broker {
         let directory = tempfile::tempdir().unwrap();
-        let mut broker = Broker { port: free_port(), directory, process: None, extra: String::new() };
+        Broker::run_first(directory, String::new())
+    }
+
+    fn run_first(directory: tempfile::TempDir, extra: String) -> Broker {
+        let mut broker =
+            Broker { port: free_port(), directory, process: None, extra, passing: String::new() };
         broker.run();
         broker
     }
 
-    /// One that lets everybody use these topics only.
+    /// One that lets everybody publish to these topics only.
     pub(crate) fn start_with_rules(topics: &[&str]) -> Broker {
         let directory = tempfile::tempdir().unwrap();
-        let extra = format!("acl_file {}\n", directory.path().join("acl").display());
-        let mut broker = Broker { port: free_port(), directory, process: None, extra };
-        broker.write_rules(topics);
-        broker.run();
-        broker
+        let rules = directory.path().join("acl");
+        write_rules(&rules, topics);
+        Broker::run_first(directory, format!("acl_file {}\n", rules.display()))
     }
 
-    fn write_rules(&self, topics: &[&str]) {
-        let rules: Vec<String> = topics.iter().map(|topic| format!("topic readwrite {topic}\n")).collect();
-        std::fs::write(self.directory.path().join("acl"), rules.concat()).unwrap();
-    }
-
-    /// Changes the topics that everybody may use.
+    /// Changes the topics that everybody may publish to.
     pub(crate) fn allow(&self, topics: &[&str]) {
-        self.write_rules(topics);
+        write_rules(&self.directory.path().join("acl"), topics);
         self.process.as_ref().expect("it runs").signal(Signal::HUP);
+    }
+
+    /// Ends it in good order, in which it writes down its sessions and what they have not received, and starts it with
+    /// these lines in its configuration, besides its own.
+    pub(crate) fn restart_with(&mut self, lines: &str) {
+        let mut process = self.process.take().expect("it runs");
+        process.signal(Signal::TERM);
+        process.wait();
+        lines.clone_into(&mut self.passing);
+        self.run();
     }
 
     /// Starts it again after a kill.
@@ -60,10 +70,11 @@ impl Broker {
         let file = self.directory.path().join("mosquitto.conf");
         let text = format!(
             "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
-             max_queued_messages 0\nuser root\n{}",
+             max_queued_messages 0\nuser root\n{}{}",
             self.port,
             self.directory.path().display(),
             self.extra,
+            self.passing,
         );
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new("mosquitto");
@@ -99,6 +110,9 @@ impl Broker {
         until("Mosquitto saves its sessions", || file.exists().then_some(()));
     }
 
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.directory.path().join("log")).unwrap()).into_owned()
+    }
     fn database(&self) -> PathBuf {
         self.directory.path().join("mosquitto.db")
     }
@@ -110,7 +124,12 @@ impl Broker {
 
     /// A subscriber with a session of its own that outlives connections.
     pub(crate) fn subscribe(&self) -> Subscriber {
-        Subscriber::start(self.port)
+        self.subscribe_as("the-dashboard")
+    }
+
+    /// A subscriber with a session of this name.
+    pub(crate) fn subscribe_as(&self, name: &str) -> Subscriber {
+        Subscriber::start(self.port, name)
     }
 }
 
@@ -120,6 +139,12 @@ impl Drop for Broker {
             show_log("mosquitto", &self.directory.path().join("log"));
         }
     }
+}
+
+fn write_rules(file: &Path, topics: &[&str]) {
+    let rules: Vec<String> = topics.iter().map(|topic| format!("topic write {topic}\n")).collect();
+    // A pattern, since Mosquitto knows no others for those who are not connected, and queues nothing that they may not read.
+    std::fs::write(file, rules.concat() + "pattern read #\n").unwrap();
 }
 
 /// `mosquitto_sub` on everything.
@@ -144,9 +169,9 @@ impl Message {
 }
 
 impl Subscriber {
-    fn start(port: u16) -> Subscriber {
+    fn start(port: u16, name: &str) -> Subscriber {
         let mut child = Command::new("mosquitto_sub")
-            .args(["-V", "5", "-h", "127.0.0.1", "-q", "1", "-c", "-i", "the-dashboard", "-x", "3600"])
+            .args(["-V", "5", "-h", "127.0.0.1", "-q", "1", "-c", "-i", name, "-x", "3600"])
             .args(["-F", "%j", "-t", "tally/#", "-t", "marker", "-p"])
             .arg(port.to_string())
             .stdin(Stdio::null())

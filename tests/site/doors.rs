@@ -18,7 +18,7 @@ fn report(source: &str, epoch: &str, number: u64, cells: &Value) -> String {
     json!({"source": source, "epoch": epoch, "number": number, "cells": cells}).to_string()
 }
 
-fn metric(one: &TestBox, name: &str) -> f64 {
+pub(crate) fn metric(one: &TestBox, name: &str) -> f64 {
     let text = one.client().get("/metrics").unwrap().text();
     let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_default();
     line.rsplit(' ').next().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name}: {text}"))

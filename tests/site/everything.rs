@@ -1,80 +1,64 @@
 //! Everything that could stop a site, its uplink or a box that comes up, one after the other, under load: counting never
 //! stops, and what was acknowledged is what is held and what arrives.
+//!
+//! * `clients`: who counts all the time. `coming_up`: boxes on a network without IPv4, an older site. `doors`: what comes
+//!   in. `polled`: files. `machine`: room, time and signals. `brokers`: what is at the other end.
+
+mod brokers;
+mod clients;
+mod coming_up;
+mod doors;
+mod machine;
+mod polled;
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::boxes::{Place, SITE, Site, TestBox};
-use crate::broker::{Broker, Subscriber};
-use crate::harness::{Process, free_port, until};
-use crate::http::Client;
-use crate::logs::{full_pipe, until_lines_are_lost};
+use crate::boxes::{SITE, Site, TestBox};
+use crate::broker::Subscriber;
+use crate::doors::metric;
+use crate::harness::until;
+use crate::net::lab::in_lab;
+use crate::net::lan::Lan;
+use crate::net::small_disk::SmallDisk;
+use brokers::NamedBroker;
+use clients::Clients;
+use polled::Polled;
 
-/// Acknowledged adds by thread, and when to end.
-#[derive(Debug, Default)]
-struct Load {
-    acknowledged: [AtomicU64; 3],
-    ends: AtomicBool,
-}
-
-impl Load {
-    /// Adds at one box, with a key each; without an answer again with the same key, at the next box.
-    fn run(&self, place: usize, ports: [u16; 3]) {
-        let mut at = place;
-        let mut client = Client::new(ports[at]);
-        for number in 0.. {
-            if self.ends.load(Ordering::Relaxed) {
-                return;
-            }
-            let key = format!("load-{place}-{number}");
-            until("an add is acknowledged", || {
-                match client.post_keyed("/v1/counters/load", r#"{"add":1}"#, &key) {
-                    Ok(answer) if answer.status == 200 => return Some(()),
-                    Ok(answer) => assert_eq!(answer.status, 503, "{}", answer.text()),
-                    Err(_) => {}
-                }
-                at = (at + 1) % ports.len();
-                client = Client::new(ports[at]);
-                None
-            });
-            self.acknowledged[place].fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn total(&self) -> u64 {
-        self.acknowledged.iter().map(|count| count.load(Ordering::Relaxed)).sum()
-    }
-}
+const BOXES: usize = 3;
+/// A small partition: what the log may have of it is a quarter, which is the least.
+const MEBIBYTES: u64 = 32;
 
 /// A site under load, and what came of it at the broker.
 struct Trial<'a> {
     site: Site,
-    load: &'a Load,
+    clients: &'a Clients,
+    broker: NamedBroker,
     subscriber: Subscriber,
+    polled: Polled,
     by_statsd: u64,
+    began: std::time::Instant,
 }
 
 impl Trial<'_> {
     /// Every client goes on, StatsD is read at each box, and summaries arrive.
     fn goes_on(&mut self, after: &str) {
+        eprintln!("{:?} {after}", self.began.elapsed());
+        self.counts_go_on(after);
+        let arrived = |trial: &Self| sums(&trial.subscriber).get("load").copied().unwrap_or(0);
+        let before = arrived(self);
+        until(&format!("summaries arrive after {after}"), || (arrived(self) > before).then_some(()));
+    }
+
+    /// Every client goes on, and StatsD is read at each box.
+    fn counts_go_on(&mut self, after: &str) {
         for one in &self.site.boxes {
             one.statsd("statsd:1|c\nstatsd:1|c");
             self.by_statsd += 2;
         }
-        for (place, count) in self.load.acknowledged.iter().enumerate() {
-            let before = count.load(Ordering::Relaxed);
-            until(&format!("client {place} goes on after {after}"), || {
-                (count.load(Ordering::Relaxed) >= before + 5).then_some(())
-            });
-        }
-        let arrived = |trial: &Self| sums(&trial.subscriber).get("load").copied().unwrap_or(0);
-        let before = arrived(self);
-        until(&format!("summaries arrive after {after}"), || (arrived(self) > before).then_some(()));
+        self.clients.until_all_go_on(after);
+        eprintln!("{:?} counts {after}", self.began.elapsed());
     }
 
     fn leader_status(&self) -> Option<Value> {
@@ -82,11 +66,16 @@ impl Trial<'_> {
     }
 }
 
+/// A topic of the site.
+fn own(topic: &str) -> String {
+    format!("tally/{SITE}/{topic}")
+}
+
 /// What the summaries that arrived come to, each number once.
 fn sums(subscriber: &Subscriber) -> BTreeMap<String, i64> {
     let mut by_seq = BTreeMap::new();
     for topic in ["summary/", "undeliverable"] {
-        for message in subscriber.on(&format!("tally/{SITE}/{topic}")) {
+        for message in subscriber.on(&own(topic)) {
             let summary = message.json();
             let series = summary["series"].as_str().unwrap().to_owned();
             by_seq.insert(
@@ -102,168 +91,137 @@ fn sums(subscriber: &Subscriber) -> BTreeMap<String, i64> {
     sums
 }
 
-/// Three boxes of an older site at host names that have both families of addresses.
-fn provisioned(broker: &Broker) -> Site {
-    let place = || {
-        let address = format!("localhost:{}", free_port());
-        Place { address, http: free_port(), statsd: free_port(), namespace: None }
-    };
-    let extra = format!("{}\n[storage]\nbytes_max = \"8MiB\"\n", broker.config());
-    let site = Site::provision_in(vec![place(), place(), place()], "1s", &extra);
-    for one in &site.boxes {
-        let file = one.directory.join("identity.json");
-        let mut identity: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        identity.as_object_mut().unwrap().remove("level");
-        std::fs::write(&file, serde_json::to_vec(&identity).unwrap()).unwrap();
-    }
-    site
-}
-
-/// With variables as Kubernetes makes them for a service of that name, and empty ones.
-fn start(one: &mut TestBox, log: &Path, error: impl Into<Stdio>) {
-    let mut command = one.command();
-    command.envs([("TALLYD_API_SERVICE_HOST", "10.0.0.1"), ("TALLYD_API_PORT", "tcp://10.0.0.1:7480")]);
-    command.envs([("TALLYD_NODE_NAME", ""), ("TALLYD_UPSTREAM_URL", ""), ("TALLYD_LOG", "trace")]);
-    one.process = Some(Process::start_with_error(&mut command, log, error.into()));
-}
-
-/// So many samples that the log comes to more than it may have on the disk.
-fn fill_the_log(one: &TestBox) {
-    let mut client = one.client();
-    let epoch = client.post("/v1/sources/filler/epochs", "").unwrap().ok()["epoch"].clone();
-    for number in 1..=250 {
-        let cell = |place: u32| {
-            let value = f64::from(number * 1000 + place) / 7.0;
-            let sample = json!({"count": 3, "sum": value * 3.0, "min": value, "max": value, "last": value});
-            json!({"series": format!("filler/{}", place % 100), "sample": sample})
-        };
-        let cells: Vec<Value> = (0..1000).map(cell).collect();
-        let report =
-            json!({"source": "filler", "epoch": epoch, "number": number, "cells": cells}).to_string();
-        until("a report is taken", || {
-            let answer = client.post("/v1/reports", &report).ok()?;
-            (answer.status == 200).then_some(())
-        });
-    }
-}
-
 #[test]
 fn three_boxes_count_on_through_everything_that_could_stop_them() {
-    let own = |topic: &str| format!("tally/{SITE}/{topic}");
-    // Not `denied`, nor the name that MQTT could not carry, nor `undeliverable`.
-    let taken = ["status", "summary/load", "summary/statsd", "summary/filler/#", "total/#"];
-    let mut topics: Vec<String> = taken.into_iter().map(own).collect();
-    topics.push("marker".to_owned());
-    let broker = Broker::start_with_rules(&topics.iter().map(String::as_str).collect::<Vec<_>>());
-    let (load, scratch) = (Load::default(), tempfile::tempdir().unwrap());
-    let mut trial =
-        Trial { site: provisioned(&broker), load: &load, subscriber: broker.subscribe(), by_statsd: 0 };
-    let log = scratch.path().join("log");
-    let ((_reader, blocks), full) = (full_pipe(true), std::fs::File::create("/dev/full").unwrap());
-    start(&mut trial.site.boxes[0], &log, blocks);
-    start(&mut trial.site.boxes[1], &log, full);
-    start(&mut trial.site.boxes[2], &log, std::io::pipe().unwrap().1);
-    trial.site.until_ready();
-    let ports = [0, 1, 2].map(|at| trial.site.boxes[at].http);
-    std::thread::scope(|scope| {
-        let load = &load;
-        let threads = [0, 1, 2].map(|place| scope.spawn(move || load.run(place, ports)));
-        // Also where a failed assertion ends it.
-        let _ends = Ends(load);
-        everything(&mut trial, &broker);
-        load.ends.store(true, Ordering::Relaxed);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-        the_sums_agree(&trial, &broker);
-    });
-}
-
-struct Ends<'a>(&'a Load);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.ends.store(true, Ordering::Relaxed);
-    }
-}
-
-fn everything(trial: &mut Trial<'_>, broker: &Broker) {
-    trial.goes_on("a start at names of both families, with variables of a service manager");
-    for at in 0..3 {
-        until("the site is raised", || {
-            (trial.site.boxes[at].try_status()?["level"]["site"].as_u64()? == 2).then_some(())
+    in_lab("everything::three_boxes_count_on_through_everything_that_could_stop_them", || {
+        let scratch = tempfile::tempdir().unwrap();
+        let lan = Lan::lay(scratch.path(), BOXES);
+        lan.name_all();
+        let _name_server = lan.mute_name_server();
+        // Not `denied`, nor the names that MQTT could not carry, nor `undeliverable`.
+        let taken = ["status", "load", "statsd", "filler/#", "polled/#", "long/#", "total/#"];
+        let mut topics: Vec<String> = taken
+            .map(|topic| match topic {
+                "status" | "total/#" => own(topic),
+                series => own(&format!("summary/{series}")),
+            })
+            .to_vec();
+        topics.push("marker".to_owned());
+        let broker = NamedBroker::start(&topics.iter().map(String::as_str).collect::<Vec<_>>());
+        let polled = Polled::new();
+        let mut site = Site::provision_in(lan.places(), "1s", &broker.config());
+        polled.configure(&site.boxes);
+        coming_up::of_the_first_release(&site);
+        let disk = SmallDisk::mount(scratch.path(), "small", MEBIBYTES);
+        site.boxes[0].directory = disk.take_in(&site.boxes[0].directory);
+        let clients = Clients::default();
+        let subscriber = broker.broker.subscribe();
+        let mut trial = Trial {
+            site,
+            clients: &clients,
+            broker,
+            subscriber,
+            polled,
+            by_statsd: 0,
+            began: std::time::Instant::now(),
+        };
+        let _blocked = coming_up::start(&mut trial.site);
+        let places = lan.places();
+        std::thread::scope(|scope| {
+            let (clients, places) = (&clients, &places);
+            let threads = [0, 1, 2].map(|number| scope.spawn(move || clients.run(number, places)));
+            let _ends = clients.ends();
+            everything(&mut trial, &lan, &disk);
+            coming_up::a_box_alone(scratch.path());
+            clients.end();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            the_sums_agree(&trial);
         });
-    }
-    trial.goes_on("it was raised to a level");
-
-    let body = json!({"id": 9, "name": "box9", "address": format!("10.0.0.9:{:0>300}", 7400), "key": "ab".repeat(32)});
-    for one in &trial.site.boxes {
-        assert_eq!(one.client().post("/v1/members", &body.to_string()).unwrap().status, 400);
-    }
-    trial.goes_on("a member that no box could read");
-
-    for one in &trial.site.boxes {
-        one.statsd("temp\u{ffff}:1|c\ndenied:1|c");
-        let answer = one.client().post("/v1/counters/temp%EF%BF%BF", r#"{"add":1}"#).unwrap();
-        assert_eq!(answer.status, 400, "{}", answer.text());
-    }
-    until("what the broker denies is held", || {
-        (trial.leader_status()?["outbox"]["held"].as_u64()? >= 2).then_some(())
     });
-    trial.goes_on("names and topics that the broker does not take");
-
-    until_lines_are_lost(&trial.site.boxes[0]);
-    trial.goes_on("a log that blocks");
-
-    fill_the_log(&trial.site.boxes[trial.site.follower()]);
-    for one in &trial.site.boxes {
-        let storage = until("it tells of its disk", || Some(one.try_status()?["storage"].clone()));
-        assert!(storage["bytes_written"].as_u64().unwrap() > 8 << 20, "{storage}");
-        assert!(storage["bytes_used"].as_u64() <= storage["bytes_max"].as_u64(), "{storage}");
-    }
-    trial.goes_on("more log than may be on the disk");
-
-    for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::PIPE] {
-        for one in &trial.site.boxes {
-            one.process.as_ref().unwrap().signal(signal);
-        }
-    }
-    trial.goes_on("signals without a meaning");
-
-    let leader = trial.site.leader();
-    trial.site.boxes[leader].terminate();
-    trial.site.boxes[leader].start();
-    trial.site.until_ready();
-    trial.goes_on("an orderly restart of the leader");
-
-    let spin = || Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
-    let burners: Vec<_> = (0..4).map(|_| spin()).collect();
-    trial.goes_on("other programs took the processor");
-    for mut burner in burners {
-        burner.kill().unwrap();
-        burner.wait().unwrap();
-    }
-
-    broker.pause();
-    until("the broker does not answer", || {
-        (trial.leader_status()?["outbox"]["waiting"].as_u64()? >= 3).then_some(())
-    });
-    broker.resume();
-    trial.goes_on("a broker that stood still");
 }
 
-fn the_sums_agree(trial: &Trial<'_>, broker: &Broker) {
-    let acknowledged = trial.load.total();
+fn everything(trial: &mut Trial<'_>, lan: &Lan, disk: &SmallDisk) {
+    coming_up::a_box_without_ipv6(trial);
+    coming_up::the_site_is_raised(trial);
+    doors::what_no_box_could_read(trial);
+    doors::names_that_the_broker_does_not_take(trial);
+    coming_up::logs_that_nobody_reads(trial);
+    polled::files_of_all_kinds(trial);
+    machine::little_room(trial, disk);
+    machine::signals_without_a_meaning(trial);
+    machine::orderly_restarts(trial);
+    brokers::one_that_stands_still(trial);
+    brokers::one_that_can_do_little(trial);
+    brokers::one_of_qos_0(trial);
+    // Another box leads then, which has not waited for a broker in vain.
+    machine::a_leader_that_is_late(trial);
+    brokers::one_with_another_certificate_or_no_address(trial, lan);
+    machine::a_starved_machine(trial);
+    coming_up::the_logs_have_warnings_only(trial);
+    polled::counts_on(trial, 1);
+}
+
+fn the_sums_agree(trial: &Trial<'_>) {
+    let (acknowledged, by_statsd) = (trial.clients.total() as i64, trial.by_statsd as i64);
+    let boxes = BOXES as i64;
+    let grown = trial.polled.grown() as i64 * boxes;
+    let mut all = vec![
+        ("load".to_owned(), "load".to_owned(), acknowledged),
+        ("statsd".to_owned(), "statsd".to_owned(), by_statsd),
+        ("denied".to_owned(), "denied".to_owned(), boxes),
+        (brokers::long_series(), brokers::long_series(), boxes),
+    ];
+    all.extend(doors::of_noncharacters().into_iter().map(|(name, asked)| (name, asked, boxes)));
+    all.extend(polled::series().map(|series| (series.clone(), series, grown)));
     for one in &trial.site.boxes {
-        one.until_total("load", acknowledged as i64);
-        one.until_total("statsd", trial.by_statsd as i64);
-        one.until_total("denied", 3);
-        one.until_total("temp%25EF%25BF%25BF", 3);
+        all.iter().for_each(|(_, asked, total)| one.until_total(asked, *total));
+        assert_eq!(metric(one, "tallyd_entries_malformed_total"), 0.0);
     }
     trial.site.assert_same_digests();
-    broker.allow(&["#"]);
+    trial.broker.broker.allow(&["#"]);
+    let mut last = BTreeMap::new();
+    let began = std::time::Instant::now();
     until("all summaries have arrived, those that were denied as well", || {
         let sums = sums(&trial.subscriber);
-        let of = |series: &str| sums.get(series).copied().unwrap_or(0);
-        let all = (of("load"), of("statsd"), of("denied"), of("temp%EF%BF%BF"));
-        (all == (acknowledged as i64, trial.by_statsd as i64, 3, 3)).then_some(())
+        let done = all.iter().all(|(name, _, total)| sums.get(name) == Some(total)).then_some(());
+        last = sums;
+        if done.is_none() && began.elapsed() > std::time::Duration::from_secs(29) {
+            std::fs::write(
+                "/tmp/arrived.log",
+                trial
+                    .subscriber
+                    .on("tally")
+                    .iter()
+                    .map(|m| format!("{} {}\n", m.topic, m.payload))
+                    .collect::<String>(),
+            )
+            .unwrap();
+            std::fs::write("/tmp/mosq.log", trial.broker.broker.log()).unwrap();
+            for (name, _, total) in &all {
+                eprintln!("DIFF {name} {total} {:?}", last.get(name));
+            }
+            let mut seqs = std::collections::BTreeMap::new();
+            for topic in ["summary/", "undeliverable"] {
+                for m in trial.subscriber.on(&own(topic)) {
+                    seqs.insert(m.json()["seq"].as_u64().unwrap(), m.topic.clone());
+                }
+            }
+            let max = *seqs.keys().last().unwrap();
+            for n in 1..=max {
+                if !seqs.contains_key(&n) {
+                    eprintln!(
+                        "GAP {n} before {:?} after {:?}",
+                        seqs.range(..n).last(),
+                        seqs.range(n..).next()
+                    );
+                }
+            }
+            eprintln!(
+                "STATUS {:?}",
+                trial.leader_status().map(|s| (s["outbox"].clone(), s["upstream"].clone()))
+            );
+        }
+        done
     });
+    brokers::the_retained_totals_are_right(trial);
 }

@@ -13,10 +13,8 @@ use rustix::process::Signal;
 use crate::boxes::{Site, TestBox};
 use crate::harness::{Process, free_port, tallyd, until};
 use crate::http::Client;
+use crate::stops::STOP_MAX;
 use crate::witness::until_tolerates;
-
-/// What an orderly end may take at most.
-const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// A pipe that is full, which writers wait for or not.
 pub(crate) fn full_pipe(waits: bool) -> (PipeReader, PipeWriter) {

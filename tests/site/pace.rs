@@ -49,10 +49,10 @@ const STARVED_FOR: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_secs(25);
 
 /// Processes that take all the processor time they get, until this is dropped.
-struct Burners(Vec<Child>);
+pub(crate) struct Burners(Vec<Child>);
 
 impl Burners {
-    fn start(count: usize) -> Burners {
+    pub(crate) fn start(count: usize) -> Burners {
         let burn = || {
             // Ends by itself, should this test be killed.
             let mut command = Command::new("timeout");
@@ -74,7 +74,8 @@ impl Drop for Burners {
     }
 }
 
-fn term(site: &Site) -> Option<u64> {
+/// The highest term that a box knows, if all tell.
+pub(crate) fn term(site: &Site) -> Option<u64> {
     site.boxes
         .iter()
         .map(|one| one.try_status()?["term"].as_u64())

@@ -11,7 +11,7 @@ use crate::harness::until;
 use crate::http::Client;
 
 /// What an orderly stop may take, whatever hangs.
-const STOP_MAX: Duration = Duration::from_secs(10);
+pub(crate) const STOP_MAX: Duration = Duration::from_secs(10);
 
 impl TestBox {
     fn unsent(&self) -> PathBuf {
@@ -39,7 +39,7 @@ impl TestBox {
     }
 
     /// Ends it by this signal; it must have ended well, in time.
-    fn end_by(&mut self, signal: Signal) {
+    pub(crate) fn end_by(&mut self, signal: Signal) {
         let began = Instant::now();
         let mut process = self.process.take().unwrap();
         process.signal(signal);
@@ -347,14 +347,15 @@ fn a_stop_ends_in_time_though_a_polled_file_hangs() {
 }
 
 /// A file system that never answers.
-struct HungDirectory {
+#[derive(Debug)]
+pub(crate) struct HungDirectory {
     device: std::fs::File,
-    directory: tempfile::TempDir,
+    pub(crate) directory: tempfile::TempDir,
 }
 
 impl HungDirectory {
     /// `None`, and it is said, where this may not be: it takes root and FUSE.
-    fn mount() -> Option<HungDirectory> {
+    pub(crate) fn mount() -> Option<HungDirectory> {
         let device = std::fs::File::options().read(true).write(true).open("/dev/fuse");
         let directory = tempfile::tempdir().unwrap();
         let mounted = device.and_then(|device| {

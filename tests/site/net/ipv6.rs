@@ -1,49 +1,28 @@
 //! Boxes that are named by host names on a network without IPv4.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::lab::{in_lab, run, run_with};
-use crate::boxes::{Place, Site};
+use super::lab::in_lab;
+use super::lan::Lan;
+use crate::boxes::Site;
 use crate::harness::until;
 
 const BOXES: usize = 3;
 
-/// Boxes on a bridge, named `box1.lan` and so on. There is no IPv4 but on their loopback, where the tests talk to
-/// them; so names that stand for an IPv4 address, too, have one that nobody can reach.
-fn site_by_names(scratch: &Path) -> Site {
-    let mut here = String::from("link add br0 type bridge\nlink set br0 up\n");
-    let mut hosts = String::from("127.0.0.1 localhost\n");
-    for number in 1..=BOXES {
-        run("ip", ["netns", "add", &format!("box{number}")]);
-        here.push_str(&format!(
-            "link add wire{number} type veth peer name eth0 netns box{number}\n\
-             link set wire{number} master br0 up\n"
-        ));
-        hosts.push_str(&format!("192.0.2.{number} box{number}.lan\nfd00:77::{number} box{number}.lan\n"));
-    }
-    run_with("ip", &["-batch", "-"], &here);
-    for number in 1..=BOXES {
-        let there =
-            format!("link set lo up\nlink set eth0 up\naddr add fd00:77::{number}/64 dev eth0 nodad\n");
-        run_with("ip", &["-n", &format!("box{number}"), "-batch", "-"], &there);
-    }
-    let file = scratch.join("hosts");
-    std::fs::write(&file, hosts).unwrap();
-    run("mount", ["--bind", &file.display().to_string(), "/etc/hosts"]);
-    let place = |number| Place {
-        address: format!("box{number}.lan:7400"),
-        http: 7480,
-        statsd: 8125,
-        namespace: Some(PathBuf::from(format!("/run/netns/box{number}"))),
-    };
-    Site::provision_in((1..=BOXES).map(place).collect(), "1s", "")
+/// A site whose names stand for an IPv4 address, too, that nobody can reach.
+fn site_by_names(scratch: &Path) -> (Lan, Site) {
+    let lan = Lan::lay(scratch, BOXES);
+    let both = |number| format!("192.0.2.{number} box{number}.lan\nfd00:77::{number} box{number}.lan\n");
+    lan.name(&(1..=BOXES).map(both).collect::<String>());
+    let site = Site::provision_in(lan.places(), "1s", "");
+    (lan, site)
 }
 
 #[test]
 fn boxes_named_by_host_names_find_each_other_where_there_is_only_ipv6() {
     in_lab("net::ipv6::boxes_named_by_host_names_find_each_other_where_there_is_only_ipv6", || {
         let scratch = tempfile::tempdir().unwrap();
-        let mut site = site_by_names(scratch.path());
+        let (_lan, mut site) = site_by_names(scratch.path());
         site.start_all();
         assert_eq!(site.boxes[0].add("a", 1), 1);
         let leader = site.leader();
@@ -62,12 +41,8 @@ fn boxes_named_by_host_names_find_each_other_where_there_is_only_ipv6() {
 fn a_box_that_listens_on_ipv4_alone_says_whose_address_is_ipv6_only() {
     in_lab("net::ipv6::a_box_that_listens_on_ipv4_alone_says_whose_address_is_ipv6_only", || {
         let scratch = tempfile::tempdir().unwrap();
-        let mut site = site_by_names(scratch.path());
-        let hosts = scratch.path().join("hosts");
-        let text = std::fs::read_to_string(&hosts).unwrap();
-        let of_ipv6: String =
-            text.lines().filter(|line| !line.starts_with("192")).map(|line| format!("{line}\n")).collect();
-        std::fs::write(&hosts, of_ipv6).unwrap();
+        let (lan, mut site) = site_by_names(scratch.path());
+        lan.name_all();
         // As sites have it that were provisioned by an earlier release.
         site.boxes[0].start_with(&[("TALLYD_CLUSTER_LISTEN", Path::new("0.0.0.0:7400"))]);
         site.boxes[1].start();
@@ -87,7 +62,7 @@ fn a_box_that_listens_on_ipv4_alone_says_whose_address_is_ipv6_only() {
         // Those would reach this one.
         site.boxes.iter_mut().for_each(|one| one.kill());
         // An address that only IPv4 leads to, on a machine that has none.
-        std::fs::write(&hosts, "127.0.0.1 localhost\nfd00:77::1 box1.lan\n192.0.2.2 box2.lan\n").unwrap();
+        lan.name("fd00:77::1 box1.lan\n192.0.2.2 box2.lan\n");
         site.boxes[0].start();
         site.boxes[0].until_log("cannot reach box2 at box2.lan:7400: this machine has no route");
     });

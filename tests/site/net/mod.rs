@@ -2,7 +2,7 @@
 //! clients were told is linearizable, and every increment they were told of is counted once.
 //!
 //! * `lab`: namespaces that the kernel takes apart when a test ends, however it ends. `network`: the boxes'
-//!   wires and how they are cut. `relay`: loss and jitter. `small_disk`: a disk that can be filled or held up.
+//!   wires and how they are cut. `lan`: the same without IPv4, by names. `relay`: loss and jitter. `small_disk`: a disk that can be filled or held up.
 //!   `standstill`: whether the machine itself stood still.
 //! * `site`: five boxes on that network. `clock`: the boxes' wall clocks. `clients`: who adds and reads, and what
 //!   they were told. `history`: whether that is linearizable. `times`: whether site time and windows are as they
@@ -20,7 +20,8 @@ mod history;
 mod history_tests;
 mod ill_disk;
 mod ipv6;
-mod lab;
+pub(crate) mod lab;
+pub(crate) mod lan;
 mod network;
 mod one_link;
 mod partitions;
@@ -28,7 +29,7 @@ mod plan;
 mod relay;
 mod site;
 mod slow_disk;
-mod small_disk;
+pub(crate) mod small_disk;
 pub(crate) mod standstill;
 mod times;
 mod trouble;
