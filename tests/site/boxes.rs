@@ -109,6 +109,16 @@ impl Site {
         Site { boxes, directory }
     }
 
+    /// Makes of a site that never ran one of the first release, whose boxes did not know of levels.
+    pub(crate) fn age(&self) {
+        for one in &self.boxes {
+            let file = one.directory.join("identity.json");
+            let mut identity: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+            assert_eq!(identity.as_object_mut().unwrap().remove("level"), Some(2.into()));
+            std::fs::write(&file, identity.to_string()).unwrap();
+        }
+    }
+
     /// A site of two boxes and a witness, which do not run yet.
     pub(crate) fn provision_with_witness() -> (Site, TestBox) {
         let directory = tempfile::tempdir().unwrap();

@@ -110,9 +110,6 @@ impl Broker {
         until("Mosquitto saves its sessions", || file.exists().then_some(()));
     }
 
-    pub(crate) fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(self.directory.path().join("log")).unwrap()).into_owned()
-    }
     fn database(&self) -> PathBuf {
         self.directory.path().join("mosquitto.db")
     }

@@ -120,21 +120,10 @@ fn the_first_keyed_add_after_a_silence_is_added_however_short_keys_live() {
     }
 }
 
-/// A site of the first release, whose boxes do not know of levels when they are made.
-fn of_the_first_release(boxes: usize) -> Site {
-    let site = Site::provision(boxes, "1s", "");
-    for one in &site.boxes {
-        let file = one.directory.join("identity.json");
-        let mut identity: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        assert!(identity.as_object_mut().unwrap().remove("level").is_some());
-        std::fs::write(&file, serde_json::to_vec(&identity).unwrap()).unwrap();
-    }
-    site
-}
-
 #[test]
 fn what_is_new_waits_until_every_box_of_an_older_site_can_apply_it() {
-    let mut site = of_the_first_release(3);
+    let mut site = Site::provision(3, "1s", "");
+    site.age();
     site.boxes[0].start();
     site.boxes[1].start();
     site.until_ready();

@@ -1,6 +1,6 @@
 //! Names of series: which are taken, and that those that the site knows are taken whatever else comes.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::boxes::{Site, TestBox};
 use crate::harness::until;
@@ -70,13 +70,7 @@ fn names_that_a_broker_may_not_take_are_refused_or_escaped() {
 #[test]
 fn a_long_name_is_taken_once_all_boxes_are_updated() {
     let mut site = Site::provision(3, "1s", QUICK);
-    for one in &site.boxes {
-        // As the first release provisioned sites.
-        let file = one.directory.join("identity.json");
-        let mut identity: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        identity.as_object_mut().unwrap().remove("level").unwrap();
-        std::fs::write(&file, identity.to_string()).unwrap();
-    }
+    site.age();
     site.boxes[0].start();
     site.boxes[1].start();
     site.until_ready();

@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
-
 use super::{Trial, own};
 use crate::broker::Broker;
 use crate::harness::{free_port, until};
@@ -155,7 +153,7 @@ pub(super) fn the_retained_totals_are_right(trial: &Trial<'_>) {
     for (series, total) in [("load", trial.clients.total()), ("statsd", trial.by_statsd)] {
         until(&format!("the retained total of {series} is {total}"), || {
             let latest = newcomer.on(&own(&format!("total/{series}"))).pop()?.json();
-            (latest["total"] == Value::from(total)).then_some(())
+            (latest["total"] == total).then_some(())
         });
     }
 }

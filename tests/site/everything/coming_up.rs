@@ -17,16 +17,6 @@ use crate::logs::{full_pipe, until_lines_are_lost};
 /// Boxes that have more room on the disk may take so much of it.
 const BYTES_MAX: &str = "8MiB";
 
-/// As the first release provisioned sites.
-pub(super) fn of_the_first_release(site: &Site) {
-    for one in &site.boxes {
-        let file = one.directory.join("identity.json");
-        let mut identity: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        assert!(identity.as_object_mut().unwrap().remove("level").is_some());
-        std::fs::write(&file, serde_json::to_vec(&identity).unwrap()).unwrap();
-    }
-}
-
 /// A box under variables as Kubernetes makes them for a service of that name, and empty ones.
 pub(super) fn command(one: &TestBox, log_level: &str) -> Command {
     let mut command = one.command();
