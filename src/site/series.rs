@@ -233,19 +233,20 @@ impl Table {
 
     /// What a cell says, as far as its source can be held to it: bounds for what a report brings, and a box that is
     /// ahead of the others (it was paused or cut off while site time slewed) counts in the latest window instead of
-    /// losing what it counted.
+    /// losing what it counted. So does what such a box took for a source that named no window (`is_open`).
     pub(super) fn within(
         &self,
         window: SiteTime,
         amount: Amount,
         clock: &Clock,
+        is_open: bool,
     ) -> Result<(SiteTime, Amount), Refusal> {
         if clock.level < Level::TWO {
             return Ok((window, amount));
         }
         let now = |at: SiteTime| match self.is_too_far(at.0, clock) {
             false => Ok(at),
-            true if clock.of_box => Ok(SiteTime(clock.now)),
+            true if clock.of_box || is_open => Ok(SiteTime(clock.now)),
             true => Err(Refusal::WindowInFuture),
         };
         let amount = match amount {
