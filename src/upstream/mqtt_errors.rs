@@ -46,7 +46,9 @@ fn describe(error: &ConnectionError) -> String {
         ConnectionError::Tls(TlsError::TLS(error)) => tls::describe(error),
         ConnectionError::Tls(TlsError::Io(error)) => of_handshake(error),
         ConnectionError::Tls(TlsError::DNSName(error)) => {
-            format!("the host in upstream.url is none that a certificate can name ({error}): write its DNS name or address")
+            format!(
+                "the host in upstream.url is none that a certificate can name ({error}): write its DNS name or address"
+            )
         }
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
             closed(*reason_code, reason_string.as_deref()).what
