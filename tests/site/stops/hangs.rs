@@ -122,6 +122,11 @@ fn a_box_ends_in_time_while_it_reads_its_configuration_in_vain() {
                 process.signal(Signal::HUP);
                 (told() > before).then_some(())
             });
+            // It counts meanwhile.
+            let given_up = || process.output().matches("nothing was changed").count();
+            let before = given_up();
+            one.add("a", 1);
+            assert_eq!(given_up(), before, "the add waited for the file");
             one.end_by(end);
         }
     });
