@@ -135,6 +135,21 @@ fn what_a_box_counted_under_a_clock_that_is_ahead_counts_in_the_latest_window() 
 }
 
 #[test]
+fn of_what_a_box_that_is_ahead_observed_the_last_is_what_arrived_last() {
+    let (mut driver, _) = started();
+    let mut own = box_of(&mut driver, "box1");
+    let now = driver.now.site.0;
+    // The last of them is beyond what can be open, and the one before it is not.
+    for (value, ahead) in [(1.0, MINUTE), (2.0, 2 * MINUTE), (3.0, 9 * MINUTE)] {
+        let at = SiteTime(now + ahead);
+        let observed = Sample::observed(value, at, own.source).unwrap();
+        assert_eq!(driver.try_add(&mut own, "seen", at, Amount::Sample(observed)), None);
+    }
+    let last = driver.site.series(driver.site.find("seen").unwrap()).sample.unwrap().last;
+    assert_eq!((last.value, last.at), (3.0, driver.now.site));
+}
+
+#[test]
 fn what_a_box_that_is_ahead_took_for_a_source_that_named_no_window_counts_too() {
     let (mut driver, mut reporter) = started();
     let ahead = SiteTime(driver.now.site.0 + 10 * MINUTE);

@@ -244,20 +244,25 @@ impl Table {
         if clock.level < Level::TWO {
             return Ok((window, amount));
         }
-        let now = |at: SiteTime| match self.is_too_far(at.0, clock) {
+        let of_box = clock.of_box || is_open;
+        let within = |at: SiteTime| match self.is_too_far(at.0, clock) {
             false => Ok(at),
-            true if clock.of_box || is_open => Ok(SiteTime(clock.now)),
+            true if of_box => Ok(SiteTime(clock.now)),
             true => Err(Refusal::WindowInFuture),
         };
         let amount = match amount {
             Amount::Sample(sample) if sample.count > SAMPLE_COUNT_MAX => return Err(Refusal::Malformed),
             Amount::Sample(mut sample) => {
-                sample.last.at = now(sample.last.at)?;
+                // Of all that a box that is ahead observed alike, so that the order of arrival decides.
+                sample.last.at = match of_box {
+                    true => sample.last.at.min(SiteTime(clock.now)),
+                    false => within(sample.last.at)?,
+                };
                 Amount::Sample(sample)
             }
             amount => amount,
         };
-        Ok((now(window)?, amount))
+        Ok((within(window)?, amount))
     }
 
     fn locate(&self, id: u32, at: u64, clock: &Clock) -> Result<Target, Refusal> {
