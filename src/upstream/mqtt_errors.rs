@@ -6,7 +6,7 @@ use rumqttc::{ConnectReturnCode, ConnectionError, DisconnectReasonCode, StateErr
 use super::super::{reasons, tls};
 use super::{CONNECT_TIMEOUT, Ending};
 
-/// Why a connection ended or did not come about.
+/// Why a connection ended.
 pub(super) fn ending(error: &ConnectionError) -> Ending {
     let refused = unknown_acknowledgement(error);
     let explained = match error {
@@ -18,8 +18,20 @@ pub(super) fn ending(error: &ConnectionError) -> Ending {
     Ending { what: describe(error), explained, refused, ..Ending::default() }
 }
 
-/// The same in words only.
-pub(super) fn describe(error: &ConnectionError) -> String {
+/// Why a connection did not come about, to a broker that was asked with or without TLS.
+pub(super) fn not_connected(error: &ConnectionError, with_tls: bool) -> Ending {
+    let mut ending = ending(error);
+    if !with_tls && !ending.explained && matches!(error, ConnectionError::MqttState(_)) {
+        ending.what.push_str(
+            ", before it answered: if this is the broker's TLS port, write mqtts:// into upstream.url, or else the \
+             port at which it speaks MQTT",
+        );
+    }
+    ending
+}
+
+/// In words only.
+fn describe(error: &ConnectionError) -> String {
     if let Some(code) = unknown_acknowledgement(error) {
         return format!("the broker refused a message: {}", reasons::of_message(code));
     }
@@ -32,7 +44,12 @@ pub(super) fn describe(error: &ConnectionError) -> String {
         }
         ConnectionError::Io(error) => of_io(error),
         ConnectionError::Tls(TlsError::TLS(error)) => tls::describe(error),
-        ConnectionError::Tls(TlsError::Io(error)) => of_io(error),
+        ConnectionError::Tls(TlsError::Io(error)) => of_handshake(error),
+        ConnectionError::Tls(TlsError::DNSName(error)) => {
+            format!(
+                "the host in upstream.url is none that a certificate can name ({error}): write its DNS name or address"
+            )
+        }
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
             closed(*reason_code, reason_string.as_deref()).what
         }
@@ -60,10 +77,21 @@ pub(super) fn closed(code: DisconnectReasonCode, said: Option<&str>) -> Ending {
 }
 
 fn of_io(error: &std::io::Error) -> String {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(error) => tls::describe(error),
-        None => format!("cannot reach the broker: {error}"),
-    }
+    of_tls(error).unwrap_or_else(|| format!("cannot reach the broker: {error}"))
+}
+
+fn of_handshake(error: &std::io::Error) -> String {
+    of_tls(error).unwrap_or_else(|| {
+        format!(
+            "the connection broke in the TLS handshake ({error}): does the broker speak TLS at this port? Use its TLS \
+             port (8883 as a rule), or mqtt:// without TLS"
+        )
+    })
+}
+
+/// What TLS says, if it is from there.
+fn of_tls(error: &std::io::Error) -> Option<String> {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).map(tls::describe)
 }
 
 /// The code of an acknowledgement that the library does not know, as Mosquitto's 0x95 (packet too large): it

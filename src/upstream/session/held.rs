@@ -63,6 +63,7 @@ impl<O: Outbox> Session<'_, O> {
                 self.stall(&format!("cannot set number {} aside: {why}", token.seq));
                 return;
             }
+            self.settled_held.insert(token.seq);
             self.settled(token);
             let tried = self.is.trials.cause(trials::Target::Number(token.seq)).is_some();
             if tried && let Some(wait) = self.is.trials.number_held() {

@@ -1,5 +1,6 @@
 //! What the machine does: it has little room, little time, stands still, tells the boxes to end.
 
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -9,7 +10,7 @@ use super::{Trial, coming_up};
 use crate::boxes::TestBox;
 use crate::harness::until;
 use crate::net::small_disk::SmallDisk;
-use crate::pace::{Burners, term};
+use crate::pace::term;
 
 /// So many samples that each box has written more of log than it may have on the disk.
 fn fill_the_log(trial: &Trial<'_>) {
@@ -86,10 +87,27 @@ pub(super) fn orderly_restarts(trial: &mut Trial<'_>) {
     }
 }
 
+/// A process that takes all the processor time it gets, until this is dropped.
+struct Burner(Child);
+
+impl Burner {
+    fn start() -> Burner {
+        Burner(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap())
+    }
+}
+
+impl Drop for Burner {
+    fn drop(&mut self) {
+        // An error means that it is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Other programs take the processor.
 pub(super) fn a_starved_machine(trial: &mut Trial<'_>) {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let burners = Burners::start(cores * 2);
+    let burners: Vec<Burner> = (0..cores * 2).map(|_| Burner::start()).collect();
     trial.goes_on("other programs took the processor");
     until("the boxes are as patient as they are late", || {
         let paces: Option<Vec<Value>> =

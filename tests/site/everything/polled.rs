@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{BOXES, Trial};
 use crate::boxes::TestBox;
 use crate::harness::until;
-use crate::stops::HungDirectory;
+use crate::stops::hangs::HungDirectory;
 
 /// Those that are counted.
 const COUNTED: [&str; 2] = ["deep", "crlf"];
@@ -18,17 +18,22 @@ const BASE: u64 = 1000;
 /// The files.
 #[derive(Debug)]
 pub(super) struct Polled {
-    directory: tempfile::TempDir,
-    /// One for each box: whoever asks while another process does cannot even be killed.
+    /// One for each box: whoever asks while another process does cannot even be killed. They go before the directory.
     hung: Option<Vec<HungDirectory>>,
+    directory: tempfile::TempDir,
     shows: u64,
 }
 
 impl Polled {
     pub(super) fn new() -> Polled {
         let directory = tempfile::tempdir().unwrap();
-        let hung = (0..BOXES).map(|_| HungDirectory::mount()).collect();
-        let polled = Polled { directory, hung, shows: BASE };
+        let hung = (1..=BOXES).map(|number| {
+            let place = directory.path().join(format!("hung{number}"));
+            std::fs::create_dir(&place).unwrap();
+            HungDirectory::mount(&place)
+        });
+        let hung = hung.collect();
+        let polled = Polled { hung, directory, shows: BASE };
         polled.write();
         std::fs::write(polled.file("beyond"), "cpu 1 2 3\n".repeat(150_000) + "ctxt 1000\n").unwrap();
         mknodat(CWD, polled.file("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
@@ -52,7 +57,7 @@ impl Polled {
             let mut entries =
                 ["deep", "crlf", "beyond", "pipe"].map(|name| entry(name, &self.file(name))).concat();
             if let Some(hung) = &self.hung {
-                entries += &entry("hung", &hung[at].directory.path().join("stat"));
+                entries += &entry("hung", &hung[at].path.join("stat"));
             }
             let file = one.directory.join("tallyd.toml");
             let text = std::fs::read_to_string(&file).unwrap();
