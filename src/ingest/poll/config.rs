@@ -16,7 +16,7 @@ use super::track::{self, PollKind, Reading, ReadingError};
 pub struct PollConfig {
     /// Counts go to this series.
     pub series: String,
-    /// An absolute path; at most 1 MiB of it is read.
+    /// An absolute path, not of a pipe; at most 1 MiB of it is read.
     pub file: PathBuf,
     /// A regular expression, `^` and `$` at lines; its first group is the number.
     pub pattern: String,
