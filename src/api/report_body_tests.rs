@@ -70,6 +70,11 @@ fn the_time_of_the_last_value_is_what_the_source_says() {
     assert_eq!(last_at("", ""), UNTIMED);
     assert_eq!(last_at(r#","window":60000"#, ""), UNTIMED);
     assert_eq!(last_at(r#","window":60000"#, r#","last_at":61234"#), SiteTime(61_234));
+    for at in [1 << 48, u64::MAX] {
+        let sample = format!(r#"{{"count":1,"sum":2,"min":2,"max":2,"last":2,"last_at":{at}}}"#);
+        let error = cell(&format!(r#"{{"series":"t","sample":{sample}}}"#)).unwrap_err();
+        assert!(error.contains("last_at"), "{at} is no time, nor is it none: {error}");
+    }
 }
 
 #[test]
