@@ -32,7 +32,7 @@ mod errors;
 #[path = "mqtt_store.rs"]
 mod store;
 
-use errors::{code_of_connect, describe, ending};
+use errors::{code_of_connect, ending, without_answer};
 use store::NothingPending;
 
 /// How many messages may await their acknowledgement; less if the broker says so.
@@ -178,7 +178,7 @@ impl<T: Send + 'static> Connection<T> {
                 {
                     learned.plain_will = true;
                 }
-                Err(error) => return Err(ending(&error)),
+                Err(error) => return Err(without_answer(&error, target.url.tls)),
             }
         };
         Connection::over(target, client, events, &connack, learned).await
@@ -384,7 +384,7 @@ pub(super) async fn probe(target: Target, name: String) -> Result<(), String> {
     let (client, mut events) = AsyncClient::builder(options).capacity(1).build();
     match tokio::time::timeout(CONNECT_TIMEOUT, connack(&mut events)).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(describe(&error)),
+        Ok(Err(error)) => return Err(without_answer(&error, target.url.tls).what),
         Err(_) => return Err(format!("no answer from the broker within {} s", CONNECT_TIMEOUT.as_secs())),
     }
     let farewell = async {

@@ -18,7 +18,39 @@ pub(super) fn ending(error: &ConnectionError) -> Ending {
     Ending { what: describe(error), explained, refused, ..Ending::default() }
 }
 
-/// The same in words only.
+/// Why a connection did not come about: where the broker ended it without a word, or nobody is there, with what that
+/// mostly is.
+pub(super) fn without_answer(error: &ConnectionError, tls: bool) -> Ending {
+    use std::io::ErrorKind as Kind;
+    let ending = ending(error);
+    let io = match error {
+        ConnectionError::Io(error)
+        | ConnectionError::Tls(TlsError::Io(error))
+        | ConnectionError::MqttState(
+            StateError::Io(error) | StateError::Deserialization(MqttBytesError::Io(error)),
+        ) => Some(error.kind()),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => Some(Kind::ConnectionAborted),
+        _ => None,
+    };
+    let hint = match io {
+        Some(Kind::ConnectionRefused) => "nothing listens there: is the broker running, and is it its port?",
+        Some(Kind::ConnectionReset | Kind::ConnectionAborted | Kind::UnexpectedEof | Kind::BrokenPipe)
+            if tls =>
+        {
+            "it had not answered: is it a port for MQTT with TLS (8883 as a rule)?"
+        }
+        Some(Kind::ConnectionReset | Kind::ConnectionAborted | Kind::UnexpectedEof | Kind::BrokenPipe) => {
+            "it had not answered: is it a port for MQTT without TLS (1883 as a rule; with TLS the URL begins with mqtts://)?"
+        }
+        Some(Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::TimedOut) => {
+            "is the network up, and is the address in upstream.url right?"
+        }
+        _ => return ending,
+    };
+    Ending { what: format!("{}; {hint}", ending.what), ..ending }
+}
+
+/// What [`ending`] tells, in words only.
 pub(super) fn describe(error: &ConnectionError) -> String {
     if let Some(code) = unknown_acknowledgement(error) {
         return format!("the broker refused a message: {}", reasons::of_message(code));
@@ -113,5 +145,26 @@ fn code_of(code: ConnectReturnCode) -> u8 {
         Code::UseAnotherServer => 0x9c,
         Code::ServerMoved => 0x9d,
         Code::ConnectionRateExceeded => 0x9f,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn a_broker_that_says_nothing_is_told_with_what_that_mostly_is() {
+        let told = |kind: ErrorKind, tls| without_answer(&ConnectionError::Io(Error::from(kind)), tls).what;
+        for (kind, tls, text) in [
+            (ErrorKind::ConnectionRefused, true, "is the broker running"),
+            (ErrorKind::ConnectionReset, true, "with TLS (8883"),
+            (ErrorKind::UnexpectedEof, false, "without TLS (1883"),
+            (ErrorKind::NetworkUnreachable, false, "is the network up"),
+        ] {
+            assert!(told(kind, tls).contains(text), "{}", told(kind, tls));
+        }
+        let refused = ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized);
+        assert_eq!(without_answer(&refused, false), ending(&refused), "what the broker says needs no guess");
     }
 }
