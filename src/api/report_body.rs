@@ -7,7 +7,7 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
 use tally_core::meter::{GLITCH_WINDOW_MS, GLITCH_WINDOW_MS_MAX, MeterRule};
-use tally_core::report::{Amount, Last, SAMPLE_COUNT_MAX, Sample, Sum};
+use tally_core::report::{Amount, Last, SAMPLE_COUNT_MAX, SAMPLE_SUM_MAX, Sample, Sum};
 use tally_core::time::SiteTime;
 
 use super::decimal;
@@ -194,6 +194,9 @@ impl<S: ToSum> SamplePart<S> {
         let sum = self.sum.to_sum().ok_or("sample: sum: not a number within range")?;
         if self.count > SAMPLE_COUNT_MAX {
             return Err(format!("sample: count: {} is more than {SAMPLE_COUNT_MAX}", self.count));
+        }
+        if sum.0.unsigned_abs() > SAMPLE_SUM_MAX.0.unsigned_abs() {
+            return Err(format!("sample: sum: more than {:e} in magnitude", SAMPLE_SUM_MAX.as_f64()));
         }
         // One that could stand for "no time" would be taken for that.
         if self.last_at.is_some_and(|at| at > TIME_MAX) {

@@ -87,6 +87,16 @@ fn a_sample_has_at_most_as_many_values_as_one_add_adds() {
         let error = of(count).unwrap_err();
         assert!(error.contains("count: ") && error.contains("more than 9007199254740991"), "{error}");
     }
+    let of_sum = |sum: &str| {
+        cell(&format!(
+            r#"{{"series":"t","sample":{{"count":9007199254740991,"sum":{sum},"min":-1e18,"max":1e18,"last":0}}}}"#
+        ))
+    };
+    assert!(of_sum("10000000000000000000000").is_ok());
+    for sum in ["10000000000000000000000.000000001", "-170141183460469231731687303715"] {
+        let error = of_sum(sum).unwrap_err();
+        assert!(error.contains("sum: more than 1e22"), "{error}");
+    }
 }
 
 #[test]
