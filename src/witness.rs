@@ -14,9 +14,10 @@ pub mod store;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::api;
 use crate::config::Config;
@@ -28,6 +29,9 @@ use crate::signals::{self, Heard, Signals};
 use slot::Slot;
 use status::{Overview, Page};
 pub use store::StoreError;
+
+/// How long records that are being written, and requests, may take to end in good order.
+const END_WAIT: Duration = Duration::from_secs(6);
 
 /// `tallyd run --witness`, until a signal stops it.
 pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<(), RunError> {
@@ -82,10 +86,15 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     service.stopping();
     // A record that is being written is finished, and answered.
     let _ = stop.send(true);
-    for slot in slots {
-        let _ = slot.await;
+    let ended = async {
+        for slot in slots {
+            let _ = slot.await;
+        }
+        let _ = serving.await;
+    };
+    if tokio::time::timeout(END_WAIT, ended).await.is_err() {
+        warn!("not everything ended in time (a disk that does not answer?): not waiting any longer");
     }
-    let _ = serving.await;
     Ok(())
 }
 

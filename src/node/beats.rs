@@ -184,7 +184,8 @@ impl Node {
         self.shared.metrics.leader_lateness.raise();
         if self.shown_lateness().is_none() {
             warn!(
-                "this leader's loop woke {late:?} late, which is longer than the election timeout ({timeout:?}): this                  machine has too little processor time, or stood still"
+                "this leader's loop woke {late:?} late, which is longer than the election timeout ({timeout:?}): this \
+                 machine has too little processor time, or stood still"
             );
         }
         self.beats.late_leader = Some((now, late));

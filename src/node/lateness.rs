@@ -8,9 +8,13 @@ use tally_core::time::Instant;
 
 /// The worst of each second is kept for so many seconds.
 const SECONDS: u64 = 60;
-/// So many of them are outliers: a process that was stopped, a machine that stood still. What starves is late again and
-/// again.
+/// So many of them are outliers. What starves is late again and again.
 const OUTLIERS: usize = 2;
+/// What is later than this was stopped, or its machine stood still: a longer timeout would only have the others wait
+/// longer for it each time,
+const STOPPED: Duration = Duration::from_secs(1);
+/// unless it happens so often that the site would get no rest.
+const STOPS: usize = 8;
 
 /// The worst delays of the last minute.
 #[derive(Debug, Default)]
@@ -33,7 +37,9 @@ impl Lateness {
         }
         let mut sorted: Vec<Duration> = self.worst.iter().map(|(_, late)| *late).collect();
         sorted.sort_unstable_by(|a, b| b.cmp(a));
-        self.reckoned = sorted.get(OUTLIERS).copied().unwrap_or_default();
+        let stops = sorted.iter().take_while(|late| **late > STOPPED).count();
+        let outliers = if stops > STOPS { STOPS } else { stops + OUTLIERS };
+        self.reckoned = sorted.get(outliers).copied().unwrap_or_default();
     }
 
     /// How late it wakes now and then, without the outliers.
@@ -71,5 +77,18 @@ mod tests {
             lateness.add(ms(2), at(27_000 + beat * 50));
         }
         assert_eq!(lateness.reckoned(), ms(2), "a minute later that is over");
+    }
+
+    #[test]
+    fn what_is_stopped_now_and_then_is_not_waited_for_the_longer_each_time() {
+        let mut lateness = Lateness::default();
+        for second in 0..60 {
+            lateness.add(ms(if second % 8 == 0 { 1300 } else { 4 }), at(second * 1000));
+        }
+        assert_eq!(lateness.reckoned(), ms(4), "eight times a minute");
+        for second in 60..120 {
+            lateness.add(ms(if second % 5 == 0 { 1300 } else { 4 }), at(second * 1000));
+        }
+        assert_eq!(lateness.reckoned(), ms(1300), "twelve times a minute");
     }
 }

@@ -25,9 +25,10 @@ pub fn encode_report(
     open: SiteTime,
 ) -> Result<Vec<u8>, ReportError> {
     let base = site.settings().window_base();
-    // At level 2 the kind is decided where the cell is applied: this box may not know the series yet.
-    let is_signed = site.level() >= Level::TWO;
-    let falling = if is_signed { report.falling() } else { BTreeSet::new() };
+    // At level 2 the kind is decided where the cell is applied: this box may not know the series yet. So is the window,
+    // if the source names none: this box may be ahead of site time.
+    let is_decided_later = site.level() >= Level::TWO;
+    let falling = if is_decided_later { report.falling() } else { BTreeSet::new() };
     if report.has_readings() && site.level() < Level::TWO {
         let why = "the site takes readings of meters once all its boxes run this release; add what they grew by until \
                    then"
@@ -40,6 +41,7 @@ pub fn encode_report(
         let name =
             SeriesName::new(&cell.series).map_err(|error| ReportError::BadCell(place, error.to_string()))?;
         let window = base.start_of(cell.window.unwrap_or(open));
+        writer.window_is_open(is_decided_later && cell.window.is_none());
         let known = site.find(&cell.series);
         if known.is_none() && cell.series.len() > site.name_bytes_max() {
             let why = RequestError::LongName { bytes: cell.series.len() };
@@ -56,7 +58,7 @@ pub fn encode_report(
                     .map_err(|why| ReportError::BadCell(place, why))?;
                 writer.cell(of(amount.kind()), window, &amount);
             }
-            ReportAmount::Add(add) if is_signed => {
+            ReportAmount::Add(add) if is_decided_later => {
                 let new = if falling.contains(&*cell.series) { Kind::Updown } else { Kind::Counter };
                 writer.signed(of(new), window, add);
             }

@@ -7,7 +7,7 @@ use tally_core::time::{Elapsed, SiteTime};
 
 use super::codec::{Malformed, Reader, unzigzag};
 use super::entry::{
-    CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_READING, CELL_SIGNED, CELL_WINDOW, CLOSE,
+    CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED, CELL_WINDOW, CLOSE,
     CONFIGURATION, DELIVERED, EntryError, FOUND, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE,
     NUMBER, OPEN, READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN, READING_NOISE,
     READING_STEP_MAX, RELEASED, REPORT, REPORT_CELLS_MAX, SET, SET_ASIDE, STAMP_MAX, STEP_CLOCK, SourceKind,
@@ -52,6 +52,8 @@ pub(super) struct Report<'a> {
 pub(super) struct Cell<'a> {
     pub(super) series: CellSeries<'a>,
     pub(super) window: SiteTime,
+    /// The source named no window: a box chose it.
+    pub(super) is_open: bool,
     /// Of a reading: nothing.
     pub(super) amount: Amount,
     /// The amount is an updown's, or a counter's if the series is one: that is decided where it is applied.
@@ -230,18 +232,19 @@ impl<'a> Cells<'a> {
             self.window = Some(SiteTime(self.reader.varint()?));
         }
         let window = self.window.ok_or(Malformed)?;
+        let is_open = tag & CELL_OPEN != 0;
         if tag & CELL_READING != 0 {
             // Of no kind but a counter's, and without a key.
             if tag & (CELL_KEYED | CELL_KIND) != 0 {
                 return Err(Malformed);
             }
             let (amount, reading) = (Amount::Counter(0), Some(self.reading(window)?));
-            return Ok(Some(Cell { series, window, amount, is_signed: false, key: None, reading }));
+            return Ok(Some(Cell { series, window, is_open, amount, is_signed: false, key: None, reading }));
         }
         let is_signed = tag & CELL_KIND == CELL_SIGNED;
         let amount = if is_signed { self.signed()? } else { self.amount(tag & CELL_KIND)? };
         let key = if tag & CELL_KEYED == 0 { None } else { Some(self.key()?) };
-        Ok(Some(Cell { series, window, amount, is_signed, key, reading: None }))
+        Ok(Some(Cell { series, window, is_open, amount, is_signed, key, reading: None }))
     }
 
     fn reading(&mut self, window: SiteTime) -> Result<MeterReading<'a>, Malformed> {

@@ -128,7 +128,9 @@ pub(super) const CELL_NAMED: u8 = 0b0000_0100;
 pub(super) const CELL_WINDOW: u8 = 0b0000_1000;
 pub(super) const CELL_KEYED: u8 = 0b0001_0000;
 pub(super) const CELL_READING: u8 = 0b0010_0000;
-pub(super) const CELL_KNOWN: u8 = 0b0011_1111;
+/// The source named no window: it is the one that the box which took the report held for open.
+pub(super) const CELL_OPEN: u8 = 0b0100_0000;
+pub(super) const CELL_KNOWN: u8 = 0b0111_1111;
 
 /// Opens an epoch of a source, which is made if it is not known. `epoch` is taken unless the
 /// nonce opened one before. A name of more than [`SOURCE_NAME_BYTES_MAX`] bytes is refused where
@@ -363,6 +365,7 @@ pub struct ReportWriter {
     out: Vec<u8>,
     hash_at: usize,
     window: Option<SiteTime>,
+    is_window_open: bool,
     cells: u32,
     keyed: u32,
 }
@@ -379,7 +382,14 @@ impl ReportWriter {
         out.extend_from_slice(&epoch.0.to_le_bytes());
         let hash_at = out.len();
         out.extend_from_slice(&hash.to_le_bytes());
-        ReportWriter { out, hash_at, window: None, cells: 0, keyed: 0 }
+        ReportWriter { out, hash_at, window: None, is_window_open: false, cells: 0, keyed: 0 }
+    }
+
+    /// Whether the window of the cells that follow is the one that this box holds for open, because their source named
+    /// none: where they are applied it may be an earlier one, if this box's clock is ahead. Only for a site at
+    /// [`Level::TWO`].
+    pub fn window_is_open(&mut self, is_open: bool) {
+        self.is_window_open = is_open;
     }
 
     /// Adds a cell. Its place, by which a receipt names it if it is refused, is what
@@ -455,6 +465,9 @@ impl ReportWriter {
     fn put_head(&mut self, mut tag: u8, series: SeriesRef<'_>, window: SiteTime) {
         if matches!(series, SeriesRef::Name(..)) {
             tag |= CELL_NAMED;
+        }
+        if self.is_window_open {
+            tag |= CELL_OPEN;
         }
         let same_window = self.window == Some(window);
         if !same_window {

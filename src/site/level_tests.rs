@@ -135,6 +135,46 @@ fn what_a_box_counted_under_a_clock_that_is_ahead_counts_in_the_latest_window() 
 }
 
 #[test]
+fn of_what_a_box_that_is_ahead_observed_the_last_is_what_arrived_last() {
+    let (mut driver, _) = started();
+    let mut own = box_of(&mut driver, "box1");
+    let now = driver.now.site.0;
+    // The last of them is beyond what can be open, and the one before it is not.
+    for (value, ahead) in [(1.0, MINUTE), (2.0, 2 * MINUTE), (3.0, 9 * MINUTE)] {
+        let at = SiteTime(now + ahead);
+        let observed = Sample::observed(value, at, own.source).unwrap();
+        assert_eq!(driver.try_add(&mut own, "seen", at, Amount::Sample(observed)), None);
+    }
+    let last = driver.site.series(driver.site.find("seen").unwrap()).sample.unwrap().last;
+    assert_eq!((last.value, last.at), (3.0, driver.now.site));
+}
+
+#[test]
+fn what_a_box_that_is_ahead_took_for_a_source_that_named_no_window_counts_too() {
+    let (mut driver, mut reporter) = started();
+    let ahead = SiteTime(driver.now.site.0 + 10 * MINUTE);
+    let series = |name, kind| SeriesRef::Name(SeriesName::new(name).unwrap(), kind);
+    let verdict = driver.report(&mut reporter, |writer| {
+        writer.window_is_open(true);
+        for _ in ["new", "known"] {
+            writer.cell(series("a", Kind::Counter), ahead, &ONE);
+        }
+        writer.signed(series("b", Kind::Updown), ahead, -4);
+        writer.window_is_open(false);
+        writer.cell(series("a", Kind::Counter), ahead, &ONE);
+    });
+    assert_eq!(
+        verdict,
+        receipt(&[(3, Refusal::WindowInFuture)]),
+        "of the last its source said itself when it was"
+    );
+    assert_eq!(["a", "b"].map(|name| driver.total(name)), [2, -4]);
+    driver.end_window();
+    driver.end_window();
+    assert!(driver.number_all().iter().all(|summary| summary.start == SiteTime(START) && !summary.late));
+}
+
+#[test]
 fn a_box_opens_an_epoch_though_the_table_of_sources_is_full() {
     let (mut driver, _) = started();
     driver.set("sources.max", "1");

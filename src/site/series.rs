@@ -233,30 +233,36 @@ impl Table {
 
     /// What a cell says, as far as its source can be held to it: bounds for what a report brings, and a box that is
     /// ahead of the others (it was paused or cut off while site time slewed) counts in the latest window instead of
-    /// losing what it counted.
+    /// losing what it counted. So does what such a box took for a source that named no window (`is_open`).
     pub(super) fn within(
         &self,
         window: SiteTime,
         amount: Amount,
         clock: &Clock,
+        is_open: bool,
     ) -> Result<(SiteTime, Amount), Refusal> {
         if clock.level < Level::TWO {
             return Ok((window, amount));
         }
-        let now = |at: SiteTime| match self.is_too_far(at.0, clock) {
+        let of_box = clock.of_box || is_open;
+        let within = |at: SiteTime| match self.is_too_far(at.0, clock) {
             false => Ok(at),
-            true if clock.of_box => Ok(SiteTime(clock.now)),
+            true if of_box => Ok(SiteTime(clock.now)),
             true => Err(Refusal::WindowInFuture),
         };
         let amount = match amount {
             Amount::Sample(sample) if !sample.is_bounded() => return Err(Refusal::Malformed),
             Amount::Sample(mut sample) => {
-                sample.last.at = now(sample.last.at)?;
+                // Of all that a box that is ahead observed alike, so that the order of arrival decides.
+                sample.last.at = match of_box {
+                    true => sample.last.at.min(SiteTime(clock.now)),
+                    false => within(sample.last.at)?,
+                };
                 Amount::Sample(sample)
             }
             amount => amount,
         };
-        Ok((now(window)?, amount))
+        Ok((within(window)?, amount))
     }
 
     fn locate(&self, id: u32, at: u64, clock: &Clock) -> Result<Target, Refusal> {

@@ -474,6 +474,40 @@ pub(super) async fn trouble(upstream: &Upstream, text: &str) -> String {
     waited.await.unwrap_or_else(|_| panic!("{:?}", upstream.shared().status()))
 }
 
+/// What this thread logs, while this lives.
+pub(super) struct Log {
+    lines: Arc<Mutex<Vec<u8>>>,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+#[derive(Clone)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    pub(super) fn of_this_thread() -> Log {
+        let lines: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let sink = Lines(Arc::clone(&lines));
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(move || sink.clone());
+        Log { lines, _guard: tracing::subscriber::set_default(subscriber.finish()) }
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.lines.lock().unwrap()).into_owned()
+    }
+}
+
 pub(super) fn write_authority(directory: &Path, name: &str) -> rcgen::Issuer<'static, rcgen::KeyPair> {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();

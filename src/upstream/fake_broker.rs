@@ -14,6 +14,8 @@ pub(super) enum Act {
     Take,
     /// With a reason code.
     Refuse(u8),
+    /// As some do to whom they do not trust.
+    RefuseAndClose(u8),
     Close,
     Ignore,
 }
@@ -106,11 +108,17 @@ async fn serve(
                 let act = (rule.lock().unwrap())(&topic);
                 let reason = match act {
                     Act::Take => 0,
-                    Act::Refuse(reason) => reason,
+                    Act::Refuse(reason) | Act::RefuseAndClose(reason) => reason,
                     Act::Close => return Ok(()),
                     Act::Ignore => continue,
                 };
                 stream.write_all(&[0x40, 3, body[end], body[end + 1], reason]).await?;
+                if matches!(act, Act::RefuseAndClose(_)) {
+                    // In order: a reset would take the answer along.
+                    stream.shutdown().await?;
+                    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+                    return Ok(());
+                }
             }
             8 => {
                 let properties = usize::from(body[2]);
@@ -118,7 +126,7 @@ async fn serve(
                 let act = (rule.lock().unwrap())(&format!("subscribe {topic}"));
                 let reason = match act {
                     Act::Take => 0,
-                    Act::Refuse(reason) => reason,
+                    Act::Refuse(reason) | Act::RefuseAndClose(reason) => reason,
                     Act::Close => return Ok(()),
                     Act::Ignore => continue,
                 };

@@ -32,7 +32,7 @@ mod errors;
 #[path = "mqtt_store.rs"]
 mod store;
 
-use errors::{code_of_connect, ending, without_answer};
+use errors::{code_of_connect, ending, not_connected};
 use store::NothingPending;
 
 /// How many messages may await their acknowledgement; less if the broker says so.
@@ -178,7 +178,7 @@ impl<T: Send + 'static> Connection<T> {
                 {
                     learned.plain_will = true;
                 }
-                Err(error) => return Err(without_answer(&error, target.url.tls)),
+                Err(error) => return Err(not_connected(&error, target.url.tls)),
             }
         };
         Connection::over(target, client, events, &connack, learned).await
@@ -379,12 +379,13 @@ async fn drive(mut events: EventLoop, hear: mpsc::Sender<Vec<u8>>) -> Ending {
 /// TLS, credentials and the broker's answer. By a name of its own, so that no other box's connection is
 /// disturbed, and without a will or a session.
 pub(super) async fn probe(target: Target, name: String) -> Result<(), String> {
+    let with_tls = target.url.tls;
     let mut options = plain_options(&target, format!("{}-{name}", target.client_id));
     options.set_clean_start(true);
     let (client, mut events) = AsyncClient::builder(options).capacity(1).build();
     match tokio::time::timeout(CONNECT_TIMEOUT, connack(&mut events)).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(without_answer(&error, target.url.tls).what),
+        Ok(Err(error)) => return Err(not_connected(&error, with_tls).what),
         Err(_) => return Err(format!("no answer from the broker within {} s", CONNECT_TIMEOUT.as_secs())),
     }
     let farewell = async {

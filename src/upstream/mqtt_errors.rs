@@ -6,7 +6,7 @@ use rumqttc::{ConnectReturnCode, ConnectionError, DisconnectReasonCode, StateErr
 use super::super::{reasons, tls};
 use super::{CONNECT_TIMEOUT, Ending};
 
-/// Why a connection ended or did not come about.
+/// Why a connection ended.
 pub(super) fn ending(error: &ConnectionError) -> Ending {
     let refused = unknown_acknowledgement(error);
     let explained = match error {
@@ -18,40 +18,20 @@ pub(super) fn ending(error: &ConnectionError) -> Ending {
     Ending { what: describe(error), explained, refused, ..Ending::default() }
 }
 
-/// Why a connection did not come about: where the broker ended it without a word, or nobody is there, with what that
-/// mostly is.
-pub(super) fn without_answer(error: &ConnectionError, tls: bool) -> Ending {
-    use std::io::ErrorKind as Kind;
-    let ending = ending(error);
-    let io = match error {
-        ConnectionError::Io(error)
-        | ConnectionError::Tls(TlsError::Io(error))
-        | ConnectionError::MqttState(
-            StateError::Io(error) | StateError::Deserialization(MqttBytesError::Io(error)),
-        ) => Some(error.kind()),
-        ConnectionError::MqttState(StateError::ConnectionAborted) => Some(Kind::ConnectionAborted),
-        _ => None,
-    };
-    let hint = match io {
-        Some(Kind::ConnectionRefused) => "nothing listens there: is the broker running, and is it its port?",
-        Some(Kind::ConnectionReset | Kind::ConnectionAborted | Kind::UnexpectedEof | Kind::BrokenPipe)
-            if tls =>
-        {
-            "it had not answered: is it a port for MQTT with TLS (8883 as a rule)?"
-        }
-        Some(Kind::ConnectionReset | Kind::ConnectionAborted | Kind::UnexpectedEof | Kind::BrokenPipe) => {
-            "it had not answered: is it a port for MQTT without TLS (1883 as a rule; with TLS the URL begins with mqtts://)?"
-        }
-        Some(Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::TimedOut) => {
-            "is the network up, and is the address in upstream.url right?"
-        }
-        _ => return ending,
-    };
-    Ending { what: format!("{}; {hint}", ending.what), ..ending }
+/// Why a connection did not come about, to a broker that was asked with or without TLS.
+pub(super) fn not_connected(error: &ConnectionError, with_tls: bool) -> Ending {
+    let mut ending = ending(error);
+    if !with_tls && !ending.explained && matches!(error, ConnectionError::MqttState(_)) {
+        ending.what.push_str(
+            ", before it answered: if this is the broker's TLS port, write mqtts:// into upstream.url, or else the \
+             port at which it speaks MQTT",
+        );
+    }
+    ending
 }
 
-/// What [`ending`] tells, in words only.
-pub(super) fn describe(error: &ConnectionError) -> String {
+/// In words only.
+fn describe(error: &ConnectionError) -> String {
     if let Some(code) = unknown_acknowledgement(error) {
         return format!("the broker refused a message: {}", reasons::of_message(code));
     }
@@ -64,7 +44,12 @@ pub(super) fn describe(error: &ConnectionError) -> String {
         }
         ConnectionError::Io(error) => of_io(error),
         ConnectionError::Tls(TlsError::TLS(error)) => tls::describe(error),
-        ConnectionError::Tls(TlsError::Io(error)) => of_io(error),
+        ConnectionError::Tls(TlsError::Io(error)) => of_handshake(error),
+        ConnectionError::Tls(TlsError::DNSName(error)) => {
+            format!(
+                "the host in upstream.url is none that a certificate can name ({error}): write its DNS name or address"
+            )
+        }
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
             closed(*reason_code, reason_string.as_deref()).what
         }
@@ -92,10 +77,21 @@ pub(super) fn closed(code: DisconnectReasonCode, said: Option<&str>) -> Ending {
 }
 
 fn of_io(error: &std::io::Error) -> String {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(error) => tls::describe(error),
-        None => format!("cannot reach the broker: {error}"),
-    }
+    of_tls(error).unwrap_or_else(|| format!("cannot reach the broker: {error}"))
+}
+
+fn of_handshake(error: &std::io::Error) -> String {
+    of_tls(error).unwrap_or_else(|| {
+        format!(
+            "the connection broke in the TLS handshake ({error}): does the broker speak TLS at this port? Use its TLS \
+             port (8883 as a rule), or mqtt:// without TLS"
+        )
+    })
+}
+
+/// What TLS says, if it is from there.
+fn of_tls(error: &std::io::Error) -> Option<String> {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).map(tls::describe)
 }
 
 /// The code of an acknowledgement that the library does not know, as Mosquitto's 0x95 (packet too large): it
@@ -145,26 +141,5 @@ fn code_of(code: ConnectReturnCode) -> u8 {
         Code::UseAnotherServer => 0x9c,
         Code::ServerMoved => 0x9d,
         Code::ConnectionRateExceeded => 0x9f,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{Error, ErrorKind};
-
-    #[test]
-    fn a_broker_that_says_nothing_is_told_with_what_that_mostly_is() {
-        let told = |kind: ErrorKind, tls| without_answer(&ConnectionError::Io(Error::from(kind)), tls).what;
-        for (kind, tls, text) in [
-            (ErrorKind::ConnectionRefused, true, "is the broker running"),
-            (ErrorKind::ConnectionReset, true, "with TLS (8883"),
-            (ErrorKind::UnexpectedEof, false, "without TLS (1883"),
-            (ErrorKind::NetworkUnreachable, false, "is the network up"),
-        ] {
-            assert!(told(kind, tls).contains(text), "{}", told(kind, tls));
-        }
-        let refused = ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized);
-        assert_eq!(without_answer(&refused, false), ending(&refused), "what the broker says needs no guess");
     }
 }

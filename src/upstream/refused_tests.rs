@@ -1,5 +1,7 @@
 //! What a broker does not take holds up nothing else: against a real Mosquitto, and against one that breaks.
 
+use std::collections::BTreeSet;
+
 use super::broker_harness::*;
 use super::fake_broker::{Act, FakeBroker};
 use super::*;
@@ -341,7 +343,6 @@ async fn at_level_1_a_refused_summary_is_tried_again_and_nothing_is_skipped() {
 
 #[tokio::test]
 async fn what_the_broker_said_is_not_covered_by_how_the_connection_broke() {
-    let site = Site::new();
     let upstream = Shared::new(None);
     let said = mqtt::Ending { what: "it said why".to_owned(), explained: true, ..mqtt::Ending::default() };
     let reset = mqtt::Ending { what: "connection reset".to_owned(), ..mqtt::Ending::default() };
@@ -352,5 +353,70 @@ async fn what_the_broker_said_is_not_covered_by_how_the_connection_broke() {
     upstream.delivered(1);
     upstream.ended(&reset);
     assert_eq!(upstream.status().last_error.unwrap().what, "connection reset");
-    drop(site);
+}
+
+#[tokio::test]
+async fn a_broker_that_denies_everything_and_closes_is_told_of_once_with_its_reason() {
+    let log = Log::of_this_thread();
+    let broker = FakeBroker::start(&[0, 0], |topic| match topic {
+        "subscribe tally/s/status" => Act::Take,
+        _ => Act::RefuseAndClose(0x87),
+    })
+    .await;
+    let site = Site::new();
+    site.lead("box1", 1);
+    let upstream = site.start("box1", &broker.config());
+    site.count([0; 3]);
+    let tries = || upstream.shared().status().connections;
+    until(&upstream, "it is tried again", || tries() >= 8).await;
+    let status = upstream.shared().status();
+    let what = status.last_error.unwrap().what;
+    assert!(what.contains("not authorized (0x87)"), "{what}");
+    assert_eq!((status.acknowledged, upstream.status().held), (0, 3), "it has none of them");
+    let text = log.text();
+    let warnings: Vec<&str> = text.lines().filter(|line| line.trim_start().starts_with("WARN")).collect();
+    let told: BTreeSet<&str> = warnings.iter().copied().collect();
+    assert_eq!(warnings.len(), told.len(), "{text}");
+    for topic in ["status", "summary/series/0", "total/series/0", "undeliverable"] {
+        let line = format!("the broker refuses tally/s/{topic}: not authorized (0x87)");
+        assert_eq!(text.matches(&line).count(), 1, "{text}");
+    }
+    upstream.stop(false).await;
+}
+
+#[tokio::test]
+async fn why_a_topic_is_denied_stays_shown_though_others_are_taken_and_the_connection_breaks_over_it() {
+    let denied = "tally/s/summary/series/1";
+    let broker = FakeBroker::start(&[0, 0], move |topic| match topic {
+        _ if topic == denied => Act::RefuseAndClose(0x87),
+        _ => Act::Take,
+    })
+    .await;
+    let site = Site::new();
+    site.lead("box1", 1);
+    let upstream = site.start("box1", &broker.config());
+    // What comes while it is not tried goes to the other topic at once.
+    for tries in 1..=2 {
+        while broker.count(denied) < tries {
+            let before = site.delivered();
+            site.count([1, 0]);
+            until(&upstream, "both are delivered", || site.delivered() >= before + 2).await;
+        }
+        let connections = || upstream.shared().status().connections;
+        until(&upstream, "it is connected again", || connections() > tries as u64).await;
+    }
+    upstream.stop(false).await;
+}
+
+/// Waits until something is so; whatever trouble is shown meanwhile has its reason.
+async fn until(upstream: &Upstream, what: &str, is_so: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !is_so() {
+            if let Some(trouble) = upstream.shared().status().last_error {
+                assert!(trouble.what.contains("not authorized (0x87)"), "{}", trouble.what);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "{what}: {:?}", upstream.status());
 }

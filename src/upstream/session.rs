@@ -143,6 +143,8 @@ pub(super) struct Session<'a, O> {
     totals_under_way: BTreeMap<SeriesId, Numbered>,
     /// Refused numbers that are to be set aside, and why.
     to_hold: VecDeque<(Token, u8)>,
+    /// Numbers that are settled because they are held, while others before them are not: the broker has none of them.
+    settled_held: BTreeSet<u64>,
     /// Held numbers, and why.
     held: BTreeMap<u64, (Numbered, u8)>,
     /// Those of them that are under way again.
@@ -196,6 +198,7 @@ impl<'a, O: Outbox> Session<'a, O> {
             under_way: BTreeMap::new(),
             totals_under_way: BTreeMap::new(),
             to_hold: VecDeque::new(),
+            settled_held: BTreeSet::new(),
             held: BTreeMap::new(),
             retrying: BTreeSet::new(),
             to_release: Vec::new(),

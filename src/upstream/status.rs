@@ -262,6 +262,9 @@ impl Shared {
 
     /// So many numbers more are with the broker.
     pub(super) fn delivered(&self, count: u64) {
+        if count == 0 {
+            return;
+        }
         self.0.acknowledged.add(count);
         let mut view = self.view();
         view.last_error = None;
@@ -287,9 +290,12 @@ impl Shared {
         self.view().refuses = topics;
     }
 
-    /// The broker began to refuse something: always told, since it is told once.
-    pub(super) fn refusal(&self, what: &str) {
-        tracing::warn!("upstream: {what}");
+    /// The broker refuses something; in the log once, when it begins to. It may say so again and again, and why is
+    /// shown as long as it does: other summaries may be delivered in between, and it may break the connection over it.
+    pub(super) fn refusal(&self, what: &str, is_news: bool) {
+        if is_news {
+            tracing::warn!("upstream: {what}");
+        }
         self.note(what, true, &mut self.view());
     }
 

@@ -111,7 +111,12 @@ async fn what_is_wrong_with_a_certificate_is_said_with_what_to_do() {
     let site = Site::new();
     site.lead("box1", 1);
     let refused = site.start("box1", &config(&plain, "localhost", keys.path().join("ca.pem")));
-    trouble(&refused, "").await;
-    println!("{:?}", refused.shared().status().last_error);
+    trouble(&refused, "TLS port (8883 as a rule)").await;
+    refused.stop(false).await;
+    // And the other way round.
+    let broker = tls_broker(keys.path(), "");
+    let url = format!("mqtt://localhost:{}", broker.port).parse().unwrap();
+    let refused = site.start("box1", &UpstreamConfig { url: Some(url), ..UpstreamConfig::default() });
+    trouble(&refused, "mqtts://").await;
     refused.stop(false).await;
 }

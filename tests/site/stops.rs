@@ -1,5 +1,7 @@
 //! Signals and stops: nothing that was read is lost, whatever a box is told, and it ends in time whatever hangs.
 
+mod hangs;
+
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -325,68 +327,4 @@ fn who_waits_is_told_and_a_stop_ends_in_time_though_clients_and_the_broker_hang(
         until("the StatsD counts are there", || Some(site.boxes[leader].total("a")).filter(|t| *t >= 5));
     assert!(expected.contains(&total), "{total}, expected {expected:?}");
     drop((hangs, broker));
-}
-
-#[test]
-fn a_stop_ends_in_time_though_a_polled_file_hangs() {
-    let Some(hung) = HungDirectory::mount() else { return };
-    let file = hung.directory.path().join("reading");
-    let poll = format!(
-        "[[ingest.poll]]\nseries = \"p\"\nfile = \"{}\"\npattern = \"(.+)\"\nkind = \"sample\"\nevery = \"50ms\"\n",
-        file.display()
-    );
-    let mut site = Site::start_with(1, "1s", &poll);
-    let one = &mut site.boxes[0];
-    until("it hangs in the file", || hung.is_asked().then_some(()));
-    one.count("a", 10);
-    one.end_by(Signal::TERM);
-    one.start();
-    one.until_ready();
-    assert_eq!(one.total("a"), 10);
-    one.end_by(Signal::TERM);
-}
-
-/// A file system that never answers.
-struct HungDirectory {
-    device: std::fs::File,
-    directory: tempfile::TempDir,
-}
-
-impl HungDirectory {
-    /// `None`, and it is said, where this may not be: it takes root and FUSE.
-    fn mount() -> Option<HungDirectory> {
-        let device = std::fs::File::options().read(true).write(true).open("/dev/fuse");
-        let directory = tempfile::tempdir().unwrap();
-        let mounted = device.and_then(|device| {
-            let number = std::os::fd::AsRawFd::as_raw_fd(&device);
-            let options = format!("fd={number},rootmode=40000,user_id=0,group_id=0");
-            let options = std::ffi::CString::new(options).unwrap();
-            let flags = rustix::mount::MountFlags::empty();
-            rustix::mount::mount(c"fuse", directory.path(), c"fuse", flags, Some(options.as_c_str()))?;
-            Ok(device)
-        });
-        match mounted {
-            Ok(device) => Some(HungDirectory { device, directory }),
-            Err(error) => {
-                eprintln!("not tested: no file system can be made to hang here ({error})");
-                None
-            }
-        }
-    }
-
-    /// Whether the kernel waits for an answer (the first request is its own greeting).
-    fn is_asked(&self) -> bool {
-        use std::os::fd::AsFd;
-        let mut fds =
-            [rustix::event::PollFd::from_borrowed_fd(self.device.as_fd(), rustix::event::PollFlags::IN)];
-        let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        rustix::event::poll(&mut fds, Some(&none)).is_ok_and(|ready| ready > 0)
-    }
-}
-
-impl Drop for HungDirectory {
-    fn drop(&mut self) {
-        // Without it the directory cannot be removed.
-        let _ = rustix::mount::unmount(self.directory.path(), rustix::mount::UnmountFlags::DETACH);
-    }
 }

@@ -248,3 +248,26 @@ fn what_the_broker_denies_is_held_over_a_failure_and_delivered_when_it_is_allowe
         (by_seq.values().sum::<i64>() == 5).then_some(())
     });
 }
+
+#[test]
+fn two_sites_of_one_name_at_one_broker_say_so_in_status_and_metrics() {
+    let broker = Broker::start();
+    let sites = [0; 2].map(|_| Site::start_with(1, "1s", &broker.config()));
+    let ids = [0, 1].map(|at| sites[at].boxes[0].status()["site_id"].clone());
+    assert_ne!(ids[0], ids[1]);
+    for (site, other) in sites.iter().zip(ids.iter().rev()) {
+        until("the other site is told", || {
+            let heard = &site.boxes[0].try_status()?["upstream"]["other_site"];
+            (heard["site_id"] == *other && heard["state"] == "online").then_some(())
+        });
+        let metrics = site.boxes[0].client().get("/metrics").unwrap().text();
+        for line in [
+            "tallyd_upstream_other_site 1\n",
+            "tallyd_upstream_connected 1\n",
+            "tallyd_upstream_state{state=\"connected\"} 1\n",
+            "tallyd_upstream_state{state=\"connecting\"} 0\n",
+        ] {
+            assert!(metrics.contains(line), "{line}: {metrics}");
+        }
+    }
+}

@@ -100,7 +100,9 @@ impl<O: Outbox> Session<'_, O> {
         let before = self.ledger.taken();
         if self.ledger.acknowledged(token) {
             let taken = self.ledger.taken();
-            self.is.shared.delivered(taken - before);
+            let later = self.settled_held.split_off(&(taken + 1));
+            let held = std::mem::replace(&mut self.settled_held, later).len() as u64;
+            self.is.shared.delivered((taken - before).saturating_sub(held));
             self.under_way = self.under_way.split_off(&(taken + 1));
             self.backoff = Backoff::default();
         }
@@ -165,13 +167,12 @@ impl<O: Outbox> Session<'_, O> {
                 news = self.is.trials.refuse(target, cause, breaks, now);
             }
         }
-        if news {
-            let topic = self.topic(sent);
-            self.is.shared.refusal(&match sent {
-                Sent::Subscription => format!("the broker refuses the subscription to {topic}: {what}"),
-                _ => format!("the broker refuses {topic}: {what}"),
-            });
-        }
+        let topic = self.topic(sent);
+        let what = match sent {
+            Sent::Subscription => format!("the broker refuses the subscription to {topic}: {what}"),
+            _ => format!("the broker refuses {topic}: {what}"),
+        };
+        self.is.shared.refusal(&what, news);
     }
 
     /// The connection ended: one message that travelled alone may be the cause.

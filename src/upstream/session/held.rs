@@ -56,6 +56,7 @@ impl<O: Outbox> Session<'_, O> {
             if let Some(numbered) = self.under_way.get(&token.seq) {
                 self.held.insert(token.seq, (numbered.clone(), cause));
             }
+            self.settled_held.insert(token.seq);
             self.settled(token);
             let tried = self.is.trials.cause(trials::Target::Number(token.seq)).is_some();
             if tried && let Some(wait) = self.is.trials.number_held() {
