@@ -82,8 +82,9 @@ pub(super) fn recover<F: FileSystem>(
     make_room(fs, &mut log, snapshot_dir, &choice, occasion)?;
     log.since_snapshot = log.index.bytes_after(floor);
     log.boot = log.boot.saturating_add(u64::from(matches!(occasion, Occasion::Start { .. })));
-    if let Some(tail) = log.segments.back().filter(|tail| log.offset + BLOCK > tail.bytes) {
-        // The group goes into a new segment: its sync does not make this one durable.
+    if let Some(tail) = log.segments.back() {
+        // The last group may be in the cache only. Nothing is written after it before it is durable: the disk could
+        // have that and not this.
         tail.file.sync_data().map_err(|source| OpenError::from_io(&tail.path, source))?;
     }
     let facts = Facts { boot: Some(log.boot), reset, ..Facts::default() };
