@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ring::digest::{Digest, SHA256, digest};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -21,14 +22,47 @@ pub struct Reload {
     data_dir: Option<PathBuf>,
     /// A witness commits nothing.
     is_witness: bool,
-    /// Reads it, on a thread that may wait for a disk.
-    reading: Option<JoinHandle<Result<Config, String>>>,
+    /// What the files that it names had in them at the start, once that was asked for.
+    contents: Option<Contents>,
+    /// Reads them, on a thread that may wait for a disk.
+    reading_contents: Option<JoinHandle<Contents>>,
+    /// Reads it, likewise.
+    reading: Option<JoinHandle<Result<(Config, Contents), String>>>,
+}
+
+/// Hashes of the files whose contents are in force, by which a change of one alone is noticed. `None`: there is no such
+/// file, or it cannot be read.
+#[derive(Clone, Debug)]
+struct Contents([Option<Digest>; 3]);
+
+impl Contents {
+    fn of(config: &Config) -> Contents {
+        let UpstreamConfig { password_file, ca_file, .. } = &config.upstream;
+        let files = [&config.api.token_file, password_file, ca_file];
+        Contents(files.map(|file| {
+            let bytes = crate::outside::read(file.as_deref()?).ok()?;
+            Some(digest(&SHA256, &bytes))
+        }))
+    }
+
+    /// The files that have another content now.
+    fn changed(&self, now: &Contents) -> impl Iterator<Item = &'static str> {
+        let bytes = |content: &Option<Digest>| content.as_ref().map(|digest| digest.as_ref().to_vec());
+        let both = self.0.iter().zip(&now.0).map(move |(then, now)| bytes(then) == bytes(now));
+        let names =
+            ["the file api.token_file", "the file upstream.password_file", "the file upstream.ca_file"];
+        let changed: Vec<_> = names.into_iter().zip(both).filter(|(_, same)| !same).collect();
+        changed.into_iter().map(|(name, _)| name)
+    }
 }
 
 impl Reload {
-    /// `file` and `data_dir`: as the command line says.
+    /// `file` and `data_dir`: as the command line says. To be called on the runtime.
     pub fn new(running: Config, file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Reload {
-        Reload { running, file, data_dir, is_witness: false, reading: None }
+        let config = running.clone();
+        let reading_contents = tokio::task::spawn_blocking(move || Contents::of(&config));
+        let reading_contents = Some(reading_contents);
+        Reload { running, file, data_dir, is_witness: false, contents: None, reading_contents, reading: None }
     }
 
     /// For a witness, which takes over nothing while it runs.
@@ -43,7 +77,12 @@ impl Reload {
             return warn!("SIGHUP: the configuration is being read since the last one, which takes long");
         }
         let (file, data_dir) = (self.file.clone(), self.data_dir.clone());
-        let read = move || configuration(file, data_dir).map(|(config, ..)| config);
+        let read = move || {
+            configuration(file, data_dir).map(|(config, ..)| {
+                let contents = Contents::of(&config);
+                (config, contents)
+            })
+        };
         self.reading = Some(tokio::task::spawn_blocking(move || read().map_err(|error| error.to_string())));
     }
 
@@ -51,10 +90,14 @@ impl Reload {
     /// `commit.interval`, if there is one.
     pub async fn done(&mut self) -> Option<Duration> {
         let Some(reading) = &mut self.reading else { return std::future::pending().await };
+        if let Some(contents) = &mut self.reading_contents {
+            let contents = contents.await;
+            (self.reading_contents, self.contents) = (None, contents.ok());
+        }
         let read = reading.await;
         self.reading = None;
         match read {
-            Ok(Ok(new)) => self.compare(&new),
+            Ok(Ok((new, contents))) => self.compare(&new, &contents),
             Ok(Err(why)) => {
                 error!("SIGHUP: {why}; nothing was changed");
                 None
@@ -66,8 +109,13 @@ impl Reload {
         }
     }
 
-    fn compare(&mut self, new: &Config) -> Option<Duration> {
+    fn compare(&mut self, new: &Config, contents: &Contents) -> Option<Duration> {
         let mut changed = changed(&self.running, new);
+        // Of one that has another name now the key is told.
+        let names = |name: &&str| !changed.iter().any(|key| name.ends_with(key));
+        let files: Vec<_> =
+            self.contents.iter().flat_map(|then| then.changed(contents)).filter(names).collect();
+        changed.extend(files);
         let is_live = changed.contains(&INTERVAL) && !self.is_witness;
         if is_live {
             changed.retain(|key| *key != INTERVAL);
@@ -126,19 +174,35 @@ mod tests {
         Config::read(text, "test", |_| None).unwrap()
     }
 
-    #[test]
-    fn a_reload_names_what_needs_a_restart_and_takes_the_rest() {
+    #[tokio::test]
+    async fn a_reload_names_what_needs_a_restart_and_takes_the_rest() {
         let running = config("[api]\nlisten = \"127.0.0.1:1\"\n");
         let mut reload = Reload::new(running.clone(), None, None);
-        assert_eq!(reload.compare(&running), None);
+        let none = Contents::of(&running);
+        assert_eq!(reload.compare(&running, &none), None);
         let new = config(
             "[api]\nlisten = \"127.0.0.1:2\"\n[commit]\ninterval = \"5s\"\n\
              [[ingest.poll]]\nfile = \"/proc/uptime\"\nseries = \"up\"\npattern = \"(.+)\"\nkind = \"sample\"\nevery = \"1s\"\n",
         );
         assert_eq!(changed(&running, &new), ["api.listen", "ingest.poll", INTERVAL]);
-        assert_eq!(reload.compare(&new), Some(Duration::from_secs(5)));
+        assert_eq!(reload.compare(&new, &none), Some(Duration::from_secs(5)));
         // What is in force now is compared with, and what was not taken is named again.
-        assert_eq!(reload.compare(&new), None);
+        assert_eq!(reload.compare(&new, &none), None);
         assert_eq!(changed(&reload.running, &new), ["api.listen", "ingest.poll"]);
+    }
+    #[test]
+    fn a_file_that_has_another_content_is_named_though_the_configuration_is_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let [token, authority] = ["token", "ca.pem"].map(|name| directory.path().join(name));
+        std::fs::write(&token, "0123456789abcdef").unwrap();
+        std::fs::write(&authority, "first").unwrap();
+        let text = format!("[api]\ntoken_file = {token:?}\n[upstream]\nca_file = {authority:?}\n");
+        let then = Contents::of(&config(&text));
+        let changed = || then.changed(&Contents::of(&config(&text))).collect::<Vec<_>>();
+        assert_eq!(changed(), Vec::<&str>::new());
+        std::fs::write(&authority, "second").unwrap();
+        assert_eq!(changed(), ["the file upstream.ca_file"]);
+        std::fs::remove_file(&token).unwrap();
+        assert_eq!(changed(), ["the file api.token_file", "the file upstream.ca_file"]);
     }
 }

@@ -36,6 +36,8 @@ enum Means {
 /// runtime of the language.
 const IGNORED: [Number; 7] =
     [Number::ALARM, Number::VTALARM, Number::PROF, Number::IO, Number::POWER, Number::XCPU, Number::XFSZ];
+/// A fault of a coprocessor that no machine has any more (SIGSTKFLT), on x86 and ARM; some systems have no name for it.
+const STACK_FAULT: i32 = 16;
 /// The real-time signals kill, too.
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
@@ -43,7 +45,8 @@ impl Signals {
     /// From now on nothing kills this process but what is meant to. To be called before anything else; what stops it
     /// still does so at once, since nothing was counted yet.
     pub fn ignore_others() -> Signals {
-        for number in IGNORED.iter().map(|number| number.as_raw()).chain(REAL_TIME) {
+        let named = IGNORED.iter().map(|number| number.as_raw());
+        for number in named.chain([STACK_FAULT]).chain(REAL_TIME) {
             // The handler stays when its listener is gone. Where the system has no such signal nobody can send it.
             let _ = signal(SignalKind::from_raw(number));
         }
@@ -111,5 +114,31 @@ pub fn end_within(limit: Duration) {
     });
     if let Err(error) = spawned {
         warn!("no thread that ends this process if something hangs: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line of signals in `/proc/self/status`, as a set of bits.
+    fn mask(name: &str) -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_what_is_meant_to_end_the_process_and_faults_of_its_own_do() {
+        let mut signals = Signals::ignore_others();
+        signals.listen_to_stops();
+        let handled = mask("SigCgt:") | mask("SigIgn:");
+        // Kill, stop, continue, child, window size, urgent data, terminal in and out and stop: never an end, or always.
+        let no_end = [9, 17, 18, 19, 20, 21, 22, 23, 28];
+        let faults = [4, 5, 6, 7, 8, 11, 31];
+        let of_libc = [32, 33];
+        for number in (1..=64).filter(|number| ![&no_end[..], &faults, &of_libc].concat().contains(number)) {
+            assert!(handled & 1 << (number - 1) != 0, "signal {number} would end the process");
+        }
     }
 }

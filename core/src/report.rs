@@ -20,6 +20,10 @@ pub const SAMPLE_MAGNITUDE_MAX: f64 = 1e18;
 /// a series' count, after which it takes nothing more.
 pub const SAMPLE_COUNT_MAX: u64 = ADD_MAX;
 
+/// The largest magnitude of the sum of one reported sample: of nearly 10,000 values that are as large as any. More would let a
+/// few reports fill a series' sum, after which it takes nothing more.
+pub const SAMPLE_SUM_MAX: Sum = Sum(10_000 * 1_000_000_000_000_000_000 * Sum::UNITS);
+
 /// What a series holds, for life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -188,6 +192,12 @@ impl Sample {
             && self.min <= self.last.value
             && self.last.value <= self.max
             && self.sum.as_f64().abs() <= SAMPLE_MAGNITUDE_MAX * self.count as f64 * 1.000_001
+    }
+
+    /// Whether it has no more than one sample may bring at once: [`SAMPLE_COUNT_MAX`] and [`SAMPLE_SUM_MAX`].
+    #[must_use]
+    pub const fn is_bounded(&self) -> bool {
+        self.count <= SAMPLE_COUNT_MAX && self.sum.0.unsigned_abs() <= SAMPLE_SUM_MAX.0.unsigned_abs()
     }
 }
 

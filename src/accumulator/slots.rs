@@ -10,7 +10,7 @@ use std::mem;
 
 use hashbrown::HashMap;
 use tally_core::id::{SERIES_NAME_BYTES_FIRST_MAX, SeriesName};
-use tally_core::report::{Amount, Kind, MergeError, SAMPLE_COUNT_MAX};
+use tally_core::report::{Amount, Kind, MergeError};
 use tally_core::time::SiteTime;
 
 use super::{Limits, RequestError};
@@ -482,9 +482,7 @@ impl Cell {
         let (first, second) = if self.arrival <= other.arrival { (self, other) } else { (other, self) };
         match first.amount.merged(second.amount) {
             // More values in one cell are refused where it is applied, with all that is in it.
-            Ok(Amount::Sample(sample)) if sample.count > SAMPLE_COUNT_MAX => {
-                Err(NotTaken::Refused(Refusal::Overflow))
-            }
+            Ok(Amount::Sample(sample)) if !sample.is_bounded() => Err(NotTaken::Refused(Refusal::Overflow)),
             Ok(amount) => Ok(Cell { window: self.window, amount, arrival: second.arrival }),
             Err(MergeError::Overflow | MergeError::Kinds) => Err(NotTaken::Refused(Refusal::Overflow)),
         }

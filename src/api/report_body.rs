@@ -7,7 +7,7 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
 use tally_core::meter::{GLITCH_WINDOW_MS, GLITCH_WINDOW_MS_MAX, MeterRule};
-use tally_core::report::{Amount, Last, SAMPLE_COUNT_MAX, Sample, Sum};
+use tally_core::report::{Amount, Last, SAMPLE_COUNT_MAX, SAMPLE_SUM_MAX, Sample, Sum};
 use tally_core::time::SiteTime;
 
 use super::decimal;
@@ -23,7 +23,7 @@ pub const CELLS_MAX: usize = 1000;
 /// The longest name of a meter's incarnation, in bytes.
 const INCARNATION_BYTES_MAX: usize = 64;
 /// Times of 48 bits, as in the log.
-const HEARD_MAX: u64 = (1 << 48) - 1;
+const TIME_MAX: u64 = (1 << 48) - 1;
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +169,7 @@ impl<S: ToSum> CellBody<S> {
         if !is_meter_name(&meter) {
             return Err(format!("meter: 1 to {METER_NAME_BYTES_MAX} bytes without control characters"));
         }
-        if self.heard.is_some_and(|heard| heard > HEARD_MAX) {
+        if self.heard.is_some_and(|heard| heard > TIME_MAX) {
             return Err("heard: Unix milliseconds of site time".into());
         }
         if self.incarnation.as_ref().is_some_and(|name| !(1..=INCARNATION_BYTES_MAX).contains(&name.len())) {
@@ -194,6 +194,13 @@ impl<S: ToSum> SamplePart<S> {
         let sum = self.sum.to_sum().ok_or("sample: sum: not a number within range")?;
         if self.count > SAMPLE_COUNT_MAX {
             return Err(format!("sample: count: {} is more than {SAMPLE_COUNT_MAX}", self.count));
+        }
+        if sum.0.unsigned_abs() > SAMPLE_SUM_MAX.0.unsigned_abs() {
+            return Err(format!("sample: sum: more than {:e} in magnitude", SAMPLE_SUM_MAX.as_f64()));
+        }
+        // One that could stand for "no time" would be taken for that.
+        if self.last_at.is_some_and(|at| at > TIME_MAX) {
+            return Err("sample: last_at: Unix milliseconds of site time".into());
         }
         let at = self.last_at.map_or(UNTIMED, SiteTime);
         let last = Last { at, source: SourceId(0), value: self.last + 0.0 };

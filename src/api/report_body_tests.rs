@@ -70,6 +70,11 @@ fn the_time_of_the_last_value_is_what_the_source_says() {
     assert_eq!(last_at("", ""), UNTIMED);
     assert_eq!(last_at(r#","window":60000"#, ""), UNTIMED);
     assert_eq!(last_at(r#","window":60000"#, r#","last_at":61234"#), SiteTime(61_234));
+    for at in [1 << 48, u64::MAX] {
+        let sample = format!(r#"{{"count":1,"sum":2,"min":2,"max":2,"last":2,"last_at":{at}}}"#);
+        let error = cell(&format!(r#"{{"series":"t","sample":{sample}}}"#)).unwrap_err();
+        assert!(error.contains("last_at"), "{at} is no time, nor is it none: {error}");
+    }
 }
 
 #[test]
@@ -81,6 +86,16 @@ fn a_sample_has_at_most_as_many_values_as_one_add_adds() {
     for count in [1 << 53, u64::MAX - 1] {
         let error = of(count).unwrap_err();
         assert!(error.contains("count: ") && error.contains("more than 9007199254740991"), "{error}");
+    }
+    let of_sum = |sum: &str| {
+        cell(&format!(
+            r#"{{"series":"t","sample":{{"count":9007199254740991,"sum":{sum},"min":-1e18,"max":1e18,"last":0}}}}"#
+        ))
+    };
+    assert!(of_sum("10000000000000000000000").is_ok());
+    for sum in ["10000000000000000000000.000000001", "-170141183460469231731687303715"] {
+        let error = of_sum(sum).unwrap_err();
+        assert!(error.contains("sum: more than 1e22"), "{error}");
     }
 }
 

@@ -79,6 +79,9 @@ fn in_words(status: &Value) -> String {
     let ways_in = status["ingest"].as_object().into_iter().flatten();
     for (name, ingest) in ways_in.filter(|(_, ingest)| !ingest.as_array().is_some_and(Vec::is_empty)) {
         lines.push(format!("{name:<9} {}", part(ingest)));
+        lines.extend(
+            bad_readings(ingest).chain(refused_lines(ingest)).map(|what| format!("{:<9} {what}", "")),
+        );
     }
     lines.push(format!(
         "version   {}, up {}",
@@ -271,6 +274,24 @@ fn part(value: &Value) -> String {
     words.join(", ")
 }
 
+/// Polled files that hang or of which the latest reading was none.
+fn bad_readings(polls: &Value) -> impl Iterator<Item = String> {
+    let bad = |poll: &Value| {
+        let why = poll["error"].as_str()?;
+        Some(format!("{} from {}: {}", of(poll, "series"), of(poll, "file"), text::printable(why)))
+    };
+    polls.as_array().into_iter().flatten().filter_map(bad)
+}
+
+/// What was refused, with an example of each reason.
+fn refused_lines(ingest: &Value) -> impl Iterator<Item = String> {
+    let words = |refused: &Value| {
+        let [count, reason, example] = ["count", "reason", "example"].map(|member| of(refused, member));
+        format!("refused {count}: {reason}, such as \"{example}\"")
+    };
+    ingest["refused"].as_array().into_iter().flatten().map(words)
+}
+
 /// What the way out is doing.
 fn upstream(value: &Value) -> String {
     let mut words = match value["state"].as_str() {
@@ -348,6 +369,26 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
         }
         assert!(in_words(&json!({})).contains("NOT READY"), "an answer of another version is shown, too");
+    }
+
+    #[test]
+    fn what_a_way_in_does_not_take_is_shown_with_why() {
+        let status = json!({"ingest": {
+            "poll": [
+                {"series": "a", "file": "/proc/stat", "error": null},
+                {"series": "b", "file": "/mnt/b", "error": "the file has not answered for 9 s", "reading_since": 1}],
+            "statsd": {"metrics": 7, "refused": [{"count": 2, "reason": "the value is not a number", "example": "a:x|c"}]},
+        }});
+        let lines = lines_of(&status);
+        for line in [
+            "poll      2 of them",
+            "          b from /mnt/b: the file has not answered for 9 s",
+            "statsd    metrics 7",
+            "          refused 2: the value is not a number, such as \"a:x|c\"",
+        ] {
+            assert!(lines.iter().any(|l| l == line), "{line}\n---\n{}", lines.join("\n"));
+        }
+        assert!(!lines.iter().any(|line| line.contains("/proc/stat")), "what is well is only counted");
     }
 
     fn lines_of(status: &Value) -> Vec<String> {

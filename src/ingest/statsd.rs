@@ -109,10 +109,12 @@ impl Statsd {
     ) -> Result<Statsd, StatsdError> {
         let mut sockets = Vec::new();
         for (place, address) in listen.iter().copied().enumerate() {
+            let others = sockets.len() + listen.len() - place - 1;
             match UdpSocket::bind(address) {
                 Ok(socket) => sockets.push(socket),
-                Err(error) if lenient && place > 0 && lacks_family(&error) => {
-                    tracing::info!("StatsD: this system has no IPv6, so {address} is left out");
+                Err(error) if lenient && others > 0 && lacks_family(&error) => {
+                    let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
+                    tracing::info!("StatsD: this system has no {family}, so {address} is left out");
                 }
                 Err(source) if source.kind() == ErrorKind::AddrInUse => {
                     return Err(StatsdError::InUse { address });

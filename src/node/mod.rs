@@ -53,7 +53,7 @@ use tally_core::id::{LogIndex, NodeId, Term};
 use tally_core::raft::{
     self, Config as RaftConfig, ConfigurationEntry, Durable, HardState, Position, Raft, SetupError,
 };
-use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant, SiteTime};
+use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant};
 use tally_core::window::Span;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -188,8 +188,9 @@ pub struct Node {
     members: Members,
     levels: Levels,
     beats: Beats,
-    /// The end of windows that this leader has proposed to close already.
-    close_proposed: SiteTime,
+    /// The entry by which this leader has proposed to close windows: the next one waits until it is applied. No time is
+    /// compared, since site time can be set back.
+    close_proposed: LogIndex,
     role: watch::Sender<RoleView>,
     applied: watch::Sender<u64>,
     commands: mpsc::Receiver<Command>,
@@ -317,7 +318,7 @@ impl Node {
             members,
             levels: Levels::default(),
             beats: Beats::new(pace, started),
-            close_proposed: SiteTime(0),
+            close_proposed: LogIndex::ZERO,
             role,
             applied,
             commands,

@@ -93,7 +93,7 @@ impl Node {
                     info!("this box leads, in term {}", noop.term);
                     self.tail.push(noop, Bytes::new());
                     self.members.begin_to_lead(noop.index);
-                    self.close_proposed = tally_core::time::SiteTime(0);
+                    self.close_proposed = LogIndex::ZERO;
                     self.handover.heirs.begin_term();
                     self.begin_leading();
                 }
@@ -226,17 +226,17 @@ impl Node {
     fn propose_by_time(&mut self) {
         let Some(stamp) = self.stamp().filter(|_| !self.state_check.is_out()) else { return };
         self.raise_level();
-        let (close, applied) = {
+        let (close, last) = {
             let site = self.site();
-            (site.close_due(stamp.site), site.stamp())
+            let is_applied = site.applied() >= self.close_proposed;
+            (site.close_due(stamp.site).filter(|_| is_applied), site.stamp())
         };
         if let Some(until) = close
-            && until > self.close_proposed
-            && self.append(proposals::plain(&entry::close(until))).is_ok()
+            && let Ok(index) = self.append(proposals::plain(&entry::close(until)))
         {
-            self.close_proposed = until;
+            self.close_proposed = index;
         }
-        if stamp.elapsed.since_ms(applied.elapsed.max(self.ticked)) >= TICK_EVERY_MS
+        if stamp.elapsed.since_ms(last.elapsed.max(self.ticked)) >= TICK_EVERY_MS
             && self.append(proposals::plain(&entry::tick())).is_ok()
         {
             self.ticked = stamp.elapsed;

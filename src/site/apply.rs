@@ -131,7 +131,9 @@ impl Site {
                 Applied::Nothing
             }
             Body::Number { count } => {
-                self.digest = self.outbox.number(count, &self.settings, self.digest);
+                let set_aside = &self.set_aside;
+                let is_stopped = |series| set_aside.stops(series);
+                self.digest = self.outbox.number(count, &self.settings, is_stopped, self.digest);
                 Applied::Outbox
             }
             Body::Delivered { up_to } => {

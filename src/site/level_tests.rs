@@ -3,7 +3,7 @@
 use super::testing::*;
 use super::*;
 use tally_core::id::{LogIndex, ReportNumber, SeriesName};
-use tally_core::report::{Amount, SAMPLE_COUNT_MAX, Sample};
+use tally_core::report::{Amount, SAMPLE_COUNT_MAX, SAMPLE_SUM_MAX, Sample};
 use tally_core::time::SiteTime;
 
 const ONE: Amount = Amount::Counter(1);
@@ -195,10 +195,17 @@ fn one_report_cannot_poison_a_sample_series() {
         (sample.count, sample.sum) = (count, tally_core::report::Sum(0));
         Amount::Sample(sample)
     };
+    let of_sum = |sum: i128| {
+        let mut sample = Sample::observed(2.0, window, SourceId(0)).unwrap();
+        (sample.count, sample.sum, sample.max) = (SAMPLE_COUNT_MAX, tally_core::report::Sum(sum), 1e18);
+        Amount::Sample(sample)
+    };
     let far = 253_370_764_800_000;
     for (amount, why) in [
         (with(u64::MAX - 2, window.0), Refusal::Malformed),
         (with(SAMPLE_COUNT_MAX + 1, window.0), Refusal::Malformed),
+        (of_sum(i128::MAX), Refusal::Malformed),
+        (of_sum(-SAMPLE_SUM_MAX.0 - 1), Refusal::Malformed),
         (with(1, far), Refusal::WindowInFuture),
     ] {
         assert_eq!(driver.try_add(&mut reporter, "seen", window, amount), Some(why));

@@ -57,7 +57,7 @@ pub use members::{
 pub(crate) use members::{put_records, read_records};
 pub use meters::{METER_NAME_BYTES_MAX, is_meter_name};
 pub use readdress::readdressed;
-pub use set_aside::HELD_MAX;
+pub use set_aside::{HELD_MANY, SERIES_HELD_MAX};
 pub use settings::Settings;
 pub use view::*;
 
@@ -365,6 +365,13 @@ impl Site {
         self.outbox.unnumbered_len()
     }
 
+    /// How many of them may be given one: all but those of series of which many numbers are held.
+    #[must_use]
+    pub fn numberable_len(&self) -> usize {
+        let stopped = self.set_aside.stopped().map(|series| self.outbox.unnumbered_of(series));
+        self.outbox.unnumbered_len() - stopped.sum::<usize>()
+    }
+
     /// The last number given; 0 before the first.
     #[must_use]
     pub const fn numbered_last(&self) -> u64 {
@@ -387,6 +394,12 @@ impl Site {
     #[must_use]
     pub fn held_len(&self) -> usize {
         self.set_aside.len()
+    }
+
+    /// Whether this number is one of them.
+    #[must_use]
+    pub fn holds(&self, seq: u64) -> bool {
+        self.set_aside.has(seq)
     }
 
     /// Up to `limit` of those after a number, in order. `delivered` may be beyond them.

@@ -81,6 +81,8 @@ struct Ends {
 struct Chains {
     /// The sum of increases over all numbers up to the last one.
     numbered: i128,
+    /// How many without a number there are.
+    waiting: u32,
     /// Not late; late.
     ends: [Ends; 2],
 }
@@ -129,6 +131,11 @@ impl Outbox {
         self.unnumbered
     }
 
+    /// How many of a series have no number yet.
+    pub(super) fn unnumbered_of(&self, series: u32) -> usize {
+        self.chains.get(series as usize).map_or(0, |chain| chain.waiting as usize)
+    }
+
     pub(super) const fn last(&self) -> u64 {
         self.last
     }
@@ -171,7 +178,9 @@ impl Outbox {
             prev => self.nodes[prev as usize].next = place,
         }
         self.queue.last = place;
-        let ends = &mut self.chains[series as usize].ends[usize::from(late)];
+        let chain = &mut self.chains[series as usize];
+        chain.waiting += 1;
+        let ends = &mut chain.ends[usize::from(late)];
         ends.last = place;
         match older {
             NONE => ends.first = place,
@@ -180,13 +189,27 @@ impl Outbox {
         self.unnumbered += 1;
     }
 
-    /// Gives numbers to the oldest, as many as asked for and as may be at once.
-    pub(super) fn number(&mut self, count: u32, settings: &Settings, mut digest: u64) -> u64 {
+    /// Gives numbers to the oldest, as many as asked for and as may be at once; to none of a series that `is_stopped`.
+    pub(super) fn number(
+        &mut self,
+        count: u32,
+        settings: &Settings,
+        is_stopped: impl Fn(u32) -> bool,
+        mut digest: u64,
+    ) -> u64 {
+        let mut at = self.queue.first;
         for _ in 0..count {
-            if self.numbered.len() as u64 >= settings.outbox_numbered_max() || self.queue.first == NONE {
+            while let Some(node) = self.nodes.get(at as usize)
+                && is_stopped(node.series)
+            {
+                at = node.next;
+            }
+            if self.numbered.len() as u64 >= settings.outbox_numbered_max() || at == NONE {
                 break;
             }
-            let node = self.remove(self.queue.first);
+            let next = self.nodes[at as usize].next;
+            let node = self.remove(at);
+            at = next;
             let amount = node.amount.amount();
             let chain = &mut self.chains[node.series as usize];
             // A part of the series' totals, which do not overflow.
@@ -296,7 +319,7 @@ impl Outbox {
     fn chain(&mut self, series: u32) -> &mut Chains {
         let count = series as usize + 1;
         if self.chains.len() < count {
-            self.chains.resize(count, Chains { numbered: 0, ends: [EMPTY; 2] });
+            self.chains.resize(count, Chains { numbered: 0, waiting: 0, ends: [EMPTY; 2] });
         }
         &mut self.chains[series as usize]
     }
@@ -338,7 +361,9 @@ impl Outbox {
             NONE => self.queue.last = node.prev,
             next => self.nodes[next as usize].prev = node.prev,
         }
-        let ends = &mut self.chains[node.series as usize].ends[usize::from(node.late)];
+        let chain = &mut self.chains[node.series as usize];
+        chain.waiting -= 1;
+        let ends = &mut chain.ends[usize::from(node.late)];
         match node.older {
             NONE => ends.first = node.newer,
             older => self.nodes[older as usize].newer = node.newer,

@@ -44,7 +44,7 @@ impl Outbox {
         outbox.delivered = reader.u64()?;
         let chains = reader.u32()?;
         for _ in 0..chains {
-            outbox.chains.push(Chains { numbered: reader.i128()?, ends: [EMPTY; 2] });
+            outbox.chains.push(Chains { numbered: reader.i128()?, waiting: 0, ends: [EMPTY; 2] });
         }
         let undelivered = outbox.last.checked_sub(outbox.delivered).ok_or(Malformed)?;
         for order in 1..=undelivered {

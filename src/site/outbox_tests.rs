@@ -35,14 +35,14 @@ fn numbers_are_given_in_order_and_no_more_than_may_wait() {
     for window in 0..5 {
         outbox.push(closed(0, window, window + 1), ON_TIME);
     }
-    outbox.number(2, &settings, 0);
-    outbox.number(9, &settings, 0);
+    outbox.number(2, &settings, |_| false, 0);
+    outbox.number(9, &settings, |_| false, 0);
     let numbered: Vec<_> = outbox.numbered(0, 9).map(|s| (s.seq.unwrap(), s.total.unwrap())).collect();
     assert_eq!(numbered, [(1, 1), (2, 3), (3, 6)]);
     assert_eq!((outbox.len(), outbox.unnumbered_len(), outbox.last()), (5, 2, 3));
     assert_eq!(outbox.numbered(1, 1).next().unwrap().seq, Some(2));
     outbox.deliver(2);
-    outbox.number(9, &settings, 0);
+    outbox.number(9, &settings, |_| false, 0);
     assert_eq!((outbox.delivered_up_to(), outbox.last(), outbox.len()), (2, 5, 3));
     assert_eq!(outbox.numbered(0, 9).next().unwrap().seq, Some(3));
 }
@@ -53,12 +53,12 @@ fn nothing_without_a_number_is_delivered_and_delivery_does_not_go_back() {
     let mut outbox = Outbox::new();
     outbox.push(closed(0, 0, 1), ON_TIME);
     outbox.push(closed(0, 1, 1), ON_TIME);
-    outbox.number(1, &settings, 0);
+    outbox.number(1, &settings, |_| false, 0);
     outbox.deliver(u64::MAX);
     assert_eq!((outbox.delivered_up_to(), outbox.len()), (1, 1));
     outbox.deliver(0);
     assert_eq!(outbox.delivered_up_to(), 1);
-    outbox.number(1, &settings, 0);
+    outbox.number(1, &settings, |_| false, 0);
     assert_eq!(outbox.numbered(0, 9).next().unwrap().seq, Some(2));
 }
 
@@ -90,7 +90,7 @@ fn thinning_touches_neither_what_has_a_number_nor_other_series_nor_lateness() {
     for window in 0..4 {
         outbox.push(closed(0, window, 1), ON_TIME);
     }
-    outbox.number(4, &settings, 0);
+    outbox.number(4, &settings, |_| false, 0);
     let before: Vec<Summary> = outbox.numbered(0, 9).cloned().collect();
     for window in 0..3000 {
         outbox.push(closed(0, window, 1), ON_TIME);
@@ -150,7 +150,7 @@ fn an_emptied_outbox_gives_its_memory_back() {
     for window in 0..5000 {
         outbox.push(closed(0, window, 1), ON_TIME);
     }
-    outbox.number(u32::MAX, &settings, 0);
+    outbox.number(u32::MAX, &settings, |_| false, 0);
     outbox.deliver(u64::MAX);
     assert_eq!((outbox.nodes.capacity(), outbox.len(), outbox.bytes()), (0, 0, 0));
     outbox.push(closed(0, 1, 1), ON_TIME);

@@ -278,7 +278,7 @@ impl World {
         let site = &self.driver.site;
         let before = site.numbered_last();
         let room = site.settings().outbox_numbered_max().saturating_sub(before - site.delivered());
-        let expected = u64::from(count).min(site.unnumbered_len() as u64).min(room);
+        let expected = u64::from(count).min(site.numberable_len() as u64).min(room);
         self.driver.apply(&entry::number(count));
         let new = self.driver.site.numbered(before, usize::MAX);
         assert_eq!((new.len() as u64, self.driver.site.numbered_last()), (expected, before + expected));

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tally_core::report::{Amount, Kind, SAMPLE_COUNT_MAX, Sample, Sum, Ties};
+use tally_core::report::{Amount, Kind, Sample, Sum, Ties};
 use tally_core::time::SiteTime;
 
 use super::level::Level;
@@ -251,7 +251,7 @@ impl Table {
             true => Err(Refusal::WindowInFuture),
         };
         let amount = match amount {
-            Amount::Sample(sample) if sample.count > SAMPLE_COUNT_MAX => return Err(Refusal::Malformed),
+            Amount::Sample(sample) if !sample.is_bounded() => return Err(Refusal::Malformed),
             Amount::Sample(mut sample) => {
                 // Of all that a box that is ahead observed alike, so that the order of arrival decides.
                 sample.last.at = match of_box {

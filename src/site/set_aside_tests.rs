@@ -69,23 +69,67 @@ fn a_snapshot_has_what_is_held_and_replicas_agree_on_it() {
     assert_ne!(driver.site.digest(), before);
 }
 
-#[test]
-fn no_more_is_held_than_may_be() {
-    let mut driver = numbered(HELD_MAX as u64);
-    for seq in 1..=HELD_MAX as u64 {
-        driver.apply(&entry::set_aside(seq, 0));
+/// Counts one in each of these series, and closes the window.
+fn count(driver: &mut Driver, reporter: &mut Reporter, series: impl IntoIterator<Item = String>) {
+    for name in series {
+        driver.add(reporter, &name, Amount::Counter(1));
     }
-    driver.apply(&entry::delivered(HELD_MAX as u64));
+    driver.end_window();
+    driver.pass(MINUTE);
+    driver.close_due();
+}
+
+#[test]
+fn of_a_series_that_is_refused_for_long_no_more_is_numbered_and_others_go_on() {
+    let most = SERIES_HELD_MAX as u64;
+    let mut driver = numbered(most);
+    for seq in 1..=most {
+        driver.apply(&entry::set_aside(seq, NOT_AUTHORIZED));
+    }
+    driver.apply(&entry::delivered(most));
     let mut reporter = driver.open("press4", 2);
-    driver.add(&mut reporter, "parts", Amount::Counter(1));
-    driver.end_window();
-    driver.end_window();
-    let last = driver.number_all()[0].seq.unwrap();
-    driver.apply(&entry::set_aside(last, 0));
-    assert_eq!((driver.site.held_len(), held(&driver.site).last()), (HELD_MAX, Some(&(last - 1, 0))));
+    for _ in 0..3 {
+        count(&mut driver, &mut reporter, ["parts".to_owned(), "scrap".to_owned()]);
+    }
+    assert_eq!((driver.site.unnumbered_len(), driver.site.numberable_len()), (6, 3));
+    let names = |driver: &Driver, numbered: Vec<Summary>| -> Vec<String> {
+        numbered.iter().map(|summary| driver.site.name(summary.series).to_owned()).collect()
+    };
+    let numbered = driver.number_all();
+    assert_eq!(names(&driver, numbered), ["scrap"; 3]);
+    assert_eq!((driver.site.unnumbered_len(), driver.site.numberable_len()), (3, 0));
+    // A replica that begins with a snapshot numbers the same.
+    let mut restored = Site::restore(&founding(), &driver.site.snapshot()).unwrap();
+    assert_eq!(restored.numberable_len(), 0);
+    let before = driver.log.len();
     driver.apply(&entry::released(1));
-    driver.apply(&entry::set_aside(last, 0));
-    assert_eq!(held(&driver.site).last(), Some(&(last, 0)));
+    let numbered = driver.number_all();
+    assert_eq!(names(&driver, numbered), ["parts"; 3], "what waited has its numbers now, oldest first");
+    for payload in &driver.log[before..] {
+        restored.apply(restored.applied().next(), payload).unwrap();
+    }
+    assert!(restored.snapshot() == driver.site.snapshot());
+}
+
+#[test]
+fn however_many_series_are_refused_each_can_be_held_and_none_beyond_one_where_there_are_many() {
+    let mut driver = Driver::new();
+    let mut reporter = driver.open("press3", 1);
+    let series = HELD_MANY as u64 + 500;
+    driver.set("outbox.numbered_max", "10000");
+    count(&mut driver, &mut reporter, (0..series).map(|at| format!("refused/{at}")));
+    assert_eq!(driver.number_all().len() as u64, series);
+    for seq in 1..=series {
+        driver.apply(&entry::set_aside(seq, NOT_AUTHORIZED));
+    }
+    driver.apply(&entry::delivered(series));
+    assert_eq!((driver.site.held_len() as u64, driver.site.outbox_len()), (series, 0));
+    count(&mut driver, &mut reporter, ["refused/7".to_owned(), "taken".to_owned()]);
+    assert_eq!(driver.number_all().len(), 1);
+    for seq in HELD_MANY as u64..=series {
+        driver.apply(&entry::released(seq));
+    }
+    assert_eq!(driver.number_all().len(), 1, "with fewer held in all, one of a series stops it no more");
 }
 
 #[test]

@@ -393,6 +393,14 @@ impl Outbox for Node {
         Ok(())
     }
 
+    fn sets_aside(&self) -> bool {
+        self.site.state.lock().unwrap().sets_aside
+    }
+
+    fn holds(&self, seq: u64) -> bool {
+        self.site.state.lock().unwrap().held.contains_key(&seq)
+    }
+
     async fn set_aside(&self, seq: u64, cause: u8) -> Result<(), String> {
         self.site.change(|state| {
             assert!(state.sets_aside && seq > state.delivered && seq <= state.numbered as u64);
@@ -435,9 +443,8 @@ impl Outbox for Node {
         Position {
             delivered: state.delivered,
             numbered_last: state.numbered as u64,
-            unnumbered: state.all.len() - state.numbered,
+            numberable: state.all.len() - state.numbered,
             numbered_max: state.numbered_max,
-            sets_aside: state.sets_aside,
         }
     }
 

@@ -47,10 +47,6 @@ use trials::Trials;
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// The wait before a connection by which it is found out over which message the last one broke: three times
-/// for each at most.
-const FIND_OUT_AFTER: Duration = Duration::from_millis(250);
-
 /// A connection that lasted this long was a good one: the next try is immediate again.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 
@@ -246,10 +242,8 @@ impl<O: Outbox> Driver<O> {
                         backoff = Backoff::default();
                     }
                     // Over which message a connection breaks is to be found out soon.
-                    let wait = match opened && self.trials.finds_out() {
-                        true => FIND_OUT_AFTER,
-                        false => backoff.next(jitter()),
-                    };
+                    let soon = if opened { self.trials.finds_out() } else { None };
+                    let wait = soon.unwrap_or_else(|| backoff.next(jitter()));
                     if self.pause(wait, tries).await {
                         return;
                     }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::format::{Numbered, SiteState};
 use super::outbox::{HeldReader, Outbox, Position};
 use crate::node::{BrokerWish, Handle, RequestError, RoleView};
-use crate::site::{HELD_MAX, Level, SeriesId, Site, Summary};
+use crate::site::{Level, SeriesId, Site, Summary};
 
 /// See the module.
 #[derive(Debug)]
@@ -67,6 +67,10 @@ impl Outbox for NodeOutbox {
         self.handle.delivered(up_to).await.map_err(text)
     }
 
+    fn sets_aside(&self) -> bool {
+        self.handle.site(|site| site.level() >= Level::TWO)
+    }
+
     async fn set_aside(&self, seq: u64, cause: u8) -> Result<(), String> {
         self.handle.set_aside(seq, cause).await.map_err(text)
     }
@@ -75,8 +79,12 @@ impl Outbox for NodeOutbox {
         self.handle.released(seq).await.map_err(text)
     }
 
+    fn holds(&self, seq: u64) -> bool {
+        self.handle.site(|site| site.holds(seq))
+    }
+
     fn held(&self) -> Vec<(Numbered, u8)> {
-        self.handle.site(|site| held(site, HELD_MAX))
+        self.handle.site(|site| held(site, usize::MAX))
     }
 
     fn held_reader(&self) -> HeldReader {
@@ -92,9 +100,8 @@ impl Outbox for NodeOutbox {
         self.handle.site(|site| Position {
             delivered: site.delivered(),
             numbered_last: site.numbered_last(),
-            unnumbered: site.unnumbered_len(),
+            numberable: site.numberable_len(),
             numbered_max: site.settings().outbox_numbered_max(),
-            sets_aside: site.level() >= Level::TWO,
         })
     }
 

@@ -17,12 +17,10 @@ pub struct Position {
     pub delivered: u64,
     /// The last number given.
     pub numbered_last: u64,
-    /// Summaries that have no number yet.
-    pub unnumbered: usize,
+    /// Summaries that have no number yet and may be given one.
+    pub numberable: usize,
     /// How many may have a number and not be delivered.
     pub numbered_max: u64,
-    /// Whether refused numbers can be set aside: all boxes know how.
-    pub sets_aside: bool,
 }
 
 /// What the upstream needs of the site. Errors are texts: none of them is decided upon, only shown.
@@ -51,12 +49,18 @@ pub trait Outbox: Send + Sync + 'static {
     /// Records that the broker has everything up to a number.
     fn delivered(&self, up_to: u64) -> impl Future<Output = Result<(), String>> + Send;
 
+    /// Whether refused numbers can be set aside: all boxes know how.
+    fn sets_aside(&self) -> bool;
+
     /// The broker does not take a number: it is held while those after it go on. `cause`: see
     /// [`crate::site::Held`].
     fn set_aside(&self, seq: u64, cause: u8) -> impl Future<Output = Result<(), String>> + Send;
 
     /// A held number was delivered after all.
     fn released(&self, seq: u64) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Whether a number is held.
+    fn holds(&self, seq: u64) -> bool;
 
     /// The held numbers with why, in order.
     fn held(&self) -> Vec<(Numbered, u8)>;

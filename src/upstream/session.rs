@@ -41,7 +41,8 @@ const STATE_LOOKED_EVERY: Duration = Duration::from_secs(1);
 /// How soon after a look at the outbox the next one is taken: under load it changes all the time.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Held numbers are looked through this often.
+/// Held numbers are looked through this often, the more of them the more seldom: so often where there are up to a
+/// thousand.
 const HELD_LOOKED_EVERY: Duration = Duration::from_millis(100);
 
 /// How long a farewell may take: recording what was acknowledged needs a quorum, which may be gone.
@@ -351,7 +352,7 @@ impl<'a, O: Outbox> Session<'a, O> {
             until = until.min(resume);
         }
         if !self.held.is_empty() {
-            until = until.min(looked + HELD_LOOKED_EVERY);
+            until = until.min(looked + self.held_looked_every());
         }
         if let Some(due) = self.report_due() {
             until = until.min(due.max(looked));
@@ -389,7 +390,7 @@ async fn confirm(outbox: &impl Outbox, term: u64) -> Result<(), End> {
 fn numbers_due(position: Position) -> Option<u32> {
     let outstanding = position.numbered_last.saturating_sub(position.delivered);
     let room = position.numbered_max.saturating_sub(outstanding);
-    let count = room.min(position.unnumbered as u64);
+    let count = room.min(position.numberable as u64);
     u32::try_from(count).ok().filter(|count| *count > 0)
 }
 
@@ -399,9 +400,8 @@ mod tests {
 
     #[test]
     fn no_more_are_numbered_than_the_setting_lets_be_undelivered() {
-        let due = |delivered, numbered_last, unnumbered, numbered_max| {
-            let sets_aside = true;
-            numbers_due(Position { delivered, numbered_last, unnumbered, numbered_max, sets_aside })
+        let due = |delivered, numbered_last, numberable, numbered_max| {
+            numbers_due(Position { delivered, numbered_last, numberable, numbered_max })
         };
         assert_eq!(due(0, 0, 5_000, 1_000), Some(1_000));
         assert_eq!(due(10, 800, 5_000, 1_000), Some(210));

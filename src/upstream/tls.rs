@@ -76,15 +76,15 @@ pub(super) fn describe(error: &rustls::Error) -> String {
         }
         rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
-                format!("the broker ended the TLS handshake ({alert:?}); it may ask for a certificate of the client, which tallyd does not have: let it take user and password")
+                format!("the broker ended the TLS handshake ({}); it may ask for a certificate of the client, which tallyd does not have: let it take user and password", in_words(alert))
             }
             AlertDescription::ProtocolVersion => {
                 "the broker offers neither TLS 1.2 nor 1.3: allow one of them there".to_owned()
             }
-            alert => format!("the broker ended the TLS handshake: {alert:?}; its own log says more"),
+            alert => format!("the broker ended the TLS handshake: {}; its own log says more", in_words(alert)),
         },
         rustls::Error::PeerIncompatible(why) => {
-            format!("the broker and tallyd have no TLS in common ({why:?}): allow TLS 1.2 or 1.3 with modern ciphers there")
+            format!("the broker and tallyd have no TLS in common ({}): allow TLS 1.2 or 1.3 with modern ciphers there", in_words(why))
         }
         other => format!("TLS: {other}"),
     }
@@ -102,7 +102,8 @@ fn certificate(why: &CertificateError) -> String {
             "it is for another name than upstream.url has; write a name that the certificate has there".to_owned()
         }
         CertificateError::NotValidForNameContext { expected, presented } => {
-            let names = if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") };
+            let names: Vec<&str> = presented.iter().map(|name| plain_name(name)).collect();
+            let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
             format!(
                 "it is not for {:?} but for {names}; write such a name into upstream.url, or make the certificate \
                  again with subjectAltName=DNS:{}",
@@ -135,9 +136,30 @@ fn certificate(why: &CertificateError) -> String {
             text if text.contains("CaUsedAsEndEntity") => {
                 "it is an authority's; name this very certificate in upstream.ca_file, or make one for the broker that the authority signs".to_owned()
             }
-            text => format!("{text}; {make_v3}"),
+            _ => format!("{}; {make_v3}", in_words(other)),
         },
     }
+}
+
+/// A name as a certificate has it, of what the library writes for one: `DnsName("broker")`.
+fn plain_name(written: &str) -> &str {
+    let inner = written.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(written).trim_matches('"')
+}
+
+/// What the library calls `NoCipherSuitesInCommon` as people read it: `no cipher suites in common`.
+fn in_words(called: &impl std::fmt::Debug) -> String {
+    let called = format!("{called:?}");
+    let mut words = String::with_capacity(called.len() + 8);
+    let mut before = ' ';
+    for c in called.chars() {
+        if c.is_uppercase() && before.is_lowercase() {
+            words.push(' ');
+        }
+        words.extend(c.to_lowercase());
+        before = c;
+    }
+    words
 }
 
 #[cfg(test)]
@@ -166,6 +188,22 @@ mod tests {
             (CertificateError::BadEncoding, "subjectAltName"),
         ] {
             assert!(told(why.clone()).contains(text), "{}", told(why));
+        }
+    }
+
+    #[test]
+    fn nothing_is_told_in_the_words_of_the_library() {
+        let presented = vec!["DnsName(\"elsewhere.example\")".to_owned(), "IpAddress(10.0.0.1)".to_owned()];
+        let expected = rustls::pki_types::ServerName::try_from("broker").unwrap();
+        let told = describe(&CertificateError::NotValidForNameContext { expected, presented }.into());
+        assert!(told.contains("not for \"broker\" but for elsewhere.example, 10.0.0.1; write"), "{told}");
+        for (error, text) in [
+            (rustls::Error::AlertReceived(AlertDescription::AccessDenied), "handshake: access denied;"),
+            (rustls::Error::AlertReceived(AlertDescription::HandshakeFailure), "(handshake failure)"),
+            (rustls::PeerIncompatible::NoCipherSuitesInCommon.into(), "(no cipher suites in common)"),
+            (CertificateError::BadEncoding.into(), "bad encoding; make it again"),
+        ] {
+            assert!(describe(&error).contains(text), "{}", describe(&error));
         }
     }
 

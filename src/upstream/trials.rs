@@ -4,6 +4,10 @@
 //! pause is over, one message tries again. A connection that breaks says nothing of why: with several messages under
 //! way each of them is suspect, so the next ones travel alone; one over which the connection broke three times
 //! when it travelled alone is taken for refused.
+//!
+//! Some brokers end the connection with each refusal. There every target is found out once, without delay; but of
+//! those that are known to cost the connection only one is tried again at a time, and none for a while after one did,
+//! however many there are: the connection belongs to those that are taken.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -20,6 +24,16 @@ const STRIKES_MAX: u32 = 3;
 const PAUSE_REFUSED: Duration = Duration::from_secs(2);
 const PAUSE_BROKEN: Duration = Duration::from_secs(5);
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(3600);
+
+/// A target that was tried again cost the connection: no other one that may is tried again for so long.
+const RISK_PAUSE: Duration = Duration::from_secs(5);
+
+/// The wait before a connection by which it is found out over which message the last one broke: three times
+/// for each at most.
+const FIND_OUT_AFTER: Duration = Duration::from_millis(250);
+
+/// The same where the broker said over which, by refusing it: once for each.
+const FIND_OUT_SOON: Duration = Duration::from_millis(20);
 
 /// How many messages beyond the suspects travel alone: a new connection sends a status and a subscription too.
 const ALONE_MORE: usize = 4;
@@ -58,6 +72,8 @@ struct Bar {
     cause: u8,
     /// Whether a try costs the connection.
     breaks: bool,
+    /// That was known before it was tried last.
+    known: bool,
     until: Instant,
     pause: Duration,
 }
@@ -70,8 +86,13 @@ pub(super) struct Trials {
     strikes: BTreeMap<Target, u32>,
     /// So many messages more travel alone.
     alone: usize,
-    /// Something was refused that was not before, or a try of it cost the connection, since that was asked last.
-    learned: bool,
+    /// Something was refused that was not before, or a try of it cost the connection, since that was asked last: how
+    /// soon to go on.
+    learned: Option<Duration>,
+    /// The broker ends the connection with each refusal.
+    words_cost: bool,
+    /// Until then nothing is tried again that may cost the connection.
+    no_risk_before: Option<Instant>,
     refused_in_a_row: u32,
     /// Totals that the broker did not take, each the latest of its series.
     totals: BTreeMap<SeriesId, Numbered>,
@@ -80,7 +101,12 @@ pub(super) struct Trials {
 impl Trials {
     /// Whether nothing is to be sent to the target now.
     pub(super) fn is_barred(&self, target: Target, now: Instant) -> bool {
-        self.bars.get(&target).is_some_and(|bar| bar.until > now)
+        let no_risk = self.no_risk_before.is_some_and(|before| before > now);
+        self.bars.get(&target).is_some_and(|bar| bar.until > now || no_risk && self.is_risky(bar))
+    }
+
+    fn is_risky(&self, bar: &Bar) -> bool {
+        bar.breaks || self.words_cost
     }
 
     /// Why the target was refused last, if it was and nothing was taken since.
@@ -93,19 +119,26 @@ impl Trials {
         self.bars.iter().map(|(target, bar)| (*target, bar.cause))
     }
 
-    /// Whether the connection broke over it.
+    /// Whether the connection broke over it, or breaks over all that is refused.
     pub(super) fn breaks(&self, target: Target) -> bool {
-        self.bars.get(&target).is_some_and(|bar| bar.breaks)
+        self.bars.get(&target).is_some_and(|bar| self.is_risky(bar))
     }
 
     /// Notes a refusal, over which the connection may have broken; returns whether it is news.
     pub(super) fn refuse(&mut self, target: Target, cause: u8, breaks: bool, now: Instant) -> bool {
         let first = if breaks { PAUSE_BROKEN } else { PAUSE_REFUSED };
-        let pause = self.bars.get(&target).map_or(first, |bar| (bar.pause * 2).min(PAUSE_MAX));
+        let before = self.bars.get(&target);
+        let pause = before.map_or(first, |bar| (bar.pause * 2).min(PAUSE_MAX));
+        let known = before.is_some_and(|bar| self.is_risky(bar));
+        if breaks && known {
+            self.no_risk_before = Some(now + RISK_PAUSE);
+        }
         // The status is sent seldom as it is, and shows when the broker takes something again.
         let until = if target == Target::Status && !breaks { now } else { now + pause };
-        let is_news = self.bars.insert(target, Bar { cause, breaks, until, pause }).is_none();
-        self.learned |= is_news;
+        let is_news = self.bars.insert(target, Bar { cause, breaks, known, until, pause }).is_none();
+        if is_news {
+            self.learned.get_or_insert(FIND_OUT_AFTER);
+        }
         is_news
     }
 
@@ -131,7 +164,9 @@ impl Trials {
 
     /// The broker may be another, or be configured otherwise: what it refused by a word is tried again at once.
     pub(super) fn connected(&mut self, now: Instant) {
-        self.lift(now, |bar| !bar.breaks);
+        if !self.words_cost {
+            self.lift(now, |bar| !bar.breaks);
+        }
     }
 
     /// The broker takes again what it refused: everything is tried again at once.
@@ -163,22 +198,32 @@ impl Trials {
         Some(*target)
     }
 
-    /// The connection ended right after the target was refused: Mosquitto 2.0.11 does that, now and then. So a
-    /// try costs the connection.
+    /// The connection ended right after the target was refused: Mosquitto 2.0.11 does that. So a try costs the
+    /// connection, and of all that is refused.
     pub(super) fn broke_after(&mut self, target: Target, now: Instant) {
+        self.words_cost = true;
         if let Some(bar) = self.bars.get_mut(&target) {
             bar.breaks = true;
             bar.pause = bar.pause.max(PAUSE_BROKEN);
             bar.until = now + bar.pause;
+            if bar.known {
+                self.no_risk_before = Some(now + RISK_PAUSE);
+            }
             // The broker is there, and the next try of this one waits by itself: all others need not.
-            self.learned = true;
+            self.learned = Some(FIND_OUT_SOON);
         }
     }
 
-    /// Whether a connection that broke brought something to light, or the next one is to: over which message
-    /// it breaks, or what is refused; tries of that become ever rarer, so this comes to an end.
-    pub(super) fn finds_out(&mut self) -> bool {
-        std::mem::take(&mut self.learned) || !self.strikes.is_empty()
+    /// The connection went on after a refusal.
+    pub(super) fn went_on(&mut self) {
+        self.words_cost = false;
+    }
+
+    /// How soon to connect again after a connection that broke, if that brought something to light or the next one is
+    /// to: over which message it breaks, or what is refused; tries of that become ever rarer, so this comes to an end.
+    pub(super) fn finds_out(&mut self) -> Option<Duration> {
+        let strikes = (!self.strikes.is_empty()).then_some(FIND_OUT_AFTER);
+        self.learned.take().or(strikes)
     }
 
     /// Whether the next message travels alone.
@@ -270,7 +315,7 @@ mod tests {
         let mut trials = Trials::default();
         assert_eq!((trials.broke(&[NUMBER]), trials.broke(&[NUMBER])), (None, None));
         trials.take(NUMBER);
-        assert!(!trials.finds_out());
+        assert_eq!(trials.finds_out(), None);
         assert_eq!((trials.broke(&[NUMBER]), trials.broke(&[Target::Status])), (None, None));
         for _ in 0..100 {
             trials.answered();
@@ -297,6 +342,37 @@ mod tests {
         trials.broke_after(NUMBER, now);
         trials.connected(now);
         assert!(trials.is_barred(NUMBER, now) && trials.breaks(NUMBER));
+    }
+
+    #[tokio::test]
+    async fn what_costs_the_connection_is_found_out_at_once_and_tried_again_one_at_a_time() {
+        let mut trials = Trials::default();
+        let start = Instant::now();
+        let refuse = |trials: &mut Trials, number: u64, now: Instant| {
+            trials.refuse(Target::Number(number), 0x87, false, now);
+            trials.broke_after(Target::Number(number), now);
+            trials.connected(now);
+        };
+        for number in 0..100 {
+            refuse(&mut trials, number, start);
+            assert_eq!(trials.finds_out(), Some(FIND_OUT_SOON), "each of them once");
+        }
+        let mut tries = 0;
+        for second in 0..600 {
+            let now = start + Duration::from_secs(second);
+            let due = (0..100).find(|number| !trials.is_barred(Target::Number(*number), now));
+            if let Some(number) = due {
+                refuse(&mut trials, number, now);
+                tries += 1;
+                assert!((0..100).all(|number| trials.is_barred(Target::Number(number), now)), "{second} s");
+            }
+        }
+        assert!((110..=120).contains(&tries), "one every 5 s: {tries}");
+        // A held one of an earlier leader is no other.
+        trials.adopt(SeriesId(7), 0x87, start);
+        assert!(trials.breaks(Target::Series(SeriesId(7))));
+        trials.went_on();
+        assert!(!trials.breaks(Target::Series(SeriesId(7))), "refusals cost nothing any more");
     }
 
     #[tokio::test]

@@ -33,6 +33,8 @@ mod starting;
 #[cfg(debug_assertions)]
 mod state_check;
 mod statsd;
+#[cfg(debug_assertions)]
+mod stepped;
 mod stops;
 mod upstream;
 mod waiting_witness;

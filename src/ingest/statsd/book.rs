@@ -301,6 +301,9 @@ impl Series {
         let mut sample = Sample::observed(value, terms.at, SourceId(0)).ok_or(Reason::TooLarge)?;
         sample.count = weight;
         sample.sum = Sum(sample.sum.0.checked_mul(i128::from(weight)).ok_or(Reason::TooLarge)?);
+        if !sample.is_bounded() {
+            return Err(Reason::TooLarge.into());
+        }
         self.add(bulk, terms, Amount::Sample(sample))
     }
 

@@ -102,9 +102,16 @@ fn a_sampled_timer_stands_for_as_many_as_its_rate_says() {
     // 10 times 20; 2.5 times 5 and then 7: two of them, then three; once 1.
     let values = [&[20.0; 10][..], &[5.0; 2], &[7.0; 3], &[1.0]].concat();
     assert_holds(&accumulator, &[("t", samples(&values)), ("g", samples(&[3.0]))]);
-    let lines = ["t:1e18|ms|@1e-15", "t:1|ms|@1e-20"];
-    let refused = vec![Reason::TooLarge; 2];
-    assert_eq!(take(&accumulator, &mut Book::default(), &lines), (0, refused));
+    let lines = ["t:1e18|ms|@1e-15", "t:1|ms|@1e-20", "t:1e18|ms|@1e-5"];
+    let refused = vec![Reason::TooLarge; 3];
+    assert_eq!(
+        take(&accumulator, &mut Book::default(), &lines),
+        (0, refused),
+        "a few such would fill the series' sum"
+    );
+    // What comes to more in one cell is refused here, and what is there stays.
+    let lines = ["u:9e17|ms|@1e-4", "u:9e17|ms|@5e-4", "u:5|ms"];
+    assert_eq!(take(&accumulator, &mut Book::default(), &lines), (2, vec![Reason::Overflow]));
 }
 
 #[test]
@@ -366,8 +373,12 @@ fn an_address_of_a_family_that_there_is_not_is_left_out_only_where_nobody_asked_
     let accumulator = accumulator(10);
     // Of this network no machine has an address: the system answers as where IPv6 is off.
     let listen = ["127.0.0.1:0".parse().unwrap(), "[2001:db8::1]:8125".parse().unwrap()];
-    let statsd = Statsd::start(&listen, true, Arc::clone(&accumulator)).unwrap();
-    assert_eq!(statsd.addresses().len(), 1);
+    let turned = [listen[1], listen[0]];
+    for listen in [listen, turned] {
+        let statsd = Statsd::start(&listen, true, Arc::clone(&accumulator)).unwrap();
+        assert_eq!(statsd.addresses().len(), 1);
+    }
+    assert!(Statsd::start(&listen[1..], true, Arc::clone(&accumulator)).is_err(), "one is to be there");
     let error = Statsd::start(&listen, false, Arc::clone(&accumulator)).unwrap_err().to_string();
     assert!(error.contains("cannot listen on UDP address [2001:db8::1]:8125"), "{error}");
 }

@@ -11,7 +11,9 @@ impl<O: Outbox> Session<'_, O> {
             Answer::Acknowledged(sent) => {
                 self.answered(sent);
                 self.pace = self.pace.saturating_mul(2).min(usize::from(IN_FLIGHT_MAX));
-                self.last_refused = None;
+                if self.last_refused.take().is_some() {
+                    self.is.trials.went_on();
+                }
                 if sent != Sent::Subscription {
                     self.is.trials.something_taken();
                 }
@@ -113,7 +115,7 @@ impl<O: Outbox> Session<'_, O> {
         }
         self.judge(sent, refusal.code, false, &refusal.what);
         match sent {
-            Sent::Summary { token, .. } if self.outbox.position().sets_aside => self.go_aside(token, refusal.code),
+            Sent::Summary { token, .. } if self.outbox.sets_aside() => self.go_aside(token, refusal.code),
             Sent::Summary { .. } => self.stall(&format!(
                 "the broker refuses summaries: {}; nothing is skipped, number {} and what follows are tried again",
                 refusal.what,
@@ -142,7 +144,7 @@ impl<O: Outbox> Session<'_, O> {
         let (now, target) = (Instant::now(), target_of(sent));
         let mut news = false;
         match sent {
-            Sent::Summary { series, .. } if self.outbox.position().sets_aside => {
+            Sent::Summary { series, .. } if self.outbox.sets_aside() => {
                 self.is.trials.refuse(target, cause, breaks, now);
                 news = self.is.trials.refuse(trials::Target::Series(series), cause, breaks, now);
             }

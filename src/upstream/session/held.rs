@@ -1,7 +1,6 @@
 //! Numbers that the broker does not take: published to the topic for such, else held, and tried again.
 
 use super::*;
-use crate::site::HELD_MAX;
 use crate::upstream::reasons;
 
 impl<O: Outbox> Session<'_, O> {
@@ -48,20 +47,14 @@ impl<O: Outbox> Session<'_, O> {
             if !self.ledger.is_current(token) {
                 continue;
             }
-            if self.held.len() >= HELD_MAX {
-                self.stall(&format!(
-                    "{HELD_MAX} summaries that the broker does not take are held, which is the most; number {} and \
-                     what follows wait until it takes some",
-                    token.seq
-                ));
-                return;
-            }
             let recorded = self.outbox.set_aside(token.seq, cause).await;
-            self.read_held();
-            if !self.held.contains_key(&token.seq) {
+            if !self.outbox.holds(token.seq) {
                 let why = recorded.err().unwrap_or_else(|| "the site does not hold it".to_owned());
                 self.stall(&format!("cannot set number {} aside: {why}", token.seq));
                 return;
+            }
+            if let Some(numbered) = self.under_way.get(&token.seq) {
+                self.held.insert(token.seq, (numbered.clone(), cause));
             }
             self.settled_held.insert(token.seq);
             self.settled(token);
@@ -79,23 +72,33 @@ impl<O: Outbox> Session<'_, O> {
         }
         for seq in std::mem::take(&mut self.to_release) {
             match self.outbox.released(seq).await {
-                Ok(()) => self.is.trials.forget(seq),
-                // It is held still, and so published again.
+                Ok(()) => {
+                    self.is.trials.forget(seq);
+                    self.held.remove(&seq);
+                }
+                // It is held still, and so published again; unless the answer alone was lost.
                 Err(error) => {
                     self.is
                         .shared
                         .trouble(&format!("cannot record that number {seq} was delivered: {error}"));
+                    if !self.outbox.holds(seq) {
+                        self.held.remove(&seq);
+                    }
                 }
             }
             self.retrying.remove(&seq);
         }
-        self.read_held();
     }
 
     /// A held number was taken.
     pub(super) fn held_taken(&mut self, seq: u64) {
         self.to_release.push(seq);
         self.is.shared.delivered(1);
+    }
+
+    /// How often the held numbers are looked through.
+    pub(super) fn held_looked_every(&self) -> Duration {
+        HELD_LOOKED_EVERY * (1 + self.held.len() as u32 / 1000)
     }
 
     pub(super) fn read_held(&mut self) {
@@ -109,7 +112,7 @@ impl<O: Outbox> Session<'_, O> {
     /// Makes messages of held numbers that are due: the newest of a series first, since an older one may be
     /// what the broker minds.
     pub(super) fn feed_held(&mut self, now: Instant) {
-        if self.held.is_empty() || self.held_looked.is_some_and(|at| now - at < HELD_LOOKED_EVERY) {
+        if self.held.is_empty() || self.held_looked.is_some_and(|at| now - at < self.held_looked_every()) {
             return;
         }
         self.held_looked = Some(now);

@@ -165,7 +165,7 @@ impl<O: Outbox> Session<'_, O> {
 
     /// Why a summary is not tried on its own topic now, if it is not.
     fn refused_before(&self, series: SeriesId, message: &Message, now: Instant) -> Option<u8> {
-        if !self.outbox.position().sets_aside {
+        if !self.outbox.sets_aside() {
             return None;
         }
         if self.connection.too_large(message).is_some() {
