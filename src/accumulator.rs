@@ -13,6 +13,7 @@ use tally_core::window::Span;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::SiteClock;
+use crate::deliberate::{self, Bug};
 use crate::node::{Added, RequestError};
 use crate::site::{Refusal, Site};
 
@@ -201,6 +202,7 @@ impl Accumulator {
                 inner.slots.wait_no_more(slot);
                 Withdrawn::BeforeItsBatch
             }
+            Err(_) if deliberate::is(Bug::WithdrawsTooLate) => Withdrawn::BeforeItsBatch,
             Err(_) => Withdrawn::TooLate,
         }
     }

@@ -2,13 +2,14 @@ use super::freeze::{BATCH_BYTES_MAX, BATCH_CELLS_MAX, amount_within};
 use super::slots::WINDOWS_APART_MAX;
 use super::*;
 use crate::clock::JUMP_MS_MAX;
+use crate::clock::TimeSource;
 use crate::site::entry::SeriesRef;
 use crate::site::entry::{KeyedAdd, ReportWriter};
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 use tally_core::report::Sample;
 
 fn accumulator() -> Accumulator {
-    let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0)));
+    let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0), TimeSource::default()));
     Accumulator::new(clock, limits(3))
 }
 
@@ -64,7 +65,7 @@ fn many_adds_make_one_cell() {
 fn what_a_clock_that_was_years_off_counted_is_of_the_time_that_is_known_by_now() {
     // In the middle of windows long ago and far ahead: this machine's clock says neither.
     for site in [SiteTime(1_000_000), SiteTime(Span::DEFAULT.start_of(SiteTime(1 << 44)).0 + 30_000)] {
-        let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0)));
+        let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0), TimeSource::default()));
         let accumulator = Accumulator::new(Arc::clone(&clock), limits(3));
         let mut bulk = accumulator.lock();
         let slot = bulk.slot(name("a"), Kind::Counter).unwrap();
@@ -154,7 +155,7 @@ fn an_add_that_would_overflow_its_cell_is_refused_and_changes_nothing() {
 
 /// An accumulator with room for many series, each of which has a cell.
 fn crowded(series: usize) -> (Accumulator, Vec<Slot>) {
-    let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0)));
+    let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0), TimeSource::default()));
     let accumulator = Accumulator::new(clock, limits(series));
     let slots = (0..series).map(|number| {
         let slot = accumulator.slot(name(&format!("{number:096}")), Kind::Sample).unwrap();
@@ -263,7 +264,7 @@ fn settle(accumulator: &Accumulator, mut batch: Batch) {
 
 #[test]
 fn a_name_that_the_site_knows_always_gets_in_and_junk_gives_its_place_up() {
-    let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0)));
+    let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0), TimeSource::default()));
     let site = a_site(&[("known1", Kind::Counter), ("known2", Kind::Sample)], "100");
     let accumulator = Accumulator::new(clock, limits(3)).asking(site);
     let count = |text: &str| {
@@ -319,7 +320,7 @@ fn whoever_waits_keeps_the_place_until_the_answer_or_until_it_is_taken_back() {
 
 #[test]
 fn what_the_site_has_no_room_for_is_refused_and_takes_no_place() {
-    let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0)));
+    let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0), TimeSource::default()));
     let site = a_site(&[("known", Kind::Updown)], "1");
     let accumulator = Accumulator::new(clock, limits(3)).asking(Arc::clone(&site));
     for number in 0..10 {
@@ -342,7 +343,7 @@ fn a_kind_that_nothing_was_counted_of_decides_nothing() {
 
 #[test]
 fn another_boxs_kind_of_a_series_does_not_hold_up_what_was_counted_here() {
-    let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0)));
+    let clock = Arc::new(SiteClock::new(SiteTime(1_000_000), Elapsed(0), TimeSource::default()));
     let site = a_site(&[("a", Kind::Sample)], "100");
     let accumulator = Accumulator::new(clock, limits(3)).asking(Arc::clone(&site));
     // As if the site had come to know it only now.
@@ -430,7 +431,7 @@ fn what_came_last_is_the_last_in_a_window_that_another_followed_too() {
 
 #[test]
 fn the_last_value_keeps_the_time_at_which_it_was_observed() {
-    let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0)));
+    let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0), TimeSource::default()));
     let accumulator = Accumulator::new(Arc::clone(&clock), limits(3));
     let slot = accumulator.slot(name("a"), Kind::Sample).unwrap();
     let within_window = Span::DEFAULT.start_of(SiteTime(1 << 44)).0 + 30_000;

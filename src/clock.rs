@@ -2,6 +2,9 @@
 
 #[cfg(debug_assertions)]
 mod injected;
+mod source;
+
+pub use source::TimeSource;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -60,15 +63,40 @@ fn kernel_says_synced() -> Option<bool> {
     None
 }
 
-/// The wall clock with its flag, which is asked for now and then only.
+/// What a wall clock says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wall {
+    /// Unix microseconds.
+    pub us: u64,
+    /// Whether a time service keeps it.
+    pub synced: bool,
+}
+
+/// What time it is when something wakes: read once, so that all that it does then goes by the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// By the monotonic clock.
+    pub now: Instant,
+    /// By the wall clock.
+    pub wall: Wall,
+}
+
+impl Moment {
+    /// The wall clock as Unix milliseconds.
+    pub fn wall_ms(&self) -> u64 {
+        self.wall.us / 1000
+    }
+}
+
+/// The machine's clocks. Whether the wall clock is synchronised is asked for now and then only.
 #[derive(Debug, Default)]
-pub struct WallClock {
+pub struct MachineClocks {
     checked: Option<(Instant, bool)>,
 }
 
-impl WallClock {
-    /// Unix microseconds, and whether a time service keeps the clock.
-    pub fn read(&mut self) -> (u64, bool) {
+impl MachineClocks {
+    /// What time it is.
+    pub fn read(&mut self) -> Moment {
         let now = Instant::now();
         let synced = match self.checked {
             Some((at, synced)) if now < at + SYNCED_EVERY => synced,
@@ -77,7 +105,7 @@ impl WallClock {
         if self.checked.is_none_or(|(at, _)| now >= at + SYNCED_EVERY) {
             self.checked = Some((now, synced));
         }
-        (wall_us(), synced)
+        Moment { now, wall: Wall { us: wall_us(), synced } }
     }
 }
 
@@ -96,6 +124,7 @@ const WORDS_BELIEVED: u32 = 64;
 /// since only for as long as that takes to catch up.
 #[derive(Debug)]
 pub struct SiteClock {
+    time: TimeSource,
     began: Instant,
     view: Mutex<View>,
 }
@@ -127,9 +156,9 @@ struct View {
 }
 
 impl SiteClock {
-    /// A view that starts at a known site time (zero: nothing known yet).
-    pub fn new(site: SiteTime, elapsed: Elapsed) -> SiteClock {
-        let (told, now) = (Told { site, ..Told::default() }, Instant::now());
+    /// A view that starts at a known site time (zero: nothing known yet), and goes on by this box's own time.
+    pub fn new(site: SiteTime, elapsed: Elapsed, time: TimeSource) -> SiteClock {
+        let (told, now) = (Told { site, ..Told::default() }, time.now());
         let view = View {
             told,
             heard: now,
@@ -139,7 +168,7 @@ impl SiteClock {
             elapsed,
             applied_at: now,
         };
-        SiteClock { began: Instant::now(), view: Mutex::new(view) }
+        SiteClock { time, began: now, view: Mutex::new(view) }
     }
 
     /// What a leader (this box, perhaps) just said.
@@ -148,9 +177,9 @@ impl SiteClock {
             return;
         }
         let mut view = self.lock();
-        let now = Instant::now();
+        let now = self.time.now();
         if view.told.site > SiteTime(0) {
-            view.floor = view.site_at(now);
+            view.floor = view.told_at(now);
         }
         if view.believed > 0 {
             view.believed -= 1;
@@ -165,8 +194,8 @@ impl SiteClock {
     /// An operator has set site time, back even.
     pub fn stepped(&self, site: SiteTime) {
         let mut view = self.lock();
-        let now = Instant::now();
-        if site < view.site_at(now) {
+        let now = self.time.now();
+        if site < self.site_of(&view) {
             view.believed = WORDS_BELIEVED;
         }
         view.floor = SiteTime(0);
@@ -187,18 +216,18 @@ impl SiteClock {
         let mut view = self.lock();
         view.applied = site;
         view.elapsed = elapsed;
-        view.applied_at = Instant::now();
+        view.applied_at = self.time.now();
     }
 
     /// Site time now, as this box sees it.
     pub fn site(&self) -> SiteTime {
-        self.lock().site_at(Instant::now())
+        self.site_of(&self.lock())
     }
 
     /// Site time now, if any leader has ever said what it is.
     pub fn site_if_known(&self) -> Option<SiteTime> {
         let view = *self.lock();
-        (view.told.site > SiteTime(0)).then(|| view.site_at(Instant::now()))
+        (view.told.site > SiteTime(0)).then(|| self.site_of(&view))
     }
 
     /// From when to when anything counted here since this process started can be: up to site time, or as long as
@@ -207,7 +236,7 @@ impl SiteClock {
         let applied = self.lock().applied;
         let known = self.site_if_known();
         let latest = known.or(Some(applied).filter(|applied| *applied > SiteTime(0)))?;
-        let running_ms = self.began.elapsed().as_millis() as u64;
+        let running_ms = self.time.now().saturating_duration_since(self.began).as_millis() as u64;
         Some((SiteTime(latest.0.saturating_sub(running_ms)), latest))
     }
 
@@ -223,7 +252,22 @@ impl SiteClock {
 
     /// How long ago by this box's monotonic clock that was: in an idle site elapsed time goes on only now and then.
     pub fn elapsed_age(&self) -> Duration {
-        self.lock().applied_at.elapsed()
+        self.time.now().saturating_duration_since(self.lock().applied_at)
+    }
+
+    /// This box's monotonic clock.
+    pub fn now(&self) -> Instant {
+        self.time.now()
+    }
+
+    /// This box's own wall clock, as Unix milliseconds.
+    pub fn wall_ms(&self) -> u64 {
+        self.time.wall_ms()
+    }
+
+    fn site_of(&self, view: &View) -> SiteTime {
+        // No leader has said anything yet: this box's own clock is the best guess.
+        if view.told.site == SiteTime(0) { SiteTime(self.wall_ms()) } else { view.told_at(self.time.now()) }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, View> {
@@ -233,11 +277,8 @@ impl SiteClock {
 }
 
 impl View {
-    fn site_at(&self, now: Instant) -> SiteTime {
-        if self.told.site == SiteTime(0) {
-            // No leader has said anything yet: this box's own clock is the best guess.
-            return SiteTime(wall_ms());
-        }
+    /// As a leader's last word goes on.
+    fn told_at(&self, now: Instant) -> SiteTime {
         let passed_ms = now.saturating_duration_since(self.heard).as_millis() as u64;
         self.floor.max(SiteTime(self.told.site.0.saturating_add(passed_ms)))
     }
@@ -253,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_view_never_goes_back_and_does_not_run_away_from_a_leader_that_slews() {
-        let clock = SiteClock::new(SiteTime(0), Elapsed(0));
+        let clock = SiteClock::new(SiteTime(0), Elapsed(0), TimeSource::default());
         assert_eq!(clock.site_if_known(), None);
         clock.hear(told(5_000_000));
         // A leader that stands still for a while: the view waits for it instead of adding up.
@@ -267,7 +308,7 @@ mod tests {
 
     #[test]
     fn what_was_counted_is_of_the_time_since_the_start_as_far_as_that_is_known() {
-        let clock = SiteClock::new(SiteTime(0), Elapsed(0));
+        let clock = SiteClock::new(SiteTime(0), Elapsed(0), TimeSource::default());
         assert_eq!(clock.possible(), None, "this box's own clock may be years off");
         clock.applied(SiteTime(7_000_000), Elapsed(1));
         let (earliest, latest) = clock.possible().unwrap();
@@ -279,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_step_back_that_came_with_a_snapshot_is_learnt_from_the_leader() {
-        let clock = SiteClock::new(SiteTime(9_000_000), Elapsed(0));
+        let clock = SiteClock::new(SiteTime(9_000_000), Elapsed(0), TimeSource::default());
         clock.hear(told(9_000_000));
         clock.hear(told(1_000_000));
         assert!(clock.site() >= SiteTime(9_000_000), "without a reason it does not go back");
@@ -295,7 +336,7 @@ mod tests {
 
     #[test]
     fn after_a_snapshot_the_view_goes_back_for_no_small_difference() {
-        let clock = SiteClock::new(SiteTime(9_000_000), Elapsed(0));
+        let clock = SiteClock::new(SiteTime(9_000_000), Elapsed(0), TimeSource::default());
         clock.hear(told(9_000_000));
         clock.skipped();
         clock.hear(told(9_000_000 - AHEAD_MS_MAX));
@@ -304,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_word_that_was_under_way_during_a_step_back_does_not_undo_it() {
-        let clock = SiteClock::new(SiteTime(9_000_000), Elapsed(0));
+        let clock = SiteClock::new(SiteTime(9_000_000), Elapsed(0), TimeSource::default());
         clock.hear(told(9_000_000));
         clock.stepped(SiteTime(1_000_000));
         clock.hear(told(9_000_000));
@@ -314,7 +355,7 @@ mod tests {
 
     #[test]
     fn an_operator_can_set_it_back() {
-        let clock = SiteClock::new(SiteTime(9_000_000), Elapsed(0));
+        let clock = SiteClock::new(SiteTime(9_000_000), Elapsed(0), TimeSource::default());
         clock.hear(told(9_000_000));
         clock.stepped(SiteTime(1_000_000));
         assert!(clock.site() < SiteTime(2_000_000));

@@ -16,7 +16,7 @@ use crate::identity::{Identity, IdentityError, Keys, Role, check_address, is_nam
 use crate::ingest::poll::Polls;
 use crate::ingest::statsd::{Statsd, StatsdError};
 use crate::metrics::Metrics;
-use crate::node::{Handle, MemberStatus, Node, NodeConfig, NodeError, Parts, StartError, StopTimes};
+use crate::node::{Handle, MemberStatus, NodeConfig, NodeError, Runner, RunnerParts, StartError, StopTimes};
 use crate::reload::Reload;
 use crate::service;
 use crate::signals::{self, Heard, Signals};
@@ -87,10 +87,10 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
         ..NodeConfig::default()
     };
     let metrics = Arc::new(Metrics::default());
-    let parts = Parts { identity, storage, recovered, transport, transport_events, metrics };
-    let (node, handle) = Node::new(parts, node_config)?;
+    let parts = RunnerParts { identity, storage, recovered, transport, transport_events, metrics };
+    let (runner, handle) = Runner::start(parts, node_config)?;
     signals.listen_to_stops();
-    let mut node = tokio::spawn(node.run());
+    let mut node = tokio::spawn(runner.run());
     let ways = Ways::open(&config, &handle)?;
 
     let (stop_api, stopped) = watch::channel(false);

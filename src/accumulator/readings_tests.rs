@@ -8,7 +8,7 @@ use tally_core::window::Span;
 use super::super::Backlog;
 use super::*;
 use crate::accumulator::Limits;
-use crate::clock::SiteClock;
+use crate::clock::{SiteClock, TimeSource};
 use crate::site::entry::SourceKind;
 use crate::site::{Applied, Founding, Level, Site, Stamp, Verdict, entry};
 
@@ -25,7 +25,7 @@ struct OneBox {
 
 impl OneBox {
     fn new() -> OneBox {
-        let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0)));
+        let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0), TimeSource::default()));
         let founding =
             Founding { site: "plant7".to_owned(), site_id: 5, base_span: Span::DEFAULT, level: Level::MAX };
         let limits = Limits { base: Span::DEFAULT, grace_ms: 2_000, names_max: 5, name_bytes_max: 200 };

@@ -14,6 +14,7 @@ use tally_core::report::{Amount, Kind, MergeError};
 use tally_core::time::SiteTime;
 
 use super::{Limits, RequestError};
+use crate::deliberate::{self, Bug};
 use crate::site::entry::SeriesRef;
 use crate::site::{Refusal, SeriesId, Site};
 
@@ -480,7 +481,14 @@ impl Cell {
     /// Both together, in the order in which they came, whichever that is.
     fn merged(self, other: Cell) -> Result<Cell, NotTaken> {
         let (first, second) = if self.arrival <= other.arrival { (self, other) } else { (other, self) };
-        match first.amount.merged(second.amount) {
+        let (mut earlier, mut later) = (first.amount, second.amount);
+        if deliberate::is(Bug::LargestIsLast)
+            && let (Amount::Sample(one), Amount::Sample(other)) = (&mut earlier, &mut later)
+            && one.last.value > other.last.value
+        {
+            other.last = one.last;
+        }
+        match earlier.merged(later) {
             // More values in one cell are refused where it is applied, with all that is in it.
             Ok(Amount::Sample(sample)) if !sample.is_bounded() => Err(NotTaken::Refused(Refusal::Overflow)),
             Ok(amount) => Ok(Cell { window: self.window, amount, arrival: second.arrival }),

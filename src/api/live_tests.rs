@@ -3,7 +3,7 @@
 use super::*;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
-use crate::node::{Node, NodeConfig, Parts};
+use crate::node::{NodeConfig, Runner, RunnerParts};
 use crate::storage::{Options, Owner, RealFileSystem, Storage};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -32,9 +32,9 @@ impl Box1 {
             Storage::open(RealFileSystem, directory.path(), owner, Options::default()).unwrap();
         let (events, transport_events) = mpsc::channel(1);
         let metrics = Arc::new(Metrics::default());
-        let parts = Parts { identity, storage, recovered, transport: None, transport_events, metrics };
-        let (node, handle) = Node::new(parts, NodeConfig::default()).unwrap();
-        tokio::spawn(node.run());
+        let parts = RunnerParts { identity, storage, recovered, transport: None, transport_events, metrics };
+        let (runner, handle) = Runner::start(parts, NodeConfig::default()).unwrap();
+        tokio::spawn(runner.run());
         handle.role().wait_for(|role| role.leads).await.unwrap();
         let api = Api::new(&ApiConfig::new("127.0.0.1:7480".parse().unwrap()), handle);
         let description = serde_json::from_str(include_str!("openapi.json")).unwrap();

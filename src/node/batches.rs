@@ -11,6 +11,7 @@ use tally_core::id::{Epoch, ReportNumber, SourceId, Term};
 
 use super::unsent::Unsent;
 use crate::accumulator::{Backlog, Batch};
+use crate::deliberate::{self, Bug};
 use crate::site::{LastApplied, OpenRefused, readdressed};
 
 /// How long a batch waits for the clients that were just answered.
@@ -138,7 +139,7 @@ impl Batches {
 
     /// Whether all that was frozen was judged, by an earlier life, too.
     pub(super) fn is_settled(&self) -> bool {
-        self.in_flight.is_none() && self.file == File::None
+        (self.in_flight.is_none() || deliberate::is(Bug::LeavesInFlight)) && self.file == File::None
     }
 
     /// How many batches of an earlier life are not judged yet.
@@ -153,10 +154,17 @@ impl Batches {
     pub(super) fn resume(&mut self, unsent: Unsent) {
         let Unsent { nonce, epoch, first, bodies } = unsent;
         (self.nonce, self.epoch, self.next) = (nonce, epoch, first);
+        if deliberate::is(Bug::RenumbersSaved) {
+            self.next = first.next();
+        }
         self.readdresses = epoch.is_none();
         self.kept = bodies.into();
         self.file = File::Current;
         self.follow();
+        if deliberate::is(Bug::SavedUnderNewEpoch) {
+            let batch = self.in_flight.take().map(|flying| flying.batch);
+            self.reopen(!nonce, batch);
+        }
     }
 
     /// The next batch of an earlier life, if there is one, follows what was judged.
@@ -195,7 +203,8 @@ impl Batches {
         if self.file_asked {
             return None;
         }
-        let is_over = self.in_flight.is_none() && self.kept.is_empty();
+        let is_over = self.in_flight.is_none() && self.kept.is_empty()
+            || deliberate::is(Bug::RemovesFileEarly) && self.epoch.is_some();
         let task = match self.file {
             File::Current | File::Stale(_) if is_over => FileTask::Remove,
             File::Stale(due) if self.epoch.is_some() && due.is_none_or(|due| now >= due) => {
@@ -259,7 +268,7 @@ impl Batches {
     #[must_use]
     pub(super) fn opened(&mut self, source: SourceId, epoch: Epoch) -> bool {
         if self.epoch.is_some() {
-            return false;
+            return deliberate::is(Bug::OpenedAddressesAnew);
         }
         self.epoch = Some((source, epoch));
         self.opening = None;
@@ -317,6 +326,19 @@ impl Batches {
         }
         in_flight.sending = Some(Sending::again(in_flight.sending, term, now));
         Some(&in_flight.batch.body)
+    }
+
+    /// Those who wait for the batch in flight hear that it is applied, whatever becomes of it: a deliberate bug.
+    pub(super) fn answer_at_once(&mut self, site: &std::sync::Mutex<crate::site::Site>) {
+        if let Some(InFlight { batch, .. }) = &mut self.in_flight
+            && batch.waiting() > 0
+        {
+            let body = std::mem::take(&mut batch.body);
+            let answered = std::mem::replace(batch, Batch::of_body(body));
+            if let Ok(site) = site.lock() {
+                answered.answer(&site, &[], &[]);
+            }
+        }
     }
 
     /// It could not be sent: try again at once when that changes, a little later otherwise.

@@ -2,7 +2,7 @@
 
 use tally_core::time::{Duration, Instant, SiteTime};
 
-use crate::clock::Told;
+use crate::clock::{Told, Wall};
 use crate::site::codec::{Malformed, Reader, put_varint};
 
 /// The latest time, in milliseconds, that a leader can tell: as late as entries can carry.
@@ -47,15 +47,6 @@ pub struct Condition {
     pub broker: Option<bool>,
     /// How long a sync of its disk takes, half of the time; zero: too few were seen.
     pub sync_median: Duration,
-}
-
-/// A box's wall clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wall {
-    /// Unix microseconds.
-    pub us: u64,
-    /// Whether a time service keeps it.
-    pub synced: bool,
 }
 
 pub(super) fn put_beat(out: &mut Vec<u8>, beat: &Beat) {

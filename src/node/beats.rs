@@ -11,9 +11,9 @@ use tracing::{info, warn};
 use super::leader_clock::Logged;
 use super::pace::Pace;
 use super::site_time::Reading;
-use super::wire::{Beat, BeatAnswer, Frame, Wall};
+use super::wire::{Beat, BeatAnswer, Frame};
 use super::{Node, proposals};
-use crate::clock::Told;
+use crate::clock::{Told, Wall};
 use crate::site::Stamp;
 
 /// Connections are asked for their round trips this often.
@@ -65,7 +65,7 @@ impl Node {
     /// lead, or the site is new and too few clocks are known.
     pub(super) fn stamp(&mut self) -> Option<Stamp> {
         let now = self.now();
-        let (stamp, told) = self.leader_clock.stamp(now)?;
+        let (stamp, told) = self.leader_clock.stamp(now, self.moment.wall)?;
         self.shared.clock.hear(told);
         self.tell_of_held(told);
         Some(stamp)
@@ -110,27 +110,25 @@ impl Node {
     pub(super) fn send_beat(&mut self, to: NodeId, message: Message) {
         // Without a stamp site time is zero, which nobody takes for one.
         let told = self.stamp().map(|_| self.shared.clock.told()).unwrap_or_default();
-        let (us, synced) = self.leader_clock.wall();
         let timeout = core(self.beats.pace.timeout());
         let (sent, asks_for_broker) = (self.now(), self.handover.asks_for_broker());
-        let beat = Beat { told, wall: Wall { us, synced }, sent, timeout, asks_for_broker };
+        let beat = Beat { told, wall: self.moment.wall, sent, timeout, asks_for_broker };
         self.send_datagram(to, &Frame::Beat(message, beat));
     }
 
     pub(super) fn send_beat_answer(&mut self, to: NodeId, message: Message) {
-        let (us, synced) = self.leader_clock.wall();
         let pace = &self.beats.pace;
         let (sync, timeout) = (core(pace.sync_told()), core(pace.timeout()));
         let sent = self.beats.sent.remove(&to).unwrap_or_default();
         let condition = self.condition();
-        let answer = BeatAnswer { wall: Wall { us, synced }, sent, sync, timeout, condition };
+        let answer = BeatAnswer { wall: self.moment.wall, sent, sync, timeout, condition };
         self.send_datagram(to, &Frame::BeatAnswer(message, answer));
     }
 
     fn send_datagram(&self, to: NodeId, frame: &Frame) {
-        if let Some(transport) = &self.transport {
+        if let Some(links) = &self.links {
             // A lost heartbeat is followed by the next.
-            let _ = transport.datagram(to, frame.encode());
+            let _ = links.datagram(to, frame.encode());
         }
     }
 
@@ -155,7 +153,7 @@ impl Node {
         let is_voter = self.is_voter(from);
         if is_voter {
             self.beats.pace.answered(from, micros(answer.sync), micros(answer.timeout));
-            self.handover.heirs.told(from, answer.condition, Instant::now());
+            self.handover.heirs.told(from, answer.condition, self.moment.now);
         }
         // Zero: it answers something else than a heartbeat.
         if answer.sent.0 == 0 || answer.sent > now {
@@ -171,7 +169,7 @@ impl Node {
 
     /// The loop has just woken: how late?
     pub(super) fn see_how_late(&mut self) {
-        let now = Instant::now();
+        let now = self.moment.now;
         let Some(late) = now.checked_duration_since(self.beats.tick_due) else { return };
         let every = self.beats.pace.heartbeat().clamp(LATE_LOOK_EVERY.0, LATE_LOOK_EVERY.1);
         self.beats.tick_due = now + every;
@@ -193,7 +191,10 @@ impl Node {
 
     /// By how much this box was late, if that was more than an election timeout, while it led, and not long ago.
     pub(super) fn shown_lateness(&self) -> Option<Duration> {
-        self.beats.late_leader.filter(|(at, _)| at.elapsed() < LATE_SHOWN).map(|(_, late)| late)
+        self.beats
+            .late_leader
+            .filter(|(at, _)| self.moment.now.saturating_duration_since(*at) < LATE_SHOWN)
+            .map(|(_, late)| late)
     }
 
     /// When the loop is to wake at the latest.
@@ -203,7 +204,7 @@ impl Node {
 
     /// Decides the pace, at a leader and where none is known; otherwise the leader's is in force.
     pub(super) fn keep_pace(&mut self) {
-        let now = Instant::now();
+        let now = self.moment.now;
         if now >= self.beats.looked + LOOK_EVERY {
             self.beats.looked = now;
             self.look_at_connections();
@@ -235,8 +236,8 @@ impl Node {
     /// what it measured itself, and after a pause of a peer a connection's estimate is the pause for minutes.
     fn look_at_connections(&mut self) {
         let leaderless = self.raft.leader().is_none();
-        let Some(transport) = self.transport.as_ref().filter(|_| leaderless) else { return };
-        for peer in transport.peers() {
+        let Some(links) = self.links.as_ref().filter(|_| leaderless) else { return };
+        for peer in links.peers() {
             let peer_id = NodeId(peer.id);
             if let Some(us) = peer.rtt_us.filter(|_| peer.connected && self.is_voter(peer_id))
                 && self.beats.measured.insert(peer_id, us) != Some(us)

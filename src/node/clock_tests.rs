@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tally_core::id::{LogIndex, Term};
 use tally_core::raft::{HardState, Position};
@@ -11,7 +11,7 @@ use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::mpsc;
 
-use super::{Add, Handle, Node, NodeConfig, Parts, StopTimes, proposals};
+use super::{Add, Handle, NodeConfig, Runner, RunnerParts, StopTimes, proposals};
 use crate::clock::{Told, wall_ms};
 use crate::identity::{Authority, Identity, MemberInfo, Role, SiteId};
 use crate::metrics::Metrics;
@@ -27,7 +27,7 @@ fn stamp(site: u64, elapsed: u64) -> Stamp {
 }
 
 /// A box that stopped right after it applied the first of these stamped bodies, which its snapshot covers.
-fn box_with_log(bodies: &[(Stamp, Vec<u8>)]) -> (Node, Handle) {
+fn box_with_log(bodies: &[(Stamp, Vec<u8>)]) -> (Runner, Handle) {
     let site_id = SiteId::random().unwrap();
     let authority = Authority::found("test", site_id).unwrap();
     let key = authority.issue("box1", site_id).unwrap().key_hash;
@@ -61,19 +61,19 @@ fn box_with_log(bodies: &[(Stamp, Vec<u8>)]) -> (Node, Handle) {
     let (storage, recovered) = Storage::open(fs, Path::new("/data"), owner, Options::default()).unwrap();
     let (_events, transport_events) = mpsc::channel(1);
     let metrics = Arc::<Metrics>::default();
-    let parts = Parts { identity, storage, recovered, transport: None, transport_events, metrics };
-    Node::new(parts, NodeConfig::default()).unwrap()
+    let parts = RunnerParts { identity, storage, recovered, transport: None, transport_events, metrics };
+    Runner::start(parts, NodeConfig::default()).unwrap()
 }
 
 /// Has it lead and count; site time as stamped on the count, elapsed time, and site time as this box sees it.
-async fn count_once(node: Node, handle: &Handle) -> (u64, u64, u64) {
-    let task = tokio::spawn(node.run());
+async fn count_once(runner: Runner, handle: &Handle) -> (u64, u64, u64) {
+    let task = tokio::spawn(runner.run());
     let add = Add { series: "parts".to_owned(), amount: Amount::Counter(1), key: None };
     let added = tokio::time::timeout(Duration::from_secs(20), handle.add(add)).await;
     added.expect("it leads").unwrap();
     let stamp = handle.site(|site| site.stamp());
     let seen = handle.clock().site().0;
-    handle.stop(StopTimes::default()).await;
+    handle.stop(StopTimes::from(Instant::now())).await;
     task.await.unwrap().unwrap();
     (stamp.site.0, stamp.elapsed.0, seen)
 }
@@ -82,11 +82,11 @@ async fn count_once(node: Node, handle: &Handle) -> (u64, u64, u64) {
 async fn a_box_that_comes_to_lead_before_it_applies_a_step_back_does_not_undo_it() {
     let late = wall_ms() + DAY_MS;
     let log = [(stamp(late, 1), entry::tick()), (stamp(wall_ms(), 2), entry::step_clock())];
-    let (node, handle) = box_with_log(&log);
+    let (runner, handle) = box_with_log(&log);
     assert!(handle.clock().site().0 < late - DAY_MS / 2, "the step is in its log");
     // A leader that had not applied the step either has told it a late time.
     handle.clock().hear(Told { site: SiteTime(late), synced: true, held: None });
-    let (site, _, seen) = count_once(node, &handle).await;
+    let (site, _, seen) = count_once(runner, &handle).await;
     assert!(site < late - DAY_MS / 2, "{site:?}, late: {late:?}");
     assert!(seen < late - DAY_MS / 2, "{seen:?}, late: {late:?}");
 }
@@ -100,13 +100,13 @@ async fn after_a_power_cut_site_time_goes_on_where_the_log_ends_and_not_where_th
         (stamp(last, DAY_MS), entry::tick()),
         (stamp(last - 20, DAY_MS - 20), entry::tick()),
     ];
-    let (node, handle) = box_with_log(&log);
+    let (runner, handle) = box_with_log(&log);
     let seen = handle.clock().site().0;
     assert!(
         (last..last + HOUR_MS).contains(&seen),
         "what is counted before a leader is known: {seen}, {last}"
     );
-    let (site, elapsed, seen) = count_once(node, &handle).await;
+    let (site, elapsed, seen) = count_once(runner, &handle).await;
     assert!((last..last + HOUR_MS).contains(&site), "{site}, {last}");
     assert!((last..last + HOUR_MS).contains(&seen), "{seen}, {last}");
     assert!((DAY_MS..DAY_MS + HOUR_MS).contains(&elapsed), "{elapsed}");
@@ -117,8 +117,8 @@ async fn after_a_power_cut_a_jump_is_held_from_where_the_log_ends_and_not_from_w
     // The clocks are right and not synchronised; the snapshot is of days ago, the log of just now.
     let (snapshot, last) = (wall_ms() - 3 * DAY_MS, wall_ms() - 60_000);
     let log = [(stamp(snapshot, 1), entry::tick()), (stamp(last, 7), entry::tick())];
-    let (node, handle) = box_with_log(&log);
-    let (site, _, _) = count_once(node, &handle).await;
+    let (runner, handle) = box_with_log(&log);
+    let (site, _, _) = count_once(runner, &handle).await;
     assert!(site >= wall_ms() - 60_000, "{site} goes on at once to what the clocks say");
     assert_eq!(handle.clock().told().held, None);
 }

@@ -1,8 +1,6 @@
 //! What handles ask for.
 
-use std::time::Instant;
-
-use super::handle::{Command, random_u128};
+use super::handle::Command;
 use super::heirs::HandoverReason;
 use tally_core::id::NodeId;
 
@@ -12,10 +10,10 @@ use crate::transport::Lane;
 
 impl Node {
     pub(super) fn on_command(&mut self, command: Command) {
-        let now = Instant::now();
+        let now = self.moment.now;
         match command {
             Command::Propose { body, reply } => {
-                self.proposals.add(random_u128() as u64, &body, reply, now);
+                self.proposals.add(self.random.next_u64(), &body, reply, now);
             }
             Command::ProposeHere { reply, .. } if self.state_check.is_out() => {
                 let why = "this box's state is wrong".to_owned();
@@ -46,10 +44,13 @@ impl Node {
             Command::Hurry => {
                 self.answer_by = Some(now);
                 if let Some(stopping) = &mut self.stopping {
-                    stopping.hurry();
+                    stopping.hurry(now);
                 }
             }
-            Command::Stop { times, reply } => self.stopping = Some(Stopping::new(times, reply)),
+            Command::Stop { times, reply } => match &mut self.stopping {
+                Some(stopping) => stopping.asked_again(times, reply),
+                None => self.stopping = Some(Stopping::new(times, reply, now)),
+            },
             Command::CommitInterval(interval) => self.batches.commit_every(interval),
         }
     }

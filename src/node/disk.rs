@@ -25,7 +25,7 @@ const PIECES_OWED: u32 = 4;
 /// What the node asks of the disk. Done in order, but for the pieces of a snapshot, which wait for
 /// everything else.
 #[derive(Debug)]
-pub(super) enum Job {
+pub enum Job {
     /// Make a group durable.
     Write { ticket: u64, group: WriteGroup },
     /// Replace the log by a snapshot that came from the leader, then make a group durable.
@@ -47,85 +47,78 @@ pub(super) enum Job {
 
 /// What became of a job.
 #[derive(Debug)]
-pub(super) enum Done {
+pub enum Done {
+    /// A group is durable, or not.
     Written {
         ticket: u64,
         result: Result<(), WriteError>,
         /// A snapshot was being saved and is given up for an installed one.
         superseded: bool,
     },
-    Read {
-        to: NodeId,
-        message: Message,
-        result: Result<Vec<Entry>, ReadError>,
-    },
-    /// `first`: the first index that the log still has.
-    Saved {
-        result: Result<LogIndex, WriteError>,
-    },
+    /// Entries for a follower.
+    Read { to: NodeId, message: Message, result: Result<Vec<Entry>, ReadError> },
+    /// A snapshot is saved. `first`: the first index that the log still has.
+    Saved { result: Result<LogIndex, WriteError> },
     /// The log begins with this entry now: what was kept for followers had to go.
-    Begins {
-        first: LogIndex,
-    },
-    Opened {
-        to: NodeId,
-        message: Message,
-        result: Result<Option<SnapshotHead>, ReadError>,
-    },
-    SnapshotRead {
-        to: NodeId,
-        offset: u64,
-        result: Result<Bytes, ReadError>,
-    },
-    UnsentKept {
-        leaving: bool,
-        result: std::io::Result<()>,
-    },
+    Begins { first: LogIndex },
+    /// A snapshot is open for a follower, if there is one.
+    Opened { to: NodeId, message: Message, result: Result<Option<SnapshotHead>, ReadError> },
+    /// A part of it.
+    SnapshotRead { to: NodeId, offset: u64, result: Result<Bytes, ReadError> },
+    /// The file of unsent batches is as was asked for, or not.
+    UnsentKept { leaving: bool, result: std::io::Result<()> },
 }
 
-/// The node's end of the disk thread.
+/// Where the node puts its jobs. It never waits there.
 #[derive(Debug)]
-pub(super) struct Disk {
-    jobs: Option<mpsc::Sender<Job>>,
+pub struct Jobs(mpsc::Sender<Job>);
+
+impl Jobs {
+    /// And where whoever does them takes them from.
+    pub fn queue() -> (Jobs, mpsc::Receiver<Job>) {
+        let (jobs, inbox) = mpsc::channel();
+        (Jobs(jobs), inbox)
+    }
+
+    /// Hands over a job.
+    pub(super) fn ask(&self, job: Job) {
+        if self.0.send(job).is_err() {
+            error!("the disk thread is gone: nothing more is acknowledged; restart this box");
+        }
+    }
+}
+
+/// The disk thread. It ends when there are no [`Jobs`] any more, after what it was asked for.
+#[derive(Debug)]
+pub(super) struct DiskThread {
     thread: Option<JoinHandle<()>>,
     /// Nobody waits for it longer than until then.
     end_by: Option<Instant>,
 }
 
-impl Disk {
-    /// Starts the thread.
+impl DiskThread {
+    /// Starts it.
     pub(super) fn start<F: FileSystem + 'static>(
         storage: Storage<F>,
-    ) -> std::io::Result<(Disk, tokio_mpsc::UnboundedReceiver<Done>)> {
-        let (jobs, inbox) = mpsc::channel();
+        inbox: mpsc::Receiver<Job>,
+    ) -> std::io::Result<(DiskThread, tokio_mpsc::UnboundedReceiver<Done>)> {
         // Bounded by what is asked for: one write, one save, and one read a follower at a time.
         let (outbox, done) = tokio_mpsc::unbounded_channel();
         let thread = thread::Builder::new()
             .name("disk".to_owned())
             .stack_size(256 << 10)
             .spawn(move || serve(storage, &inbox, &outbox))?;
-        Ok((Disk { jobs: Some(jobs), thread: Some(thread), end_by: None }, done))
+        Ok((DiskThread { thread: Some(thread), end_by: None }, done))
     }
 
     /// Bounds how long the process waits for it at its end.
     pub(super) fn end_by(&mut self, end: Instant) {
         self.end_by = Some(end);
     }
-
-    /// Hands over a job.
-    pub(super) fn ask(&self, job: Job) {
-        if let Some(jobs) = &self.jobs
-            && jobs.send(job).is_err()
-        {
-            error!("the disk thread is gone: nothing more is acknowledged; restart this box");
-        }
-    }
 }
 
-impl Drop for Disk {
+impl Drop for DiskThread {
     fn drop(&mut self) {
-        // Closing the channel ends the thread after what it was asked for.
-        self.jobs = None;
         let Some(thread) = self.thread.take() else { return };
         let until = Instant::now() + END_WAIT;
         let until = self.end_by.map_or(until, |end| end.min(until));
@@ -141,8 +134,9 @@ impl Drop for Disk {
     }
 }
 
-/// What the disk thread works with.
-struct Worker<F: FileSystem> {
+/// Does the jobs, one after the other: in the disk thread, or in a simulation.
+#[derive(Debug)]
+pub struct DiskWorker<F: FileSystem> {
     storage: Storage<F>,
     /// A snapshot that is being saved, a piece at a time between jobs.
     saving: Option<Saving<F::File>>,
@@ -154,34 +148,66 @@ struct Worker<F: FileSystem> {
     readers: BTreeMap<NodeId, SnapshotReader<F::File>>,
 }
 
+/// What a [`DiskWorker`] is to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A job, whenever one comes.
+    Job,
+    /// A job if there is one, else a piece of the snapshot that is being saved.
+    JobOrPiece,
+    /// A piece first.
+    Piece,
+}
+
 fn serve<F: FileSystem>(
     storage: Storage<F>,
     inbox: &mpsc::Receiver<Job>,
     outbox: &tokio_mpsc::UnboundedSender<Done>,
 ) {
-    let first = storage.first_index();
-    let mut worker = Worker { storage, saving: None, owed: 0, first, readers: BTreeMap::new() };
+    let mut worker = DiskWorker::new(storage);
     loop {
-        let job = match worker.saving {
-            None => inbox.recv().map_err(|_| TryRecvError::Disconnected),
-            Some(_) if worker.owed > 0 => Err(TryRecvError::Empty),
-            Some(_) => inbox.try_recv(),
+        let job = match worker.next() {
+            Next::Job => inbox.recv().map_err(|_| TryRecvError::Disconnected),
+            Next::JobOrPiece => inbox.try_recv(),
+            Next::Piece => Err(TryRecvError::Empty),
         };
         let done = match job {
-            Ok(job) => worker.work(job),
-            Err(TryRecvError::Empty) => worker.save_piece(),
+            Ok(job) => worker.work(Some(job)),
+            Err(TryRecvError::Empty) => worker.work(None),
             Err(TryRecvError::Disconnected) => return,
         };
-        let begins = worker.begins();
-        if done.into_iter().chain(begins).any(|done| outbox.send(done).is_err()) {
+        if done.into_iter().flatten().any(|done| outbox.send(done).is_err()) {
             return;
         }
     }
 }
 
-impl<F: FileSystem> Worker<F> {
-    /// Does a job; what to tell the node about it now.
-    fn work(&mut self, job: Job) -> Option<Done> {
+impl<F: FileSystem> DiskWorker<F> {
+    /// Takes over an open storage.
+    pub fn new(storage: Storage<F>) -> DiskWorker<F> {
+        let first = storage.first_index();
+        DiskWorker { storage, saving: None, owed: 0, first, readers: BTreeMap::new() }
+    }
+
+    /// What is to be done next.
+    pub fn next(&self) -> Next {
+        match self.saving {
+            None => Next::Job,
+            Some(_) if self.owed > 0 => Next::Piece,
+            Some(_) => Next::JobOrPiece,
+        }
+    }
+
+    /// Does a job, or without one a piece of the snapshot that is being saved; what to tell the node now.
+    pub fn work(&mut self, job: Option<Job>) -> [Option<Done>; 2] {
+        let done = match job {
+            Some(job) => self.job(job),
+            None => self.save_piece(),
+        };
+        [done, self.begins()]
+    }
+
+    fn job(&mut self, job: Job) -> Option<Done> {
         let storage = &mut self.storage;
         Some(match job {
             Job::Write { ticket, group } => {

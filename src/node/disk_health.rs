@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tracing::{error, info};
 
 use super::Node;
-use crate::clock::wall_ms;
+use crate::clock::Moment;
+use crate::deliberate::{self, Bug};
 use crate::storage::{OpenError, WriteError};
 
 /// After a failed write the disk is tried again this soon, then after twice as long, and so on.
@@ -163,21 +164,21 @@ impl DiskHealth {
     }
 
     /// The group that the disk has had for too long, once: the core is to be told that it failed.
-    pub(super) fn hung(&mut self, now: Instant) -> Option<u64> {
+    pub(super) fn hung(&mut self, moment: Moment) -> Option<u64> {
         let writing = self.writing.as_mut().filter(|writing| !writing.given_up)?;
-        let waited = now.saturating_duration_since(writing.since);
+        let waited = moment.now.saturating_duration_since(writing.since);
         if waited < writing.patience {
             return None;
         }
         writing.given_up = true;
         let ticket = writing.ticket;
         let what = format!("a write to the log has not come back for {} ms", waited.as_millis());
-        self.set(Kind::Hung, what);
+        self.set(Kind::Hung, what, moment);
         Some(ticket)
     }
 
     /// The disk has answered.
-    pub(super) fn answered(&mut self, result: &Result<(), WriteError>, now: Instant) -> Answered {
+    pub(super) fn answered(&mut self, result: &Result<(), WriteError>, moment: Moment) -> Answered {
         self.writing = None;
         match result {
             Ok(()) => {
@@ -186,16 +187,16 @@ impl DiskHealth {
                 Answered::Written { again: self.trouble.take().is_some() }
             }
             Err(error) => {
-                self.retry_at = Some(now + self.retry_wait);
+                self.retry_at = Some(moment.now + self.retry_wait);
                 self.retry_wait = (self.retry_wait * 2).min(RETRY_MOST);
-                Answered::Failed { anew: self.set(Kind::of(error), error.to_string()) }
+                Answered::Failed { anew: self.set(Kind::of(error), error.to_string(), moment) }
             }
         }
     }
 
-    fn set(&mut self, kind: Kind, what: String) -> bool {
+    fn set(&mut self, kind: Kind, what: String, moment: Moment) -> bool {
         let before = self.trouble.as_ref().map(|trouble| (trouble.kind, trouble.since_ms));
-        let since_ms = before.map_or_else(wall_ms, |(_, since)| since);
+        let since_ms = before.map_or_else(|| moment.wall_ms(), |(_, since)| since);
         self.trouble = Some(Trouble { kind, what, since_ms });
         before.map(|(kind, _)| kind) != Some(kind)
     }
@@ -205,18 +206,24 @@ impl Node {
     /// A disk that does not answer is a failed one: a leader hands over or stands down. The
     /// group stays with the disk; when it answers, its content is written again.
     pub(super) fn give_up_hung_disk(&mut self) {
-        let Some(ticket) = self.disk_health.hung(Instant::now()) else { return };
+        let Some(ticket) = self.disk_health.hung(self.moment) else { return };
         error!("the disk has hung: this box acknowledges nothing until it answers");
         self.shared.metrics.disk_hangs.raise();
         self.disk_changed();
+        if deliberate::is(Bug::CallsHungWritten) {
+            let now = self.now();
+            return self.raft.handle_persisted(now, ticket);
+        }
         self.persist_failed(ticket);
     }
 
     /// The disk has answered about a group.
     pub(super) fn on_written(&mut self, ticket: u64, result: &Result<(), WriteError>) {
         let since = self.disk_health.writing_since();
-        let answered = self.disk_health.answered(result, Instant::now());
-        if let Err(error) = result {
+        let answered = self.disk_health.answered(result, self.moment);
+        if let Err(error) = result
+            && !deliberate::is(Bug::CallsFailedWritten)
+        {
             self.shared.metrics.disk_failures.raise();
             if answered == (Answered::Failed { anew: true }) {
                 error!("the disk does not take writes, so this box acknowledges nothing: {error}");
@@ -229,7 +236,7 @@ impl Node {
             self.disk_changed();
         }
         if let Some(since) = since {
-            self.beats.pace.synced(since.elapsed());
+            self.beats.pace.synced(self.moment.now.saturating_duration_since(since));
         }
         self.was_persisted(ticket);
         self.snapshots.installed(ticket);
@@ -248,7 +255,12 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Wall;
     use std::path::PathBuf;
+
+    fn at(now: Instant) -> Moment {
+        Moment { now, wall: Wall::default() }
+    }
 
     fn full() -> Result<(), WriteError> {
         Err(WriteError::NoSpace { path: PathBuf::from("/data/log") })
@@ -263,7 +275,7 @@ mod tests {
             assert!(health.may_write(now));
             health.handed(ticket, 0, now);
             assert!(!health.may_write(now), "one group at a time");
-            assert_eq!(health.answered(&full(), now), Answered::Failed { anew: ticket == 0 });
+            assert_eq!(health.answered(&full(), at(now)), Answered::Failed { anew: ticket == 0 });
             let due = health.next_due().unwrap();
             assert!(!health.may_write(due - Duration::from_millis(1)));
             waits.push((due - now).as_millis());
@@ -272,10 +284,10 @@ mod tests {
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
         assert_eq!(health.trouble().unwrap().kind, Kind::Full);
         health.handed(9, 0, now);
-        assert_eq!(health.answered(&Ok(()), now), Answered::Written { again: true });
+        assert_eq!(health.answered(&Ok(()), at(now)), Answered::Written { again: true });
         assert!(health.trouble().is_none() && health.may_write(now));
         health.handed(10, 0, now);
-        health.answered(&full(), now);
+        health.answered(&full(), at(now));
         assert_eq!(health.next_due(), Some(now + RETRY_LEAST));
     }
 
@@ -284,7 +296,7 @@ mod tests {
         let mut health = DiskHealth::new(Duration::from_secs(10));
         let now = Instant::now();
         health.handed(1, 0, now);
-        health.answered(&full(), now);
+        health.answered(&full(), at(now));
         let due = health.next_due().unwrap();
         // The core has nothing, because it was not told yet that the group before failed.
         assert!(health.may_write(due));
@@ -298,8 +310,8 @@ mod tests {
         let start = Instant::now();
         health.handed(1, 300 << 20, start);
         assert_eq!(health.next_due(), Some(start + Duration::from_secs(310)));
-        assert_eq!(health.hung(start + Duration::from_secs(309)), None);
-        assert_eq!(health.hung(start + Duration::from_secs(310)), Some(1));
+        assert_eq!(health.hung(at(start + Duration::from_secs(309))), None);
+        assert_eq!(health.hung(at(start + Duration::from_secs(310))), Some(1));
     }
 
     #[test]
@@ -307,14 +319,14 @@ mod tests {
         let mut health = DiskHealth::new(Duration::from_secs(10));
         let start = Instant::now();
         health.handed(7, 0, start);
-        assert_eq!(health.hung(start + Duration::from_secs(9)), None);
+        assert_eq!(health.hung(at(start + Duration::from_secs(9))), None);
         assert_eq!(health.next_due(), Some(start + Duration::from_secs(10)));
         let late = start + Duration::from_secs(10);
-        assert_eq!(health.hung(late), Some(7));
-        assert_eq!(health.hung(late + Duration::from_secs(99)), None);
+        assert_eq!(health.hung(at(late)), Some(7));
+        assert_eq!(health.hung(at(late + Duration::from_secs(99))), None);
         assert!(!health.may_write(late + Duration::from_secs(99)));
         assert_eq!(health.trouble().unwrap().kind, Kind::Hung);
-        assert_eq!(health.answered(&Ok(()), late), Answered::Written { again: true });
+        assert_eq!(health.answered(&Ok(()), at(late)), Answered::Written { again: true });
         assert!(health.may_write(late));
     }
 }

@@ -10,7 +10,7 @@ use tally_core::report::Amount;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{Add, Handle, Node, NodeConfig, NodeError, Parts, StopTimes};
+use super::{Add, Handle, NodeConfig, NodeError, Runner, RunnerParts, StopTimes};
 use crate::identity::{Authority, Identity, Keys, MemberInfo, Role, SiteId};
 use crate::metrics::Metrics;
 use crate::storage::faulty::{Fault, FaultyFileSystem};
@@ -112,7 +112,7 @@ impl TestSite {
             assert_eq!(self.total(at), i128::from(self.added), "box {}", at + 1);
         }
         for one in self.boxes {
-            one.handle.stop(StopTimes::default()).await;
+            one.handle.stop(StopTimes::from(Instant::now())).await;
             one.task.await.unwrap().unwrap();
         }
     }
@@ -136,9 +136,9 @@ async fn start_box(identity: Identity, dir: &Path, config: NodeConfig) -> TestBo
         None
     };
     let metrics = Arc::<Metrics>::default();
-    let parts = Parts { identity, storage, recovered, transport, transport_events, metrics };
-    let (node, handle) = Node::new(parts, config).unwrap();
-    TestBox { fs, handle, task: tokio::spawn(node.run()), _events: events }
+    let parts = RunnerParts { identity, storage, recovered, transport, transport_events, metrics };
+    let (runner, handle) = Runner::start(parts, config).unwrap();
+    TestBox { fs, handle, task: tokio::spawn(runner.run()), _events: events }
 }
 
 fn one_part(key: Option<String>) -> Add {
@@ -376,7 +376,7 @@ async fn a_box_whose_disk_never_answers_can_still_be_stopped() {
         async move { handle.add(one_part(None)).await }
     });
     wait(|| handle.status().storage.state == "hung").await;
-    let times = StopTimes::default();
+    let times = StopTimes::from(Instant::now());
     handle.stop(times).await;
     task.await.unwrap().unwrap();
     assert!(Instant::now() < times.end_by + Duration::from_secs(1), "nobody waits for the disk any longer");

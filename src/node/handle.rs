@@ -17,6 +17,7 @@ use crate::node::heirs::Reach;
 use crate::node::requests::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
 use crate::node::status::NodeStatus;
 use crate::node::stopping::StopTimes;
+use crate::random::random_u128;
 use crate::site::entry::{self, SourceKind};
 use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
 use crate::transport::TransportMetrics;
@@ -82,7 +83,7 @@ pub struct BrokerWish {
 
 /// What handles ask of the node.
 #[derive(Debug)]
-pub(super) enum Command {
+pub enum Command {
     /// Get a body into the log and say what applying it came to.
     Propose { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Propose here or not at all: only a leader may.
@@ -117,17 +118,14 @@ impl Handle {
     pub async fn add_within(&self, add: Add, patience: Duration) -> Result<Added, RequestError> {
         let shared = &*self.shared;
         self.check_able()?;
-        let key = add.key.as_deref().map(|key| hash_key(key, &add)).transpose()?;
-        let name = SeriesName::new(&add.series)
-            .map_err(|error| RequestError::NotCommitted { why: error.to_string() })?;
-        if key.is_some() {
+        if add.key.is_some() {
             self.know_elapsed().await?;
         }
-        let (id, answer) = match shared.accumulator.add_waiting(name, add.amount, key) {
+        let (id, answer) = match self.begin_add(&add) {
             // This box may lag behind the one where there is room since.
             Err(RequestError::Refused(Refusal::TooManySeries)) => {
                 self.fence().await?;
-                shared.accumulator.add_waiting(name, add.amount, key)?
+                self.begin_add(&add)?
             }
             taken => taken?,
         };
@@ -142,6 +140,18 @@ impl Handle {
                 Withdrawn::TooLate => unknown("the site did not commit in time"),
             }),
         }
+    }
+
+    /// Takes an add without waiting for anything: its number here, and where the answer comes.
+    ///
+    /// # Errors
+    /// Why it is not taken; nothing was added.
+    pub fn begin_add(&self, add: &Add) -> Result<(u64, oneshot::Receiver<Outcome>), RequestError> {
+        self.check_able()?;
+        let key = add.key.as_deref().map(|key| hash_key(key, add)).transpose()?;
+        let name = SeriesName::new(&add.series)
+            .map_err(|error| RequestError::NotCommitted { why: error.to_string() })?;
+        self.shared.accumulator.add_waiting(name, add.amount, key)
     }
 
     /// A keyed add carries the elapsed time as applied here, and is dropped as stale where that is older than a third
@@ -488,13 +498,6 @@ pub(super) fn first_bytes<const N: usize>(digest: &digest::Digest) -> [u8; N] {
     let mut bytes = [0; N];
     bytes.copy_from_slice(&digest.as_ref()[..N]);
     bytes
-}
-
-/// 128 random bits from the system.
-pub(super) fn random_u128() -> u128 {
-    let random = ring::rand::SystemRandom::new();
-    let bytes = ring::rand::generate::<[u8; 16]>(&random);
-    u128::from_le_bytes(bytes.expect("the system's random source works once the process runs").expose())
 }
 
 fn unknown(why: &str) -> RequestError {

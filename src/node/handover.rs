@@ -14,7 +14,6 @@ use super::heirs::{HandoverReason, Heirs, Own, Reach, Voter, Wish};
 use super::status::{Handed, HandoverStatus};
 use super::wire::{Condition, Frame};
 use super::{Node, beats};
-use crate::clock::wall_ms;
 use crate::transport::Lane;
 
 /// Who could lead better is looked at so often.
@@ -126,7 +125,7 @@ impl Node {
         let name = self.name_of(to);
         info!("hands leadership over to {name} ({})", reason.as_str());
         self.handover.handing = Some(Handing { to, reason, term: self.raft.term() });
-        self.handover.heirs.handed_over(Instant::now());
+        self.handover.heirs.handed_over(self.moment.now);
         let voters: Vec<NodeId> = self.raft.configuration().voters().collect();
         for voter in voters.into_iter().filter(|id| Some(*id) != self.raft.configuration().witness()) {
             self.send(voter, Lane::Control, &Frame::HandsOver { to, reason });
@@ -144,7 +143,7 @@ impl Node {
         if self.raft.leader() != Some(from) {
             return;
         }
-        self.handover.heirs.handed_over(Instant::now());
+        self.handover.heirs.handed_over(self.moment.now);
         if to == self.shared.identity.node_id() {
             let from = self.name_of(from);
             info!("{from} hands leadership over to this box, because {}", reason.in_words());
@@ -155,7 +154,7 @@ impl Node {
     pub(super) fn handover_failed(&mut self, to: NodeId) {
         let name = self.name_of(to);
         info!("{name} did not take leadership over");
-        self.handover.heirs.handover_failed(Instant::now());
+        self.handover.heirs.handover_failed(self.moment.now);
         self.note_handover(false);
     }
 
@@ -173,7 +172,8 @@ impl Node {
         if done {
             *self.handover.done.entry(handing.reason).or_default() += 1;
             let to = self.name_of(handing.to);
-            self.handover.last = Some(Handed { to, reason: handing.reason.as_str(), at: wall_ms() });
+            self.handover.last =
+                Some(Handed { to, reason: handing.reason.as_str(), at: self.moment.wall_ms() });
         } else {
             self.handover.failed += 1;
         }
@@ -226,7 +226,7 @@ impl Node {
 
     /// What a leader does about its successor as time goes by, and what all tell their upstream.
     pub(super) fn look_for_heir(&mut self) {
-        let now = Instant::now();
+        let now = self.moment.now;
         if self.handover.looked.is_some_and(|looked| now < looked + LOOK_EVERY) {
             return;
         }
@@ -309,7 +309,7 @@ impl Shared {
         let mut broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);
         *broker = reached.map(|reached| match *broker {
             Some(before) if before.reached == reached => before,
-            _ => Reach { reached, since: Instant::now() },
+            _ => Reach { reached, since: self.clock.now() },
         });
     }
 }

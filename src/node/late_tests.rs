@@ -10,7 +10,7 @@ use tally_core::report::Amount;
 use tokio::sync::mpsc;
 
 use super::wire::Frame;
-use super::{Add, Node, NodeConfig, Parts, StopTimes};
+use super::{Add, NodeConfig, Runner, RunnerParts, StopTimes};
 use crate::identity::{Authority, Identity, MemberInfo, Role, SiteId};
 use crate::metrics::Metrics;
 use crate::storage::faulty::FaultyFileSystem;
@@ -18,7 +18,7 @@ use crate::storage::{Options, Owner, Storage};
 use crate::transport::Event;
 
 /// The only voter, and a box that follows it, which can tell it of a newer term.
-fn parts(metrics: &Arc<Metrics>) -> (Parts<FaultyFileSystem>, mpsc::Sender<Event>) {
+fn parts(metrics: &Arc<Metrics>) -> (RunnerParts<FaultyFileSystem>, mpsc::Sender<Event>) {
     let site_id = SiteId::random().unwrap();
     let authority = Authority::found("test", site_id).unwrap();
     let member = |id: u64, role| {
@@ -32,15 +32,15 @@ fn parts(metrics: &Arc<Metrics>) -> (Parts<FaultyFileSystem>, mpsc::Sender<Event
     let (storage, recovered) = Storage::open(fs, Path::new("/data"), owner, Options::default()).unwrap();
     let (events, transport_events) = mpsc::channel(8);
     let metrics = Arc::clone(metrics);
-    (Parts { identity, storage, recovered, transport: None, transport_events, metrics }, events)
+    (RunnerParts { identity, storage, recovered, transport: None, transport_events, metrics }, events)
 }
 
 #[tokio::test]
 async fn a_leader_that_stood_still_says_so_though_a_newer_term_is_the_first_that_it_hears_of() {
     let metrics = Arc::<Metrics>::default();
     let (parts, events) = parts(&metrics);
-    let (node, handle) = Node::new(parts, NodeConfig::default()).unwrap();
-    let task = tokio::spawn(node.run());
+    let (runner, handle) = Runner::start(parts, NodeConfig::default()).unwrap();
+    let task = tokio::spawn(runner.run());
     let mut role = handle.role();
     let leads = role.wait_for(|role| role.leads);
     tokio::time::timeout(Duration::from_secs(20), leads).await.expect("it leads").unwrap();
@@ -62,6 +62,6 @@ async fn a_leader_that_stood_still_says_so_though_a_newer_term_is_the_first_that
     let follows = role.wait_for(|role| !role.leads);
     tokio::time::timeout(Duration::from_secs(20), follows).await.expect("it heard that").unwrap();
     assert_eq!(metrics.leader_lateness.get(), 1);
-    handle.stop(StopTimes::default()).await;
+    handle.stop(StopTimes::from(Instant::now())).await;
     task.await.unwrap().unwrap();
 }

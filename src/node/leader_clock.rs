@@ -7,7 +7,7 @@ use tally_core::time::{Duration, Elapsed, Instant, SiteTime};
 
 use super::proposals;
 use super::site_time::{Decided, Offset, Reading, SiteTimes};
-use crate::clock::{SiteClock, Told, WallClock};
+use crate::clock::{SiteClock, TimeSource, Told, Wall};
 use crate::site::{Site, Stamp, entry};
 use crate::storage::Entry;
 
@@ -17,7 +17,6 @@ pub(super) struct LeaderClock {
     elapsed: Elapsed,
     /// Up to when elapsed time is counted.
     counted: Instant,
-    wall: WallClock,
     /// While this box leads.
     times: Option<SiteTimes>,
 }
@@ -62,11 +61,11 @@ impl Logged {
 
 /// Site time as far as a box knows it when it starts: by its whole log, of which no more than the snapshot may be
 /// applied before another box can be heard.
-pub(super) fn begun(site: &Site, entries: &[Entry]) -> SiteClock {
+pub(super) fn begun(site: &Site, entries: &[Entry], time: TimeSource) -> SiteClock {
     let unapplied = entries.iter().filter(|entry| entry.position.index > site.applied());
     let logged = Logged::of(unapplied.filter_map(|entry| Some(proposals::split(&entry.payload)?.1)));
     let begun = logged.site_after(Some(site.stamp().site));
-    let clock = SiteClock::new(begun.unwrap_or_default(), site.stamp().elapsed);
+    let clock = SiteClock::new(begun.unwrap_or_default(), site.stamp().elapsed, time);
     // What is not committed may go again, an operator's step even.
     clock.skipped();
     clock
@@ -75,7 +74,7 @@ pub(super) fn begun(site: &Site, entries: &[Entry]) -> SiteClock {
 impl LeaderClock {
     /// Goes on from what was applied last.
     pub(super) fn new(stamp: Stamp, now: Instant) -> LeaderClock {
-        LeaderClock { elapsed: stamp.elapsed, counted: now, wall: WallClock::default(), times: None }
+        LeaderClock { elapsed: stamp.elapsed, counted: now, times: None }
     }
 
     /// Never falls behind what was applied.
@@ -108,35 +107,33 @@ impl LeaderClock {
         }
     }
 
+    /// Whether this box leads and has known site time before.
+    pub(super) fn is_known(&self) -> bool {
+        self.times.as_ref().is_some_and(SiteTimes::is_known)
+    }
+
     /// The stamp for an entry now, and what to tell the others; `None`: this box does not lead, or the
     /// site is new and too few clocks are known.
-    pub(super) fn stamp(&mut self, now: Instant) -> Option<(Stamp, Told)> {
+    pub(super) fn stamp(&mut self, now: Instant, wall: Wall) -> Option<(Stamp, Told)> {
         self.count(now);
-        let (wall_us, is_synced) = self.wall.read();
-        let Decided { site, synced, held } = self.times.as_mut()?.decide(wall_us, is_synced, now)?;
+        let Decided { site, synced, held } = self.times.as_mut()?.decide(wall, now)?;
         Some((Stamp { site, elapsed: self.elapsed, synced }, Told { site, synced, held }))
     }
 
     /// An operator wants the clocks followed now: the stamp for the entry that says so, and what to go by once it is
     /// in the log. Until then nothing changes. `None`: too few clocks are known.
-    pub(super) fn step(&mut self, now: Instant) -> Option<(Stamp, Step)> {
+    pub(super) fn step(&mut self, now: Instant, wall: Wall) -> Option<(Stamp, Step)> {
         self.count(now);
-        let (wall_us, is_synced) = self.wall.read();
         let mut times = self.times.clone()?;
-        times.decide(wall_us, is_synced, now)?;
+        times.decide(wall, now)?;
         times.step(now)?;
-        let Decided { site, synced, .. } = times.decide(wall_us, is_synced, now)?;
+        let Decided { site, synced, .. } = times.decide(wall, now)?;
         Some((Stamp { site, elapsed: self.elapsed, synced }, Step(times)))
     }
 
     /// The entry is in the log.
     pub(super) fn stepped(&mut self, step: Step) {
         self.times = Some(step.0);
-    }
-
-    /// This box's wall clock in Unix microseconds, and whether it is synchronised.
-    pub(super) fn wall(&mut self) -> (u64, bool) {
-        self.wall.read()
     }
 
     /// How far the clocks that were heard are ahead of site time.
@@ -156,6 +153,10 @@ impl LeaderClock {
 mod tests {
     use super::*;
 
+    fn wall() -> Wall {
+        Wall { us: crate::clock::wall_us(), synced: false }
+    }
+
     fn at(ms: u64) -> Instant {
         Instant(ms * 1000)
     }
@@ -167,13 +168,13 @@ mod tests {
     #[test]
     fn only_a_leader_has_a_stamp() {
         let mut clock = LeaderClock::new(Stamp::default(), at(0));
-        assert!(clock.stamp(at(1)).is_none());
+        assert!(clock.stamp(at(1), wall()).is_none());
         clock.lead(NodeId(1), None, false, at(2));
-        assert!(clock.stamp(at(3)).is_none(), "no voters are known");
+        assert!(clock.stamp(at(3), wall()).is_none(), "no voters are known");
         clock.set_voters([NodeId(1)].into_iter());
-        assert!(clock.stamp(at(4)).is_some());
+        assert!(clock.stamp(at(4), wall()).is_some());
         clock.follow();
-        assert!(clock.stamp(at(5)).is_none());
+        assert!(clock.stamp(at(5), wall()).is_none());
     }
 
     #[test]
@@ -181,12 +182,12 @@ mod tests {
         let (mut clock, late) = (LeaderClock::new(stamp(0), at(0)), SiteTime(1 << 47));
         clock.lead(NodeId(1), Some(late), true, at(1));
         clock.set_voters([NodeId(1)].into_iter());
-        let (refused, _) = clock.step(at(2)).unwrap();
+        let (refused, _) = clock.step(at(2), wall()).unwrap();
         assert!(refused.site < late, "this box's clock is far behind");
-        assert!(clock.stamp(at(3)).unwrap().0.site >= late);
-        let (taken, step) = clock.step(at(4)).unwrap();
+        assert!(clock.stamp(at(3), wall()).unwrap().0.site >= late);
+        let (taken, step) = clock.step(at(4), wall()).unwrap();
         clock.stepped(step);
-        let (next, _) = clock.stamp(at(5)).unwrap();
+        let (next, _) = clock.stamp(at(5), wall()).unwrap();
         assert!(next.site >= taken.site && next.site < late);
     }
 
@@ -235,7 +236,7 @@ mod tests {
         }
         clock.lead(NodeId(1), Some(SiteTime(1)), false, at(3_600_500));
         clock.set_voters([NodeId(1)].into_iter());
-        let (stamp, _) = clock.stamp(at(3_600_500)).unwrap();
+        let (stamp, _) = clock.stamp(at(3_600_500), wall()).unwrap();
         assert_eq!(stamp.elapsed, Elapsed(3_601_500));
     }
 
@@ -246,7 +247,7 @@ mod tests {
         clock.applied(stamp(70), at(3));
         clock.lead(NodeId(1), Some(SiteTime(9)), true, at(4));
         clock.set_voters([NodeId(1)].into_iter());
-        let (stamp, told) = clock.stamp(at(4)).unwrap();
+        let (stamp, told) = clock.stamp(at(4), wall()).unwrap();
         assert_eq!(stamp.elapsed, Elapsed(78));
         assert!(stamp.site >= SiteTime(9) && told.site == stamp.site);
     }

@@ -6,7 +6,7 @@
 //! entries are applied, and the log does not reach it.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Node;
 use super::handle::{NO_LEADER, REQUEST_WAIT};
@@ -24,7 +24,7 @@ impl Node {
             self.shared.leaderless.store(false, Ordering::Relaxed);
             return;
         }
-        let now = Instant::now();
+        let now = self.moment.now;
         let since = *self.leaderless_since.get_or_insert(now);
         let is_out = self.state_check.is_out();
         let patience = (self.beats.pace.timeout() * ELECTION_TIMEOUTS).clamp(LEAST, REQUEST_WAIT);

@@ -71,7 +71,7 @@ impl Node {
             (site.level(), self.levels.common(me, site.members()).filter(|_| known))
         };
         let Some(common) = common.filter(|common| *common > level) else { return };
-        if self.levels.may_raise(Instant::now())
+        if self.levels.may_raise(self.moment.now)
             && self.append(proposals::plain(&entry::level(common))).is_ok()
         {
             info!(

@@ -207,8 +207,8 @@ impl Node {
     /// Keeps connections to all that are known.
     pub(super) fn connect_members(&self) {
         let list = self.members.connected();
-        if let Some(transport) = &self.transport
-            && let Err(error) = transport.set_members(&list)
+        if let Some(links) = &self.links
+            && let Err(error) = links.set_members(&list)
         {
             warn!("the members cannot be connected: {error}");
         }
@@ -227,7 +227,7 @@ impl Node {
     /// A leader's next step from the configuration in force to what the site wishes.
     pub(super) fn step_membership(&mut self) {
         self.tell_witness();
-        let now = Instant::now();
+        let now = self.moment.now;
         if !self.leads() || self.members.settled || now < self.members.next_step {
             return;
         }

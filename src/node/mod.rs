@@ -1,5 +1,9 @@
-//! The one loop that drives the core: events in, persist, send, apply, timers. One task owns the
-//! core, the log's tail, the batches and everybody who waits; other rooms reach it by a [`Handle`].
+//! The driver of the core, as a deterministic state machine: it is woken with the time, takes in what came, and does in
+//! one step all that follows. It owns the core, the log's tail, the batches and everybody who waits; other rooms reach
+//! it by a [`Handle`].
+//!
+//! It waits for nothing and reads no clock. What is to be done outside it hands over: jobs to the disk's queue ([`Jobs`]),
+//! frames to the [`Links`], answers to whoever asked. A [`Runner`] wakes it in the daemon, a simulation in the tests.
 
 mod batches;
 mod beat_wire;
@@ -21,6 +25,7 @@ mod lateness;
 mod leader_clock;
 mod leaderless;
 mod level;
+mod links;
 mod members;
 mod named;
 mod pace;
@@ -31,6 +36,7 @@ mod refused_cells;
 mod report;
 mod requests;
 mod room;
+mod runner;
 mod site_time;
 mod snapshot_transfer;
 mod snapshots;
@@ -39,12 +45,13 @@ pub mod status;
 mod step;
 mod stopping;
 mod tail;
+mod timers;
 mod tolerance;
 mod unsent;
 pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,8 +64,10 @@ use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant
 use tally_core::window::Span;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use handle::{BrokerWish, Handle, RoleView};
+pub use disk::{DiskWorker, Done, Job, Jobs, Next};
+pub use handle::{BrokerWish, Command, Handle, RoleView};
 pub use heirs::HandoverReason;
+pub use links::Links;
 pub(crate) use members::info_of;
 pub use members::of_payload as configuration_in;
 pub use named::encode_report;
@@ -69,23 +78,26 @@ pub use requests::{
     Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, ReportReading, RequestError,
     SetError, UNTIMED,
 };
+pub use runner::{Runner, RunnerParts};
 pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
-pub use stopping::StopTimes;
+pub use stopping::{Left, StopTimes};
+pub use unsent::{Unsent, read_unsent};
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 
 use crate::accumulator::{Accumulator, Limits};
+use crate::clock::{Moment, SiteClock, TimeSource};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
+use crate::random::Random;
 use crate::site::{Applied, Founding, Level, Site, SnapshotError};
-use crate::storage::{FileSystem, Owner, Recovered, Storage, StorageMetrics};
-use crate::transport::{Event, Transport};
+use crate::storage::{Recovered, StorageMetrics};
+use crate::transport::{Event, TransportMetrics};
 
 use batches::Batches;
 use beats::Beats;
-use disk::{Disk, Done};
 use disk_health::DiskHealth;
-use handle::{Command, Shared};
+use handle::Shared;
 use handover::Handover;
 use leader_clock::LeaderClock;
 use level::Levels;
@@ -164,19 +176,33 @@ pub enum NodeError {
     Disk,
 }
 
-/// The node's loop, ready to [`run`](Node::run).
+/// What comes to the node.
+#[derive(Debug)]
+pub enum Input {
+    /// The disk has done a job.
+    Disk(Done),
+    /// Another box, or the connection to it.
+    Links(Event),
+    /// Another room of this box.
+    Command(Command),
+}
+
+/// The node: see the head of this file.
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<Shared>,
     config: NodeConfig,
     founding: Founding,
     started: Instant,
+    /// What time it is, as of the last wake.
+    moment: Moment,
+    random: Random,
     raft: Raft,
     tail: Tail,
     hard_state: HardState,
-    disk: Disk,
+    disk: Jobs,
     storage_metrics: Arc<StorageMetrics>,
-    transport: Option<Arc<Transport>>,
+    links: Option<Arc<dyn Links>>,
     connected: BTreeSet<NodeId>,
     batches: Batches,
     proposals: Proposals,
@@ -193,9 +219,6 @@ pub struct Node {
     close_proposed: LogIndex,
     role: watch::Sender<RoleView>,
     applied: watch::Sender<u64>,
-    commands: mpsc::Receiver<Command>,
-    disk_done: mpsc::UnboundedReceiver<Done>,
-    transport_events: mpsc::Receiver<Event>,
     stopping: Option<Stopping>,
     /// The box is about to stop: those who wait are told by then what is known.
     answer_by: Option<Instant>,
@@ -219,38 +242,41 @@ pub struct Node {
 }
 
 /// What a node is made of.
-#[allow(missing_debug_implementations, reason = "a file system has no useful text")]
-pub struct Parts<F: FileSystem> {
+#[derive(Debug)]
+pub struct Parts {
     /// Who this box is.
     pub identity: Identity,
-    /// Its disk, and what was found on it.
-    pub storage: Storage<F>,
-    /// What was found.
+    /// What was found on its disk.
     pub recovered: Recovered,
+    /// What an earlier life left to be sent, if it left anything.
+    pub unsent: Option<Unsent>,
+    /// What its storage counts.
+    pub storage_metrics: Arc<StorageMetrics>,
+    /// Where jobs for the disk go.
+    pub jobs: Jobs,
     /// Its way to the others; none in a site of one.
-    pub transport: Option<Arc<Transport>>,
-    /// What comes from the others.
-    pub transport_events: mpsc::Receiver<Event>,
+    pub links: Option<Arc<dyn Links>>,
+    /// What the connections to the other boxes count.
+    pub transport_metrics: Arc<TransportMetrics>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-}
-
-/// What the loop was woken by.
-enum Came {
-    Disk(Done),
-    Event(Event),
-    Command(Command),
-    /// Time, or counts.
-    Nothing,
+    /// What the rooms that count here go by.
+    pub time: TimeSource,
+    /// For nonces and tags.
+    pub random: Random,
 }
 
 impl Node {
-    /// Puts a node together.
-    pub fn new<F: FileSystem + 'static>(
-        parts: Parts<F>,
+    /// Puts a node together, at this time; and where the commands of its handles come out.
+    ///
+    /// # Errors
+    /// What is on disk does not fit the site.
+    pub fn new(
+        parts: Parts,
         config: NodeConfig,
-    ) -> Result<(Node, Handle), StartError> {
-        let Parts { identity, storage, recovered, transport, transport_events, metrics } = parts;
+        moment: Moment,
+    ) -> Result<(Node, mpsc::Receiver<Command>, Handle), StartError> {
+        let Parts { identity, recovered, storage_metrics, .. } = &parts;
         let founding = Founding {
             site: identity.site.clone(),
             site_id: identity.site_id.0,
@@ -262,51 +288,41 @@ impl Node {
             Some((position, bytes)) => (Site::restore(&founding, bytes)?, *position, bytes.len() as u64),
             None => (Site::new(&founding), Position::ZERO, 0),
         };
-        let started = Instant::now();
+        let started = moment.now;
         let pace = Pace::new(config.election_timeout);
-        let bytes_max = storage.stats().bytes_max;
-        let raft = start_raft(&identity, &pace, &recovered, snapshot, &site, bytes_max)?;
-        let members = Members::new(&identity, &site, &recovered.entries, started);
-        let storage_metrics = storage.metrics();
-        let mut batches = Batches::new(handle::random_u128(), config.commit_interval, started);
-        let owner = Owner { site_id: identity.site_id.0, node: identity.node };
-        unsent::resume(&storage, owner, &mut batches);
-        let (disk, disk_done) = Disk::start(storage)?;
-        let clock = Arc::new(leader_clock::begun(&site, &recovered.entries));
-        let limits = Limits::of(&site);
+        let bytes_max = storage_metrics.bytes_max.load(Ordering::Relaxed);
+        let seed = parts.random.next_u64();
+        let raft = start_raft(identity, &pace, recovered, snapshot, &site, (bytes_max, seed))?;
+        let members = Members::new(identity, &site, &recovered.entries, started);
+        let mut batches = Batches::new(parts.random.next_u128(), config.commit_interval, started);
+        if let Some(unsent) = parts.unsent {
+            batches.resume(unsent);
+        }
         let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
-        let applied_index = site.applied().0;
-        let site = Arc::new(Mutex::new(site));
-        let accumulator = Arc::new(Accumulator::new(clock.clone(), limits).asking(Arc::clone(&site)));
-        let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
-        let (role, role_receiver) = watch::channel(RoleView::default());
-        let (applied, applied_receiver) = watch::channel(applied_index);
-        let broker_wish = watch::Sender::new(BrokerWish::default());
-        let shared = Arc::new(Shared {
+        let Parts {
             identity,
-            site,
-            accumulator,
-            clock,
+            recovered,
+            storage_metrics,
+            jobs,
+            links,
+            transport_metrics,
             metrics,
-            transport_metrics: transport.as_ref().map(|transport| transport.metrics()).unwrap_or_default(),
-            status: Mutex::default(),
-            disk_ok: AtomicBool::new(true),
-            state_ok: AtomicBool::new(true),
-            leaderless: AtomicBool::new(false),
-            broker: Mutex::default(),
-            broker_wish,
-            commands: command_sender,
-            role: role_receiver,
-            applied: applied_receiver,
-        });
+            time,
+            random,
+            ..
+        } = parts;
+        let clock = Arc::new(leader_clock::begun(&site, &recovered.entries, time));
+        let (shared, commands, watched) = share(identity, site, clock, metrics, transport_metrics);
         let mut node = Node {
             started,
+            moment,
+            random,
             raft,
             tail: Tail::new(snapshot, recovered.entries),
             hard_state: recovered.hard_state,
-            disk,
+            disk: jobs,
             storage_metrics,
-            transport,
+            links,
             connected: BTreeSet::new(),
             batches,
             proposals: Proposals::default(),
@@ -319,11 +335,8 @@ impl Node {
             levels: Levels::default(),
             beats: Beats::new(pace, started),
             close_proposed: LogIndex::ZERO,
-            role,
-            applied,
-            commands,
-            disk_done,
-            transport_events,
+            role: watched.0,
+            applied: watched.1,
             stopping: None,
             answer_by: None,
             disk_health: DiskHealth::new(config.disk_hung_after),
@@ -343,63 +356,37 @@ impl Node {
         };
         node.know_members();
         node.connect_members();
-        Ok((node, Handle::new(shared)))
+        Ok((node, commands, Handle::new(shared)))
     }
 
-    /// Runs until it is told to stop (by [`Handle::stop`]) or cannot go on.
-    pub async fn run(mut self) -> Result<(), NodeError> {
-        self.step();
-        while self.failed.is_none() && !self.may_leave() {
-            let due = tokio::time::Instant::from_std(self.next_due());
-            let came = tokio::select! {
-                biased;
-                done = self.disk_done.recv() => Came::Disk(done.ok_or(NodeError::Disk)?),
-                Some(event) = self.transport_events.recv() => Came::Event(event),
-                Some(command) = self.commands.recv() => Came::Command(command),
-                () = self.shared.accumulator.woken() => Came::Nothing,
-                () = tokio::time::sleep_until(due) => Came::Nothing,
-            };
-            // By what came, a leader that was late may hear that it leads no more.
-            self.see_how_late();
-            match came {
-                Came::Disk(done) => self.on_disk(done),
-                Came::Event(event) => self.on_transport(event),
-                Came::Command(command) => self.on_command(command),
-                Came::Nothing => {}
-            }
-            self.drain();
-            self.step();
-        }
-        let failed = self.failed.take();
-        // On the heap: the whole node goes along.
-        Box::pin(self.leave()).await;
-        failed.map_or(Ok(()), Err)
+    /// It is now this time, until the next wake.
+    pub fn wake(&mut self, moment: Moment) {
+        self.moment = moment;
+        // By what came, a leader that was late may hear that it leads no more.
+        self.see_how_late();
     }
 
-    /// Takes in what else is ready, so that one step serves it all.
-    fn drain(&mut self) {
-        for _ in 0..COMMANDS_MAX {
-            let mut any = false;
-            if let Ok(done) = self.disk_done.try_recv() {
-                self.on_disk(done);
-                any = true;
-            }
-            if let Ok(event) = self.transport_events.try_recv() {
-                self.on_transport(event);
-                any = true;
-            }
-            if let Ok(command) = self.commands.try_recv() {
-                self.on_command(command);
-                any = true;
-            }
-            if !any {
-                return;
-            }
+    /// Takes something in; a [`step`](Self::step) follows before the next wake.
+    pub fn take(&mut self, input: Input) {
+        match input {
+            Input::Disk(done) => self.on_disk(done),
+            Input::Links(event) => self.on_transport(event),
+            Input::Command(command) => self.on_command(command),
         }
+    }
+
+    /// Whether the site has judged all that this box has frozen into batches.
+    pub fn is_settled(&self) -> bool {
+        self.batches.is_settled()
+    }
+
+    /// Whether all of this box's log is committed and applied here.
+    pub fn has_applied_all(&self) -> bool {
+        self.raft.last().index == self.site().applied()
     }
 
     fn now(&self) -> CoreInstant {
-        CoreInstant(self.started.elapsed().as_micros() as u64)
+        CoreInstant(self.moment.now.saturating_duration_since(self.started).as_micros() as u64)
     }
 
     fn site(&self) -> MutexGuard<'_, Site> {
@@ -422,20 +409,55 @@ impl Node {
     }
 }
 
+/// What the node shares with its handles; where their commands come out; and where it shows its role and what it applied.
+#[allow(clippy::type_complexity, reason = "it is taken apart where it is called")]
+fn share(
+    identity: Identity,
+    site: Site,
+    clock: Arc<SiteClock>,
+    metrics: Arc<Metrics>,
+    transport_metrics: Arc<TransportMetrics>,
+) -> (Arc<Shared>, mpsc::Receiver<Command>, (watch::Sender<RoleView>, watch::Sender<u64>)) {
+    let limits = Limits::of(&site);
+    let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let (role, role_receiver) = watch::channel(RoleView::default());
+    let (applied, applied_receiver) = watch::channel(site.applied().0);
+    let site = Arc::new(Mutex::new(site));
+    let accumulator = Arc::new(Accumulator::new(clock.clone(), limits).asking(Arc::clone(&site)));
+    let shared = Shared {
+        identity,
+        site,
+        accumulator,
+        clock,
+        metrics,
+        transport_metrics,
+        status: Mutex::default(),
+        disk_ok: AtomicBool::new(true),
+        state_ok: AtomicBool::new(true),
+        leaderless: AtomicBool::new(false),
+        broker: Mutex::default(),
+        broker_wish: watch::Sender::new(BrokerWish::default()),
+        commands: command_sender,
+        role: role_receiver,
+        applied: applied_receiver,
+    };
+    (Arc::new(shared), commands, (role, applied))
+}
+
 fn start_raft(
     identity: &Identity,
     pace: &Pace,
     recovered: &Recovered,
     snapshot: Position,
     site: &Site,
-    storage_bytes_max: u64,
+    (storage_bytes_max, seed): (u64, u64),
 ) -> Result<Raft, SetupError> {
     let core = |span: Duration| CoreDuration(span.as_micros() as u64);
     let raft_config = RaftConfig {
         id: identity.node_id(),
         election_timeout: core(pace.timeout()),
         heartbeat_interval: core(pace.heartbeat()),
-        seed: handle::random_u128() as u64,
+        seed,
         append_bytes_max: wire::APPEND_BYTES_MAX,
         inflight_bytes_max: room::inflight_bytes_max(storage_bytes_max),
         uncommitted_bytes_max: room::uncommitted_bytes_max(storage_bytes_max),

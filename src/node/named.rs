@@ -11,6 +11,7 @@ use tally_core::time::SiteTime;
 
 use super::handle::first_bytes;
 use super::requests::{NamedReport, ReportAmount, ReportError, ReportReading, RequestError, UNTIMED};
+use crate::deliberate::{self, Bug};
 use crate::site::entry::{ReportWriter, SeriesRef};
 use crate::site::{Level, Settings, Site};
 
@@ -27,7 +28,7 @@ pub fn encode_report(
     let base = site.settings().window_base();
     // At level 2 the kind is decided where the cell is applied: this box may not know the series yet. So is the window,
     // if the source names none: this box may be ahead of site time.
-    let is_decided_later = site.level() >= Level::TWO;
+    let is_decided_later = site.level() >= Level::TWO && !deliberate::is(Bug::KindByReceiver);
     let falling = if is_decided_later { report.falling() } else { BTreeSet::new() };
     if report.has_readings() && site.level() < Level::TWO {
         let why = "the site takes readings of meters once all its boxes run this release; add what they grew by until \

@@ -9,6 +9,7 @@ use super::disk::{Done, Job};
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, heirs, members};
+use crate::deliberate::{self, Bug};
 use crate::refusals::Reason;
 use crate::site::entry::{self, BodyKind};
 use crate::storage::{Entry, ReadError};
@@ -113,6 +114,10 @@ impl Node {
     fn take_entries(&mut self, message: &Message, range: EntryRange, payloads: Vec<Bytes>) {
         let Body::Append { entries: Some(whole), .. } = message.body else { return };
         let skip = (range.first.0 - whole.first.0) as usize;
+        let mut payloads = payloads;
+        if deliberate::is(Bug::MixesPayloads) && payloads.len() > skip + 1 {
+            payloads.swap(skip, skip + 1);
+        }
         self.tail.replace_from(range, payloads.into_iter().skip(skip));
     }
 
@@ -157,16 +162,16 @@ impl Node {
 
     /// Queues a frame; `false` if it could not be.
     pub(super) fn send(&self, to: NodeId, lane: Lane, frame: &Frame) -> bool {
-        self.transport.as_ref().is_some_and(|transport| transport.send(to, lane, frame.encode()).is_ok())
+        self.links.as_ref().is_some_and(|links| links.send(to, lane, frame.encode()).is_ok())
     }
 
     /// Sends what the core has for each connected peer.
     pub(super) fn send_messages(&mut self) {
-        let Some(transport) = self.transport.clone() else { return };
+        let Some(links) = self.links.clone() else { return };
         let peers: Vec<NodeId> = self.connected.iter().copied().collect();
         for to in peers {
             loop {
-                let bulk = !self.reading.contains(&to) && transport.has_room(to, Lane::Entries);
+                let bulk = !self.reading.contains(&to) && links.has_room(to, Lane::Entries);
                 let now = self.now();
                 let Some(message) = self.raft.poll_message(now, to, bulk, &self.tail) else { break };
                 self.send_message(to, message);

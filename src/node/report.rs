@@ -2,7 +2,7 @@
 //! read when someone asks.
 
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tally_core::id::NodeId;
 use tally_core::raft::{MemberRole, Role};
@@ -14,7 +14,7 @@ use super::{
     AccumulatorStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus, LevelStatus,
     MemberStatus, MetersStatus, Node, NodeStatus, OutboxStatus, PaceStatus, StorageStatus, room, tolerance,
 };
-use crate::clock::wall_ms;
+use crate::clock::Wall;
 use crate::identity::Role as MemberKind;
 use crate::site::{Level, Site};
 use crate::transport::Refusal;
@@ -27,13 +27,12 @@ const REFRESH: Duration = Duration::from_millis(100);
 impl Node {
     /// Writes down what only the loop knows.
     pub(super) fn refresh_status(&mut self) {
-        let now = Instant::now();
+        let now = self.moment.now;
         if self.status_at.is_some_and(|at| now < at + REFRESH) {
             return;
         }
         self.status_at = Some(now);
         let members = self.members();
-        let (_, wall_synced) = self.leader_clock.wall();
         let identity = &self.shared.identity;
         let name = |id: NodeId| self.members.get(id).map(|member| member.name.clone());
         let role = self.raft.configuration().role(identity.node_id());
@@ -73,10 +72,10 @@ impl Node {
         status.members = members;
         status.handovers = self.handover.status();
         status.state_check = self.state_check_status();
-        status.clock.wall_synced = wall_synced;
+        status.clock.wall_synced = self.moment.wall.synced;
         status.pace = self.pace_status();
         status.storage = self.storage_status();
-        status.uptime_s = self.started.elapsed().as_secs();
+        status.uptime_s = now.saturating_duration_since(self.started).as_secs();
         status.accumulator.batches = self.batches.sent();
         status.accumulator.unsettled = self.batches.unsettled() as u64;
         status.refused = self.batches.refusal().map(|why| why.to_string());
@@ -87,7 +86,8 @@ impl Node {
     fn storage_status(&self) -> StorageStatus {
         let stats = self.storage_metrics.stats();
         let trouble = self.disk_health.trouble();
-        let waiting = self.disk_health.writing_since().map_or(Duration::ZERO, |since| since.elapsed());
+        let since = self.disk_health.writing_since();
+        let waiting = since.map_or(Duration::ZERO, |since| self.moment.now.saturating_duration_since(since));
         StorageStatus {
             state: trouble.map_or("ok", |trouble| trouble.kind.as_str()),
             what: trouble.map(|trouble| trouble.what.clone()),
@@ -133,7 +133,7 @@ impl Node {
     /// How far the clocks of the boxes are ahead of site time, as far as this one knows.
     fn clock_offsets(&mut self) -> Vec<Offset> {
         let offsets = self.leader_clock.offsets(self.now());
-        let (wall_us, synced) = self.leader_clock.wall();
+        let Wall { us: wall_us, synced } = self.moment.wall;
         match self.shared.clock.site_if_known() {
             Some(site) if offsets.is_empty() => {
                 let site_us = site.0.min(u64::MAX >> 12) as i64 * 1000;
@@ -147,7 +147,7 @@ impl Node {
     fn members(&mut self) -> Vec<MemberStatus> {
         let offsets = self.clock_offsets();
         let identity = &self.shared.identity;
-        let links = self.transport.as_ref().map(|transport| transport.peers()).unwrap_or_default();
+        let links = self.links.as_ref().map(|links| links.peers()).unwrap_or_default();
         let progress = self.raft.status();
         let leader = self.raft.leader();
         let configuration = self.raft.configuration();
@@ -220,7 +220,7 @@ pub(super) fn complete_status(status: &mut NodeStatus, shared: &Shared) {
     let site_ms = shared.clock.site().0;
     status.clock = ClockStatus {
         site_ms,
-        wall_ms: wall_ms(),
+        wall_ms: shared.clock.wall_ms(),
         synced: told.synced,
         wall_synced: status.clock.wall_synced,
         held_ms: told.held.map(|held| held.0),

@@ -2,7 +2,7 @@
 //! where the state alone is too large.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tally_core::id::LogIndex;
 use tally_core::raft::LogView;
@@ -64,12 +64,12 @@ impl Node {
         let bytes_max = self.storage_metrics.bytes_max.load(Ordering::Relaxed);
         // Where others have filled the partition it is low for ever: then it is to be worth it.
         let much = (self.snapshots.last_bytes / 4).max(Budget::new(bytes_max).options().segment_bytes / 2);
-        (full || low && grown >= much) && self.snapshots.retry_at.is_none_or(|at| at <= Instant::now())
+        (full || low && grown >= much) && self.snapshots.retry_at.is_none_or(|at| at <= self.moment.now)
     }
 
     /// A snapshot could not be written: when to try again though the log may not grow.
     pub(super) fn snapshot_failed_for_now(&mut self) {
-        self.snapshots.retry_at = Some(Instant::now() + RETRY_EVERY);
+        self.snapshots.retry_at = Some(self.moment.now + RETRY_EVERY);
     }
 
     /// The log on disk begins with this entry: followers that need an earlier one get a snapshot.

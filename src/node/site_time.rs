@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use tally_core::id::NodeId;
 use tally_core::time::{Duration, Instant, SiteTime};
 
-use crate::clock::JUMP_MS_MAX;
+use crate::clock::{JUMP_MS_MAX, Wall};
 
 /// A jump forward by more is held.
 const JUMP_US_MAX: i64 = JUMP_MS_MAX as i64 * 1000;
@@ -141,9 +141,15 @@ impl SiteTimes {
         self.clocks.entry(member).or_default().take(taken, reading.synced);
     }
 
+    /// Whether it was known before.
+    pub(super) fn is_known(&self) -> bool {
+        self.site_us.is_some()
+    }
+
     /// Site time now, with this box's own clock; `None`: not known yet.
-    pub(super) fn decide(&mut self, wall_us: u64, synced: bool, now: Instant) -> Option<Decided> {
+    pub(super) fn decide(&mut self, wall: Wall, now: Instant) -> Option<Decided> {
         let now = now.max(self.at);
+        let Wall { us: wall_us, synced } = wall;
         self.heard(self.me, Reading { wall_us, synced, round_trip: Duration(0) }, now);
         let passed_us = now.since(self.at).0.min(u64::MAX >> 8) as i64;
         self.at = now;

@@ -63,7 +63,7 @@ impl Site {
             }
         }
         let own = self.boards[0];
-        self.times.decide(own.wall_us(self.now), own.synced, self.now)
+        self.times.decide(Wall { us: own.wall_us(self.now), synced: own.synced }, self.now)
     }
 
     /// Lets seconds pass; site time never goes back.
@@ -228,7 +228,7 @@ fn a_site_of_one_takes_its_own_clock_and_a_jump_once_it_is_synchronised() {
 fn a_new_site_waits_for_all_voters_but_not_for_long() {
     let mut site = Site::from(None, &[IN_1970, UNSYNCED, UNSYNCED], Instant(0));
     let own = site.boards[0];
-    assert_eq!(site.times.decide(own.wall_us(site.now), false, site.now), None);
+    assert_eq!(site.times.decide(Wall { us: own.wall_us(site.now), synced: false }, site.now), None);
     let decided = site.beat().unwrap();
     assert!(site.ahead_ms(decided).abs() <= 2, "the third voter's clock decides");
 
@@ -258,7 +258,7 @@ fn half_the_round_trip_is_added_and_delayed_readings_do_not_count() {
             site.times.heard(NodeId(id), reading, Instant(asked));
         }
         site.now += Duration(BEAT);
-        let decided = site.times.decide(0, false, site.now).unwrap();
+        let decided = site.times.decide(Wall::default(), site.now).unwrap();
         assert!(site.ahead_ms(decided).abs() <= 2, "{}", site.ahead_ms(decided));
     }
 }
@@ -305,10 +305,10 @@ proptest! {
     fn any_words_are_taken(wall_us in any::<u64>(), round_trip in any::<u64>(), now in any::<u64>()) {
         let mut site = Site::at(0, &[GOOD, GOOD]);
         site.times.heard(NodeId(2), Reading { wall_us, synced: true, round_trip: Duration(round_trip) }, Instant(now));
-        let _ = site.times.decide(wall_us, true, Instant(now));
+        let _ = site.times.decide(Wall { us: wall_us, synced: true }, Instant(now));
         let _ = site.times.offsets(Instant(now));
         let _ = site.times.step(Instant(now));
-        let _ = site.times.decide(0, true, Instant(u64::MAX));
+        let _ = site.times.decide(Wall { us: 0, synced: true }, Instant(u64::MAX));
     }
 
     #[test]

@@ -2,13 +2,12 @@
 //! nobody holds more of one in memory than a window but the box that takes it in, and a transfer that broke
 //! off goes on where it stopped, with another leader perhaps. What is read for it waits for the log.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tally_core::id::{NodeId, Term};
 use tally_core::raft::{Body, Message, Position};
-use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::Node;
@@ -16,7 +15,7 @@ use super::disk::Job;
 use super::wire::{Frame, PART_BYTES, SnapshotPart};
 use crate::refusals::Reason;
 use crate::storage::{ReadError, SnapshotHead};
-use crate::transport::{Lane, Transport};
+use crate::transport::{Lane, SendError};
 
 /// The largest snapshot that is taken from a leader: what all bounds of a site together allow.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
@@ -24,6 +23,8 @@ const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 const WINDOW_BYTES: usize = 4 * PART_BYTES;
 /// A transfer gets no more than this of the disk and the network, in bytes a second.
 const RATE: f64 = (8 << 20) as f64;
+/// Whether a full queue has room again is seen this often.
+const AGAIN: Duration = Duration::from_millis(5);
 /// An offer is repeated only when nothing was asked for in this time.
 const STALLED: Duration = Duration::from_secs(5);
 /// A transfer that nobody asks for is forgotten.
@@ -51,18 +52,8 @@ enum Window {
     None,
     /// The disk reads what begins at this offset.
     Read(u64),
-    /// It is on its way, or waits for its time.
-    Sent(Parts),
-}
-
-/// The task that sends a window. It ends with the transfer.
-#[derive(Debug)]
-struct Parts(JoinHandle<()>);
-
-impl Drop for Parts {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    /// What is left of it waits for its time, or for room in the queue.
+    Sending(VecDeque<SnapshotPart>, Instant),
 }
 
 impl Outgoing {
@@ -84,10 +75,8 @@ impl Outgoing {
         if self.head.position != position || offset >= self.head.total {
             return Err(Reason::Stale);
         }
-        match &self.window {
-            Window::Sent(Parts(task)) if task.is_finished() => {}
-            Window::None => {}
-            Window::Read(_) | Window::Sent(_) => return Err(Reason::Busy),
+        if !matches!(self.window, Window::None) {
+            return Err(Reason::Busy);
         }
         self.window = Window::Read(offset);
         self.progressed = now;
@@ -96,14 +85,44 @@ impl Outgoing {
         Ok(())
     }
 
-    /// So many bytes from this offset on are read: when they may go. `None`: they are not wanted any more.
-    fn read(&mut self, offset: u64, bytes: usize, now: Instant) -> Option<Instant> {
+    /// What begins at this offset is read: it goes as soon as it may, unless it is not wanted any more.
+    fn read(&mut self, offset: u64, bytes: &Bytes, now: Instant) {
         if !matches!(self.window, Window::Read(wanted) if wanted == offset) {
-            return None;
+            return;
         }
+        let part = |from: usize| {
+            let bytes = bytes.slice(from..(from + PART_BYTES).min(bytes.len()));
+            SnapshotPart { term: self.term, head: self.head, offset: offset + from as u64, bytes }
+        };
+        let parts = (0..bytes.len()).step_by(PART_BYTES).map(part).collect();
         let at = self.next_at.max(now);
-        self.next_at = at + Duration::from_secs_f64(bytes as f64 / RATE);
-        Some(at)
+        self.next_at = at + Duration::from_secs_f64(bytes.len() as f64 / RATE);
+        self.window = Window::Sending(parts, at);
+    }
+
+    /// Sends what may go now.
+    fn send(&mut self, now: Instant, mut send: impl FnMut(&SnapshotPart) -> Result<(), SendError>) {
+        let Window::Sending(parts, at) = &mut self.window else { return };
+        if *at > now {
+            return;
+        }
+        while let Some(part) = parts.front() {
+            match send(part) {
+                Ok(()) => _ = parts.pop_front(),
+                Err(SendError::Full) => return *at = now + AGAIN,
+                // The core offers it again when the connection is back.
+                Err(_) => parts.clear(),
+            }
+        }
+        self.window = Window::None;
+    }
+
+    /// When there is something to send.
+    fn due(&self) -> Option<Instant> {
+        match self.window {
+            Window::Sending(_, at) => Some(at),
+            Window::None | Window::Read(_) => None,
+        }
     }
 }
 
@@ -182,7 +201,7 @@ impl Node {
         if self.state_check.is_out() {
             return;
         }
-        let now = Instant::now();
+        let now = self.moment.now;
         if let Some(outgoing) = self.snapshots.outgoing.get_mut(&to) {
             outgoing.term = message.term;
             if !outgoing.broken && now < outgoing.progressed + STALLED {
@@ -210,7 +229,7 @@ impl Node {
                     "box {to} is far behind, or its state is wrong: it is offered the snapshot up to entry {}",
                     head.position.index
                 );
-                let outgoing = Outgoing::new(head, message.term, Instant::now());
+                let outgoing = Outgoing::new(head, message.term, self.moment.now);
                 self.snapshots.outgoing.insert(to, outgoing);
                 self.send_offer(to);
             }
@@ -221,7 +240,7 @@ impl Node {
 
     fn send_offer(&mut self, to: NodeId) {
         let Some(outgoing) = self.snapshots.outgoing.get_mut(&to) else { return };
-        let part = outgoing.offered(Instant::now());
+        let part = outgoing.offered(self.moment.now);
         self.send(to, Lane::Snapshot, &Frame::SnapshotPart(part));
     }
 
@@ -235,7 +254,7 @@ impl Node {
     /// A follower asks for a window of the snapshot that it was offered.
     pub(super) fn on_snapshot_want(&mut self, from: NodeId, position: Position, offset: u64) {
         let outgoing = self.snapshots.outgoing.get_mut(&from);
-        let wanted = outgoing.map(|outgoing| outgoing.wanted(position, offset, Instant::now()));
+        let wanted = outgoing.map(|outgoing| outgoing.wanted(position, offset, self.moment.now));
         match wanted.unwrap_or(Err(Reason::Stale)) {
             Ok(()) => self.disk.ask(Job::ReadSnapshot { to: from, offset, bytes_max: WINDOW_BYTES }),
             Err(why) => self.refuse(from, why),
@@ -244,7 +263,6 @@ impl Node {
 
     /// The disk has read a window.
     pub(super) fn on_snapshot_read(&mut self, to: NodeId, offset: u64, result: Result<Bytes, ReadError>) {
-        let Some(transport) = self.transport.clone() else { return };
         let bytes = match result {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -253,17 +271,31 @@ impl Node {
                 return warn!("the snapshot for box {to} cannot be read: {error}");
             }
         };
-        let Some(outgoing) = self.snapshots.outgoing.get_mut(&to) else { return };
-        let Some(at) = outgoing.read(offset, bytes.len(), Instant::now()) else { return };
-        let sending = send_parts(transport, to, outgoing.term, outgoing.head, offset, bytes, at);
-        outgoing.window = Window::Sent(Parts(tokio::spawn(sending)));
+        if let Some(outgoing) = self.snapshots.outgoing.get_mut(&to) {
+            outgoing.read(offset, &bytes, self.moment.now);
+        }
+    }
+
+    /// Sends of the snapshots that are on their way what may go now.
+    pub(super) fn send_snapshots(&mut self) {
+        let (now, Some(links)) = (self.moment.now, &self.links) else { return };
+        for (to, outgoing) in &mut self.snapshots.outgoing {
+            outgoing.send(now, |part| {
+                links.send(*to, Lane::Snapshot, Frame::SnapshotPart(part.clone()).encode())
+            });
+        }
+    }
+
+    /// When a part of one may go.
+    pub(super) fn snapshots_due(&self) -> Option<Instant> {
+        self.snapshots.outgoing.values().filter_map(Outgoing::due).min()
     }
 
     /// Closes the files that nobody asks for any more.
     pub(super) fn forget_transfers(&mut self) {
-        let disk = &self.disk;
+        let (disk, now) = (&self.disk, self.moment.now);
         self.snapshots.outgoing.retain(|to, outgoing| {
-            let wanted = outgoing.progressed.elapsed() < FORGOTTEN;
+            let wanted = now.saturating_duration_since(outgoing.progressed) < FORGOTTEN;
             if !wanted {
                 disk.ask(Job::CloseSnapshot { to: *to });
             }
@@ -300,29 +332,6 @@ impl Node {
             }
             Taken::Unfit => self.refuse(from, Reason::PartNotAwaited),
         }
-    }
-}
-
-async fn send_parts(
-    transport: Arc<Transport>,
-    to: NodeId,
-    term: Term,
-    head: SnapshotHead,
-    offset: u64,
-    bytes: Bytes,
-    at: Instant,
-) {
-    tokio::time::sleep_until(at.into()).await;
-    let mut from = 0;
-    while from < bytes.len() {
-        let end = (from + PART_BYTES).min(bytes.len());
-        let part = SnapshotPart { term, head, offset: offset + from as u64, bytes: bytes.slice(from..end) };
-        let frame = Frame::SnapshotPart(part).encode();
-        if transport.send_when_ready(to, Lane::Snapshot, frame).await.is_err() {
-            // The core offers it again when the connection is back.
-            return;
-        }
-        from = end;
     }
 }
 
@@ -413,44 +422,57 @@ mod tests {
         assert_eq!(Incoming::take(&mut incoming, NodeId(2), &old), Taken::Unfit, "of an old term");
     }
 
-    #[tokio::test]
-    async fn however_often_a_follower_asks_one_window_is_read_for_it_at_a_time() {
+    #[test]
+    fn however_often_a_follower_asks_one_window_is_read_for_it_at_a_time() {
         let window = WINDOW_BYTES as u64;
         let head = SnapshotHead { total: 3 * window, ..head(b"") };
-        let now = Instant::now();
+        let (now, bytes) = (Instant::now(), Bytes::from(vec![7; WINDOW_BYTES]));
         let mut outgoing = Outgoing::new(head, Term(3), now);
         assert_eq!(outgoing.wanted(head.position, 0, now), Ok(()));
         for offset in [0, window, 17] {
             assert_eq!(outgoing.wanted(head.position, offset, now), Err(Reason::Busy), "it is being read");
         }
-        assert_eq!(outgoing.read(0, WINDOW_BYTES, now), Some(now));
-        let (hold, held) = tokio::sync::oneshot::channel::<()>();
-        outgoing.window = Window::Sent(Parts(tokio::spawn(async { drop(held.await) })));
-        tokio::task::yield_now().await;
+        outgoing.read(0, &bytes, now);
+        assert_eq!(outgoing.due(), Some(now));
+        let mut sent = Vec::new();
+        outgoing.send(now, |part| {
+            if sent.len() == 2 {
+                return Err(SendError::Full);
+            }
+            sent.push(part.offset);
+            Ok(())
+        });
         assert_eq!(outgoing.wanted(head.position, window, now), Err(Reason::Busy), "it is on its way");
-        drop(hold);
-        while matches!(&outgoing.window, Window::Sent(Parts(task)) if !task.is_finished()) {
-            tokio::task::yield_now().await;
-        }
+        outgoing.send(now, |_| panic!("it looks for room a little later"));
+        outgoing.send(now + AGAIN, |part| {
+            sent.push(part.offset);
+            Ok(())
+        });
+        assert_eq!(sent, [0, 1, 2, 3].map(|part| part * PART_BYTES as u64), "each part once, in order");
         assert_eq!(outgoing.wanted(head.position, window, now), Ok(()));
-        assert!(outgoing.read(window, WINDOW_BYTES, now).is_some_and(|at| at > now), "at a bounded rate");
+        outgoing.read(window, &bytes, now);
+        assert!(outgoing.due().is_some_and(|at| at > now), "at a bounded rate");
+        outgoing.send(now, |_| panic!("not before its time"));
     }
 
-    #[tokio::test]
-    async fn a_transfer_that_is_offered_anew_lets_go_of_the_window_that_was_under_way() {
+    #[test]
+    fn a_transfer_that_is_offered_anew_or_has_no_connection_lets_go_of_the_window_that_was_under_way() {
         let head = SnapshotHead { total: 3 * WINDOW_BYTES as u64, ..head(b"") };
-        let now = Instant::now();
+        let (now, bytes) = (Instant::now(), Bytes::from(vec![7; WINDOW_BYTES]));
         let mut outgoing = Outgoing::new(head, Term(3), now);
-        let (mut hold, held) = tokio::sync::oneshot::channel::<()>();
-        outgoing.window = Window::Sent(Parts(tokio::spawn(async { drop(held.await) })));
-        tokio::task::yield_now().await;
+        assert_eq!(outgoing.wanted(head.position, 0, now), Ok(()));
+        outgoing.read(0, &bytes, now);
         outgoing.offered(now);
-        // Its task is gone, with what it held.
-        tokio::time::timeout(STALLED, hold.closed()).await.expect("it goes on");
+        assert_eq!(outgoing.due(), None);
         assert_eq!(outgoing.wanted(head.position, 0, now), Ok(()));
         outgoing.offered(now);
         assert_eq!(outgoing.wanted(head.position, 17, now), Ok(()));
-        assert_eq!(outgoing.read(0, WINDOW_BYTES, now), None, "it asked for another one since");
-        assert_eq!(outgoing.read(17, WINDOW_BYTES, now), Some(now));
+        outgoing.read(0, &bytes, now);
+        assert_eq!(outgoing.due(), None, "it asked for another one since");
+        outgoing.read(17, &bytes, now);
+        let due = outgoing.due().unwrap();
+        outgoing.send(due, |_| Err(SendError::NotConnected));
+        assert_eq!(outgoing.due(), None);
+        assert_eq!(outgoing.wanted(head.position, 0, now), Ok(()));
     }
 }

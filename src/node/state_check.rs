@@ -95,7 +95,7 @@ impl StateCheck {
 impl Node {
     /// Tells and compares digests, and does what follows.
     pub(super) fn check_state(&mut self) {
-        let now = Instant::now();
+        let now = self.moment.now;
         if self.state_check.looked.is_none_or(|at| now >= at + EVERY) {
             self.state_check.looked = Some(now);
             self.tell_digests();
@@ -246,7 +246,7 @@ impl Node {
 
     /// Takes a part of the state that was asked for; `false`: it is of something else.
     pub(super) fn take_state_part(&mut self, from: NodeId, part: &SnapshotPart) -> bool {
-        let now = Instant::now();
+        let now = self.moment.now;
         let Some(out) = &mut self.state_check.out else { return false };
         let is_asked = out.asked.is_some_and(|(peer, _)| peer == from);
         if !is_asked || part.head.position.index < out.least {
@@ -354,7 +354,7 @@ impl Node {
 
     /// In builds for tests: a bit of the state is flipped when a file asks for it (see `src/site/flip.rs`).
     #[cfg(debug_assertions)]
-    pub(super) fn flip_if_asked(&mut self) {
+    pub(super) fn flip_if_asked(&self) {
         use std::path::PathBuf;
         use std::sync::OnceLock;
         static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();

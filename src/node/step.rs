@@ -1,18 +1,16 @@
 //! One step: everything that follows from what came in.
 
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
-use tally_core::id::{Epoch, LogIndex, ReportNumber, SourceId};
+use tally_core::id::{Epoch, LogIndex, ReportNumber, SourceId, Term};
 use tally_core::raft::{Event, LogView, Persist, Role};
 use tracing::{error, info, warn};
 
 use super::disk::Job;
-use super::handle::random_u128;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, NodeError, RequestError, RoleView, proposals};
 use crate::accumulator::{Batch, Limits, ReadingsMode};
+use crate::deliberate::{self, Bug};
 use crate::site::entry::{self, ReportWriter, SourceKind};
 use crate::site::{Applied, LastApplied, Level, OpenRefused, Verdict};
 use crate::storage::WriteGroup;
@@ -21,11 +19,10 @@ use crate::transport::Lane;
 /// An idle site's elapsed time goes on in the log at least this often, so that a key taken after a
 /// long silence is not taken for old.
 const TICK_EVERY_MS: u64 = 60_000;
-/// The loop looks around at least this often.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 impl Node {
-    pub(super) fn step(&mut self) {
+    /// Does all that follows from what came in and from the time.
+    pub fn step(&mut self) {
         let now = self.now();
         if now >= self.raft.poll_timeout() {
             self.raft.handle_timeout(now);
@@ -57,11 +54,11 @@ impl Node {
         self.tell_commits();
         self.keep_unsent_file();
         self.send_own_batch();
+        self.go_on_stopping();
         self.send_messages();
+        self.send_snapshots();
         self.persist();
         self.snapshot_if_due();
-        #[cfg(debug_assertions)]
-        self.flip_if_asked();
         self.refresh_status();
     }
 
@@ -101,7 +98,7 @@ impl Node {
                     info!("this box does not lead any more (term {term})");
                     self.end_handover();
                     self.end_leading();
-                    for (peer, id) in self.reads.stepped_down(Instant::now()) {
+                    for (peer, id) in self.reads.stepped_down(self.moment.now) {
                         self.answer_read(peer, id, None);
                     }
                 }
@@ -150,7 +147,7 @@ impl Node {
         }
         let now = self.now();
         let (stamp, step) = if entry::is_step_clock(body) {
-            let stepped = self.leader_clock.step(now);
+            let stepped = self.leader_clock.step(now, self.moment.wall);
             let (stamp, step) = stepped.ok_or("too few boxes were heard to know what their clocks say")?;
             (stamp, Some(step))
         } else {
@@ -176,13 +173,17 @@ impl Node {
         }
     }
 
+    /// The term of the leader to which this box's batches can go now. What is due for them is due only then.
+    pub(super) fn batches_term(&self) -> Option<Term> {
+        let term = self.leader_term().filter(|_| !self.is_saving())?;
+        // A leader that does not know the time yet hears of it from the others.
+        (!self.leads() || self.leader_clock.is_known()).then_some(term)
+    }
+
     /// Opens the box's epoch, freezes a batch when one is due, sends it until its receipt comes.
     fn send_own_batch(&mut self) {
-        let Some(term) = self.leader_term() else { return };
-        if self.leads() && self.stamp().is_none() || self.is_saving() {
-            return;
-        }
-        let now = Instant::now();
+        let Some(term) = self.batches_term() else { return };
+        let now = self.moment.now;
         if self.batches.should_open(term, now) {
             let nonce = self.batches.nonce();
             let name = self.shared.identity.me().name.clone();
@@ -203,6 +204,9 @@ impl Node {
         }
         if let Some(body) = self.batches.next_send(term, now) {
             let envelope = proposals::plain(body);
+            if deliberate::is(Bug::AnswersWhenSent) {
+                self.batches.answer_at_once(&self.shared.site);
+            }
             if !self.pass_to_leader(envelope) {
                 self.batches.not_sent(now);
             }
@@ -211,7 +215,7 @@ impl Node {
 
     fn send_proposals(&mut self) {
         let term = self.leader_term();
-        let now = Instant::now();
+        let now = self.moment.now;
         for tag in self.proposals.due(term, now) {
             let Some(term) = term else { return };
             if let Some(envelope) = self.proposals.send(tag, term, now)
@@ -244,7 +248,7 @@ impl Node {
     }
 
     fn advance_reads(&mut self) {
-        let now = Instant::now();
+        let now = self.moment.now;
         if self.state_check.is_out() {
             return self.reads.expire(now);
         }
@@ -257,7 +261,9 @@ impl Node {
                     self.reads.await_round(read.round, read.index, Asker::Here(replies));
                 }
             }
-            for (peer, id, index) in self.reads.confirmed(self.raft.read_confirmed()) {
+            let confirmed =
+                if deliberate::is(Bug::ReadsWithoutRound) { u64::MAX } else { self.raft.read_confirmed() };
+            for (peer, id, index) in self.reads.confirmed(confirmed) {
                 self.answer_read(peer, id, Some(index));
             }
         } else if let (Some(leader), Some(term)) = (self.raft.leader(), self.leader_term())
@@ -271,7 +277,7 @@ impl Node {
     }
 
     fn persist(&mut self) {
-        if self.disk_health.may_write(Instant::now())
+        if self.disk_health.may_write(self.moment.now)
             && let Some(persist) = self.raft.poll_persist()
         {
             self.ask_disk(persist);
@@ -299,7 +305,7 @@ impl Node {
         let truncate_after = truncation(&persist, installing.is_some());
         let group = WriteGroup { hard_state: persist.hard_state, truncate_after, entries };
         let snapshot_bytes = installing.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
-        self.disk_health.handed(ticket, snapshot_bytes, Instant::now());
+        self.disk_health.handed(ticket, snapshot_bytes, self.moment.now);
         self.disk.ask(match installing {
             Some((position, bytes)) => {
                 Job::Install { ticket, position, bytes, hard_state: self.hard_state, group }
@@ -310,7 +316,10 @@ impl Node {
 
     /// Applies what is committed, and tells those who wait.
     fn apply(&mut self) {
-        let commit = self.raft.commit_index();
+        let commit = match deliberate::is(Bug::AppliesUncommitted) {
+            true => self.raft.last().index,
+            false => self.raft.commit_index(),
+        };
         let mut index = self.site().applied();
         // With a wrong state nothing more is said by it; what is committed meanwhile is applied to the right one.
         if index >= commit || self.state_check.is_out() {
@@ -434,7 +443,7 @@ impl Node {
                 self.shared.metrics.cells_refused.add(refused.len() as u64);
                 self.shared.metrics.adds_answered.add(answered as u64);
                 let waiting = self.shared.accumulator.backlog().waiting;
-                self.batches.answered(answered, waiting, Instant::now());
+                self.batches.answered(answered, waiting, self.moment.now);
                 self.batches.follow();
             }
             Verdict::OutOfOrder { last } if *last >= Some(number) => {
@@ -447,7 +456,7 @@ impl Node {
                             "this box's epoch was used elsewhere (is its directory a copy?); a new one is opened"
                         );
                         self.batches.give_up_kept(LastApplied::Number(*last));
-                        self.batches.reopen(random_u128(), None);
+                        self.batches.reopen(self.random.next_u128(), None);
                     }
                     _ => self.batches.follow(),
                 }
@@ -464,29 +473,14 @@ impl Node {
                          are not sent again, since they may be counted already"
                     );
                 }
-                self.batches.reopen(random_u128(), None);
+                self.batches.reopen(self.random.next_u128(), None);
             }
             Verdict::Changed { .. } | Verdict::OutOfOrder { .. } | Verdict::UnknownEpoch { .. } => {
                 // Certainly not applied, and never will be under this number.
                 warn!("the site refused this box's report ({verdict:?}); it goes again under a new epoch");
-                self.batches.reopen(random_u128(), Some(batch));
+                self.batches.reopen(self.random.next_u128(), Some(batch));
             }
         }
-    }
-
-    /// When the loop must look again at the latest.
-    pub(super) fn next_due(&self) -> Instant {
-        let now = Instant::now();
-        let raft = self.started + Duration::from_micros(self.raft.poll_timeout().0.min(u64::MAX >> 8));
-        let leader = self.leader_term();
-        let batches = self.batches.due(self.shared.accumulator.backlog(), leader.is_some());
-        let asked_of = leader.filter(|_| !self.leads());
-        let waiting = [self.proposals.next_due(leader), self.reads.next_due(asked_of)];
-        // A wrong state says wrongly what is due for the members.
-        let membership = self.membership_due().filter(|_| !self.state_check.is_out());
-        let parts =
-            [batches, self.disk_health.next_due(), membership, self.stop_due()].into_iter().chain(waiting);
-        parts.flatten().chain([raft, self.tick_due(), now + LOOK_EVERY]).min().unwrap_or(now)
     }
 }
 

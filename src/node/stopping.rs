@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::Node;
 use super::heirs::HandoverReason;
+use super::{Node, NodeError};
 
 /// How long an orderly stop waits for what was counted here to be committed, where nobody says otherwise,
 const STOP_WAIT: Duration = Duration::from_secs(5);
@@ -25,9 +25,10 @@ pub struct StopTimes {
     pub end_by: Instant,
 }
 
-impl Default for StopTimes {
-    fn default() -> StopTimes {
-        let commit_by = Instant::now() + STOP_WAIT;
+impl StopTimes {
+    /// Where nobody says otherwise.
+    pub fn from(now: Instant) -> StopTimes {
+        let commit_by = now + STOP_WAIT;
         StopTimes { commit_by, end_by: commit_by + SAVE_WAIT }
     }
 }
@@ -37,18 +38,40 @@ pub(super) struct Stopping {
     since: Instant,
     times: StopTimes,
     pub(super) saving: Saving,
-    reply: oneshot::Sender<()>,
+    replies: Vec<oneshot::Sender<()>>,
+    /// Something that was gathered could neither be committed nor saved.
+    pub(super) lost: bool,
 }
 
 impl Stopping {
-    pub(super) fn new(times: StopTimes, reply: oneshot::Sender<()>) -> Stopping {
-        Stopping { since: Instant::now(), times, saving: Saving::No, reply }
+    pub(super) fn new(times: StopTimes, reply: oneshot::Sender<()>, now: Instant) -> Stopping {
+        Stopping { since: now, times, saving: Saving::No, replies: vec![reply], lost: false }
+    }
+
+    /// It is asked for again: what is under way goes on.
+    pub(super) fn asked_again(&mut self, times: StopTimes, reply: oneshot::Sender<()>) {
+        self.times.commit_by = self.times.commit_by.min(times.commit_by);
+        self.times.end_by = self.times.end_by.min(times.end_by);
+        self.replies.push(reply);
     }
 
     /// Somebody is in a hurry: what is not committed by now is saved.
-    pub(super) fn hurry(&mut self) {
-        self.times.commit_by = Instant::now();
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.times.commit_by = now;
     }
+}
+
+/// A node that is no more.
+#[derive(Debug)]
+pub struct Left {
+    /// Why, if it was not told to.
+    pub failed: Option<NodeError>,
+    /// Nobody waits for the disk any longer than until then.
+    pub end_by: Option<Instant>,
+    /// Who told it to.
+    pub replies: Vec<oneshot::Sender<()>>,
+    /// Something that was gathered could neither be committed nor saved.
+    pub lost: bool,
 }
 
 /// What becomes of what was gathered and not committed.
@@ -75,7 +98,7 @@ impl Node {
 
     /// When the loop must look whether it is over.
     pub(super) fn stop_due(&self) -> Option<Instant> {
-        let now = Instant::now();
+        let now = self.moment.now;
         let of_stop = self.stopping.as_ref().map(|stopping| match stopping.saving {
             Saving::No => stopping.times.commit_by,
             Saving::Asked | Saving::Done => stopping.times.end_by,
@@ -86,23 +109,33 @@ impl Node {
     /// Tells those who wait what is known, in time for their connections to carry it.
     pub(super) fn answer_before_stop(&mut self) {
         let Some(by) = self.answer_by else { return };
-        if Instant::now() >= by || self.shared.leaderless.load(Ordering::Relaxed) {
+        if self.moment.now >= by || self.shared.leaderless.load(Ordering::Relaxed) {
             self.shared.accumulator.give_up_waiting("this box stops");
             self.batches.leave_waiters();
         }
     }
 
-    pub(super) fn may_leave(&mut self) -> bool {
-        let now = Instant::now();
-        let Some(Stopping { times, saving, .. }) = &self.stopping else { return false };
+    /// Whether nothing is left to be done here.
+    pub fn is_over(&self) -> bool {
+        self.failed.is_some()
+            || self.stopping.as_ref().is_some_and(|stopping| stopping.saving == Saving::Done)
+    }
+
+    /// What a box that stops does next: hands leadership over, or saves what nobody will commit.
+    pub(super) fn go_on_stopping(&mut self) {
+        let now = self.moment.now;
+        let Some(Stopping { times, saving, .. }) = &self.stopping else { return };
+        let (times, saving) = (*times, *saving);
         match saving {
-            Saving::Done => return true,
-            Saving::Asked if now < times.end_by => return false,
+            Saving::Done => return,
             Saving::Asked => {
-                tracing::error!(
-                    "the disk does not answer: what was gathered and not committed may not be saved"
-                );
-                return true;
+                if now >= times.end_by {
+                    tracing::error!(
+                        "the disk does not answer: what was gathered and not committed may not be saved"
+                    );
+                    self.lose_gathered();
+                }
+                return;
             }
             Saving::No => {}
         }
@@ -110,20 +143,32 @@ impl Node {
         let backlog = self.shared.accumulator.backlog();
         let is_committed = self.batches.is_settled() && backlog.waiting == 0 && backlog.cells == 0;
         if is_committed {
-            return is_late || (self.proposals.len() == 0 && !self.hands_over());
+            if is_late || (self.proposals.len() == 0 && !self.hands_over()) {
+                self.set_saving(Saving::Done);
+            }
+            return;
         }
-        // There is nobody to commit it.
-        if !is_late && !self.shared.leaderless.load(Ordering::Relaxed) {
-            return false;
+        // With a leader somebody may still commit it.
+        if is_late || self.shared.leaderless.load(Ordering::Relaxed) {
+            let saving = self.save_unsent();
+            self.set_saving(saving);
         }
-        let saving = self.save_unsent();
+    }
+
+    /// What was gathered and not committed could not be saved.
+    pub(super) fn lose_gathered(&mut self) {
+        if let Some(stopping) = &mut self.stopping {
+            (stopping.saving, stopping.lost) = (Saving::Done, true);
+        }
+    }
+
+    pub(super) fn set_saving(&mut self, saving: Saving) {
         if let Some(stopping) = &mut self.stopping {
             stopping.saving = saving;
         }
-        saving == Saving::Done
     }
 
-    /// Whether a leader that stops still has somebody to take over from it.
+    /// Whether a leader that stops still has somebody to take over from it. Begins to hand over, if it can.
     fn hands_over(&mut self) -> bool {
         if !self.leads() {
             return false;
@@ -137,21 +182,20 @@ impl Node {
         let configuration = self.raft.configuration();
         let others = configuration.voters().filter(|id| configuration.witness() != Some(*id));
         let is_there = others.filter(|id| self.connected.contains(id)).count() > 0;
-        let waits = |stopping: &Stopping| Instant::now() < stopping.since + HEIR_WAIT;
+        let waits = |stopping: &Stopping| self.moment.now < stopping.since + HEIR_WAIT;
         is_there && self.stopping.as_ref().is_some_and(waits)
     }
 
-    /// Hands over as well as it can and tells the others.
-    pub(super) async fn leave(mut self) {
+    /// The end of it: why, and what is still to be answered.
+    pub fn leave(mut self) -> Left {
         let now = self.now();
         self.raft.resign(now);
-        if let Some(transport) = &self.transport {
-            transport.close().await;
-        }
-        if let Some(stopping) = self.stopping.take() {
-            self.disk.end_by(stopping.times.end_by);
-            // Whoever asked may have given up waiting.
-            let _ = stopping.reply.send(());
+        let failed = self.failed.take();
+        match self.stopping.take() {
+            None => Left { failed, end_by: None, replies: Vec::new(), lost: false },
+            Some(Stopping { times, replies, lost, .. }) => {
+                Left { failed, end_by: Some(times.end_by), replies, lost }
+            }
         }
     }
 }

@@ -7,16 +7,15 @@
 //! number only where the site says that it certainly was not applied.
 
 use std::io;
-use std::time::Instant;
 
 use ring::digest::{SHA256, digest};
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 use tracing::{error, info, warn};
 
 use super::Node;
-use super::batches::{Batches, FileTask};
+use super::batches::FileTask;
 use super::disk::Job;
-use super::handle::random_u128;
+use crate::deliberate::{self, Bug};
 use crate::site::entry::{self, BodyKind, ReportWriter};
 use crate::site::readdressed;
 use crate::storage::{FileSystem, Owner, Storage, UNSENT};
@@ -31,7 +30,7 @@ const BYTES_MAX: usize = 64 << 20;
 
 /// Frozen batches that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unsent {
+pub struct Unsent {
     /// Under which their epoch was opened, or will be.
     pub(super) nonce: u128,
     /// What the batches are addressed to. `None`: no epoch is open, and none was sent.
@@ -129,18 +128,18 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], UnsentError> {
     Ok(*taken)
 }
 
-/// Goes on with what an earlier life left, if it left anything. A file that cannot be used is set aside, and told.
-pub(super) fn resume<F: FileSystem>(storage: &Storage<F>, owner: Owner, batches: &mut Batches) {
+/// What an earlier life left, if it left anything. A file that cannot be used is set aside, and told.
+pub fn read_unsent<F: FileSystem>(storage: &Storage<F>, owner: Owner) -> Option<Unsent> {
     let bytes_max = (BYTES_MAX + entry_bytes_max() + HEAD_BYTES + SUM_BYTES) as u64;
     let why = match storage.unsent(bytes_max) {
-        Ok(None) => return,
+        Ok(None) => return None,
         Ok(Some(bytes)) => match Unsent::decode(&bytes, owner) {
             Ok(unsent) => {
                 info!(
                     "{} batches that were gathered before the last stop, and not committed, are sent now",
                     unsent.bodies.len()
                 );
-                return batches.resume(unsent);
+                return Some(unsent);
             }
             Err(why) => why.to_string(),
         },
@@ -156,6 +155,7 @@ pub(super) fn resume<F: FileSystem>(storage: &Storage<F>, owner: Owner, batches:
              the file cannot be renamed either ({error}): copy it before the next stop writes another in its place"
         ),
     }
+    None
 }
 
 /// The last batch may go over the bound by so much.
@@ -171,14 +171,18 @@ impl Node {
 
     /// Has the file say what is to be sent, and be gone once all of it was judged.
     pub(super) fn keep_unsent_file(&mut self) {
-        match self.batches.file_task(Instant::now()) {
+        // Then it says what the next life is to send, which is more than what this one knows to be frozen.
+        if self.is_saving() && !deliberate::is(Bug::RemovesFileWhileSaving) {
+            return;
+        }
+        match self.batches.file_task(self.moment.now) {
             Some(FileTask::Write(unsent)) => {
                 let bytes = Some(unsent.encode(self.owner()));
                 self.disk.ask(Job::KeepUnsent { bytes, leaving: false });
             }
             Some(FileTask::Remove) => {
                 self.disk.ask(Job::KeepUnsent { bytes: None, leaving: false });
-                self.batches.file_is_over(random_u128());
+                self.batches.file_is_over(self.random.next_u128());
                 info!("all that was gathered before the last stop is settled");
             }
             None => {}
@@ -189,20 +193,21 @@ impl Node {
         if leaving {
             if let Err(error) = &result {
                 error!("what was gathered and not committed cannot be saved, and is lost: {UNSENT}: {error}");
+                return self.lose_gathered();
             }
-            if let Some(stopping) = &mut self.stopping {
-                stopping.saving = super::Saving::Done;
-            }
-            return;
+            return self.set_saving(super::Saving::Done);
         }
         if let Err(error) = &result {
             warn!("{UNSENT}: {error}");
         }
-        self.batches.file_done(result.is_ok(), Instant::now());
+        self.batches.file_done(result.is_ok(), self.moment.now);
     }
 
     /// Writes all that was gathered here into the file; nothing is frozen or sent any more.
     pub(super) fn save_unsent(&mut self) -> super::Saving {
+        if deliberate::is(Bug::SavesNothing) {
+            return super::Saving::Done;
+        }
         self.shared.accumulator.give_up_waiting("this box stops");
         self.batches.leave_waiters();
         let (mut unsent, is_saved) = self.batches.unsent();

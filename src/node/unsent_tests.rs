@@ -6,7 +6,7 @@ use tally_core::report::Amount;
 use tally_core::time::SiteTime;
 
 use super::*;
-use crate::node::batches::FileTask;
+use crate::node::batches::{Batches, FileTask};
 use crate::site::entry::SeriesRef;
 use crate::site::{LastApplied, SeriesId};
 

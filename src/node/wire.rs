@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
 
-pub use super::beat_wire::{Beat, BeatAnswer, Condition, Wall};
+pub use super::beat_wire::{Beat, BeatAnswer, Condition};
 use super::beat_wire::{answer, beat, put_answer, put_beat};
 pub use super::digests::Points;
 use super::heirs::HandoverReason;

@@ -1,6 +1,6 @@
 use super::super::beat_wire::TIME_MS_MAX;
 use super::*;
-use crate::clock::Told;
+use crate::clock::{Told, Wall};
 use crate::site::MemberRole;
 use proptest::prelude::*;
 use tally_core::time::{Duration, Instant, SiteTime};

@@ -18,6 +18,7 @@ use super::refused::Refused;
 use super::series::{Clock, Closed, Placed};
 use super::sources::Judged;
 use super::view::{Applied, KeyOutcome, Refusal, SeriesId, Stamp, Verdict};
+use crate::deliberate::{self, Bug};
 
 /// How many keys whose life is over one entry takes out at most.
 const EXPIRED_MAX: u32 = 256;
@@ -345,7 +346,9 @@ impl Site {
 
     fn apply_keyed(&mut self, cell: &Cell<'_>, key: CellKey, clock: &Clock) -> KeyOutcome {
         let (now, age_ms) = (self.stamp.elapsed, self.settings.keys_age_ms());
-        if let Some(known) = self.keys.find(key.key, now, age_ms) {
+        if let Some(known) = self.keys.find(key.key, now, age_ms)
+            && !deliberate::is(Bug::ForgetsKeys)
+        {
             return if known.check == key.check {
                 KeyOutcome::Known { total: known.total, time: known.time }
             } else {

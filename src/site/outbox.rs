@@ -18,6 +18,7 @@ use super::packed::{Packed, WIDE_BYTES};
 use super::series::Closed;
 use super::settings::Settings;
 use super::view::{SeriesId, Summary};
+use crate::deliberate::{self, Bug};
 
 /// Bytes that a summary without a number is counted as, what is wide in it apart.
 const SUMMARY_BYTES: u64 = 64;
@@ -214,7 +215,7 @@ impl Outbox {
             let chain = &mut self.chains[node.series as usize];
             // A part of the series' totals, which do not overflow.
             chain.numbered = chain.numbered.saturating_add(amount.increase().unwrap_or(0));
-            self.last += 1;
+            self.last += u64::from(!deliberate::is(Bug::NumbersAnew) || !self.last.is_multiple_of(7));
             digest = mix(mix(mix(digest, self.last), u64::from(node.series)), chain.numbered as u64);
             self.numbered.push_back(Summary {
                 seq: Some(self.last),

@@ -17,6 +17,7 @@ use super::packed::Packed;
 use super::passed::Passed;
 use super::settings::Settings;
 use super::view::{Refusal, SampleView, SeriesId, SeriesView, Stamp};
+use crate::deliberate::{self, Bug};
 
 /// All series.
 #[derive(Debug)]
@@ -244,7 +245,7 @@ impl Table {
         if clock.level < Level::TWO {
             return Ok((window, amount));
         }
-        let of_box = clock.of_box || is_open;
+        let of_box = (clock.of_box || is_open) && !deliberate::is(Bug::AheadIsRefused);
         let within = |at: SiteTime| match self.is_too_far(at.0, clock) {
             false => Ok(at),
             true if of_box => Ok(SiteTime(clock.now)),

@@ -23,6 +23,7 @@ use super::settings::Settings;
 use super::sources::Sources;
 use super::view::Stamp;
 use super::{Founding, Site, SnapshotError};
+use crate::deliberate::{self, Bug};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
 pub(super) const VERSION: u32 = 4;
@@ -235,6 +236,9 @@ impl Table {
                     }
                 }
             }
+        }
+        if deliberate::is(Bug::SnapshotForgetsParked) {
+            return out.extend_from_slice(&0u32.to_le_bytes());
         }
         out.extend_from_slice(&(self.parked.len() as u32).to_le_bytes());
         for ((series, start), parked) in &self.parked {

@@ -16,7 +16,7 @@ const SECTOR: usize = 512;
 
 /// What goes wrong, at a chosen operation that changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// The power fails in the middle of it: nothing works until [`FaultyFileSystem::restart`].
     Crash,
     /// It fails once, perhaps half done.
@@ -26,7 +26,7 @@ pub(crate) enum Fault {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct FaultyFileSystem(Arc<Shared>);
+pub struct FaultyFileSystem(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -36,7 +36,7 @@ struct Shared {
 }
 
 #[derive(Debug)]
-pub(crate) struct FaultyFile {
+pub struct FaultyFile {
     shared: Arc<Shared>,
     inode: usize,
     /// Handles of a process that is gone are dead.
@@ -94,13 +94,13 @@ impl NameChange {
 
 impl FaultyFileSystem {
     /// An empty one; the seed decides what crashes leave.
-    pub(crate) fn new(seed: u64) -> FaultyFileSystem {
+    pub fn new(seed: u64) -> FaultyFileSystem {
         let world = Mutex::new(World { random: seed, ..World::default() });
         FaultyFileSystem(Arc::new(Shared { world, released: Condvar::new() }))
     }
 
     /// Another disk with the same on it, for another process.
-    pub(crate) fn copy(&self) -> FaultyFileSystem {
+    pub fn copy(&self) -> FaultyFileSystem {
         let mut world = self.world().clone();
         world.life += 1;
         world.locks.clear();
@@ -108,55 +108,65 @@ impl FaultyFileSystem {
     }
 
     /// All files.
-    pub(crate) fn files(&self) -> Vec<PathBuf> {
+    pub fn files(&self) -> Vec<PathBuf> {
         self.world().names.keys().cloned().collect()
     }
 
     /// The operation after `operations` further ones that change something goes wrong.
-    pub(crate) fn fail_after(&self, operations: u32, fault: Fault) {
+    pub fn fail_after(&self, operations: u32, fault: Fault) {
         self.world().fault = Some((operations, fault));
     }
 
     /// The operation after `operations` further ones that only look fails once.
-    pub(crate) fn fail_read_after(&self, operations: u32, kind: io::ErrorKind) {
+    pub fn fail_read_after(&self, operations: u32, kind: io::ErrorKind) {
         self.world().read_fault = Some((operations, kind));
     }
 
     /// From now on everything that changes something fails so; `None`: no more.
-    pub(crate) fn break_down(&self, kind: Option<io::ErrorKind>) {
+    pub fn break_down(&self, kind: Option<io::ErrorKind>) {
         self.world().broken = kind;
     }
 
     /// From now on syncs of files do not return, until told so.
-    pub(crate) fn hang(&self, hung: bool) {
+    pub fn hang(&self, hung: bool) {
         self.world().hung = hung;
         self.0.released.notify_all();
     }
 
     /// From now on syncs of files take so long.
-    pub(crate) fn slow_down(&self, sync_takes: Duration) {
+    pub fn slow_down(&self, sync_takes: Duration) {
         self.world().sync_takes = sync_takes;
     }
 
+    /// Whether the power has failed in the middle of an operation.
+    pub fn is_down(&self) -> bool {
+        self.world().down
+    }
+
+    /// What was to go wrong later does not.
+    pub fn disarm(&self) {
+        self.world().fault = None;
+    }
+
     /// How often a fault has happened.
-    pub(crate) fn faults(&self) -> u32 {
+    pub fn faults(&self) -> u32 {
         self.world().faults
     }
 
     /// Only so many more bytes fit.
-    pub(crate) fn fill_up(&self, room: usize) {
+    pub fn fill_up(&self, room: usize) {
         let mut world = self.world();
         let used = world.used();
         world.capacity = Some(used + room);
     }
 
     /// How many bytes all files may have together.
-    pub(crate) fn limit(&self, capacity: Option<usize>) {
+    pub fn limit(&self, capacity: Option<usize>) {
         self.world().capacity = capacity;
     }
 
     /// The process is gone; with `power_lost`, so is what was not synced (or some of it).
-    pub(crate) fn restart(&self, power_lost: bool) {
+    pub fn restart(&self, power_lost: bool) {
         let mut world = self.world();
         if power_lost {
             world.lose_power();
@@ -169,18 +179,18 @@ impl FaultyFileSystem {
     }
 
     /// What all files have together.
-    pub(crate) fn used(&self) -> usize {
+    pub fn used(&self) -> usize {
         self.world().used()
     }
 
     /// What a file holds.
-    pub(crate) fn contents(&self, path: &Path) -> Vec<u8> {
+    pub fn contents(&self, path: &Path) -> Vec<u8> {
         let world = self.world();
         world.inodes[world.names[path]].cached.clone()
     }
 
     /// What waits to be written is lost, as if the disk had thrown it away.
-    pub(crate) fn forget(&self, path: &Path) {
+    pub fn forget(&self, path: &Path) {
         let mut world = self.world();
         let inode = world.names[path];
         let inode = &mut world.inodes[inode];
@@ -189,7 +199,7 @@ impl FaultyFileSystem {
     }
 
     /// Changes a file behind everybody's back, durably.
-    pub(crate) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut world = self.world();
         let inode = world.names[path];
         let inode = &mut world.inodes[inode];

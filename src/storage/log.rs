@@ -17,6 +17,7 @@ use super::index::{Index, Spot};
 use super::room::Spare;
 use super::segment::{self, SegmentHeader};
 use super::{BLOCK_BYTES, Entry, Options, Owner, ReadError, StorageMetrics, WriteError, WriteGroup};
+use crate::deliberate::{self, Bug};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
@@ -179,7 +180,9 @@ impl<F: FileSystem> Log<F> {
         segment.file.write_at(offset, buffer).map_err(error)?;
         self.place.metrics.wrote(buffer.len() as u64);
         let begun = Instant::now();
-        segment.file.sync_data().map_err(error)?;
+        if !deliberate::is(Bug::SkipsSync) {
+            segment.file.sync_data().map_err(error)?;
+        }
         self.place.metrics.synced_log(begun.elapsed());
         if runs_ahead {
             // The system caches one large write as one large page, and each later block in it would
@@ -223,7 +226,9 @@ impl<F: FileSystem> Log<F> {
         self.place.metrics.synced();
         let path = segment::path(&self.place.dir, number);
         fs.rename(&temporary, &path).map_err(error)?;
-        fs.sync_dir(&self.place.dir).map_err(|source| WriteError::from_io(&self.place.dir, source))?;
+        if !deliberate::is(Bug::SkipsNameSync) {
+            fs.sync_dir(&self.place.dir).map_err(|source| WriteError::from_io(&self.place.dir, source))?;
+        }
         if let Some(before) = self.segments.back_mut() {
             // Durable with the next change of names; until then the loss of the new file would pass.
             let full = segment::full_path(&self.place.dir, before.number);

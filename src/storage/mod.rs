@@ -15,8 +15,8 @@ mod crash_tests;
 mod damage_tests;
 mod directory;
 mod error;
-#[cfg(test)]
-pub(crate) mod faulty;
+#[cfg(any(test, feature = "simulation"))]
+pub mod faulty;
 mod fs;
 mod group;
 mod index;

@@ -1,199 +1,113 @@
-//! What goes wrong: crashes, pauses, cuts in one direction or both, partial partitions, disks that are slow, fail or
-//! hang, clocks; and what an operator does at the worst moment.
+//! What goes wrong.
+
+use std::io::ErrorKind;
 
 use tally_core::id::NodeId;
 
-use crate::node::Node;
-use crate::plan::{WITNESSES, size};
-use crate::sim::{Event, Sim};
-use crate::witness::WitnessBox;
+use crate::boxes::SimBox;
+use crate::plan::{SECOND, size};
+use crate::world::{Event, World};
+
+/// How far a clock is ahead or behind at most, in seconds.
+pub(crate) const AHEAD_MAX_S: i64 = 30_000_000;
 
 /// One trouble, of whatever kind.
-pub(crate) fn strike(sim: &mut Sim, nodes: &mut [Node], witnesses: &mut [WitnessBox]) {
-    let victim = victim(sim, nodes);
-    match sim.rng.below(28) {
-        0..=2 => crash(sim, nodes, victim),
+pub(crate) fn strike(world: &mut World) {
+    let victim = victim(world);
+    let at = world.boxes[victim].id;
+    match world.rng.below(22) {
+        0 | 1 => world.crash(at),
+        2 => {
+            // In the middle of what its disk does next.
+            let operations = world.rng.below(12) as u32;
+            world.boxes[victim].plan_crash(operations);
+        }
         3 => {
-            sim.coverage.count("crashes of all boxes");
-            (0..nodes.len()).for_each(|node| crash(sim, nodes, node));
+            world.coverage.count("power lost at all boxes");
+            (0..world.boxes.len()).for_each(|place| world.crash(world.boxes[place].id));
         }
-        4 | 5 => {
-            sim.coverage.count("pauses");
-            nodes[victim].paused_until = sim.now + sim.rng.between(10_000, 400_000);
+        4..=6 => world.stop(at),
+        7 => {
+            world.coverage.count("boxes paused");
+            let span = world.rng.between(10_000, 3 * SECOND);
+            world.boxes[victim].paused_until = world.now + span;
         }
-        6 | 7 => cut_off(sim, nodes, victim),
-        8 => cut_one_way(sim, nodes, victim),
-        9 => bridge(sim, nodes, victim),
+        8 | 9 => cut_off(world, at),
         10 => {
-            sim.coverage.count("disks slowed");
-            nodes[victim].disk.slowness = sim.rng.between(10, 200);
-            recover_later(sim, &nodes[victim]);
+            world.coverage.count("one-way cuts");
+            let deaf = world.rng.chance(500);
+            for other in others(world, at) {
+                if deaf { world.network.cut(other, at) } else { world.network.cut(at, other) }
+            }
         }
-        11 => {
-            nodes[victim].disk.fails = true;
-            recover_later(sim, &nodes[victim]);
-        }
+        11 => world.break_cut(),
         12 => {
-            sim.coverage.count("disks that hung");
-            nodes[victim].disk.hangs_until = sim.now + sim.rng.between(20_000, 800_000);
+            world.coverage.count("disks that failed");
+            let kind = world.rng.pick(&[ErrorKind::Other, ErrorKind::StorageFull]);
+            world.boxes[victim].fs.break_down(Some(kind));
+            recover_later(world, at);
         }
-        13 => star(sim, nodes, victim),
-        14 => constrain_election(sim, nodes),
-        15 => chain(sim, nodes),
+        13 => {
+            world.coverage.count("disks that filled up");
+            let room = size(world.rng.below(60_000));
+            world.boxes[victim].fs.fill_up(room);
+            recover_later(world, at);
+        }
+        14 => {
+            world.coverage.count("disks slowed");
+            world.boxes[victim].slowness = world.rng.between(5, 100);
+            recover_later(world, at);
+        }
+        15 => {
+            world.coverage.count("disks that hung");
+            world.boxes[victim].hangs_until = world.now + world.rng.between(100_000, 5 * SECOND);
+        }
         16 => {
-            sim.coverage.count("clocks set forward");
-            nodes[victim].wall_ahead = sim.rng.below(2_000_000);
+            world.coverage.count("connections congested");
+            let peers: Vec<NodeId> = others(world, at);
+            let is_congested = world.rng.chance(600);
+            if let Some(life) = &world.boxes[victim].life {
+                peers.into_iter().for_each(|peer| life.outlet.congest(peer, is_congested));
+            }
         }
-        17 | 18 => {
-            let to = NodeId(sim.rng.between(1, sim.plan.boxes));
-            nodes[victim].hand_over(sim, to);
-            nodes[victim].step(sim);
-        }
-        19 if nodes[victim].leads() => {
-            nodes[victim].resign(sim);
-            nodes[victim].step(sim);
-        }
-        20..=22 => ail_witness(sim, witnesses),
-        _ => sim.network.mend(),
+        17 => ail_clock(world, victim),
+        _ => world.mend(),
     }
-}
-
-/// A new leader may crash within milliseconds, and may not even be heard until then: what it left on its
-/// own disk, others have to judge later.
-pub(crate) fn shorten_reign(sim: &mut Sim, leader: NodeId) {
-    if sim.healed || !sim.rng.chance(sim.plan.short_reigns_permille) {
-        return;
-    }
-    sim.coverage.count("short reigns");
-    let mut span = sim.rng.below(2 * (sim.plan.delay_max + sim.plan.sync_max));
-    if sim.rng.chance(500) {
-        sim.coverage.count("leaders that nobody heard");
-        let others: Vec<NodeId> = (1..=sim.plan.boxes).map(NodeId).chain(WITNESSES).collect();
-        others.into_iter().for_each(|other| sim.network.cut(leader, other));
-        span += 2 * sim.plan.sync_max;
-    }
-    sim.after(span, Event::Crash { node: leader });
 }
 
 /// Whoever leads, half of the time.
-fn victim(sim: &mut Sim, nodes: &[Node]) -> usize {
-    let leader = nodes.iter().position(Node::leads).filter(|_| sim.rng.chance(500));
-    leader.unwrap_or_else(|| size(sim.rng.below(nodes.len() as u64)))
+fn victim(world: &mut World) -> usize {
+    let leads = |one: &SimBox| one.life.as_ref().is_some_and(|life| life.handle.role().borrow().leads);
+    let leader = world.boxes.iter().position(leads).filter(|_| world.rng.chance(500));
+    leader.unwrap_or_else(|| size(world.rng.below(world.boxes.len() as u64)))
 }
 
-/// Power goes at one box, and comes back after a while.
-pub(crate) fn crash(sim: &mut Sim, nodes: &mut [Node], victim: usize) {
-    let node = &mut nodes[victim];
-    sim.network.mend_from(node.id);
-    if node.life.is_some() && !sim.healed {
-        node.crash(sim);
-        let away = sim.rng.pick(&[5_000, 50_000, 400_000]);
-        let away = sim.rng.between(1_000, away);
-        sim.after(away, Event::Restart { node: node.id });
+fn others(world: &World, at: NodeId) -> Vec<NodeId> {
+    world.boxes.iter().map(|one| one.id).filter(|id| *id != at).collect()
+}
+
+fn cut_off(world: &mut World, at: NodeId) {
+    world.coverage.count("boxes cut off");
+    for other in others(world, at) {
+        world.network.cut(at, other);
+        world.network.cut(other, at);
     }
 }
 
-fn recover_later(sim: &mut Sim, node: &Node) {
-    let span = sim.rng.between(20_000, 500_000);
-    sim.after(span, Event::DiskRecovers { node: node.id });
+fn recover_later(world: &mut World, at: NodeId) {
+    let span = world.rng.between(100_000, 4 * SECOND);
+    world.after(span, Event::DiskRecovers { at });
 }
 
-fn cut_off(sim: &mut Sim, nodes: &[Node], victim: usize) {
-    sim.coverage.count("boxes cut off");
-    for other in others(nodes, victim) {
-        sim.network.cut(nodes[victim].id, other);
-        sim.network.cut(other, nodes[victim].id);
-    }
-}
-
-/// It hears nobody, or nobody hears it.
-fn cut_one_way(sim: &mut Sim, nodes: &[Node], victim: usize) {
-    sim.coverage.count("one-way cuts");
-    let deaf = sim.rng.chance(500);
-    for other in others(nodes, victim) {
-        if deaf {
-            sim.network.cut(other, nodes[victim].id);
-        } else {
-            sim.network.cut(nodes[victim].id, other);
-        }
-    }
-}
-
-/// Two halves that only the victim reaches.
-fn bridge(sim: &mut Sim, nodes: &[Node], victim: usize) {
-    let others = others(nodes, victim);
-    if others.len() < 2 {
+/// It is wrong by a little or by years, jumps, or is not synchronised any more.
+fn ail_clock(world: &mut World, victim: usize) {
+    if !world.plan.has_clocks {
         return;
     }
-    sim.coverage.count("bridges");
-    let (left, right) = others.split_at(others.len() / 2);
-    for a in left {
-        for b in right {
-            sim.network.cut(*a, *b);
-            sim.network.cut(*b, *a);
-        }
-    }
-}
-
-/// Nobody reaches anybody but the victim: if another one leads, it has lost its quorum and is still heard.
-fn star(sim: &mut Sim, nodes: &[Node], victim: usize) {
-    sim.coverage.count("stars around one box");
-    let others = others(nodes, victim);
-    for a in &others {
-        for b in others.iter().filter(|b| a != *b) {
-            sim.network.cut(*a, *b);
-        }
-    }
-}
-
-/// Whoever leads is cut off, and of the others only one reaches a majority: the one whose log ends first.
-fn constrain_election(sim: &mut Sim, nodes: &[Node]) {
-    let Some(leader) = nodes.iter().position(Node::leads) else { return };
-    let end = |place: &usize| nodes[*place].life.as_ref().map(|life| life.core.last());
-    let rest = (0..nodes.len()).filter(|place| *place != leader && end(place).is_some());
-    let Some(last) = rest.min_by_key(end) else { return };
-    sim.coverage.count("constrained elections");
-    star(sim, nodes, last);
-    cut_off(sim, nodes, leader);
-}
-
-/// Each reaches only its neighbours.
-fn chain(sim: &mut Sim, nodes: &[Node]) {
-    sim.coverage.count("chains");
-    let turn = size(sim.rng.below(nodes.len() as u64));
-    let ring: Vec<NodeId> = (0..nodes.len()).map(|place| nodes[(place + turn) % nodes.len()].id).collect();
-    for (place, a) in ring.iter().enumerate() {
-        for b in ring.iter().skip(place + 2) {
-            sim.network.cut(*a, *b);
-            sim.network.cut(*b, *a);
-        }
-    }
-}
-
-pub(crate) fn crash_witness(sim: &mut Sim, witness: &mut WitnessBox) {
-    if !sim.healed {
-        witness.crash(sim);
-        let away = sim.rng.between(1_000, 300_000);
-        sim.after(away, Event::Restart { node: witness.id });
-    }
-}
-
-fn ail_witness(sim: &mut Sim, witnesses: &mut [WitnessBox]) {
-    let place = size(sim.rng.below(witnesses.len() as u64));
-    let witness = &mut witnesses[place];
-    match sim.rng.below(4) {
-        0 | 1 => crash_witness(sim, witness),
-        2 => witness.paused_until = sim.now + sim.rng.between(10_000, 400_000),
-        _ => {
-            witness.fails = true;
-            let span = sim.rng.between(20_000, 500_000);
-            sim.after(span, Event::DiskRecovers { node: witness.id });
-        }
-    }
-}
-
-/// All that the victim may talk with, witnesses too.
-fn others(nodes: &[Node], victim: usize) -> Vec<NodeId> {
-    let boxes = nodes.iter().map(|node| node.id).filter(|id| *id != nodes[victim].id);
-    boxes.chain(WITNESSES).collect()
+    world.coverage.count("clocks set wrong");
+    let seconds = world.rng.pick(&[0, 1, 20, 4_000, AHEAD_MAX_S]);
+    let way = world.rng.pick(&[-1, 1]);
+    let one = &mut world.boxes[victim];
+    one.wall_ahead = way * seconds * 1_000_000;
+    one.is_synced = seconds <= 20 && world.rng.chance(700);
 }

@@ -1,291 +1,609 @@
-//! One history from one seed: a phase of trouble, then a healed one in which everything must come to
-//! an end, and what must hold at the end.
+//! A whole history: what happens, in its order.
+
+use std::time::Duration;
 
 use tally_core::id::NodeId;
-use tally_core::raft::Position;
+use tallyd::deliberate;
+use tallyd::node::{Command, Done, Input, StopTimes};
+use tallyd::transport::Event as LinkEvent;
+use tokio::sync::oneshot;
 
-use crate::checks::{Held, Holders, Learner, held, progress};
-use crate::client::Client;
+use crate::boxes::SimBox;
+use crate::checks::{Checks, progress};
+use crate::clients::{Adder, Counter, Operator, Publisher, Reader, Reporter};
 use crate::coverage::Coverage;
-use crate::members;
-use crate::node::Node;
-use crate::plan::{Micros, WITNESSES, size};
-use crate::sim::{Event, Own, Setting, Sim};
+use crate::links::Sent;
+use crate::network::{Network, Route};
+use crate::plan::{Micros, Plan, SECOND, size};
+use crate::queue::Queue;
+use crate::rng::Rng;
+use crate::sim::Setting;
 use crate::trouble;
-use crate::witness::WitnessBox;
 
-/// For so long after healing clients still begin something.
-const LAST_REQUESTS: Micros = 300_000;
-/// By then all must be done: elections, snapshots, retries.
-const PATIENCE: Micros = 15_000_000;
+/// Once nothing is wrong everything is done within so long.
+const PATIENCE: Micros = 120 * SECOND;
+/// A connection over which nothing comes ends after about so long.
+const IDLE: Micros = 2 * SECOND;
 
-pub(crate) struct World {
-    sim: Sim,
-    nodes: Vec<Node>,
-    witnesses: Vec<WitnessBox>,
-    clients: Vec<Client>,
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A frame arrives, if its connection is still there.
+    Frame {
+        from: NodeId,
+        to: NodeId,
+        serial: u64,
+        sent: Sent,
+    },
+    /// A box hears that it is connected.
+    Linked {
+        at: NodeId,
+        peer: NodeId,
+        serial: u64,
+    },
+    /// A box hears nothing any more of what it was connected to.
+    Unlinked {
+        at: NodeId,
+        peer: NodeId,
+        serial: u64,
+    },
+    /// Connections that can be made are made.
+    Dial,
+    /// A node is due, if it still is at this time.
+    Wake {
+        at: NodeId,
+        life: u64,
+        due: Micros,
+    },
+    /// The disk begins its next job.
+    DiskBegins {
+        at: NodeId,
+        life: u64,
+    },
+    /// The disk is done with one.
+    DiskDone {
+        at: NodeId,
+        life: u64,
+        done: Vec<Done>,
+    },
+    /// Something is asked of a box.
+    Ask {
+        place: usize,
+        input: Option<Input>,
+    },
+    Adder(usize),
+    Reporter(usize),
+    Reader,
+    Counts(usize),
+    Publisher,
+    Operator,
+    Trouble,
+    Start {
+        at: NodeId,
+    },
+    DiskRecovers {
+        at: NodeId,
+    },
 }
 
-/// Plays the history of a seed; what it came through.
+pub(crate) struct World {
+    pub(crate) now: Micros,
+    queue: Queue<Event>,
+    pub(crate) rng: Rng,
+    pub(crate) plan: Plan,
+    pub(crate) network: Network,
+    held: Vec<(u64, NodeId, NodeId, Sent)>,
+    pub(crate) boxes: Vec<SimBox>,
+    pub(crate) checks: Checks,
+    pub(crate) coverage: Coverage,
+    adders: Vec<Adder>,
+    reporters: Vec<Reporter>,
+    counters: Vec<Counter>,
+    reader: Reader,
+    /// Nothing goes wrong any more.
+    pub(crate) healed: bool,
+    trace: bool,
+}
+
+/// Plays a whole history; panics at the first step that breaks an invariant.
 pub(crate) fn play(seed: u64, setting: Setting, trace: bool) -> Coverage {
+    deliberate::set(setting.bug);
     let mut world = World::new(seed, setting, trace);
-    world.run_until(world.sim.plan.trouble);
+    let end = world.plan.trouble;
+    world.run_until(end);
     world.heal();
-    let healed_at = world.sim.now;
-    world.run_until(healed_at + LAST_REQUESTS);
-    world.come_to_rest();
-    // A box that starts again in an idle site catches up without anybody's doing.
-    let members = progress::members(&world.nodes).expect("all is quiet");
-    let idler = place(world.sim.rng.pick(&members));
-    world.nodes[idler].crash(&mut world.sim);
-    world.nodes[idler].start(&mut world.sim);
     world.come_to_rest();
     world.check_end();
-    let events = world.sim.coverage.events;
-    world.sim.tell(|| format!("ends after {events} events"));
-    world.sim.coverage
+    world.coverage
 }
 
 impl World {
     fn new(seed: u64, setting: Setting, trace: bool) -> World {
-        let mut sim = Sim::new(seed, setting, trace);
-        sim.tell(|| format!("{:?}", sim.plan));
-        let boxes = (1..=sim.plan.boxes).map(NodeId);
-        let mut nodes: Vec<Node> =
-            boxes.map(|id| Node::new(id, sim.plan.configuration(id), sim.rng.between(950, 1050))).collect();
-        let witnesses = WITNESSES.into_iter().map(|id| WitnessBox::new(id, setting.cores)).collect();
-        let clients = (0..size(sim.plan.clients)).map(Client::new).collect();
-        nodes.iter_mut().for_each(|node| node.start(&mut sim));
-        for client in 0..size(sim.plan.clients) {
-            sim.after(1, Event::ClientWakes { client });
+        let mut rng = Rng::new(seed);
+        let mut plan = Plan::new(&mut rng);
+        (setting.bend)(&mut plan);
+        plan.calm = setting.calm.unwrap_or(plan.calm);
+        let boxes =
+            (1..=plan.boxes).map(|id| SimBox::new(&plan, id, rng.between(950, 1050), rng.next())).collect();
+        let mut world = World {
+            now: 0,
+            queue: Queue::new(),
+            network: Network::new(&plan),
+            held: Vec::new(),
+            boxes,
+            checks: Checks { founded: plan.level, ..Checks::default() },
+            coverage: Coverage::default(),
+            adders: (0..plan.adders).map(Adder::new).collect(),
+            reporters: (0..plan.reporters).map(|place| Reporter::new(place, rng.next() >> 1)).collect(),
+            reader: Reader::default(),
+            counters: (0..plan.boxes).map(|_| Counter::default()).collect(),
+            healed: false,
+            trace,
+            rng,
+            plan,
+        };
+        world.tell(|world| format!("{:?}", world.plan));
+        for place in 0..world.boxes.len() {
+            let at = world.boxes[place].id;
+            let span = world.rng.below(200_000);
+            world.after(span, Event::Start { at });
+            world.after(span + 100_000, Event::Counts(place));
         }
-        sim.after(20_000, Event::Trouble);
-        if let Some(every) = sim.plan.changes_every {
-            sim.after(every, Event::Change);
+        (0..world.adders.len()).for_each(|place| world.after(300_000, Event::Adder(place)));
+        (0..world.reporters.len()).for_each(|place| world.after(300_000, Event::Reporter(place)));
+        for event in [Event::Reader, Event::Dial, Event::Publisher, Event::Operator, Event::Trouble] {
+            world.after(100_000, event);
         }
-        World { sim, nodes, witnesses, clients }
+        world
+    }
+
+    pub(crate) fn after(&mut self, span: Micros, event: Event) {
+        self.queue.put(self.now + span, event);
+    }
+
+    pub(crate) fn tell(&self, what: impl FnOnce(&World) -> String) {
+        if self.trace {
+            eprintln!("{:>10} {}", self.now, what(self));
+        }
     }
 
     fn run_until(&mut self, end: Micros) {
-        while self.sim.now < end {
-            let Some(event) = self.sim.next() else {
-                self.sim.now = end;
-                return;
-            };
+        while self.now < end {
+            let Some((at, event)) = self.queue.next() else { break };
+            self.now = at;
+            self.coverage.events += 1;
             self.happen(event);
         }
     }
 
-    /// Nothing is wrong any more: everything must come to an end.
     fn come_to_rest(&mut self) {
-        let limit = self.sim.now + PATIENCE;
-        while !progress::all_is_done(&self.nodes, &self.clients, &self.sim.checks.committed) {
+        let limit = self.now + PATIENCE;
+        loop {
+            self.run_until(self.now + 100_000);
+            let is_idle =
+                self.adders.iter().all(Adder::is_idle) && self.reporters.iter().all(Reporter::is_idle);
+            if is_idle && progress::is_at_rest(&self.boxes) {
+                return;
+            }
             assert!(
-                self.sim.now < limit,
+                self.now < limit,
                 "progress after healing: none although nothing is wrong: {}",
                 self.describe()
             );
-            self.run_until(self.sim.now + 10_000);
         }
+    }
+
+    fn place(at: NodeId) -> usize {
+        size(at.0) - 1
+    }
+
+    pub(crate) fn life_of(&self, at: NodeId) -> Option<u64> {
+        self.boxes[World::place(at)].life.as_ref().map(|life| life.number)
     }
 
     fn happen(&mut self, event: Event) {
-        let blocked_until = self.blocked_until(&event);
-        if blocked_until > self.sim.now {
-            let span = blocked_until - self.sim.now;
-            return self.sim.after(span, event);
+        if let Some((at, is_disk)) = concerned(&event) {
+            let one = &self.boxes[World::place(at)];
+            let until = one.paused_until.max(if is_disk { one.hangs_until } else { 0 });
+            if until > self.now {
+                let span = until - self.now;
+                return self.after(span, event);
+            }
         }
-        let sim = &mut self.sim;
         match event {
-            Event::Packet { from, to, packet } => match self.witness(to) {
-                Some(place) => self.witnesses[place].packet(&mut self.sim, from, &packet),
-                None => self.input(to, |node, sim| node.packet(sim, from, packet)),
-            },
-            Event::ToBox { to, request } => self.input(to, |node, sim| node.request(sim, request)),
-            Event::Own { node: id, boot, what } => match self.witness(id) {
-                Some(place) if self.witnesses[place].boot == boot => {
-                    self.witnesses[place].synced(&mut self.sim);
+            Event::Frame { from, to, serial, sent } => {
+                if self.network.serial(from, to) == Some(serial) {
+                    let Sent { lane, frame, .. } = sent;
+                    self.step(to, Some(Input::Links(LinkEvent::Received { from, lane, frame })));
                 }
-                None if self.node(id).boot == boot => self.input(id, |node, sim| node.own(sim, what)),
-                _ => {}
-            },
-            Event::ToClient { client, answer } => {
-                self.clients[client].hear(sim, &answer);
-                self.wake_client(client);
             }
-            Event::ClientWakes { client } => self.client_wakes(client),
-            Event::Restart { node: id } => match self.witness(id) {
-                Some(place) => self.witnesses[place].start(),
-                None => {
-                    let node = node(&mut self.nodes, id);
-                    if node.life.is_none() {
-                        node.start(&mut self.sim);
-                    }
+            Event::Linked { at, peer, serial } => {
+                if self.network.serial(at, peer) == Some(serial)
+                    && let Some(life) = &self.boxes[World::place(at)].life
+                {
+                    life.outlet.connect(peer);
+                    self.step(at, Some(Input::Links(LinkEvent::Connected(peer))));
                 }
-            },
-            Event::Crash { node: id } => match self.witness(id) {
-                Some(place) => trouble::crash_witness(&mut self.sim, &mut self.witnesses[place]),
-                None => trouble::crash(&mut self.sim, &mut self.nodes, place(id)),
-            },
+            }
+            Event::Unlinked { at, peer, serial } => {
+                // Another one may have taken its place.
+                if self.network.serial(at, peer).is_none_or(|current| current == serial)
+                    && let Some(life) = &self.boxes[World::place(at)].life
+                {
+                    life.outlet.disconnect(peer);
+                    self.step(at, Some(Input::Links(LinkEvent::Disconnected(peer))));
+                }
+            }
+            Event::Dial => self.dial(),
+            Event::Wake { at, life, due } => {
+                if let Some(running) = &mut self.boxes[World::place(at)].life
+                    && (running.number, running.wakes_at) == (life, due)
+                {
+                    running.wakes_at = Micros::MAX;
+                    progress::it_sleeps(self.now, running);
+                    self.step(at, None);
+                }
+            }
+            Event::DiskBegins { at, life } => self.disk_begins(at, life),
+            Event::DiskDone { at, life, done } => self.disk_done(at, life, done),
+            Event::Ask { place, input } => self.step(self.boxes[place].id, input),
+            Event::Start { at } => self.start(at),
+            Event::DiskRecovers { at } => {
+                let one = &mut self.boxes[World::place(at)];
+                one.fs.break_down(None);
+                one.fs.limit(None);
+                one.slowness = 1;
+            }
             Event::Trouble => {
-                if !sim.healed {
-                    trouble::strike(sim, &mut self.nodes, &mut self.witnesses);
-                    let calm = sim.rng.between(1, 2 * sim.plan.calm);
-                    sim.after(calm, Event::Trouble);
+                if !self.healed {
+                    trouble::strike(self);
+                    let span = self.rng.between(1, 2 * self.plan.calm);
+                    self.after(span, Event::Trouble);
                 }
             }
-            Event::Change => {
-                if let Some(every) = sim.plan.changes_every.filter(|_| !sim.healed) {
-                    members::wish(sim, &mut self.nodes);
-                    let span = sim.rng.between(1, 2 * every);
-                    sim.after(span, Event::Change);
+            other => self.client(other),
+        }
+    }
+
+    fn client(&mut self, event: Event) {
+        let (now, begins) = (self.now, !self.healed);
+        let (boxes, rng, checks) = (&self.boxes, &mut self.rng, &mut self.checks);
+        let coverage = &mut self.coverage;
+        match event {
+            Event::Adder(client) => {
+                if let Some(place) = self.adders[client].wake((now, begins), boxes, rng, (checks, coverage)) {
+                    self.after(1, Event::Ask { place, input: None });
+                }
+                let span = self.rng.between(1_000, 60_000);
+                self.after(span, Event::Adder(client));
+            }
+            Event::Reporter(client) => {
+                if let Some((place, input)) =
+                    self.reporters[client].wake((now, begins), boxes, rng, (checks, coverage))
+                {
+                    self.after(1, Event::Ask { place, input: Some(input) });
+                }
+                let span = self.rng.between(5_000, 100_000);
+                self.after(span, Event::Reporter(client));
+            }
+            Event::Reader => {
+                if let Some((place, input)) = self.reader.wake((now, begins), boxes, rng, (checks, coverage))
+                {
+                    self.after(1, Event::Ask { place, input: Some(input) });
+                }
+                let span = self.rng.between(1_000, 60_000);
+                self.after(span, Event::Reader);
+            }
+            Event::Counts(place) if begins => {
+                self.counters[place].count(now, &boxes[place], rng, checks);
+                let span = self.rng.between(1, 2 * self.plan.counts_every);
+                self.after(span, Event::Counts(place));
+            }
+            Event::Publisher => {
+                if let Some((place, input)) = Publisher::wake(boxes, rng, checks) {
+                    self.after(1, Event::Ask { place, input: Some(input) });
+                }
+                let span = self.rng.between(20_000, 100_000);
+                self.after(span, Event::Publisher);
+            }
+            Event::Operator if begins => {
+                if let Some((place, input)) = Operator::act(boxes, rng, (checks, coverage)) {
+                    self.after(1, Event::Ask { place, input: Some(input) });
+                }
+                let span = self.rng.between(200_000, 6 * SECOND);
+                self.after(span, Event::Operator);
+            }
+            _ => {}
+        }
+    }
+
+    /// A node takes something in, and does what follows.
+    fn step(&mut self, at: NodeId, input: Option<Input>) {
+        let place = World::place(at);
+        if self.boxes[place].life.is_none() {
+            return;
+        }
+        self.boxes[place].step(self.now, input);
+        self.follow_up(place);
+    }
+
+    /// Takes from a node what is to be done outside.
+    fn follow_up(&mut self, place: usize) {
+        let (now, at) = (self.now, self.boxes[place].id);
+        let Some(life) = &mut self.boxes[place].life else { return };
+        let number = life.number;
+        self.checks.digests_and_leaders(at, life);
+        if life.node.is_over() {
+            return self.stopped(at);
+        }
+        let due = life.due(now);
+        let wakes = due < life.wakes_at;
+        if wakes {
+            life.wakes_at = due;
+        }
+        let sent = life.outlet.take();
+        let disk = !life.disk_works && life.has_jobs();
+        life.disk_works |= disk;
+        if wakes {
+            self.queue.put(due, Event::Wake { at, life: number, due });
+        }
+        if disk {
+            self.after(1, Event::DiskBegins { at, life: number });
+        }
+        for sent in sent {
+            self.send(at, sent);
+        }
+    }
+
+    fn send(&mut self, from: NodeId, sent: Sent) {
+        let to = sent.to;
+        match self.network.route(self.now, (from, to), sent.lane, &mut self.rng) {
+            Route::Arrives(serial, times) => {
+                for at in times {
+                    self.queue.put(at, Event::Frame { from, to, serial, sent: sent.clone() });
                 }
             }
-            Event::DiskRecovers { node: id } => match self.witness(id) {
-                Some(place) => self.witnesses[place].fails = false,
-                None => {
-                    let disk = &mut node(&mut self.nodes, id).disk;
-                    disk.fails = false;
-                    disk.slowness = 1;
+            Route::Held(serial) => {
+                self.coverage.count("frames held up by a cut");
+                self.held.push((serial, from, to, sent));
+            }
+            Route::Lost => self.coverage.count("datagrams lost"),
+        }
+    }
+
+    fn disk_begins(&mut self, at: NodeId, life: u64) {
+        if self.life_of(at) != Some(life) {
+            return;
+        }
+        let place = World::place(at);
+        let slowness = self.boxes[place].slowness;
+        let Some(running) = &mut self.boxes[place].life else { return };
+        let Some(done) = running.work() else {
+            running.disk_works = false;
+            return;
+        };
+        for done in &done {
+            match done {
+                Done::Saved { result: Ok(_) } => self.coverage.count("snapshots saved"),
+                Done::Opened { result: Ok(Some(_)), .. } => {
+                    self.coverage.count("snapshots sent to another box")
                 }
-            },
+                Done::UnsentKept { leaving: true, result: Ok(()) } => {
+                    self.coverage.count("orderly stops that saved counts");
+                }
+                _ => {}
+            }
         }
+        if self.boxes[place].fs.is_down() {
+            self.coverage.count("power lost in the middle of an operation");
+            return self.crash(at);
+        }
+        let slow = if self.rng.chance(20) { 20 } else { 1 };
+        let span = 20 + self.rng.below(self.plan.sync_max * slow) * slowness;
+        self.after(span.min(8 * SECOND), Event::DiskDone { at, life, done });
     }
 
-    fn client_wakes(&mut self, place: usize) {
-        let client = &mut self.clients[place];
-        if self.sim.now < client.wakes_at {
+    fn disk_done(&mut self, at: NodeId, life: u64, done: Vec<Done>) {
+        if self.life_of(at) != Some(life) {
             return;
         }
-        if self.sim.healed && client.is_idle() && self.sim.now > self.sim.plan.trouble + LAST_REQUESTS {
+        let place = World::place(at);
+        for done in done {
+            self.step(at, Some(Input::Disk(done)));
+        }
+        if let Some(running) = &mut self.boxes[place].life {
+            running.disk_works = true;
+            self.after(1, Event::DiskBegins { at, life });
+        }
+    }
+
+    fn dial(&mut self) {
+        for a in 0..self.boxes.len() {
+            for b in a + 1..self.boxes.len() {
+                let (one, other) = (self.boxes[a].id, self.boxes[b].id);
+                let lives = (self.life_of(one), self.life_of(other));
+                let (Some(first), Some(second)) = lives else { continue };
+                let lives = (first, second);
+                if self.network.is_cut(one, other) || self.network.is_connected(one, other, lives) {
+                    continue;
+                }
+                let serial = self.network.connect(one, other, lives);
+                let (span, more) = (self.rng.between(200, 5_000), self.rng.between(0, 3_000));
+                self.after(span, Event::Linked { at: one, peer: other, serial });
+                self.after(span + more, Event::Linked { at: other, peer: one, serial });
+            }
+        }
+        let span = self.rng.between(50_000, 200_000);
+        self.after(span, Event::Dial);
+    }
+
+    /// Connections over which nothing comes end, each end by itself.
+    pub(crate) fn break_cut(&mut self) {
+        for (a, b, serial) in self.network.all() {
+            if self.network.is_cut(a, b) && self.network.disconnect(a, b, serial) {
+                self.coverage.count("connections broken");
+                self.unlink(a, b, serial);
+            }
+        }
+        let network = &self.network;
+        self.held.retain(|(serial, from, to, _)| network.serial(*from, *to) == Some(*serial));
+    }
+
+    fn unlink(&mut self, a: NodeId, b: NodeId, serial: u64) {
+        for (at, peer) in [(a, b), (b, a)] {
+            let span = self.rng.between(IDLE / 10, IDLE);
+            self.after(span, Event::Unlinked { at, peer, serial });
+        }
+    }
+
+    /// All cuts end; what was held up comes, if its connection is still there.
+    pub(crate) fn mend(&mut self) {
+        self.network.mend();
+        for (_, from, to, sent) in std::mem::take(&mut self.held) {
+            debug_assert_eq!(sent.to, to);
+            self.send(from, sent);
+        }
+    }
+
+    fn start(&mut self, at: NodeId) {
+        let place = World::place(at);
+        if self.boxes[place].life.is_some() {
             return;
         }
-        let (to, request) = client.wake(&mut self.sim);
-        if self.sim.healed || !self.sim.rng.chance(30) {
-            let delay = self.sim.network.delay(&mut self.sim.rng);
-            self.sim.after(delay, Event::ToBox { to, request });
+        let seed = self.rng.next();
+        if !self.boxes[place].start(self.now, seed) {
+            self.tell(|_| format!("box {at} cannot start"));
+            self.coverage.count("boxes that could not start");
+            return self.after(300_000, Event::Start { at });
         }
-        self.wake_client(place);
+        self.tell(|_| format!("box {at} starts"));
+        self.coverage.count("boxes started");
+        let life = self.boxes[place].life.as_ref().expect("it has just started");
+        self.coverage.add("lives that went on with saved counts", u64::from(life.has_unsent));
+        self.follow_up(place);
+        // Its jobs of the start.
+        self.after(1, Event::Ask { place, input: None });
     }
 
-    fn wake_client(&mut self, client: usize) {
-        let span = self.clients[client].wakes_at.saturating_sub(self.sim.now);
-        self.sim.after(span, Event::ClientWakes { client });
+    pub(crate) fn crash(&mut self, at: NodeId) {
+        let place = World::place(at);
+        let Some(life) = &self.boxes[place].life else { return };
+        self.checks.conservation.crashed((at, life.number));
+        self.tell(|_| format!("box {at} loses its power"));
+        self.coverage.count("power lost at a box");
+        self.boxes[place].end(true);
+        self.go_away(at);
     }
 
-    /// A box takes something in; what it then calls committed is looked at before it does anything else.
-    fn input(&mut self, id: NodeId, take: impl FnOnce(&mut Node, &mut Sim)) {
-        take(node(&mut self.nodes, id), &mut self.sim);
-        self.check_committed(id);
-        node(&mut self.nodes, id).step(&mut self.sim);
+    /// An orderly stop has come to its end.
+    fn stopped(&mut self, at: NodeId) {
+        let place = World::place(at);
+        self.tell(|_| format!("box {at} has stopped in good order"));
+        self.coverage.count("orderly stops");
+        let number = self.life_of(at).unwrap_or_default();
+        if !self.boxes[place].leave() {
+            // It has said so.
+            self.checks.conservation.crashed((at, number));
+        }
+        self.go_away(at);
     }
 
-    /// Until when the box that it happens at is paused, or its disk hangs.
-    fn blocked_until(&self, event: &Event) -> Micros {
-        let Some(id) = event.node() else { return 0 };
-        if let Some(place) = self.witness(id) {
-            return self.witnesses[place].paused_until;
+    fn go_away(&mut self, at: NodeId) {
+        for (a, b, serial) in self.network.all() {
+            if (a == at || b == at) && self.network.disconnect(a, b, serial) {
+                self.unlink(a, b, serial);
+            }
         }
-        let node = self.node(id);
-        let hangs = matches!(event, Event::Own { what: Own::Synced, .. });
-        node.paused_until.max(if hangs { node.disk.hangs_until } else { 0 })
+        let away = self.rng.pick(&[20_000, 300_000, 3 * SECOND]);
+        let away = self.rng.between(5_000, away);
+        self.after(away, Event::Start { at });
     }
 
-    /// What a box newly calls committed is on the disks of a quorum.
-    fn check_committed(&mut self, id: NodeId) {
-        let (nodes, witnesses) = (&self.nodes, &self.witnesses);
-        let Some(life) = &nodes[place(id)].life else { return };
-        let commit = life.core.commit_index();
-        if commit == life.checked {
-            return;
-        }
-        let end = |id: NodeId, position: Position| {
-            let disk = &nodes.get(place(id))?.disk;
-            disk.holds(position).then(|| disk.end())
-        };
-        let record = |id: NodeId| {
-            let witness = witnesses.iter().find(|witness| witness.id == id);
-            witness.map(|witness| witness.synced).unwrap_or_default()
-        };
-        let holders = Holders { end: &end, record: &record };
-        let (configuration, last) = (life.core.configuration(), life.core.last());
-        let by = Learner { log: &life.log, term: life.core.term(), commit, seen: life.checked };
-        let known_before = self.sim.checks.committed.last();
-        let how =
-            self.sim.checks.committed.learned(&by, |position| held(configuration, position, last, &holders));
-        self.sim.coverage.add("commits that needed a witness", u64::from(how == Some(Held::WithWitness)));
-        self.sim.learn_members(known_before);
-        if let Some(life) = &mut node(&mut self.nodes, id).life {
-            life.checked = commit;
-        }
+    /// Somebody stops a box in good order.
+    pub(crate) fn stop(&mut self, at: NodeId) {
+        let place = World::place(at);
+        self.boxes[place].tell_time(self.now);
+        let commit = self.rng.between(100, 6_000);
+        let Some(life) = self.boxes[place].life.as_mut().filter(|life| !life.is_stopping) else { return };
+        life.is_stopping = true;
+        let now = life.local_now();
+        self.tell(|_| format!("box {at} is told to stop"));
+        self.coverage.count("orderly stops asked for");
+        let commit_by = now + Duration::from_millis(commit);
+        // Longer than any disk here hangs.
+        let times = StopTimes { commit_by, end_by: commit_by + Duration::from_secs(60) };
+        let (reply, _) = oneshot::channel();
+        self.step(at, Some(Input::Command(Command::Stop { times, reply })));
     }
 
     fn heal(&mut self) {
-        self.sim.healed = true;
-        self.sim.network.heal();
-        self.sim.tell(|| "healed".into());
-        for witness in &mut self.witnesses {
-            witness.paused_until = witness.paused_until.min(self.sim.now + 1000);
-            witness.start();
-        }
-        for node in &mut self.nodes {
-            node.disk.fails = false;
-            node.disk.slowness = 1;
-            node.disk.hangs_until = 0;
-            node.paused_until = node.paused_until.min(self.sim.now + 1000);
-            if node.life.is_none() {
-                node.start(&mut self.sim);
+        self.tell(|_| "healed".to_owned());
+        self.healed = true;
+        self.mend();
+        self.network.heal();
+        for place in 0..self.boxes.len() {
+            let one = &mut self.boxes[place];
+            one.fs.break_down(None);
+            one.fs.limit(None);
+            one.fs.disarm();
+            one.slowness = 1;
+            // Later than any clock was so far, so that all windows close.
+            one.wall_ahead = trouble::AHEAD_MAX_S * 2_000_000;
+            one.is_synced = true;
+            one.hangs_until = 0;
+            one.paused_until = one.paused_until.min(self.now + 1_000);
+            if let Some(life) = &one.life {
+                (1..=self.plan.boxes).for_each(|peer| life.outlet.congest(NodeId(peer), false));
             }
         }
     }
 
     fn check_end(&mut self) {
-        let conservation = &self.sim.checks.conservation;
-        let members = progress::members(&self.nodes).expect("all is quiet");
-        for node in self.nodes.iter().filter(|node| members.contains(&node.id)) {
-            let life = node.life.as_ref().expect("all boxes run at the end");
-            conservation.holds(&life.machine);
-            self.sim.checks.delivery.holds(&life.machine);
-            self.sim.coverage.add("look-ups beyond the remembered runs", life.log.look_ups.get());
-        }
-        self.sim.checks.reads.hold(conservation);
-        self.sim.coverage.add("entries committed", self.sim.checks.committed.len());
-        self.sim.coverage.add(
-            "summaries delivered",
-            self.nodes
-                .iter()
-                .flat_map(|node| &node.life)
-                .map(|life| life.machine.delivered())
-                .max()
-                .unwrap_or(0),
-        );
-        assert!(self.sim.checks.committed.len() > 0);
-    }
-
-    fn witness(&self, id: NodeId) -> Option<usize> {
-        self.witnesses.iter().position(|witness| witness.id == id)
-    }
-
-    fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[place(id)]
+        let life = self.boxes[0].life.as_ref().expect("all boxes run at the end");
+        let checks = &self.checks;
+        life.handle.site(|site| {
+            checks.conservation.holds(site, checks.founded);
+            checks.delivery.holds(site);
+            // Where time went back at a box the later value can have the earlier time; before level 2 ties went otherwise.
+            let went_back = ["clocks stepped by an operator", "clocks set wrong"];
+            if self.plan.level >= 2 && !went_back.iter().any(|kind| self.coverage.has(kind)) {
+                checks.lasts.hold(site, &checks.conservation);
+            }
+        });
+        self.coverage.add("leaders elected", checks.leaders.terms() as u64);
+        self.coverage.add("numbers published", checks.delivery.numbers() as u64);
     }
 
     fn describe(&self) -> String {
-        let boxes = self.nodes.iter().map(|node| match &node.life {
+        let of = |one: &SimBox| match &one.life {
+            None => format!("\n{} is down", one.id),
             Some(life) => {
-                format!("\n{}: applied {}, {:?}", node.id, life.machine.applied(), life.core.status())
+                let status = life.handle.status();
+                format!(
+                    "\n{}: {} of term {}, applied {}, commit {}, digest {}, {:?}, {:?}, outbox {:?}",
+                    one.id,
+                    status.role,
+                    status.term,
+                    status.applied,
+                    status.commit,
+                    status.digest,
+                    life.handle.accumulator().backlog(),
+                    status.storage.state,
+                    status.outbox
+                )
             }
-            None => format!("\n{} is down", node.id),
-        });
-        let clients = self.clients.iter().map(|client| format!("\n{client:?}"));
-        boxes.chain(clients).collect()
+        };
+        let clients = format!("\n{:?}\n{:?}", self.adders, self.reporters);
+        self.boxes.iter().map(of).chain([clients]).collect()
     }
 }
 
-fn node(nodes: &mut [Node], id: NodeId) -> &mut Node {
-    &mut nodes[place(id)]
-}
-
-fn place(id: NodeId) -> usize {
-    size(id.0) - 1
+/// Which box an event happens at, if it cannot while that is paused; and whether its disk is at work for it.
+fn concerned(event: &Event) -> Option<(NodeId, bool)> {
+    match event {
+        Event::Frame { to, .. } => Some((*to, false)),
+        Event::Linked { at, .. } | Event::Unlinked { at, .. } | Event::Wake { at, .. } => Some((*at, false)),
+        Event::DiskBegins { at, .. } | Event::DiskDone { at, .. } => Some((*at, true)),
+        Event::Ask { place, .. } => Some((NodeId(*place as u64 + 1), false)),
+        _ => None,
+    }
 }

@@ -1,4 +1,4 @@
-//! Long runs that look for what short ones miss: the simulation's seeds from a start by chance, and beside it the
+//! Long runs that look for what short ones miss: the simulations' seeds from a start by chance, and beside them the
 //! fuzzers, one after the other on one core, until the time is up.
 //!
 //! `simulation`: the process that plays seeds. `fuzzers`: those that make up bytes. `process`: a child that is
@@ -22,10 +22,10 @@ pub(crate) struct Arguments {
     /// For how long, building not counted.
     #[arg(long, value_name = "N", default_value_t = 10)]
     minutes: u64,
-    /// The simulation's first seed; by chance unless it is given.
+    /// The simulations' first seed; by chance unless it is given.
     #[arg(long, value_name = "SEED")]
     first: Option<u64>,
-    /// So many voters in each of the simulated sites; 1 to 7 by chance unless it is given.
+    /// So many voters in each of the sites of cores alone; 1 to 7 by chance unless it is given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=7))]
     voters: Option<u64>,
 }
@@ -49,30 +49,39 @@ pub(crate) fn soak(arguments: &Arguments) -> Result<()> {
         None => by_chance()?,
     };
     let began = Instant::now();
-    let simulation = Simulation::build(arguments.voters)?;
+    let sites = Simulation::build("sim", None)?;
+    let cores = Simulation::build("core_sim", arguments.voters)?;
     let fuzzers = Fuzzers::build()?;
     println!("built in {:.0} s", began.elapsed().as_secs_f64());
 
     let span = Duration::from_secs(arguments.minutes.saturating_mul(60));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     // The fuzzers have one; on a machine with one core both share it.
-    let threads = cores.saturating_sub(1).max(1);
+    let threads = processors.saturating_sub(1).max(1);
     println!(
-        "== for {} s: the simulation from seed {first} on with {threads} threads, and {} fuzzers by turns",
+        "== for {} s: the simulations from seed {first} on with {threads} threads (whole sites for three quarters of the \
+         time, then cores alone), and {} fuzzers by turns",
         span.as_secs(),
         fuzzers.names().len()
     );
-    let clock = Clock { until: Instant::now() + span, interrupted };
+    let (began, clock) = (Instant::now(), |until| Clock { until, interrupted: Arc::clone(&interrupted) });
+    let (sites_clock, clock) = (clock(began + span.mul_f64(0.75)), clock(began + span));
     let (played, fuzzed) = std::thread::scope(|scope| {
-        let played = scope.spawn(|| simulation.run(&clock, first, threads));
+        let played = scope.spawn(|| -> Result<_> {
+            let of_sites = sites.run(&sites_clock, first, threads)?;
+            Ok([(sites.test, of_sites), (cores.test, cores.run(&clock, first, threads)?)])
+        });
         let fuzzed = fuzzers.run(&clock, span);
         (played.join().unwrap_or_else(|_| bail!("the simulation's watcher failed")), fuzzed)
     });
     let (played, fuzzed) = (played?, fuzzed?);
 
-    println!("\n== simulation\n{played}");
+    for (test, played) in &played {
+        println!("\n== {test}\n{played}");
+    }
     println!("== fuzzers\n{fuzzed}");
-    let failures: Vec<&String> = played.failures.iter().chain(&fuzzed.failures).collect();
+    let played = played.iter().flat_map(|(_, played)| &played.failures);
+    let failures: Vec<&String> = played.chain(&fuzzed.failures).collect();
     if !failures.is_empty() {
         for failure in &failures {
             println!("VIOLATION: {failure}");

@@ -9,7 +9,7 @@ use tally_core::time::{Elapsed, SiteTime};
 use tallyd::accumulator::{Accumulator, Limits};
 use tallyd::api::report_body::{self, Format};
 use tallyd::api::{member_of, parse};
-use tallyd::clock::SiteClock;
+use tallyd::clock::{SiteClock, TimeSource};
 use tallyd::node::encode_report;
 use tallyd::site::{Applied, Founding, Level, MemberChange, ReportWriter, Site, SourceKind, Stamp, entry};
 
@@ -53,7 +53,7 @@ fn door(what: u8, rest: &[u8], site: &Site, (source, epoch): (SourceId, Epoch)) 
             let split = rest.iter().position(|byte| *byte == b' ')?;
             let name = parse::series(str::from_utf8(&rest[..split]).ok()?).ok()?;
             let amount = parse::amount(kind, &rest[split + 1..], NOW).ok()?;
-            let clock = Arc::new(SiteClock::new(NOW, Elapsed(1000)));
+            let clock = Arc::new(SiteClock::new(NOW, Elapsed(1000), TimeSource::default()));
             let accumulator = Accumulator::new(clock, Limits::of(site));
             // Its answer comes to nobody.
             let _ = accumulator.add_waiting(SeriesName::new(&name).expect("checked"), amount, None);

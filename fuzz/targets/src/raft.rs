@@ -9,7 +9,8 @@ use tally_core::raft::{
     Body, Change, Configuration, EntryRange, Leave, Member, MemberRole, Message, NodeSet, Position,
 };
 use tally_core::time::{Duration, Instant};
-use tallyd::node::wire::{Beat, BeatAnswer, Frame, SnapshotPart, Wall};
+use tallyd::clock::Wall;
+use tallyd::node::wire::{Beat, BeatAnswer, Frame, SnapshotPart};
 use tallyd::node::{Incoming, Taken, configuration_in};
 use tallyd::storage::SnapshotHead;
 

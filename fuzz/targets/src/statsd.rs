@@ -6,7 +6,7 @@ use tally_core::id::{Epoch, ReportNumber, SERIES_NAME_BYTES_MAX, SourceId};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tallyd::accumulator::{Accumulator, Limits};
-use tallyd::clock::SiteClock;
+use tallyd::clock::{SiteClock, TimeSource};
 use tallyd::ingest::statsd::book::Book;
 use tallyd::ingest::statsd::parse::Reason;
 use tallyd::site::{ReportWriter, entry};
@@ -40,7 +40,7 @@ pub(crate) fn run(bytes: &[u8]) {
 }
 
 fn accumulator() -> Accumulator {
-    let clock = Arc::new(SiteClock::new(NOW, Elapsed(1000)));
+    let clock = Arc::new(SiteClock::new(NOW, Elapsed(1000), TimeSource::default()));
     let limits = Limits {
         base: Span::DEFAULT,
         grace_ms: 2_000,

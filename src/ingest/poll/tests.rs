@@ -1,6 +1,7 @@
 use super::file::FILE_BYTES_MAX;
 use super::*;
 use crate::accumulator::Limits;
+use crate::clock::TimeSource;
 use crate::site::entry::ReportWriter;
 use std::time::Duration;
 use tally_core::id::{Epoch, ReportNumber};
@@ -32,7 +33,7 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Fixture {
-        let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0)));
+        let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0), TimeSource::default()));
         let accumulator = Arc::new(Accumulator::new(Arc::clone(&clock), LIMITS));
         Fixture { folder: tempfile::tempdir().unwrap(), accumulator, clock }
     }

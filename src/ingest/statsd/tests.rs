@@ -4,7 +4,7 @@ use super::book::Book;
 use super::receiver::{DATAGRAM_COST_MIN, cost};
 use super::*;
 use crate::accumulator::Limits;
-use crate::clock::SiteClock;
+use crate::clock::{SiteClock, TimeSource};
 use quinn_udp::RecvMeta;
 use tally_core::id::SourceId;
 use tally_core::report::{Amount, Sample, Sum};
@@ -16,7 +16,7 @@ const NOW: u64 = 1_700_000_010_000;
 const LIMITS: Limits = Limits { base: Span::DEFAULT, grace_ms: 2_000, names_max: 10, name_bytes_max: 200 };
 
 fn accumulator(names_max: usize) -> Arc<Accumulator> {
-    let clock = Arc::new(SiteClock::new(SiteTime(NOW), Elapsed(0)));
+    let clock = Arc::new(SiteClock::new(SiteTime(NOW), Elapsed(0), TimeSource::default()));
     Arc::new(Accumulator::new(clock, Limits { names_max, ..LIMITS }))
 }
 
@@ -181,7 +181,7 @@ fn fields_that_say_nothing_about_the_count_are_passed_over() {
 fn a_timestamp_names_the_window_if_that_is_open_still() {
     let window = Span::DEFAULT.start_of(SiteTime(NOW)).0;
     // 1 s into its window: the one before is closed in a second.
-    let clock = Arc::new(SiteClock::new(SiteTime(window + 1_000), Elapsed(0)));
+    let clock = Arc::new(SiteClock::new(SiteTime(window + 1_000), Elapsed(0), TimeSource::default()));
     let accumulator = Accumulator::new(clock, LIMITS);
     let s = |ms: u64| ms / 1000;
     let lines = [

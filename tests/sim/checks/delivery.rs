@@ -1,40 +1,42 @@
-//! Delivery: numbers have no gap, a number is published with the same content whoever publishes it and
-//! however often; deduped by number, the summaries come to the totals, which never go back.
+//! A number is published with the same content each time, numbers have no gap, and the increases of all numbers together
+//! are the totals.
 
 use std::collections::BTreeMap;
 
-use tallyd::site::Summary;
-
-use crate::client::SERIES;
-use crate::machine::Machine;
+use tally_core::report::Amount;
+use tallyd::site::{Site, Summary};
 
 #[derive(Debug, Default)]
-pub(crate) struct Delivery(BTreeMap<u64, Summary>);
+pub(crate) struct Delivery {
+    published: BTreeMap<u64, (String, Summary)>,
+}
 
 impl Delivery {
-    /// A leader publishes; the broker acknowledges.
-    pub(crate) fn published(&mut self, summaries: Vec<Summary>) {
-        for summary in summaries {
-            let seq = summary.seq.expect("only numbered summaries are published");
-            let known = self.0.entry(seq).or_insert_with(|| summary.clone());
-            assert_eq!(*known, summary, "delivery: summary {seq} was published with other content before");
+    pub(crate) fn published(&mut self, site: &Site, summary: &Summary) {
+        let seq = summary.seq.expect("a numbered summary has its number");
+        let content = (site.name(summary.series).to_owned(), summary.clone());
+        let first = self.published.entry(seq).or_insert_with(|| content.clone());
+        assert_eq!(*first, content, "delivery: number {seq} is published with other content");
+    }
+
+    /// Of a site that has come to rest, with all windows closed and delivered.
+    pub(crate) fn holds(&self, site: &Site) {
+        let mut sums: BTreeMap<&str, i128> = BTreeMap::new();
+        for (expected, (seq, (series, summary))) in (1..).zip(&self.published) {
+            assert_eq!(*seq, expected, "delivery: a gap in the numbers");
+            *sums.entry(series).or_default() += match summary.amount {
+                Amount::Counter(amount) => amount as i128,
+                Amount::Updown { up, down } => up as i128 - down as i128,
+                Amount::Sample(sample) => i128::from(sample.count),
+            };
+        }
+        for (series, sum) in sums {
+            let total = site.find(series).map_or(0, |id| site.series_total(id));
+            assert_eq!(sum, total, "delivery: what was published of {series} is not its total");
         }
     }
 
-    /// At the end, when everything is delivered.
-    pub(crate) fn holds(&self, machine: &Machine) {
-        assert!(machine.is_at_rest());
-        let numbers: Vec<u64> = self.0.keys().copied().collect();
-        assert_eq!(numbers, (1..=machine.delivered()).collect::<Vec<u64>>(), "delivery: numbers have gaps");
-        let mut sums = BTreeMap::<u64, i128>::new();
-        for summary in self.0.values() {
-            let sum = sums.entry(machine.series_of(summary)).or_default();
-            *sum += summary.amount.increase().expect("amounts of counters are small here");
-            assert_eq!(summary.total, Some(*sum), "delivery: the running total of {summary:?}");
-        }
-        for series in 0..SERIES {
-            let sum = sums.get(&series).copied().unwrap_or(0);
-            assert_eq!(sum, i128::from(machine.total(series)), "delivery: the summaries of series {series}");
-        }
+    pub(crate) fn numbers(&self) -> usize {
+        self.published.len()
     }
 }

@@ -1,38 +1,34 @@
-//! Progress after healing: somebody leads, a change of members that began is finished, all that was asked is
-//! answered, and all members have applied all there is.
+//! Once nothing goes wrong any more everything comes to an end: all boxes have the same state, nothing waits.
 
-use tally_core::id::NodeId;
-use tally_core::raft::{Configuration, MemberRole};
+use tally_core::time::SiteTime;
 
-use super::Committed;
-use crate::client::Client;
-use crate::node::Node;
+use crate::boxes::{Life, SimBox};
+use crate::plan::Micros;
 
-/// The one that leads in the latest term.
-pub(crate) fn leader(nodes: &[Node]) -> Option<&Node> {
-    let term = |node: &&Node| node.life.as_ref().map(|life| life.core.term());
-    nodes.iter().filter(|node| node.leads()).max_by_key(term)
-}
-
-/// The members with a log, when no change is under way and a voter leads.
-pub(crate) fn members(nodes: &[Node]) -> Option<Vec<NodeId>> {
-    let core = &leader(nodes)?.life.as_ref()?.core;
-    let configuration: &Configuration = core.configuration();
-    let is_settled = !configuration.is_joint() && core.configuration_index() <= core.commit_index();
-    let leads_itself = configuration.role(leader(nodes)?.id) == Some(MemberRole::Voter);
-    let with_log = configuration.ids().filter(|id| configuration.role(*id) != Some(MemberRole::Witness));
-    (is_settled && leads_itself).then(|| with_log.collect())
-}
-
-pub(crate) fn all_is_done(nodes: &[Node], clients: &[Client], committed: &Committed) -> bool {
-    let is_done = |node: &Node| {
-        node.life.as_ref().is_some_and(|life| {
-            life.machine.applied().0 == committed.len()
-                && life.core.last().index.0 == committed.len()
-                && life.machine.is_at_rest()
-        })
+/// Whether all boxes run, agree, and have nothing left to commit or to publish.
+pub(crate) fn is_at_rest(boxes: &[SimBox]) -> bool {
+    let state = |one: &SimBox| {
+        let life = one.life.as_ref()?;
+        let backlog = life.handle.accumulator().backlog();
+        let is_idle = backlog.cells == 0 && backlog.waiting == 0;
+        let is_done = is_idle && life.node.is_settled() && life.node.has_applied_all();
+        let (state, is_published) = life.handle.site(|site| {
+            let is_published = site.outbox_len() == 0 && site.close_due(SiteTime(u64::MAX)).is_none();
+            ((site.applied(), site.digest()), is_published)
+        });
+        (is_done && is_published).then_some(state)
     };
-    clients.iter().all(Client::is_idle)
-        && members(nodes)
-            .is_some_and(|members| nodes.iter().filter(|node| members.contains(&node.id)).all(is_done))
+    let leads = |one: &SimBox| one.life.as_ref().is_some_and(|life| life.handle.role().borrow().leads);
+    let first = state(&boxes[0]);
+    first.is_some() && boxes.iter().any(leads) && boxes.iter().all(|one| state(one) == first)
+}
+
+/// A node that is woken because it is due does what is due: it is not due again and again at the same time.
+pub(crate) fn it_sleeps(now: Micros, life: &mut Life) {
+    let (since, times) = &mut life.woken;
+    if now > *since + 10_000 {
+        (*since, *times) = (now, 0);
+    }
+    *times += 1;
+    assert!(*times < 200, "no spinning: a node is due again and again: {}", life.node.describe_due());
 }

@@ -1,28 +1,38 @@
-//! Monotonic site time: from entry to entry neither site time nor elapsed time goes back, at any box and across
-//! boxes, whatever their clocks do.
+//! Site time never goes back from one entry to a later one, unless an operator sets it back.
+
+use std::collections::BTreeMap;
 
 use tally_core::id::LogIndex;
-use tallyd::site::Stamp;
+use tally_core::time::SiteTime;
+use tallyd::site::Site;
 
-use crate::plan::size;
-
-/// The stamp in force after each entry.
 #[derive(Debug, Default)]
-pub(crate) struct SiteTimes(Vec<Option<Stamp>>);
+pub(crate) struct SiteTimes {
+    stamps: BTreeMap<LogIndex, SiteTime>,
+    /// An operator may have set it back.
+    is_stepped: bool,
+}
 
 impl SiteTimes {
-    pub(crate) fn applied(&mut self, index: LogIndex, stamp: Stamp) {
-        let place = size(index.0);
-        if self.0.len() <= place {
-            self.0.resize(place + 1, None);
+    pub(crate) fn stepped(&mut self) {
+        self.is_stepped = true;
+    }
+
+    pub(crate) fn look(&mut self, site: &Site) {
+        let (index, stamp) = (site.applied(), site.stamp().site);
+        if self.is_stepped || self.stamps.insert(index, stamp).is_some() {
+            return;
         }
-        let neighbours = [self.0.get(place - 1), Some(&Some(stamp)), self.0.get(place + 1)];
-        let known: Vec<Stamp> = neighbours.into_iter().flatten().flatten().copied().collect();
-        for pair in known.windows(2) {
-            let goes_on = pair[0].site <= pair[1].site && pair[0].elapsed <= pair[1].elapsed;
-            assert!(goes_on, "monotonic site time: time goes back around entry {index}: {pair:?}");
-        }
-        let first = *self.0[place].get_or_insert(stamp);
-        assert_eq!(first, stamp, "monotonic site time: two boxes have other times after entry {index}");
+        let before = self.stamps.range(..index).next_back();
+        let after = self.stamps.range(index.next()..).next();
+        let follows = |(first, earlier): (&LogIndex, &SiteTime), (second, later): (&LogIndex, &SiteTime)| {
+            assert!(
+                earlier <= later,
+                "site time: it is {earlier} at entry {first} and {later} at entry {second}"
+            );
+        };
+        let this = (&index, &stamp);
+        before.into_iter().for_each(|before| follows(before, this));
+        after.into_iter().for_each(|after| follows(this, after));
     }
 }

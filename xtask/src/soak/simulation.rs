@@ -10,8 +10,9 @@ use anyhow::{Context, Result, bail};
 use super::{Clock, process};
 use crate::run::{cargo, root};
 
-/// The test's program, built for long runs.
+/// A test's program, built for long runs.
 pub(super) struct Simulation {
+    pub(super) test: &'static str,
     program: PathBuf,
     /// It ends in order when this file is there.
     stop: PathBuf,
@@ -32,13 +33,13 @@ pub(super) struct Played {
 impl Simulation {
     /// What the simulation spends its time in is optimised, with all assertions; everything else is as for other
     /// tests, and need not be built again.
-    pub(super) fn build(voters: Option<u64>) -> Result<Simulation> {
+    pub(super) fn build(test: &'static str, voters: Option<u64>) -> Result<Simulation> {
         let mut build =
-            cargo(&["test", "--test", "sim", "--no-run", "--message-format=json-render-diagnostics"]);
+            cargo(&["test", "--test", test, "--no-run", "--message-format=json-render-diagnostics"]);
         for package in ["tallyd", "tally-core"] {
             build.args(["--config", &format!("profile.test.package.{package}.opt-level=3")]);
         }
-        println!("building the simulation");
+        println!("building the simulation ({test})");
         let output = build.stderr(std::process::Stdio::inherit()).output().context("cannot run cargo")?;
         if !output.status.success() {
             bail!("the simulation cannot be built");
@@ -46,12 +47,12 @@ impl Simulation {
         let messages = String::from_utf8_lossy(&output.stdout);
         let mut programs = messages.lines().filter_map(|line| {
             let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            let is_simulation = message["target"]["name"] == "sim";
+            let is_simulation = message["target"]["name"] == test;
             message["executable"].as_str().filter(|_| is_simulation).map(PathBuf::from)
         });
         let program = programs.next_back().context("cargo built no simulation")?;
-        let stop = std::env::temp_dir().join(format!("tallyd-soak-{}.stop", std::process::id()));
-        Ok(Simulation { program, stop, voters })
+        let stop = std::env::temp_dir().join(format!("tallyd-soak-{test}-{}.stop", std::process::id()));
+        Ok(Simulation { test, program, stop, voters })
     }
 
     pub(super) fn run(&self, clock: &Clock, first: u64, threads: usize) -> Result<Played> {
@@ -73,7 +74,7 @@ impl Simulation {
         };
         let ended = process::run(&mut command, clock, stop, |line| {
             if is_summary(line) || line.starts_with("seed ") || line.contains("panicked") {
-                println!("simulation: {line}");
+                println!("{}: {line}", self.test);
             }
         });
         let _ = std::fs::remove_file(&self.stop);

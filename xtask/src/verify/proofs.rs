@@ -18,11 +18,13 @@ pub(super) const PROFILE: &str = "verify";
 const MARK: &str = "proof: ";
 
 /// Each of these must have run: its number where it was asked for, the kind, and what must not be none.
-const KINDS: [(&str, &str, &[&str]); 7] = [
+const KINDS: [(&str, &str, &[&str]); 9] = [
     ("1", "golden scenarios", &["scenarios"]),
     ("2", "simulation", &["seeds", "events", "kinds of events met"]),
+    ("2", "core simulation", &["seeds", "events", "kinds of events met"]),
     ("3", "exploration", &["sites", "states"]),
     ("4", MUTATIONS, &[BUGS]),
+    ("4", "deliberate bugs of boxes", &["bugs", "found"]),
     ("5", "quorum arithmetic", &["cases"]),
     ("6", "real processes in namespaces", &["tests"]),
     ("", "unit tests of the core", &["tests"]),
@@ -232,7 +234,8 @@ mod tests {
     const ALL: &str = "\
 proof: golden scenarios: 1 scenarios
     proof: golden scenarios: 1 scenarios
-test the_invariants_hold ... proof: simulation: 2000 seeds, 31000000 events, 72 kinds of events met
+test the_invariants_hold ... proof: simulation: 2000 seeds, 31000000 events, 35 kinds of events met
+proof: core simulation: 2000 seeds, 9000000 events, 72 kinds of events met
 proof: exploration: 1 sites, 4100 states
 proof: exploration: 1 sites, 900 states
 proof: mutations: GRANT_TWICE caught by the exploration
@@ -240,6 +243,7 @@ proof: mutations: UNBOUNDED_TAIL caught by the simulation
 proof: mutations: GRANT_TWICE caught by the simulation
 proof: mutations: FORGET_VOTE caught by the exploration
 proof: mutations: 3 bugs
+proof: deliberate bugs of boxes: 23 bugs, 23 found
 proof: quorum arithmetic: 256 cases
 proof: real processes in namespaces: 1 tests, 812 adds
      Running unittests src/lib.rs (target/debug/deps/tally_core-0b1)
@@ -260,9 +264,11 @@ test result: ok. 99 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
             proofs.table(),
             [
                 "1 golden scenarios              2 scenarios",
-                "2 simulation                    2,000 seeds, 31,000,000 events, 72 kinds of events met",
+                "2 simulation                    2,000 seeds, 31,000,000 events, 35 kinds of events met",
+                "2 core simulation               2,000 seeds, 9,000,000 events, 72 kinds of events met",
                 "3 exploration                   2 sites, 5,000 states",
                 "4 mutations                     3 bugs, 3 caught, 2 caught by the exploration, 2 caught by the simulation",
+                "4 deliberate bugs of boxes      23 bugs, 23 found",
                 "5 quorum arithmetic             256 cases",
                 "6 real processes in namespaces  1 tests, 812 adds",
                 "  unit tests of the core        212 tests",
@@ -272,7 +278,7 @@ test result: ok. 99 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
 
     #[test]
     fn a_proof_that_did_not_run_is_lacking() {
-        for (_, kind, _) in KINDS.into_iter().take(6) {
+        for (_, kind, _) in KINDS.into_iter().take(8) {
             let rest: Vec<&str> =
                 ALL.lines().filter(|line| !line.contains(&format!("proof: {kind}:"))).collect();
             let lacking = of_cargo(&rest.join("\n")).unwrap().lacking();

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::coverage::{Coverage, MUST_HAPPEN};
+use crate::coverage::Coverage;
+use crate::kinds::MUST_HAPPEN;
 use crate::sim::Setting;
 use crate::world;
 
@@ -39,11 +40,11 @@ struct Named<'a> {
 impl Drop for Named<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let seed = self.seed;
-            let voters =
-                self.setting.voters.map_or_else(String::new, |voters| format!("TALLYD_SIM_VOTERS={voters} "));
+            let (seed, test) = (self.seed, env!("CARGO_CRATE_NAME"));
+            let variables = self.setting.variables();
             eprintln!(
-                "seed {seed} failed: {voters}TALLYD_SIM_SEED={seed} cargo test --test sim the_invariants tells its history"
+                "seed {seed} failed: {variables}TALLYD_SIM_SEED={seed} cargo test --test {test} the_invariants tells its \
+                 history"
             );
             if let Some(failed) = self.failed {
                 failed.store(true, Ordering::Relaxed);

@@ -1,0 +1,87 @@
+//! Deliberate bugs: the tests put one in to show that the simulation sees it. What is installed contains none of them:
+//! without the feature `simulation` the question is answered when the program is built.
+
+macro_rules! bugs {
+    ($($(#[doc = $doc:literal])+ $bug:ident,)*) => {
+        /// A bug that a test may ask for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Bug {
+            $($(#[doc = $doc])+ $bug,)*
+        }
+
+        /// All of them.
+        pub const BUGS: &[Bug] = &[$(Bug::$bug,)*];
+    };
+}
+
+bugs! {
+    /// Keeps nothing at an orderly stop of what it could not commit.
+    SavesNothing,
+    /// The kind of a signed add goes by what the box knows that takes it in.
+    KindByReceiver,
+    /// What a box counted under a clock that is ahead is refused.
+    AheadIsRefused,
+    /// Of a sample's simultaneous values the largest is the last, and all of a window are simultaneous.
+    LargestIsLast,
+    /// An opening of its epoch that it sees again addresses whatever it has in flight anew.
+    OpenedAddressesAnew,
+    /// A group is called durable without a sync.
+    SkipsSync,
+    /// A new segment is used without a sync of its name.
+    SkipsNameSync,
+    /// After a failed write or a kill, what was found is taken for durable.
+    TrustsCache,
+    /// A group that the disk refused is called durable.
+    CallsFailedWritten,
+    /// A group that the disk does not answer about is called durable.
+    CallsHungWritten,
+    /// Reads are answered before a quorum has confirmed the leader.
+    ReadsWithoutRound,
+    /// The file of saved batches is removed when its first batch is judged.
+    RemovesFileEarly,
+    /// The file that an orderly stop has written is removed when what was in it before is settled.
+    RemovesFileWhileSaving,
+    /// Saved batches go on under the number after theirs.
+    RenumbersSaved,
+    /// What a saved file says was sent is sent again under a new epoch, as if it was not.
+    SavedUnderNewEpoch,
+    /// A snapshot of the site leaves out the windows that are open beside the rows' own.
+    SnapshotForgetsParked,
+    /// An add that is in a batch already is called taken back.
+    WithdrawsTooLate,
+    /// Entries are applied before they are committed.
+    AppliesUncommitted,
+    /// An idempotency key is not looked up.
+    ForgetsKeys,
+    /// An orderly stop does not wait for the batch that is in flight.
+    LeavesInFlight,
+    /// Adds are answered as added when their batch is sent.
+    AnswersWhenSent,
+    /// A follower mixes up the bytes of two entries that came together.
+    MixesPayloads,
+    /// A number of a summary is given twice.
+    NumbersAnew,
+}
+
+#[cfg(feature = "simulation")]
+std::thread_local! {
+    static PRESENT: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on this thread's boxes have this bug, or none.
+#[cfg(feature = "simulation")]
+pub fn set(bug: Option<Bug>) {
+    PRESENT.set(bug);
+}
+
+/// Whether this bug is wanted here.
+#[cfg(feature = "simulation")]
+pub(crate) fn is(bug: Bug) -> bool {
+    PRESENT.get() == Some(bug)
+}
+
+/// Whether this bug is wanted here: never.
+#[cfg(not(feature = "simulation"))]
+pub(crate) const fn is(_: Bug) -> bool {
+    false
+}

@@ -1,0 +1,274 @@
+//! A box: what survives its crashes, and in each of its lives the node as it ships, with the storage that it has.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::time::{Duration, Instant};
+
+use tally_core::id::NodeId;
+use tallyd::clock::{Moment, TimeSource, Wall};
+use tallyd::identity::{Identity, MemberInfo, Role, SiteId};
+use tallyd::metrics::Metrics;
+use tallyd::node::{
+    Command, DiskWorker, Done, Handle, Input, Job, Jobs, Next, Node, NodeConfig, PaceBounds, Parts,
+    read_unsent,
+};
+use tallyd::random::Random;
+use tallyd::storage::faulty::{Fault, FaultyFileSystem};
+use tallyd::storage::{Options, Owner, Storage};
+use tallyd::transport::TransportMetrics;
+use tokio::sync::mpsc;
+
+use crate::links::Outlet;
+use crate::plan::{Micros, Plan};
+
+const SITE_ID: u64 = 0x5151;
+/// The right time when a history begins, Unix microseconds.
+pub(crate) const START_US: u64 = 20_000 * 86_400_000_000;
+const DIR: &str = "/data";
+
+/// A box over all of its lives.
+#[derive(Debug)]
+pub(crate) struct SimBox {
+    pub(crate) id: NodeId,
+    pub(crate) fs: FaultyFileSystem,
+    identity: Identity,
+    config: NodeConfig,
+    options: Options,
+    /// Its monotonic clock runs so many thousandths of the true speed.
+    pub(crate) permille: u64,
+    /// Its wall clock is so many microseconds ahead.
+    pub(crate) wall_ahead: i64,
+    pub(crate) is_synced: bool,
+    /// Whether it has a clock that goes on without power. One without begins each life in 1970.
+    has_clock: bool,
+    pub(crate) paused_until: Micros,
+    pub(crate) hangs_until: Micros,
+    /// Syncs take so many times as long as usual.
+    pub(crate) slowness: u64,
+    /// How often it was started.
+    pub(crate) lives: u64,
+    pub(crate) life: Option<Life>,
+}
+
+/// What a crash takes away.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) number: u64,
+    pub(crate) node: Node,
+    pub(crate) handle: Handle,
+    commands: mpsc::Receiver<Command>,
+    inbox: std_mpsc::Receiver<Job>,
+    jobs: VecDeque<Job>,
+    worker: DiskWorker<FaultyFileSystem>,
+    /// Whether the disk is at work.
+    pub(crate) disk_works: bool,
+    pub(crate) outlet: Arc<Outlet>,
+    time: TimeSource,
+    began: Micros,
+    permille: u64,
+    /// It was told to stop: the doors are closed.
+    pub(crate) is_stopping: bool,
+    /// It goes on with what an earlier life had saved.
+    pub(crate) has_unsent: bool,
+    /// How often it woke by itself since this time.
+    pub(crate) woken: (Micros, u64),
+    /// For when a wake is planned.
+    pub(crate) wakes_at: Micros,
+}
+
+fn identity(plan: &Plan, node: u64) -> Identity {
+    let member = |id: u64| MemberInfo {
+        id,
+        name: format!("box{id}"),
+        address: format!("10.0.0.{id}:7400"),
+        role: Role::Voter,
+        key: format!("{id:064x}"),
+    };
+    Identity {
+        site: "simulated".to_owned(),
+        site_id: SiteId(SITE_ID),
+        node,
+        window_ms: plan.window_ms,
+        level: plan.level,
+        members: (1..=plan.boxes).map(member).collect(),
+    }
+}
+
+impl SimBox {
+    pub(crate) fn new(plan: &Plan, id: u64, permille: u64, seed: u64) -> SimBox {
+        SimBox {
+            id: NodeId(id),
+            fs: FaultyFileSystem::new(seed),
+            identity: identity(plan, id),
+            config: NodeConfig {
+                commit_interval: plan.commit_interval,
+                election_timeout: PaceBounds {
+                    min: Duration::from_millis(200),
+                    max: Duration::from_secs(10),
+                },
+                snapshot_log_bytes: plan.snapshot_log_bytes,
+                disk_hung_after: Duration::from_secs(2),
+            },
+            options: Options {
+                segment_bytes: plan.segment_bytes,
+                keep_entries: plan.keep_entries,
+                keep_bytes: 4 * plan.segment_bytes,
+                spare_segments: 1,
+                bytes_max: 8 << 20,
+            },
+            permille,
+            has_clock: plan.has_clocks,
+            wall_ahead: 0,
+            is_synced: plan.has_clocks,
+            paused_until: 0,
+            hangs_until: 0,
+            slowness: 1,
+            lives: 0,
+            life: None,
+        }
+    }
+
+    fn moment(&self, time: &TimeSource, began: Micros, now: Micros) -> Moment {
+        let true_us = if self.has_clock { START_US + now } else { now - began };
+        let wall_us = true_us.saturating_add_signed(self.wall_ahead);
+        time.set(Duration::from_micros((now - began) * self.permille / 1000), wall_us);
+        Moment { now: time.now(), wall: Wall { us: wall_us, synced: self.is_synced } }
+    }
+
+    /// Begins a life; `false` if its disk does not let it.
+    pub(crate) fn start(&mut self, now: Micros, seed: u64) -> bool {
+        assert!(self.life.is_none());
+        let owner = Owner { site_id: SITE_ID, node: self.id.0 };
+        let (storage, recovered) =
+            match Storage::open(self.fs.clone(), Path::new(DIR), owner, self.options.clone()) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    tracing::error!("{error}");
+                    if self.fs.is_down() {
+                        self.fs.restart(true);
+                    }
+                    return false;
+                }
+            };
+        self.lives += 1;
+        let time = TimeSource::simulated();
+        let moment = self.moment(&time, now, now);
+        let outlet = Arc::<Outlet>::default();
+        let (jobs, inbox) = Jobs::queue();
+        let unsent = read_unsent(&storage, owner);
+        let has_unsent = unsent.is_some();
+        let parts = Parts {
+            identity: self.identity.clone(),
+            recovered,
+            unsent,
+            storage_metrics: storage.metrics(),
+            jobs,
+            links: Some(outlet.clone()),
+            transport_metrics: Arc::<TransportMetrics>::default(),
+            metrics: Arc::<Metrics>::default(),
+            time: time.clone(),
+            random: Random::seeded(seed),
+        };
+        let (mut node, commands, handle) =
+            Node::new(parts, self.config.clone(), moment).expect("what a box wrote, it reads");
+        node.step();
+        self.life = Some(Life {
+            number: self.lives,
+            node,
+            handle,
+            commands,
+            inbox,
+            jobs: VecDeque::new(),
+            worker: DiskWorker::new(storage),
+            disk_works: false,
+            outlet,
+            time,
+            began: now,
+            permille: self.permille,
+            is_stopping: false,
+            has_unsent,
+            woken: (now, 0),
+            wakes_at: Micros::MAX,
+        });
+        true
+    }
+
+    /// Wakes the node, gives it what came, and has it do what follows.
+    pub(crate) fn step(&mut self, now: Micros, input: Option<Input>) {
+        let Some(life) = &self.life else { return };
+        let moment = self.moment(&life.time, life.began, now);
+        let Some(life) = &mut self.life else { return };
+        life.node.wake(moment);
+        if let Some(input) = input {
+            life.node.take(input);
+        }
+        while let Ok(command) = life.commands.try_recv() {
+            life.node.take(Input::Command(command));
+        }
+        life.node.step();
+        life.jobs.extend(life.inbox.try_iter());
+    }
+
+    /// Sets what the rooms beside the node see of the time.
+    pub(crate) fn tell_time(&self, now: Micros) {
+        if let Some(life) = &self.life {
+            self.moment(&life.time, life.began, now);
+        }
+    }
+
+    /// The node has come to its end by itself; whether it saved what it had.
+    pub(crate) fn leave(&mut self) -> bool {
+        let mut is_saved = true;
+        if let Some(life) = self.life.take() {
+            let Life { node, mut worker, inbox, mut jobs, .. } = life;
+            is_saved = !node.leave().lost;
+            // The disk does what it was asked for before.
+            jobs.extend(inbox.try_iter());
+            jobs.into_iter().for_each(|job| drop(worker.work(Some(job))));
+        }
+        self.fs.restart(false);
+        is_saved
+    }
+
+    /// The process is gone, and with the power what was not synced.
+    pub(crate) fn end(&mut self, power_lost: bool) {
+        self.life = None;
+        self.fs.restart(power_lost);
+    }
+
+    /// Power fails in the middle of one of the next operations of its disk.
+    pub(crate) fn plan_crash(&self, operations: u32) {
+        self.fs.fail_after(operations, Fault::Crash);
+    }
+}
+
+impl Life {
+    /// When the node must be woken, in true time.
+    pub(crate) fn due(&self, now: Micros) -> Micros {
+        let local = self.node.due().saturating_duration_since(self.time.now());
+        let local = u64::try_from(local.as_micros()).unwrap_or(u64::MAX >> 20).min(u64::MAX >> 20);
+        now + (local * 1000).div_ceil(self.permille).max(1)
+    }
+
+    /// What its monotonic clock says.
+    pub(crate) fn local_now(&self) -> Instant {
+        self.time.now()
+    }
+
+    /// Whether the disk has something to do.
+    pub(crate) fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty() || self.worker.next() != Next::Job
+    }
+
+    /// Does the disk's next job, if there is one; what to tell the node when that is done.
+    pub(crate) fn work(&mut self) -> Option<Vec<Done>> {
+        let job = match self.worker.next() {
+            Next::Job => Some(self.jobs.pop_front()?),
+            Next::JobOrPiece => self.jobs.pop_front(),
+            Next::Piece => None,
+        };
+        Some(self.worker.work(job).into_iter().flatten().collect())
+    }
+}

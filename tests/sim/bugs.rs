@@ -1,0 +1,98 @@
+//! Deliberate bugs of the boxes (`tallyd::deliberate`): the simulation finds each of them, within few histories.
+
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, Once};
+
+use tallyd::deliberate::{BUGS, Bug};
+
+use crate::plan::Plan;
+use crate::sim::Setting;
+use crate::world;
+
+/// So many histories at most for each bug; for most a few are enough.
+const SEEDS: u64 = 5_000;
+
+thread_local! {
+    /// A panic here is the finding, not a failure to be told.
+    static HUNTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// How a bug was found.
+struct Found {
+    bug: Bug,
+    seed: u64,
+    what: String,
+}
+
+/// `TALLYD_SIM_BUG=NAME` hunts for that one alone.
+#[test]
+fn each_bug_is_found() {
+    be_quiet_while_hunting();
+    let wanted = std::env::var("TALLYD_SIM_BUG").ok();
+    let is_wanted = |bug: &&Bug| wanted.as_ref().is_none_or(|wanted| *wanted == format!("{bug:?}"));
+    let bugs: Vec<Bug> = BUGS.iter().filter(is_wanted).copied().collect();
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                HUNTS.set(true);
+                while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let how = hunt(*bug);
+                    found.lock().expect("nobody fails while adding").extend(how);
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().expect("nobody failed");
+    found.sort_by_key(|found| bugs.iter().position(|bug| *bug == found.bug));
+    for Found { bug, seed, what } in &found {
+        println!("    {bug:?}: found in seed {seed}: {what}");
+    }
+    let missed: Vec<&Bug> = bugs.iter().filter(|bug| !found.iter().any(|found| found.bug == **bug)).collect();
+    assert!(missed.is_empty(), "not found within {SEEDS} histories: {missed:?}");
+    // `cargo xtask verify` reads this.
+    println!("proof: deliberate bugs of boxes: {} bugs, {} found", bugs.len(), found.len());
+}
+
+fn hunt(bug: Bug) -> Option<Found> {
+    let setting = Setting { bug: Some(bug), bend: bend_for(bug), calm: None };
+    (1..=SEEDS).find_map(|seed| {
+        let played = panic::catch_unwind(AssertUnwindSafe(|| world::play(seed, setting, false)));
+        let what = played.err()?;
+        let what = what
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| what.downcast_ref().map(|&text: &&str| text.into()));
+        let what = what.unwrap_or_default();
+        // An invariant is named, or the product's own assertion.
+        Some(Found { bug, seed, what: what.lines().next().unwrap_or_default().chars().take(160).collect() })
+    })
+}
+
+/// What makes a bug show more often than chance would: some need trouble of one kind.
+fn bend_for(bug: Bug) -> fn(&mut Plan) {
+    match bug {
+        // A leader that is cut off, and somebody who reads there.
+        Bug::ReadsWithoutRound => |plan| {
+            (plan.boxes, plan.calm, plan.adders) = (3, 150_000, 3);
+        },
+        // A stop while batches of an earlier stop are under way.
+        Bug::RemovesFileWhileSaving => |plan| plan.calm = 150_000,
+        _ => |_| (),
+    }
+}
+
+fn be_quiet_while_hunting() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let tell = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !HUNTS.get() {
+                tell(info);
+            }
+        }));
+    });
+}

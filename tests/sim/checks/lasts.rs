@@ -1,0 +1,37 @@
+//! The last value of a sample is the one that was observed last, whatever became of the batches in between.
+
+use std::collections::BTreeMap;
+
+use tallyd::site::Site;
+
+use super::{Conservation, OneLife};
+
+#[derive(Debug, Default)]
+pub(crate) struct Lasts(BTreeMap<String, (OneLife, f64, bool)>);
+
+impl Lasts {
+    pub(crate) fn observed(&mut self, life: OneLife, series: &str, value: f64, is_time_known: bool) {
+        let (_, last, is_known) = self.0.entry(series.to_owned()).or_insert((life, value, true));
+        *last = value;
+        *is_known &= is_time_known;
+    }
+
+    /// Holds the last values of a site that has come to rest against what was observed.
+    pub(crate) fn hold(&self, site: &Site, conservation: &Conservation) {
+        for (series, (life, value, _)) in self.0.iter().filter(|(_, (.., is_known))| *is_known) {
+            let Some(id) = site.find(series) else {
+                assert!(conservation.is_crashed(*life), "lasts: {series} is not known, and no crash took it");
+                continue;
+            };
+            if conservation.is_crashed(*life) {
+                continue;
+            }
+            let last = site.series(id).sample.expect("a sample").last;
+            assert!(
+                (last.value - value).abs() < f64::EPSILON,
+                "lasts: {series} has {} last, and {value} was observed last",
+                last.value
+            );
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Counts that nobody waits for, as StatsD's, at each box: into a series of each life, so that what a crash may take is
+//! known apart.
+
+use tally_core::id::{SeriesName, SourceId};
+use tally_core::report::{Amount, Kind, Sample};
+
+use crate::boxes::SimBox;
+use crate::checks::Checks;
+use crate::plan::Micros;
+use crate::rng::Rng;
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter {
+    gauge: i64,
+}
+
+impl Counter {
+    pub(crate) fn count(&mut self, now: Micros, one: &SimBox, rng: &mut Rng, checks: &mut Checks) {
+        let Some(life) = one.life.as_ref().filter(|life| !life.is_stopping) else { return };
+        one.tell_time(now);
+        // Before a leader has told the time this box's own clock is the guess, which may be ahead.
+        let is_known = life.handle.clock().site_if_known().is_some();
+        let n = rng.between(1, 9);
+        let name = format!("counts/{}/{}", one.id.0, life.number);
+        let mut bulk = life.handle.accumulator().lock();
+        let series = SeriesName::new(&name).expect("a name");
+        if let Ok(slot) = bulk.slot(series, Kind::Counter)
+            && bulk.count(slot, n).is_ok()
+        {
+            checks.conservation.counted((one.id, life.number), &name, u128::from(n));
+        }
+        let name = format!("levels/{}/{}", one.id.0, life.number);
+        let series = SeriesName::new(&name).expect("a name");
+        self.gauge = rng.between(0, 1000) as i64 - 500;
+        let sample = Sample::observed(self.gauge as f64, bulk.now(), SourceId(0)).expect("a small value");
+        if let Ok(slot) = bulk.slot(series, Kind::Sample)
+            && bulk.add(slot, Amount::Sample(sample)).is_ok()
+        {
+            checks.lasts.observed((one.id, life.number), &name, self.gauge as f64, is_known);
+        }
+    }
+}

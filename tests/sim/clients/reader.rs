@@ -1,0 +1,63 @@
+//! Reads totals linearizably: of a series that only grows, at whichever box.
+
+use tallyd::node::{Command, Input, RequestError};
+use tokio::sync::oneshot::{self, error::TryRecvError};
+
+use crate::boxes::SimBox;
+use crate::checks::Checks;
+use crate::clients::any_box;
+use crate::coverage::Coverage;
+use crate::plan::{Micros, SECOND};
+use crate::rng::Rng;
+
+const PATIENCE: Micros = 3 * SECOND;
+
+#[derive(Debug, Default)]
+pub(crate) struct Reader(Option<Asked>);
+
+#[derive(Debug)]
+struct Asked {
+    place: usize,
+    life: u64,
+    series: String,
+    least: i128,
+    answer: oneshot::Receiver<Result<(), RequestError>>,
+    until: Micros,
+}
+
+impl Reader {
+    /// Looks after its read, begins one; what it asks, and of which box.
+    pub(crate) fn wake(
+        &mut self,
+        (now, begins): (Micros, bool),
+        boxes: &[SimBox],
+        rng: &mut Rng,
+        (checks, coverage): (&mut Checks, &mut Coverage),
+    ) -> Option<(usize, Input)> {
+        if let Some(asked) = &mut self.0 {
+            match asked.answer.try_recv() {
+                Err(TryRecvError::Empty) if now < asked.until => return None,
+                Ok(Ok(())) => {
+                    if let Some(life) = &boxes[asked.place].life
+                        && life.number == asked.life
+                    {
+                        coverage.count("reads served");
+                        let total = life.handle.site(|site| {
+                            site.find(&asked.series).map_or(0, |series| site.series_total(series))
+                        });
+                        checks.reads.saw(&asked.series, asked.least, total);
+                    }
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+            self.0 = None;
+        }
+        let place = any_box(boxes, rng).filter(|_| begins)?;
+        let series = format!("adds/{}", rng.below(3));
+        let (reply, answer) = oneshot::channel();
+        let least = checks.reads.asked(&series, &checks.conservation);
+        let life = boxes[place].life.as_ref()?.number;
+        self.0 = Some(Asked { place, life, series, least, answer, until: now + PATIENCE });
+        Some((place, Input::Command(Command::Fence { reply })))
+    }
+}

@@ -1,0 +1,109 @@
+//! A box's end of the simulated network: what the node sends is put here, and the world takes it on its way.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard};
+
+use bytes::Bytes;
+use tally_core::id::NodeId;
+use tallyd::identity::MemberInfo;
+use tallyd::node::Links;
+use tallyd::transport::{Lane, PeerStatus, SendError, TransportError};
+
+/// A frame on its way; without a lane it is a datagram.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) to: NodeId,
+    pub(crate) lane: Option<Lane>,
+    pub(crate) frame: Bytes,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Outlet(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    connected: BTreeSet<NodeId>,
+    /// To whom nothing that is long gets through now.
+    congested: BTreeSet<NodeId>,
+    sent: Vec<Sent>,
+}
+
+impl Outlet {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("one thread plays a history")
+    }
+
+    pub(crate) fn connect(&self, peer: NodeId) {
+        self.state().connected.insert(peer);
+    }
+
+    pub(crate) fn disconnect(&self, peer: NodeId) {
+        self.state().connected.remove(&peer);
+    }
+
+    pub(crate) fn congest(&self, peer: NodeId, is_congested: bool) {
+        let mut state = self.state();
+        if is_congested {
+            state.congested.insert(peer);
+        } else {
+            state.congested.remove(&peer);
+        }
+    }
+
+    pub(crate) fn take(&self) -> Vec<Sent> {
+        std::mem::take(&mut self.state().sent)
+    }
+}
+
+fn is_bulk(lane: Lane) -> bool {
+    matches!(lane, Lane::Entries | Lane::Snapshot)
+}
+
+impl Links for Outlet {
+    fn send(&self, to: NodeId, lane: Lane, frame: Bytes) -> Result<(), SendError> {
+        let mut state = self.state();
+        if !state.connected.contains(&to) {
+            return Err(SendError::NotConnected);
+        }
+        if frame.len() > lane.frame_bytes_max() {
+            return Err(SendError::TooLarge);
+        }
+        if is_bulk(lane) && state.congested.contains(&to) {
+            return Err(SendError::Full);
+        }
+        state.sent.push(Sent { to, lane: Some(lane), frame });
+        Ok(())
+    }
+
+    fn datagram(&self, to: NodeId, frame: Bytes) -> Result<(), SendError> {
+        let mut state = self.state();
+        if !state.connected.contains(&to) {
+            return Err(SendError::NotConnected);
+        }
+        state.sent.push(Sent { to, lane: None, frame });
+        Ok(())
+    }
+
+    fn has_room(&self, to: NodeId, lane: Lane) -> bool {
+        let state = self.state();
+        state.connected.contains(&to) && !(is_bulk(lane) && state.congested.contains(&to))
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        let state = self.state();
+        let of = |id: &NodeId| PeerStatus {
+            id: id.0,
+            name: format!("box{}", id.0),
+            connected: true,
+            address: String::new(),
+            rtt_us: Some(1_000),
+            queued_bytes: 0,
+            refused: None,
+        };
+        state.connected.iter().map(of).collect()
+    }
+
+    fn set_members(&self, _members: &[MemberInfo]) -> Result<(), TransportError> {
+        Ok(())
+    }
+}
