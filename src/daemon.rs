@@ -60,6 +60,8 @@ pub enum RunError {
 
 /// How long the ways in and out have to end in good order,
 const CLOSE_WAIT: Duration = Duration::from_millis(3_500);
+/// StatsD, in a hurry, to count what it has read,
+const STATSD_WAIT: Duration = Duration::from_millis(300);
 /// those who wait for an answer to get it,
 const ANSWER_WAIT: Duration = Duration::from_millis(2_500);
 /// what was counted to be committed,
@@ -165,12 +167,12 @@ async fn close(
     let _ = stop_api.send(true);
     let Ways { statsd, polls, upstream } = ways;
     // What it has read is counted by then. It joins a thread, which the runtime must not wait for.
-    let statsd = tokio::task::spawn_blocking(move || statsd.map(Statsd::stop));
+    let mut statsd = tokio::task::spawn_blocking(move || statsd.map(Statsd::stop));
     // A file that hangs is not waited for.
     drop(polls);
     let closed = async {
         // A panic in there is in the log already.
-        let _ = statsd.await;
+        let _ = (&mut statsd).await;
         tokio::join!(upstream.stop(last), async { (&mut serving).await })
     };
     let in_time = tokio::time::timeout(CLOSE_WAIT, closed);
@@ -184,6 +186,10 @@ async fn close(
         }
     }
     serving.abort();
+    // However much of a hurry: what it has read is to be saved, and takes no time to count.
+    if !statsd.is_finished() {
+        let _ = tokio::time::timeout(STATSD_WAIT, statsd).await;
+    }
 }
 
 /// The ways in and out.

@@ -32,6 +32,9 @@ const BACKLOG: u32 = 4096;
 /// How long requests that are being answered may take when the box stops.
 const STOP_WAIT: Duration = Duration::from_secs(3);
 
+/// A client that has its answer and holds its connection open is not waited for longer than this when the box stops.
+const STOP_IDLE: Duration = Duration::from_millis(100);
+
 /// How often idle connections are looked for.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
 
@@ -136,7 +139,15 @@ pub async fn serve<A: Answers>(
         }
     }
     drop(listener);
-    let all_ended = async { while tasks.join_next().await.is_some() {} };
+    let mut look = interval(STOP_IDLE / 2);
+    let all_ended = async {
+        loop {
+            tokio::select! {
+                ended = tasks.join_next() => if ended.is_none() { return },
+                _ = look.tick() => connections.close_idle(STOP_IDLE),
+            }
+        }
+    };
     if timeout(STOP_WAIT, all_ended).await.is_err() {
         tracing::info!(connections = connections.len(), "api: connections were closed at the stop");
     }

@@ -42,6 +42,7 @@ impl Node {
             Command::Fence { reply } => self.reads.add(reply, now),
             Command::AnswerBy(by) => self.answer_by = Some(by),
             Command::Hurry => {
+                self.hurries = true;
                 self.answer_by = Some(now);
                 if let Some(stopping) = &mut self.stopping {
                     stopping.hurry(now);
@@ -49,7 +50,13 @@ impl Node {
             }
             Command::Stop { times, reply } => match &mut self.stopping {
                 Some(stopping) => stopping.asked_again(times, reply),
-                None => self.stopping = Some(Stopping::new(times, reply, now)),
+                None => {
+                    let mut stopping = Stopping::new(times, reply, now);
+                    if self.hurries {
+                        stopping.hurry(now);
+                    }
+                    self.stopping = Some(stopping);
+                }
             },
             Command::CommitInterval(interval) => self.batches.commit_every(interval),
         }

@@ -118,7 +118,8 @@ impl Handle {
     pub async fn add_within(&self, add: Add, patience: Duration) -> Result<Added, RequestError> {
         let shared = &*self.shared;
         self.check_able()?;
-        if add.key.is_some() {
+        if add.key.is_some() && !self.knows_elapsed() {
+            self.check_add(&add)?;
             self.know_elapsed().await?;
         }
         let (id, answer) = match self.begin_add(&add) {
@@ -148,19 +149,27 @@ impl Handle {
     /// Why it is not taken; nothing was added.
     pub fn begin_add(&self, add: &Add) -> Result<(u64, oneshot::Receiver<Outcome>), RequestError> {
         self.check_able()?;
+        let (name, key) = self.check_add(add)?;
+        self.shared.accumulator.add_waiting(name, add.amount, key)
+    }
+
+    /// The series' name, and the hash and check of the key.
+    #[allow(clippy::type_complexity, reason = "it is taken apart where it is called")]
+    fn check_add<'a>(&self, add: &'a Add) -> Result<(SeriesName<'a>, Option<(u128, u64)>), RequestError> {
         let key = add.key.as_deref().map(|key| hash_key(key, add)).transpose()?;
         let name = SeriesName::new(&add.series)
             .map_err(|error| RequestError::NotCommitted { why: error.to_string() })?;
-        self.shared.accumulator.add_waiting(name, add.amount, key)
+        Ok((name, key))
     }
 
     /// A keyed add carries the elapsed time as applied here, and is dropped as stale where that is older than a third
     /// of a key's life. In an idle site it can be that old though nobody was slow: then the site is asked first.
-    async fn know_elapsed(&self) -> Result<(), RequestError> {
+    fn knows_elapsed(&self) -> bool {
         let age_ms = self.site(|site| site.settings().keys_age_ms());
-        if self.shared.clock.elapsed_age() <= Duration::from_millis(age_ms / 6) {
-            return Ok(());
-        }
+        self.shared.clock.elapsed_age() <= Duration::from_millis(age_ms / 6)
+    }
+
+    async fn know_elapsed(&self) -> Result<(), RequestError> {
         match self.propose(entry::tick()).await {
             Ok(_) => Ok(()),
             // Whatever became of the tick: nothing was added.

@@ -2,7 +2,7 @@
 //! one step all that follows. It owns the core, the log's tail, the batches and everybody who waits; other rooms reach
 //! it by a [`Handle`].
 //!
-//! It waits for nothing and reads no clock. What is to be done outside it hands over: jobs to the disk's queue ([`Jobs`]),
+//! It waits for nothing and goes by the time that it was woken with; only what shows site time to others reads a clock. What is to be done outside it hands over: jobs to the disk's queue ([`Jobs`]),
 //! frames to the [`Links`], answers to whoever asked. A [`Runner`] wakes it in the daemon, a simulation in the tests.
 
 mod batches;
@@ -222,6 +222,8 @@ pub struct Node {
     stopping: Option<Stopping>,
     /// The box is about to stop: those who wait are told by then what is known.
     answer_by: Option<Instant>,
+    /// Somebody wants a stop that is under way, or comes, to wait for nothing.
+    hurries: bool,
     disk_health: DiskHealth,
     handover: Handover,
     /// Since when nothing that is proposed here gets to a leader.
@@ -288,6 +290,8 @@ impl Node {
             Some((position, bytes)) => (Site::restore(&founding, bytes)?, *position, bytes.len() as u64),
             None => (Site::new(&founding), Position::ZERO, 0),
         };
+        // A large snapshot takes a while to be read in.
+        let moment = Moment { now: parts.time.now(), ..moment };
         let started = moment.now;
         let pace = Pace::new(config.election_timeout);
         let bytes_max = storage_metrics.bytes_max.load(Ordering::Relaxed);
@@ -339,6 +343,7 @@ impl Node {
             applied: watched.1,
             stopping: None,
             answer_by: None,
+            hurries: false,
             disk_health: DiskHealth::new(config.disk_hung_after),
             handover: Handover::default(),
             leaderless_since: None,
@@ -364,6 +369,11 @@ impl Node {
         self.moment = moment;
         // By what came, a leader that was late may hear that it leads no more.
         self.see_how_late();
+    }
+
+    /// Something in this step took long: what follows goes by the time after it.
+    pub(super) fn took_long(&mut self) {
+        self.moment.now = self.shared.clock.now();
     }
 
     /// Takes something in; a [`step`](Self::step) follows before the next wake.

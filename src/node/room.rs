@@ -12,7 +12,7 @@ use super::disk_health::Kind;
 use super::{Node, wire};
 use crate::storage::{Budget, Stats};
 
-/// Without space a snapshot is tried this often.
+/// A snapshot that could not be written is tried again no earlier.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
 
 /// How much of the log may be under way to a follower: its disk gets it in one group.

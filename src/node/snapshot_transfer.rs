@@ -281,6 +281,10 @@ impl Node {
         let (now, Some(links)) = (self.moment.now, &self.links) else { return };
         for (to, outgoing) in &mut self.snapshots.outgoing {
             outgoing.send(now, |part| {
+                // Not encoded in vain.
+                if !links.has_room(*to, Lane::Snapshot) {
+                    return Err(SendError::Full);
+                }
                 links.send(*to, Lane::Snapshot, Frame::SnapshotPart(part.clone()).encode())
             });
         }

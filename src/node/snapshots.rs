@@ -1,6 +1,7 @@
 //! Snapshots: when one is due, and what becomes of one that a leader sent.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -171,7 +172,10 @@ impl Node {
         let bytes_max = self.storage_metrics.bytes_max.load(Ordering::Relaxed);
         let due = due_bytes(self.config.snapshot_log_bytes, last_bytes);
         let much = grown >= due.min(room::log_bytes_max(bytes_max, last_bytes));
-        let usual = (much || wanted || entries >= due_entries(last_bytes)) && grown >= not_before_bytes;
+        // A failed one wrote to the flash, too: however quickly the log grows, the next try waits.
+        let is_too_early = self.snapshots.retry_at.is_some_and(|at| at > self.moment.now);
+        let is_usual = much || wanted || entries >= due_entries(last_bytes);
+        let usual = is_usual && grown >= not_before_bytes && !is_too_early;
         (usual || self.wants_room(grown)) && self.site().applied() > last
     }
 
@@ -201,7 +205,7 @@ impl Node {
     }
 
     pub(super) fn install(&mut self, whole: Incoming) {
-        let metrics = &self.shared.metrics;
+        let metrics = Arc::clone(&self.shared.metrics);
         let refuse = |why: &str| metrics.refusals.refuse_because(whole.from, Reason::BadSnapshot, why);
         let site = match Site::restore(&self.founding, &whole.bytes) {
             Ok(site) if site.applied() == whole.head.position.index => site,
@@ -209,6 +213,7 @@ impl Node {
             Err(error) => return refuse(&error.to_string()),
         };
         let message = Message { term: whole.term, body: Body::Snapshot { last: whole.head.position } };
+        self.took_long();
         let now = self.now();
         let configuration = match site.configuration().map(members::from_parts).transpose() {
             Ok(configuration) => configuration,

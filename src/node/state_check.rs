@@ -285,7 +285,9 @@ impl Node {
             }
             return;
         }
-        match Site::restore(&self.founding, &whole.bytes) {
+        let restored = Site::restore(&self.founding, &whole.bytes);
+        self.took_long();
+        match restored {
             Ok(site) if site.applied() == position.index => self.replace_state(site, whole.from),
             Ok(_) => self.refuse(whole.from, Reason::BadSnapshot),
             Err(why) => warn!("the state that {} sent cannot be read: {why}", self.name_of(whole.from)),

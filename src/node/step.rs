@@ -305,7 +305,8 @@ impl Node {
         let truncate_after = truncation(&persist, installing.is_some());
         let group = WriteGroup { hard_state: persist.hard_state, truncate_after, entries };
         let snapshot_bytes = installing.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
-        self.disk_health.handed(ticket, snapshot_bytes, self.moment.now);
+        // Not since the wake: what the step did until now is none of the disk's delay.
+        self.disk_health.handed(ticket, snapshot_bytes, self.shared.clock.now());
         self.disk.ask(match installing {
             Some((position, bytes)) => {
                 Job::Install { ticket, position, bytes, hard_state: self.hard_state, group }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::disk::Job;
 use super::heirs::HandoverReason;
 use super::{Node, NodeError};
 
@@ -13,6 +14,8 @@ use super::{Node, NodeError};
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// and then for the disk to save what was not.
 const SAVE_WAIT: Duration = Duration::from_secs(2);
+/// A disk that does not take it is asked again after so long.
+const SAVE_AGAIN: Duration = Duration::from_millis(250);
 /// And, of the first, for another box that could lead.
 const HEIR_WAIT: Duration = Duration::from_secs(1);
 
@@ -39,13 +42,25 @@ pub(super) struct Stopping {
     times: StopTimes,
     pub(super) saving: Saving,
     replies: Vec<oneshot::Sender<()>>,
+    /// What is to be saved, for as long as it is not.
+    unsaved: Option<Vec<u8>>,
+    /// The disk did not take it: when it is asked again.
+    again_at: Option<Instant>,
     /// Something that was gathered could neither be committed nor saved.
     pub(super) lost: bool,
 }
 
 impl Stopping {
     pub(super) fn new(times: StopTimes, reply: oneshot::Sender<()>, now: Instant) -> Stopping {
-        Stopping { since: now, times, saving: Saving::No, replies: vec![reply], lost: false }
+        Stopping {
+            since: now,
+            times,
+            saving: Saving::No,
+            replies: vec![reply],
+            unsaved: None,
+            again_at: None,
+            lost: false,
+        }
     }
 
     /// It is asked for again: what is under way goes on.
@@ -101,7 +116,9 @@ impl Node {
         let now = self.moment.now;
         let of_stop = self.stopping.as_ref().map(|stopping| match stopping.saving {
             Saving::No => stopping.times.commit_by,
-            Saving::Asked | Saving::Done => stopping.times.end_by,
+            Saving::Asked | Saving::Done => {
+                stopping.again_at.map_or(stopping.times.end_by, |at| at.min(stopping.times.end_by))
+            }
         });
         [of_stop, self.answer_by].into_iter().flatten().filter(|due| *due > now).min()
     }
@@ -131,9 +148,12 @@ impl Node {
             Saving::Asked => {
                 if now >= times.end_by {
                     tracing::error!(
-                        "the disk does not answer: what was gathered and not committed may not be saved"
+                        "the disk does not take it in time: what was gathered and not committed may not be saved"
                     );
                     self.lose_gathered();
+                } else if self.stopping.as_mut().and_then(|it| it.again_at.take_if(|at| *at <= now)).is_some()
+                {
+                    self.ask_to_save();
                 }
                 return;
             }
@@ -152,6 +172,28 @@ impl Node {
         if is_late || self.shared.leaderless.load(Ordering::Relaxed) {
             let saving = self.save_unsent();
             self.set_saving(saving);
+        }
+    }
+
+    /// Has the disk save this for the next life.
+    pub(super) fn save_for_next_life(&mut self, bytes: Vec<u8>) {
+        if let Some(stopping) = &mut self.stopping {
+            stopping.unsaved = Some(bytes);
+        }
+        self.ask_to_save();
+    }
+
+    fn ask_to_save(&self) {
+        let bytes = self.stopping.as_ref().and_then(|stopping| stopping.unsaved.clone());
+        if bytes.is_some() {
+            self.disk.ask(Job::KeepUnsent { bytes, leaving: true });
+        }
+    }
+
+    /// The disk has not taken it: it is asked again, for as long as there is time.
+    pub(super) fn not_saved(&mut self) {
+        if let Some(stopping) = &mut self.stopping {
+            stopping.again_at = Some(self.moment.now + SAVE_AGAIN);
         }
     }
 
@@ -191,6 +233,13 @@ impl Node {
         let now = self.now();
         self.raft.resign(now);
         let failed = self.failed.take();
+        let backlog = self.shared.accumulator.backlog();
+        if self.stopping.is_some() && backlog.cells > 0 {
+            tracing::warn!(
+                "{} series were counted after the stop was asked for: those counts are lost",
+                backlog.cells
+            );
+        }
         match self.stopping.take() {
             None => Left { failed, end_by: None, replies: Vec::new(), lost: false },
             Some(Stopping { times, replies, lost, .. }) => {

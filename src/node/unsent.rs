@@ -192,8 +192,8 @@ impl Node {
     pub(super) fn on_unsent_kept(&mut self, leaving: bool, result: io::Result<()>) {
         if leaving {
             if let Err(error) = &result {
-                error!("what was gathered and not committed cannot be saved, and is lost: {UNSENT}: {error}");
-                return self.lose_gathered();
+                error!("what was gathered and not committed cannot be saved now: {UNSENT}: {error}");
+                return self.not_saved();
             }
             return self.set_saving(super::Saving::Done);
         }
@@ -224,6 +224,9 @@ impl Node {
             left = self.shared.accumulator.backlog().cells;
         }
         if left > 0 {
+            if let Some(stopping) = &mut self.stopping {
+                stopping.lost = true;
+            }
             error!("counts of {left} series find no room in {UNSENT} and are lost: it has {bytes} bytes");
         }
         if unsent.bodies.is_empty() || (is_saved && fresh == 0) {
@@ -233,7 +236,7 @@ impl Node {
             "{} batches could not be committed in time: they are saved in {UNSENT} and sent at the next start",
             unsent.bodies.len()
         );
-        self.disk.ask(Job::KeepUnsent { bytes: Some(unsent.encode(self.owner())), leaving: true });
+        self.save_for_next_life(unsent.encode(self.owner()));
         super::Saving::Asked
     }
 }

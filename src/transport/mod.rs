@@ -341,12 +341,6 @@ impl Transport {
         self.peer(to).is_some_and(|peer| peer.queue(lane).has_room())
     }
 
-    /// Queues a frame as soon as there is room. Ends with `NotConnected` when the connection ends
-    /// meanwhile.
-    pub async fn send_when_ready(&self, to: NodeId, lane: Lane, frame: Bytes) -> Result<(), SendError> {
-        self.peer(to).ok_or(SendError::NotAPeer)?.queue(lane).push_when_ready(frame).await
-    }
-
     /// Sends a frame that may be lost, and overtakes everything. One that does not fit into a packet
     /// goes on the control lane.
     pub fn datagram(&self, to: NodeId, frame: Bytes) -> Result<(), SendError> {

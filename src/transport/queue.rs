@@ -5,7 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 
 use super::{Lane, SendError};
 
@@ -18,7 +17,6 @@ pub(super) struct Queue {
     frames_max: usize,
     bytes_max: usize,
     state: Mutex<State>,
-    room: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -40,23 +38,11 @@ impl Queue {
             Lane::Snapshot => (16, 4 << 20),
         };
         let frame_bytes_max = lane.frame_bytes_max();
-        Queue { frame_bytes_max, frames_max, bytes_max, state: Mutex::default(), room: Notify::new() }
+        Queue { frame_bytes_max, frames_max, bytes_max, state: Mutex::default() }
     }
 
     pub(super) fn push(&self, frame: Bytes) -> Result<(), SendError> {
         self.try_push(frame).map_err(|(error, _)| error)
-    }
-
-    pub(super) async fn push_when_ready(&self, mut frame: Bytes) -> Result<(), SendError> {
-        loop {
-            // Made before the attempt, so that no notice between the two is missed.
-            let room = self.room.notified();
-            match self.try_push(frame) {
-                Err((SendError::Full, back)) => frame = back,
-                other => return other.map_err(|(error, _)| error),
-            }
-            room.await;
-        }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -81,7 +67,6 @@ impl Queue {
         if let Some(writer) = writer {
             writer.wake();
         }
-        self.room.notify_waiters();
     }
 
     /// Moves the next frames into `batch`, which is empty; false when `owner` owns the queue no longer.
@@ -102,7 +87,6 @@ impl Queue {
         }
         state.bytes -= taken;
         drop(state);
-        self.room.notify_waiters();
         Poll::Ready(true)
     }
 
@@ -177,23 +161,6 @@ mod tests {
             assert_eq!(queue.push(frame(0)), Ok(()));
         }
         assert_eq!(queue.push(frame(0)), Err(SendError::Full));
-    }
-
-    #[test]
-    fn a_waiting_sender_goes_on_when_there_is_room_or_the_connection_ends() {
-        let queue = Queue::new(Lane::Snapshot);
-        queue.set_owner(Some(1));
-        for _ in 0..4 {
-            queue.push(frame(1 << 20)).unwrap();
-        }
-        let mut waiting = Box::pin(queue.push_when_ready(frame(1 << 20)));
-        assert_eq!(waiting.as_mut().now_or_never(), None);
-        assert_eq!(take(&queue, 1).unwrap().1.len(), 1);
-        assert_eq!(waiting.now_or_never(), Some(Ok(())));
-        let mut waiting = Box::pin(queue.push_when_ready(frame(1 << 20)));
-        assert_eq!(waiting.as_mut().now_or_never(), None);
-        queue.set_owner(None);
-        assert_eq!(waiting.now_or_never(), Some(Err(SendError::NotConnected)));
     }
 
     #[test]

@@ -144,7 +144,11 @@ async fn frames_arrive_on_each_lane_in_order() {
             let length = if number % 50 == 0 { 60_000 } else { 100 };
             let mut frame = vec![0; length];
             frame[..4].copy_from_slice(&number.to_le_bytes());
-            one.transport.send_when_ready(NodeId(2), lane, frame.into()).await.unwrap();
+            let frame = Bytes::from(frame);
+            while let Err(error) = one.transport.send(NodeId(2), lane, frame.clone()) {
+                assert_eq!(error, SendError::Full);
+                tokio::task::yield_now().await;
+            }
         }
     }
     let mut next = [0u32; 4];

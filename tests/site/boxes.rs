@@ -356,13 +356,21 @@ impl TestBox {
     /// A linearizable read; 0 if there is no such series.
     pub(crate) fn total(&self, series: &str) -> i64 {
         let mut client = self.client();
+        let mut said = String::new();
         until(&format!("{} reads {series}", self.name), || {
-            let answer = client.get(&format!("/v1/series/{series}")).ok()?;
-            match answer.status {
-                200 => answer.json()["total"].as_i64(),
-                404 => Some(0),
-                _ => None,
+            let answer = client.get(&format!("/v1/series/{series}"));
+            match &answer {
+                Ok(answer) if answer.status == 200 => return answer.json()["total"].as_i64(),
+                Ok(answer) if answer.status == 404 => return Some(0),
+                _ => {}
             }
+            // For whoever wants to know why it waited in vain.
+            let says = answer.map_or_else(|error| error.to_string(), |answer| answer.text());
+            if said != says {
+                eprintln!("{} does not read {series}: {says}", self.name);
+                said = says;
+            }
+            None
         })
     }
 
