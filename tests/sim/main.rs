@@ -21,6 +21,7 @@ mod clients;
 mod coverage;
 mod kinds;
 mod links;
+mod lives;
 mod network;
 mod plan;
 mod queue;
@@ -30,6 +31,7 @@ mod rng;
 mod run;
 mod sim;
 mod trouble;
+mod wires;
 mod world;
 
 use std::time::Duration;

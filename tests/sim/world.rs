@@ -1,19 +1,16 @@
 //! A whole history: what happens, in its order.
 
-use std::time::Duration;
-
 use tally_core::id::NodeId;
 use tallyd::deliberate;
-use tallyd::node::{Command, Done, Input, StopTimes};
+use tallyd::node::{Done, Input};
 use tallyd::transport::Event as LinkEvent;
-use tokio::sync::oneshot;
 
 use crate::boxes::SimBox;
 use crate::checks::{Checks, progress};
 use crate::clients::{Adder, Counter, Operator, Publisher, Reader, Reporter};
 use crate::coverage::Coverage;
 use crate::links::Sent;
-use crate::network::{Network, Route};
+use crate::network::Network;
 use crate::plan::{Micros, Plan, SECOND, size};
 use crate::queue::Queue;
 use crate::rng::Rng;
@@ -22,8 +19,6 @@ use crate::trouble;
 
 /// Once nothing is wrong everything is done within so long.
 const PATIENCE: Micros = 120 * SECOND;
-/// A connection over which nothing comes ends after about so long.
-const IDLE: Micros = 2 * SECOND;
 
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -87,11 +82,11 @@ pub(crate) enum Event {
 
 pub(crate) struct World {
     pub(crate) now: Micros,
-    queue: Queue<Event>,
+    pub(crate) queue: Queue<Event>,
     pub(crate) rng: Rng,
     pub(crate) plan: Plan,
     pub(crate) network: Network,
-    held: Vec<(u64, NodeId, NodeId, Sent)>,
+    pub(crate) held: Vec<(u64, NodeId, NodeId, Sent)>,
     pub(crate) boxes: Vec<SimBox>,
     pub(crate) checks: Checks,
     pub(crate) coverage: Coverage,
@@ -192,7 +187,7 @@ impl World {
         }
     }
 
-    fn place(at: NodeId) -> usize {
+    pub(crate) fn place(at: NodeId) -> usize {
         size(at.0) - 1
     }
 
@@ -317,7 +312,7 @@ impl World {
     }
 
     /// A node takes something in, and does what follows.
-    fn step(&mut self, at: NodeId, input: Option<Input>) {
+    pub(crate) fn step(&mut self, at: NodeId, input: Option<Input>) {
         let place = World::place(at);
         if self.boxes[place].life.is_none() {
             return;
@@ -327,7 +322,7 @@ impl World {
     }
 
     /// Takes from a node what is to be done outside.
-    fn follow_up(&mut self, place: usize) {
+    pub(crate) fn follow_up(&mut self, place: usize) {
         let (now, at) = (self.now, self.boxes[place].id);
         let Some(life) = &mut self.boxes[place].life else { return };
         let number = life.number;
@@ -351,22 +346,6 @@ impl World {
         }
         for sent in sent {
             self.send(at, sent);
-        }
-    }
-
-    fn send(&mut self, from: NodeId, sent: Sent) {
-        let to = sent.to;
-        match self.network.route(self.now, (from, to), sent.lane, &mut self.rng) {
-            Route::Arrives(serial, times) => {
-                for at in times {
-                    self.queue.put(at, Event::Frame { from, to, serial, sent: sent.clone() });
-                }
-            }
-            Route::Held(serial) => {
-                self.coverage.count("frames held up by a cut");
-                self.held.push((serial, from, to, sent));
-            }
-            Route::Lost => self.coverage.count("datagrams lost"),
         }
     }
 
@@ -414,125 +393,6 @@ impl World {
             running.disk_works = true;
             self.after(1, Event::DiskBegins { at, life });
         }
-    }
-
-    fn dial(&mut self) {
-        for a in 0..self.boxes.len() {
-            for b in a + 1..self.boxes.len() {
-                let (one, other) = (self.boxes[a].id, self.boxes[b].id);
-                let lives = (self.life_of(one), self.life_of(other));
-                let (Some(first), Some(second)) = lives else { continue };
-                let lives = (first, second);
-                if self.network.is_cut(one, other) || self.network.is_connected(one, other, lives) {
-                    continue;
-                }
-                let serial = self.network.connect(one, other, lives);
-                let (span, more) = (self.rng.between(200, 5_000), self.rng.between(0, 3_000));
-                self.after(span, Event::Linked { at: one, peer: other, serial });
-                self.after(span + more, Event::Linked { at: other, peer: one, serial });
-            }
-        }
-        let span = self.rng.between(50_000, 200_000);
-        self.after(span, Event::Dial);
-    }
-
-    /// Connections over which nothing comes end, each end by itself.
-    pub(crate) fn break_cut(&mut self) {
-        for (a, b, serial) in self.network.all() {
-            if self.network.is_cut(a, b) && self.network.disconnect(a, b, serial) {
-                self.coverage.count("connections broken");
-                self.unlink(a, b, serial);
-            }
-        }
-        let network = &self.network;
-        self.held.retain(|(serial, from, to, _)| network.serial(*from, *to) == Some(*serial));
-    }
-
-    fn unlink(&mut self, a: NodeId, b: NodeId, serial: u64) {
-        for (at, peer) in [(a, b), (b, a)] {
-            let span = self.rng.between(IDLE / 10, IDLE);
-            self.after(span, Event::Unlinked { at, peer, serial });
-        }
-    }
-
-    /// All cuts end; what was held up comes, if its connection is still there.
-    pub(crate) fn mend(&mut self) {
-        self.network.mend();
-        for (_, from, to, sent) in std::mem::take(&mut self.held) {
-            debug_assert_eq!(sent.to, to);
-            self.send(from, sent);
-        }
-    }
-
-    fn start(&mut self, at: NodeId) {
-        let place = World::place(at);
-        if self.boxes[place].life.is_some() {
-            return;
-        }
-        let seed = self.rng.next();
-        if !self.boxes[place].start(self.now, seed) {
-            self.tell(|_| format!("box {at} cannot start"));
-            self.coverage.count("boxes that could not start");
-            return self.after(300_000, Event::Start { at });
-        }
-        self.tell(|_| format!("box {at} starts"));
-        self.coverage.count("boxes started");
-        let life = self.boxes[place].life.as_ref().expect("it has just started");
-        self.coverage.add("lives that went on with saved counts", u64::from(life.has_unsent));
-        self.follow_up(place);
-        // Its jobs of the start.
-        self.after(1, Event::Ask { place, input: None });
-    }
-
-    pub(crate) fn crash(&mut self, at: NodeId) {
-        let place = World::place(at);
-        let Some(life) = &self.boxes[place].life else { return };
-        self.checks.conservation.crashed((at, life.number));
-        self.tell(|_| format!("box {at} loses its power"));
-        self.coverage.count("power lost at a box");
-        self.boxes[place].end(true);
-        self.go_away(at);
-    }
-
-    /// An orderly stop has come to its end.
-    fn stopped(&mut self, at: NodeId) {
-        let place = World::place(at);
-        self.tell(|_| format!("box {at} has stopped in good order"));
-        self.coverage.count("orderly stops");
-        let number = self.life_of(at).unwrap_or_default();
-        if !self.boxes[place].leave() {
-            // It has said so.
-            self.checks.conservation.crashed((at, number));
-        }
-        self.go_away(at);
-    }
-
-    fn go_away(&mut self, at: NodeId) {
-        for (a, b, serial) in self.network.all() {
-            if (a == at || b == at) && self.network.disconnect(a, b, serial) {
-                self.unlink(a, b, serial);
-            }
-        }
-        let away = self.rng.pick(&[20_000, 300_000, 3 * SECOND]);
-        let away = self.rng.between(5_000, away);
-        self.after(away, Event::Start { at });
-    }
-
-    /// Somebody stops a box in good order.
-    pub(crate) fn stop(&mut self, at: NodeId) {
-        let place = World::place(at);
-        self.boxes[place].tell_time(self.now);
-        let commit = self.rng.between(100, 6_000);
-        let Some(life) = self.boxes[place].life.as_mut().filter(|life| !life.is_stopping) else { return };
-        life.is_stopping = true;
-        let now = life.local_now();
-        self.tell(|_| format!("box {at} is told to stop"));
-        self.coverage.count("orderly stops asked for");
-        let commit_by = now + Duration::from_millis(commit);
-        // Longer than any disk here hangs.
-        let times = StopTimes { commit_by, end_by: commit_by + Duration::from_secs(60) };
-        let (reply, _) = oneshot::channel();
-        self.step(at, Some(Input::Command(Command::Stop { times, reply })));
     }
 
     fn heal(&mut self) {

@@ -1,0 +1,83 @@
+//! How boxes come and go: started, without power from one moment to the next, stopped in good order.
+
+use std::time::Duration;
+
+use tally_core::id::NodeId;
+use tallyd::node::{Command, Input, StopTimes};
+use tokio::sync::oneshot;
+
+use crate::plan::SECOND;
+use crate::world::{Event, World};
+
+impl World {
+    pub(crate) fn start(&mut self, at: NodeId) {
+        let place = World::place(at);
+        if self.boxes[place].life.is_some() {
+            return;
+        }
+        let seed = self.rng.next();
+        if !self.boxes[place].start(self.now, seed) {
+            self.tell(|_| format!("box {at} cannot start"));
+            self.coverage.count("boxes that could not start");
+            return self.after(300_000, Event::Start { at });
+        }
+        self.tell(|_| format!("box {at} starts"));
+        self.coverage.count("boxes started");
+        let life = self.boxes[place].life.as_ref().expect("it has just started");
+        self.coverage.add("lives that went on with saved counts", u64::from(life.has_unsent));
+        self.follow_up(place);
+        // Its jobs of the start.
+        self.after(1, Event::Ask { place, input: None });
+    }
+
+    pub(crate) fn crash(&mut self, at: NodeId) {
+        let place = World::place(at);
+        let Some(life) = &self.boxes[place].life else { return };
+        self.checks.conservation.crashed((at, life.number));
+        self.tell(|_| format!("box {at} loses its power"));
+        self.coverage.count("power lost at a box");
+        self.boxes[place].end(true);
+        self.go_away(at);
+    }
+
+    /// An orderly stop has come to its end.
+    pub(crate) fn stopped(&mut self, at: NodeId) {
+        let place = World::place(at);
+        self.tell(|_| format!("box {at} has stopped in good order"));
+        self.coverage.count("orderly stops");
+        let number = self.life_of(at).unwrap_or_default();
+        if !self.boxes[place].leave() {
+            // It has said so.
+            self.checks.conservation.crashed((at, number));
+        }
+        self.go_away(at);
+    }
+
+    fn go_away(&mut self, at: NodeId) {
+        for (a, b, serial) in self.network.all() {
+            if (a == at || b == at) && self.network.disconnect(a, b, serial) {
+                self.unlink(a, b, serial);
+            }
+        }
+        let away = self.rng.pick(&[20_000, 300_000, 3 * SECOND]);
+        let away = self.rng.between(5_000, away);
+        self.after(away, Event::Start { at });
+    }
+
+    /// Somebody stops a box in good order.
+    pub(crate) fn stop(&mut self, at: NodeId) {
+        let place = World::place(at);
+        self.boxes[place].tell_time(self.now);
+        let commit = self.rng.between(100, 6_000);
+        let Some(life) = self.boxes[place].life.as_mut().filter(|life| !life.is_stopping) else { return };
+        life.is_stopping = true;
+        let now = life.local_now();
+        self.tell(|_| format!("box {at} is told to stop"));
+        self.coverage.count("orderly stops asked for");
+        let commit_by = now + Duration::from_millis(commit);
+        // Longer than any disk here hangs.
+        let times = StopTimes { commit_by, end_by: commit_by + Duration::from_secs(60) };
+        let (reply, _) = oneshot::channel();
+        self.step(at, Some(Input::Command(Command::Stop { times, reply })));
+    }
+}

@@ -1,0 +1,77 @@
+//! What the world does about connections: makes them, has them break, and takes frames on their way.
+
+use tally_core::id::NodeId;
+
+use crate::links::Sent;
+use crate::network::Route;
+use crate::plan::{Micros, SECOND};
+use crate::world::{Event, World};
+
+/// A connection over which nothing comes ends after about so long.
+const IDLE: Micros = 2 * SECOND;
+
+impl World {
+    pub(crate) fn send(&mut self, from: NodeId, sent: Sent) {
+        let to = sent.to;
+        match self.network.route(self.now, (from, to), sent.lane, &mut self.rng) {
+            Route::Arrives(serial, times) => {
+                for at in times {
+                    self.queue.put(at, Event::Frame { from, to, serial, sent: sent.clone() });
+                }
+            }
+            Route::Held(serial) => {
+                self.coverage.count("frames held up by a cut");
+                self.held.push((serial, from, to, sent));
+            }
+            Route::Lost => self.coverage.count("datagrams lost"),
+        }
+    }
+
+    pub(crate) fn dial(&mut self) {
+        for a in 0..self.boxes.len() {
+            for b in a + 1..self.boxes.len() {
+                let (one, other) = (self.boxes[a].id, self.boxes[b].id);
+                let lives = (self.life_of(one), self.life_of(other));
+                let (Some(first), Some(second)) = lives else { continue };
+                let lives = (first, second);
+                if self.network.is_cut(one, other) || self.network.is_connected(one, other, lives) {
+                    continue;
+                }
+                let serial = self.network.connect(one, other, lives);
+                let (span, more) = (self.rng.between(200, 5_000), self.rng.between(0, 3_000));
+                self.after(span, Event::Linked { at: one, peer: other, serial });
+                self.after(span + more, Event::Linked { at: other, peer: one, serial });
+            }
+        }
+        let span = self.rng.between(50_000, 200_000);
+        self.after(span, Event::Dial);
+    }
+
+    /// Connections over which nothing comes end, each end by itself.
+    pub(crate) fn break_cut(&mut self) {
+        for (a, b, serial) in self.network.all() {
+            if self.network.is_cut(a, b) && self.network.disconnect(a, b, serial) {
+                self.coverage.count("connections broken");
+                self.unlink(a, b, serial);
+            }
+        }
+        let network = &self.network;
+        self.held.retain(|(serial, from, to, _)| network.serial(*from, *to) == Some(*serial));
+    }
+
+    pub(crate) fn unlink(&mut self, a: NodeId, b: NodeId, serial: u64) {
+        for (at, peer) in [(a, b), (b, a)] {
+            let span = self.rng.between(IDLE / 10, IDLE);
+            self.after(span, Event::Unlinked { at, peer, serial });
+        }
+    }
+
+    /// All cuts end; what was held up comes, if its connection is still there.
+    pub(crate) fn mend(&mut self) {
+        self.network.mend();
+        for (_, from, to, sent) in std::mem::take(&mut self.held) {
+            debug_assert_eq!(sent.to, to);
+            self.send(from, sent);
+        }
+    }
+}
