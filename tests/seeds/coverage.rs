@@ -20,11 +20,6 @@ impl Coverage {
         *self.counts.entry(what).or_default() += count;
     }
 
-    #[allow(dead_code, reason = "one of the two simulations asks")]
-    pub(crate) fn has(&self, what: &str) -> bool {
-        self.counts.contains_key(what)
-    }
-
     pub(crate) fn merge(&mut self, other: &Coverage) {
         self.events += other.events;
         for (what, count) in &other.counts {
