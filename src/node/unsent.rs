@@ -192,7 +192,10 @@ impl Node {
     pub(super) fn on_unsent_kept(&mut self, leaving: bool, result: io::Result<()>) {
         if leaving {
             if let Err(error) = &result {
-                error!("what was gathered and not committed cannot be saved now: {UNSENT}: {error}");
+                error!(
+                    "what was gathered and not committed cannot be saved: {UNSENT}: {error}; it is tried again until this \
+                     stop is over: free space, or see to the disk"
+                );
                 return self.not_saved();
             }
             return self.set_saving(super::Saving::Done);
