@@ -104,6 +104,7 @@ impl Node {
 
     pub(super) fn end_leading(&mut self) {
         self.leader_clock.follow();
+        self.gathered.clear();
         self.beats.pace.stepped_down();
     }
 

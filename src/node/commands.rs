@@ -13,7 +13,8 @@ impl Node {
         let now = self.moment.now;
         match command {
             Command::Propose { body, reply } => {
-                self.proposals.add(self.random.next_u64(), &body, reply, now);
+                let tag = self.random.next_u64().max(proposals::NOBODY + 1);
+                self.proposals.add(tag, &body, reply, now);
             }
             Command::ProposeHere { reply, .. } if self.state_check.is_out() => {
                 let why = "this box's state is wrong".to_owned();

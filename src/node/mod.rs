@@ -19,6 +19,8 @@ mod disk_tests;
 mod handle;
 mod handover;
 mod heirs;
+mod instants;
+mod joining;
 #[cfg(test)]
 mod late_tests;
 mod lateness;
@@ -99,6 +101,7 @@ use beats::Beats;
 use disk_health::DiskHealth;
 use handle::Shared;
 use handover::Handover;
+use joining::Gathered;
 use leader_clock::LeaderClock;
 use level::Levels;
 use members::Members;
@@ -206,6 +209,8 @@ pub struct Node {
     connected: BTreeSet<NodeId>,
     batches: Batches,
     proposals: Proposals,
+    /// What nobody waits for, at a leader.
+    gathered: Gathered,
     here: HashMap<LogIndex, (Term, oneshot::Sender<Result<Applied, RequestError>>)>,
     reads: Reads,
     snapshots: Snapshots,
@@ -330,6 +335,7 @@ impl Node {
             connected: BTreeSet::new(),
             batches,
             proposals: Proposals::default(),
+            gathered: Gathered::default(),
             here: HashMap::new(),
             reads: Reads::new(recovered.boot),
             snapshots: Snapshots::new(snapshot.index, snapshot_bytes),

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use super::disk::{Done, Job};
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
-use super::{Node, heirs, members};
+use super::{Node, heirs, members, proposals};
 use crate::deliberate::{self, Bug};
 use crate::refusals::Reason;
 use crate::site::entry::{self, BodyKind};
@@ -124,7 +124,7 @@ impl Node {
     /// Another box asks to get a body into the log. Without an answer: that box sees it applied, or
     /// sends it again.
     fn on_propose(&mut self, from: NodeId, envelope: &Bytes) {
-        let checked = super::proposals::split(envelope).map(|(_, body)| entry::check(body));
+        let checked = proposals::split(envelope).map(|(_, body)| entry::check(body));
         match checked {
             // Only leaders make these, of what they know: one from elsewhere would be in force with some boxes.
             Some(Ok(BodyKind::Configuration | BodyKind::Found | BodyKind::Level)) => {
@@ -133,11 +133,12 @@ impl Node {
             Some(Ok(_)) => {}
             _ => return self.refuse(from, Reason::UnreadableBody),
         }
+        match proposals::of_nobody(envelope) {
+            Some(envelope) if self.leads() => return self.gather(from, envelope),
+            _ => self.gathered.drop_copy(envelope),
+        }
         match self.append_checked(envelope.clone()) {
-            // It waits for this commit: it is told of it at once, not with the next heartbeat.
-            Ok(index) => {
-                self.tell_commit.insert(from, index);
-            }
+            Ok(index) => self.tell_commit_to(from, index),
             Err(why) => debug!("a body of another box was not taken: {why}"),
         }
     }

@@ -22,6 +22,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// A body is given up here a little before its client gives up, so that the client hears why.
 const GIVE_UP: Duration = REQUEST_WAIT.saturating_sub(Duration::from_millis(500));
 
+/// Nobody waits under this tag.
+pub(super) const NOBODY: u64 = 0;
+
 const PLAIN: u8 = 0;
 const TAGGED: u8 = 1;
 
@@ -31,6 +34,20 @@ pub(super) fn plain(body: &[u8]) -> Bytes {
     out.put_u8(PLAIN);
     out.put_slice(body);
     out.freeze()
+}
+
+/// A body that nobody waits for, on its way to the leader: it may wait there for others'. A leader of an earlier release
+/// takes it as it takes any other.
+pub(super) fn patient(body: &[u8]) -> Bytes {
+    tagged(NOBODY, body)
+}
+
+/// The envelope for the log, if nobody waits for what is in this one.
+pub(super) fn of_nobody(envelope: &Bytes) -> Option<Bytes> {
+    match split(envelope)? {
+        (Some(NOBODY), body) => Some(plain(body)),
+        _ => None,
+    }
 }
 
 /// A body with a tag.
@@ -225,6 +242,14 @@ mod tests {
         assert_eq!(split(&[TAGGED, 1]), None);
         assert_eq!(split(&[9]), None);
         assert_eq!(split(&[]), None);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_known_and_loses_its_tag() {
+        assert_eq!(of_nobody(&patient(b"x")), Some(plain(b"x")));
+        assert_eq!(of_nobody(&plain(b"x")), None);
+        assert_eq!(of_nobody(&tagged(9, b"x")), None);
+        assert_eq!(of_nobody(&Bytes::from_static(&[TAGGED, 0])), None);
     }
 
     #[test]

@@ -16,10 +16,6 @@ use crate::site::{Applied, LastApplied, Level, OpenRefused, Verdict};
 use crate::storage::WriteGroup;
 use crate::transport::Lane;
 
-/// An idle site's elapsed time goes on in the log at least this often, so that a key taken after a
-/// long silence is not taken for old.
-const TICK_EVERY_MS: u64 = 60_000;
-
 impl Node {
     /// Does all that follows from what came in and from the time.
     pub fn step(&mut self) {
@@ -41,6 +37,7 @@ impl Node {
         self.send_own_batch();
         self.send_proposals();
         self.propose_by_time();
+        self.append_gathered();
         // A wrong state says wrongly who the members are to be.
         if !self.state_check.is_out() {
             self.step_membership();
@@ -54,6 +51,7 @@ impl Node {
         self.tell_commits();
         self.keep_unsent_file();
         self.send_own_batch();
+        self.append_gathered();
         self.go_on_stopping();
         self.send_messages();
         self.send_snapshots();
@@ -156,6 +154,7 @@ impl Node {
         let payload = proposals::reenvelope(tag, &entry::stamped(stamp, body));
         let range = self.raft.propose(now, 1, payload.len() as u64).map_err(|error| error.to_string())?;
         self.tail.replace_from(range, std::iter::once(payload));
+        self.gathered.hurry(self.moment.now);
         if let Some(step) = step {
             self.leader_clock.stepped(step);
         }
@@ -165,6 +164,11 @@ impl Node {
     /// Sends an envelope to whoever leads.
     fn pass_to_leader(&mut self, envelope: Bytes) -> bool {
         if self.leads() {
+            if let Some(envelope) = proposals::of_nobody(&envelope) {
+                self.gather(self.shared.identity.node_id(), envelope);
+                return true;
+            }
+            self.gathered.drop_copy(&envelope);
             return self.append(envelope).is_ok();
         }
         match self.raft.leader() {
@@ -195,15 +199,20 @@ impl Node {
             return;
         }
         let Some((source, epoch)) = self.batches.epoch() else { return };
-        let backlog = self.shared.accumulator.backlog();
+        let mut backlog = self.shared.accumulator.backlog();
+        self.batches.follow_site_time(self.shared.clock.site_at(now), backlog, now);
         if self.batches.should_freeze(backlog, self.is_stopping(), now) {
             let number = self.batches.next_number();
             let writer = ReportWriter::new(source, epoch, number, 0);
             let batch = self.shared.accumulator.freeze(writer);
-            self.batches.frozen(batch, now);
+            let was_left_over = backlog.left_over;
+            backlog = self.shared.accumulator.backlog();
+            let patient = batch.waiting() == 0 && !was_left_over && !backlog.left_over;
+            self.batches.frozen(batch, patient, now);
         }
-        if let Some(body) = self.batches.next_send(term, now) {
-            let envelope = proposals::plain(body);
+        let hurry = backlog.waiting > 0 || self.is_stopping();
+        if let Some((body, patient)) = self.batches.next_send(term, hurry, now) {
+            let envelope = if patient { proposals::patient(body) } else { proposals::plain(body) };
             if deliberate::is(Bug::AnswersWhenSent) {
                 self.batches.answer_at_once(&self.shared.site);
             }
@@ -223,27 +232,6 @@ impl Node {
             {
                 self.proposals.not_sent(tag, now);
             }
-        }
-    }
-
-    /// What a leader proposes because time has passed.
-    fn propose_by_time(&mut self) {
-        let Some(stamp) = self.stamp().filter(|_| !self.state_check.is_out()) else { return };
-        self.raise_level();
-        let (close, last) = {
-            let site = self.site();
-            let is_applied = site.applied() >= self.close_proposed;
-            (site.close_due(stamp.site).filter(|_| is_applied), site.stamp())
-        };
-        if let Some(until) = close
-            && let Ok(index) = self.append(proposals::plain(&entry::close(until)))
-        {
-            self.close_proposed = index;
-        }
-        if stamp.elapsed.since_ms(last.elapsed.max(self.ticked)) >= TICK_EVERY_MS
-            && self.append(proposals::plain(&entry::tick())).is_ok()
-        {
-            self.ticked = stamp.elapsed;
         }
     }
 
