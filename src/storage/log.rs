@@ -250,6 +250,8 @@ impl<F: FileSystem> Log<F> {
         let spare = self.spares.remove(at);
         let path = segment::spare_path(&self.place.dir, spare.number);
         let file = fs.open(&path).map_err(|source| WriteError::from_io(&path, source))?;
+        // What it was written with before may be cached in large pages, too: see `put_encoded`.
+        let _ = file.forget_cache();
         Ok(Some((path, file)))
     }
 

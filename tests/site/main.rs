@@ -38,4 +38,5 @@ mod stepped;
 mod stops;
 mod upstream;
 mod waiting_witness;
+mod wear;
 mod witness;
