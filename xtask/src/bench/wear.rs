@@ -132,18 +132,18 @@ impl Measured {
         Ok(json!({"case": case, "boxes": boxes.collect::<Vec<_>>(), "new_segment_files": new_files}))
     }
 
-    /// Ends the site; every count is there.
+    /// Ends the site, once every count is there.
     fn finish(self) -> Result<()> {
         let began = Instant::now();
         let api = self.site.api_addresses()[0];
-        let is_counting = self.sent > 0;
-        while is_counting {
+        loop {
             let answer = http::get(api, &format!("/v1/series/{SERIES}"))?;
-            if answer.body["total"].as_i64() == Some(self.sent) {
+            let total = answer.body["total"].as_i64().unwrap_or(0);
+            if total == self.sent {
                 break;
             }
             if began.elapsed() > SETTLE {
-                bail!("{} were counted, and the site has {}", self.sent, answer.body["total"]);
+                bail!("{} were counted, and the site has {total}", self.sent);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -183,13 +183,14 @@ fn written(site: &mut Site) -> Result<Vec<Written>> {
         let bytes = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok());
         let log = site.data_dir(&view.name)?.join("log");
         let files = std::fs::read_dir(&log).with_context(|| format!("cannot read {}", log.display()))?;
+        // One that is renamed meanwhile is none that was just made.
         let known = |file: &DirEntry| {
-            let found = file.metadata()?;
-            Ok((found.ino(), found.created()?))
+            let found = file.metadata().ok()?;
+            Some((found.ino(), found.created().ok()?))
         };
         let files: Vec<_> = files.collect::<Result<_, _>>()?;
         let newest = files.iter().map(DirEntry::file_name).max().context("there is no log")?;
-        let files = files.iter().map(known).collect::<Result<_>>()?;
+        let files = files.iter().filter_map(known).collect();
         all.push(Written { bytes: bytes.context("/proc tells no write_bytes")?, syncs, files, newest });
     }
     Ok(all)
