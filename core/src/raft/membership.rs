@@ -6,8 +6,8 @@
 
 use core::fmt;
 
-use super::configuration::{Change, Configuration, ConfigurationError};
-use super::message::{Body, ConfigurationEntry, EntryRange, Message};
+use super::configuration::{Change, Configuration, ConfigurationEntry, ConfigurationError};
+use super::message::{Body, EntryRange, Message};
 use super::peer::{Peer, Standing};
 use super::{Ignored, Mutation, Raft, Role};
 use crate::id::{LogIndex, NodeId, Subterm};

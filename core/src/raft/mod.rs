@@ -27,6 +27,7 @@ mod configuration;
 mod election;
 mod ledger;
 mod log;
+mod member;
 mod membership;
 mod message;
 mod mutation;
@@ -44,7 +45,10 @@ mod timer;
 mod transfer;
 mod witness;
 
-pub use configuration::{Change, Configuration, ConfigurationError, ConfigurationParts, MEMBERS_MAX};
+pub use configuration::{
+    Change, Configuration, ConfigurationEntry, ConfigurationError, ConfigurationParts, MEMBERS_MAX,
+};
+pub use member::{Member, MemberRole};
 pub use membership::{Leave, MembershipError};
 pub use message::*;
 pub use mutation::{MUTATIONS, Mutation, NoMutation};

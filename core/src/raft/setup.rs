@@ -3,10 +3,10 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-use super::configuration::ConfigurationError;
+use super::configuration::{ConfigurationEntry, ConfigurationError};
 use super::ledger::Ledger;
 use super::log::Log;
-use super::message::{ConfigurationEntry, HardState, Position};
+use super::message::{HardState, Position};
 use super::peer::Peers;
 use super::persist::Gate;
 use super::read::Rounds;
