@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tally_core::raft::MemberRole;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 use crate::api::{self, Api, ApiConfig, ApiError, Secret};
 use crate::config::{Config, ConfigError};
 use crate::environment;
-use crate::identity::{Identity, IdentityError, Keys, Role, check_address, is_name};
+use crate::identity::{Identity, IdentityError, Keys, check_address, is_name};
 use crate::ingest::poll::Polls;
 use crate::ingest::statsd::{Statsd, StatsdError};
 use crate::metrics::Metrics;
@@ -162,7 +163,7 @@ async fn close(
     (stop_api, mut serving): (watch::Sender<bool>, JoinHandle<()>),
     signals: &mut Signals,
 ) {
-    let is_box = |member: &&MemberStatus| member.connected && member.membership != "witness";
+    let is_box = |member: &&MemberStatus| member.connected && member.membership != Some(MemberRole::Witness);
     let last = handle.status().members.iter().filter(is_box).count() <= 1;
     let _ = stop_api.send(true);
     let Ways { statsd, polls, upstream } = ways;
@@ -280,7 +281,7 @@ fn identity(config: &Config, dir: &Path, had_file: bool) -> Result<Identity, Run
             Identity::found_single(dir, &name, &name, address)?
         }
     };
-    if identity.me().role == Role::Witness {
+    if identity.me().role == MemberRole::Witness {
         return Err(RunError::Other(format!(
             "{} belongs to {:?}, the witness of its site: run it with --witness",
             dir.display(),

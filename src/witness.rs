@@ -16,13 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tally_core::raft::MemberRole;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::api;
 use crate::config::Config;
 use crate::daemon::{self, RunError};
-use crate::identity::{IDENTITY, Identity, Role};
+use crate::identity::{IDENTITY, Identity};
 use crate::reload::Reload;
 use crate::service;
 use crate::signals::{self, Heard, Signals};
@@ -124,7 +125,7 @@ async fn open(dir: &Path, config: Option<&Config>) -> Result<Slot, RunError> {
     let Some(identity) = Identity::load(dir)? else {
         return Err(RunError::Other(format!("{}: its {IDENTITY} is gone", dir.display())));
     };
-    if identity.me().role != Role::Witness {
+    if identity.me().role != MemberRole::Witness {
         return Err(RunError::Other(format!(
             "{} belongs to {:?}, which is no witness: run it without --witness",
             dir.display(),

@@ -106,7 +106,7 @@ impl fmt::Display for ReportNumber {
 
 /// SHA-256 of the public key (SubjectPublicKeyInfo) in a member's certificate: it decides who is who. In text, 64
 /// hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash(pub [u8; 32]);
 
 impl KeyHash {

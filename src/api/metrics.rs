@@ -15,7 +15,8 @@ mod broker;
 
 use super::{Shared, typed_response};
 use crate::metrics::Metrics;
-use crate::node::status::{NodeStatus, PaceStatus, STORAGE_STATES};
+use crate::node::status::{DISK_OK, NodeRole, NodeStatus, PaceStatus, StateVerdict};
+use crate::node::{DiskFault, HandoverReason};
 use crate::refusals::{REASONS, Refusals};
 use crate::transport::TransportMetrics;
 
@@ -55,7 +56,7 @@ fn raft(text: &mut Text, status: &NodeStatus) {
         1,
     );
     text.gauge("tallyd_ready", "1 if this box can commit.", u8::from(status.ready));
-    text.gauge("tallyd_leader", "1 if this box leads.", u8::from(status.role == "leader"));
+    text.gauge("tallyd_leader", "1 if this box leads.", u8::from(status.role == NodeRole::Leader));
     text.gauge("tallyd_term", "The current term.", status.term);
     text.gauge(
         "tallyd_commit_index",
@@ -77,7 +78,7 @@ fn raft(text: &mut Text, status: &NodeStatus) {
     text.gauge(
         "tallyd_state_out_of_service",
         "1 while this box's state is known to be wrong and it gets it anew.",
-        u64::from(status.state_check.state == "out-of-service"),
+        u64::from(status.state_check.state == StateVerdict::OutOfService),
     );
     text.counter(
         "tallyd_campaigns_total",
@@ -97,13 +98,13 @@ fn raft(text: &mut Text, status: &NodeStatus) {
     );
     let handovers = &status.handovers;
     for (reason, count) in [
-        ("broker", handovers.broker),
-        ("disk", handovers.disk),
-        ("stopping", handovers.stopping),
-        ("asked", handovers.asked),
-        ("state", handovers.state),
+        (HandoverReason::Broker, handovers.broker),
+        (HandoverReason::Disk, handovers.disk),
+        (HandoverReason::Stopping, handovers.stopping),
+        (HandoverReason::Asked, handovers.asked),
+        (HandoverReason::State, handovers.state),
     ] {
-        text.sample("tallyd_handovers_total", &[("reason", reason)], count);
+        text.sample("tallyd_handovers_total", &[("reason", reason.as_str())], count);
     }
     text.counter(
         "tallyd_handovers_failed_total",
@@ -205,7 +206,7 @@ fn pace(text: &mut Text, pace: &PaceStatus) {
 }
 
 fn disk(text: &mut Text, storage: &crate::node::status::StorageStatus) {
-    text.gauge("tallyd_storage_ok", "1 if the disk takes writes.", u8::from(storage.state == "ok"));
+    text.gauge("tallyd_storage_ok", "1 if the disk takes writes.", u8::from(storage.state.is_none()));
     text.counter(
         "tallyd_storage_written_bytes_total",
         "Bytes written to log and snapshots by this process.",
@@ -221,8 +222,9 @@ fn disk(text: &mut Text, storage: &crate::node::status::StorageStatus) {
         millis(storage.waiting_ms),
     );
     text.family("tallyd_storage_state", "gauge", "1 for the state that the disk is in.");
-    for state in STORAGE_STATES {
-        text.sample("tallyd_storage_state", &[("state", state)], u8::from(storage.state == state));
+    for state in std::iter::once(None).chain(DiskFault::ALL.map(Some)) {
+        let name = state.map_or(DISK_OK, DiskFault::as_str);
+        text.sample("tallyd_storage_state", &[("state", name)], u8::from(storage.state == state));
     }
     text.counter(
         "tallyd_snapshot_failures_total",

@@ -1,12 +1,15 @@
 //! `tallyd status`: how the asked box and its site are.
 
 use clap::Args;
+use serde::Deserialize;
 use serde_json::Value;
+use tally_core::raft::MemberRole;
 
 use super::client::{Call, Client, ClientError, Server};
 use super::reads::{parsed, print_json};
 use super::text::{Side, Table};
 use super::{print, text};
+use crate::node::NodeRole;
 
 /// Show how a box and its site are
 #[derive(Args, Clone, Debug)]
@@ -26,7 +29,7 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
         return print_json(&body);
     }
     let status: Value = parsed(&args.server, &body)?;
-    if status["role"] == "witness" {
+    if said(&status["role"]) == Some(MemberRole::Witness) {
         return print(&super::witness::in_words(&status));
     }
     print(&in_words(&status))
@@ -34,8 +37,8 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
 
 fn in_words(status: &Value) -> String {
     let ready = if status["ready"] == true { "ready" } else { "NOT READY" };
-    let role = match status["role"].as_str() {
-        Some("none") => "no member of it (removed, or not yet added)".to_owned(),
+    let role = match said(&status["role"]) {
+        Some(NodeRole::None) => "no member of it (removed, or not yet added)".to_owned(),
         _ => of(status, "role"),
     };
     let leader =
@@ -196,8 +199,10 @@ fn members(status: &Value) -> Table {
         ("", Side::Left),
     ]);
     for member in status["members"].as_array().into_iter().flatten() {
-        let role =
-            if member["membership"] == "observer" { "observer".to_owned() } else { of(member, "role") };
+        let role = match said(&member["membership"]) {
+            Some(MemberRole::Observer) => MemberRole::Observer.as_str().to_owned(),
+            _ => of(member, "role"),
+        };
         // A name can have been another box's; older answers have no number.
         let here = match status["node_id"].as_u64() {
             Some(id) => member["id"] == id,
@@ -249,6 +254,11 @@ fn refusals(status: &Value) -> impl Iterator<Item = String> {
         Some(format!("{:<9} no connection with {}: {}", "refused", of(member, "name"), text::printable(why)))
     };
     status["members"].as_array().into_iter().flatten().filter_map(of_member)
+}
+
+/// What a word says; `None`: nothing that this version knows.
+fn said<'a, T: Deserialize<'a>>(word: &'a Value) -> Option<T> {
+    T::deserialize(word).ok()
 }
 
 /// A member of an object as a text, whatever it is.

@@ -8,9 +8,10 @@ use rcgen::{
     KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
+use tally_core::id::KeyHash;
 
 use super::files::{CA_CERTIFICATE, CA_KEY, NODE_CERTIFICATE, NODE_KEY, invalid, read, write_file};
-use super::keys::{hex, sha256};
+use super::keys::hash_of;
 use super::{IdentityError, SiteId};
 
 const REMEDY: &str = "name the directory that `tallyd provision --out` made; it has ca.key and ca.crt";
@@ -23,8 +24,8 @@ pub struct Authority {
 
 /// What a box needs to be known by: its new private key and the certificate for it.
 pub struct Issued {
-    /// SHA-256 of the public key, hexadecimal, as members list it.
-    pub key_hash: String,
+    /// The hash of the public key, as members list it.
+    pub key_hash: KeyHash,
     private_pem: String,
     certificate_pem: String,
     authority_pem: String,
@@ -59,7 +60,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer).map_err(crypto)?;
         Ok(Issued {
-            key_hash: hex(&sha256(&key.subject_public_key_info())),
+            key_hash: hash_of(&key.subject_public_key_info()),
             private_pem: key.serialize_pem(),
             certificate_pem: certificate.pem(),
             authority_pem: self.certificate_pem.clone(),

@@ -6,10 +6,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use ring::rand::{SecureRandom, SystemRandom};
+use tally_core::id::NodeId;
+use tally_core::raft::MemberRole;
 use tally_core::window::Span;
 
 use super::authority::Authority;
-use super::{Identity, IdentityError, Keys, MEMBERS_MAX, MemberInfo, Role, SiteId, is_name};
+use super::{Identity, IdentityError, Keys, MEMBERS_MAX, MemberRecord, SiteId, is_name};
 use crate::site::{ADDRESS_BYTES_MAX, Level};
 
 /// Who this box is and who the others are.
@@ -75,11 +77,11 @@ impl Identity {
         let issued = authority.issue(node, site_id)?;
         authority.save(dir)?;
         issued.save(dir)?;
-        let me = MemberInfo {
-            id: 1,
+        let me = MemberRecord {
+            id: NodeId(1),
             name: node.into(),
             address: address.into(),
-            role: Role::Voter,
+            role: MemberRole::Voter,
             key: issued.key_hash,
         };
         let window_ms = Span::DEFAULT.as_millis();
@@ -122,7 +124,7 @@ impl Identity {
         if self.member(self.node_id()).is_none() {
             return Err(format!("its own box, number {}, is not among the members", self.node));
         }
-        if !self.members.iter().any(|member| member.role == Role::Voter) {
+        if !self.members.iter().any(|member| member.role == MemberRole::Voter) {
             return Err("none of the members votes".into());
         }
         for (at, member) in self.members.iter().enumerate() {
@@ -131,16 +133,13 @@ impl Identity {
         Ok(())
     }
 
-    fn check_member(&self, at: usize, member: &MemberInfo) -> Result<(), String> {
-        let MemberInfo { id, name, address, key, role: _ } = member;
-        if *id == 0 {
+    fn check_member(&self, at: usize, member: &MemberRecord) -> Result<(), String> {
+        let MemberRecord { id, name, address, key, role: _ } = member;
+        if id.0 == 0 {
             return Err(format!("the member {name:?} has the number 0; numbers begin at 1"));
         }
         if !is_name(name) {
             return Err(format!("the name {name:?} of member {id} is not 1 to 32 of a-z 0-9 -"));
-        }
-        if key.len() != 64 || !key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(format!("the key of member {name:?} is not 64 hexadecimal digits in lower case"));
         }
         if address.is_empty() && self.members.len() > 1 {
             return Err(format!("member {name:?} has no address; only a site of one box can do without"));

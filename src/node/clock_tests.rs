@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tally_core::id::{LogIndex, Term};
-use tally_core::raft::{HardState, Position};
+use tally_core::id::{LogIndex, NodeId, Term};
+use tally_core::raft::{HardState, MemberRole, Position};
 use tally_core::report::Amount;
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{Add, Handle, NodeConfig, Runner, RunnerParts, StopTimes, proposals};
 use crate::clock::{Told, wall_ms};
-use crate::identity::{Authority, Identity, MemberInfo, Role, SiteId};
+use crate::identity::{Authority, Identity, MemberRecord, SiteId};
 use crate::metrics::Metrics;
 use crate::site::{Founding, Site, Stamp, entry};
 use crate::storage::faulty::FaultyFileSystem;
@@ -32,7 +32,7 @@ fn box_with_log(bodies: &[(Stamp, Vec<u8>)]) -> (Runner, Handle) {
     let authority = Authority::found("test", site_id).unwrap();
     let key = authority.issue("box1", site_id).unwrap().key_hash;
     let (name, address) = ("box1".to_owned(), "127.0.0.1:1".to_owned());
-    let members = vec![MemberInfo { id: 1, name, address, role: Role::Voter, key }];
+    let members = vec![MemberRecord { id: NodeId(1), name, address, role: MemberRole::Voter, key }];
     let identity = Identity { site: "test".into(), site_id, node: 1, window_ms: 60_000, level: 1, members };
     let base_span = Span::from_millis(identity.window_ms).unwrap();
     let founding = Founding {

@@ -13,9 +13,10 @@ use crate::accumulator::{Accumulator, Outcome, Withdrawn};
 use crate::clock::SiteClock;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
+use crate::node::disk_health::DiskFault;
 use crate::node::heirs::Reach;
 use crate::node::requests::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
-use crate::node::status::NodeStatus;
+use crate::node::status::{DISK_OK, NodeStatus};
 use crate::node::stopping::StopTimes;
 use crate::random::random_u128;
 use crate::site::entry::{self, SourceKind};
@@ -415,8 +416,9 @@ impl Handle {
             return Ok(());
         }
         let storage = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).storage.clone();
-        let what = storage.what.unwrap_or_default();
-        let why = format!("this box's disk takes no writes ({}: {what}); ask another box", storage.state);
+        let (state, what) =
+            (storage.state.map_or(DISK_OK, DiskFault::as_str), storage.what.unwrap_or_default());
+        let why = format!("this box's disk takes no writes ({state}: {what}); ask another box");
         Err(RequestError::NotCommitted { why })
     }
 

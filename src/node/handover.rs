@@ -172,8 +172,7 @@ impl Node {
         if done {
             *self.handover.done.entry(handing.reason).or_default() += 1;
             let to = self.name_of(handing.to);
-            self.handover.last =
-                Some(Handed { to, reason: handing.reason.as_str(), at: self.moment.wall_ms() });
+            self.handover.last = Some(Handed { to, reason: handing.reason, at: self.moment.wall_ms() });
         } else {
             self.handover.failed += 1;
         }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tally_core::id::NodeId;
+use tally_core::raft::MemberRole;
 use tracing::info;
 
 use super::wire::Frame;
 use super::{Node, proposals};
-use crate::site::{Level, MemberRecord, MemberRole, entry};
+use crate::site::{Level, MemberRecord, entry};
 use crate::transport::Lane;
 
 /// A raise that was proposed is not proposed again for so long: it may be under way.
@@ -84,13 +85,14 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tally_core::id::KeyHash;
 
     fn member(id: u64, role: MemberRole) -> MemberRecord {
         MemberRecord {
             id: NodeId(id),
             name: format!("box{id}"),
             address: String::new(),
-            key: [id as u8; 32],
+            key: KeyHash([id as u8; 32]),
             role,
         }
     }

@@ -65,10 +65,10 @@ use tally_core::window::Span;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use disk::{DiskWorker, Done, Job, Jobs, Next};
+pub use disk_health::DiskFault;
 pub use handle::{BrokerWish, Command, Handle, RoleView};
 pub use heirs::HandoverReason;
 pub use links::Links;
-pub(crate) use members::info_of;
 pub use members::of_payload as configuration_in;
 pub use named::encode_report;
 pub(crate) use named::incarnation_hash;

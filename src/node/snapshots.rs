@@ -11,7 +11,7 @@ use tally_core::raft::{Body, Handled, LogView, Message, Persist, Position};
 use tracing::{info, warn};
 
 use super::disk::Job;
-use super::disk_health::Kind;
+use super::disk_health::DiskFault;
 use super::snapshot_transfer::{Incoming, Outgoing};
 use super::{Node, members, room};
 use crate::refusals::Reason;
@@ -145,7 +145,7 @@ impl Node {
     pub(super) fn snapshot_if_due(&mut self) {
         self.forget_transfers();
         // A wrong state is kept nowhere; on a full disk a snapshot frees what it covers.
-        let is_ill = self.disk_health.trouble().is_some_and(|trouble| trouble.kind != Kind::Full);
+        let is_ill = self.disk_health.trouble().is_some_and(|trouble| trouble.kind != DiskFault::Full);
         if is_ill || self.state_check.is_out() {
             return;
         }

@@ -1,7 +1,8 @@
 use super::entry::BodyKind;
 use super::testing::*;
 use super::*;
-use tally_core::id::{Epoch, LogIndex, NodeId, ReportNumber, SeriesName, SourceId};
+use tally_core::id::{Epoch, KeyHash, LogIndex, NodeId, ReportNumber, SeriesName, SourceId};
+use tally_core::raft::MemberRole;
 use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::{Elapsed, SiteTime};
 
@@ -329,7 +330,7 @@ fn a_malformed_entry_of_a_known_kind_is_passed_and_adds_nothing() {
         id: NodeId(7),
         name: "box7".to_owned(),
         address: format!("10.0.0.7:{:0>300}", 7400),
-        key: [7; 32],
+        key: KeyHash([7; 32]),
         role: MemberRole::Voter,
     };
     let member = entry::stamped(driver.now, &entry::member(1, &MemberChange::Put(record)));
@@ -414,7 +415,7 @@ fn a_late_copy_of_a_change_does_not_undo_what_was_changed_in_between() {
         id: NodeId(id),
         name: format!("box{id}"),
         address: String::new(),
-        key: [id as u8; 32],
+        key: KeyHash([id as u8; 32]),
         role: MemberRole::Voter,
     };
     let add = entry::member(3, &MemberChange::Put(record(2)));

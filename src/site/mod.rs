@@ -51,8 +51,7 @@ pub use codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use level::Level;
 pub use members::{
-    ADDRESS_BYTES_MAX, MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, NAME_BYTES_MAX,
-    Part, Parts,
+    ADDRESS_BYTES_MAX, MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, NAME_BYTES_MAX, Part, Parts,
 };
 pub(crate) use members::{put_records, read_records};
 pub use meters::{METER_NAME_BYTES_MAX, is_meter_name};

@@ -34,7 +34,7 @@ use tally_core::id::NodeId;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::identity::{Identity, Keys, MemberInfo};
+use crate::identity::{Identity, Keys, MemberRecord};
 use crate::metrics::Counter;
 
 use lives::Hello;
@@ -289,7 +289,7 @@ impl Transport {
 
     /// From now on these are the members: who is new is dialled and may connect, who is none of them any
     /// more loses its connections. A member whose address or key changed begins anew.
-    pub fn set_members(&self, members: &[MemberInfo]) -> Result<(), TransportError> {
+    pub fn set_members(&self, members: &[MemberRecord]) -> Result<(), TransportError> {
         self.shared.pins.replace(members);
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let mut peers = self.shared.peers.write().unwrap_or_else(PoisonError::into_inner);
@@ -306,11 +306,11 @@ impl Transport {
             }
             stays
         });
-        for member in members.iter().filter(|member| member.id != self.me.0) {
+        for member in members.iter().filter(|member| member.id != self.me) {
             if peers.iter().any(|peer| peer.is(member)) {
                 continue;
             }
-            let client = config::client(&self.keys, &self.shared.pins, NodeId(member.id))?;
+            let client = config::client(&self.keys, &self.shared.pins, member.id)?;
             let peer = Arc::new(Peer::new(self.me, member, client));
             if !peer.address.is_empty() {
                 let task = tasks.all.spawn(dial::keep_connected(self.shared.clone(), peer.clone()));

@@ -12,9 +12,9 @@ use tracing::{debug, error, info, warn};
 
 use super::store::Store;
 use crate::daemon::RunError;
-use crate::identity::{Identity, Keys, MemberInfo};
+use crate::identity::{Identity, Keys};
 use crate::metrics::Counter;
-use crate::node::{ToWitness, info_of, said_by_witness, said_to_witness};
+use crate::node::{ToWitness, said_by_witness, said_to_witness};
 use crate::refusals::{Reason, Refusals};
 use crate::site::MemberRecord;
 use crate::transport::{Event, Lane, Lives, Transport, TransportMetrics};
@@ -27,7 +27,7 @@ const EVENTS_MAX: usize = 64;
 pub(super) struct Shared {
     /// But for the members, who change.
     pub(super) identity: Identity,
-    members: Mutex<Vec<MemberInfo>>,
+    members: Mutex<Vec<MemberRecord>>,
     pub(super) transport: Arc<Transport>,
     /// What members said that led to nothing.
     pub(super) refusals: Refusals,
@@ -53,7 +53,7 @@ pub(super) struct View {
 
 impl Shared {
     /// The site's members, as a leader told them last.
-    pub(super) fn members(&self) -> MutexGuard<'_, Vec<MemberInfo>> {
+    pub(super) fn members(&self) -> MutexGuard<'_, Vec<MemberRecord>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,7 +132,7 @@ impl Slot {
         let message = match said_to_witness(frame) {
             Ok(ToWitness::Core(message)) => message,
             Ok(ToWitness::Members(index, members)) => {
-                self.know_members(from, index, &members).await;
+                self.know_members(from, index, members).await;
                 return None;
             }
             Ok(ToWitness::Other) => {
@@ -157,15 +157,14 @@ impl Slot {
 
     /// Takes the members over from a leader: who is new may connect, who left may not any more. It is kept in
     /// `identity.json`, which is no promise: a list that is lost is told again.
-    async fn know_members(&mut self, from: NodeId, index: LogIndex, records: &[MemberRecord]) {
+    async fn know_members(&mut self, from: NodeId, index: LogIndex, mut members: Vec<MemberRecord>) {
         let (site, me) = (&self.shared.identity.site, self.shared.identity.me());
-        let own = records.iter().find(|record| record.id.0 == me.id).map(info_of);
+        let own = members.iter().find(|record| record.id == me.id);
         // A leader that was cut off may tell an old list; one without this witness is none to live by.
         if index < self.members_as_of || own.is_none_or(|own| own.key != me.key || own.role != me.role) {
             return self.shared.refusals.refuse(from, Reason::StaleMembers);
         }
         self.members_as_of = index;
-        let mut members: Vec<MemberInfo> = records.iter().map(info_of).collect();
         // What the site calls it and where it says this witness is must agree with this machine's own files.
         members.iter_mut().filter(|member| member.id == me.id).for_each(|own| *own = me.clone());
         if members == *self.shared.members() {

@@ -1,13 +1,14 @@
 //! Entries of the log, applied to a site one after the other: bodies of any bytes after stamps of any bytes.
 
-use tally_core::id::{Epoch, NodeId, ReportNumber, SeriesName, SourceId};
+use tally_core::id::{Epoch, KeyHash, NodeId, ReportNumber, SeriesName, SourceId};
 use tally_core::meter::MeterRule;
+use tally_core::raft::MemberRole;
 use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tallyd::site::{
-    Founding, KeyedAdd, MemberChange, MemberRecord, MemberRole, Part, Parts, ReportWriter, SeriesRef, Site,
-    SourceKind, Stamp, entry, readdressed,
+    Founding, KeyedAdd, MemberChange, MemberRecord, Part, Parts, ReportWriter, SeriesRef, Site, SourceKind,
+    Stamp, entry, readdressed,
 };
 
 use crate::input::{Input, put_part};
@@ -121,7 +122,7 @@ pub(crate) fn bodies() -> Vec<Vec<u8>> {
         id: NodeId(id),
         name: format!("box{id}"),
         address: format!("10.0.0.{id}:7400"),
-        key: [id as u8; 32],
+        key: KeyHash([id as u8; 32]),
         role,
     };
     let part =
