@@ -213,7 +213,7 @@ impl DiskHealth {
 }
 
 impl Node {
-    /// A disk that does not answer is a failed one: a leader hands over or stands down. The
+    /// A disk that does not answer is a failed one: a leader transfers leadership or steps down. The
     /// group stays with the disk; when it answers, its content is written again.
     pub(super) fn give_up_hung_disk(&mut self) {
         let Some(ticket) = self.disk_health.hung(self.moment) else { return };
@@ -246,7 +246,7 @@ impl Node {
             self.disk_changed();
         }
         if let Some(since) = since {
-            self.beats.pace.synced(self.moment.now.saturating_duration_since(since));
+            self.heartbeats.adaptive.synced(self.moment.now.saturating_duration_since(since));
         }
         self.was_persisted(ticket);
         self.snapshots.installed(ticket);
