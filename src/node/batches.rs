@@ -12,7 +12,7 @@ use tally_core::id::{Epoch, ReportNumber, SourceId, Term};
 use super::unsent::Unsent;
 use crate::accumulator::{Backlog, Batch};
 use crate::deliberate::{self, Bug};
-use crate::site::{LastApplied, OpenRefused, readdressed};
+use crate::site::{Body, LastApplied, OpenRefused, readdressed};
 
 /// How long a batch waits for the clients that were just answered.
 const GATHER: Duration = Duration::from_millis(5);
@@ -32,7 +32,7 @@ pub(super) struct Batches {
     next: ReportNumber,
     in_flight: Option<InFlight>,
     /// Batches that an earlier incarnation froze: they follow the one in flight, the first of them under the next number.
-    kept: VecDeque<Vec<u8>>,
+    kept: VecDeque<Body>,
     file: File,
     /// The disk is about it.
     file_asked: bool,
@@ -316,7 +316,7 @@ impl Batches {
     }
 
     /// The body to send now to the leader of this term, if it is due.
-    pub(super) fn next_send(&mut self, term: Term, now: Instant) -> Option<&[u8]> {
+    pub(super) fn next_send(&mut self, term: Term, now: Instant) -> Option<&Body> {
         if matches!(self.file, File::Stale(_) | File::Writing) {
             return None;
         }
@@ -475,12 +475,12 @@ mod tests {
     fn a_batch_without_a_receipt_goes_again_unchanged_and_at_once_to_a_new_leader() {
         let (mut batches, now) = open();
         let mut batch = Batch::default();
-        batch.body = vec![1, 2];
+        batch.body = vec![1, 2].into();
         batches.frozen(batch, now);
-        assert_eq!(batches.next_send(Term(1), now), Some(&[1, 2][..]));
+        assert_eq!(batches.next_send(Term(1), now), Some(&Body::from(vec![1, 2])));
         assert_eq!(batches.next_send(Term(1), now), None);
-        assert_eq!(batches.next_send(Term(2), now), Some(&[1, 2][..]));
-        assert_eq!(batches.next_send(Term(2), now + RESEND_FIRST), Some(&[1, 2][..]));
+        assert_eq!(batches.next_send(Term(2), now), Some(&Body::from(vec![1, 2])));
+        assert_eq!(batches.next_send(Term(2), now + RESEND_FIRST), Some(&Body::from(vec![1, 2])));
         assert!(!batches.should_freeze(waiting(5), true, now));
     }
 

@@ -20,7 +20,7 @@ use crate::node::stopping::StopTimes;
 use crate::node::successors::Reach;
 use crate::random::random_u128;
 use crate::site::entry::{self, SourceKind};
-use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
+use crate::site::{Applied, Body, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
 use crate::transport::TransportMetrics;
 
 /// How long a request waits for its answer before it is told that there is none.
@@ -86,9 +86,9 @@ pub struct BrokerWish {
 #[derive(Debug)]
 pub enum Command {
     /// Get a body into the log and say what applying it came to.
-    Propose { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    Propose { body: Body, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Propose here or not at all: only a leader may.
-    ProposeLocally { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    ProposeLocally { body: Body, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Hand leadership over, here or by asking the leader. The answer tells whether that was begun.
     Transfer { to: Option<NodeId>, reply: oneshot::Sender<Result<(), RequestError>> },
     /// Write the loop's part of the status down.
@@ -458,13 +458,13 @@ impl Handle {
         Ok(())
     }
 
-    async fn propose(&self, body: Vec<u8>) -> Result<Applied, RequestError> {
+    async fn propose(&self, body: Body) -> Result<Applied, RequestError> {
         self.check_able()?;
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Propose { body, reply }, answer).await
     }
 
-    async fn propose_locally(&self, body: Vec<u8>) -> Result<(), RequestError> {
+    async fn propose_locally(&self, body: Body) -> Result<(), RequestError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::ProposeLocally { body, reply }, answer).await.map(|_| ())
     }

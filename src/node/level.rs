@@ -8,8 +8,8 @@ use tally_core::id::NodeId;
 use tally_core::raft::MemberRole;
 use tracing::info;
 
+use super::Node;
 use super::wire::Frame;
-use super::{Node, proposals};
 use crate::site::{Level, MemberRecord, entry};
 use crate::transport::Lane;
 
@@ -72,9 +72,7 @@ impl Node {
             (site.level(), self.levels.common(me, site.members()).filter(|_| known))
         };
         let Some(common) = common.filter(|common| *common > level) else { return };
-        if self.levels.may_raise(self.moment.now)
-            && self.append(proposals::plain(&entry::level(common))).is_ok()
-        {
+        if self.levels.may_raise(self.moment.now) && self.append(entry::level(common)).is_ok() {
             info!(
                 "all members can apply feature level {common}: the site is raised to it from level {level}"
             );

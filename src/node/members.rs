@@ -13,10 +13,10 @@ use tally_core::raft::{
 };
 use tracing::{info, warn};
 
+use super::Node;
 use super::wire::Frame;
-use super::{Node, proposals};
 use crate::identity::Identity;
-use crate::site::{ConfigurationRecord, MemberRecord, Part, Site, entry};
+use crate::site::{ConfigurationRecord, Envelope, MemberRecord, Part, Site, entry};
 use crate::storage::Entry;
 use crate::transport::Lane;
 
@@ -46,9 +46,8 @@ impl Members {
     /// Those whom the site names (before it does, the identity), and those whom the log brings: it says who they are
     /// before anybody can say that it is committed, which may take them.
     pub(super) fn new(identity: &Identity, site: &Site, entries: &[Entry], now: Instant) -> Members {
-        let contents =
-            entries.iter().filter_map(|entry| proposals::split(&entry.payload).map(|(_, content)| content));
-        let known = site.members_to_come(identity.members.clone(), contents);
+        let stamped = entries.iter().filter_map(|entry| Some(Envelope::read(&entry.payload)?.inside));
+        let known = site.members_to_come(identity.members.clone(), stamped);
         Members {
             known: known.into_iter().map(|record| (record.id, record)).collect(),
             next_step: now,
@@ -116,9 +115,8 @@ pub(super) fn latest(
 }
 
 /// The configuration that an entry brings, if it brings one.
-pub fn of_payload(payload: &[u8]) -> Option<Result<Configuration, ConfigurationError>> {
-    let (_, content) = proposals::split(payload)?;
-    entry::configuration_of(content).map(|parts| from_parts(&parts))
+pub fn of_payload(payload: &Bytes) -> Option<Result<Configuration, ConfigurationError>> {
+    entry::configuration_of(&Envelope::read(payload)?.inside).map(|parts| from_parts(&parts))
 }
 
 /// The core's form of what an entry says.
@@ -155,7 +153,7 @@ impl Node {
             Some(configuration) => {
                 let body = entry::configuration(&to_parts(&configuration));
                 let stamp = self.stamp().unwrap_or_else(|| self.site().stamp());
-                proposals::plain(&entry::stamped(stamp, &body))
+                Envelope::plain(body).stamped(stamp)
             }
         };
         self.tail.push(position, payload);
@@ -227,7 +225,7 @@ impl Node {
             self.site().members().iter().map(|member| (member.id, member.role)).collect();
         if wishes.is_empty() {
             let records = self.members.connected();
-            if self.append(proposals::plain(&entry::bootstrap(&records))).is_ok() {
+            if self.append(entry::bootstrap(&records)).is_ok() {
                 // Once is enough: it is applied or this box does not lead any more.
                 self.members.next_step = now + Duration::from_secs(1);
             }

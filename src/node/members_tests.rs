@@ -3,6 +3,7 @@ use tally_core::id::KeyHash;
 use tally_core::raft::Member;
 
 use super::*;
+use crate::site::{Body, StampedEntry};
 
 fn configuration(members: &[(u64, MemberRole)]) -> Configuration {
     let members: Vec<Member> =
@@ -103,19 +104,19 @@ fn record(id: u64, key: u64) -> MemberRecord {
     }
 }
 
-fn log(bodies: &[Vec<u8>]) -> Vec<Entry> {
-    let entry = |(index, body): (u64, &Vec<u8>)| Entry {
+fn log(bodies: &[Body]) -> Vec<Entry> {
+    let entry = |(index, body): (u64, &Body)| Entry {
         position: Position { index: LogIndex(index), ..Position::ZERO },
-        payload: proposals::plain(&entry::stamped(crate::site::Stamp::default(), body)),
+        payload: Envelope::plain(StampedEntry::new(crate::site::Stamp::default(), body)).encode(),
     };
     (1..).zip(bodies).map(entry).collect()
 }
 
-fn put(record: MemberRecord) -> Vec<u8> {
+fn put(record: MemberRecord) -> Body {
     entry::member(1, &crate::site::MemberChange::Put(record))
 }
 
-fn known(identity: &Identity, bodies: &[Vec<u8>]) -> Vec<MemberRecord> {
+fn known(identity: &Identity, bodies: &[Body]) -> Vec<MemberRecord> {
     let founding = crate::site::BootstrapSettings {
         site: identity.site.clone(),
         site_id: identity.site_id.0,
@@ -202,7 +203,7 @@ proptest! {
         let configuration = Configuration::new(&members).unwrap();
         prop_assert_eq!(from_parts(&to_parts(&configuration)), Ok(configuration));
         let body = entry::configuration(&to_parts(&configuration));
-        let payload = proposals::plain(&entry::stamped(crate::site::Stamp::default(), &body));
+        let payload = Envelope::plain(StampedEntry::new(crate::site::Stamp::default(), &body)).encode();
         prop_assert_eq!(of_payload(&payload), Some(Ok(configuration)));
     }
 }

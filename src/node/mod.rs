@@ -72,7 +72,6 @@ pub use links::Links;
 pub use members::of_payload as configuration_in;
 pub use named::encode_report;
 pub(crate) use named::incarnation_hash;
-pub use proposals::split as split_envelope;
 pub use requests::{
     Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, ReportReading, RequestError,
     SetError, UNTIMED,

@@ -13,7 +13,7 @@ use super::handle::first_bytes;
 use super::requests::{NamedReport, ReportAmount, ReportError, ReportReading, RequestError, UNTIMED};
 use crate::deliberate::{self, Bug};
 use crate::site::entry::{ReportWriter, SeriesRef};
-use crate::site::{Level, Settings, Site};
+use crate::site::{Body, Level, Settings, Site};
 
 /// A named source's report as a body. `open`: site time, for cells that name no window.
 ///
@@ -24,7 +24,7 @@ pub fn encode_report(
     source: SourceId,
     report: &NamedReport,
     open: SiteTime,
-) -> Result<Vec<u8>, ReportError> {
+) -> Result<Body, ReportError> {
     let base = site.settings().window_base();
     // At level 2 the kind is decided where the cell is applied: this box may not know the series yet. So is the window,
     // if the source names none: this box may be ahead of site time.

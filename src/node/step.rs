@@ -8,11 +8,11 @@ use tracing::{error, info, warn};
 use super::disk::Job;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
-use super::{Node, NodeError, RequestError, RoleView, proposals};
+use super::{Node, NodeError, RequestError, RoleView};
 use crate::accumulator::{Batch, Limits, ReadingsMode};
 use crate::deliberate::{self, Bug};
 use crate::site::entry::{self, ReportWriter, SourceKind};
-use crate::site::{Applied, LastApplied, Level, OpenRefused, Verdict};
+use crate::site::{Applied, Body, Envelope, LastApplied, Level, OpenRefused, Verdict};
 use crate::storage::WriteGroup;
 use crate::transport::Lane;
 
@@ -130,18 +130,21 @@ impl Node {
         self.role.send_if_modified(|role| std::mem::replace(role, view) != view);
     }
 
-    /// Puts an envelope into the log under this leader's stamp.
-    pub(super) fn append(&mut self, envelope: Bytes) -> Result<LogIndex, String> {
+    /// Puts a body into the log under this leader's stamp.
+    pub(super) fn append(&mut self, body: Body) -> Result<LogIndex, String> {
+        self.append_envelope(&Envelope::plain(body))
+    }
+
+    /// The same with the envelope that it came in.
+    fn append_envelope(&mut self, envelope: &Envelope<Body>) -> Result<LogIndex, String> {
         // By the very code that will apply it, whoever made it: what cannot be read must not get into the log.
-        if let Some((_, body)) = proposals::split(&envelope) {
-            entry::check(body).map_err(|error| error.to_string())?;
-        }
+        entry::check(&envelope.inside).map_err(|error| error.to_string())?;
         self.append_checked(envelope)
     }
 
-    /// The same for an envelope of whose body [`entry::check`] has said that it can be read.
-    pub(super) fn append_checked(&mut self, envelope: Bytes) -> Result<LogIndex, String> {
-        let Some((tag, body)) = proposals::split(&envelope) else { return Err("no envelope".to_owned()) };
+    /// The same for a body of which [`entry::check`] has said that it can be read.
+    pub(super) fn append_checked(&mut self, envelope: &Envelope<Body>) -> Result<LogIndex, String> {
+        let body = &envelope.inside;
         if body.len() as u64 + 64 > u64::from(APPEND_BYTES_MAX) {
             return Err(format!("an entry has at most {APPEND_BYTES_MAX} bytes"));
         }
@@ -153,7 +156,7 @@ impl Node {
         } else {
             (self.stamp().ok_or("too few boxes were heard to know the time")?, None)
         };
-        let payload = proposals::reenvelope(tag, &entry::stamped(stamp, body));
+        let payload = envelope.stamped(stamp);
         let range = self.raft.propose(now, 1, payload.len() as u64).map_err(|error| error.to_string())?;
         self.tail.replace_from(range, std::iter::once(payload));
         if let Some(step) = step {
@@ -163,12 +166,12 @@ impl Node {
     }
 
     /// Sends an envelope to whoever leads.
-    fn pass_to_leader(&mut self, envelope: Bytes) -> bool {
+    fn pass_to_leader(&mut self, envelope: &Envelope<Body>) -> bool {
         if self.leads() {
-            return self.append(envelope).is_ok();
+            return self.append_envelope(envelope).is_ok();
         }
         match self.raft.leader() {
-            Some(leader) => self.send(leader, Lane::Requests, &Frame::Propose(envelope)),
+            Some(leader) => self.send(leader, Lane::Requests, &Frame::Propose(envelope.encode())),
             None => false,
         }
     }
@@ -191,7 +194,7 @@ impl Node {
             let epoch = tally_core::id::Epoch((nonce >> 64) as u64);
             let body = entry::open(SourceKind::Box, &name, nonce, epoch);
             self.batches.asked(term, now);
-            self.pass_to_leader(proposals::plain(&body));
+            self.pass_to_leader(&Envelope::plain(body));
             return;
         }
         let Some((source, epoch)) = self.batches.epoch() else { return };
@@ -203,11 +206,11 @@ impl Node {
             self.batches.frozen(batch, now);
         }
         if let Some(body) = self.batches.next_send(term, now) {
-            let envelope = proposals::plain(body);
+            let envelope = Envelope::plain(body.clone());
             if deliberate::is(Bug::AnswersWhenSent) {
                 self.batches.answer_at_once(&self.shared.site);
             }
-            if !self.pass_to_leader(envelope) {
+            if !self.pass_to_leader(&envelope) {
                 self.batches.not_sent(now);
             }
         }
@@ -219,7 +222,7 @@ impl Node {
         for tag in self.proposals.due(term, now) {
             let Some(term) = term else { return };
             if let Some(envelope) = self.proposals.send(tag, term, now)
-                && !self.pass_to_leader(envelope)
+                && !self.pass_to_leader(&envelope)
             {
                 self.proposals.not_sent(tag, now);
             }
@@ -236,12 +239,12 @@ impl Node {
             (site.close_due(stamp.site).filter(|_| is_applied), site.stamp())
         };
         if let Some(until) = close
-            && let Ok(index) = self.append(proposals::plain(&entry::close(until)))
+            && let Ok(index) = self.append(entry::close(until))
         {
             self.close_proposed = index;
         }
         if stamp.elapsed.since_ms(last.elapsed.max(self.ticked)) >= TICK_EVERY_MS
-            && self.append(proposals::plain(&entry::tick())).is_ok()
+            && self.append(entry::tick()).is_ok()
         {
             self.ticked = stamp.elapsed;
         }
@@ -328,14 +331,14 @@ impl Node {
         }
         while index < commit && self.failed.is_none() {
             index = index.next();
-            let Some(payload) = self.tail.payload(index).cloned() else {
+            let Some(payload) = self.tail.payload(index) else {
                 warn!("entry {index} is committed and not in memory");
                 return;
             };
-            let (tag, content) = proposals::split(&payload).unwrap_or((None, &[]));
+            let Envelope { tag, inside: entry } = Envelope::read(payload).unwrap_or_default();
             let (applied, digest) = {
                 let mut site = self.site();
-                (site.apply(index, content), site.digest())
+                (site.apply(index, &entry), site.digest())
             };
             self.state_check.applied(index, digest);
             match applied {

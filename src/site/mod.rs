@@ -12,6 +12,7 @@ pub mod entry;
 mod flip;
 mod history;
 mod keys;
+mod layers;
 mod level;
 mod members;
 mod meters;
@@ -49,6 +50,7 @@ use sources::Sources;
 
 pub use codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
+pub use layers::{Body, Envelope, StampedEntry};
 pub use level::Level;
 pub use members::{
     ADDRESS_BYTES_MAX, ConfigurationRecord, MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused,
@@ -167,20 +169,20 @@ impl Site {
         self.digest
     }
 
-    /// Who may be a member by what these entries (whole payloads, in their order) say beyond what is applied: those
+    /// Who may be a member by what these entries, in their order, say beyond what is applied: those
     /// that were provisioned, those whom the site names now, and those whom it will have named if the entries are
     /// committed. Of a change that will be refused nothing is taken: it is judged here as where it is applied.
     #[must_use]
-    pub fn members_to_come<'a>(
+    pub fn members_to_come(
         &self,
         provisioned: Vec<MemberRecord>,
-        payloads: impl Iterator<Item = &'a [u8]>,
+        entries: impl Iterator<Item = StampedEntry>,
     ) -> Vec<MemberRecord> {
         let mut members = self.members.clone();
         let mut named: BTreeMap<NodeId, MemberRecord> =
             provisioned.into_iter().map(|record| (record.id, record)).collect();
         named.extend(members.known().map(|record| (record.id, record.clone())));
-        for said in payloads.filter_map(entry::said_of_members) {
+        for said in entries.filter_map(|entry| entry::said_of_members(&entry)) {
             match said {
                 entry::SaidOfMembers::Bootstrap(records) => {
                     members.bootstrap(records, 0);

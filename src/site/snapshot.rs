@@ -169,7 +169,7 @@ fn read_head(reader: &mut Reader<'_>) -> Result<(LogIndex, u64, Stamp), Malforme
         1 => true,
         _ => return Err(Malformed),
     };
-    if site.0 > super::entry::STAMP_MAX || elapsed.0 > super::entry::STAMP_MAX {
+    if site.0 > super::layers::STAMP_MAX || elapsed.0 > super::layers::STAMP_MAX {
         return Err(Malformed);
     }
     Ok((applied, digest, Stamp { site, elapsed, synced }))

@@ -6,9 +6,9 @@ use tally_core::raft::{Body, EntryRange, MemberRole, Message, NodeSet, Position}
 use tally_core::time::{Duration, Instant, SiteTime};
 use tallyd::clock::LeaderTime;
 use tallyd::clock::Wall;
+use tallyd::node::TransferReason;
 use tallyd::node::wire::{Condition, Frame, HeartbeatAnswerExtra, HeartbeatExtra, SnapshotPart};
-use tallyd::node::{TransferReason, split_envelope};
-use tallyd::site::{MemberRecord, entry};
+use tallyd::site::{Envelope, MemberRecord, entry};
 use tallyd::storage::SnapshotHead;
 use tallyd::transport::frame::{Decoder, Encoder};
 use tallyd::transport::{INCARNATION_BYTES, Incarnation, Lane};
@@ -53,8 +53,8 @@ fn one(bytes: &Bytes) {
     match &frame {
         Frame::Raft { payloads, .. } => assert!(payloads.len() <= bytes.len(), "entries out of nothing"),
         Frame::Propose(envelope) => {
-            if let Some((_, body)) = split_envelope(envelope) {
-                let _ = entry::check(body);
+            if let Some(envelope) = Envelope::<tallyd::site::Body>::read(envelope) {
+                let _ = entry::check(&envelope.inside);
             }
         }
         _ => {}

@@ -15,7 +15,7 @@ pub(crate) use reader::Reader;
 pub(crate) use reporter::Reporter;
 
 use tallyd::node::{Command, Input, RequestError};
-use tallyd::site::Applied;
+use tallyd::site::{Applied, Body};
 use tokio::sync::oneshot;
 
 use crate::boxes::SimBox;
@@ -31,7 +31,7 @@ pub(crate) fn any_box(boxes: &[SimBox], rng: &mut Rng) -> Option<usize> {
 }
 
 /// A body for the log, through a box; its answer comes later.
-pub(crate) fn propose(body: Vec<u8>) -> (Input, Answer) {
+pub(crate) fn propose(body: Body) -> (Input, Answer) {
     let (reply, answer) = oneshot::channel();
     (Input::Command(Command::Propose { body, reply }), answer)
 }
