@@ -309,6 +309,7 @@ impl Batches {
 
     /// A batch was frozen under the next number.
     pub(super) fn frozen(&mut self, batch: Batch, now: Instant) {
+        debug_assert!(self.is_settled(), "one batch is in flight, and its number is the one after the last");
         self.in_flight = Some(InFlight { batch, number: self.next, sending: None });
         self.next = self.next.next();
         self.frozen_at = now;

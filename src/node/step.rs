@@ -304,6 +304,10 @@ impl Node {
                 }
             },
         };
+        debug_assert!(
+            entries.is_sorted_by(|before, after| before.position.index.next() == after.position.index),
+            "the disk gets entries without a gap"
+        );
         let installing = self.snapshots.install_with(&persist);
         let truncate_after = truncation(&persist, installing.is_some());
         let group = WriteGroup { hard_state: persist.hard_state, truncate_after, entries };
@@ -338,7 +342,12 @@ impl Node {
             let Envelope { tag, inside: entry } = Envelope::read(payload).unwrap_or_default();
             let (applied, digest) = {
                 let mut site = self.site();
-                (site.apply(index, &entry), site.digest())
+                let applied = site.apply(index, &entry);
+                debug_assert!(
+                    applied.is_err() || site.applied() == index,
+                    "entries are applied one after the other"
+                );
+                (applied, site.digest())
             };
             self.state_check.applied(index, digest);
             match applied {
