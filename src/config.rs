@@ -296,6 +296,9 @@ pub fn unknown_variables(names: impl Iterator<Item = String>) -> Option<String> 
 
 impl Config {
     /// Reads a file (none: the defaults), then what the environment overrides.
+    ///
+    /// # Errors
+    /// Which file or key is wrong, and how.
     pub fn load(
         file: Option<&Path>,
         environment: impl Fn(&str) -> Option<String>,
@@ -310,6 +313,9 @@ impl Config {
     }
 
     /// Reads the text of a file, then what the environment overrides; `place` is what errors call the file.
+    ///
+    /// # Errors
+    /// Which key is wrong, and how.
     pub fn read(
         text: &str,
         place: &str,
@@ -379,6 +385,9 @@ impl Config {
     }
 
     /// The polled files, checked.
+    ///
+    /// # Errors
+    /// Which section is wrong, and how, in words.
     pub fn polls(&self) -> Result<Vec<Poll>, String> {
         let checked = self.ingest.poll.iter().enumerate().map(|(place, poll)| poll.check(place));
         checked.collect::<Result<_, _>>().map_err(|error| error.to_string())

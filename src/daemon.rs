@@ -73,6 +73,9 @@ const SAVE_WAIT: Duration = Duration::from_millis(8_500);
 pub(crate) const STOP_MAX: Duration = Duration::from_millis(9_500);
 
 /// `tallyd run`, until a signal stops it.
+///
+/// # Errors
+/// Why the box does not start, or cannot go on.
 pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<(), RunError> {
     let mut signals = Signals::ignore_others();
     let (config, dir, had_file) = configuration(config_file.clone(), data_dir.clone())?;

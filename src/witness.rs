@@ -35,6 +35,9 @@ pub use store::StoreError;
 const END_WAIT: Duration = Duration::from_secs(6);
 
 /// `tallyd run --witness`, until a signal stops it.
+///
+/// # Errors
+/// Why the witness does not start, or cannot go on.
 pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<(), RunError> {
     let mut signals = Signals::ignore_others();
     let (config, dir, _) = daemon::configuration(config_file.clone(), data_dir.clone())?;

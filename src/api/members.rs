@@ -100,6 +100,9 @@ pub(super) async fn add(
 }
 
 /// The member that the body of `POST /v1/members` names, and its role if it says one.
+///
+/// # Errors
+/// What is wrong with the request, as it is answered.
 pub fn member_of(body: &[u8]) -> Result<(MemberRecord, Option<MemberRole>), Problem> {
     let AddBody { id, name, address, key, role } = parse::json(body, EXAMPLE)?;
     if id == 0 {

@@ -113,6 +113,9 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 /// The arguments of this process; or what it ends with: help, the version, wrong usage.
+///
+/// # Errors
+/// The exit status, where help or a complaint was printed instead.
 pub fn arguments() -> Result<Cli, ExitCode> {
     let mut command = environment::without_empty(Cli::command());
     let matches = command.try_get_matches_from_mut(std::env::args_os());

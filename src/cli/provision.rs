@@ -127,6 +127,9 @@ const fn voter() -> MemberRole {
 }
 
 /// Runs the command and prints what was made.
+///
+/// # Errors
+/// Why nothing was made.
 pub fn run(args: &ProvisionArgs, out: &mut dyn Write) -> Result<(), ProvisionError> {
     let text = match &args.extend {
         Some(dir) => {
@@ -144,6 +147,9 @@ pub fn run(args: &ProvisionArgs, out: &mut dyn Write) -> Result<(), ProvisionErr
 }
 
 /// Makes the directory.
+///
+/// # Errors
+/// Why nothing was made.
 pub fn provision(args: &ProvisionArgs) -> Result<Provisioned, ProvisionError> {
     let plan = Plan::new(args)?;
     check_empty(&plan.out)?;

@@ -33,12 +33,18 @@ pub struct Issued {
 
 impl Authority {
     /// Makes a new authority for a site.
+    ///
+    /// # Errors
+    /// Keys cannot be made.
     pub fn found(site: &str, site_id: SiteId) -> Result<Authority, IdentityError> {
         let issuer = issuer(site, site_id, new_key()?)?;
         Ok(Authority { certificate_pem: issuer.pem(), issuer })
     }
 
     /// Reads `ca.key` and `ca.crt` from where [`Authority::save`] wrote them.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is not what it has to be.
     pub fn load(dir: &Path, site: &str, site_id: SiteId) -> Result<Authority, IdentityError> {
         let (key_path, certificate_path) = (dir.join(CA_KEY), dir.join(CA_CERTIFICATE));
         let key = String::from_utf8_lossy(&read(&key_path, REMEDY)?).into_owned();
@@ -49,6 +55,9 @@ impl Authority {
     }
 
     /// Makes a key for a box and certifies it.
+    ///
+    /// # Errors
+    /// Keys cannot be made.
     pub fn issue(&self, node: &str, site_id: SiteId) -> Result<Issued, IdentityError> {
         let key = new_key()?;
         let mut params = params(node)?;
@@ -68,6 +77,9 @@ impl Authority {
     }
 
     /// Writes `ca.key` and `ca.crt` into a directory.
+    ///
+    /// # Errors
+    /// A file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         write_file(&dir.join(CA_KEY), self.issuer.key().serialize_pem().as_bytes(), 0o600)?;
         write_file(&dir.join(CA_CERTIFICATE), self.certificate_pem.as_bytes(), 0o644)
@@ -87,6 +99,9 @@ fn issuer(
 
 impl Issued {
     /// Writes `node.key`, `node.crt` and `ca.crt` into a directory.
+    ///
+    /// # Errors
+    /// A file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         write_file(&dir.join(NODE_KEY), self.private_pem.as_bytes(), 0o600)?;
         write_file(&dir.join(NODE_CERTIFICATE), self.certificate_pem.as_bytes(), 0o644)?;

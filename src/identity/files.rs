@@ -30,6 +30,9 @@ const REMEDY_IO: &str = "check that the disk works and that this user may use th
 
 impl Identity {
     /// Reads and checks `identity.json` of a data directory; `None` if there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not what it has to be.
     pub fn load(dir: &Path) -> Result<Option<Identity>, IdentityError> {
         let path = dir.join(IDENTITY);
         let bytes = match fs::read(&path) {
@@ -41,6 +44,9 @@ impl Identity {
     }
 
     /// Reads and checks what stands in an `identity.json`; the error says what is wrong.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
     pub fn read(bytes: &[u8]) -> Result<Identity, String> {
         let identity: Identity =
             serde_json::from_slice(bytes).map_err(|error| format!("cannot be understood: {error}"))?;
@@ -49,6 +55,9 @@ impl Identity {
     }
 
     /// Writes `identity.json` into a data directory, durably.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         let mut text = serde_json::to_vec_pretty(self).expect("an identity has only texts and numbers");
         text.push(b'\n');
@@ -58,6 +67,9 @@ impl Identity {
     /// Founds a site of one box in a data directory: keys, certificates and, last, `identity.json`,
     /// so that a power cut in the middle leaves an unfounded directory. The authority's key stays in
     /// the directory, for the boxes that join later. The base span of windows is 60 s.
+    ///
+    /// # Errors
+    /// A name cannot be one, keys cannot be made, or a file cannot be written.
     pub fn found_single(
         dir: &Path,
         site: &str,

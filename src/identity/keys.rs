@@ -23,6 +23,9 @@ pub struct Keys {
 
 impl Keys {
     /// Reads `node.key` and `node.crt` of a data directory and checks that they belong together.
+    ///
+    /// # Errors
+    /// A file cannot be read, is not what it has to be, or the two do not belong together.
     pub fn load(dir: &Path) -> Result<Keys, IdentityError> {
         let (key_path, certificate_path) = (dir.join(NODE_KEY), dir.join(NODE_CERTIFICATE));
         warn_if_others_can_read(&key_path);

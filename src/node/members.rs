@@ -115,6 +115,9 @@ pub(super) fn latest(
 }
 
 /// The configuration that an entry brings, if it brings one.
+///
+/// # Errors
+/// The entry names members that are no configuration.
 pub fn of_payload(payload: &Bytes) -> Option<Result<Configuration, ConfigurationError>> {
     entry::configuration_of(&Envelope::read(payload)?.inside).map(|parts| from_parts(&parts))
 }

@@ -182,6 +182,9 @@ impl Frame {
     }
 
     /// From bytes that a peer sent.
+    ///
+    /// # Errors
+    /// [`Malformed`] for bytes that are no frame.
     pub fn decode(frame: &Bytes) -> Result<Frame, Malformed> {
         let mut reader = Reader::new(frame);
         let kind = reader.u8()?;

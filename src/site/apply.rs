@@ -30,6 +30,9 @@ impl Site {
     /// An error changes nothing; the box must not go on to the next entry: it is of a newer release. A body of a
     /// known kind that is malformed changes nothing either, and is passed ([`Applied::Malformed`]): no version
     /// could apply it, so stopping at it would stop every box for good.
+    ///
+    /// # Errors
+    /// The entry is not the next one, or of a newer release.
     pub fn apply(&mut self, index: LogIndex, entry: &StampedEntry) -> Result<Applied, EntryError> {
         if index != self.applied.next() {
             return Err(EntryError::NotNext { index: index.0, applied: self.applied.0 });

@@ -296,6 +296,9 @@ fn with_number(kind: u8, number: u64) -> Body {
 
 /// Whether a body is well formed, by the very code that applies it: a leader asks before it appends a
 /// body, whoever made it.
+///
+/// # Errors
+/// Why no box of this release could apply it.
 pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
     Ok(match DecodedBody::read(body)? {
         DecodedBody::Open { .. } => BodyKind::Open,

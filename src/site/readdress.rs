@@ -7,6 +7,9 @@ use super::{Body, EntryError};
 
 /// The same cells as another report. Only for a body whose old epoch is closed for good or whose
 /// number another report has: the old one can never be applied any more.
+///
+/// # Errors
+/// [`EntryError::Malformed`] for bytes that do not begin as a report.
 pub fn readdressed(
     body: &[u8],
     source: SourceId,

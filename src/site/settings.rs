@@ -261,6 +261,9 @@ impl Settings {
 
     /// What a change would make of a value, in its normal form; or why it is refused. For a check
     /// before it goes into the log; what counts is where it is applied.
+    ///
+    /// # Errors
+    /// Why the value cannot be, in words.
     pub fn check(&self, key: &str, value: &str) -> Result<String, String> {
         self.clone().set(key, value, 0)
     }

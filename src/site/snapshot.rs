@@ -76,6 +76,9 @@ impl Site {
     }
 
     /// The state that a snapshot of this site holds.
+    ///
+    /// # Errors
+    /// Why these bytes are no snapshot of this site that this release can read.
     pub fn restore(founding: &BootstrapSettings, bytes: &[u8]) -> Result<Site, SnapshotError> {
         let mut reader = Reader::new(bytes);
         if reader.array::<8>().ok() != Some(MAGIC) {

@@ -278,6 +278,9 @@ impl<S: StoredFile> SnapshotReader<S> {
     }
 
     /// Bytes from an offset on, at most so many. The whole has to be checked by whoever puts it together.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn read(&self, offset: u64, bytes_max: usize) -> Result<Bytes, ReadError> {
         let left = usize::try_from(self.head.total.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; bytes_max.min(left)];

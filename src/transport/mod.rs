@@ -251,6 +251,9 @@ struct TransportShared {
 
 impl Transport {
     /// Listens on a UDP address and begins to dial the other members.
+    ///
+    /// # Errors
+    /// Keys and identity do not belong together, TLS cannot be set up, or the address cannot be listened at.
     pub async fn start(
         identity: &Identity,
         keys: Keys,
@@ -289,6 +292,9 @@ impl Transport {
 
     /// From now on these are the members: who is new is dialled and may connect, who is none of them any
     /// more loses its connections. A member whose address or key changed begins anew.
+    ///
+    /// # Errors
+    /// TLS cannot be set up for a new member.
     pub fn set_members(&self, members: &[MemberRecord]) -> Result<(), TransportError> {
         self.shared.pins.replace(members);
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -327,11 +333,17 @@ impl Transport {
     }
 
     /// The address that it listens on.
+    ///
+    /// # Errors
+    /// The system does not tell.
     pub fn local_address(&self) -> std::io::Result<SocketAddr> {
         self.shared.endpoint.local_addr()
     }
 
     /// Queues a frame. Never blocks.
+    ///
+    /// # Errors
+    /// No such member, no connection to it, or its queue is full.
     pub fn send(&self, to: NodeId, lane: Lane, frame: Bytes) -> Result<(), SendError> {
         self.peer(to).ok_or(SendError::NotAPeer)?.queue(lane).push(frame)
     }
@@ -343,6 +355,9 @@ impl Transport {
 
     /// Sends a frame that may be lost, and overtakes everything. One that does not fit into a packet
     /// goes on the control lane.
+    ///
+    /// # Errors
+    /// No such member, no connection to it, or the frame is too large.
     pub fn datagram(&self, to: NodeId, frame: Bytes) -> Result<(), SendError> {
         let peer = self.peer(to).ok_or(SendError::NotAPeer)?;
         if peer.send_datagram(&frame)? {

@@ -135,6 +135,9 @@ impl Configuration {
     };
 
     /// A configuration that is not joint.
+    ///
+    /// # Errors
+    /// Why these are no configuration.
     pub fn new(members: &[Member]) -> Result<Configuration, ConfigurationError> {
         let mut configuration = Configuration::EMPTY;
         configuration.take_members(members)?;
@@ -142,6 +145,9 @@ impl Configuration {
     }
 
     /// A configuration as it was taken apart by [`voters`](Configuration::voters) and so on.
+    ///
+    /// # Errors
+    /// Why these are no configuration.
     pub fn from_parts(parts: &ConfigurationParts<'_>) -> Result<Configuration, ConfigurationError> {
         let mut configuration = Configuration::EMPTY;
         configuration.take_parts(parts)?;

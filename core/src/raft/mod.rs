@@ -201,6 +201,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// `configuration` is what the payload of the *first* entry of an append holds, if that is a configuration
     /// entry; the others need no looking at, since a configuration entry begins a subterm and is therefore the
     /// first of its range. With a snapshot it is the configuration at its last entry. Else it is `None`.
+    ///
+    /// # Errors
+    /// Why the message was ignored; nothing has changed.
     pub fn handle_message(
         &mut self,
         now: Instant,

@@ -62,6 +62,9 @@ pub(super) struct IncarnationFile {
 
 impl Poll {
     /// What the text of its file says; `is_whole`: it is all that the file has.
+    ///
+    /// # Errors
+    /// Why the text gives no reading.
     pub fn read(&self, text: &[u8], is_whole: bool) -> Result<Reading, ReadingError> {
         track::read(text, is_whole, &self.pattern, self.kind)
     }
@@ -121,6 +124,9 @@ const EVERY_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl PollConfig {
     /// Checks all of it. `place` is its place in the list, from 0, for the error's key.
+    ///
+    /// # Errors
+    /// Which key is wrong, and how.
     pub fn check(&self, place: usize) -> Result<Poll, PollConfigError> {
         let wrong = |field: &str| {
             let key = format!("ingest.poll[{place}].{field}");
