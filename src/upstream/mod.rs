@@ -1,26 +1,21 @@
 //! Sends summaries upstream by MQTT, from whichever box leads, exactly as the replicated outbox says.
 //!
-//! * `config`: where to, checked. `tls`: whom to trust there.
-//! * `format`: the list of formats; `json` is one. A new format is a file and a line in the list.
+//! * `config`: where to, checked. The connection itself is the room `mqtt`.
+//! * `formats`: the list of formats, one file each. A new format is a file and a line in the list.
 //! * `ledger`: what was sent and acknowledged, pure.
 //! * `session`: one connection's life: fence, number, publish, report as delivered.
-//! * `mqtt`: the connection itself, and the only file that knows the client library.
-//! * `trials`: what the broker refuses, and when it is tried again, pure.
-//! * `topic`: names in topics. `reasons`: MQTT's reason codes in words. `pinned`: a broker's own certificate.
+//! * `trials`: what the broker refuses, and when it is tried again, pure. `reasons`: why, in words.
+//! * `topic`: names in topics.
 //! * `outbox`: what all this needs of the site; `node_outbox`: from whom it gets that.
 
 mod config;
-mod format;
-mod json;
+mod formats;
 mod ledger;
-mod mqtt;
 mod node_outbox;
 mod outbox;
-mod pinned;
 mod reasons;
 mod session;
 mod status;
-mod tls;
 mod topic;
 mod trials;
 
@@ -31,14 +26,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-pub use config::{BaseTopic, BrokerUrl, BrokerUrlError, PASSWORD_CREDENTIAL, UpstreamConfig, UpstreamError};
-pub use format::{Format, Naming, Numbered, SiteState};
-pub use mqtt::Limits;
+pub use config::{BaseTopic, PASSWORD_CREDENTIAL, UpstreamConfig};
+pub use formats::{Format, Naming, Numbered, SiteState};
 pub use outbox::{HeldReader, Outbox, Position};
 pub use status::{HeldStatus, OtherSite, Probe, RefusedTopic, Shared, State, Trouble, UpstreamStatus};
 
+use crate::mqtt::{self, AccessError, Learned, Target};
 use crate::node::Handle;
-use mqtt::{Learned, Target};
 use node_outbox::NodeOutbox;
 use session::{End, Session, Setting};
 use trials::Trials;
@@ -74,7 +68,7 @@ struct Task {
 ///
 /// # Errors
 /// What the configuration gets wrong: unreadable files, a password without a user, no authorities.
-pub fn spawn(handle: Handle, config: &UpstreamConfig) -> Result<Upstream, UpstreamError> {
+pub fn spawn(handle: Handle, config: &UpstreamConfig) -> Result<Upstream, AccessError> {
     let (site, site_id) = (handle.identity().site.clone(), handle.identity().site_id);
     spawn_on(NodeOutbox::new(handle), &site, site_id, config)
 }
@@ -88,7 +82,7 @@ pub fn spawn_on(
     site: &str,
     site_id: crate::identity::SiteId,
     config: &UpstreamConfig,
-) -> Result<Upstream, UpstreamError> {
+) -> Result<Upstream, AccessError> {
     spawn_with(outbox, site, site_id, config, ANSWER_TIMEOUT)
 }
 
@@ -98,26 +92,17 @@ fn spawn_with(
     site_id: crate::identity::SiteId,
     config: &UpstreamConfig,
     answer_timeout: Duration,
-) -> Result<Upstream, UpstreamError> {
+) -> Result<Upstream, AccessError> {
     let base = config.base.clone().unwrap_or_else(|| BaseTopic::of_site(site));
     let naming = Naming { site: site.to_owned(), site_id, base };
     let held = outbox.held_reader();
-    let Some(url) = config.url.clone() else {
+    let Some(access) = config.access() else {
         return Ok(Upstream { task: None, shared: Shared::new(None), naming, held });
     };
-    let password = config.password(&url)?;
-    if password.is_some() && url.user.is_none() {
-        return Err(UpstreamError::PasswordWithoutUser);
-    }
-    let tls = if url.tls { Some(tls::client_config(config.ca_file.as_deref())?) } else { None };
-    let shared = Shared::new(Some(url.to_string()));
-    let target = Target {
-        client_id: format!("tallyd-{site}-{}", &site_id.to_string()[..8]),
-        site_id: site_id.to_string(),
-        url,
-        password,
-        tls,
-    };
+    let site_id = site_id.to_string();
+    let client_id = format!("tallyd-{site}-{}", &site_id[..8]);
+    let target = access.open(client_id, vec![("site_id".to_owned(), site_id)])?;
+    let shared = Shared::new(Some(target.url.to_string()));
     let (stop, stopped) = mpsc::channel(1);
     let mut driver = Driver {
         outbox,
@@ -346,12 +331,8 @@ mod broker_harness;
 #[cfg(test)]
 mod broker_tests;
 #[cfg(test)]
-mod fake_broker;
-#[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
 mod probe_tests;
 #[cfg(test)]
 mod refused_tests;
-#[cfg(test)]
-mod tls_tests;

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 
 use super::GOOD_AFTER;
-use super::config::BrokerUrl;
-use super::mqtt::{Ending, Limits, WILL_DELAY_S};
 use crate::clock::wall_ms;
 use crate::metrics::Counter;
+use crate::mqtt::{BrokerUrl, Ending, Limits, WILL_DELAY_S};
 
 /// How the upstream is, on this box.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

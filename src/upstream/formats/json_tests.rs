@@ -49,7 +49,8 @@ fn a_counters_summary_is_the_contracts_example() {
     );
     assert_eq!(text(&message), expected);
     assert_eq!(message.topic, "tally/plant7/summary/line1/press3/parts");
-    assert_eq!((message.retain, message.content_type, message.seq), (false, "application/json", Some(1042)));
+    assert_eq!((message.retain, message.content_type), (false, "application/json"));
+    assert_eq!(message.properties, [("seq", "1042".to_owned())]);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tally_core::report::{Amount, Sum};
 
-use super::format::{Message, Naming, Numbered, SiteState};
+use super::{Naming, Numbered, SiteState};
+use crate::mqtt::Message;
 
 const CONTENT_TYPE: &str = "application/json";
 
@@ -12,12 +13,17 @@ const CONTENT_TYPE: &str = "application/json";
 const FIELDS_VERSION: u32 = 1;
 
 /// One summary; not retained.
-pub(super) fn summary(naming: &Naming, numbered: &Numbered) -> Message {
+pub(in crate::upstream) fn summary(naming: &Naming, numbered: &Numbered) -> Message {
     summary_message(naming.summary_topic(&numbered.name), &SummaryFields::new(naming, numbered), numbered)
 }
 
 /// The same for the topic of those that their own topic did not take, with that topic and the reason.
-pub(super) fn undeliverable(naming: &Naming, numbered: &Numbered, refused: &str, reason: &str) -> Message {
+pub(in crate::upstream) fn undeliverable(
+    naming: &Naming,
+    numbered: &Numbered,
+    refused: &str,
+    reason: &str,
+) -> Message {
     let fields =
         UndeliverableFields { summary: SummaryFields::new(naming, numbered), topic: refused, reason };
     summary_message(naming.undeliverable_topic(), &fields, numbered)
@@ -29,13 +35,13 @@ fn summary_message(topic: String, fields: &impl Serialize, numbered: &Numbered) 
         payload: encode(fields),
         retain: false,
         content_type: CONTENT_TYPE,
-        seq: Some(numbered.seq),
+        properties: vec![("seq", numbered.seq.to_string())],
     }
 }
 
 /// A series' flat numbers for dashboards, retained. `None` for a late sample: see
 /// [`Numbered::makes_a_total`].
-pub(super) fn total(naming: &Naming, latest: &Numbered) -> Option<Message> {
+pub(in crate::upstream) fn total(naming: &Naming, latest: &Numbered) -> Option<Message> {
     let summary = &latest.summary;
     let fields = match summary.amount {
         Amount::Sample(_) if !latest.makes_a_total() => return None,
@@ -61,12 +67,12 @@ pub(super) fn total(naming: &Naming, latest: &Numbered) -> Option<Message> {
         payload: encode(&fields),
         retain: true,
         content_type: CONTENT_TYPE,
-        seq: Some(latest.seq),
+        properties: vec![("seq", latest.seq.to_string())],
     })
 }
 
 /// The site's status, retained. As a will (`online` false) it holds what was so when it was laid down.
-pub(super) fn status(naming: &Naming, online: bool, state: &SiteState) -> Message {
+pub(in crate::upstream) fn status(naming: &Naming, online: bool, state: &SiteState) -> Message {
     let fields = StatusFields {
         state: if online { "online" } else { "offline" },
         leader: state.leader.as_deref(),
@@ -80,12 +86,12 @@ pub(super) fn status(naming: &Naming, online: bool, state: &SiteState) -> Messag
         payload: encode(&fields),
         retain: true,
         content_type: CONTENT_TYPE,
-        seq: None,
+        properties: Vec::new(),
     }
 }
 
 /// Whose status that is, if it says so, and what it says (`online`, `offline`).
-pub(super) fn whose_status(payload: &[u8]) -> Option<(String, String)> {
+pub(in crate::upstream) fn whose_status(payload: &[u8]) -> Option<(String, String)> {
     #[derive(Deserialize)]
     struct Fields {
         state: String,

@@ -1,13 +1,15 @@
 //! The formats of what is published: the list of them, and what each of them makes.
 
+pub(super) mod json;
+
 use serde::Deserialize;
 
 use tally_core::report::Amount;
 
 use super::config::BaseTopic;
-use super::json;
 use super::topic;
 use crate::identity::SiteId;
+use crate::mqtt::Message;
 use crate::site::Summary;
 
 /// A way to write summaries. A new one is one file beside `json.rs` and a line in each list here.
@@ -31,22 +33,22 @@ pub struct Naming {
 
 impl Naming {
     /// The topic of a series' summaries.
-    pub(super) fn summary_topic(&self, series: &str) -> String {
+    pub(in crate::upstream) fn summary_topic(&self, series: &str) -> String {
         format!("{}/summary/{}", self.base.as_str(), topic::of_series(series))
     }
 
     /// The topic of a series' retained total.
-    pub(super) fn total_topic(&self, series: &str) -> String {
+    pub(in crate::upstream) fn total_topic(&self, series: &str) -> String {
         format!("{}/total/{}", self.base.as_str(), topic::of_series(series))
     }
 
     /// The topic of summaries that their own topics do not take.
-    pub(super) fn undeliverable_topic(&self) -> String {
+    pub(in crate::upstream) fn undeliverable_topic(&self) -> String {
         format!("{}/undeliverable", self.base.as_str())
     }
 
     /// The topic of the site's status.
-    pub(super) fn status_topic(&self) -> String {
+    pub(in crate::upstream) fn status_topic(&self) -> String {
         format!("{}/status", self.base.as_str())
     }
 }
@@ -75,39 +77,24 @@ pub struct SiteState {
     pub time: u64,
 }
 
-/// What is handed to the broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
-    /// Where to.
-    pub topic: String,
-    /// What.
-    pub payload: Vec<u8>,
-    /// Whether the broker keeps it for later subscribers.
-    pub retain: bool,
-    /// MQTT 5 content type.
-    pub content_type: &'static str,
-    /// MQTT 5 user property `seq`.
-    pub seq: Option<u64>,
-}
-
 impl Numbered {
     /// Whether a retained total can be as of it. A late sample is an addend to a window of the past: the last
     /// value that a dashboard shows must not go back to it.
-    pub(super) fn makes_a_total(&self) -> bool {
+    pub(in crate::upstream) fn makes_a_total(&self) -> bool {
         !(self.summary.late && matches!(self.summary.amount, Amount::Sample(_)))
     }
 }
 
 impl Format {
     /// The messages that one summary makes, its retained total apart.
-    pub(super) fn summary(self, naming: &Naming, numbered: &Numbered) -> Option<Message> {
+    pub(in crate::upstream) fn summary(self, naming: &Naming, numbered: &Numbered) -> Option<Message> {
         match self {
             Format::Json => Some(json::summary(naming, numbered)),
         }
     }
 
     /// A summary for the topic of those that their own topics (`refused`) do not take.
-    pub(super) fn undeliverable(
+    pub(in crate::upstream) fn undeliverable(
         self,
         naming: &Naming,
         numbered: &Numbered,
@@ -120,7 +107,7 @@ impl Format {
     }
 
     /// The retained values of a series, as of its latest numbered summary; `None`: that one changes none.
-    pub(super) fn total(self, naming: &Naming, latest: &Numbered) -> Option<Message> {
+    pub(in crate::upstream) fn total(self, naming: &Naming, latest: &Numbered) -> Option<Message> {
         match self {
             Format::Json => json::total(naming, latest),
         }
