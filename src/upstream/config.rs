@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::formats::Format;
+use super::formats::Formats;
 use crate::mqtt::{Access, BrokerUrl, is_allowed};
 
 /// The name under which systemd hands over the broker's password (`LoadCredential=`).
@@ -14,7 +14,7 @@ pub const PASSWORD_CREDENTIAL: &str = "tallyd-upstream-password";
 pub(super) const BASE_BYTES_MAX: usize = 256;
 
 /// The `[upstream]` section of the configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamConfig {
     /// The broker. Absent: summaries wait in the outbox.
@@ -26,19 +26,7 @@ pub struct UpstreamConfig {
     /// The base topic. Absent: `tally/SITE`.
     pub base: Option<BaseTopic>,
     /// What is published.
-    pub format: Vec<Format>,
-}
-
-impl Default for UpstreamConfig {
-    fn default() -> UpstreamConfig {
-        UpstreamConfig {
-            url: None,
-            password_file: None,
-            ca_file: None,
-            base: None,
-            format: vec![Format::Json],
-        }
-    }
+    pub format: Formats,
 }
 
 impl UpstreamConfig {
@@ -119,7 +107,9 @@ mod tests {
         let config: UpstreamConfig = toml::from_str("url = 'mqtt://b'\nformat = ['json']").unwrap();
         assert_eq!(config.url, Some("mqtt://b".parse().unwrap()));
         assert_eq!(config.format, UpstreamConfig::default().format);
-        assert!(toml::from_str::<UpstreamConfig>("format = ['xml']").is_err());
+        for wrong in ["['xml']", "[]", "['json', 'json']", "'json'"] {
+            assert!(toml::from_str::<UpstreamConfig>(&format!("format = {wrong}")).is_err(), "{wrong}");
+        }
         assert!(toml::from_str::<UpstreamConfig>("uri = 'mqtt://b'").is_err());
     }
 }

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use config::{BaseTopic, PASSWORD_CREDENTIAL, UpstreamConfig};
-pub use formats::{Format, Naming, Numbered, SiteState};
+pub use formats::{FormatStatus, Formats, Naming, Numbered, SiteState};
 pub use outbox::{HeldReader, Outbox, Position};
 pub use status::{HeldStatus, OtherSite, Probe, RefusedTopic, Shared, State, Trouble, UpstreamStatus};
 
@@ -55,6 +55,7 @@ pub struct Upstream {
     task: Option<Task>,
     shared: Shared,
     naming: Naming,
+    formats: Formats,
     held: HeldReader,
 }
 
@@ -95,9 +96,9 @@ fn spawn_with(
 ) -> Result<Upstream, AccessError> {
     let base = config.base.clone().unwrap_or_else(|| BaseTopic::of_site(site));
     let naming = Naming { site: site.to_owned(), site_id, base };
-    let held = outbox.held_reader();
+    let (held, formats) = (outbox.held_reader(), config.format.clone());
     let Some(access) = config.access() else {
-        return Ok(Upstream { task: None, shared: Shared::new(None), naming, held });
+        return Ok(Upstream { task: None, shared: Shared::new(None), naming, formats, held });
     };
     let site_id = site_id.to_string();
     let client_id = format!("tallyd-{site}-{}", &site_id[..8]);
@@ -108,7 +109,7 @@ fn spawn_with(
         outbox,
         target,
         naming: naming.clone(),
-        formats: config.format.clone(),
+        formats: formats.clone(),
         shared: shared.clone(),
         stopped,
         trials: Trials::default(),
@@ -116,7 +117,7 @@ fn spawn_with(
         answer_timeout,
     };
     let handle = tokio::spawn(async move { driver.run().await });
-    Ok(Upstream { task: Some(Task { stop, handle }), shared, naming, held })
+    Ok(Upstream { task: Some(Task { stop, handle }), shared, naming, formats, held })
 }
 
 impl Upstream {
@@ -129,7 +130,9 @@ impl Upstream {
             series: numbered.name,
             cause: reasons::of_cause(cause),
         });
-        UpstreamStatus { held: held as u64, held_first: shown.collect(), ..self.shared.status() }
+        let status = self.shared.status();
+        let formats = self.formats.status(&self.naming, &status.refuses);
+        UpstreamStatus { formats, held: held as u64, held_first: shown.collect(), ..status }
     }
 
     /// What this process did; cloneable.
@@ -166,7 +169,7 @@ struct Driver<O> {
     outbox: O,
     target: Target,
     naming: Naming,
-    formats: Vec<Format>,
+    formats: Formats,
     shared: Shared,
     stopped: mpsc::Receiver<bool>,
     trials: Trials,

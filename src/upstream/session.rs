@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::Backoff;
-use super::formats::{Format, Naming, Numbered, SiteState, json};
+use super::formats::{Formats, Naming, Numbered, SiteState, json};
 use super::ledger::{Ledger, Queue, Token};
 use super::outbox::{Outbox, Position};
 use super::status::Shared;
@@ -113,7 +113,7 @@ pub(super) struct Setting<'a> {
     pub(super) term: u64,
     pub(super) target: &'a Target,
     pub(super) naming: &'a Naming,
-    pub(super) formats: &'a [Format],
+    pub(super) formats: &'a Formats,
     pub(super) shared: &'a Shared,
     pub(super) trials: &'a mut Trials,
     pub(super) learned: &'a mut Learned,

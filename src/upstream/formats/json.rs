@@ -1,74 +1,35 @@
-//! JSON: the fields of a summary, a series' total and the site's status, literally as interfaces.md has them.
+//! JSON: the fields as interfaces.md has them, in that order; and the site's status, which is JSON whatever the formats.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
-use tally_core::report::{Amount, Sum};
 
-use super::{Naming, Numbered, SiteState};
+use super::decimal::Decimal;
+use super::fields::{Fields, Value};
+use super::{Format, Naming, SiteState};
 use crate::mqtt::Message;
 
 const CONTENT_TYPE: &str = "application/json";
 
-/// The version of the fields below: raised if one changes its meaning, not if one is added.
-const FIELDS_VERSION: u32 = 1;
+/// See the module.
+pub(super) struct Json;
 
-/// One summary; not retained.
-pub(in crate::upstream) fn summary(naming: &Naming, numbered: &Numbered) -> Message {
-    summary_message(naming.summary_topic(&numbered.name), &SummaryFields::new(naming, numbered), numbered)
-}
-
-/// The same for the topic of those that their own topic did not take, with that topic and the reason.
-pub(in crate::upstream) fn undeliverable(
-    naming: &Naming,
-    numbered: &Numbered,
-    refused: &str,
-    reason: &str,
-) -> Message {
-    let fields =
-        UndeliverableFields { summary: SummaryFields::new(naming, numbered), topic: refused, reason };
-    summary_message(naming.undeliverable_topic(), &fields, numbered)
-}
-
-fn summary_message(topic: String, fields: &impl Serialize, numbered: &Numbered) -> Message {
-    Message {
-        topic,
-        payload: encode(fields),
-        retain: false,
-        content_type: CONTENT_TYPE,
-        properties: vec![("seq", numbered.seq.to_string())],
+impl Format for Json {
+    fn name(&self) -> &'static str {
+        "json"
     }
-}
 
-/// A series' flat numbers for dashboards, retained. `None` for a late sample: see
-/// [`Numbered::makes_a_total`].
-pub(in crate::upstream) fn total(naming: &Naming, latest: &Numbered) -> Option<Message> {
-    let summary = &latest.summary;
-    let fields = match summary.amount {
-        Amount::Sample(_) if !latest.makes_a_total() => return None,
-        Amount::Sample(sample) => TotalFields::Sample {
-            count: sample.count,
-            mean: sample.sum.as_f64() / sample.count as f64,
-            min: sample.min,
-            max: sample.max,
-            last: sample.last.value,
-            seq: latest.seq,
-            time: end_of(latest),
-        },
-        Amount::Counter(_) | Amount::Updown { .. } => TotalFields::Count {
-            total: summary.total.unwrap_or_default(),
-            // An increase that no total could hold was refused where it was applied.
-            increase: summary.amount.increase().unwrap_or(i128::MAX),
-            seq: latest.seq,
-            time: end_of(latest),
-        },
-    };
-    Some(Message {
-        topic: naming.total_topic(&latest.name),
-        payload: encode(&fields),
-        retain: true,
-        content_type: CONTENT_TYPE,
-        properties: vec![("seq", latest.seq.to_string())],
-    })
+    fn topic_suffix(&self) -> &'static str {
+        ""
+    }
+
+    fn content_type(&self) -> &'static str {
+        CONTENT_TYPE
+    }
+
+    fn encode(&self, fields: &Fields<'_>) -> Vec<u8> {
+        encode(&Object(fields))
+    }
 }
 
 /// The site's status, retained. As a will (`online` false) it holds what was so when it was laid down.
@@ -104,88 +65,30 @@ pub(in crate::upstream) fn whose_status(payload: &[u8]) -> Option<(String, Strin
     (is_id && is_state).then_some((fields.site_id, fields.state))
 }
 
-/// The moment up to which a summary's numbers hold, Unix milliseconds.
-fn end_of(numbered: &Numbered) -> u64 {
-    numbered.summary.start.0.saturating_add(numbered.summary.span_ms)
-}
-
 fn encode(fields: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(fields).expect("texts and numbers under text keys always encode")
 }
 
-#[derive(Serialize)]
-struct SummaryFields<'a> {
-    v: u32,
-    site: &'a str,
-    site_id: String,
-    seq: u64,
-    series: &'a str,
-    kind: &'static str,
-    start: u64,
-    span: u64,
-    #[serde(flatten)]
-    amount: AmountFields,
-    late: bool,
-    clock: &'static str,
-}
+struct Object<'a>(&'a Fields<'a>);
 
-impl<'a> SummaryFields<'a> {
-    fn new(naming: &'a Naming, numbered: &'a Numbered) -> SummaryFields<'a> {
-        let summary = &numbered.summary;
-        SummaryFields {
-            v: FIELDS_VERSION,
-            site: &naming.site,
-            site_id: naming.site_id.to_string(),
-            seq: numbered.seq,
-            series: &numbered.name,
-            kind: summary.amount.kind().as_str(),
-            start: summary.start.0,
-            span: summary.span_ms,
-            amount: AmountFields::new(&summary.amount, summary.total),
-            late: summary.late,
-            clock: if summary.synced { "synced" } else { "unsynced" },
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.iter().len()))?;
+        for (name, value) in self.0.iter() {
+            match value {
+                Value::Text(text) => map.serialize_entry(name, text)?,
+                Value::Flag(flag) => map.serialize_entry(name, flag)?,
+                Value::Exact(decimal) => map.serialize_entry(name, &number(decimal))?,
+                Value::Float(value) => map.serialize_entry(name, value)?,
+            }
         }
+        map.end()
     }
 }
 
-#[derive(Serialize)]
-struct UndeliverableFields<'a> {
-    #[serde(flatten)]
-    summary: SummaryFields<'a>,
-    topic: &'a str,
-    reason: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum AmountFields {
-    Counter { increase: u128, total: i128 },
-    Updown { up: u128, down: u128, value: i128 },
-    Sample { count: u64, sum: Box<RawValue>, min: f64, max: f64, last: f64 },
-}
-
-impl AmountFields {
-    fn new(amount: &Amount, total: Option<i128>) -> AmountFields {
-        let total = total.unwrap_or_default();
-        match *amount {
-            Amount::Counter(increase) => AmountFields::Counter { increase, total },
-            Amount::Updown { up, down } => AmountFields::Updown { up, down, value: total },
-            Amount::Sample(sample) => AmountFields::Sample {
-                count: sample.count,
-                sum: decimal(sample.sum),
-                min: sample.min,
-                max: sample.max,
-                last: sample.last.value,
-            },
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum TotalFields {
-    Count { total: i128, increase: i128, seq: u64, time: u64 },
-    Sample { count: u64, mean: f64, min: f64, max: f64, last: f64, seq: u64, time: u64 },
+/// The number to its last place, where a float would round it.
+fn number(decimal: &Decimal) -> Box<RawValue> {
+    RawValue::from_string(decimal.to_string()).expect("a decimal number is JSON")
 }
 
 #[derive(Serialize)]
@@ -196,11 +99,6 @@ struct StatusFields<'a> {
     outbox: usize,
     time: u64,
     site_id: String,
-}
-
-/// The sum to its last place, where a float would round it.
-fn decimal(sum: Sum) -> Box<RawValue> {
-    RawValue::from_string(sum.to_string()).expect("a decimal number is JSON")
 }
 
 #[cfg(test)]
