@@ -102,8 +102,33 @@ pub(crate) struct Subscriber {
 
 impl Subscriber {
     pub(crate) async fn start(port: u16, extra: &[&str]) -> Subscriber {
+        Subscriber::start_as(port, "%j", extra).await
+    }
+
+    /// One that can hear any bytes: it has each `payload` in hexadecimal digits.
+    pub(crate) async fn start_in_hex(port: u16) -> Subscriber {
+        let format = r#"{"topic":"%t","retain":%r,"content_type":"%C","payload":"%x"}"#;
+        Subscriber::start_as(port, format, &[]).await
+    }
+
+    /// `format`: each message as a line of JSON.
+    async fn start_as(port: u16, format: &str, extra: &[&str]) -> Subscriber {
         let mut child = Command::new("mosquitto_sub")
-            .args(["-V", "5", "-h", "127.0.0.1", "-q", "1", "-F", "%j", "-t", "tally/#", "-t", "ready", "-p"])
+            .args([
+                "-V",
+                "5",
+                "-h",
+                "127.0.0.1",
+                "-q",
+                "1",
+                "-t",
+                "tally/#",
+                "-t",
+                "ready",
+                "-F",
+                format,
+                "-p",
+            ])
             .arg(port.to_string())
             .args(extra)
             .stdout(Stdio::piped())

@@ -129,6 +129,11 @@ impl Site {
         });
     }
 
+    /// Closes one window as it is given, without its number.
+    pub(super) fn close(&self, summary: Summary) {
+        self.change(|state| state.all.push(summary));
+    }
+
     pub(super) fn lead(&self, name: &'static str, term: u64) {
         self.change(|state| state.leader = BTreeMap::from([(name, term)]));
     }

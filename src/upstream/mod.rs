@@ -334,6 +334,8 @@ mod broker_harness;
 #[cfg(test)]
 mod broker_tests;
 #[cfg(test)]
+mod formats_tests;
+#[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
 mod probe_tests;

@@ -3,6 +3,7 @@
 //! * `fields`: what a message says, by names and values. `decimal`: the values that are exact.
 //! * Each format is a file that turns fields into bytes, or makes messages of its own.
 
+mod cbor;
 mod decimal;
 mod fields;
 pub(super) mod json;
@@ -19,7 +20,7 @@ use fields::Fields;
 pub use listed::{FormatStatus, Formats};
 
 /// All formats. A new one is a file with a line here.
-const ALL: &[&dyn Format] = &[&json::Json];
+const ALL: &[&dyn Format] = &[&json::Json, &cbor::Cbor];
 
 /// A way to write summaries. What is provided here serves formats that write the fields of one summary as one message;
 /// others make messages of their own.
