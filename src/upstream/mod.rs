@@ -3,7 +3,7 @@
 //! * `config`: where to, checked. The connection itself is the room `mqtt`.
 //! * `formats`: the list of formats, one file each. A new format is a file and a line in the list.
 //! * `ledger`: what was sent and acknowledged, pure.
-//! * `session`: one connection's life: fence, number, publish, report as delivered.
+//! * `session`: one connection's incarnation: fence, number, publish, report as delivered.
 //! * `trials`: what the broker refuses, and when it is tried again, pure. `reasons`: why, in words.
 //! * `topic`: names in topics.
 //! * `outbox`: what all this needs of the site; `node_outbox`: from whom it gets that.
