@@ -269,7 +269,7 @@ fn more_cached_names_than_are_remembered_lose_no_counts() {
     let accumulator = accumulator(10);
     let mut cache = SeriesCache::default();
     let mut bulk = accumulator.lock();
-    // Each number's bits as tags x and y: all but two are cached_names of a/x/y.
+    // Each number's bits as tags x and y: all but two are spellings of a/x/y.
     for number in 1..(1u32 << 17) - 1 {
         let tags: Vec<&str> = (0..17).map(|bit| if number >> bit & 1 == 0 { "x" } else { "y" }).collect();
         let line = format!("a:1|c|#{}", tags.join(","));
