@@ -33,22 +33,50 @@ pub(super) const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is handed to the broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Message {
+pub struct Message {
     /// Where to.
-    pub(crate) topic: String,
+    pub topic: String,
     /// What.
-    pub(crate) payload: Vec<u8>,
+    pub payload: Vec<u8>,
     /// Whether the broker keeps it for later subscribers.
-    pub(crate) retain: bool,
+    pub retain: bool,
     /// MQTT 5 content type.
-    pub(crate) content_type: &'static str,
-    /// MQTT 5 user properties, beside those of all messages.
-    pub(crate) properties: Vec<(&'static str, String)>,
+    pub content_type: &'static str,
+    /// MQTT 5 user properties.
+    pub properties: Vec<(&'static str, String)>,
+}
+
+impl Message {
+    /// How many bytes it is on its way.
+    pub fn packet_bytes(&self) -> usize {
+        let (topic, payload) = (self.topic.clone(), self.payload.clone());
+        let publish =
+            rumqttc::Publish::new(topic, QoS::AtLeastOnce, payload, Some(self.publish_properties()));
+        // The packet identifier, which it gets later, is of two bytes, and one more makes room for a longer length.
+        publish.size() + 3
+    }
+
+    pub(super) fn user_properties(&self) -> Vec<(String, String)> {
+        self.properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    }
+
+    fn publish_properties(&self) -> PublishProperties {
+        PublishProperties {
+            payload_format_indicator: None,
+            message_expiry_interval: None,
+            topic_alias: None,
+            response_topic: None,
+            correlation_data: None,
+            user_properties: self.user_properties(),
+            subscription_identifiers: Vec::new(),
+            content_type: Some(self.content_type.to_owned()),
+        }
+    }
 }
 
 /// What became of a message, or of the connection.
 #[derive(Debug)]
-pub(crate) enum Answer<T> {
+pub enum Answer<T> {
     /// The broker has it.
     Acknowledged(T),
     /// The broker refused it.
@@ -61,24 +89,24 @@ pub(crate) enum Answer<T> {
 
 /// Why a message was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub struct Refusal {
     /// The MQTT 5 reason code.
-    pub(crate) code: u8,
+    pub code: u8,
     /// In words.
-    pub(crate) what: String,
+    pub what: String,
 }
 
 /// Why a connection ended or did not come about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ending {
+pub struct Ending {
     /// In words, with what to do.
-    pub(crate) what: String,
+    pub what: String,
     /// Whether the broker said why. What it only did (reset the connection, say) explains less.
-    pub(crate) explained: bool,
+    pub explained: bool,
     /// What is sent again therefore, in words to be added.
-    pub(crate) again: String,
+    pub again: String,
     /// The reason code by which it refused a message, where the library ends the connection over that.
-    pub(crate) refused: Option<u8>,
+    pub refused: Option<u8>,
 }
 
 type Notice<T> = BoxFuture<'static, (T, Result<(), Option<Refusal>>)>;
@@ -90,7 +118,6 @@ pub(crate) struct Connection<T> {
     driver: Driver,
     notices: FuturesUnordered<Notice<T>>,
     heard: mpsc::Receiver<Vec<u8>>,
-    user_properties: Vec<(String, String)>,
     window: usize,
     limits: Limits,
 }
@@ -125,7 +152,6 @@ impl<T: Send + 'static> Connection<T> {
             driver: Driver(tokio::spawn(drive(events, hear, target.section))),
             notices: FuturesUnordered::new(),
             heard,
-            user_properties: target.user_properties.clone(),
             window: limits.window(),
             limits,
         };
@@ -149,32 +175,8 @@ impl<T: Send + 'static> Connection<T> {
     /// Whether the broker takes a message of that size: its size and the limit if not.
     pub(crate) fn too_large(&self, message: &Message) -> Option<(usize, u32)> {
         let max = self.limits.packet_bytes_max?;
-        let properties = self.properties(message);
-        let publish = rumqttc::Publish::new(
-            message.topic.clone(),
-            QoS::AtLeastOnce,
-            message.payload.clone(),
-            Some(properties),
-        );
-        // The packet identifier, which it gets later.
-        let size = publish.size() + 3;
+        let size = message.packet_bytes();
         (size > max as usize).then_some((size, max))
-    }
-
-    fn properties(&self, message: &Message) -> PublishProperties {
-        let mut user_properties = self.user_properties.clone();
-        user_properties
-            .extend(message.properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        PublishProperties {
-            payload_format_indicator: None,
-            message_expiry_interval: None,
-            topic_alias: None,
-            response_topic: None,
-            correlation_data: None,
-            user_properties,
-            subscription_identifiers: Vec::new(),
-            content_type: Some(message.content_type.to_owned()),
-        }
     }
 
     /// Sends a message, at QoS 1; its answer comes by [`Connection::answer`]. Call it only while
@@ -182,7 +184,7 @@ impl<T: Send + 'static> Connection<T> {
     pub(crate) fn send(&mut self, name: T, message: Message) -> Result<(), String> {
         let options = PublishOptions::new(QoS::AtLeastOnce)
             .retain(message.retain && self.limits.retains)
-            .properties(self.properties(&message));
+            .properties(message.publish_properties());
         let notice = self
             .client
             .try_publish_tracked(message.topic, message.payload, options)

@@ -25,7 +25,8 @@ mod topic;
 mod url;
 
 pub(crate) use connect::probe;
-pub(crate) use connection::{Answer, Connection, Ending, Message, Refusal};
+pub(crate) use connection::Connection;
+pub use connection::{Answer, Ending, Message, Refusal};
 pub(crate) use limits::Learned;
 pub use limits::Limits;
 pub(crate) use options::{IN_FLIGHT_MAX, WILL_DELAY_S};

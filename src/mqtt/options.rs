@@ -38,8 +38,6 @@ pub(super) fn options(target: &Target, will: Message) -> MqttOptions {
         .set_outgoing_inflight_upper_limit(IN_FLIGHT_MAX)
         .set_max_request_batch(64)
         .set_last_will(LastWill {
-            topic: will.topic.into_bytes().into(),
-            message: will.payload.into(),
             qos: QoS::AtLeastOnce,
             retain: will.retain,
             properties: Some(LastWillProperties {
@@ -49,8 +47,10 @@ pub(super) fn options(target: &Target, will: Message) -> MqttOptions {
                 content_type: Some(will.content_type.to_owned()),
                 response_topic: None,
                 correlation_data: None,
-                user_properties: target.user_properties.clone(),
+                user_properties: will.user_properties(),
             }),
+            topic: will.topic.into_bytes().into(),
+            message: will.payload.into(),
         });
     options
 }

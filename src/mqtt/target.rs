@@ -37,8 +37,6 @@ pub(crate) struct Target {
     pub(super) tls: Option<Arc<ClientConfig>>,
     /// By what name the broker keeps the session.
     pub(super) client_id: String,
-    /// MQTT 5 user properties of each message, and of the will.
-    pub(super) user_properties: Vec<(String, String)>,
 }
 
 /// Why there can be no connection. Mended by the configuration, not by waiting.
@@ -88,23 +86,18 @@ pub enum AccessError {
 }
 
 impl Access<'_> {
-    /// Reads the files that are named. The session at the broker has the name `client_id`; `user_properties` go
-    /// with each message.
+    /// Reads the files that are named. The session at the broker has the name `client_id`.
     ///
     /// # Errors
     /// What the configuration gets wrong: unreadable files, a password without a user, no authorities.
-    pub(crate) fn open(
-        &self,
-        client_id: String,
-        user_properties: Vec<(String, String)>,
-    ) -> Result<Target, AccessError> {
+    pub(crate) fn open(&self, client_id: String) -> Result<Target, AccessError> {
         let section = self.section;
         let password = self.password()?;
         if password.is_some() && self.url.user.is_none() {
             return Err(AccessError::PasswordWithoutUser { section });
         }
         let tls = self.url.tls.then(|| tls::client_config(section, self.ca_file)).transpose()?;
-        Ok(Target { section, url: self.url.clone(), password, tls, client_id, user_properties })
+        Ok(Target { section, url: self.url.clone(), password, tls, client_id })
     }
 
     /// The password to show the broker: the URL's, else the file's, else systemd's credential, if any.
@@ -161,7 +154,7 @@ mod tests {
             credential: "none",
             ca_file: None,
         };
-        let error = access.open("tallyd".to_owned(), Vec::new()).unwrap_err().to_string();
+        let error = access.open("tallyd".to_owned()).unwrap_err().to_string();
         assert!(error.starts_with("ingest.mqtt.url has no user"), "{error}");
     }
 }

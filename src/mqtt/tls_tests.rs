@@ -29,7 +29,7 @@ async fn tried(broker: &Broker, scheme: &str, ca_file: PathBuf) -> Result<(), St
         credential: "none",
         ca_file: Some(&ca_file),
     };
-    let target = access.open("tallyd-test".to_owned(), Vec::new()).unwrap();
+    let target = access.open("tallyd-test".to_owned()).unwrap();
     probe(target, "box1".to_owned()).await
 }
 

@@ -100,9 +100,7 @@ fn spawn_with(
     let Some(access) = config.access() else {
         return Ok(Upstream { task: None, shared: Shared::new(None), naming, formats, held });
     };
-    let site_id = site_id.to_string();
-    let client_id = format!("tallyd-{site}-{}", &site_id[..8]);
-    let target = access.open(client_id, vec![("site_id".to_owned(), site_id)])?;
+    let target = access.open(format!("tallyd-{site}-{}", &site_id.to_string()[..8]))?;
     let shared = Shared::new(Some(target.url.to_string()));
     let (stop, stopped) = mpsc::channel(1);
     let mut driver = Driver {

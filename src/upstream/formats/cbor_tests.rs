@@ -36,7 +36,8 @@ fn a_summary_and_a_total_are_what_another_encoder_makes_of_their_fields() {
     assert_eq!(hex(&message.payload), summary);
     assert_eq!(message.topic, "tally/plant7/summary-cbor/line1/press3/parts");
     assert_eq!((message.retain, message.content_type), (false, "application/cbor"));
-    assert_eq!(message.properties, [("seq", "1042".to_owned())]);
+    let properties = [("site_id", "9f3c51d2a07be644".to_owned()), ("seq", "1042".to_owned())];
+    assert_eq!(message.properties, properties);
     let total = concat!(
         "a7636d6178f94f90636d696ef9c00063736571190412646c617374f94d60646d65616ef941006474696d651b0000019aae282d",
         "6065636f756e7404"

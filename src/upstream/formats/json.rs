@@ -47,7 +47,7 @@ pub(in crate::upstream) fn status(naming: &Naming, online: bool, state: &SiteSta
         payload: encode(&fields),
         retain: true,
         content_type: CONTENT_TYPE,
-        properties: Vec::new(),
+        properties: vec![("site_id", naming.site_id.to_string())],
     }
 }
 

@@ -24,7 +24,8 @@ fn a_counters_summary_is_the_contracts_example() {
     assert_eq!(text(&message), expected);
     assert_eq!(message.topic, "tally/plant7/summary/line1/press3/parts");
     assert_eq!((message.retain, message.content_type), (false, "application/json"));
-    assert_eq!(message.properties, [("seq", "1042".to_owned())]);
+    let properties = [("site_id", "9f3c51d2a07be644".to_owned()), ("seq", "1042".to_owned())];
+    assert_eq!(message.properties, properties);
 }
 
 #[test]

@@ -40,30 +40,30 @@ pub(super) trait Format: Sync {
     /// The message of one summary, its retained total apart; not retained. `None`: it makes none of it.
     fn summary(&self, naming: &Naming, numbered: &Numbered) -> Option<Message> {
         let topic = naming.topic("summary", self.topic_suffix(), Some(&numbered.name));
-        Some(self.message(topic, &fields::summary(naming, numbered), numbered.seq))
+        Some(self.message(naming, topic, &fields::summary(naming, numbered), numbered.seq))
     }
 
     /// A summary for the topic of those that their own topics (`refused`) do not take.
     fn undeliverable(&self, naming: &Naming, numbered: &Numbered, refused: &str, reason: &str) -> Message {
         let topic = naming.topic("undeliverable", self.topic_suffix(), None);
-        self.message(topic, &fields::undeliverable(naming, numbered, refused, reason), numbered.seq)
+        self.message(naming, topic, &fields::undeliverable(naming, numbered, refused, reason), numbered.seq)
     }
 
     /// The retained values of a series, as of its latest numbered summary; `None`: that one changes none.
     fn total(&self, naming: &Naming, latest: &Numbered) -> Option<Message> {
         let topic = naming.topic("total", self.topic_suffix(), Some(&latest.name));
-        let message = self.message(topic, &fields::total(latest)?, latest.seq);
+        let message = self.message(naming, topic, &fields::total(latest)?, latest.seq);
         Some(Message { retain: true, ..message })
     }
 
     /// A message of a number.
-    fn message(&self, topic: String, fields: &Fields<'_>, seq: u64) -> Message {
+    fn message(&self, naming: &Naming, topic: String, fields: &Fields<'_>, seq: u64) -> Message {
         Message {
             topic,
             payload: self.encode(fields),
             retain: false,
             content_type: self.content_type(),
-            properties: vec![("seq", seq.to_string())],
+            properties: vec![("site_id", naming.site_id.to_string()), ("seq", seq.to_string())],
         }
     }
 
