@@ -13,16 +13,15 @@ use crate::api::{self, Api, ApiConfig, ApiError, Secret};
 use crate::config::{Config, ConfigError};
 use crate::environment;
 use crate::identity::{Identity, IdentityError, Keys, Role, check_address, is_name};
-use crate::ingest::poll::Polls;
-use crate::ingest::statsd::{Statsd, StatsdError};
+use crate::ingest::{Counting, IngestError, WaysIn};
 use crate::metrics::Metrics;
 use crate::node::{Handle, MemberStatus, NodeConfig, NodeError, Runner, RunnerParts, StartError, StopTimes};
 use crate::reload::Reload;
 use crate::service;
 use crate::signals::{self, Heard, Signals};
-use crate::site::units::Unit;
 use crate::storage::{Budget, OpenError, Owner, RealFileSystem, Storage, partition_bytes};
 use crate::transport::{Lives, Transport, TransportError, TransportMetrics};
+use crate::units::Unit;
 use crate::upstream::{self, Upstream, UpstreamError};
 
 /// Where a configuration is looked for when none is named, after the data directory.
@@ -45,7 +44,7 @@ pub enum RunError {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
-    Statsd(#[from] StatsdError),
+    Ingest(#[from] IngestError),
     #[error(transparent)]
     Api(#[from] ApiError),
     #[error(transparent)]
@@ -60,8 +59,8 @@ pub enum RunError {
 
 /// How long the ways in and out have to end in good order,
 const CLOSE_WAIT: Duration = Duration::from_millis(3_500);
-/// StatsD, in a hurry, to count what it has read,
-const STATSD_WAIT: Duration = Duration::from_millis(300);
+/// ways in, in a hurry, to count what they have read,
+const HURRY_WAIT: Duration = Duration::from_millis(300);
 /// those who wait for an answer to get it,
 const ANSWER_WAIT: Duration = Duration::from_millis(2_500);
 /// what was counted to be committed,
@@ -165,14 +164,12 @@ async fn close(
     let is_box = |member: &&MemberStatus| member.connected && member.membership != "witness";
     let last = handle.status().members.iter().filter(is_box).count() <= 1;
     let _ = stop_api.send(true);
-    let Ways { statsd, polls, upstream } = ways;
-    // What it has read is counted by then. It joins a thread, which the runtime must not wait for.
-    let mut statsd = tokio::task::spawn_blocking(move || statsd.map(Statsd::stop));
-    // A file that hangs is not waited for.
-    drop(polls);
+    let Ways { ways_in, upstream } = ways;
+    // What they have read is counted by then.
+    let mut ways_in = tokio::spawn(ways_in.stop());
     let closed = async {
         // A panic in there is in the log already.
-        let _ = (&mut statsd).await;
+        let _ = (&mut ways_in).await;
         tokio::join!(upstream.stop(last), async { (&mut serving).await })
     };
     let in_time = tokio::time::timeout(CLOSE_WAIT, closed);
@@ -186,48 +183,36 @@ async fn close(
         }
     }
     serving.abort();
-    // However much of a hurry: what it has read is to be saved, and takes no time to count.
-    if !statsd.is_finished() {
-        let _ = tokio::time::timeout(STATSD_WAIT, statsd).await;
+    // However much of a hurry: what they have read is to be saved, and takes no time to count.
+    if !ways_in.is_finished() {
+        let _ = tokio::time::timeout(HURRY_WAIT, ways_in).await;
     }
 }
 
 /// The ways in and out.
 struct Ways {
-    statsd: Option<Statsd>,
-    polls: Polls,
+    ways_in: WaysIn,
     upstream: Upstream,
 }
 
 impl Ways {
     fn open(config: &Config, handle: &Handle) -> Result<Ways, RunError> {
-        let (accumulator, clock) = (handle.accumulator(), handle.clock());
-        let listen = &config.ingest.statsd.listen;
-        let statsd = (!listen.addresses.is_empty())
-            .then(|| Statsd::start(&listen.addresses, listen.is_default, Arc::clone(accumulator)))
-            .transpose()?;
         let identity = handle.identity();
         let node = format!("{}/{}", identity.me().name, identity.node);
-        let polls = Polls::start(config.polls().map_err(RunError::Other)?, &node, accumulator, clock);
+        let site = Counting { node: &node, accumulator: handle.accumulator(), clock: handle.clock() };
+        let ways_in = WaysIn::start(&config.ingest, &site)?;
         let upstream = upstream::spawn(handle.clone(), &config.upstream)?;
-        Ok(Ways { statsd, polls, upstream })
+        Ok(Ways { ways_in, upstream })
     }
 
     /// Keeps the status up to date; never returns.
     async fn show(&self, handle: &Handle) {
         loop {
-            if let Some(statsd) = &self.statsd {
-                handle.show_ingest("statsd", to_value(&statsd.status()));
-            }
-            handle.show_ingest("poll", to_value(&self.polls.status()));
-            handle.show_upstream(to_value(&self.upstream.status()));
+            self.ways_in.show(|name, status, figures| handle.show_ingest(name, status, figures));
+            handle.show_upstream(serde_json::to_value(self.upstream.status()).unwrap_or_default());
             tokio::time::sleep(SHOW_EVERY).await;
         }
     }
-}
-
-fn to_value(status: &impl serde::Serialize) -> serde_json::Value {
-    serde_json::to_value(status).unwrap_or_default()
 }
 
 /// The configuration, the data directory, and whether there was a file.

@@ -23,5 +23,6 @@ pub mod signals;
 pub mod site;
 pub mod storage;
 pub mod transport;
+pub mod units;
 pub mod upstream;
 pub mod witness;

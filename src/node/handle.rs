@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::accumulator::{Accumulator, Outcome, Withdrawn};
 use crate::clock::SiteClock;
 use crate::identity::Identity;
-use crate::metrics::Metrics;
+use crate::metrics::{Family, Metrics};
 use crate::node::heirs::Reach;
 use crate::node::requests::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
 use crate::node::status::NodeStatus;
@@ -353,10 +353,11 @@ impl Handle {
         Ok(self.status())
     }
 
-    /// Adds a part to the status that another room fills.
-    pub fn show_ingest(&self, name: &str, part: serde_json::Value) {
+    /// Shows how a way in is, and its figures.
+    pub fn show_ingest(&self, name: &'static str, part: serde_json::Value, figures: Vec<Family>) {
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.ingest.insert(name.to_owned(), part);
+        status.ingest_figures.insert(name, figures.into());
     }
 
     /// Shows how the way out is.

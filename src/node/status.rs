@@ -1,8 +1,12 @@
 //! What a box tells of itself and its site: `/v1/status`, `tallyd status`, the page, metrics.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::metrics::Family;
 use crate::transport::Refusal;
 
 /// Feature levels.
@@ -80,6 +84,9 @@ pub struct NodeStatus {
     pub pid: u32,
     /// The ways in (StatsD, polled files), by name.
     pub ingest: serde_json::Map<String, Value>,
+    /// Their figures for `/metrics`, by name.
+    #[serde(skip)]
+    pub ingest_figures: BTreeMap<&'static str, Arc<[Family]>>,
     /// The way out.
     pub upstream: Value,
 }

@@ -27,7 +27,6 @@ mod set_aside;
 mod settings;
 mod snapshot;
 mod sources;
-pub(crate) mod units;
 mod view;
 
 use std::collections::BTreeMap;

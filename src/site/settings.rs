@@ -4,7 +4,7 @@ use tally_core::id::SeriesName;
 use tally_core::window::{SPAN_MS_MAX, Span};
 
 use super::outbox::{NUMBERED_BYTES, SUMMARY_BYTES_MAX};
-use super::units::Unit;
+use crate::units::Unit;
 
 /// The most rules that `window.spans` can have.
 const SPAN_RULES_MAX: usize = 64;

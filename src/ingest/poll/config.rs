@@ -119,6 +119,14 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const EVERY_MIN: Duration = Duration::from_millis(10);
 const EVERY_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// All entries, checked.
+///
+/// # Errors
+/// What is wrong with the first that is.
+pub fn checked(section: &[PollConfig]) -> Result<Vec<Poll>, PollConfigError> {
+    section.iter().enumerate().map(|(place, poll)| poll.check(place)).collect()
+}
+
 impl PollConfig {
     /// Checks all of it. `place` is its place in the list, from 0, for the error's key.
     pub fn check(&self, place: usize) -> Result<Poll, PollConfigError> {
