@@ -1,12 +1,15 @@
 //! The configuration file: TOML to validated types. Every key is optional; an unknown one is an error
 //! that names it, its line and the nearest known one.
 
+mod found;
+
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+pub use self::found::Found;
 use crate::environment::Says;
 use crate::identity::is_name;
 use crate::ingest::IngestSection;

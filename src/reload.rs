@@ -7,8 +7,7 @@ use ring::digest::{Digest, SHA256, digest};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use crate::config::{ApiSection, ClusterSection, CommitSection, Config, NodeSection, StorageSection};
-use crate::daemon::configuration;
+use crate::config::{ApiSection, ClusterSection, CommitSection, Config, Found, NodeSection, StorageSection};
 use crate::upstream::UpstreamConfig;
 
 /// The configuration as it runs, and where it came from.
@@ -75,7 +74,7 @@ impl Reload {
         }
         let (file, data_dir) = (self.file.clone(), self.data_dir.clone());
         let read = move || {
-            configuration(file, data_dir).map(|(config, ..)| {
+            Config::find(file, data_dir).map(|Found { config, .. }| {
                 let contents = Contents::of(&config);
                 (config, contents)
             })

@@ -13,7 +13,8 @@ use super::problem::{Name, Problem};
 use super::reads::to_json;
 use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
 use crate::identity::{Role, check_address, is_name, unhex};
-use crate::node::{MemberError, MemberStatus, NodeStatus};
+use crate::node::{MemberStatus, NodeStatus};
+use crate::request::MemberError;
 use crate::site::{MemberChange, MemberRecord, MemberRefused, MemberRole};
 
 const EXAMPLE: &str = r#"{"id": 4, "name": "box4", "address": "10.0.0.14:7400", "key": "64 hexadecimal digits", "role": "voter"}"#;

@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 use tally_core::report::Kind;
 
-use crate::node::RequestError;
+use crate::request::RequestError;
 use crate::site::Refusal;
 
 /// What stands before the stable name in a problem's `type`.

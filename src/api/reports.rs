@@ -13,7 +13,7 @@ use super::problem::{self, Asked, Name, Problem};
 use super::report_body::{self, Format};
 use super::{BODY_BYTES_MAX, REPORT_BYTES_MAX, Shared, body, json_response, parse};
 use crate::identity::is_name;
-use crate::node::{NamedReport, ReportError};
+use crate::request::{NamedReport, ReportError};
 use crate::site::{LastApplied, Refusal, Verdict};
 
 /// `POST /v1/reports`

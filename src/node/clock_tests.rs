@@ -11,10 +11,11 @@ use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::mpsc;
 
-use super::{Add, Handle, NodeConfig, Runner, RunnerParts, StopTimes, proposals};
+use super::{Handle, NodeConfig, Runner, RunnerParts, StopTimes, proposals};
 use crate::clock::{Told, wall_ms};
 use crate::identity::{Authority, Identity, MemberInfo, Role, SiteId};
 use crate::metrics::Metrics;
+use crate::request::Add;
 use crate::site::{Founding, Site, Stamp, entry};
 use crate::storage::faulty::FaultyFileSystem;
 use crate::storage::{Entry, Options, Owner, Storage, WriteGroup};

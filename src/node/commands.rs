@@ -5,7 +5,8 @@ use super::heirs::HandoverReason;
 use tally_core::id::NodeId;
 
 use super::wire::Frame;
-use super::{Node, RequestError, Stopping, proposals};
+use super::{Node, Stopping, proposals};
+use crate::request::RequestError;
 use crate::transport::Lane;
 
 impl Node {

@@ -10,9 +10,10 @@ use tally_core::report::Amount;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{Add, Handle, NodeConfig, NodeError, Runner, RunnerParts, StopTimes};
+use super::{Handle, NodeConfig, NodeError, Runner, RunnerParts, StopTimes};
 use crate::identity::{Authority, Identity, Keys, MemberInfo, Role, SiteId};
 use crate::metrics::Metrics;
+use crate::request::Add;
 use crate::storage::faulty::{Fault, FaultyFileSystem};
 use crate::storage::{Options, Owner, Storage};
 use crate::transport::{Event, Lives, Transport, TransportMetrics};
