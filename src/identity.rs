@@ -17,6 +17,7 @@ pub(crate) use files::{check_address, create_directory, write_file};
 pub use keys::{Keys, key_hash};
 pub(crate) use keys::{hex, unhex};
 
+use crate::random::NoRandom;
 pub use crate::site::MEMBERS_MAX;
 use crate::site::{Level, NAME_BYTES_MAX};
 
@@ -171,6 +172,12 @@ pub enum IdentityError {
     /// Keys or certificates could not be made.
     #[error("cannot make keys: {0}")]
     Crypto(String),
+}
+
+impl From<NoRandom> for IdentityError {
+    fn from(_: NoRandom) -> IdentityError {
+        IdentityError::Crypto("the system gives no random numbers".into())
+    }
 }
 
 #[cfg(test)]

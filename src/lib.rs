@@ -2,8 +2,10 @@
 
 pub mod accumulator;
 pub mod api;
+pub(crate) mod backoff;
 pub mod cli;
 pub mod clock;
+pub(crate) mod codec;
 pub mod config;
 pub mod daemon;
 pub mod deliberate;
@@ -19,6 +21,7 @@ pub mod refusals;
 pub mod reload;
 pub mod request;
 pub mod resolve;
+pub(crate) mod secret;
 pub mod service;
 pub mod signals;
 pub mod site;

@@ -10,10 +10,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::api::{self, Answers, ApiConfig, Secret};
+use crate::api::{self, Answers, ApiConfig};
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError, Keys};
 use crate::reload::Reload;
+use crate::secret::Secret;
 use crate::signals::{Heard, Signals};
 use crate::transport::{Event, Lives, Transport, TransportError, TransportMetrics};
 
@@ -88,9 +89,9 @@ pub(crate) fn api_config(config: &Config) -> Result<ApiConfig, StartupError> {
     let mut api = ApiConfig::new(config.api.listen);
     api.connections_max = config.api.connections_max;
     if let Some(file) = &config.api.token_file {
-        let text = crate::outside::read_to_string(file)
+        let line = Secret::first_line(file)
             .map_err(|error| StartupError::Wrong(format!("api.token_file {}: {error}", file.display())))?;
-        let token = text.lines().next().unwrap_or_default().trim();
+        let token = line.reveal().trim();
         if token.len() < 16 {
             let what = format!(
                 "api.token_file {}: the first line is the token, of 16 characters or more",
@@ -98,7 +99,7 @@ pub(crate) fn api_config(config: &Config) -> Result<ApiConfig, StartupError> {
             );
             return Err(StartupError::Wrong(what));
         }
-        api.token = Some(Secret::new(token.as_bytes().to_vec()));
+        api.token = Some(Secret::new(token));
     }
     Ok(api)
 }

@@ -236,7 +236,8 @@ impl Statsd {
     }
 
     /// Where it listens.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    #[cfg(test)]
+    fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 }

@@ -110,11 +110,13 @@ impl Handle {
     }
 
     /// Adds to a series and waits until that is committed and applied here.
-    pub async fn add(&self, add: Add) -> Result<Added, RequestError> {
+    #[cfg(test)]
+    pub(crate) async fn add(&self, add: Add) -> Result<Added, RequestError> {
         self.add_within(add, REQUEST_WAIT).await
     }
 
-    /// The same for a client that waits no longer than this: it hears in time what became of the add.
+    /// Adds to a series and waits until that is committed and applied here, for a client that waits no longer than
+    /// `patience`: it hears in time what became of the add.
     pub async fn add_within(&self, add: Add, patience: Duration) -> Result<Added, RequestError> {
         let shared = &*self.shared;
         self.check_able()?;

@@ -9,7 +9,7 @@ pub use super::beat_wire::{Beat, BeatAnswer, Condition};
 use super::beat_wire::{answer, beat, put_answer, put_beat};
 pub use super::digests::Points;
 use super::heirs::HandoverReason;
-use crate::site::codec::{Malformed, Reader, put_varint};
+use crate::codec::{Malformed, Reader, put_varint};
 use crate::site::{Level, MemberRecord, put_records, read_records};
 use crate::storage::SnapshotHead;
 

@@ -12,11 +12,11 @@ use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
 use super::body::Body;
-use super::codec::{Malformed, put_bytes, put_varint, put_varint_u128, zigzag};
 use super::digest;
 use super::level::Level;
 use super::members::{self, MemberChange, MemberRecord, Parts};
 use super::view::{SeriesId, Stamp};
+use crate::codec::{Malformed, put_bytes, put_varint, put_varint_u128, zigzag};
 pub use reading::ReadingCell;
 pub(super) use reading::*;
 
@@ -452,8 +452,8 @@ impl ReportWriter {
     }
 
     /// How many keyed adds so far.
-    #[must_use]
-    pub const fn keyed_adds(&self) -> u32 {
+    #[cfg(test)]
+    pub(crate) const fn keyed_adds(&self) -> u32 {
         self.keyed
     }
 

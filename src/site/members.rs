@@ -3,8 +3,8 @@
 
 use tally_core::id::NodeId;
 
-use super::codec::{Malformed, Reader, put_bytes, put_varint};
 use super::digest::{mix, mix_bytes};
+use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 
 /// The most members that a site may have.
 pub const MEMBERS_MAX: usize = 9;

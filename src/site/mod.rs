@@ -5,7 +5,6 @@
 
 mod apply;
 mod body;
-pub(crate) mod codec;
 mod digest;
 pub mod entry;
 #[cfg(debug_assertions)]
@@ -46,7 +45,7 @@ use series::Table;
 use set_aside::SetAside;
 use sources::Sources;
 
-pub use codec::Malformed;
+pub use crate::codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use level::Level;
 pub use members::{
@@ -256,8 +255,8 @@ impl Site {
     }
 
     /// The span of the windows that a series opens now.
-    #[must_use]
-    pub fn span(&self, id: SeriesId) -> Span {
+    #[cfg(test)]
+    pub(crate) fn span(&self, id: SeriesId) -> Span {
         self.settings.span_for(self.name(id))
     }
 
@@ -299,21 +298,9 @@ impl Site {
     }
 
     /// The box of that name as a source.
-    #[must_use]
-    pub fn box_source(&self, name: &str) -> Option<SourceId> {
+    #[cfg(test)]
+    pub(crate) fn box_source(&self, name: &str) -> Option<SourceId> {
         self.sources.find(SourceKind::Box, name)
-    }
-
-    /// A source's kind and name.
-    #[must_use]
-    pub fn source_name(&self, source: SourceId) -> Option<(SourceKind, &str)> {
-        self.sources.name(source)
-    }
-
-    /// How many sources the site remembers, folded ones included.
-    #[must_use]
-    pub fn sources_len(&self) -> usize {
-        self.sources.len()
     }
 
     /// The open epochs of a source and their last numbers, oldest first.
@@ -323,8 +310,8 @@ impl Site {
     }
 
     /// How many idempotency keys are held.
-    #[must_use]
-    pub const fn keys_len(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) const fn keys_len(&self) -> u64 {
         self.keys.len()
     }
 
@@ -353,8 +340,8 @@ impl Site {
     }
 
     /// Bytes of the summaries that wait, as `outbox.bytes_max` counts them.
-    #[must_use]
-    pub fn outbox_bytes(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn outbox_bytes(&self) -> u64 {
         self.outbox.bytes()
     }
 

@@ -3,7 +3,7 @@
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 
 use super::EntryError;
-use super::codec::{Reader, put_varint};
+use crate::codec::{Reader, put_varint};
 
 /// The same cells as another report. Only for a body whose old epoch is closed for good or whose
 /// number another report has: the old one can never be applied any more.

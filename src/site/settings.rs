@@ -259,9 +259,9 @@ impl Settings {
         self.list().into_iter().find(|row| row.0 == key).map(|row| row.1)
     }
 
-    /// What a change would make of a value, in its normal form; or why it is refused. For a check
-    /// before it goes into the log; what counts is where it is applied.
-    pub fn check(&self, key: &str, value: &str) -> Result<String, String> {
+    /// What a change would make of a value, in its normal form; or why it is refused.
+    #[cfg(test)]
+    fn check(&self, key: &str, value: &str) -> Result<String, String> {
         self.clone().set(key, value, 0)
     }
 

@@ -326,11 +326,6 @@ impl Transport {
         Arc::clone(&self.shared.metrics)
     }
 
-    /// The address that it listens on.
-    pub fn local_address(&self) -> std::io::Result<SocketAddr> {
-        self.shared.endpoint.local_addr()
-    }
-
     /// Queues a frame. Never blocks.
     pub fn send(&self, to: NodeId, lane: Lane, frame: Bytes) -> Result<(), SendError> {
         self.peer(to).ok_or(SendError::NotAPeer)?.queue(lane).push(frame)

@@ -9,6 +9,7 @@ use tally_core::id::{SeriesName, SeriesNameError};
 use tally_core::meter::{self, MeterRule};
 
 use super::track::{self, PollKind, Reading, ReadingError};
+use crate::units::Unit;
 
 /// As written in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -221,17 +222,8 @@ fn parse_every(text: &str) -> Result<Duration, PollProblem> {
 }
 
 fn parse_span(text: &str) -> Result<Duration, PollProblem> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(PollProblem::Every(text.to_owned())),
-    };
-    let number: u64 = number.parse().map_err(|_| PollProblem::Every(text.to_owned()))?;
-    Ok(Duration::from_millis(number.saturating_mul(unit_ms)))
+    let millis = Unit::Duration.parse(text).map_err(|_| PollProblem::Every(text.to_owned()))?;
+    Ok(Duration::from_millis(millis))
 }
 
 #[cfg(test)]
