@@ -13,7 +13,7 @@ pub use self::found::Found;
 use crate::environment::Says;
 use crate::identity::is_name;
 use crate::ingest::IngestSection;
-use crate::node::PaceBounds;
+use crate::node::TimeoutBounds;
 use crate::storage::Budget;
 use crate::units::{self, Unit, socket_address};
 use crate::upstream::UpstreamConfig;
@@ -81,8 +81,8 @@ impl Default for ClusterSection {
 
 impl ClusterSection {
     /// The bounds of the election timeout.
-    pub fn election_timeout(&self) -> PaceBounds {
-        PaceBounds { min: self.election_timeout_min, max: self.election_timeout_max }
+    pub fn election_timeout(&self) -> TimeoutBounds {
+        TimeoutBounds { min: self.election_timeout_min, max: self.election_timeout_max }
     }
 }
 
@@ -275,8 +275,8 @@ impl Config {
                 self.api.listen
             ));
         }
-        let PaceBounds { min, max } = self.cluster.election_timeout();
-        if min < PaceBounds::MIN || max > PaceBounds::MAX || min > max {
+        let TimeoutBounds { min, max } = self.cluster.election_timeout();
+        if min < TimeoutBounds::MIN || max > TimeoutBounds::MAX || min > max {
             return wrong(
                 "cluster.election_timeout_min must be at least 20ms, cluster.election_timeout_max at most 10m and \
                  not below it"

@@ -16,7 +16,7 @@ use crate::identity::{Identity, IdentityError, Keys};
 use crate::reload::Reload;
 use crate::secret::Secret;
 use crate::signals::{Heard, Signals};
-use crate::transport::{Event, Lives, Transport, TransportError, TransportMetrics};
+use crate::transport::{Event, Incarnations, Transport, TransportError, TransportMetrics};
 
 /// Whatever hangs, the process ends so long after the signal that stops it.
 pub(crate) const STOP_MAX: Duration = Duration::from_millis(9_500);
@@ -76,7 +76,7 @@ pub(crate) async fn transport(
     listen: SocketAddr,
     events: mpsc::Sender<Event>,
 ) -> Result<Arc<Transport>, StartupError> {
-    let (keys, lives) = (Keys::load(dir)?, Lives::load(dir, boot));
+    let (keys, lives) = (Keys::load(dir)?, Incarnations::load(dir, boot));
     let metrics = Arc::new(TransportMetrics::default());
     Ok(Arc::new(Transport::start(identity, keys, listen, events, metrics, lives).await?))
 }

@@ -19,10 +19,10 @@ pub(crate) use site_time::SiteTimes;
 
 use tally_core::id::NodeId;
 
-use crate::boxes::Life;
+use crate::boxes::Incarnation;
 
-/// A life of a box.
-pub(crate) type OneLife = (NodeId, u64);
+/// A incarnation of a box.
+pub(crate) type OneIncarnation = (NodeId, u64);
 
 /// What is looked at in a whole history.
 #[derive(Debug, Default)]
@@ -40,12 +40,12 @@ pub(crate) struct Checks {
 
 impl Checks {
     /// Looks at a box after each of its steps.
-    pub(crate) fn digests_and_leaders(&mut self, at: NodeId, life: &Life) {
-        life.handle.site(|site| {
+    pub(crate) fn digests_and_leaders(&mut self, at: NodeId, incarnation: &Incarnation) {
+        incarnation.handle.site(|site| {
             self.digests.look(at, site);
             self.site_times.look(site);
         });
-        let role = *life.handle.role().borrow();
+        let role = *incarnation.handle.role().borrow();
         if role.leads {
             self.leaders.leads(at, role.term);
         }
