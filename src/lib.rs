@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod deliberate;
 pub mod dropped;
 pub mod environment;
+pub mod figures;
 pub mod identity;
 pub mod ingest;
 pub mod logging;

@@ -14,7 +14,8 @@ mod broker;
 
 use super::{Shared, typed_response};
 use crate::dropped::{DroppedMessages, REASONS};
-use crate::metrics::{Family, Metrics};
+use crate::figures::Family;
+use crate::metrics::Metrics;
 use crate::node::status::{AdaptiveTimeoutStatus, NodeStatus, STORAGE_STATES};
 use crate::transport::TransportMetrics;
 

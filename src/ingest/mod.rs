@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::accumulator::Accumulator;
 use crate::clock::SiteClock;
 use crate::environment::Says;
-use crate::metrics::Family;
+use crate::figures::Family;
 
 pub mod poll;
 pub mod statsd;

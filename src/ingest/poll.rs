@@ -29,7 +29,7 @@ pub use self::track::{PollKind, Reading, ReadingError, Tracker};
 use super::{Counting, Ingest};
 use crate::accumulator::{Accumulator, Bulk, MeterRead, MeterSlot, NotTaken, ReadingsMode};
 use crate::clock::SiteClock;
-use crate::metrics::Family;
+use crate::figures::Family;
 use crate::site::METER_NAME_BYTES_MAX;
 
 /// When a reading that the site did not take is sent again.

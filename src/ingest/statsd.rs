@@ -29,7 +29,7 @@ use self::receiver::Receiver;
 use super::{Counting, Ingest};
 use crate::accumulator::Accumulator;
 use crate::environment::Says;
-use crate::metrics::{Counter, Family};
+use crate::figures::{Counter, Family};
 
 /// What is asked of the kernel to hold while the thread does not run.
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;

@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::accumulator::{Accumulator, Outcome, Withdrawn};
 use crate::clock::SiteClock;
+use crate::figures::Family;
 use crate::identity::Identity;
-use crate::metrics::{Family, Metrics};
+use crate::metrics::Metrics;
 use crate::node::status::NodeStatus;
 use crate::node::stopping::StopTimes;
 use crate::node::successors::Reach;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::metrics::Family;
+use crate::figures::Family;
 use crate::transport::Refusal;
 
 /// Feature levels.

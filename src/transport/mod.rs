@@ -34,8 +34,8 @@ use tally_core::id::NodeId;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::figures::Counter;
 use crate::identity::{Identity, Keys, MemberInfo};
-use crate::metrics::Counter;
 
 use incarnations::Hello;
 pub use incarnations::{INCARNATION_BYTES, Incarnation, Incarnations, read_seen, seen_text};

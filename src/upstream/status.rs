@@ -8,7 +8,7 @@ use super::GOOD_AFTER;
 use super::config::BrokerUrl;
 use super::mqtt::{Ending, Limits, WILL_DELAY_S};
 use crate::clock::wall_ms;
-use crate::metrics::Counter;
+use crate::figures::Counter;
 
 /// How the upstream is, on this box.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
