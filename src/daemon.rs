@@ -13,7 +13,7 @@ use tracing::info;
 use crate::api::{self, Api, ApiError};
 use crate::config::{Config, ConfigError, Found};
 use crate::identity::IdentityError;
-use crate::ingest::{Counting, IngestError, WaysIn};
+use crate::ingest::{Destination, IngestError, WaysIn};
 use crate::metrics::Metrics;
 use crate::node::{Handle, NodeConfig, NodeError, Runner, RunnerParts, StartError};
 use crate::reload::Reload;
@@ -114,8 +114,8 @@ impl Ways {
     fn open(config: &Config, handle: &Handle) -> Result<Ways, RunError> {
         let identity = handle.identity();
         let node = format!("{}/{}", identity.me().name, identity.node);
-        let site = Counting { node: &node, accumulator: handle.accumulator(), clock: handle.clock() };
-        let ways_in = WaysIn::start(&config.ingest, &site)?;
+        let to = Destination { node: &node, accumulator: handle.accumulator(), clock: handle.clock() };
+        let ways_in = WaysIn::start(&config.ingest, &to)?;
         let upstream = upstream::spawn(handle.clone(), &config.upstream)?;
         Ok(Ways { ways_in, upstream })
     }

@@ -50,7 +50,7 @@ pub trait Ingest: Debug + Sized + Send + 'static {
     /// # Errors
     /// What only a person can mend, such as a port that is taken: the daemon does not start then. A counterpart that does
     /// not answer is none: the way in tries again, and its status says so.
-    fn start(section: &Self::Section, site: &Counting<'_>) -> Result<Option<Self>, Self::Error>;
+    fn start(section: &Self::Section, to: &Destination<'_>) -> Result<Option<Self>, Self::Error>;
 
     /// How it does: what it reads, with which error since when. Called twice a second.
     fn status(&self) -> Self::Status;
@@ -63,9 +63,9 @@ pub trait Ingest: Debug + Sized + Send + 'static {
     fn stop(self) -> impl Future<Output = ()> + Send;
 }
 
-/// What ways in count into, and for whom.
+/// Where ways in count to, and for which box.
 #[derive(Clone, Copy, Debug)]
-pub struct Counting<'a> {
+pub struct Destination<'a> {
     /// The box, as `NAME/NUMBER`: what it alone reads is told by that from what others read.
     pub node: &'a str,
     /// Where counts go.
@@ -119,9 +119,9 @@ macro_rules! ways_in {
             ///
             /// # Errors
             /// One cannot start; then none counts.
-            pub fn start(section: &IngestSection, site: &Counting<'_>) -> Result<WaysIn, IngestError> {
+            pub fn start(section: &IngestSection, to: &Destination<'_>) -> Result<WaysIn, IngestError> {
                 Ok(WaysIn {
-                    $($name: <$way as Ingest>::start(&section.$name, site)
+                    $($name: <$way as Ingest>::start(&section.$name, to)
                         .map_err(|error| IngestError(Box::new(error)))?,)*
                 })
             }

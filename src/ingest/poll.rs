@@ -26,7 +26,7 @@ pub use self::config::{Poll, PollConfig, PollConfigError, PollProblem, checked};
 pub use self::state::PollStatus;
 use self::state::State;
 pub use self::track::{PollKind, Reading, ReadingError, Tracker};
-use super::{Counting, Ingest};
+use super::{Destination, Ingest};
 use crate::accumulator::{Accumulator, Bulk, MeterRead, MeterSlot, NotTaken, ReadingsMode};
 use crate::clock::SiteClock;
 use crate::figures::Family;
@@ -77,8 +77,8 @@ impl Ingest for Polls {
     }
 
     /// Also where nothing is polled: the status shows an empty list.
-    fn start(section: &Vec<PollConfig>, site: &Counting<'_>) -> Result<Option<Polls>, PollConfigError> {
-        Ok(Some(Polls::begin(checked(section)?, site)))
+    fn start(section: &Vec<PollConfig>, to: &Destination<'_>) -> Result<Option<Polls>, PollConfigError> {
+        Ok(Some(Polls::begin(checked(section)?, to)))
     }
 
     fn status(&self) -> Vec<PollStatus> {
@@ -127,18 +127,18 @@ impl Ingest for Polls {
 impl Polls {
     /// Begins to poll for a box. Its meters are told by its name and number from those of others and of the board that it
     /// replaced, which began to count elsewhere.
-    fn begin(polls: Vec<Poll>, site: &Counting<'_>) -> Polls {
+    fn begin(polls: Vec<Poll>, to: &Destination<'_>) -> Polls {
         let mut tasks = JoinSet::new();
         let states = polls.into_iter().map(|poll| {
             let state = Arc::new(State::new(poll));
             let poller = Poller {
-                meter: meter_name(site.node, &state.poll),
+                meter: meter_name(to.node, &state.poll),
                 state: Arc::clone(&state),
                 tracked: Tracked::default(),
                 began: Instant::now(),
                 again_at: None,
-                accumulator: Arc::clone(site.accumulator),
-                clock: Arc::clone(site.clock),
+                accumulator: Arc::clone(to.accumulator),
+                clock: Arc::clone(to.clock),
             };
             tasks.spawn(poller.run());
             state

@@ -26,7 +26,7 @@ use serde::Serialize;
 pub use self::config::{StatsdListen, StatsdSection};
 use self::parse::Reason;
 use self::receiver::Receiver;
-use super::{Counting, Ingest};
+use super::{Destination, Ingest};
 use crate::accumulator::Accumulator;
 use crate::environment::Says;
 use crate::figures::{Counter, Family};
@@ -116,10 +116,10 @@ impl Ingest for Statsd {
         if *listen == new.listen { Vec::new() } else { vec!["ingest.statsd.listen"] }
     }
 
-    fn start(section: &StatsdSection, site: &Counting<'_>) -> Result<Option<Statsd>, StatsdError> {
+    fn start(section: &StatsdSection, to: &Destination<'_>) -> Result<Option<Statsd>, StatsdError> {
         let StatsdListen { addresses, is_default } = &section.listen;
         let listens = !addresses.is_empty();
-        listens.then(|| Statsd::listen(addresses, *is_default, Arc::clone(site.accumulator))).transpose()
+        listens.then(|| Statsd::listen(addresses, *is_default, Arc::clone(to.accumulator))).transpose()
     }
 
     fn status(&self) -> StatsdStatus {

@@ -24,7 +24,7 @@ fn start(text: &str) -> Result<WaysIn, IngestError> {
     section.check().unwrap();
     let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0), TimeSource::default()));
     let accumulator = Arc::new(Accumulator::new(Arc::clone(&clock), LIMITS));
-    WaysIn::start(&section, &Counting { node: "box1/1", accumulator: &accumulator, clock: &clock })
+    WaysIn::start(&section, &Destination { node: "box1/1", accumulator: &accumulator, clock: &clock })
 }
 
 #[tokio::test]

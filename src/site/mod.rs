@@ -303,6 +303,12 @@ impl Site {
         self.sources.find(SourceKind::Box, name)
     }
 
+    /// How many sources the site remembers, folded ones included.
+    #[must_use]
+    pub fn sources_len(&self) -> usize {
+        self.sources.len()
+    }
+
     /// The open epochs of a source and their last numbers, oldest first.
     #[must_use]
     pub fn epochs_of(&self, source: SourceId) -> Vec<(Epoch, Option<ReportNumber>)> {
@@ -310,8 +316,8 @@ impl Site {
     }
 
     /// How many idempotency keys are held.
-    #[cfg(test)]
-    pub(crate) const fn keys_len(&self) -> u64 {
+    #[must_use]
+    pub const fn keys_len(&self) -> u64 {
         self.keys.len()
     }
 

@@ -55,8 +55,8 @@ impl Fixture {
 
     fn start_polls(&self, files: &[(PathBuf, PollKind)]) -> Polls {
         let poll = |(file, kind): &(PathBuf, PollKind)| config(file.clone(), *kind).check(0).unwrap();
-        let site = Counting { node: "box1", accumulator: &self.accumulator, clock: &self.clock };
-        Polls::begin(files.iter().map(poll).collect(), &site)
+        let to = Destination { node: "box1", accumulator: &self.accumulator, clock: &self.clock };
+        Polls::begin(files.iter().map(poll).collect(), &to)
     }
 
     fn takes_readings(&self) {
