@@ -15,13 +15,14 @@ use crate::config::{Config, ConfigError, Found};
 use crate::identity::IdentityError;
 use crate::ingest::{Destination, IngestError, WaysIn};
 use crate::metrics::Metrics;
+use crate::mqtt::AccessError;
 use crate::node::{Handle, NodeConfig, NodeError, Runner, RunnerParts, StartError};
 use crate::reload::Reload;
 use crate::service;
 use crate::signals::Signals;
 use crate::startup::{self, StartupError};
 use crate::storage::{OpenError, Owner, RealFileSystem, Storage};
-use crate::upstream::{self, Upstream, UpstreamError};
+use crate::upstream::{self, Upstream};
 
 /// How often the ways in and out are shown in the status.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
@@ -45,7 +46,7 @@ pub enum RunError {
     #[error(transparent)]
     Api(#[from] ApiError),
     #[error(transparent)]
-    Upstream(#[from] UpstreamError),
+    Upstream(#[from] AccessError),
     #[error(transparent)]
     Node(#[from] NodeError),
     #[error("{0}")]
