@@ -16,6 +16,7 @@ pub use files::{CA_CERTIFICATE, CA_KEY, IDENTITY, NODE_CERTIFICATE, NODE_KEY};
 pub(crate) use files::{check_address, create_directory, write_file};
 pub use keys::{Keys, key_hash};
 
+use crate::random::NoRandom;
 use crate::site::{Level, NAME_BYTES_MAX};
 pub use crate::site::{MEMBERS_MAX, MemberRecord};
 
@@ -132,6 +133,12 @@ pub enum IdentityError {
     /// Keys or certificates could not be made.
     #[error("cannot make keys: {0}")]
     Crypto(String),
+}
+
+impl From<NoRandom> for IdentityError {
+    fn from(_: NoRandom) -> IdentityError {
+        IdentityError::Crypto("the system gives no random numbers".into())
+    }
 }
 
 #[cfg(test)]

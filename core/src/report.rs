@@ -45,12 +45,6 @@ impl Kind {
             Kind::Sample => "sample",
         }
     }
-
-    /// The kind of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Kind> {
-        [Kind::Counter, Kind::Updown, Kind::Sample].into_iter().find(|kind| kind.as_str() == name)
-    }
 }
 
 impl fmt::Display for Kind {

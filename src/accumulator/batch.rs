@@ -5,7 +5,7 @@ use tally_core::time::SiteTime;
 use tokio::sync::oneshot;
 
 use super::{MeterSlot, Outcome, Slot};
-use crate::node::{Added, RequestError};
+use crate::request::{Added, RequestError};
 use crate::site::{Body, KeyOutcome, Refusal, SeriesId, Site};
 
 /// A batch that is on its way, unchanged until its receipt comes.

@@ -14,7 +14,8 @@ use super::problem::{Name, Problem};
 use super::reads::to_json;
 use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
 use crate::identity::{check_address, is_name};
-use crate::node::{MemberError, MemberStatus, NodeStatus, role_or_none};
+use crate::node::{MemberStatus, NodeStatus, role_or_none};
+use crate::request::MemberError;
 use crate::site::{MemberChange, MemberRecord, MemberRefused};
 
 const EXAMPLE: &str = r#"{"id": 4, "name": "box4", "address": "10.0.0.14:7400", "key": "64 hexadecimal digits", "role": "voter"}"#;

@@ -23,6 +23,7 @@ use crate::identity::{
     create_directory, is_name, write_file,
 };
 use crate::site::Level;
+use crate::units::Unit;
 
 /// The file in the output directory that says what was made; no box needs it.
 const SITE_FILE: &str = "site.json";
@@ -346,21 +347,10 @@ fn parse_ip(host: &str) -> Option<IpAddr> {
 
 /// A span such as `60s`, in milliseconds: whole numbers of `ms`, `s`, `m`, `h` or `d`.
 fn parse_span(text: &str) -> Result<u64, ProvisionError> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let unit_ms = match unit {
-        "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        "d" => Some(86_400_000),
-        _ => None,
-    };
-    unit_ms
-        .zip(number.parse::<u64>().ok())
-        .and_then(|(unit, number)| number.checked_mul(unit))
+    // Shorter ones are for tests, which found sites without this command.
+    let millis = Unit::Duration.parse(text).ok();
+    millis
         .and_then(Span::from_millis)
-        // Shorter ones are for tests, which found sites without this command.
         .filter(|span| span.as_millis() >= 1000)
         .map(Span::as_millis)
         .ok_or_else(|| {

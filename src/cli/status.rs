@@ -82,9 +82,7 @@ fn in_words(status: &Value) -> String {
     let ways_in = status["ingest"].as_object().into_iter().flatten();
     for (name, ingest) in ways_in.filter(|(_, ingest)| !ingest.as_array().is_some_and(Vec::is_empty)) {
         lines.push(format!("{name:<9} {}", part(ingest)));
-        lines.extend(
-            bad_readings(ingest).chain(refused_lines(ingest)).map(|what| format!("{:<9} {what}", "")),
-        );
+        lines.extend(troubles(ingest).chain(refused_lines(ingest)).map(|what| format!("{:<9} {what}", "")));
     }
     lines.push(format!(
         "version   {}, up {}",
@@ -285,13 +283,17 @@ fn part(value: &Value) -> String {
     words.join(", ")
 }
 
-/// Polled files that hang or of which the latest reading was none.
-fn bad_readings(polls: &Value) -> impl Iterator<Item = String> {
-    let bad = |poll: &Value| {
-        let why = poll["error"].as_str()?;
-        Some(format!("{} from {}: {}", of(poll, "series"), of(poll, "file"), text::printable(why)))
+/// What is wrong with each of several ways in of a kind: what it reads, and the error.
+fn troubles(ingest: &Value) -> impl Iterator<Item = String> {
+    let trouble = |way: &Value| {
+        let why = way["error"].as_str()?;
+        let reads = match way["file"].is_string() {
+            true => format!("{} from {}", of(way, "series"), of(way, "file")),
+            false => of(way, "reads"),
+        };
+        Some(format!("{reads}: {}", text::printable(why)))
     };
-    polls.as_array().into_iter().flatten().filter_map(bad)
+    ingest.as_array().into_iter().flatten().filter_map(trouble)
 }
 
 /// What was refused, with an example of each reason.
@@ -393,12 +395,15 @@ mod tests {
             "poll": [
                 {"series": "a", "file": "/proc/stat", "error": null},
                 {"series": "b", "file": "/mnt/b", "error": "the file has not answered for 9 s", "reading_since": 1}],
+            "later": [{"reads": "mqtt://b:1883 #", "error": "gone", "messages": 4}],
             "statsd": {"metrics": 7, "refused": [{"count": 2, "reason": "the value is not a number", "example": "a:x|c"}]},
         }});
         let lines = lines_of(&status);
         for line in [
             "poll      2 of them",
             "          b from /mnt/b: the file has not answered for 9 s",
+            "later     1 of them",
+            "          mqtt://b:1883 #: gone",
             "statsd    metrics 7",
             "          refused 2: the value is not a number, such as \"a:x|c\"",
         ] {

@@ -7,12 +7,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SerialNumber,
 };
-use ring::rand::{SecureRandom, SystemRandom};
 use tally_core::id::KeyHash;
 
 use super::files::{CA_CERTIFICATE, CA_KEY, NODE_CERTIFICATE, NODE_KEY, invalid, read, write_file};
 use super::keys::hash_of;
 use super::{IdentityError, SiteId};
+use crate::random;
 
 const REMEDY: &str = "name the directory that `tallyd provision --out` made; it has ca.key and ca.crt";
 
@@ -141,10 +141,7 @@ fn params(common_name: &str) -> Result<CertificateParams, IdentityError> {
     // RFC 5280, 4.1.2.5: 9999-12-31 is for certificates without a known end.
     params.not_before = rcgen::date_time_ymd(1970, 1, 1);
     params.not_after = rcgen::date_time_ymd(9999, 12, 31);
-    let mut serial = [0; 16];
-    SystemRandom::new()
-        .fill(&mut serial)
-        .map_err(|_| IdentityError::Crypto("the system gives no random numbers".into()))?;
+    let mut serial = random::bytes::<16>()?;
     // Positive, and of the same length for all.
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));

@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use tally_core::id::NodeId;
 use tally_core::raft::MemberRole;
 use tally_core::window::Span;
 
 use super::authority::Authority;
 use super::{Identity, IdentityError, Keys, MEMBERS_MAX, MemberRecord, SiteId, is_name};
+use crate::random;
 use crate::site::{ADDRESS_BYTES_MAX, Level};
 
 /// Who this box is and who the others are.
@@ -180,11 +180,7 @@ impl Identity {
 impl SiteId {
     /// A new one from the system's random numbers.
     pub(crate) fn random() -> Result<SiteId, IdentityError> {
-        let mut bytes = [0; 8];
-        SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_| IdentityError::Crypto("the system gives no random numbers".into()))?;
-        Ok(SiteId(u64::from_be_bytes(bytes)))
+        Ok(SiteId(u64::from_be_bytes(random::bytes()?)))
     }
 }
 

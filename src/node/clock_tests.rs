@@ -11,10 +11,11 @@ use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::mpsc;
 
-use super::{Add, Handle, NodeConfig, Runner, RunnerParts, StopTimes};
+use super::{Handle, NodeConfig, Runner, RunnerParts, StopTimes};
 use crate::clock::{LeaderTime, wall_ms};
 use crate::identity::{Authority, Identity, MemberRecord, SiteId};
 use crate::metrics::Metrics;
+use crate::request::Add;
 use crate::site::{Body, BootstrapSettings, Envelope, Site, Stamp, StampedEntry, entry};
 use crate::storage::faulty::FaultyFileSystem;
 use crate::storage::{Entry, Options, Owner, Storage, WriteGroup};

@@ -5,7 +5,8 @@ use super::successors::TransferReason;
 use tally_core::id::NodeId;
 
 use super::wire::Frame;
-use super::{Node, RequestError, Stopping};
+use super::{Node, Stopping};
+use crate::request::RequestError;
 use crate::transport::Lane;
 
 impl Node {

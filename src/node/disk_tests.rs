@@ -12,9 +12,10 @@ use tally_core::report::Amount;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{Add, DiskFault, Handle, NodeConfig, NodeError, Runner, RunnerParts, StopTimes, TransferReason};
+use super::{DiskFault, Handle, NodeConfig, NodeError, Runner, RunnerParts, StopTimes, TransferReason};
 use crate::identity::{Authority, Identity, Keys, MemberRecord, SiteId};
 use crate::metrics::Metrics;
+use crate::request::Add;
 use crate::storage::faulty::{Fault, FaultyFileSystem};
 use crate::storage::{Options, Owner, Storage};
 use crate::transport::{Event, Incarnations, Transport, TransportMetrics};

@@ -11,14 +11,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::accumulator::{Accumulator, Outcome, Withdrawn};
 use crate::clock::SiteClock;
+use crate::figures::Family;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::node::disk_health::DiskFault;
-use crate::node::requests::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
 use crate::node::status::{DISK_OK, NodeStatus};
 use crate::node::stopping::StopTimes;
 use crate::node::successors::Reach;
 use crate::random::random_u128;
+use crate::request::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
 use crate::site::entry::{self, SourceKind};
 use crate::site::{Applied, Body, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
 use crate::transport::TransportMetrics;
@@ -111,14 +112,13 @@ impl Handle {
     }
 
     /// Adds to a series and waits until that is committed and applied here.
-    ///
-    /// # Errors
-    /// Why there is no result: nothing was done, or nobody knows whether it was.
-    pub async fn add(&self, add: Add) -> Result<Added, RequestError> {
+    #[cfg(test)]
+    pub(crate) async fn add(&self, add: Add) -> Result<Added, RequestError> {
         self.add_within(add, REQUEST_WAIT).await
     }
 
-    /// The same for a client that waits no longer than this: it hears in time what became of the add.
+    /// Adds to a series and waits until that is committed and applied here, for a client that waits no longer than
+    /// `patience`: it hears in time what became of the add.
     ///
     /// # Errors
     /// Why there is no result: nothing was done, or nobody knows whether it was.
@@ -399,10 +399,11 @@ impl Handle {
         Ok(self.status())
     }
 
-    /// Adds a part to the status that another room fills.
-    pub fn show_ingest(&self, name: &str, part: serde_json::Value) {
+    /// Shows how a way in is, and its figures.
+    pub fn show_ingest(&self, name: &'static str, part: serde_json::Value, figures: Vec<Family>) {
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.ingest.insert(name.to_owned(), part);
+        status.ingest_figures.insert(name, figures.into());
     }
 
     /// Shows how the way out is.

@@ -10,9 +10,10 @@ use tally_core::report::Amount;
 use tokio::sync::mpsc;
 
 use super::wire::Frame;
-use super::{Add, NodeConfig, Runner, RunnerParts, StopTimes};
+use super::{NodeConfig, Runner, RunnerParts, StopTimes};
 use crate::identity::{Authority, Identity, MemberRecord, SiteId};
 use crate::metrics::Metrics;
+use crate::request::Add;
 use crate::storage::faulty::FaultyFileSystem;
 use crate::storage::{Options, Owner, Storage};
 use crate::transport::Event;

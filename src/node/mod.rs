@@ -33,7 +33,6 @@ mod proposals;
 mod reads;
 mod refused_cells;
 mod report;
-mod requests;
 mod room;
 mod runner;
 mod site_time;
@@ -71,11 +70,6 @@ pub use handle::{BrokerWish, Command, Handle, RoleView};
 pub use links::Links;
 pub use members::of_payload as configuration_in;
 pub use named::encode_report;
-pub(crate) use named::incarnation_hash;
-pub use requests::{
-    Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, ReportReading, RequestError,
-    SetError, UNTIMED,
-};
 pub use runner::{Runner, RunnerParts};
 pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
@@ -89,6 +83,7 @@ use crate::clock::{Moment, SiteClock, TimeSource};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::random::Random;
+use crate::request::RequestError;
 use crate::site::{Applied, BootstrapSettings, Level, Site, SnapshotError};
 use crate::storage::{Recovered, StorageMetrics};
 use crate::transport::{Event, TransportMetrics};

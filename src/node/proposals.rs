@@ -9,7 +9,7 @@ use tally_core::id::{ReportNumber, Term};
 use tokio::sync::oneshot;
 
 use super::handle::{NO_LEADER, REQUEST_WAIT};
-use super::requests::RequestError;
+use crate::request::RequestError;
 use crate::site::{Applied, Body, Envelope, Verdict};
 
 /// Most requests that may be on their way from one box.

@@ -1,5 +1,8 @@
 //! What a box tells of itself and its site: `/v1/status`, `tallyd status`, the page, metrics.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use tally_core::id::{KeyHash, NodeId};
@@ -7,6 +10,7 @@ use tally_core::raft::MemberRole;
 
 use super::disk_health::DiskFault;
 use super::successors::TransferReason;
+use crate::figures::Family;
 use crate::transport::Refusal;
 
 /// What a node does at present, as far as the one that tells it knows.
@@ -149,6 +153,9 @@ pub struct NodeStatus {
     pub pid: u32,
     /// The ways in (StatsD, polled files), by name.
     pub ingest: serde_json::Map<String, Value>,
+    /// Their figures for `/metrics`, by name.
+    #[serde(skip)]
+    pub ingest_figures: BTreeMap<&'static str, Arc<[Family]>>,
     /// The way out.
     pub upstream: Value,
 }

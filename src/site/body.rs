@@ -5,7 +5,6 @@ use tally_core::meter::{GLITCH_WINDOW_MS, MeterRule, Reading};
 use tally_core::report::{Amount, Kind, Last, Sample, Sum};
 use tally_core::time::{Elapsed, SiteTime};
 
-use super::codec::{Malformed, Reader, unzigzag};
 use super::entry::{
     BOOTSTRAP, CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED,
     CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED, EntryError, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE,
@@ -18,6 +17,7 @@ use super::level::Level;
 use super::members::{self, ConfigurationRecord, MemberChange, MemberRecord};
 use super::meters::MeterReading;
 use super::view::{SeriesId, Stamp};
+use crate::codec::{Malformed, Reader, unzigzag};
 
 /// A body, read but not judged.
 #[derive(Clone, Debug)]

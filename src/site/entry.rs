@@ -11,12 +11,12 @@ use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
 use super::body::DecodedBody;
-use super::codec::{Malformed, put_bytes, put_varint, put_varint_u128, zigzag};
 use super::digest;
 use super::layers::{Body, StampedEntry};
 use super::level::Level;
 use super::members::{self, ConfigurationRecord, MemberChange, MemberRecord};
 use super::view::SeriesId;
+use crate::codec::{Malformed, put_bytes, put_varint, put_varint_u128, zigzag};
 pub use reading::ReadingCell;
 pub(super) use reading::*;
 
@@ -437,8 +437,8 @@ impl ReportWriter {
     }
 
     /// How many keyed adds so far.
-    #[must_use]
-    pub const fn keyed_adds(&self) -> u32 {
+    #[cfg(test)]
+    pub(crate) const fn keyed_adds(&self) -> u32 {
         self.keyed
     }
 

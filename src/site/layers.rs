@@ -9,8 +9,8 @@ use std::ops::Deref;
 use bytes::{BufMut, Bytes, BytesMut};
 use tally_core::time::{Elapsed, SiteTime};
 
-use super::codec::{Malformed, Reader, put_varint};
 use super::view::Stamp;
+use crate::codec::{Malformed, Reader, put_varint};
 
 /// Stamps are times of at most 48 bits: the year 10889.
 pub(super) const STAMP_MAX: u64 = (1 << 48) - 1;

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use tally_core::id::{KeyHash, NodeId};
 use tally_core::raft::MemberRole;
 
-use super::codec::{Malformed, Reader, put_bytes, put_varint};
 use super::digest::{mix, mix_bytes};
+use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 
 /// The most members that a site may have.
 pub const MEMBERS_MAX: usize = 9;

@@ -5,7 +5,6 @@
 
 mod apply;
 mod body;
-pub(crate) mod codec;
 mod digest;
 pub mod entry;
 #[cfg(debug_assertions)]
@@ -28,7 +27,6 @@ mod set_aside;
 mod settings;
 mod snapshot;
 mod sources;
-pub(crate) mod units;
 mod view;
 
 use std::collections::BTreeMap;
@@ -48,7 +46,7 @@ use series::Table;
 use set_aside::SetAside;
 use sources::Sources;
 
-pub use codec::Malformed;
+pub use crate::codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use layers::{Body, Envelope, StampedEntry};
 pub use level::Level;
@@ -259,8 +257,8 @@ impl Site {
     }
 
     /// The span of the windows that a series opens now.
-    #[must_use]
-    pub fn span(&self, id: SeriesId) -> Span {
+    #[cfg(test)]
+    pub(crate) fn span(&self, id: SeriesId) -> Span {
         self.settings.span_for(self.name(id))
     }
 
@@ -302,15 +300,9 @@ impl Site {
     }
 
     /// The box of that name as a source.
-    #[must_use]
-    pub fn box_source(&self, name: &str) -> Option<SourceId> {
+    #[cfg(test)]
+    pub(crate) fn box_source(&self, name: &str) -> Option<SourceId> {
         self.sources.find(SourceKind::Box, name)
-    }
-
-    /// A source's kind and name.
-    #[must_use]
-    pub fn source_name(&self, source: SourceId) -> Option<(SourceKind, &str)> {
-        self.sources.name(source)
     }
 
     /// How many sources the site remembers, folded ones included.
@@ -356,8 +348,8 @@ impl Site {
     }
 
     /// Bytes of the summaries that wait, as `outbox.bytes_max` counts them.
-    #[must_use]
-    pub fn outbox_bytes(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn outbox_bytes(&self) -> u64 {
         self.outbox.bytes()
     }
 

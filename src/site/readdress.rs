@@ -2,8 +2,8 @@
 
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 
-use super::codec::{Reader, put_varint};
 use super::{Body, EntryError};
+use crate::codec::{Reader, put_varint};
 
 /// The same cells as another report. Only for a body whose old epoch is closed for good or whose
 /// number another report has: the old one can never be applied any more.

@@ -7,7 +7,6 @@ use tally_core::id::LogIndex;
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
-use super::codec::{Malformed, Reader, put_bytes};
 use super::history::History;
 use super::keys::Keys;
 use super::level::Level;
@@ -23,6 +22,7 @@ use super::settings::Settings;
 use super::sources::Sources;
 use super::view::Stamp;
 use super::{BootstrapSettings, Site, SnapshotError};
+use crate::codec::{Malformed, Reader, put_bytes};
 use crate::deliberate::{self, Bug};
 
 const MAGIC: [u8; 8] = *b"tallysnp";

@@ -11,7 +11,7 @@ use tally_core::raft::{HardState, Position};
 use super::group::Facts;
 use super::log::{Log, Place};
 use super::recovery::Occasion;
-use super::snapshot::{self, LoadError, Progress, Saving, SnapshotReader};
+use super::snapshot::{self, Progress, Saving, SnapshotReader};
 use super::{
     Entry, FileSystem, OpenError, Options, Owner, ReadError, RealFileSystem, Recovered, Stats,
     StorageMetrics, WriteError, WriteGroup, directory, recovery,
@@ -284,17 +284,17 @@ impl<F: FileSystem> Storage<F> {
     }
 
     /// The present snapshot, read from disk and checked.
-    ///
-    /// # Errors
-    /// The file cannot be read, or is damaged.
-    pub fn load_snapshot(&self) -> Result<Option<(Position, Vec<u8>)>, ReadError> {
+    #[cfg(test)]
+    pub(super) fn load_snapshot(&self) -> Result<Option<(Position, Vec<u8>)>, ReadError> {
         let Some(position) = self.snapshot else { return Ok(None) };
         let path = snapshot::path(&self.snapshot_dir, position);
         match snapshot::load(&self.fs, &self.snapshot_dir, self.log.place.owner, position) {
             Ok(loaded) => Ok(Some((position, loaded.bytes))),
-            Err(LoadError::Io(source)) => Err(ReadError::Io { path, source }),
-            Err(LoadError::Damaged(what)) => Err(ReadError::Damaged { file: path, offset: 0, what }),
-            Err(LoadError::Refused(refusal)) => {
+            Err(snapshot::LoadError::Io(source)) => Err(ReadError::Io { path, source }),
+            Err(snapshot::LoadError::Damaged(what)) => {
+                Err(ReadError::Damaged { file: path, offset: 0, what })
+            }
+            Err(snapshot::LoadError::Refused(refusal)) => {
                 Err(ReadError::Damaged { file: path, offset: 0, what: refusal.to_string() })
             }
         }

@@ -34,8 +34,8 @@ use tally_core::id::NodeId;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::figures::Counter;
 use crate::identity::{Identity, Keys, MemberRecord};
-use crate::metrics::Counter;
 
 use incarnations::Hello;
 pub use incarnations::{INCARNATION_BYTES, Incarnation, Incarnations, read_seen, seen_text};
@@ -330,14 +330,6 @@ impl Transport {
     /// What it counts.
     pub fn metrics(&self) -> Arc<TransportMetrics> {
         Arc::clone(&self.shared.metrics)
-    }
-
-    /// The address that it listens on.
-    ///
-    /// # Errors
-    /// The system does not tell.
-    pub fn local_address(&self) -> std::io::Result<SocketAddr> {
-        self.shared.endpoint.local_addr()
     }
 
     /// Queues a frame. Never blocks.

@@ -10,14 +10,15 @@ use tally_core::raft::{Message, Reaction, Witness, WitnessRecord};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
+use super::WitnessError;
 use super::store::Store;
-use crate::daemon::RunError;
 use crate::dropped::{DroppedMessages, Reason};
-use crate::identity::{Identity, Keys};
-use crate::metrics::Counter;
+use crate::figures::Counter;
+use crate::identity::Identity;
 use crate::node::{ToWitness, said_by_witness, said_to_witness};
 use crate::site::MemberRecord;
-use crate::transport::{Event, Incarnations, Lane, Transport, TransportMetrics};
+use crate::startup;
+use crate::transport::{Event, Lane, Transport};
 
 /// Frames that wait; beyond, the peers' streams are not read. A site says little to its witness.
 const EVENTS_MAX: usize = 64;
@@ -76,20 +77,21 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Reads the record and begins to listen.
-    pub(super) async fn open(dir: &Path, identity: Identity, listen: SocketAddr) -> Result<Slot, RunError> {
+    pub(super) async fn open(
+        dir: &Path,
+        identity: Identity,
+        listen: SocketAddr,
+    ) -> Result<Slot, WitnessError> {
         let me = identity.me();
         let (store, record) = Store::open(dir, &me.name)?;
-        let keys = Keys::load(dir)?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let incarnations = Incarnations::load(dir, store.boot());
-        let metrics = Arc::new(TransportMetrics::default());
-        let transport = Transport::start(&identity, keys, listen, sender, metrics, incarnations).await?;
+        let transport = startup::transport(&identity, dir, store.boot(), listen, sender).await?;
         info!("{:?} is the witness of site {:?}, at {listen} (UDP)", me.name, identity.site);
         let view = View { record, writes: store.writes(), boot: store.boot(), trouble: None };
         let shared = SlotShared {
             members: Mutex::new(identity.members.clone()),
             identity,
-            transport: Arc::new(transport),
+            transport,
             dropped: DroppedMessages::default(),
             answers: Counter::default(),
             failures: Counter::default(),

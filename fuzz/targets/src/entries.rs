@@ -75,7 +75,7 @@ fn look_at(payload: &[u8]) {
 fn look_around(site: &Site) {
     let _ = (site.close_due(SiteTime(u64::MAX)), site.changed_since(tally_core::id::LogIndex::ZERO, ""));
     for view in site.page("", None, 16) {
-        let _ = (site.windows(view.id, 10), site.span(view.id), site.series_total(view.id));
+        let _ = (site.windows(view.id, 10), site.series_total(view.id));
     }
     let _ = (site.held_jumps(10), site.meters_len());
     let _ = (site.numbered(0, 10), site.closed_after(0, ""), site.members(), site.configuration());

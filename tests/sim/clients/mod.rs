@@ -14,7 +14,8 @@ pub(crate) use publisher::Publisher;
 pub(crate) use reader::Reader;
 pub(crate) use reporter::Reporter;
 
-use tallyd::node::{Command, Input, RequestError};
+use tallyd::node::{Command, Input};
+use tallyd::request::RequestError;
 use tallyd::site::{Applied, Body};
 use tokio::sync::oneshot;
 

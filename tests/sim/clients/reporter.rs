@@ -1,7 +1,8 @@
 //! A named source: numbered reports of signed amounts, sent again unchanged, at whichever box, until they are judged.
 
 use tally_core::id::{Epoch, ReportNumber, SourceId};
-use tallyd::node::{NamedReport, ReportAmount, ReportCell, encode_report};
+use tallyd::node::encode_report;
+use tallyd::request::{NamedReport, ReportAmount, ReportCell};
 use tallyd::site::entry::{self, SourceKind};
 use tallyd::site::{Applied, Body, Level, Verdict};
 use tokio::sync::oneshot::error::TryRecvError;
