@@ -5,13 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId};
 use tracing::debug;
 
+use super::Node;
 use super::wire::APPEND_BYTES_MAX;
-use super::{Node, proposals};
-use crate::site::entry;
+use crate::site::{Body, Envelope, entry};
 
 /// An idle site's elapsed time goes on in the log at least this often, so that a key taken after a
 /// long silence is not taken for old.
@@ -24,7 +23,7 @@ const BODY_BYTES: usize = 64;
 /// What a leader has gathered for its next append.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    envelopes: Vec<(NodeId, Bytes)>,
+    envelopes: Vec<(NodeId, Envelope<Body>)>,
     bytes: usize,
     /// When all of it goes; `None`: nothing is waited with.
     until: Option<Instant>,
@@ -32,8 +31,8 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// Takes an envelope of a box that nobody waits for.
-    fn take(&mut self, from: NodeId, envelope: Bytes, wait: Duration, now: Instant) {
-        self.bytes += envelope.len() + BODY_BYTES;
+    fn take(&mut self, from: NodeId, envelope: Envelope<Body>, wait: Duration, now: Instant) {
+        self.bytes += envelope.inside.len() + BODY_BYTES;
         self.envelopes.push((from, envelope));
         self.open(wait, now);
         if self.bytes > GATHERED_BYTES_MAX {
@@ -52,7 +51,7 @@ impl Gathered {
     }
 
     /// The same goes by itself now, since somebody waits behind it.
-    pub(super) fn drop_copy(&mut self, envelope: &Bytes) {
+    pub(super) fn drop_copy(&mut self, envelope: &Envelope<Body>) {
         self.envelopes.retain(|(_, gathered)| gathered != envelope);
     }
 
@@ -69,7 +68,7 @@ impl Gathered {
 
 impl Node {
     /// Puts an envelope that nobody waits for into the log, with what others send at the same instant.
-    pub(super) fn gather(&mut self, from: NodeId, envelope: Bytes) {
+    pub(super) fn gather(&mut self, from: NodeId, envelope: Envelope<Body>) {
         let wait = self.batches.join_wait();
         self.gathered.take(from, envelope, wait, self.moment.now);
     }
@@ -83,7 +82,7 @@ impl Node {
             self.gathered.open(self.batches.join_wait(), self.moment.now);
         }
         if stamp.elapsed.since_ms(last.elapsed.max(self.ticked)) >= TICK_EVERY_MS
-            && self.append(proposals::plain(&entry::tick())).is_ok()
+            && self.append(entry::tick()).is_ok()
         {
             self.ticked = stamp.elapsed;
         }
@@ -106,14 +105,14 @@ impl Node {
         let gathered = std::mem::take(&mut self.gathered);
         let me = self.shared.identity.node_id();
         for (from, envelope) in gathered.envelopes {
-            match self.append_checked(envelope) {
+            match self.append_checked(&envelope) {
                 Ok(index) => self.tell_commit_to(from, index),
                 Err(_) if from == me => self.batches.not_sent(now),
                 Err(why) => debug!("a body of another box was not taken: {why}"),
             }
         }
         if let Some(until) = self.windows_due()
-            && let Ok(index) = self.append(proposals::plain(&entry::close(until)))
+            && let Ok(index) = self.append(entry::close(until))
         {
             self.close_proposed = index;
         }
@@ -133,9 +132,13 @@ mod tests {
 
     const WAIT: Duration = Duration::from_millis(100);
 
+    fn of(body: &[u8]) -> Envelope<Body> {
+        Envelope::plain(body.into())
+    }
+
     fn gathered(now: Instant) -> Gathered {
         let mut gathered = Gathered::default();
-        gathered.take(NodeId(2), Bytes::from_static(b"two"), WAIT, now);
+        gathered.take(NodeId(2), of(b"two"), WAIT, now);
         gathered
     }
 
@@ -143,7 +146,7 @@ mod tests {
     fn what_comes_later_goes_with_the_first() {
         let now = Instant::now();
         let mut gathered = gathered(now);
-        gathered.take(NodeId(3), Bytes::from_static(b"three"), WAIT, now + WAIT / 2);
+        gathered.take(NodeId(3), of(b"three"), WAIT, now + WAIT / 2);
         gathered.open(WAIT, now + WAIT / 2);
         assert_eq!((gathered.due(), gathered.envelopes.len()), (Some(now + WAIT), 2));
     }
@@ -163,9 +166,9 @@ mod tests {
     fn a_copy_that_goes_by_itself_does_not_go_twice() {
         let now = Instant::now();
         let mut gathered = gathered(now);
-        gathered.drop_copy(&Bytes::from_static(b"three"));
+        gathered.drop_copy(&of(b"three"));
         assert_eq!(gathered.envelopes.len(), 1);
-        gathered.drop_copy(&Bytes::from_static(b"two"));
+        gathered.drop_copy(&of(b"two"));
         assert!(gathered.envelopes.is_empty());
     }
 
@@ -173,7 +176,7 @@ mod tests {
     fn much_is_not_waited_with() {
         let now = Instant::now();
         let mut gathered = gathered(now);
-        gathered.take(NodeId(3), Bytes::from(vec![0; GATHERED_BYTES_MAX]), WAIT, now);
+        gathered.take(NodeId(3), of(&vec![0; GATHERED_BYTES_MAX]), WAIT, now);
         assert_eq!(gathered.due(), Some(now));
     }
 }
