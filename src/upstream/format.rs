@@ -77,7 +77,7 @@ pub struct SiteState {
 
 /// What is handed to the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub struct Message {
     /// Where to.
     pub topic: String,
     /// What.

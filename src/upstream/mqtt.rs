@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use super::config::{BrokerUrl, Secret};
 use super::format::Message;
 use super::reasons;
+use crate::identity::SiteId;
 
 #[path = "mqtt_errors.rs"]
 mod errors;
@@ -80,7 +81,7 @@ pub(super) struct Target {
 
 /// What became of a message, or of the connection.
 #[derive(Debug)]
-pub(super) enum Answer<T> {
+pub enum Answer<T> {
     /// The broker has it.
     Acknowledged(T),
     /// The broker refused it.
@@ -93,24 +94,24 @@ pub(super) enum Answer<T> {
 
 /// Why a message was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub struct Refusal {
     /// The MQTT 5 reason code.
-    pub(super) code: u8,
+    pub code: u8,
     /// In words.
-    pub(super) what: String,
+    pub what: String,
 }
 
 /// Why a connection ended or did not come about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ending {
+pub struct Ending {
     /// In words, with what to do.
-    pub(super) what: String,
+    pub what: String,
     /// Whether the broker said why. What it only did (reset the connection, say) explains less.
-    pub(super) explained: bool,
+    pub explained: bool,
     /// What is sent again therefore, in words to be added.
-    pub(super) again: String,
+    pub again: String,
     /// The reason code by which it refused a message, where the library ends the connection over that.
-    pub(super) refused: Option<u8>,
+    pub refused: Option<u8>,
 }
 
 /// What the broker said that it can do, as far as it matters here.
@@ -126,6 +127,38 @@ pub struct Limits {
     pub session_expiry_s: Option<u32>,
     /// How often it wants to hear of us, seconds, if it is not what was offered.
     pub keep_alive_s: Option<u16>,
+}
+
+impl Limits {
+    /// How many messages may await their acknowledgement, at most as many as we ever want.
+    pub(super) fn window(&self) -> usize {
+        usize::from(self.receive_max.unwrap_or(u16::MAX).clamp(1, IN_FLIGHT_MAX))
+    }
+}
+
+impl Message {
+    /// How many bytes it is on its way, from a site of this identity.
+    pub fn packet_bytes(&self, site_id: SiteId) -> usize {
+        let properties = Some(self.properties(site_id.to_string()));
+        let (topic, payload) = (self.topic.clone(), self.payload.clone());
+        // The packet identifier, which it gets later, is of two bytes, and one more makes room for a longer length.
+        rumqttc::Publish::new(topic, QoS::AtLeastOnce, payload, properties).size() + 3
+    }
+
+    fn properties(&self, site_id: String) -> PublishProperties {
+        let mut user_properties = vec![("site_id".to_owned(), site_id)];
+        user_properties.extend(self.seq.map(|seq| ("seq".to_owned(), seq.to_string())));
+        PublishProperties {
+            payload_format_indicator: None,
+            message_expiry_interval: None,
+            topic_alias: None,
+            response_topic: None,
+            correlation_data: None,
+            user_properties,
+            subscription_identifiers: Vec::new(),
+            content_type: Some(self.content_type.to_owned()),
+        }
+    }
 }
 
 /// What was learned of the broker by connecting, for the next time.
@@ -145,7 +178,6 @@ pub(super) struct Connection<T> {
     notices: FuturesUnordered<Notice<T>>,
     heard: mpsc::Receiver<Vec<u8>>,
     site_id: String,
-    window: usize,
     limits: Limits,
 }
 
@@ -210,7 +242,6 @@ impl<T: Send + 'static> Connection<T> {
             notices: FuturesUnordered::new(),
             heard,
             site_id: target.site_id.clone(),
-            window: usize::from(limits.receive_max.unwrap_or(u16::MAX).clamp(1, IN_FLIGHT_MAX)),
             limits,
         };
         if let Err(what) = check_qos(connack) {
@@ -220,52 +251,17 @@ impl<T: Send + 'static> Connection<T> {
         Ok(connection)
     }
 
-    /// How many more messages may be sent now.
-    pub(super) fn room(&self) -> usize {
-        self.window.saturating_sub(self.notices.len())
-    }
-
     /// What the broker said of itself.
     pub(super) fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Whether the broker takes a message of that size: its size and the limit if not.
-    pub(super) fn too_large(&self, message: &Message) -> Option<(usize, u32)> {
-        let max = self.limits.packet_bytes_max?;
-        let properties = self.properties(message);
-        let publish = rumqttc::Publish::new(
-            message.topic.clone(),
-            QoS::AtLeastOnce,
-            message.payload.clone(),
-            Some(properties),
-        );
-        // The packet identifier, which it gets later.
-        let size = publish.size() + 3;
-        (size > max as usize).then_some((size, max))
-    }
-
-    fn properties(&self, message: &Message) -> PublishProperties {
-        let mut user_properties = vec![("site_id".to_owned(), self.site_id.clone())];
-        user_properties.extend(message.seq.map(|seq| ("seq".to_owned(), seq.to_string())));
-        PublishProperties {
-            payload_format_indicator: None,
-            message_expiry_interval: None,
-            topic_alias: None,
-            response_topic: None,
-            correlation_data: None,
-            user_properties,
-            subscription_identifiers: Vec::new(),
-            content_type: Some(message.content_type.to_owned()),
-        }
-    }
-
     /// Sends a message, at QoS 1; its answer comes by [`Connection::answer`]. Call it only while
-    /// there is [`Connection::room`].
+    /// fewer than [`Limits::window`] have none.
     pub(super) fn send(&mut self, name: T, message: Message) -> Result<(), String> {
         let options = PublishOptions::new(QoS::AtLeastOnce)
-            .retain(message.retain && self.limits.retains)
-            .properties(self.properties(&message));
+            .retain(message.retain)
+            .properties(message.properties(self.site_id.clone()));
         let notice = self
             .client
             .try_publish_tracked(message.topic, message.payload, options)

@@ -10,9 +10,7 @@
 //! however many there are: the connection belongs to those that are taken.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::format::Numbered;
 use crate::site::SeriesId;
