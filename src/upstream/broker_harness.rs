@@ -321,6 +321,11 @@ impl Site {
         );
     }
 
+    /// The site as a box sees it.
+    pub(super) fn outbox(&self, name: &'static str) -> Node {
+        Node { site: self.clone(), name, changes: self.version.subscribe(), believes: None }
+    }
+
     pub(super) fn start(&self, name: &'static str, config: &UpstreamConfig) -> Upstream {
         self.start_as(name, SITE_ID, config, ANSWER_TIMEOUT)
     }
@@ -332,9 +337,7 @@ impl Site {
         config: &UpstreamConfig,
         answer_timeout: Duration,
     ) -> Upstream {
-        let changes = self.version.subscribe();
-        let outbox = Node { site: self.clone(), name, changes, believes: None };
-        let upstream = spawn_with(outbox, "s", site_id, config, answer_timeout).unwrap();
+        let upstream = spawn_with(self.outbox(name), "s", site_id, config, answer_timeout).unwrap();
         self.state.lock().unwrap().shared = Some(upstream.shared().clone());
         upstream
     }
@@ -400,6 +403,7 @@ impl SiteView for Node {
             numbered_last: state.numbered as u64,
             numberable: state.all.len() - state.numbered,
             numbered_max: state.numbered_max,
+            held: state.held.len(),
         }
     }
 

@@ -23,6 +23,7 @@ use super::outbox::{Ask, SiteView};
 use super::session::{End, Session};
 use super::status::Shared;
 use super::trials::Trials;
+use crate::deliberate::{self, Bug};
 use crate::random::Random;
 use leaving::Leaving;
 pub(super) use stages::GOOD_AFTER;
@@ -263,7 +264,8 @@ impl<S: SiteView> Machine<S> {
     }
 
     fn is_of_this_connection(&self, connection: u64) -> bool {
-        connection == self.session.connection
+        let is_current = connection == self.session.connection && !self.session.ended;
+        is_current || deliberate::is(Bug::CountsOldAnswers)
     }
 
     pub(super) fn number(&mut self) -> u64 {

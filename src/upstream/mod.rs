@@ -174,6 +174,8 @@ mod fake_broker;
 #[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
+mod machine_tests;
+#[cfg(test)]
 mod probe_tests;
 #[cfg(test)]
 mod refused_tests;

@@ -72,6 +72,7 @@ impl SiteView for NodeOutbox {
             numbered_last: site.numbered_last(),
             numberable: site.numberable_len(),
             numbered_max: site.settings().outbox_numbered_max(),
+            held: site.held_len(),
         })
     }
 

@@ -23,6 +23,8 @@ pub struct Position {
     pub numberable: usize,
     /// How many may have a number and not be delivered.
     pub numbered_max: u64,
+    /// How many numbers are held.
+    pub held: usize,
 }
 
 /// What the upstream reads of the site. Nothing here waits.

@@ -20,6 +20,7 @@ use super::machine::{Machine, Output};
 use super::mqtt::{Answer, Ending, IN_FLIGHT_MAX, Limits};
 use super::outbox::{Ask, Position, SiteView};
 use super::trials;
+use crate::deliberate::{self, Bug};
 use crate::site::SeriesId;
 
 /// How long a confirmed leadership is relied on: a box that was paused for longer asks again before
@@ -86,6 +87,8 @@ pub(super) enum Sent {
     Aside {
         seq: u64,
         token: Option<Token>,
+        /// Why its own topic does not take it.
+        cause: u8,
     },
     /// A held summary, on its own topic.
     Retry {
@@ -241,9 +244,14 @@ impl Session {
         self.asks.delivered.is_some()
     }
 
+    /// Up to which number the broker has everything.
+    fn acknowledged(&self) -> u64 {
+        if deliberate::is(Bug::DeliversUnacknowledged) { self.ledger.next() - 1 } else { self.ledger.taken() }
+    }
+
     /// Whether all that was acknowledged is recorded.
     pub(super) fn is_recorded(&self) -> bool {
-        self.ledger.taken() <= self.recorded.0
+        self.acknowledged() <= self.recorded.0
     }
 
     /// When acknowledged numbers are to be recorded next, if there are any.
@@ -310,7 +318,7 @@ impl<S: SiteView> Machine<S> {
     fn is_fenced(&mut self) -> bool {
         let now = self.now;
         let is_valid = |at: Instant| now.saturating_duration_since(at) < FENCE_VALID;
-        if self.session.fenced.is_some_and(is_valid) {
+        if self.session.fenced.is_some_and(is_valid) || deliberate::is(Bug::PublishesUnfenced) {
             return true;
         }
         if self.session.asks.fence.is_none() {
@@ -322,7 +330,7 @@ impl<S: SiteView> Machine<S> {
 
     /// Has the site record what was acknowledged.
     pub(super) fn record(&mut self) {
-        let taken = self.session.ledger.taken();
+        let taken = self.session.acknowledged();
         if !self.session.is_recorded() && !self.session.is_recording() {
             let ticket = self.ask(Ask::Delivered(taken));
             self.session.asks.delivered = Some((ticket, taken));
@@ -376,7 +384,7 @@ mod tests {
     #[test]
     fn no_more_are_numbered_than_the_setting_lets_be_undelivered() {
         let due = |delivered, numbered_last, numberable, numbered_max| {
-            numbers_due(Position { delivered, numbered_last, numberable, numbered_max })
+            numbers_due(Position { delivered, numbered_last, numberable, numbered_max, held: 0 })
         };
         assert_eq!(due(0, 0, 5_000, 1_000), Some(1_000));
         assert_eq!(due(10, 800, 5_000, 1_000), Some(210));

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Machine, Output, Stage};
+use crate::deliberate::{self, Bug};
 use crate::upstream::backoff::Backoff;
 use crate::upstream::format::SiteState;
 use crate::upstream::json;
@@ -161,10 +162,17 @@ impl<S: SiteView> Machine<S> {
     fn begin_try(&mut self, term: u64) {
         self.shared.enter(State::Connecting);
         self.site.seen(Some(false));
+        if self.attempt.term != term {
+            // Between two looks at the site another box may have led.
+            self.forget_trials();
+        }
         self.attempt = Try { term, tries: self.site.wish().tries, began: self.now, is_open: false };
         self.session = Session::new(0, self.now);
         let ticket = self.ask(Ask::Fence);
         self.stage = Stage::Confirming(ticket);
+        if deliberate::is(Bug::PublishesUnfenced) {
+            self.on_confirmed(Ok(()));
+        }
     }
 
     pub(super) fn on_confirmed(&mut self, result: Result<(), String>) {
@@ -189,6 +197,9 @@ impl<S: SiteView> Machine<S> {
                 self.session.fenced = Some(self.now);
                 let ticket = self.ask(Ask::Fence);
                 self.stage = Stage::ConfirmingAgain(ticket);
+                if deliberate::is(Bug::PublishesUnfenced) {
+                    self.on_confirmed_again(Ok(()));
+                }
             }
             Err(ending) => self.end_try(End::Broken(ending)),
         }
@@ -206,7 +217,7 @@ impl<S: SiteView> Machine<S> {
         self.trials.connected(fenced);
         self.session.begin(delivered, self.now);
         self.attempt.is_open = true;
-        self.read_held();
+        self.adopt_held();
         self.stage = Stage::Publishing;
         if let Some(ending) = self.session.ended_early.take() {
             self.session.ended = true;

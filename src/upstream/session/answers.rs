@@ -55,7 +55,7 @@ impl<S: SiteView> Machine<S> {
                 self.settled(token);
             }
             Sent::LateTotal { series, latest } => self.total_taken(series, latest),
-            Sent::Aside { seq, token } => {
+            Sent::Aside { seq, token, .. } => {
                 self.shared.undeliverable();
                 match token {
                     Some(token) => {
@@ -116,6 +116,7 @@ impl<S: SiteView> Machine<S> {
         }
         self.judge(sent, refusal.code, false, &refusal.what);
         match sent {
+            Sent::Summary { token, .. } if deliberate::is(Bug::DropsRefused) => self.settled(token),
             Sent::Summary { token, .. } if self.site.sets_aside() => self.go_aside(token, refusal.code),
             Sent::Summary { .. } => self.stall(&format!(
                 "the broker refuses summaries: {}; nothing is skipped, number {} and what follows are tried again",
@@ -123,8 +124,8 @@ impl<S: SiteView> Machine<S> {
                 self.session.ledger.taken() + 1
             )),
             Sent::Total { token, .. } => self.settled(token),
-            Sent::Aside { token: Some(token), .. } => self.go_aside(token, self.cause_of(token)),
-            Sent::Aside { seq, token: None } | Sent::Retry { seq, .. } => {
+            Sent::Aside { token: Some(token), cause, .. } => self.go_aside(token, cause),
+            Sent::Aside { seq, token: None, .. } | Sent::Retry { seq, .. } => {
                 self.session.retrying.remove(&seq);
             }
             Sent::LateTotal { .. } | Sent::Status | Sent::Offline | Sent::Subscription => {}

@@ -14,9 +14,12 @@ impl<S: SiteView> Machine<S> {
         // One message at a time finds out whether it is taken by now.
         let finding_out = self.trials.cause(target).is_some() && self.is_aside_under_way();
         if free && !finding_out {
-            let out = self.out(Sent::Aside { seq: token.seq, token: Some(token) }, message);
+            let out = self.out(Sent::Aside { seq: token.seq, token: Some(token), cause }, message);
             self.session.out.push_front(out);
         } else {
+            if deliberate::is(Bug::PassesUnheld) {
+                self.settled(token);
+            }
             self.session.to_hold.push_back((token, cause));
         }
     }
@@ -31,14 +34,6 @@ impl<S: SiteView> Machine<S> {
         let format = self.setting.formats.first().copied().unwrap_or(Format::Json);
         let topic = self.setting.naming.summary_topic(&numbered.name);
         format.undeliverable(&self.setting.naming, numbered, &topic, &reasons::of_cause(cause))
-    }
-
-    /// Why a number is not taken by its own topic.
-    pub(super) fn cause_of(&self, token: Token) -> u8 {
-        let series = self.session.under_way.get(&token.seq).map(|numbered| numbered.summary.series);
-        let of_number = self.trials.cause(trials::Target::Number(token.seq));
-        let of_series = series.and_then(|series| self.trials.cause(trials::Target::Series(series)));
-        of_number.or(of_series).unwrap_or(trials::BROKE)
     }
 
     /// Has the site hold what is refused, one after the other.
@@ -106,25 +101,37 @@ impl<S: SiteView> Machine<S> {
         self.shared.delivered(1);
     }
 
-    /// Reads what earlier leaders, or sessions, have set aside.
-    pub(in crate::upstream) fn read_held(&mut self) {
-        let now = self.now;
-        self.session.held =
-            self.site.held().into_iter().map(|(held, cause)| (held.seq, (held, cause))).collect();
-        for (held, cause) in self.session.held.values() {
-            self.trials.adopt(held.summary.series, *cause, now);
+    /// Reads what earlier leaders, or sessions, have set aside, and takes it for what the broker still refuses.
+    pub(in crate::upstream) fn adopt_held(&mut self) {
+        if deliberate::is(Bug::ForgetsHeld) {
+            return;
         }
+        self.read_held();
+        for (held, cause) in self.session.held.values() {
+            self.trials.adopt(held.summary.series, *cause, self.now);
+        }
+    }
+
+    fn read_held(&mut self) {
+        let held = self.site.held().into_iter();
+        self.session.held = held.map(|(held, cause)| (held.seq, (held, cause))).collect();
     }
 
     /// Makes messages of held numbers that are due: the newest of a series first, since an older one may be
     /// what the broker minds.
     pub(super) fn feed_held(&mut self, now: Instant) {
-        if self.session.held.is_empty()
-            || self.session.held_looked.is_some_and(|at| now - at < self.session.held_looked_every())
-        {
+        if self.session.held_looked.is_some_and(|at| now - at < self.session.held_looked_every()) {
             return;
         }
         self.session.held_looked = Some(now);
+        let is_read_once = deliberate::is(Bug::ReadsHeldOnce) || deliberate::is(Bug::ForgetsHeld);
+        // What an earlier session asked for may have been done only after this one began.
+        if self.site.position().held != self.session.held.len() && !is_read_once {
+            self.read_held();
+        }
+        if self.session.held.is_empty() {
+            return;
+        }
         let mut finding_out: BTreeSet<SeriesId> = self
             .session
             .retrying
@@ -156,12 +163,15 @@ impl<S: SiteView> Machine<S> {
             let free = !self.trials.is_barred(aside, now) && !self.too_large(&message);
             if free && (self.trials.cause(aside).is_none() || !finding_aside) {
                 finding_aside = true;
-                due.push((Sent::Aside { seq: *seq, token: None }, message));
+                due.push((Sent::Aside { seq: *seq, token: None, cause: *cause }, message));
             }
         }
         for (sent, message) in due {
             if let Sent::Retry { seq, .. } | Sent::Aside { seq, .. } = sent {
                 self.session.retrying.insert(seq);
+                if deliberate::is(Bug::ReleasesWhenSent) {
+                    self.session.to_release.push_back(seq);
+                }
             }
             let out = self.out(sent, message);
             self.session.out.push_back(out);

@@ -211,6 +211,7 @@ impl<S: SiteView> Machine<S> {
             return;
         }
         self.session.totals_under_way.insert(series, latest.clone());
+        self.trials.total_sent(latest);
         for message in messages {
             let out = self.out(sent, message);
             self.session.out.push_back(out);

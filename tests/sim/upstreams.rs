@@ -1,0 +1,585 @@
+//! The boxes' upstreams, as they ship, and the way between them and the broker.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tallyd::node::{BrokerWish, Command, Input as NodeInput, RequestError, RoleView};
+use tallyd::random::Random;
+use tallyd::site::Applied;
+use tallyd::upstream::{
+    Answer, Ask, BaseTopic, Ending, Format, Input, Machine, Message, Naming, NodeOutbox, Output, Setting,
+    Shared,
+};
+use tokio::sync::oneshot;
+
+use crate::boxes::{Life, SITE_ID};
+use crate::broker::{self, Packet, SimBroker, Topic};
+use crate::checks::Checks;
+use crate::plan::{Micros, SECOND};
+use crate::world::{Event, World};
+
+/// How long a request waits for its answer, and a connection for the broker's.
+const REQUEST_WAIT: Micros = 10 * SECOND;
+/// How long a broker may leave everything unanswered; less than in the product, where a history would not see it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What happens between boxes and the broker.
+#[derive(Debug)]
+pub(crate) enum UpstreamEvent {
+    /// It is due, if it still is at this time.
+    Wake { place: usize, life: u64, due: Micros },
+    /// What it asks of its node.
+    Asks { place: usize, life: u64, command: Command },
+    /// Something comes to it.
+    Comes { place: usize, life: u64, input: Input },
+    /// A CONNECT reaches the broker.
+    Connects { place: usize, life: u64, number: u64 },
+    /// A packet does.
+    Arrives { serial: u64, packet: Packet },
+    /// A connection is at its end at the box, and the broker hears of it.
+    Ends { serial: u64 },
+    /// Something goes wrong at the broker.
+    Trouble,
+    /// It comes back.
+    Recovers,
+}
+
+impl UpstreamEvent {
+    /// At which box it happens, if it cannot while that is paused.
+    pub(crate) fn place(&self) -> Option<usize> {
+        match self {
+            UpstreamEvent::Wake { place, .. }
+            | UpstreamEvent::Asks { place, .. }
+            | UpstreamEvent::Comes { place, .. } => Some(*place),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Reply {
+    Fence(oneshot::Receiver<Result<(), RequestError>>),
+    Here(oneshot::Receiver<Result<Applied, RequestError>>),
+}
+
+#[derive(Debug)]
+struct Asked {
+    ticket: u64,
+    reply: Reply,
+    until: Micros,
+}
+
+/// The upstream of a box, in one of its lives.
+#[derive(Debug)]
+pub(crate) struct SimUpstream {
+    life: u64,
+    machine: Machine<NodeOutbox>,
+    asked: Vec<Asked>,
+    /// What it has looked at.
+    seen: (RoleView, u64, BrokerWish),
+    /// For when a wake is planned.
+    wakes_at: Micros,
+    /// The connection that it has, or makes: its number here and at the broker, and when the latest packet arrives.
+    link: Option<Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    number: u64,
+    serial: Option<u64>,
+    latest: Micros,
+    /// What was sent and has no answer.
+    unanswered: BTreeMap<u64, (Topic, Option<u64>)>,
+}
+
+/// The broker and all that speaks to it.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    pub(crate) broker: SimBroker,
+    upstreams: Vec<Option<SimUpstream>>,
+}
+
+impl Outside {
+    pub(crate) fn new(boxes: usize, level: u32) -> Outside {
+        Outside { broker: SimBroker::new(level), upstreams: (0..boxes).map(|_| None).collect() }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        format!("\n{:?}\n{:?}", self.broker, self.upstreams)
+    }
+}
+
+fn setting() -> Setting {
+    let naming =
+        Naming { site: "simulated".to_owned(), site_id: SITE_ID, base: BaseTopic::of_site("simulated") };
+    let broker = "mqtt://broker".parse().expect("a URL");
+    Setting { naming, formats: vec![Format::Json], broker, answer_timeout: ANSWER_TIMEOUT }
+}
+
+fn seen(life: &Life) -> (RoleView, u64, BrokerWish) {
+    let handle = &life.handle;
+    (*handle.role().borrow(), *handle.applied().borrow(), *handle.broker_wish().borrow())
+}
+
+impl World {
+    /// A box begins a life: its upstream, too.
+    pub(crate) fn start_upstream(&mut self, place: usize) {
+        let random = Random::seeded(self.rng.next());
+        let Some(life) = &self.boxes[place].life else { return };
+        let outbox = NodeOutbox::new(life.handle.clone());
+        let machine = Machine::new(outbox, setting(), Shared::new(None), random, life.local_now());
+        let up = SimUpstream {
+            life: life.number,
+            machine,
+            asked: Vec::new(),
+            seen: seen(life),
+            wakes_at: Micros::MAX,
+            link: None,
+        };
+        self.outside.upstreams[place] = Some(up);
+        self.run_upstream(place, Vec::new());
+    }
+
+    /// A box's life is over.
+    pub(crate) fn drop_upstream(&mut self, place: usize) {
+        self.outside.upstreams[place] = None;
+    }
+
+    /// A box is told to stop.
+    pub(crate) fn stop_upstream(&mut self, place: usize) {
+        let last = self.boxes.len() == 1;
+        self.run_upstream(place, vec![Input::Stop { last }]);
+    }
+
+    /// The node has done a step: what it has answered, and whether there is something to look at.
+    pub(crate) fn look_upstream(&mut self, place: usize) {
+        let now = self.now;
+        let (Some(up), Some(life)) = (&mut self.outside.upstreams[place], &self.boxes[place].life) else {
+            return;
+        };
+        if up.life != life.number || up.machine.is_over() {
+            return;
+        }
+        let inputs = up.answers(now);
+        let seen = seen(life);
+        let has_changed = std::mem::replace(&mut up.seen, seen) != seen;
+        if !inputs.is_empty() {
+            return self.run_upstream(place, inputs);
+        }
+        if has_changed {
+            let looks_at = up.machine.looks_at();
+            let due = life.true_time(now, looks_at);
+            self.wake_upstream(place, due);
+        }
+    }
+
+    fn wake_upstream(&mut self, place: usize, due: Micros) {
+        let Some(up) = &mut self.outside.upstreams[place] else { return };
+        if due < up.wakes_at {
+            up.wakes_at = due;
+            let life = up.life;
+            self.queue.put(due, Event::Upstream(UpstreamEvent::Wake { place, life, due }));
+        }
+    }
+
+    /// It takes this in and does what follows.
+    fn run_upstream(&mut self, place: usize, inputs: Vec<Input>) {
+        let now = self.now;
+        inputs.iter().for_each(|input| self.tell(|_| format!("box {} hears {input:?}", place + 1)));
+        self.boxes[place].tell_time(now);
+        let (Some(up), Some(life)) = (&mut self.outside.upstreams[place], &self.boxes[place].life) else {
+            return;
+        };
+        if up.life != life.number {
+            return;
+        }
+        up.machine.wake(life.local_now());
+        for input in inputs {
+            up.note(&input, &mut self.checks);
+            up.machine.take(input);
+        }
+        up.machine.step();
+        let outputs: Vec<Output> = std::iter::from_fn(|| up.machine.next()).collect();
+        let due = up.machine.due().map(|due| life.true_time(now, due));
+        for output in outputs {
+            self.tell(|_| format!("box {}: {}", place + 1, short(&output)));
+            self.follow_upstream(place, output);
+        }
+        if let Some(due) = due {
+            self.wake_upstream(place, due);
+        }
+    }
+
+    /// Does as an upstream says.
+    fn follow_upstream(&mut self, place: usize, output: Output) {
+        let now = self.now;
+        let delay = self.delay();
+        let Some(up) = &mut self.outside.upstreams[place] else { return };
+        let life = up.life;
+        match output {
+            Output::Ask { ticket, ask } => {
+                let command = up.ask(ticket, ask, now);
+                self.after(1, Event::Upstream(UpstreamEvent::Asks { place, life, command }));
+            }
+            Output::Connect { connection, .. } => {
+                up.link =
+                    Some(Link { number: connection, serial: None, latest: now, unanswered: BTreeMap::new() });
+                let event = UpstreamEvent::Connects { place, life, number: connection };
+                self.after(delay, Event::Upstream(event));
+            }
+            Output::Send { id, message } => {
+                self.send_packet(place, id, Topic::of(&message.topic), Some(message));
+            }
+            Output::Subscribe { id, .. } => {
+                self.send_packet(place, id, Topic::Subscription, None);
+            }
+            Output::Close { connection, .. } => {
+                if let Some(link) = up.link.take() {
+                    self.checks.refusals.ended(link.topics());
+                    self.end_link(&link);
+                }
+                let input = Input::Closed { connection };
+                let event = UpstreamEvent::Comes { place, life, input };
+                self.after(delay.min(SECOND), Event::Upstream(event));
+            }
+            Output::Abandon => {
+                if let Some(link) = up.link.take() {
+                    self.end_link(&link);
+                }
+            }
+            Output::Probe { ticket } => {
+                self.coverage.count("probes of the broker");
+                let broker = &self.outside.broker;
+                let reaches = !broker.is_down && !broker.is_silent && !broker.cut.contains(&place);
+                let result = if reaches { Ok(()) } else { Err("cannot reach the broker".to_owned()) };
+                let input = Input::Probed { ticket, result };
+                self.after(2 * delay, Event::Upstream(UpstreamEvent::Comes { place, life, input }));
+            }
+            Output::EndProbe => {}
+        }
+    }
+
+    fn delay(&mut self) -> Micros {
+        self.rng.between(50, self.plan.broker.delay_max)
+    }
+
+    fn end_link(&mut self, link: &Link) {
+        if let Some(serial) = link.serial {
+            let at = link.latest.max(self.now) + 1;
+            self.queue.put(at, Event::Upstream(UpstreamEvent::Ends { serial }));
+        }
+    }
+
+    fn send_packet(&mut self, place: usize, id: u64, topic: Topic, message: Option<Message>) {
+        let at = self.now + self.delay();
+        let seq = message.as_ref().and_then(|message| self.checks.publications.sent(&topic, message));
+        let Some(up) = &mut self.outside.upstreams[place] else { return };
+        let Some(link) = &mut up.link else { return };
+        let Some(serial) = link.serial else { return };
+        // Nothing overtakes on a connection.
+        link.latest = at.max(link.latest + 1);
+        link.unanswered.insert(id, (topic.clone(), seq));
+        let packet = Packet { id, term: up.machine.term(), topic, seq, message };
+        if self.outside.broker.cut.contains(&place) {
+            return;
+        }
+        self.queue.put(link.latest, Event::Upstream(UpstreamEvent::Arrives { serial, packet }));
+    }
+
+    pub(crate) fn upstream_happens(&mut self, event: UpstreamEvent) {
+        match event {
+            UpstreamEvent::Wake { place, life, due } => {
+                if let Some(up) = &mut self.outside.upstreams[place]
+                    && (up.life, up.wakes_at) == (life, due)
+                {
+                    up.wakes_at = Micros::MAX;
+                    self.run_upstream(place, Vec::new());
+                }
+            }
+            UpstreamEvent::Asks { place, life, command } => {
+                if self.boxes[place].life.as_ref().is_some_and(|running| running.number == life) {
+                    self.step(self.boxes[place].id, Some(NodeInput::Command(command)));
+                }
+            }
+            UpstreamEvent::Comes { place, life, input } => {
+                if self.outside.upstreams[place].as_ref().is_some_and(|up| up.life == life) {
+                    self.run_upstream(place, vec![input]);
+                }
+            }
+            UpstreamEvent::Connects { place, life, number } => self.connects(place, life, number),
+            UpstreamEvent::Arrives { serial, packet } => self.arrives(serial, &packet),
+            UpstreamEvent::Ends { serial } => {
+                let current = &mut self.outside.broker.current;
+                if current.is_some_and(|current| current.serial == serial) {
+                    *current = None;
+                }
+            }
+            UpstreamEvent::Trouble => self.broker_trouble(),
+            UpstreamEvent::Recovers => self.broker_recovers(),
+        }
+    }
+
+    fn connects(&mut self, place: usize, life: u64, number: u64) {
+        let delay = self.delay();
+        let broker = &mut self.outside.broker;
+        let refusal = self.rng.chance(50) && !self.healed;
+        if broker.is_silent || broker.cut.contains(&place) || broker.is_down || refusal {
+            let is_fast = (broker.is_down && self.rng.chance(700)) || refusal;
+            let span = if is_fast { delay } else { REQUEST_WAIT };
+            self.coverage.count("connections to the broker that failed");
+            let ending = Ending { what: "cannot reach the broker".to_owned(), ..Ending::default() };
+            let input = Input::Opened { connection: number, result: Err(ending) };
+            self.after(span, Event::Upstream(UpstreamEvent::Comes { place, life, input }));
+            return;
+        }
+        let limits = broker.limits;
+        let (serial, older) = broker.connect((place, life), number, &mut self.coverage);
+        self.coverage.count("connections to the broker");
+        if let Some(older) = older {
+            self.coverage.count("connections to the broker taken over");
+            self.break_connection(older, broker::taken_over());
+        }
+        if let Some(up) = &mut self.outside.upstreams[place]
+            && let Some(link) = up.link.as_mut().filter(|link| link.number == number)
+        {
+            link.serial = Some(serial);
+        }
+        let input = Input::Opened { connection: number, result: Ok(limits) };
+        self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, life, input }));
+    }
+
+    /// The broker ends a connection, and its box hears so.
+    fn break_connection(&mut self, connected: broker::Connected, ending: Ending) {
+        let delay = self.delay();
+        let broker = &mut self.outside.broker;
+        if broker.current.is_some_and(|current| current.serial == connected.serial) {
+            broker.current = None;
+        }
+        let broker::Connected { place, life, number, .. } = connected;
+        let input = Input::Answer { connection: number, answer: Answer::Ended(ending) };
+        self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, life, input }));
+    }
+
+    pub(crate) fn break_current(&mut self) {
+        if let Some(current) = self.outside.broker.current {
+            let what = "the connection to the broker broke".to_owned();
+            self.break_connection(current, Ending { what, ..Ending::default() });
+        }
+    }
+
+    fn arrives(&mut self, serial: u64, packet: &Packet) {
+        let broker = &mut self.outside.broker;
+        let Some(current) = broker.current.filter(|current| current.serial == serial) else { return };
+        let reaction = broker.take(serial, packet, &mut self.rng, &mut self.coverage);
+        let Some(reaction) = reaction else { return };
+        if reaction.took {
+            self.checks.broker_took(packet);
+            self.coverage.count(match packet.topic {
+                Topic::Summary(_) => "summaries published",
+                Topic::Total(_) => "totals published",
+                Topic::Undeliverable => "summaries published as undeliverable",
+                Topic::Status | Topic::Subscription => "statuses published",
+            });
+        }
+        if let Some(answer) = reaction.answer {
+            self.answer(current, packet, answer);
+        }
+        if let Some(ending) = reaction.ends {
+            self.break_connection(current, ending);
+        }
+    }
+
+    fn answer(&mut self, current: broker::Connected, packet: &Packet, answer: Answer<u64>) {
+        if let Answer::Refused(_, refusal) = &answer {
+            self.checks.refusals.refused(&packet.topic, refusal.code);
+        }
+        self.outside.broker.answered(current.serial);
+        let broker::Connected { place, life, number, .. } = current;
+        let mut delay = self.delay();
+        if self.rng.chance(self.plan.broker.late_permille) && !self.healed {
+            self.coverage.count("acknowledgements late");
+            delay += self.rng.between(10_000, 2 * SECOND);
+        }
+        let heard = packet.message.is_none().then(|| self.outside.broker.status()).flatten();
+        for answer in [Some(answer), heard.map(Answer::Heard)].into_iter().flatten() {
+            let input = Input::Answer { connection: number, answer };
+            self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, life, input }));
+        }
+    }
+
+    fn broker_trouble(&mut self) {
+        if self.healed {
+            return;
+        }
+        self.tell(|world| format!("{:?}", world.outside.broker));
+        let coverage = &mut self.coverage;
+        let broker = &mut self.outside.broker;
+        match self.rng.below(12) {
+            0 => {
+                coverage.count("brokers down");
+                broker.is_down = true;
+                self.break_current();
+                self.recover_broker();
+            }
+            1 => {
+                coverage.count("brokers silent");
+                broker.is_silent = true;
+                self.recover_broker();
+            }
+            2 => {
+                coverage.count("boxes that did not reach the broker");
+                let place = crate::plan::size(self.rng.below(self.boxes.len() as u64));
+                broker.cut.insert(place);
+                if self.rng.chance(500) && broker.current.is_some_and(|current| current.place == place) {
+                    self.break_current();
+                }
+                self.recover_broker();
+            }
+            3 => broker.break_soon(&mut self.rng),
+            4 => broker.lose_some(&mut self.rng),
+            5..=7 => {
+                let for_good = self.plan.broker.refuses_for_good && self.rng.chance(500);
+                broker.begin_to_refuse(&mut self.rng, for_good, coverage);
+            }
+            8 | 9 => {
+                coverage.count("refusals ended");
+                broker.end_refusals();
+            }
+            10 => {
+                let limits = broker::any_limits(&mut self.rng);
+                self.restart_broker(limits);
+            }
+            _ => self.break_current(),
+        }
+        let span = self.rng.between(1, 2 * self.plan.broker.calm);
+        self.after(span, Event::Upstream(UpstreamEvent::Trouble));
+    }
+
+    fn restart_broker(&mut self, limits: tallyd::upstream::Limits) {
+        let keeps = self.rng.chance(500);
+        self.coverage.count(if keeps { "brokers restarted" } else { "brokers restarted without sessions" });
+        self.break_current();
+        self.outside.broker.restart(limits, keeps);
+        self.checks.refusals.limited |= limits.packet_bytes_max.is_some();
+    }
+
+    fn recover_broker(&mut self) {
+        let span = self.rng.between(100_000, 5 * SECOND);
+        self.after(span, Event::Upstream(UpstreamEvent::Recovers));
+    }
+
+    fn broker_recovers(&mut self) {
+        let broker = &mut self.outside.broker;
+        broker.is_down = false;
+        broker.cut.clear();
+        // A broker that was silent has lost what it was sent.
+        if std::mem::take(&mut broker.is_silent) && self.rng.chance(500) {
+            self.break_current();
+        }
+    }
+
+    pub(crate) fn heal_broker(&mut self) {
+        self.outside.broker.heal();
+        let limits = tallyd::upstream::Limits { retains: true, ..Default::default() };
+        if self.outside.broker.limits != limits {
+            self.restart_broker(limits);
+        }
+    }
+
+    /// What it refused for good, too.
+    pub(crate) fn end_refusals_for_good(&mut self) {
+        self.outside.broker.take_all();
+        if self.rng.chance(500) {
+            self.break_current();
+        }
+    }
+}
+
+/// For who reads a history.
+fn short(output: &Output) -> String {
+    match output {
+        Output::Send { id, message } => format!("sends {id}: {} {:?}", message.topic, message.seq),
+        other => format!("{other:?}"),
+    }
+}
+
+impl Link {
+    fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.unanswered.values().map(|(topic, _)| topic)
+    }
+}
+
+impl SimUpstream {
+    /// What the node has answered by now.
+    fn answers(&mut self, now: Micros) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        self.asked.retain_mut(|asked| {
+            let Some(result) = asked.reply.look(now >= asked.until) else { return true };
+            inputs.push(Input::Asked { ticket: asked.ticket, result });
+            false
+        });
+        inputs
+    }
+
+    fn ask(&mut self, ticket: u64, ask: Ask, now: Micros) -> Command {
+        let until = now + REQUEST_WAIT;
+        let (command, reply) = match ask.body() {
+            None => {
+                let (reply, answer) = oneshot::channel();
+                (Command::Fence { reply }, Reply::Fence(answer))
+            }
+            Some(body) => {
+                let (reply, answer) = oneshot::channel();
+                (Command::ProposeHere { body, reply }, Reply::Here(answer))
+            }
+        };
+        self.asked.push(Asked { ticket, reply, until });
+        command
+    }
+
+    /// Keeps what was sent and is not answered, and tells the checks what the box hears.
+    fn note(&mut self, input: &Input, checks: &mut Checks) {
+        let Input::Answer { connection, answer } = input else {
+            if let Input::Opened { connection, result: Err(_) } = input
+                && self.link.as_ref().is_some_and(|link| link.number == *connection)
+            {
+                self.link = None;
+            }
+            return;
+        };
+        let Some(link) = self.link.as_mut().filter(|link| link.number == *connection) else { return };
+        match answer {
+            Answer::Acknowledged(id) => {
+                if let Some((_, Some(seq))) = link.unanswered.remove(id) {
+                    checks.told.acknowledged(seq);
+                }
+            }
+            Answer::Refused(id, _) => {
+                link.unanswered.remove(id);
+            }
+            Answer::Ended(ending) => {
+                if let (Some(code), 1) = (ending.refused, link.unanswered.len()) {
+                    link.topics().for_each(|topic| checks.refusals.refused(topic, code));
+                }
+                checks.refusals.ended(link.topics());
+                self.link = None;
+            }
+            Answer::Heard(_) => {}
+        }
+    }
+}
+
+impl Reply {
+    fn look(&mut self, is_late: bool) -> Option<Result<(), String>> {
+        use oneshot::error::TryRecvError;
+        let result = match self {
+            Reply::Fence(answer) => answer.try_recv(),
+            Reply::Here(answer) => answer.try_recv().map(|result| result.map(|_| ())),
+        };
+        match result {
+            Ok(result) => Some(result.map_err(|error| error.to_string())),
+            Err(TryRecvError::Closed) => Some(Err("this box stopped".to_owned())),
+            Err(TryRecvError::Empty) => is_late.then(|| Err("the site did not answer in time".to_owned())),
+        }
+    }
+}
