@@ -112,7 +112,7 @@ impl Outbox for NodeOutbox {
         Box::pin(async move {
             let asked = match ask.body() {
                 None => handle.fence().await,
-                Some(body) => handle.propose_here(body).await,
+                Some(body) => handle.propose_locally(body).await,
             };
             asked.map_err(|error: RequestError| error.to_string())
         })

@@ -95,9 +95,9 @@ struct Rule {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Connected {
     pub(crate) serial: u64,
-    /// At which box, in which of its lives, and how that calls it.
+    /// At which box, in which of its incarnations, and how that calls it.
     pub(crate) place: usize,
-    pub(crate) life: u64,
+    pub(crate) incarnation: u64,
     pub(crate) number: u64,
     unanswered: usize,
 }
@@ -163,14 +163,14 @@ impl SimBroker {
     /// Takes a connection, and goes on with its session, if it remembers it; the one that it had until now it ends.
     pub(crate) fn connect(
         &mut self,
-        (place, life): (usize, u64),
+        (place, incarnation): (usize, u64),
         number: u64,
         coverage: &mut Coverage,
     ) -> (u64, Option<Connected>) {
         self.serials += 1;
         let has_session = std::mem::replace(&mut self.has_session, true);
         coverage.count(if has_session { "broker sessions resumed" } else { "broker sessions begun" });
-        let connected = Connected { serial: self.serials, place, life, number, unanswered: 0 };
+        let connected = Connected { serial: self.serials, place, incarnation, number, unanswered: 0 };
         (self.serials, self.current.replace(connected))
     }
 

@@ -23,9 +23,9 @@ mod checks;
 mod clients;
 #[path = "../seeds/coverage.rs"]
 mod coverage;
+mod incarnations;
 mod kinds;
 mod links;
-mod lives;
 mod network;
 mod plan;
 mod queue;

@@ -12,7 +12,7 @@ use tallyd::upstream::{
 };
 use tokio::sync::oneshot;
 
-use crate::boxes::{Life, SITE_ID};
+use crate::boxes::{Incarnation, SITE_ID};
 use crate::broker::{self, Packet, SimBroker, Topic};
 use crate::checks::Checks;
 use crate::plan::{Micros, SECOND};
@@ -27,13 +27,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) enum UpstreamEvent {
     /// It is due, if it still is at this time.
-    Wake { place: usize, life: u64, due: Micros },
+    Wake { place: usize, incarnation: u64, due: Micros },
     /// What it asks of its node.
-    Asks { place: usize, life: u64, command: Command },
+    Asks { place: usize, incarnation: u64, command: Command },
     /// Something comes to it.
-    Comes { place: usize, life: u64, input: Input },
+    Comes { place: usize, incarnation: u64, input: Input },
     /// A CONNECT reaches the broker.
-    Connects { place: usize, life: u64, number: u64 },
+    Connects { place: usize, incarnation: u64, number: u64 },
     /// A packet does.
     Arrives { serial: u64, packet: Packet },
     /// A connection is at its end at the box, and the broker hears of it.
@@ -69,10 +69,10 @@ struct Asked {
     until: Micros,
 }
 
-/// The upstream of a box, in one of its lives.
+/// The upstream of a box, in one of its incarnations.
 #[derive(Debug)]
 pub(crate) struct SimUpstream {
-    life: u64,
+    incarnation: u64,
     machine: Machine<NodeOutbox>,
     asked: Vec<Asked>,
     /// What it has looked at.
@@ -116,23 +116,23 @@ fn setting() -> Setting {
     Setting { naming, formats: vec![Format::Json], broker, answer_timeout: ANSWER_TIMEOUT }
 }
 
-fn seen(life: &Life) -> (RoleView, u64, BrokerWish) {
-    let handle = &life.handle;
+fn seen(incarnation: &Incarnation) -> (RoleView, u64, BrokerWish) {
+    let handle = &incarnation.handle;
     (*handle.role().borrow(), *handle.applied().borrow(), *handle.broker_wish().borrow())
 }
 
 impl World {
-    /// A box begins a life: its upstream, too.
+    /// A box begins an incarnation: its upstream, too.
     pub(crate) fn start_upstream(&mut self, place: usize) {
         let random = Random::seeded(self.rng.next());
-        let Some(life) = &self.boxes[place].life else { return };
-        let outbox = NodeOutbox::new(life.handle.clone());
-        let machine = Machine::new(outbox, setting(), Shared::new(None), random, life.local_now());
+        let Some(incarnation) = &self.boxes[place].incarnation else { return };
+        let outbox = NodeOutbox::new(incarnation.handle.clone());
+        let machine = Machine::new(outbox, setting(), Shared::new(None), random, incarnation.local_now());
         let up = SimUpstream {
-            life: life.number,
+            incarnation: incarnation.number,
             machine,
             asked: Vec::new(),
-            seen: seen(life),
+            seen: seen(incarnation),
             wakes_at: Micros::MAX,
             link: None,
         };
@@ -140,7 +140,7 @@ impl World {
         self.run_upstream(place, Vec::new());
     }
 
-    /// A box's life is over.
+    /// A box's incarnation is over.
     pub(crate) fn drop_upstream(&mut self, place: usize) {
         self.outside.upstreams[place] = None;
     }
@@ -154,21 +154,23 @@ impl World {
     /// The node has done a step: what it has answered, and whether there is something to look at.
     pub(crate) fn look_upstream(&mut self, place: usize) {
         let now = self.now;
-        let (Some(up), Some(life)) = (&mut self.outside.upstreams[place], &self.boxes[place].life) else {
+        let (Some(up), Some(incarnation)) =
+            (&mut self.outside.upstreams[place], &self.boxes[place].incarnation)
+        else {
             return;
         };
-        if up.life != life.number || up.machine.is_over() {
+        if up.incarnation != incarnation.number || up.machine.is_over() {
             return;
         }
         let inputs = up.answers(now);
-        let seen = seen(life);
+        let seen = seen(incarnation);
         let has_changed = std::mem::replace(&mut up.seen, seen) != seen;
         if !inputs.is_empty() {
             return self.run_upstream(place, inputs);
         }
         if has_changed {
             let looks_at = up.machine.looks_at();
-            let due = life.true_time(now, looks_at);
+            let due = incarnation.true_time(now, looks_at);
             self.wake_upstream(place, due);
         }
     }
@@ -177,8 +179,8 @@ impl World {
         let Some(up) = &mut self.outside.upstreams[place] else { return };
         if due < up.wakes_at {
             up.wakes_at = due;
-            let life = up.life;
-            self.queue.put(due, Event::Upstream(UpstreamEvent::Wake { place, life, due }));
+            let incarnation = up.incarnation;
+            self.queue.put(due, Event::Upstream(UpstreamEvent::Wake { place, incarnation, due }));
         }
     }
 
@@ -187,20 +189,22 @@ impl World {
         let now = self.now;
         inputs.iter().for_each(|input| self.tell(|_| format!("box {} hears {input:?}", place + 1)));
         self.boxes[place].tell_time(now);
-        let (Some(up), Some(life)) = (&mut self.outside.upstreams[place], &self.boxes[place].life) else {
+        let (Some(up), Some(incarnation)) =
+            (&mut self.outside.upstreams[place], &self.boxes[place].incarnation)
+        else {
             return;
         };
-        if up.life != life.number {
+        if up.incarnation != incarnation.number {
             return;
         }
-        up.machine.wake(life.local_now());
+        up.machine.wake(incarnation.local_now());
         for input in inputs {
             up.note(&input, &mut self.checks);
             up.machine.take(input);
         }
         up.machine.step();
         let outputs: Vec<Output> = std::iter::from_fn(|| up.machine.next()).collect();
-        let due = up.machine.due().map(|due| life.true_time(now, due));
+        let due = up.machine.due().map(|due| incarnation.true_time(now, due));
         for output in outputs {
             self.tell(|_| format!("box {}: {}", place + 1, short(&output)));
             self.follow_upstream(place, output);
@@ -215,16 +219,16 @@ impl World {
         let now = self.now;
         let delay = self.delay();
         let Some(up) = &mut self.outside.upstreams[place] else { return };
-        let life = up.life;
+        let incarnation = up.incarnation;
         match output {
             Output::Ask { ticket, ask } => {
                 let command = up.ask(ticket, ask, now);
-                self.after(1, Event::Upstream(UpstreamEvent::Asks { place, life, command }));
+                self.after(1, Event::Upstream(UpstreamEvent::Asks { place, incarnation, command }));
             }
             Output::Connect { connection, .. } => {
                 up.link =
                     Some(Link { number: connection, serial: None, latest: now, unanswered: BTreeMap::new() });
-                let event = UpstreamEvent::Connects { place, life, number: connection };
+                let event = UpstreamEvent::Connects { place, incarnation, number: connection };
                 self.after(delay, Event::Upstream(event));
             }
             Output::Send { id, message } => {
@@ -239,7 +243,7 @@ impl World {
                     self.end_link(&link);
                 }
                 let input = Input::Closed { connection };
-                let event = UpstreamEvent::Comes { place, life, input };
+                let event = UpstreamEvent::Comes { place, incarnation, input };
                 self.after(delay.min(SECOND), Event::Upstream(event));
             }
             Output::Abandon => {
@@ -253,7 +257,7 @@ impl World {
                 let reaches = !broker.is_down && !broker.is_silent && !broker.cut.contains(&place);
                 let result = if reaches { Ok(()) } else { Err("cannot reach the broker".to_owned()) };
                 let input = Input::Probed { ticket, result };
-                self.after(2 * delay, Event::Upstream(UpstreamEvent::Comes { place, life, input }));
+                self.after(2 * delay, Event::Upstream(UpstreamEvent::Comes { place, incarnation, input }));
             }
             Output::EndProbe => {}
         }
@@ -288,25 +292,28 @@ impl World {
 
     pub(crate) fn upstream_happens(&mut self, event: UpstreamEvent) {
         match event {
-            UpstreamEvent::Wake { place, life, due } => {
+            UpstreamEvent::Wake { place, incarnation, due } => {
                 if let Some(up) = &mut self.outside.upstreams[place]
-                    && (up.life, up.wakes_at) == (life, due)
+                    && (up.incarnation, up.wakes_at) == (incarnation, due)
                 {
                     up.wakes_at = Micros::MAX;
                     self.run_upstream(place, Vec::new());
                 }
             }
-            UpstreamEvent::Asks { place, life, command } => {
-                if self.boxes[place].life.as_ref().is_some_and(|running| running.number == life) {
+            UpstreamEvent::Asks { place, incarnation, command } => {
+                if self.boxes[place].incarnation.as_ref().is_some_and(|running| running.number == incarnation)
+                {
                     self.step(self.boxes[place].id, Some(NodeInput::Command(command)));
                 }
             }
-            UpstreamEvent::Comes { place, life, input } => {
-                if self.outside.upstreams[place].as_ref().is_some_and(|up| up.life == life) {
+            UpstreamEvent::Comes { place, incarnation, input } => {
+                if self.outside.upstreams[place].as_ref().is_some_and(|up| up.incarnation == incarnation) {
                     self.run_upstream(place, vec![input]);
                 }
             }
-            UpstreamEvent::Connects { place, life, number } => self.connects(place, life, number),
+            UpstreamEvent::Connects { place, incarnation, number } => {
+                self.connects(place, incarnation, number)
+            }
             UpstreamEvent::Arrives { serial, packet } => self.arrives(serial, &packet),
             UpstreamEvent::Ends { serial } => {
                 let current = &mut self.outside.broker.current;
@@ -319,7 +326,7 @@ impl World {
         }
     }
 
-    fn connects(&mut self, place: usize, life: u64, number: u64) {
+    fn connects(&mut self, place: usize, incarnation: u64, number: u64) {
         let delay = self.delay();
         let broker = &mut self.outside.broker;
         let refusal = self.rng.chance(50) && !self.healed;
@@ -329,11 +336,11 @@ impl World {
             self.coverage.count("connections to the broker that failed");
             let ending = Ending { what: "cannot reach the broker".to_owned(), ..Ending::default() };
             let input = Input::Opened { connection: number, result: Err(ending) };
-            self.after(span, Event::Upstream(UpstreamEvent::Comes { place, life, input }));
+            self.after(span, Event::Upstream(UpstreamEvent::Comes { place, incarnation, input }));
             return;
         }
         let limits = broker.limits;
-        let (serial, older) = broker.connect((place, life), number, &mut self.coverage);
+        let (serial, older) = broker.connect((place, incarnation), number, &mut self.coverage);
         self.coverage.count("connections to the broker");
         if let Some(older) = older {
             self.coverage.count("connections to the broker taken over");
@@ -345,7 +352,7 @@ impl World {
             link.serial = Some(serial);
         }
         let input = Input::Opened { connection: number, result: Ok(limits) };
-        self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, life, input }));
+        self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, incarnation, input }));
     }
 
     /// The broker ends a connection, and its box hears so.
@@ -355,9 +362,9 @@ impl World {
         if broker.current.is_some_and(|current| current.serial == connected.serial) {
             broker.current = None;
         }
-        let broker::Connected { place, life, number, .. } = connected;
+        let broker::Connected { place, incarnation, number, .. } = connected;
         let input = Input::Answer { connection: number, answer: Answer::Ended(ending) };
-        self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, life, input }));
+        self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, incarnation, input }));
     }
 
     pub(crate) fn break_current(&mut self) {
@@ -394,7 +401,7 @@ impl World {
             self.checks.refusals.refused(&packet.topic, refusal.code);
         }
         self.outside.broker.answered(current.serial);
-        let broker::Connected { place, life, number, .. } = current;
+        let broker::Connected { place, incarnation, number, .. } = current;
         let mut delay = self.delay();
         if self.rng.chance(self.plan.broker.late_permille) && !self.healed {
             self.coverage.count("acknowledgements late");
@@ -403,7 +410,7 @@ impl World {
         let heard = packet.message.is_none().then(|| self.outside.broker.status()).flatten();
         for answer in [Some(answer), heard.map(Answer::Heard)].into_iter().flatten() {
             let input = Input::Answer { connection: number, answer };
-            self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, life, input }));
+            self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, incarnation, input }));
         }
     }
 
@@ -530,7 +537,7 @@ impl SimUpstream {
             }
             Some(body) => {
                 let (reply, answer) = oneshot::channel();
-                (Command::ProposeHere { body, reply }, Reply::Here(answer))
+                (Command::ProposeLocally { body, reply }, Reply::Here(answer))
             }
         };
         self.asked.push(Asked { ticket, reply, until });

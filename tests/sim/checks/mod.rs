@@ -15,23 +15,23 @@ mod told;
 
 pub(crate) use conservation::Conservation;
 pub(crate) use digests::Digests;
+pub(crate) use dropped::DroppedMessages;
 pub(crate) use lasts::Lasts;
 pub(crate) use leaders::Leaders;
 pub(crate) use publications::Publications;
 pub(crate) use publishers::Publishers;
 pub(crate) use reads::Reads;
-pub(crate) use refusals::Refusals;
 pub(crate) use retained::Retained;
 pub(crate) use site_time::SiteTimes;
 pub(crate) use told::Told;
 
 use tally_core::id::NodeId;
 
-use crate::boxes::Life;
+use crate::boxes::Incarnation;
 use crate::broker::{Packet, Topic};
 
-/// A life of a box.
-pub(crate) type OneLife = (NodeId, u64);
+/// A incarnation of a box.
+pub(crate) type OneIncarnation = (NodeId, u64);
 
 /// What is looked at in a whole history.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ pub(crate) struct Checks {
     pub(crate) publications: Publications,
     pub(crate) publishers: Publishers,
     pub(crate) reads: Reads,
-    pub(crate) refusals: Refusals,
+    pub(crate) refusals: DroppedMessages,
     pub(crate) retained: Retained,
     pub(crate) site_times: SiteTimes,
     pub(crate) told: Told,
@@ -65,13 +65,13 @@ impl Checks {
     }
 
     /// Looks at a box after each of its steps.
-    pub(crate) fn digests_and_leaders(&mut self, at: NodeId, life: &Life) {
-        life.handle.site(|site| {
+    pub(crate) fn digests_and_leaders(&mut self, at: NodeId, incarnation: &Incarnation) {
+        incarnation.handle.site(|site| {
             self.digests.look(at, site);
             self.site_times.look(site);
             self.told.look(site, &self.refusals);
         });
-        let role = *life.handle.role().borrow();
+        let role = *incarnation.handle.role().borrow();
         if role.leads {
             self.leaders.leads(at, role.term);
         }

@@ -2,17 +2,17 @@
 
 use tally_core::time::SiteTime;
 
-use crate::boxes::{Life, SimBox};
+use crate::boxes::{Incarnation, SimBox};
 use crate::plan::Micros;
 
 /// Whether all boxes run, agree, and have nothing left to commit or to publish, but for series that the broker `refuses`.
 pub(crate) fn is_at_rest(boxes: &[SimBox], refuses: impl Fn(&str) -> bool) -> bool {
     let state = |one: &SimBox| {
-        let life = one.life.as_ref()?;
-        let backlog = life.handle.accumulator().backlog();
+        let incarnation = one.incarnation.as_ref()?;
+        let backlog = incarnation.handle.accumulator().backlog();
         let is_idle = backlog.cells == 0 && backlog.waiting == 0;
-        let is_done = is_idle && life.node.is_settled() && life.node.has_applied_all();
-        let (state, is_published) = life.handle.site(|site| {
+        let is_done = is_idle && incarnation.node.is_settled() && incarnation.node.has_applied_all();
+        let (state, is_published) = incarnation.handle.site(|site| {
             let is_delivered = site.numberable_len() == 0 && site.delivered() == site.numbered_last();
             let waits = site.held(0, usize::MAX).into_iter().map(|held| held.summary.series);
             let only_refused = waits.map(|series| site.name(series)).all(&refuses);
@@ -21,17 +21,19 @@ pub(crate) fn is_at_rest(boxes: &[SimBox], refuses: impl Fn(&str) -> bool) -> bo
         });
         (is_done && is_published).then_some(state)
     };
-    let leads = |one: &SimBox| one.life.as_ref().is_some_and(|life| life.handle.role().borrow().leads);
+    let leads = |one: &SimBox| {
+        one.incarnation.as_ref().is_some_and(|incarnation| incarnation.handle.role().borrow().leads)
+    };
     let first = state(&boxes[0]);
     first.is_some() && boxes.iter().any(leads) && boxes.iter().all(|one| state(one) == first)
 }
 
 /// A node that is woken because it is due does what is due: it is not due again and again at the same time.
-pub(crate) fn it_sleeps(now: Micros, life: &mut Life) {
-    let (since, times) = &mut life.woken;
+pub(crate) fn it_sleeps(now: Micros, incarnation: &mut Incarnation) {
+    let (since, times) = &mut incarnation.woken;
     if now > *since + 10_000 {
         (*since, *times) = (now, 0);
     }
     *times += 1;
-    assert!(*times < 200, "no spinning: a node is due again and again: {}", life.node.describe_due());
+    assert!(*times < 200, "no spinning: a node is due again and again: {}", incarnation.node.describe_due());
 }

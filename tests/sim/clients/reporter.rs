@@ -59,9 +59,9 @@ impl Reporter {
             self.asked = None;
         }
         let place = any_box(boxes, rng)?;
-        let life = boxes[place].life.as_ref()?;
+        let incarnation = boxes[place].incarnation.as_ref()?;
         // Before that level signed amounts go by what the receiving box knows.
-        if life.handle.site(|site| site.level()) < Level::TWO {
+        if incarnation.handle.site(|site| site.level()) < Level::TWO {
             return None;
         }
         let Some((source, epoch)) = self.epoch else {
@@ -77,8 +77,8 @@ impl Reporter {
         }
         let report = self.report.as_ref()?;
         boxes[place].tell_time(now);
-        let open = life.handle.clock().site();
-        let body = life.handle.site(|site| encode_report(site, source, report, open)).ok()?;
+        let open = incarnation.handle.clock().site();
+        let body = incarnation.handle.site(|site| encode_report(site, source, report, open)).ok()?;
         Some(self.ask(now, place, body))
     }
 
