@@ -15,7 +15,7 @@ mod told;
 
 pub(crate) use conservation::Conservation;
 pub(crate) use digests::Digests;
-pub(crate) use dropped::DroppedMessages;
+pub(crate) use dropped::Refusals;
 pub(crate) use lasts::Lasts;
 pub(crate) use leaders::Leaders;
 pub(crate) use publications::Publications;
@@ -45,7 +45,7 @@ pub(crate) struct Checks {
     pub(crate) publications: Publications,
     pub(crate) publishers: Publishers,
     pub(crate) reads: Reads,
-    pub(crate) refusals: DroppedMessages,
+    pub(crate) refusals: Refusals,
     pub(crate) retained: Retained,
     pub(crate) site_times: SiteTimes,
     pub(crate) told: Told,

@@ -11,7 +11,7 @@ const PACKET_TOO_LARGE: u8 = 0x95;
 const STRIKES: u32 = 3;
 
 #[derive(Debug, Default)]
-pub(crate) struct DroppedMessages {
+pub(crate) struct Refusals {
     codes: BTreeMap<Topic, BTreeSet<u8>>,
     /// How often a connection ended with such a message alone under way.
     ended_alone: BTreeMap<Topic, u32>,
@@ -19,7 +19,7 @@ pub(crate) struct DroppedMessages {
     pub(crate) limited: bool,
 }
 
-impl DroppedMessages {
+impl Refusals {
     pub(crate) fn refused(&mut self, topic: &Topic, code: u8) {
         self.codes.entry(topic.clone()).or_default().insert(code);
     }

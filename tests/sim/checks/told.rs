@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use tally_core::id::LogIndex;
 use tallyd::site::Site;
 
-use super::DroppedMessages;
+use super::Refusals;
 
 #[derive(Debug, Default)]
 pub(crate) struct Told {
@@ -27,7 +27,7 @@ impl Told {
     }
 
     /// Looks at a site's state.
-    pub(crate) fn look(&mut self, site: &Site, refusals: &DroppedMessages) {
+    pub(crate) fn look(&mut self, site: &Site, refusals: &Refusals) {
         if site.applied() <= self.applied {
             return;
         }
