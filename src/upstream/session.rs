@@ -1,4 +1,4 @@
-//! One connection's incarnation: number, publish in order, record what is acknowledged, as long as leadership is confirmed.
+//! One connection's life: number, publish in order, record what is acknowledged, as long as leadership is confirmed.
 //!
 //! * here: what is known of the connection, and one round of work on it.
 //! * `publish`: what goes out next, one message after the other.

@@ -15,7 +15,7 @@ mod told;
 
 pub(crate) use conservation::Conservation;
 pub(crate) use digests::Digests;
-pub(crate) use dropped::Refusals;
+pub(crate) use refusals::Refusals;
 pub(crate) use lasts::Lasts;
 pub(crate) use leaders::Leaders;
 pub(crate) use publications::Publications;
