@@ -239,7 +239,7 @@ impl World {
             }
             Output::Close { connection, .. } => {
                 if let Some(link) = up.link.take() {
-                    self.checks.refusals.ended(link.topics());
+                    self.checks.set_aside.ended(link.topics());
                     self.end_link(&link);
                 }
                 let input = Input::Closed { connection };
@@ -398,7 +398,7 @@ impl World {
 
     fn answer(&mut self, current: broker::Connected, packet: &Packet, answer: Answer<u64>) {
         if let Answer::Refused(_, refusal) = &answer {
-            self.checks.refusals.refused(&packet.topic, refusal.code);
+            self.checks.set_aside.refused(&packet.topic, refusal.code);
         }
         self.outside.broker.answered(current.serial);
         let broker::Connected { place, incarnation, number, .. } = current;
@@ -467,7 +467,7 @@ impl World {
         self.coverage.count(if keeps { "brokers restarted" } else { "brokers restarted without sessions" });
         self.break_current();
         self.outside.broker.restart(limits, keeps);
-        self.checks.refusals.limited |= limits.packet_bytes_max.is_some();
+        self.checks.set_aside.limited |= limits.packet_bytes_max.is_some();
     }
 
     fn recover_broker(&mut self) {
@@ -566,9 +566,9 @@ impl SimUpstream {
             }
             Answer::Ended(ending) => {
                 if let (Some(code), 1) = (ending.refused, link.unanswered.len()) {
-                    link.topics().for_each(|topic| checks.refusals.refused(topic, code));
+                    link.topics().for_each(|topic| checks.set_aside.refused(topic, code));
                 }
-                checks.refusals.ended(link.topics());
+                checks.set_aside.ended(link.topics());
                 self.link = None;
             }
             Answer::Heard(_) => {}

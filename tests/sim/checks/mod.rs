@@ -8,20 +8,20 @@ pub(crate) mod progress;
 mod publications;
 mod publishers;
 mod reads;
-mod refusals;
 mod retained;
+mod set_aside;
 mod site_time;
 mod told;
 
 pub(crate) use conservation::Conservation;
 pub(crate) use digests::Digests;
-pub(crate) use refusals::Refusals;
 pub(crate) use lasts::Lasts;
 pub(crate) use leaders::Leaders;
 pub(crate) use publications::Publications;
 pub(crate) use publishers::Publishers;
 pub(crate) use reads::Reads;
 pub(crate) use retained::Retained;
+pub(crate) use set_aside::SetAside;
 pub(crate) use site_time::SiteTimes;
 pub(crate) use told::Told;
 
@@ -45,7 +45,7 @@ pub(crate) struct Checks {
     pub(crate) publications: Publications,
     pub(crate) publishers: Publishers,
     pub(crate) reads: Reads,
-    pub(crate) refusals: Refusals,
+    pub(crate) set_aside: SetAside,
     pub(crate) retained: Retained,
     pub(crate) site_times: SiteTimes,
     pub(crate) told: Told,
@@ -69,7 +69,7 @@ impl Checks {
         incarnation.handle.site(|site| {
             self.digests.look(at, site);
             self.site_times.look(site);
-            self.told.look(site, &self.refusals);
+            self.told.look(site, &self.set_aside);
         });
         let role = *incarnation.handle.role().borrow();
         if role.leads {

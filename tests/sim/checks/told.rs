@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use tally_core::id::LogIndex;
 use tallyd::site::Site;
 
-use super::Refusals;
+use super::SetAside;
 
 #[derive(Debug, Default)]
 pub(crate) struct Told {
@@ -27,7 +27,7 @@ impl Told {
     }
 
     /// Looks at a site's state.
-    pub(crate) fn look(&mut self, site: &Site, refusals: &Refusals) {
+    pub(crate) fn look(&mut self, site: &Site, certain: &SetAside) {
         if site.applied() <= self.applied {
             return;
         }
@@ -47,7 +47,7 @@ impl Told {
             let seq = one.summary.seq.expect("what is held has a number");
             if self.held.insert(seq) {
                 self.set_aside += 1;
-                refusals.held(seq, site.name(one.summary.series), one.cause);
+                certain.held(seq, site.name(one.summary.series), one.cause);
             }
         }
         let released: Vec<u64> = self.held.iter().copied().filter(|seq| !site.holds(*seq)).collect();

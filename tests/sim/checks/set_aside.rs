@@ -11,7 +11,7 @@ const PACKET_TOO_LARGE: u8 = 0x95;
 const STRIKES: u32 = 3;
 
 #[derive(Debug, Default)]
-pub(crate) struct Refusals {
+pub(crate) struct SetAside {
     codes: BTreeMap<Topic, BTreeSet<u8>>,
     /// How often a connection ended with such a message alone under way.
     ended_alone: BTreeMap<Topic, u32>,
@@ -19,7 +19,7 @@ pub(crate) struct Refusals {
     pub(crate) limited: bool,
 }
 
-impl Refusals {
+impl SetAside {
     pub(crate) fn refused(&mut self, topic: &Topic, code: u8) {
         self.codes.entry(topic.clone()).or_default().insert(code);
     }
@@ -44,7 +44,7 @@ impl Refusals {
         };
         assert!(
             is_certain,
-            "refusals: number {seq} of {series} is set aside for {cause:#x}, which the broker has not said; the \
+            "set aside: number {seq} of {series} is set aside for {cause:#x}, which the broker has not said; the \
              connection broke {ended} times over such a one alone"
         );
     }
