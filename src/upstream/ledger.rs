@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::format::Numbered;
+use super::formats::Numbered;
 use crate::deliberate::{self, Bug};
 use crate::site::SeriesId;
 

@@ -16,14 +16,13 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::config::BrokerUrl;
-use super::format::{Format, Message, Naming};
-use super::mqtt::{Answer, Ending, Limits};
+use super::formats::{Formats, Naming};
 use super::outbox::{Ask, SiteView};
 use super::session::{End, Session};
 use super::status::Shared;
 use super::trials::Trials;
 use crate::deliberate::{self, Bug};
+use crate::mqtt::{Answer, BrokerUrl, Ending, Limits, Message};
 use crate::random::Random;
 use leaving::Leaving;
 pub(super) use stages::GOOD_AFTER;
@@ -127,7 +126,7 @@ pub struct Setting {
     /// The names of its topics.
     pub naming: Naming,
     /// What it publishes.
-    pub formats: Vec<Format>,
+    pub formats: Formats,
     /// The broker, as it is shown.
     pub broker: BrokerUrl,
     /// How long the broker may leave all messages unanswered.
@@ -229,7 +228,7 @@ impl<S: SiteView> Machine<S> {
     }
 
     /// What is to be done next.
-    pub fn next(&mut self) -> Option<Output> {
+    pub fn next_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 

@@ -4,6 +4,7 @@ use futures_util::FutureExt;
 
 use super::broker_harness::*;
 use super::*;
+use crate::mqtt::{Answer, Ending, Limits, Refusal};
 
 struct Played {
     site: Site,
@@ -19,7 +20,7 @@ impl Played {
         let naming = Naming { site: "s".to_owned(), site_id: SITE_ID, base: BaseTopic::of_site("s") };
         let setting = Setting {
             naming,
-            formats: vec![Format::Json],
+            formats: Formats::default(),
             broker: "mqtt://broker".parse().unwrap(),
             answer_timeout: ANSWER_TIMEOUT,
         };
@@ -34,7 +35,7 @@ impl Played {
         let mut connection = self.machine.session.connection;
         self.machine.wake(self.now);
         self.machine.step();
-        while let Some(output) = self.machine.next() {
+        while let Some(output) = self.machine.next_output() {
             let input = match output {
                 Output::Ask { ticket, ask } => {
                     let result = self.machine.site.ask(ask).now_or_never().unwrap();
@@ -51,7 +52,8 @@ impl Played {
                         true => Answer::Refused(id, refusal),
                         false => Answer::Acknowledged(id),
                     };
-                    self.sent.push((message.topic, message.seq));
+                    let seq = message.properties.iter().find(|(name, _)| *name == "seq");
+                    self.sent.push((message.topic, seq.map(|(_, seq)| seq.parse().unwrap())));
                     Input::Answer { connection, answer }
                 }
                 Output::Subscribe { id, .. } => {

@@ -1,30 +1,26 @@
 //! Sends summaries upstream by MQTT, from whichever box leads, exactly as the replicated outbox says.
 //!
-//! * `config`: where to, checked. `tls`: whom to trust there.
-//! * `format`: the list of formats; `json` is one. A new format is a file and a line in the list.
+//! * `config`: where to, checked. The connection itself is the room `mqtt`.
+//! * `formats`: the list of formats, one file each. A new format is a file and a line in the list.
 //! * `machine`: all decisions, as a deterministic state machine. `session`: its part that is about one connection:
 //!   number, publish, set aside, record as delivered. `shell` runs it.
 //! * `ledger`: what was sent and acknowledged, pure.
-//! * `trials`: what the broker refuses, and when it is tried again, pure. `backoff`: waits between tries.
-//! * `mqtt`: the connection itself, and the only file that knows the client library.
-//! * `topic`: names in topics. `reasons`: MQTT's reason codes in words. `pinned`: a broker's own certificate.
+//! * `trials`: what the broker refuses, and when it is tried again, pure. `reasons`: why, in words. `backoff`: waits
+//!   between tries.
+//! * `topic`: names in topics.
 //! * `outbox`: what all this needs of the site; `node_outbox`: from whom it gets that.
 
 mod backoff;
 mod config;
-mod format;
-mod json;
+mod formats;
 mod ledger;
 mod machine;
-mod mqtt;
 mod node_outbox;
 mod outbox;
-mod pinned;
 mod reasons;
 mod session;
 mod shell;
 mod status;
-mod tls;
 mod topic;
 mod trials;
 
@@ -33,17 +29,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-pub use config::{BaseTopic, BrokerUrl, BrokerUrlError, PASSWORD_CREDENTIAL, UpstreamConfig, UpstreamError};
-pub use format::{Format, Message, Naming, Numbered, SiteState};
+pub use config::{BaseTopic, PASSWORD_CREDENTIAL, UpstreamConfig};
+pub use formats::{FormatStatus, Formats, Naming, Numbered, SiteState};
 pub use machine::{Input, Machine, Output, Setting};
-pub use mqtt::{Answer, Ending, Limits, Refusal};
 pub use node_outbox::NodeOutbox;
 pub use outbox::{Ask, HeldReader, Outbox, Position, SiteView};
 pub use status::{HeldStatus, OtherSite, Probe, RefusedTopic, Shared, State, Trouble, UpstreamStatus};
 
+use crate::mqtt::AccessError;
 use crate::node::Handle;
 use crate::random::Random;
-use mqtt::Target;
 use shell::Shell;
 
 /// How long the broker may leave all that was sent unanswered before the connection is taken for broken.
@@ -54,6 +49,7 @@ pub struct Upstream {
     task: Option<Task>,
     shared: Shared,
     naming: Naming,
+    formats: Formats,
     held: HeldReader,
 }
 
@@ -67,7 +63,7 @@ struct Task {
 ///
 /// # Errors
 /// What the configuration gets wrong: unreadable files, a password without a user, no authorities.
-pub fn spawn(handle: Handle, config: &UpstreamConfig) -> Result<Upstream, UpstreamError> {
+pub fn spawn(handle: Handle, config: &UpstreamConfig) -> Result<Upstream, AccessError> {
     let (site, site_id) = (handle.identity().site.clone(), handle.identity().site_id);
     spawn_on(NodeOutbox::new(handle), &site, site_id, config)
 }
@@ -81,7 +77,7 @@ pub fn spawn_on(
     site: &str,
     site_id: crate::identity::SiteId,
     config: &UpstreamConfig,
-) -> Result<Upstream, UpstreamError> {
+) -> Result<Upstream, AccessError> {
     spawn_with(outbox, site, site_id, config, ANSWER_TIMEOUT)
 }
 
@@ -91,36 +87,25 @@ fn spawn_with(
     site_id: crate::identity::SiteId,
     config: &UpstreamConfig,
     answer_timeout: Duration,
-) -> Result<Upstream, UpstreamError> {
+) -> Result<Upstream, AccessError> {
     let base = config.base.clone().unwrap_or_else(|| BaseTopic::of_site(site));
     let naming = Naming { site: site.to_owned(), site_id, base };
-    let held = outbox.held_reader();
-    let Some(url) = config.url.clone() else {
-        return Ok(Upstream { task: None, shared: Shared::new(None), naming, held });
+    let (held, formats) = (outbox.held_reader(), config.format.clone());
+    let Some(access) = config.access() else {
+        return Ok(Upstream { task: None, shared: Shared::new(None), naming, formats, held });
     };
-    let password = config.password(&url)?;
-    if password.is_some() && url.user.is_none() {
-        return Err(UpstreamError::PasswordWithoutUser);
-    }
-    let tls = if url.tls { Some(tls::client_config(config.ca_file.as_deref())?) } else { None };
-    let shared = Shared::new(Some(url.to_string()));
-    let target = Target {
-        client_id: format!("tallyd-{site}-{}", &site_id.to_string()[..8]),
-        site_id: site_id.to_string(),
-        url,
-        password,
-        tls,
-    };
+    let target = access.open(format!("tallyd-{site}-{}", &site_id.to_string()[..8]))?;
+    let shared = Shared::new(Some(target.url.to_string()));
     let (stop, stopped) = mpsc::channel(1);
     let setting = Setting {
         naming: naming.clone(),
-        formats: config.format.clone(),
+        formats: formats.clone(),
         broker: target.url.clone(),
         answer_timeout,
     };
     let machine = Machine::new(outbox, setting, shared.clone(), Random::default(), Instant::now());
     let handle = tokio::spawn(Shell::new(machine, target, stopped).run());
-    Ok(Upstream { task: Some(Task { stop, handle }), shared, naming, held })
+    Ok(Upstream { task: Some(Task { stop, handle }), shared, naming, formats, held })
 }
 
 impl Upstream {
@@ -133,7 +118,9 @@ impl Upstream {
             series: numbered.name,
             cause: reasons::of_cause(cause),
         });
-        UpstreamStatus { held: held as u64, held_first: shown.collect(), ..self.shared.status() }
+        let status = self.shared.status();
+        let formats = self.formats.status(&self.naming, &status.refuses);
+        UpstreamStatus { formats, held: held as u64, held_first: shown.collect(), ..status }
     }
 
     /// What this process did; cloneable.
@@ -170,7 +157,7 @@ mod broker_harness;
 #[cfg(test)]
 mod broker_tests;
 #[cfg(test)]
-mod fake_broker;
+mod formats_tests;
 #[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
@@ -179,5 +166,3 @@ mod machine_tests;
 mod probe_tests;
 #[cfg(test)]
 mod refused_tests;
-#[cfg(test)]
-mod tls_tests;

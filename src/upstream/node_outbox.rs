@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::format::{Numbered, SiteState};
+use super::formats::{Numbered, SiteState};
 use super::outbox::{Ask, HeldReader, Outbox, Position, SiteView};
 use crate::node::{BrokerWish, Handle, RequestError, RoleView};
 use crate::site::{Level, SeriesId, Site, Summary};

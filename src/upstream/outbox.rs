@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::format::{Numbered, SiteState};
+use super::formats::{Numbered, SiteState};
 use crate::node::BrokerWish;
 use crate::site::{SeriesId, entry};
 

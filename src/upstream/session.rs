@@ -13,14 +13,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::format::{Format, Message, Numbered, SiteState};
-use super::json;
+use super::formats::{Numbered, SiteState, json};
 use super::ledger::{Ledger, Queue, Token};
 use super::machine::{Machine, Output};
-use super::mqtt::{Answer, Ending, IN_FLIGHT_MAX, Limits};
 use super::outbox::{Ask, Position, SiteView};
 use super::trials;
 use crate::deliberate::{self, Bug};
+use crate::mqtt::{Answer, Ending, IN_FLIGHT_MAX, Limits, Message};
 use crate::site::SeriesId;
 
 /// How long a confirmed leadership is relied on: a box that was paused for longer asks again before

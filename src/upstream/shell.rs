@@ -8,10 +8,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
-use super::format::Message;
 use super::machine::{Input, Machine, Output};
-use super::mqtt::{self, Answer, Connection, Ending, Learned, Target};
 use super::outbox::Outbox;
+use crate::mqtt::{self, Answer, Connection, Ending, Learned, Message, Target};
 
 /// See the module.
 pub(super) struct Shell<O> {
@@ -106,7 +105,7 @@ impl<O: Outbox> Shell<O> {
             self.machine.take(input);
         }
         self.machine.step();
-        while let Some(output) = self.machine.next() {
+        while let Some(output) = self.machine.next_output() {
             self.follow(output);
         }
     }

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::format::Numbered;
+use super::formats::Numbered;
 use crate::deliberate::{self, Bug};
 use crate::site::SeriesId;
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tallyd::upstream::{Answer, Ending, Limits, Message, Refusal};
+use tallyd::mqtt::{Answer, Ending, Limits, Message, Refusal};
 
 use crate::coverage::Coverage;
 use crate::plan::{Micros, SECOND};
@@ -205,8 +205,7 @@ impl SimBroker {
                 !message.retain || self.limits.retains,
                 "limits: a retained message, which it does not take"
             );
-            let site_id = crate::boxes::SITE_ID;
-            if self.limits.packet_bytes_max.is_some_and(|max| message.packet_bytes(site_id) > max as usize) {
+            if self.limits.packet_bytes_max.is_some_and(|max| message.packet_bytes() > max as usize) {
                 let topic = &message.topic;
                 assert!(
                     !self.can_hold,

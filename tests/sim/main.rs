@@ -35,6 +35,7 @@ mod rng;
 mod run;
 mod sim;
 mod trouble;
+mod uplink;
 mod upstreams;
 mod wires;
 mod world;

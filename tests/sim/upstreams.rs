@@ -1,25 +1,25 @@
-//! The boxes' upstreams, as they ship, and the way between them and the broker.
+//! The boxes' upstreams, as they ship: what wakes them, and what they send on its way.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tallyd::mqtt::{Answer, Message};
 use tallyd::node::{BrokerWish, Command, Input as NodeInput, RequestError, RoleView};
 use tallyd::random::Random;
 use tallyd::site::Applied;
 use tallyd::upstream::{
-    Answer, Ask, BaseTopic, Ending, Format, Input, Machine, Message, Naming, NodeOutbox, Output, Setting,
-    Shared,
+    Ask, BaseTopic, Formats, Input, Machine, Naming, NodeOutbox, Output, Setting, Shared,
 };
 use tokio::sync::oneshot;
 
 use crate::boxes::{Incarnation, SITE_ID};
-use crate::broker::{self, Packet, SimBroker, Topic};
+use crate::broker::{Packet, SimBroker, Topic};
 use crate::checks::Checks;
 use crate::plan::{Micros, SECOND};
 use crate::world::{Event, World};
 
 /// How long a request waits for its answer, and a connection for the broker's.
-const REQUEST_WAIT: Micros = 10 * SECOND;
+pub(crate) const REQUEST_WAIT: Micros = 10 * SECOND;
 /// How long a broker may leave everything unanswered; less than in the product, where a history would not see it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -80,13 +80,13 @@ pub(crate) struct SimUpstream {
     /// For when a wake is planned.
     wakes_at: Micros,
     /// The connection that it has, or makes: its number here and at the broker, and when the latest packet arrives.
-    link: Option<Link>,
+    pub(crate) link: Option<Link>,
 }
 
 #[derive(Debug)]
-struct Link {
-    number: u64,
-    serial: Option<u64>,
+pub(crate) struct Link {
+    pub(crate) number: u64,
+    pub(crate) serial: Option<u64>,
     latest: Micros,
     /// What was sent and has no answer.
     unanswered: BTreeMap<u64, (Topic, Option<u64>)>,
@@ -96,7 +96,7 @@ struct Link {
 #[derive(Debug)]
 pub(crate) struct Outside {
     pub(crate) broker: SimBroker,
-    upstreams: Vec<Option<SimUpstream>>,
+    pub(crate) upstreams: Vec<Option<SimUpstream>>,
 }
 
 impl Outside {
@@ -113,7 +113,7 @@ fn setting() -> Setting {
     let naming =
         Naming { site: "simulated".to_owned(), site_id: SITE_ID, base: BaseTopic::of_site("simulated") };
     let broker = "mqtt://broker".parse().expect("a URL");
-    Setting { naming, formats: vec![Format::Json], broker, answer_timeout: ANSWER_TIMEOUT }
+    Setting { naming, formats: Formats::default(), broker, answer_timeout: ANSWER_TIMEOUT }
 }
 
 fn seen(incarnation: &Incarnation) -> (RoleView, u64, BrokerWish) {
@@ -203,7 +203,7 @@ impl World {
             up.machine.take(input);
         }
         up.machine.step();
-        let outputs: Vec<Output> = std::iter::from_fn(|| up.machine.next()).collect();
+        let outputs: Vec<Output> = std::iter::from_fn(|| up.machine.next_output()).collect();
         let due = up.machine.due().map(|due| incarnation.true_time(now, due));
         for output in outputs {
             self.tell(|_| format!("box {}: {}", place + 1, short(&output)));
@@ -263,7 +263,7 @@ impl World {
         }
     }
 
-    fn delay(&mut self) -> Micros {
+    pub(crate) fn delay(&mut self) -> Micros {
         self.rng.between(50, self.plan.broker.delay_max)
     }
 
@@ -325,187 +325,14 @@ impl World {
             UpstreamEvent::Recovers => self.broker_recovers(),
         }
     }
-
-    fn connects(&mut self, place: usize, incarnation: u64, number: u64) {
-        let delay = self.delay();
-        let broker = &mut self.outside.broker;
-        let refusal = self.rng.chance(50) && !self.healed;
-        if broker.is_silent || broker.cut.contains(&place) || broker.is_down || refusal {
-            let is_fast = (broker.is_down && self.rng.chance(700)) || refusal;
-            let span = if is_fast { delay } else { REQUEST_WAIT };
-            self.coverage.count("connections to the broker that failed");
-            let ending = Ending { what: "cannot reach the broker".to_owned(), ..Ending::default() };
-            let input = Input::Opened { connection: number, result: Err(ending) };
-            self.after(span, Event::Upstream(UpstreamEvent::Comes { place, incarnation, input }));
-            return;
-        }
-        let limits = broker.limits;
-        let (serial, older) = broker.connect((place, incarnation), number, &mut self.coverage);
-        self.coverage.count("connections to the broker");
-        if let Some(older) = older {
-            self.coverage.count("connections to the broker taken over");
-            self.break_connection(older, broker::taken_over());
-        }
-        if let Some(up) = &mut self.outside.upstreams[place]
-            && let Some(link) = up.link.as_mut().filter(|link| link.number == number)
-        {
-            link.serial = Some(serial);
-        }
-        let input = Input::Opened { connection: number, result: Ok(limits) };
-        self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, incarnation, input }));
-    }
-
-    /// The broker ends a connection, and its box hears so.
-    fn break_connection(&mut self, connected: broker::Connected, ending: Ending) {
-        let delay = self.delay();
-        let broker = &mut self.outside.broker;
-        if broker.current.is_some_and(|current| current.serial == connected.serial) {
-            broker.current = None;
-        }
-        let broker::Connected { place, incarnation, number, .. } = connected;
-        let input = Input::Answer { connection: number, answer: Answer::Ended(ending) };
-        self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, incarnation, input }));
-    }
-
-    pub(crate) fn break_current(&mut self) {
-        if let Some(current) = self.outside.broker.current {
-            let what = "the connection to the broker broke".to_owned();
-            self.break_connection(current, Ending { what, ..Ending::default() });
-        }
-    }
-
-    fn arrives(&mut self, serial: u64, packet: &Packet) {
-        let broker = &mut self.outside.broker;
-        let Some(current) = broker.current.filter(|current| current.serial == serial) else { return };
-        let reaction = broker.take(serial, packet, &mut self.rng, &mut self.coverage);
-        let Some(reaction) = reaction else { return };
-        if reaction.took {
-            self.checks.broker_took(packet);
-            self.coverage.count(match packet.topic {
-                Topic::Summary(_) => "summaries published",
-                Topic::Total(_) => "totals published",
-                Topic::Undeliverable => "summaries published as undeliverable",
-                Topic::Status | Topic::Subscription => "statuses published",
-            });
-        }
-        if let Some(answer) = reaction.answer {
-            self.answer(current, packet, answer);
-        }
-        if let Some(ending) = reaction.ends {
-            self.break_connection(current, ending);
-        }
-    }
-
-    fn answer(&mut self, current: broker::Connected, packet: &Packet, answer: Answer<u64>) {
-        if let Answer::Refused(_, refusal) = &answer {
-            self.checks.set_aside.refused(&packet.topic, refusal.code);
-        }
-        self.outside.broker.answered(current.serial);
-        let broker::Connected { place, incarnation, number, .. } = current;
-        let mut delay = self.delay();
-        if self.rng.chance(self.plan.broker.late_permille) && !self.healed {
-            self.coverage.count("acknowledgements late");
-            delay += self.rng.between(10_000, 2 * SECOND);
-        }
-        let heard = packet.message.is_none().then(|| self.outside.broker.status()).flatten();
-        for answer in [Some(answer), heard.map(Answer::Heard)].into_iter().flatten() {
-            let input = Input::Answer { connection: number, answer };
-            self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, incarnation, input }));
-        }
-    }
-
-    fn broker_trouble(&mut self) {
-        if self.healed {
-            return;
-        }
-        self.tell(|world| format!("{:?}", world.outside.broker));
-        let coverage = &mut self.coverage;
-        let broker = &mut self.outside.broker;
-        match self.rng.below(12) {
-            0 => {
-                coverage.count("brokers down");
-                broker.is_down = true;
-                self.break_current();
-                self.recover_broker();
-            }
-            1 => {
-                coverage.count("brokers silent");
-                broker.is_silent = true;
-                self.recover_broker();
-            }
-            2 => {
-                coverage.count("boxes that did not reach the broker");
-                let place = crate::plan::size(self.rng.below(self.boxes.len() as u64));
-                broker.cut.insert(place);
-                if self.rng.chance(500) && broker.current.is_some_and(|current| current.place == place) {
-                    self.break_current();
-                }
-                self.recover_broker();
-            }
-            3 => broker.break_soon(&mut self.rng),
-            4 => broker.lose_some(&mut self.rng),
-            5..=7 => {
-                let for_good = self.plan.broker.refuses_for_good && self.rng.chance(500);
-                broker.begin_to_refuse(&mut self.rng, for_good, coverage);
-            }
-            8 | 9 => {
-                coverage.count("refusals ended");
-                broker.end_refusals();
-            }
-            10 => {
-                let limits = broker::any_limits(&mut self.rng);
-                self.restart_broker(limits);
-            }
-            _ => self.break_current(),
-        }
-        let span = self.rng.between(1, 2 * self.plan.broker.calm);
-        self.after(span, Event::Upstream(UpstreamEvent::Trouble));
-    }
-
-    fn restart_broker(&mut self, limits: tallyd::upstream::Limits) {
-        let keeps = self.rng.chance(500);
-        self.coverage.count(if keeps { "brokers restarted" } else { "brokers restarted without sessions" });
-        self.break_current();
-        self.outside.broker.restart(limits, keeps);
-        self.checks.set_aside.limited |= limits.packet_bytes_max.is_some();
-    }
-
-    fn recover_broker(&mut self) {
-        let span = self.rng.between(100_000, 5 * SECOND);
-        self.after(span, Event::Upstream(UpstreamEvent::Recovers));
-    }
-
-    fn broker_recovers(&mut self) {
-        let broker = &mut self.outside.broker;
-        broker.is_down = false;
-        broker.cut.clear();
-        // A broker that was silent has lost what it was sent.
-        if std::mem::take(&mut broker.is_silent) && self.rng.chance(500) {
-            self.break_current();
-        }
-    }
-
-    pub(crate) fn heal_broker(&mut self) {
-        self.outside.broker.heal();
-        let limits = tallyd::upstream::Limits { retains: true, ..Default::default() };
-        if self.outside.broker.limits != limits {
-            self.restart_broker(limits);
-        }
-    }
-
-    /// What it refused for good, too.
-    pub(crate) fn end_refusals_for_good(&mut self) {
-        self.outside.broker.take_all();
-        if self.rng.chance(500) {
-            self.break_current();
-        }
-    }
 }
 
 /// For who reads a history.
 fn short(output: &Output) -> String {
     match output {
-        Output::Send { id, message } => format!("sends {id}: {} {:?}", message.topic, message.seq),
+        Output::Send { id, message } => {
+            format!("sends {id}: {} {:?}", message.topic, message.properties.last())
+        }
         other => format!("{other:?}"),
     }
 }

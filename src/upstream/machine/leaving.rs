@@ -4,8 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Machine, Output, Stage};
-use crate::upstream::format::SiteState;
-use crate::upstream::json;
+use crate::upstream::formats::{SiteState, json};
 use crate::upstream::outbox::SiteView;
 use crate::upstream::session::{End, Sent};
 

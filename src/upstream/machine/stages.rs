@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{Machine, Output, Stage};
 use crate::deliberate::{self, Bug};
+use crate::mqtt::{Ending, Limits};
 use crate::upstream::backoff::Backoff;
-use crate::upstream::format::SiteState;
-use crate::upstream::json;
-use crate::upstream::mqtt::{Ending, Limits};
+use crate::upstream::formats::{SiteState, json};
 use crate::upstream::outbox::{Ask, SiteView};
 use crate::upstream::session::{End, Session};
 use crate::upstream::status::State;

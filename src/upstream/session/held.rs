@@ -31,7 +31,7 @@ impl<S: SiteView> Machine<S> {
     }
 
     fn aside_message(&self, numbered: &Numbered, cause: u8) -> Message {
-        let format = self.setting.formats.first().copied().unwrap_or(Format::Json);
+        let format = self.setting.formats.first();
         let topic = self.setting.naming.summary_topic(&numbered.name);
         format.undeliverable(&self.setting.naming, numbered, &topic, &reasons::of_cause(cause))
     }
@@ -180,7 +180,7 @@ impl<S: SiteView> Machine<S> {
 
     /// A held summary for its own topic, if the broker takes one of its size.
     fn own_message(&self, held: &Numbered) -> Option<Message> {
-        let format = self.setting.formats.first().copied().unwrap_or(Format::Json);
+        let format = self.setting.formats.first();
         let message = format.summary(&self.setting.naming, held)?;
         (!self.too_large(&message)).then_some(message)
     }

@@ -71,8 +71,7 @@ impl<S: SiteView> Machine<S> {
 
     /// Whether the broker takes no message of that size.
     pub(super) fn too_large(&self, message: &Message) -> bool {
-        let site_id = self.setting.naming.site_id;
-        self.session.limits.packet_bytes_max.is_some_and(|max| message.packet_bytes(site_id) > max as usize)
+        self.session.limits.packet_bytes_max.is_some_and(|max| message.packet_bytes() > max as usize)
     }
 
     fn next_out(&mut self) -> Option<Out> {
@@ -114,7 +113,7 @@ impl<S: SiteView> Machine<S> {
         }
         self.session.subscribed = true;
         let topic = self.setting.naming.status_topic();
-        let message = Message { topic, payload: Vec::new(), retain: false, content_type: "", seq: None };
+        let message = Message { topic, ..Message::default() };
         Some(self.out(Sent::Subscription, message))
     }
 

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+use tallyd::mqtt::Message;
 use tallyd::site::Site;
-use tallyd::upstream::Message;
 
 use crate::broker::Topic;
 

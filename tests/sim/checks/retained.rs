@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use tallyd::upstream::Message;
+use tallyd::mqtt::Message;
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Fields {
