@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
-use tally_core::id::NodeId;
+use bytes::Bytes;
+use tally_core::id::{LogIndex, NodeId};
 use tallyd::clock::{Moment, TimeSource, Wall};
 use tallyd::identity::{Identity, MemberInfo, Role, SiteId};
 use tallyd::metrics::Metrics;
@@ -16,7 +17,7 @@ use tallyd::node::{
 };
 use tallyd::random::Random;
 use tallyd::storage::faulty::{Fault, FaultyFileSystem};
-use tallyd::storage::{Options, Owner, Storage};
+use tallyd::storage::{Entry, Options, Owner, Storage};
 use tallyd::transport::TransportMetrics;
 use tokio::sync::mpsc;
 
@@ -62,11 +63,15 @@ pub(crate) struct Life {
     inbox: std_mpsc::Receiver<Job>,
     jobs: VecDeque<Job>,
     worker: DiskWorker<FaultyFileSystem>,
+    /// What the node had written into its log since that was looked at.
+    pub(crate) logged: Vec<Logged>,
     /// Whether the disk is at work.
     pub(crate) disk_works: bool,
     pub(crate) outlet: Arc<Outlet>,
     time: TimeSource,
     began: Micros,
+    /// When it began, by its monotonic clock.
+    born: Instant,
     permille: u64,
     /// It was told to stop: the doors are closed.
     pub(crate) is_stopping: bool,
@@ -76,6 +81,14 @@ pub(crate) struct Life {
     pub(crate) woken: (Micros, u64),
     /// For when a wake is planned.
     pub(crate) wakes_at: Micros,
+}
+
+/// What a node has written into its log.
+#[derive(Debug)]
+pub(crate) enum Logged {
+    Entry(LogIndex, Bytes),
+    /// In place of all that was in it.
+    Snapshot,
 }
 
 fn identity(plan: &Plan, node: u64) -> Identity {
@@ -182,8 +195,10 @@ impl SimBox {
             inbox,
             jobs: VecDeque::new(),
             worker: DiskWorker::new(storage),
+            logged: Vec::new(),
             disk_works: false,
             outlet,
+            born: time.now(),
             time,
             began: now,
             permille: self.permille,
@@ -208,7 +223,7 @@ impl SimBox {
             life.node.take(Input::Command(command));
         }
         life.node.step();
-        life.jobs.extend(life.inbox.try_iter());
+        life.take_jobs();
     }
 
     /// Sets what the rooms beside the node see of the time.
@@ -255,6 +270,24 @@ impl Life {
     /// What its monotonic clock says.
     pub(crate) fn local_now(&self) -> Instant {
         self.time.now()
+    }
+
+    /// For how long it has lived, by that clock.
+    pub(crate) fn local_age(&self) -> Duration {
+        self.time.now().saturating_duration_since(self.born)
+    }
+
+    fn take_jobs(&mut self) {
+        for job in self.inbox.try_iter() {
+            if let Job::Write { group, .. } | Job::Install { group, .. } = &job {
+                if matches!(job, Job::Install { .. }) {
+                    self.logged.push(Logged::Snapshot);
+                }
+                let entry = |entry: &Entry| Logged::Entry(entry.position.index, entry.payload.clone());
+                self.logged.extend(group.entries.iter().map(entry));
+            }
+            self.jobs.push_back(job);
+        }
     }
 
     /// Whether the disk has something to do.

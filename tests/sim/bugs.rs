@@ -7,12 +7,15 @@ use std::sync::{Mutex, Once};
 
 use tallyd::deliberate::{BUGS, Bug};
 
-use crate::plan::Plan;
+use crate::plan::{Plan, SECOND};
+use crate::run;
 use crate::sim::Setting;
 use crate::world;
 
 /// So many histories at most for each bug; for most a few are enough.
 const SEEDS: u64 = 5_000;
+/// So many with the same trouble and without a bug.
+const SEEDS_WITHOUT: u64 = 25;
 
 thread_local! {
     /// A panic here is the finding, not a failure to be told.
@@ -72,6 +75,23 @@ fn hunt(bug: Bug) -> Option<Found> {
     })
 }
 
+/// What is bent for the bug of this name.
+pub(crate) fn bend_named(name: &str) -> fn(&mut Plan) {
+    let bug = BUGS.iter().find(|bug| format!("{bug:?}") == name);
+    bend_for(*bug.expect("a bug of `deliberate.rs`"))
+}
+
+/// A finding must be the bug's, not the trouble's.
+#[test]
+fn the_boxes_without_a_bug_survive_the_same_trouble() {
+    for bug in BUGS.iter().filter(|bug| is_bent(**bug)) {
+        let setting = Setting { bend: bend_for(*bug), ..Setting::PLAIN };
+        for seed in 1..=SEEDS_WITHOUT {
+            let _ = run::named(seed, setting, false);
+        }
+    }
+}
+
 /// What makes a bug show more often than chance would: some need trouble of one kind.
 fn bend_for(bug: Bug) -> fn(&mut Plan) {
     match bug {
@@ -81,8 +101,19 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         },
         // A stop while batches of an earlier stop are under way.
         Bug::RemovesFileWhileSaving => |plan| plan.calm = 150_000,
+        // Everybody has an epoch and has counted nothing when the site has stood still for long.
+        Bug::NoneIsUnknown => |plan| plan.sleeps = Some(2 * 3_600 * SECOND),
+        // Low limits.
+        Bug::BoxesNotExempt | Bug::JunkStays => |plan| plan.is_narrow = true,
+        // Boards without a clock, whose site loses its power.
+        Bug::TimeFromApplied => |plan| (plan.has_clocks, plan.calm) = (false, 300_000),
+        Bug::MetersByProcess => |plan| plan.pollers = 2,
         _ => |_| (),
     }
+}
+
+fn is_bent(bug: Bug) -> bool {
+    !std::ptr::fn_addr_eq(bend_for(bug), bend_for(Bug::SavesNothing))
 }
 
 fn be_quiet_while_hunting() {

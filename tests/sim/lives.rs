@@ -34,6 +34,7 @@ impl World {
         let place = World::place(at);
         let Some(life) = &self.boxes[place].life else { return };
         self.checks.conservation.crashed((at, life.number));
+        self.checks.refusals.ended(at, life);
         self.tell(|_| format!("box {at} loses its power"));
         self.coverage.count("power lost at a box");
         self.boxes[place].end(true);
@@ -46,6 +47,9 @@ impl World {
         self.tell(|_| format!("box {at} has stopped in good order"));
         self.coverage.count("orderly stops");
         let number = self.life_of(at).unwrap_or_default();
+        if let Some(life) = &self.boxes[place].life {
+            self.checks.refusals.ended(at, life);
+        }
         if !self.boxes[place].leave() {
             // It has said so.
             self.checks.conservation.crashed((at, number));

@@ -5,6 +5,7 @@
 //! `TALLYD_SIM_SEED=S` plays one seed and tells what happens. `TALLYD_SIM_SEEDS=N` plays N seeds instead of 2,000,
 //! `TALLYD_SIM_SECONDS=T` plays for so long and tells how far it is; both from `TALLYD_SIM_FIRST=S` on.
 //! `TALLYD_SIM_THREADS=N` plays with so many threads; a long run ends when the file `TALLYD_SIM_STOP` is there.
+//! `TALLYD_SIM_BEND=BUG` plays with the trouble that the hunt for this deliberate bug has, and without the bug.
 //! `TALLYD_SIM_CALM=T` has some trouble every so many microseconds, on average.
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +20,7 @@ mod checks;
 mod clients;
 #[path = "../seeds/coverage.rs"]
 mod coverage;
+mod guests;
 mod kinds;
 mod links;
 mod lives;
@@ -48,7 +50,8 @@ const SEEDS: u64 = 2_000;
 
 #[test]
 fn the_invariants_hold_in_every_history() {
-    let setting = Setting { calm: number("TALLYD_SIM_CALM"), ..Setting::PLAIN };
+    let bend = std::env::var("TALLYD_SIM_BEND").map_or(Setting::PLAIN.bend, |bug| bugs::bend_named(&bug));
+    let setting = Setting { calm: number("TALLYD_SIM_CALM"), bend, ..Setting::PLAIN };
     if let Some(seed) = number("TALLYD_SIM_SEED") {
         // What the boxes log, too.
         let log =

@@ -3,19 +3,28 @@
 mod conservation;
 mod delivery;
 mod digests;
+mod histories;
 mod lasts;
 mod leaders;
 pub(crate) mod progress;
 mod reads;
+mod refusals;
+pub(crate) mod replicas;
 mod site_time;
+mod stamps;
+mod windows;
 
 pub(crate) use conservation::Conservation;
 pub(crate) use delivery::Delivery;
 pub(crate) use digests::Digests;
+pub(crate) use histories::Histories;
 pub(crate) use lasts::Lasts;
 pub(crate) use leaders::Leaders;
 pub(crate) use reads::Reads;
+pub(crate) use refusals::Refusals;
 pub(crate) use site_time::SiteTimes;
+pub(crate) use stamps::Stamps;
+pub(crate) use windows::Windows;
 
 use tally_core::id::NodeId;
 
@@ -29,21 +38,34 @@ pub(crate) type OneLife = (NodeId, u64);
 pub(crate) struct Checks {
     /// The feature level that the site was founded with.
     pub(crate) founded: u32,
+    /// Whether limits are so low that they are reached.
+    pub(crate) is_narrow: bool,
     pub(crate) conservation: Conservation,
     pub(crate) delivery: Delivery,
     pub(crate) digests: Digests,
+    pub(crate) histories: Histories,
     pub(crate) lasts: Lasts,
     pub(crate) leaders: Leaders,
     pub(crate) reads: Reads,
+    pub(crate) refusals: Refusals,
     pub(crate) site_times: SiteTimes,
+    pub(crate) stamps: Stamps,
+    pub(crate) windows: Windows,
 }
 
 impl Checks {
     /// Looks at a box after each of its steps.
-    pub(crate) fn digests_and_leaders(&mut self, at: NodeId, life: &Life) {
+    pub(crate) fn digests_and_leaders(&mut self, at: NodeId, life: &mut Life) {
+        for logged in life.logged.drain(..) {
+            self.stamps.logged(at, &logged);
+        }
         life.handle.site(|site| {
             self.digests.look(at, site);
             self.site_times.look(site);
+            // Before level 2 what follows a step back is late up to where site time was.
+            if self.founded >= 2 {
+                self.windows.look((at, life.number), site);
+            }
         });
         let role = *life.handle.role().borrow();
         if role.leads {

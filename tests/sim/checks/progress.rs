@@ -5,13 +5,22 @@ use tally_core::time::SiteTime;
 use crate::boxes::{Life, SimBox};
 use crate::plan::Micros;
 
+/// Whether all boxes run and have nothing left to commit.
+pub(crate) fn is_committed(boxes: &[SimBox]) -> bool {
+    boxes.iter().all(|one| one.life.as_ref().is_some_and(has_committed))
+}
+
+fn has_committed(life: &Life) -> bool {
+    let backlog = life.handle.accumulator().backlog();
+    let is_idle = backlog.cells == 0 && backlog.waiting == 0;
+    is_idle && life.node.is_settled() && life.node.has_applied_all()
+}
+
 /// Whether all boxes run, agree, and have nothing left to commit or to publish.
 pub(crate) fn is_at_rest(boxes: &[SimBox]) -> bool {
     let state = |one: &SimBox| {
         let life = one.life.as_ref()?;
-        let backlog = life.handle.accumulator().backlog();
-        let is_idle = backlog.cells == 0 && backlog.waiting == 0;
-        let is_done = is_idle && life.node.is_settled() && life.node.has_applied_all();
+        let is_done = has_committed(life);
         let (state, is_published) = life.handle.site(|site| {
             let is_published = site.outbox_len() == 0 && site.close_due(SiteTime(u64::MAX)).is_none();
             ((site.applied(), site.digest()), is_published)

@@ -10,6 +10,32 @@ use crate::clients::{any_box, propose};
 use crate::coverage::Coverage;
 use crate::rng::Rng;
 
+/// What is changed, and what that is for the coverage.
+type Setting = (&'static str, &'static str, &'static str);
+
+const SETTINGS: [Setting; 9] = [
+    ("settings changed", "window.grace", "500ms"),
+    ("settings changed", "window.grace", "2s"),
+    ("settings changed", "window.grace", "1s"),
+    ("settings changed", "outbox.numbered_max", "3"),
+    ("window spans changed", "window.spans", "counts/*=3s,udp.1.1=6s,levels/1/*=12s"),
+    ("window spans changed", "window.spans", "meters/*=6s,adds/*=3s,counts/1/*=9s"),
+    ("window spans changed", "window.spans", "default"),
+    ("window spans changed", "window.base", "1s"),
+    ("history bounded", "history.windows_max", "4"),
+];
+
+const NARROW: [Setting; 8] = [
+    ("series bounded", "series.max", "12"),
+    ("series bounded", "series.max", "40"),
+    ("series bounded", "series.max", "20000"),
+    ("sources bounded", "sources.max", "1"),
+    ("sources bounded", "sources.max", "4"),
+    ("keys bounded", "keys.max", "2"),
+    ("keys bounded", "keys.max", "30"),
+    ("keys bounded", "keys.max", "default"),
+];
+
 #[derive(Debug, Default)]
 pub(crate) struct Operator;
 
@@ -21,16 +47,17 @@ impl Operator {
         (checks, coverage): (&mut Checks, &mut Coverage),
     ) -> Option<(usize, Input)> {
         let place = any_box(boxes, rng)?;
-        match rng.below(5) {
+        match rng.below(8) {
             0..=2 => {
                 coverage.count("transfers asked for");
                 let (reply, _) = oneshot::channel();
                 Some((place, Input::Command(Command::Transfer { to: None, reply })))
             }
-            3 => {
-                coverage.count("settings changed");
-                let grace = rng.pick(&["500ms", "2s", "1s"]);
-                Some((place, propose(entry::set(rng.next(), "window.grace", grace)).0))
+            3..=6 => {
+                let settings = if checks.is_narrow && rng.chance(600) { &NARROW[..] } else { &SETTINGS };
+                let (what, key, value) = rng.pick(settings);
+                coverage.count(what);
+                Some((place, propose(entry::set(rng.next(), key, value)).0))
             }
             _ => {
                 coverage.count("clocks stepped by an operator");

@@ -1,0 +1,31 @@
+//! Refusals: a cell is refused only where a limit says so, and what is refused is told.
+
+use std::collections::BTreeMap;
+
+use tally_core::id::NodeId;
+
+use crate::boxes::Life;
+
+/// By box, in all of its lives: cells of its own batches that were refused where they were applied.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals(BTreeMap<NodeId, u64>);
+
+impl Refusals {
+    /// A life ends.
+    pub(crate) fn ended(&mut self, at: NodeId, life: &Life) {
+        *self.0.entry(at).or_default() += life.handle.metrics().cells_refused.get();
+    }
+
+    pub(crate) fn of(&self, at: NodeId) -> u64 {
+        self.0.get(&at).copied().unwrap_or(0)
+    }
+
+    /// Of a site without a limit that is reached.
+    pub(crate) fn are_none(&self) {
+        let some = self.0.iter().find(|(_, refused)| **refused > 0);
+        assert!(
+            some.is_none(),
+            "refusals: box and cells that were refused although nothing is wrong: {some:?}"
+        );
+    }
+}
