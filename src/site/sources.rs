@@ -183,8 +183,12 @@ impl Sources {
         };
         if is_full {
             // Room for a living one is worth more than the memory of one long gone.
-            let oldest = self.folded.first().copied().ok_or(OpenRefused::TooManySources)?;
-            self.forget(oldest);
+            // A box's epoch is not forgotten for a named source: what that box counts first would be taken for applied.
+            let gives_way = |id: &u64| {
+                self.level < Level::TWO || self.by_id.get(id).is_some_and(|source| source.kind == kind)
+            };
+            let oldest = self.folded.iter().find(|(_, id)| gives_way(id)).copied();
+            self.forget(oldest.ok_or(OpenRefused::TooManySources)?);
         }
         self.last_id += 1;
         let id = self.last_id;

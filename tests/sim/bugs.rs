@@ -104,7 +104,8 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         // Everybody has an epoch and has counted nothing when the site has stood still for long.
         Bug::NoneIsUnknown => |plan| plan.sleeps = Some(2 * 3_600 * SECOND),
         // Low limits.
-        Bug::BoxesNotExempt | Bug::JunkStays => |plan| plan.is_narrow = true,
+        Bug::BoxesNotExempt => |plan| (plan.is_narrow, plan.is_late) = (true, true),
+        Bug::JunkStays => |plan| plan.is_narrow = true,
         // Boards without a clock, whose site loses its power.
         Bug::TimeFromApplied => |plan| (plan.has_clocks, plan.calm) = (false, 300_000),
         Bug::MetersByProcess => |plan| plan.pollers = 2,

@@ -1,6 +1,5 @@
 //! Who uses the boxes besides: pollers and gateways with their meters, programs that speak StatsD, strangers.
 
-use crate::clients::propose;
 use crate::clients::{Gateways, Habit, Meter, Poller, Statsd, Visitor};
 use crate::plan::{Micros, SECOND, size};
 use crate::world::{Event, World};
@@ -49,7 +48,8 @@ impl World {
     pub(crate) fn plan_sleep(&mut self) -> Micros {
         for place in 0..self.boxes.len() {
             let folds = entry::set(self.rng.next(), "sources.silent_age", "1h");
-            self.after(SLEEP_AT / 2, Event::Ask { place, input: Some(propose(folds).0) });
+            let input = Some(self.operator.ask(folds));
+            self.after(SLEEP_AT / 2, Event::Ask { place, input });
         }
         self.after(SLEEP_AT, Event::Sleep);
         SLEEP_AT
@@ -105,11 +105,7 @@ impl World {
         self.after(span, Event::Guest(guest));
     }
 
-    /// Whether all that the meters grew by is counted, where that can be told.
-    pub(crate) fn meters_are_counted(&self) -> bool {
-        self.uncounted_meters().is_empty()
-    }
-
+    /// Meters of whose growth something is not counted, where that can be told.
     pub(crate) fn uncounted_meters(&self) -> Vec<String> {
         // Before level 2 a box counts by itself; without room a meter is not known.
         if self.checks.founded < 2 || self.checks.is_narrow {

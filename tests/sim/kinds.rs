@@ -1,7 +1,7 @@
 //! What a full run must have come through.
 
 /// Each of these must have happened in a full run.
-pub(crate) const MUST_HAPPEN: [&str; 57] = [
+pub(crate) const MUST_HAPPEN: [&str; 62] = [
     "boxes started",
     "boxes that could not start",
     "power lost at a box",
@@ -37,6 +37,11 @@ pub(crate) const MUST_HAPPEN: [&str; 57] = [
     "reports sent again",
     "reads served",
     "numbers published",
+    "boxes that first came late",
+    "settings in force",
+    "settings refused",
+    "site time set back by an operator",
+    "site time set ahead by an operator",
     "window spans changed",
     "history bounded",
     "series bounded",

@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) gateways: u64,
     /// Limits are set so low that they are reached.
     pub(crate) is_narrow: bool,
+    /// A box is started for the first time when the others are at work.
+    pub(crate) is_late: bool,
     /// The site stands still for so long before anybody uses it.
     pub(crate) sleeps: Option<Micros>,
     /// Whether the boards have clocks that go on without power.
@@ -67,6 +69,7 @@ impl Plan {
             pollers: rng.between(0, 2),
             gateways: rng.between(0, 1),
             is_narrow: rng.chance(150),
+            is_late: rng.chance(200),
             sleeps: rng.chance(100).then(|| rng.between(3_600, 9_000) * SECOND),
             has_clocks: rng.chance(850),
         }

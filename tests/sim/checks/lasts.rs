@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tallyd::site::Site;
 
-use super::{Conservation, OneLife};
+use super::{Conservation, OneLife, Refusals};
 
 #[derive(Debug, Default)]
 pub(crate) struct Lasts(BTreeMap<String, (OneLife, f64, bool)>);
@@ -17,13 +17,17 @@ impl Lasts {
     }
 
     /// Holds the last values of a site that has come to rest against what was observed.
-    pub(crate) fn hold(&self, site: &Site, conservation: &Conservation) {
+    pub(crate) fn hold(&self, site: &Site, conservation: &Conservation, refusals: &Refusals) {
+        let is_told = |life: OneLife| conservation.is_crashed(life) || refusals.of(life.0) > 0;
         for (series, (life, value, _)) in self.0.iter().filter(|(_, (.., is_known))| *is_known) {
             let Some(id) = site.find(series) else {
-                assert!(conservation.is_crashed(*life), "lasts: {series} is not known, and no crash took it");
+                assert!(
+                    is_told(*life),
+                    "lasts: {series} is not known, and neither crash nor refusal took it"
+                );
                 continue;
             };
-            if conservation.is_crashed(*life) {
+            if is_told(*life) {
                 continue;
             }
             let last = site.series(id).sample.expect("a sample").last;

@@ -1,12 +1,12 @@
 //! Somebody who moves leadership, changes settings, sets the clock.
 
 use tallyd::node::{Command, Input};
-use tallyd::site::entry;
-use tokio::sync::oneshot;
+use tallyd::site::{Applied, entry};
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::boxes::SimBox;
 use crate::checks::Checks;
-use crate::clients::{any_box, propose};
+use crate::clients::{Answer, any_box, propose};
 use crate::coverage::Coverage;
 use crate::rng::Rng;
 
@@ -36,16 +36,24 @@ const NARROW: [Setting; 8] = [
     ("keys bounded", "keys.max", "default"),
 ];
 
+/// So many answers are waited for at most.
+const ANSWERS_MAX: usize = 64;
+
+/// What it asked for is done only as long as it waits for the answers.
 #[derive(Debug, Default)]
-pub(crate) struct Operator;
+pub(crate) struct Operator {
+    answers: Vec<Answer>,
+}
 
 impl Operator {
     /// One thing of whatever kind, and at which box.
     pub(crate) fn act(
+        &mut self,
         boxes: &[SimBox],
         rng: &mut Rng,
         (checks, coverage): (&mut Checks, &mut Coverage),
     ) -> Option<(usize, Input)> {
+        self.hear(coverage);
         let place = any_box(boxes, rng)?;
         match rng.below(8) {
             0..=2 => {
@@ -57,13 +65,39 @@ impl Operator {
                 let settings = if checks.is_narrow && rng.chance(600) { &NARROW[..] } else { &SETTINGS };
                 let (what, key, value) = rng.pick(settings);
                 coverage.count(what);
-                Some((place, propose(entry::set(rng.next(), key, value)).0))
+                Some((place, self.ask(entry::set(rng.next(), key, value))))
             }
             _ => {
                 coverage.count("clocks stepped by an operator");
                 checks.site_times.stepped();
-                Some((place, propose(entry::step_clock()).0))
+                Some((place, self.ask(entry::step_clock())))
             }
         }
+    }
+
+    /// A body for the log.
+    pub(crate) fn ask(&mut self, body: Vec<u8>) -> Input {
+        let (input, answer) = propose(body);
+        self.answers.push(answer);
+        if self.answers.len() > ANSWERS_MAX {
+            self.answers.remove(0);
+        }
+        input
+    }
+
+    fn hear(&mut self, coverage: &mut Coverage) {
+        self.answers.retain_mut(|answer| {
+            match answer.try_recv() {
+                Err(TryRecvError::Empty) => return true,
+                Ok(Ok(Applied::Set { result: Ok(_), .. })) => coverage.count("settings in force"),
+                Ok(Ok(Applied::Set { result: Err(_), .. })) => coverage.count("settings refused"),
+                Ok(Ok(Applied::Stepped { from, to })) if to < from => {
+                    coverage.count("site time set back by an operator");
+                }
+                Ok(Ok(Applied::Stepped { .. })) => coverage.count("site time set ahead by an operator"),
+                Ok(_) | Err(TryRecvError::Closed) => {}
+            }
+            false
+        });
     }
 }
