@@ -228,8 +228,8 @@ fn of_many_who_wait_those_who_find_no_room_wait_on() {
 }
 
 fn a_site(series: &[(&str, Kind)], series_max: &str) -> Arc<Mutex<Site>> {
-    use crate::site::{Founding, SourceKind, Stamp, entry};
-    let founding = Founding {
+    use crate::site::{BootstrapSettings, SourceKind, Stamp, entry};
+    let founding = BootstrapSettings {
         site: "s".to_owned(),
         site_id: 7,
         base_span: Span::DEFAULT,

@@ -131,7 +131,7 @@ pub struct SiteClock {
 
 /// The last word of a leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct LeaderTime {
     /// Site time; zero: not known yet.
     pub site: SiteTime,
     /// Whether it is that of synchronised clocks.
@@ -142,7 +142,7 @@ pub struct Told {
 
 #[derive(Clone, Copy, Debug)]
 struct View {
-    told: Told,
+    told: LeaderTime,
     heard: Instant,
     /// What was shown here already.
     floor: SiteTime,
@@ -158,7 +158,7 @@ struct View {
 impl SiteClock {
     /// A view that starts at a known site time (zero: nothing known yet), and goes on by this box's own time.
     pub fn new(site: SiteTime, elapsed: Elapsed, time: TimeSource) -> SiteClock {
-        let (told, now) = (Told { site, ..Told::default() }, time.now());
+        let (told, now) = (LeaderTime { site, ..LeaderTime::default() }, time.now());
         let view = View {
             told,
             heard: now,
@@ -172,7 +172,7 @@ impl SiteClock {
     }
 
     /// What a leader (this box, perhaps) just said.
-    pub fn hear(&self, told: Told) {
+    pub fn hear(&self, told: LeaderTime) {
         if told.site == SiteTime(0) {
             return;
         }
@@ -200,7 +200,7 @@ impl SiteClock {
         }
         view.floor = SiteTime(0);
         view.heard = now;
-        view.told = Told { site, held: None, ..view.told };
+        view.told = LeaderTime { site, held: None, ..view.told };
     }
 
     /// Entries came as a snapshot, and an operator's step back may have been among them. Neither the state nor its
@@ -241,7 +241,7 @@ impl SiteClock {
     }
 
     /// What the leader said last.
-    pub fn told(&self) -> Told {
+    pub fn leader_time(&self) -> LeaderTime {
         self.lock().told
     }
 
@@ -288,8 +288,8 @@ impl View {
 mod tests {
     use super::*;
 
-    fn told(site: u64) -> Told {
-        Told { site: SiteTime(site), synced: true, held: None }
+    fn told(site: u64) -> LeaderTime {
+        LeaderTime { site: SiteTime(site), synced: true, held: None }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::identity::is_name;
 use crate::ingest::poll::{Poll, PollConfig};
-use crate::node::PaceBounds;
+use crate::node::TimeoutBounds;
 use crate::site::units::Unit;
 use crate::storage::Budget;
 use crate::upstream::UpstreamConfig;
@@ -77,8 +77,8 @@ impl Default for ClusterSection {
 
 impl ClusterSection {
     /// The bounds of the election timeout.
-    pub fn election_timeout(&self) -> PaceBounds {
-        PaceBounds { min: self.election_timeout_min, max: self.election_timeout_max }
+    pub fn election_timeout(&self) -> TimeoutBounds {
+        TimeoutBounds { min: self.election_timeout_min, max: self.election_timeout_max }
     }
 }
 
@@ -355,8 +355,8 @@ impl Config {
                 self.api.listen
             ));
         }
-        let PaceBounds { min, max } = self.cluster.election_timeout();
-        if min < PaceBounds::MIN || max > PaceBounds::MAX || min > max {
+        let TimeoutBounds { min, max } = self.cluster.election_timeout();
+        if min < TimeoutBounds::MIN || max > TimeoutBounds::MAX || min > max {
             return wrong(
                 "cluster.election_timeout_min must be at least 20ms, cluster.election_timeout_max at most 10m and \
                  not below it"

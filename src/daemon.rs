@@ -22,7 +22,7 @@ use crate::service;
 use crate::signals::{self, Heard, Signals};
 use crate::site::units::Unit;
 use crate::storage::{Budget, OpenError, Owner, RealFileSystem, Storage, partition_bytes};
-use crate::transport::{Lives, Transport, TransportError, TransportMetrics};
+use crate::transport::{Incarnations, Transport, TransportError, TransportMetrics};
 use crate::upstream::{self, Upstream, UpstreamError};
 
 /// Where a configuration is looked for when none is named, after the data directory.
@@ -364,7 +364,7 @@ async fn transport(
     let listen: SocketAddr = config.cluster.listen;
     let metrics = Arc::new(TransportMetrics::default());
     Ok(Some(Arc::new(
-        Transport::start(identity, keys, listen, events, metrics, Lives::load(dir, boot)).await?,
+        Transport::start(identity, keys, listen, events, metrics, Incarnations::load(dir, boot)).await?,
     )))
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::refusals::Refusals;
+use crate::dropped::DroppedMessages;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl Counter {
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// What members said that led to nothing.
-    pub refusals: Refusals,
+    pub dropped: DroppedMessages,
     /// How often the leader that this box knows changed, or the term did.
     pub leader_changes: Counter,
     /// How often this box began to campaign.

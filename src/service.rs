@@ -15,7 +15,7 @@ const QUEUE_MAX: usize = 4;
 
 /// What systemd is told.
 #[derive(Debug)]
-enum Told {
+enum ServiceState {
     Ready,
     Alive(String),
     Stopping,
@@ -24,7 +24,7 @@ enum Told {
 /// The way to systemd.
 #[derive(Debug)]
 pub struct Service {
-    told: SyncSender<Told>,
+    told: SyncSender<ServiceState>,
     telling: JoinHandle<()>,
 }
 
@@ -37,9 +37,11 @@ pub fn ready(line: impl Fn() -> String + Send + 'static) -> Service {
         for told in inbox {
             // Without a NOTIFY_SOCKET there is nobody to tell.
             let _ = match told {
-                Told::Ready => systemd::notify(&[NotifyState::Ready]),
-                Told::Alive(line) => systemd::notify(&[NotifyState::Watchdog, NotifyState::Status(&line)]),
-                Told::Stopping => systemd::notify(&[NotifyState::Stopping]),
+                ServiceState::Ready => systemd::notify(&[NotifyState::Ready]),
+                ServiceState::Alive(line) => {
+                    systemd::notify(&[NotifyState::Watchdog, NotifyState::Status(&line)])
+                }
+                ServiceState::Stopping => systemd::notify(&[NotifyState::Stopping]),
             };
         }
     });
@@ -48,11 +50,11 @@ pub fn ready(line: impl Fn() -> String + Send + 'static) -> Service {
     }
     let alive = told.clone();
     // One that is told too much at once has heard enough to know.
-    let _ = told.try_send(Told::Ready);
+    let _ = told.try_send(ServiceState::Ready);
     let telling = tokio::spawn(async move {
         let every = systemd::watchdog_enabled().map_or(STATUS_EVERY, |limit| (limit / 3).min(STATUS_EVERY));
         loop {
-            let _ = alive.try_send(Told::Alive(line()));
+            let _ = alive.try_send(ServiceState::Alive(line()));
             tokio::time::sleep(every).await;
         }
     });
@@ -63,7 +65,7 @@ impl Service {
     /// Tells systemd that the process is stopping.
     pub fn stopping(&self) {
         self.telling.abort();
-        let _ = self.told.try_send(Told::Stopping);
+        let _ = self.told.try_send(ServiceState::Stopping);
     }
 }
 

@@ -38,7 +38,7 @@ number!(
     SourceId
 );
 number!(
-    /// One life of a source's memory; random, never reused, without order among epochs.
+    /// One incarnation of a source's memory; random, never reused, without order among epochs.
     Epoch
 );
 

@@ -291,7 +291,7 @@ fn any_rule() -> impl Strategy<Value = MeterRule> {
 
 proptest! {
     #[test]
-    fn lives_that_are_told_count_in_full(incarnations in prop::collection::vec(incarnation(), 1..6), pauses in any::<u64>()) {
+    fn incarnations_that_are_told_count_in_full(incarnations in prop::collection::vec(incarnation(), 1..6), pauses in any::<u64>()) {
         let mut metered = Metered::new(MeterRule::DEFAULT);
         let mut expected = u128::from(incarnations[0][incarnations[0].len() - 1] - incarnations[0][0]);
         expected += incarnations[1..].iter().map(|incarnation| u128::from(incarnation[incarnation.len() - 1])).sum::<u128>();

@@ -120,7 +120,7 @@ fn of_key(outcome: &KeyOutcome) -> Outcome {
             return Outcome::Added(Added { total, time });
         }
         KeyOutcome::Reused => RequestError::KeyReused,
-        KeyOutcome::Stale => return unknown("this try was too long on its way for the life of its key"),
+        KeyOutcome::Stale => return unknown("this try was too long on its way for the lifetime of its key"),
         KeyOutcome::TableFull => RequestError::KeyTableFull,
         KeyOutcome::Refused(refusal) => RequestError::Refused(refusal),
     })

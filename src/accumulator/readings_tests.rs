@@ -10,7 +10,7 @@ use super::*;
 use crate::accumulator::Limits;
 use crate::clock::{SiteClock, TimeSource};
 use crate::site::entry::SourceKind;
-use crate::site::{Applied, Founding, Level, Site, Stamp, Verdict, entry};
+use crate::site::{Applied, BootstrapSettings, Level, Site, Stamp, Verdict, entry};
 
 /// 2025, in the middle of a window.
 const NOW: SiteTime = SiteTime(1_763_858_430_000);
@@ -26,8 +26,12 @@ struct OneBox {
 impl OneBox {
     fn new() -> OneBox {
         let clock = Arc::new(SiteClock::new(SiteTime(0), Elapsed(0), TimeSource::default()));
-        let founding =
-            Founding { site: "plant7".to_owned(), site_id: 5, base_span: Span::DEFAULT, level: Level::MAX };
+        let founding = BootstrapSettings {
+            site: "plant7".to_owned(),
+            site_id: 5,
+            base_span: Span::DEFAULT,
+            level: Level::MAX,
+        };
         let limits = Limits { base: Span::DEFAULT, grace_ms: 2_000, names_max: 5, name_bytes_max: 200 };
         let site = Arc::new(Mutex::new(Site::new(&founding)));
         let accumulator = Accumulator::new(clock, limits).asking(Arc::clone(&site));

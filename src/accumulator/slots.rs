@@ -26,7 +26,7 @@ pub(super) const WINDOWS_APART_MAX: usize = 64;
 pub struct Slot {
     index: u32,
     /// How many series had the place before.
-    life: u32,
+    generation: u32,
 }
 
 /// Why nothing was added.
@@ -114,7 +114,7 @@ pub(super) struct Slots {
 pub(super) struct SlotState {
     pub(super) name: Box<str>,
     kind: Kind,
-    life: u32,
+    generation: u32,
     /// As the site numbers it, once that is known here.
     pub(super) series: Option<SeriesId>,
     window: SiteTime,
@@ -162,7 +162,7 @@ impl Slots {
                 (state.series, state.kind) = (Some(id), is);
                 self.unknown -= 1;
             } else if state.is_idle() {
-                (state.kind, state.life) = (kind, state.life.wrapping_add(1));
+                (state.kind, state.generation) = (kind, state.generation.wrapping_add(1));
             }
         }
         let state = &self.states[index as usize];
@@ -196,8 +196,8 @@ impl Slots {
             Some(index) => index,
             None => u32::try_from(self.states.len()).map_err(|_| NotTaken::TooManyNew)?,
         };
-        let life = evicted.map_or(0, |index| self.states[index as usize].life.wrapping_add(1));
-        let state = SlotState::new(name, kind, life, series);
+        let generation = evicted.map_or(0, |index| self.states[index as usize].generation.wrapping_add(1));
+        let state = SlotState::new(name, kind, generation, series);
         let slot = state.slot(index);
         match self.states.get_mut(index as usize) {
             Some(place) => *place = state,
@@ -233,18 +233,21 @@ impl Slots {
     }
 
     fn get(&mut self, slot: Slot) -> Result<&mut SlotState, NotTaken> {
-        let state = self.states.get_mut(slot.index()).filter(|state| state.life == slot.life);
+        let state = self.states.get_mut(slot.index()).filter(|state| state.generation == slot.generation);
         state.ok_or(NotTaken::Evicted)
     }
 
     /// The name of a slot that was not evicted.
     pub(super) fn name(&self, slot: Slot) -> Option<&str> {
-        self.states.get(slot.index()).filter(|state| state.life == slot.life).map(|state| &*state.name)
+        self.states
+            .get(slot.index())
+            .filter(|state| state.generation == slot.generation)
+            .map(|state| &*state.name)
     }
 
     /// How the site numbers the series, as far as that is known here.
     pub(super) fn series(&self, slot: Slot) -> Option<SeriesId> {
-        self.states.get(slot.index()).filter(|state| state.life == slot.life)?.series
+        self.states.get(slot.index()).filter(|state| state.generation == slot.generation)?.series
     }
 
     /// Somebody waits for an add that will be in its next batch.
@@ -265,7 +268,7 @@ impl Slots {
     #[inline]
     pub(super) fn count(&mut self, slot: Slot, window: SiteTime, n: u64) -> bool {
         if let Some(state) = self.states.get_mut(slot.index())
-            && state.life == slot.life
+            && state.generation == slot.generation
             && state.window == window
             && let Some(Amount::Counter(sum)) = &mut state.pending
             && let Some(more) = sum.checked_add(u128::from(n))
@@ -327,7 +330,7 @@ impl Slots {
 
     /// A slot goes into the batch that is being frozen.
     pub(super) fn freeze(&mut self, slot: Slot) -> Option<&mut SlotState> {
-        let state = self.states.get_mut(slot.index()).filter(|state| state.life == slot.life)?;
+        let state = self.states.get_mut(slot.index()).filter(|state| state.generation == slot.generation)?;
         if !mem::replace(&mut state.frozen, true) {
             self.frozen.push(slot.index);
         }
@@ -390,11 +393,11 @@ impl Slots {
 }
 
 impl SlotState {
-    fn new(name: &str, kind: Kind, life: u32, series: Option<SeriesId>) -> SlotState {
+    fn new(name: &str, kind: Kind, generation: u32, series: Option<SeriesId>) -> SlotState {
         SlotState {
             name: name.into(),
             kind,
-            life,
+            generation,
             series,
             window: SiteTime(0),
             pending: None,
@@ -409,7 +412,7 @@ impl SlotState {
     }
 
     fn slot(&self, index: u32) -> Slot {
-        Slot { index, life: self.life }
+        Slot { index, generation: self.generation }
     }
 
     fn is_idle(&self) -> bool {

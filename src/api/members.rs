@@ -1,4 +1,4 @@
-//! The members of the site over HTTP: who they are, changes of them, leadership handed over.
+//! The members of the site over HTTP: who they are, changes of them, leadership transferred.
 
 use std::sync::Arc;
 

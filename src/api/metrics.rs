@@ -14,9 +14,9 @@ use serde_json::Value;
 mod broker;
 
 use super::{Shared, typed_response};
+use crate::dropped::{DroppedMessages, REASONS};
 use crate::metrics::Metrics;
-use crate::node::status::{NodeStatus, PaceStatus, STORAGE_STATES};
-use crate::refusals::{REASONS, Refusals};
+use crate::node::status::{AdaptiveTimeoutStatus, NodeStatus, STORAGE_STATES};
 use crate::transport::TransportMetrics;
 
 /// `GET /metrics`
@@ -25,12 +25,12 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body>
     let status = shared.node.status();
     raft(&mut text, &status);
     site(&mut text, &status);
-    pace(&mut text, &status.pace);
+    adaptive_timeout(&mut text, &status.adaptive_timeout);
     disk(&mut text, &status.storage);
     ways_in(&mut text, &status);
     broker::broker(&mut text, &status);
     counted(&mut text, shared.node.metrics());
-    refused(&mut text, &shared.node.metrics().refusals, &[]);
+    refused(&mut text, &shared.node.metrics().dropped, &[]);
     connections(&mut text, shared.node.transport_metrics(), &[]);
     let watchers = shared.watchers.load(Ordering::Relaxed);
     text.gauge("tallyd_api_watchers", "Clients of /v1/watch that are connected.", watchers);
@@ -67,7 +67,7 @@ fn raft(text: &mut Text, status: &NodeStatus) {
     text.counter(
         "tallyd_leader_late_total",
         "How often this box led and its loop woke later than an election timeout.",
-        status.pace.leader_late,
+        status.adaptive_timeout.leader_late,
     );
     text.counter(
         "tallyd_digest_mismatches_total",
@@ -90,25 +90,25 @@ fn raft(text: &mut Text, status: &NodeStatus) {
         status.elections.leader_changes,
     );
     text.family(
-        "tallyd_handovers_total",
+        "tallyd_leadership_transfers_total",
         "counter",
-        "How often this box handed leadership over, by why: it did not reach the broker, its disk was ill or slow, it \
+        "How often this box transferred leadership, by why: it did not reach the broker, its disk was unhealthy or slow, it \
          stopped, somebody asked.",
     );
-    let handovers = &status.handovers;
+    let transfers = &status.transfers;
     for (reason, count) in [
-        ("broker", handovers.broker),
-        ("disk", handovers.disk),
-        ("stopping", handovers.stopping),
-        ("asked", handovers.asked),
-        ("state", handovers.state),
+        ("broker", transfers.broker),
+        ("disk", transfers.disk),
+        ("stopping", transfers.stopping),
+        ("asked", transfers.asked),
+        ("state", transfers.state),
     ] {
-        text.sample("tallyd_handovers_total", &[("reason", reason)], count);
+        text.sample("tallyd_leadership_transfers_total", &[("reason", reason)], count);
     }
     text.counter(
-        "tallyd_handovers_failed_total",
+        "tallyd_leadership_transfers_failed_total",
         "How often the other box did not take leadership.",
-        handovers.failed,
+        transfers.failed,
     );
     text.gauge(
         "tallyd_tolerated_failures",
@@ -181,26 +181,26 @@ fn member_clocks(text: &mut Text, status: &NodeStatus) {
     }
 }
 
-fn pace(text: &mut Text, pace: &PaceStatus) {
+fn adaptive_timeout(text: &mut Text, adaptive_timeout: &AdaptiveTimeoutStatus) {
     text.gauge(
         "tallyd_election_timeout_seconds",
         "The election timeout in force.",
-        millis(pace.election_timeout_ms),
+        millis(adaptive_timeout.election_timeout_ms),
     );
     text.gauge(
         "tallyd_heartbeat_interval_seconds",
         "How often a leader shows itself, in force.",
-        millis(pace.heartbeat_ms),
+        millis(adaptive_timeout.heartbeat_ms),
     );
     text.gauge(
         "tallyd_round_trip_high_seconds",
         "A high quantile of the round trips to the slowest connected box, which the timeout follows.",
-        seconds(pace.round_trip_us),
+        seconds(adaptive_timeout.round_trip_us),
     );
     text.gauge(
         "tallyd_disk_write_high_seconds",
         "A high quantile of the time that this box's disk takes for a write, which the timeout follows.",
-        seconds(pace.sync_us),
+        seconds(adaptive_timeout.sync_us),
     );
 }
 
@@ -362,7 +362,7 @@ fn counted(text: &mut Text, metrics: &Metrics) {
 }
 
 /// What members sent that led to nothing, by reason; `labels` stand before it.
-pub(crate) fn refused(text: &mut Text, refusals: &Refusals, labels: &[(&str, &str)]) {
+pub(crate) fn refused(text: &mut Text, refusals: &DroppedMessages, labels: &[(&str, &str)]) {
     for (name, malformed, help) in [
         (
             "tallyd_peer_frames_malformed_total",
@@ -502,7 +502,7 @@ mod tests {
         status.ingest.insert("poll".to_owned(), json!(polls));
         raft(&mut text, &status);
         site(&mut text, &status);
-        pace(&mut text, &status.pace);
+        adaptive_timeout(&mut text, &status.adaptive_timeout);
         disk(&mut text, &status.storage);
         status.upstream =
             serde_json::json!({"state": "connected", "published": 7, "refuses": [{"topic": "t"}]});
@@ -513,7 +513,7 @@ mod tests {
                 && text.0.contains("\ntallyd_upstream_published_total 7\n")
         );
         counted(&mut text, &Metrics::default());
-        refused(&mut text, &Refusals::default(), &[]);
+        refused(&mut text, &DroppedMessages::default(), &[]);
         connections(&mut text, &TransportMetrics::default(), &[]);
         let mut described = std::collections::BTreeSet::new();
         for line in text.0.lines() {

@@ -21,10 +21,10 @@ use tokio::time::Instant;
 use self::control::{Control, ControlError, Leadership};
 use self::ledger::Proof;
 use self::load::{Behaviour, Load, Tally};
-use self::output::{Report, Run, StatsdRun};
+use self::output::{BenchRun, Report, StatsdRun};
 use self::process::{Figures, Usage};
 use self::script::{Requests, Script};
-use self::wire::Target;
+use self::wire::BenchTarget;
 
 /// Put load on a site of your own and measure it.
 ///
@@ -146,7 +146,8 @@ pub fn run(args: &BenchArgs) -> Result<(), BenchError> {
 /// # Errors
 /// As [`run`].
 pub async fn bench(args: &BenchArgs) -> Result<Report, BenchError> {
-    let targets: Result<Vec<Target>, String> = args.url.iter().map(|url| Target::parse(url)).collect();
+    let targets: Result<Vec<BenchTarget>, String> =
+        args.url.iter().map(|url| BenchTarget::parse(url)).collect();
     let targets = targets.map_err(BenchError::Usage)?;
     if let Some(batch) = args.batch.filter(|&batch| batch > args.series) {
         return Err(BenchError::Usage(format!("--batch {batch}: there are only {} --series", args.series)));
@@ -176,7 +177,7 @@ pub async fn bench(args: &BenchArgs) -> Result<Report, BenchError> {
 
 /// What all runs share.
 struct Site<'a> {
-    targets: Vec<Target>,
+    targets: Vec<BenchTarget>,
     requests: Arc<Requests>,
     pids: Vec<u32>,
     args: &'a BenchArgs,
@@ -207,7 +208,7 @@ impl Site<'_> {
         Err(first_error.map_or_else(|| BenchError::Usage("no --url".to_owned()), BenchError::from))
     }
 
-    async fn run(&self, clients: u32) -> Result<Run, BenchError> {
+    async fn run(&self, clients: u32) -> Result<BenchRun, BenchError> {
         let args = self.args;
         let mut control = self.any_control().await?;
         let leadership_before = control.leadership().await?;
@@ -228,7 +229,7 @@ impl Site<'_> {
         let (boxes, client_cpu_s) = meter.stop();
         let tally = load.finish().await;
         let (leadership_after, proof) = self.prove(&tally, &before).await?;
-        Ok(Run::new(clients, &tally, (leadership_before, leadership_after), boxes, client_cpu_s, proof))
+        Ok(BenchRun::new(clients, &tally, (leadership_before, leadership_after), boxes, client_cpu_s, proof))
     }
 
     async fn scripts(&self, clients: u32, control: &mut Control) -> Result<Vec<Script>, BenchError> {

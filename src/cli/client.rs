@@ -15,13 +15,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::client::answer::{Judged, Refused, judge};
+use super::client::answer::{Judged, RequestRefused, judge};
 
 mod answer;
 mod url;
 
-pub use answer::Refused as RefusedBy;
-use url::Target;
+pub use answer::RequestRefused as RefusedBy;
+use url::ServerUrl;
 
 /// The longest answer that is taken, in bytes.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
@@ -68,7 +68,7 @@ pub struct Server {
 pub enum ClientError {
     /// Exit status 1: failed, certainly not done.
     #[error("{0}")]
-    Failed(Box<Refused>),
+    Failed(Box<RequestRefused>),
     /// Exit status 2: wrong usage.
     #[error("{0}")]
     Usage(String),
@@ -138,7 +138,7 @@ impl Call {
 /// Talks to the boxes of one site.
 #[derive(Debug)]
 pub struct Client {
-    targets: Vec<Target>,
+    targets: Vec<ServerUrl>,
     token: Option<String>,
     /// When trying ends.
     deadline: Instant,
@@ -232,14 +232,19 @@ impl Client {
         Err(history.end())
     }
 
-    async fn attempt(&self, target: &Target, call: &Call, until: Instant) -> Tried {
+    async fn attempt(&self, target: &ServerUrl, call: &Call, until: Instant) -> Tried {
         match self.send(target, call, until).await {
             Ok(response) => read_whole(response, until).await,
             Err(tried) => tried,
         }
     }
 
-    async fn send(&self, target: &Target, call: &Call, until: Instant) -> Result<Response<Incoming>, Tried> {
+    async fn send(
+        &self,
+        target: &ServerUrl,
+        call: &Call,
+        until: Instant,
+    ) -> Result<Response<Incoming>, Tried> {
         let connect = timeout_at(until, timeout(CONNECT_TIME_MAX, TcpStream::connect(&target.authority)));
         let stream = match connect.await {
             Ok(Ok(Ok(stream))) => stream,
@@ -265,7 +270,7 @@ impl Client {
 
     fn request(
         &self,
-        target: &Target,
+        target: &ServerUrl,
         call: &Call,
         patience: Duration,
     ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
@@ -316,14 +321,19 @@ struct History {
     /// A try whose outcome is unknown, and which nothing has settled.
     unknown: Option<String>,
     /// The latest refusal over a bound: time may help.
-    over_bound: Option<Box<Refused>>,
+    over_bound: Option<Box<RequestRefused>>,
     /// Of each box, the latest try that was certainly not done.
-    not_done: Vec<(Target, String)>,
+    not_done: Vec<(ServerUrl, String)>,
 }
 
 impl History {
     /// Takes one try in; the end, if that settles it.
-    fn take(&mut self, target: &Target, policy: Policy, tried: Tried) -> Option<Result<Bytes, ClientError>> {
+    fn take(
+        &mut self,
+        target: &ServerUrl,
+        policy: Policy,
+        tried: Tried,
+    ) -> Option<Result<Bytes, ClientError>> {
         match tried {
             Tried::Unreached(why) => self.not_done(target, why),
             Tried::Broken(why) => return self.unknown(target, policy, &why),
@@ -332,7 +342,7 @@ impl History {
                 Judged::NotDone(why) => self.not_done(target, why),
                 Judged::Unknown(why) => return self.unknown(target, policy, &why),
                 Judged::OverBound(refused) => self.over_bound = Some(refused),
-                Judged::Refused(refused) => {
+                Judged::RequestRefused(refused) => {
                     // Only some refusals tell about earlier tries, too.
                     if self.unknown.is_some() && !refused.settles_earlier_tries() {
                         return Some(Err(self.end()));
@@ -344,7 +354,12 @@ impl History {
         None
     }
 
-    fn unknown(&mut self, target: &Target, policy: Policy, why: &str) -> Option<Result<Bytes, ClientError>> {
+    fn unknown(
+        &mut self,
+        target: &ServerUrl,
+        policy: Policy,
+        why: &str,
+    ) -> Option<Result<Bytes, ClientError>> {
         match policy {
             // A read has no outcome that could be unknown.
             Policy::Read => self.not_done(target, why.to_owned()),
@@ -354,7 +369,7 @@ impl History {
         None
     }
 
-    fn not_done(&mut self, target: &Target, why: String) {
+    fn not_done(&mut self, target: &ServerUrl, why: String) {
         self.not_done.retain(|(known, _)| known != target);
         self.not_done.push((target.clone(), why));
     }

@@ -1,6 +1,6 @@
 use super::*;
 
-fn target() -> Target {
+fn target() -> ServerUrl {
     url::targets("box1").unwrap().remove(0)
 }
 

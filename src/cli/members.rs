@@ -159,7 +159,7 @@ struct Member {
 
 /// The answer to leadership that was handed over.
 #[derive(Deserialize)]
-struct Handed {
+struct LastTransfer {
     /// The name; nothing where it is not known.
     leader: Value,
 }
@@ -349,7 +349,7 @@ pub(super) async fn leader(args: LeaderArgs) -> Result<(), ClientError> {
         policy: Policy::Once,
     };
     let body = client.call(&call).await?;
-    let handed: Handed = outcome(&body)?;
+    let handed: LastTransfer = outcome(&body)?;
     if server.json {
         return print_done(&format!("{}\n", String::from_utf8_lossy(&body).trim_end()));
     }

@@ -91,11 +91,11 @@ struct Page {
 #[derive(Deserialize)]
 struct Windows {
     kind: String,
-    windows: Vec<Window>,
+    windows: Vec<WindowRow>,
 }
 
 #[derive(Deserialize)]
-struct Window {
+struct WindowRow {
     start: u64,
     span: u64,
     increase: Option<u128>,

@@ -57,7 +57,7 @@ fn in_words(status: &Value) -> String {
     if let Some(text) = status["state_check"]["text"].as_str() {
         lines.push(format!("STATE {}: {}", of(&status["state_check"], "state"), text::printable(text)));
     }
-    lines.extend(status["pace"]["text"].as_str().map(text::printable));
+    lines.extend(status["adaptive_timeout"]["text"].as_str().map(text::printable));
     if let Some(batches) = status["accumulator"]["unsettled"].as_u64().filter(|batches| *batches > 0) {
         lines.push(format!("batches from before the last stop that wait to be committed: {batches}"));
     }
@@ -72,10 +72,10 @@ fn in_words(status: &Value) -> String {
     lines.push(String::new());
     lines.push(members(status).text());
     lines.extend(refusals(status));
-    lines.extend(pace(&status["pace"]));
+    lines.extend(adaptive_timeout(&status["adaptive_timeout"]));
     lines.extend(parts(status).map(|(name, words)| format!("{name:<9} {words}")));
     lines.extend(disk_trouble(&status["storage"]));
-    lines.extend(handover(&status["handovers"]["last"]));
+    lines.extend(transfer(&status["transfers"]["last"]));
     let ways_in = status["ingest"].as_object().into_iter().flatten();
     for (name, ingest) in ways_in.filter(|(_, ingest)| !ingest.as_array().is_some_and(Vec::is_empty)) {
         lines.push(format!("{name:<9} {}", part(ingest)));
@@ -150,28 +150,29 @@ fn disk_trouble(storage: &Value) -> Option<String> {
 }
 
 /// Of this box, since it started.
-fn handover(last: &Value) -> Option<String> {
+fn transfer(last: &Value) -> Option<String> {
     if last.is_null() {
         return None;
     }
     let at = text::time(last["at"].as_u64().unwrap_or_default());
     let why = match last["reason"].as_str() {
         Some("broker") => "this box did not reach the broker".to_owned(),
-        Some("disk") => "this box's disk was ill or slow".to_owned(),
+        Some("disk") => "this box's disk was unhealthy or slow".to_owned(),
         Some("asked") => "somebody asked for it".to_owned(),
         _ => of(last, "reason"),
     };
-    Some(format!("{:<9} leadership went to {} at {at}: {why}", "handover", of(last, "to")))
+    Some(format!("{:<9} leadership went to {} at {at}: {why}", "transfer", of(last, "to")))
 }
 
 /// How patient the boxes are with their leader, and what of.
-fn pace(pace: &Value) -> Option<String> {
-    let (timeout, heartbeat) = (pace["election_timeout_ms"].as_u64()?, pace["heartbeat_ms"].as_u64()?);
+fn adaptive_timeout(adaptive_timeout: &Value) -> Option<String> {
+    let (timeout, heartbeat) =
+        (adaptive_timeout["election_timeout_ms"].as_u64()?, adaptive_timeout["heartbeat_ms"].as_u64()?);
     Some(format!(
         "{:<9} election timeout {timeout} ms, heartbeat {heartbeat} ms; round trip {}, sync {}",
-        "pace",
-        measured(&pace["round_trip_us"]),
-        measured(&pace["sync_us"])
+        "timeout",
+        measured(&adaptive_timeout["round_trip_us"]),
+        measured(&adaptive_timeout["sync_us"])
     ))
 }
 
@@ -352,7 +353,7 @@ mod tests {
                 {"name": "box3", "membership": "voter", "role": "unknown", "address": "c:1", "connected": false}],
             "outbox": {"waiting": 1, "unnumbered": 1, "numbered": 5, "delivered": 5},
             "clock": {"site_ms": 0, "synced": true, "text": "the clocks are far ahead"}, "storage": {"state": "ok"},
-            "handovers": {"last": {"to": "box2", "reason": "broker", "at": 0}},
+            "transfers": {"last": {"to": "box2", "reason": "broker", "at": 0}},
             "upstream": {"state": "connected", "url": "mqtt://b:1883", "last_error": {"what": "gone"}}, "ingest": {"statsd": {"datagrams": 7, "examples": {}}},
         });
         let text = in_words(&status);
@@ -363,7 +364,7 @@ mod tests {
             "box3  unknown   c:1      NO",
             "upstream  connected, mqtt://b:1883; trouble: what gone",
             "statsd    datagrams 7",
-            "handover  leadership went to box2 at 1970-01-01 00:00:00Z: this box did not reach the broker",
+            "transfer  leadership went to box2 at 1970-01-01 00:00:00Z: this box did not reach the broker",
             "clock     1970-01-01 00:00:00Z, synchronised; HELD: the clocks are far ahead",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
@@ -425,17 +426,18 @@ mod tests {
     }
 
     #[test]
-    fn the_pace_is_told_and_a_box_that_is_no_member_says_so_first() {
+    fn the_timeouts_are_shown_and_a_box_that_is_no_member_says_so_first() {
         let status = json!({
             "node": "box3", "site": "plant7", "site_id": "9f3c51d2a07be644", "role": "none",
-            "pace": {"election_timeout_ms": 200, "heartbeat_ms": 50, "round_trip_us": 310, "sync_us": 1204},
+            "adaptive_timeout": {"election_timeout_ms": 200, "heartbeat_ms": 50, "round_trip_us": 310, "sync_us": 1204},
         });
         let lines = lines_of(&status);
         assert_eq!(
             lines[0],
             "box3 of site plant7 (9f3c51d2a07be644): no member of it (removed, or not yet added), NOT READY"
         );
-        let pace = "pace      election timeout 200 ms, heartbeat 50 ms; round trip 0.31 ms, sync 1.204 ms";
-        assert!(lines.iter().any(|line| line == pace), "{}", lines.join("\n"));
+        let adaptive_timeout =
+            "timeout   election timeout 200 ms, heartbeat 50 ms; round trip 0.31 ms, sync 1.204 ms";
+        assert!(lines.iter().any(|line| line == adaptive_timeout), "{}", lines.join("\n"));
     }
 }

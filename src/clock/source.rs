@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, Default)]
 pub struct TimeSource {
     /// `None`: the machine's.
-    told: Option<Arc<Told>>,
+    simulated: Option<Arc<SimulatedClocks>>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct SimulatedClocks {
     began: Instant,
     passed_us: AtomicU64,
     wall_us: AtomicU64,
@@ -21,32 +21,40 @@ struct Told {
 impl TimeSource {
     /// Clocks that stand still until they are [`set`](Self::set).
     pub fn simulated() -> TimeSource {
-        let told = Told { began: Instant::now(), passed_us: AtomicU64::new(0), wall_us: AtomicU64::new(0) };
-        TimeSource { told: Some(Arc::new(told)) }
+        let simulated = SimulatedClocks {
+            began: Instant::now(),
+            passed_us: AtomicU64::new(0),
+            wall_us: AtomicU64::new(0),
+        };
+        TimeSource { simulated: Some(Arc::new(simulated)) }
     }
 
     /// How long a simulated box has been running by its monotonic clock, and what its wall clock says in Unix
     /// microseconds. The machine's clocks cannot be set by this.
     pub fn set(&self, passed: Duration, wall_us: u64) {
-        if let Some(told) = &self.told {
-            told.passed_us.store(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-            told.wall_us.store(wall_us, Ordering::Relaxed);
+        if let Some(simulated) = &self.simulated {
+            simulated
+                .passed_us
+                .store(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            simulated.wall_us.store(wall_us, Ordering::Relaxed);
         }
     }
 
     /// The monotonic clock.
     pub fn now(&self) -> Instant {
-        match &self.told {
+        match &self.simulated {
             None => Instant::now(),
-            Some(told) => told.began + Duration::from_micros(told.passed_us.load(Ordering::Relaxed)),
+            Some(simulated) => {
+                simulated.began + Duration::from_micros(simulated.passed_us.load(Ordering::Relaxed))
+            }
         }
     }
 
     /// The wall clock as Unix milliseconds.
     pub fn wall_ms(&self) -> u64 {
-        match &self.told {
+        match &self.simulated {
             None => super::wall_ms(),
-            Some(told) => told.wall_us.load(Ordering::Relaxed) / 1000,
+            Some(simulated) => simulated.wall_us.load(Ordering::Relaxed) / 1000,
         }
     }
 }

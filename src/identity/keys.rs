@@ -58,7 +58,7 @@ impl Keys {
         self.certificate.clone()
     }
 
-    /// A secret for one purpose (HKDF-SHA256 of the private key): the same in each life of the box,
+    /// A secret for one purpose (HKDF-SHA256 of the private key): the same in each incarnation of the box,
     /// known to nobody else, and of no help to find the key.
     pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tally/1 derived from a node key");

@@ -4,12 +4,12 @@
 //! Exact from the moment a datagram was read. What the kernel dropped before that is read from the
 //! socket's own counter and shown; what does not parse is counted by reason, with an example each.
 
-pub mod book;
 mod drops;
 mod name;
 pub mod number;
 pub mod parse;
 mod receiver;
+pub mod series_cache;
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};

@@ -26,12 +26,12 @@ const FILE_AGAIN: Duration = Duration::from_secs(1);
 /// The box as a source.
 #[derive(Debug)]
 pub(super) struct Batches {
-    /// Names this life of the box's memory.
+    /// Names this incarnation of the box's memory.
     nonce: u128,
     epoch: Option<(SourceId, Epoch)>,
     next: ReportNumber,
     in_flight: Option<InFlight>,
-    /// Batches that an earlier life froze: they follow the one in flight, the first of them under the next number.
+    /// Batches that an earlier incarnation froze: they follow the one in flight, the first of them under the next number.
     kept: VecDeque<Vec<u8>>,
     file: File,
     /// The disk is about it.
@@ -137,12 +137,12 @@ impl Batches {
         self.sent
     }
 
-    /// Whether all that was frozen was judged, by an earlier life, too.
+    /// Whether all that was frozen was judged, by an earlier incarnation, too.
     pub(super) fn is_settled(&self) -> bool {
         (self.in_flight.is_none() || deliberate::is(Bug::LeavesInFlight)) && self.file == File::None
     }
 
-    /// How many batches of an earlier life are not judged yet.
+    /// How many batches of an earlier incarnation are not judged yet.
     pub(super) fn unsettled(&self) -> usize {
         match self.file {
             File::None => 0,
@@ -150,7 +150,7 @@ impl Batches {
         }
     }
 
-    /// Goes on with what an earlier life left.
+    /// Goes on with what an earlier incarnation left.
     pub(super) fn resume(&mut self, unsent: Unsent) {
         let Unsent { nonce, epoch, first, bodies } = unsent;
         (self.nonce, self.epoch, self.next) = (nonce, epoch, first);
@@ -167,7 +167,7 @@ impl Batches {
         }
     }
 
-    /// The next batch of an earlier life, if there is one, follows what was judged.
+    /// The next batch of an earlier incarnation, if there is one, follows what was judged.
     pub(super) fn follow(&mut self) {
         if self.in_flight.is_none()
             && let Some(body) = self.kept.pop_front()
@@ -178,7 +178,7 @@ impl Batches {
         }
     }
 
-    /// The number of the first batch that this life would freeze, after all that are frozen.
+    /// The number of the first batch that this incarnation would freeze, after all that are frozen.
     pub(super) fn following(&self) -> ReportNumber {
         let mut number = self.next;
         self.kept.iter().for_each(|_| number = number.next());
@@ -225,8 +225,8 @@ impl Batches {
         }
     }
 
-    /// All of the file was judged. What is counted from now on goes under an epoch of this life's own: the numbers that
-    /// follow those of a file are never used by another life, whatever became of the file.
+    /// All of the file was judged. What is counted from now on goes under an epoch of this incarnation's own: the numbers that
+    /// follow those of a file are never used by another incarnation, whatever became of the file.
     pub(super) fn file_is_over(&mut self, nonce: u128) {
         self.file = File::None;
         self.reopen(nonce, None);
@@ -243,7 +243,7 @@ impl Batches {
         }
     }
 
-    /// The epoch is over. Of the batches of an earlier life those are given up that may have been applied; how many.
+    /// The epoch is over. Of the batches of an earlier incarnation those are given up that may have been applied; how many.
     pub(super) fn give_up_kept(&mut self, last: LastApplied) -> usize {
         let before = self.kept.len();
         while !self.kept.is_empty() && last.may_include(self.next) {
@@ -364,7 +364,7 @@ impl Batches {
     }
 
     /// The site has closed this epoch: the frozen batch goes again under a new one, as number one, and those of an
-    /// earlier life after it.
+    /// earlier incarnation after it.
     pub(super) fn reopen(&mut self, nonce: u128, batch: Option<Batch>) {
         self.nonce = nonce;
         self.epoch = None;

@@ -12,10 +12,10 @@ use tally_core::window::Span;
 use tokio::sync::mpsc;
 
 use super::{Add, Handle, NodeConfig, Runner, RunnerParts, StopTimes, proposals};
-use crate::clock::{Told, wall_ms};
+use crate::clock::{LeaderTime, wall_ms};
 use crate::identity::{Authority, Identity, MemberInfo, Role, SiteId};
 use crate::metrics::Metrics;
-use crate::site::{Founding, Site, Stamp, entry};
+use crate::site::{BootstrapSettings, Site, Stamp, entry};
 use crate::storage::faulty::FaultyFileSystem;
 use crate::storage::{Entry, Options, Owner, Storage, WriteGroup};
 
@@ -35,7 +35,7 @@ fn box_with_log(bodies: &[(Stamp, Vec<u8>)]) -> (Runner, Handle) {
     let members = vec![MemberInfo { id: 1, name, address, role: Role::Voter, key }];
     let identity = Identity { site: "test".into(), site_id, node: 1, window_ms: 60_000, level: 1, members };
     let base_span = Span::from_millis(identity.window_ms).unwrap();
-    let founding = Founding {
+    let founding = BootstrapSettings {
         site: identity.site.clone(),
         site_id: site_id.0,
         base_span,
@@ -85,7 +85,7 @@ async fn a_box_that_comes_to_lead_before_it_applies_a_step_back_does_not_undo_it
     let (runner, handle) = box_with_log(&log);
     assert!(handle.clock().site().0 < late - DAY_MS / 2, "the step is in its log");
     // A leader that had not applied the step either has told it a late time.
-    handle.clock().hear(Told { site: SiteTime(late), synced: true, held: None });
+    handle.clock().hear(LeaderTime { site: SiteTime(late), synced: true, held: None });
     let (site, _, seen) = count_once(runner, &handle).await;
     assert!(site < late - DAY_MS / 2, "{site:?}, late: {late:?}");
     assert!(seen < late - DAY_MS / 2, "{seen:?}, late: {late:?}");
@@ -120,5 +120,5 @@ async fn after_a_power_cut_a_jump_is_held_from_where_the_log_ends_and_not_from_w
     let (runner, handle) = box_with_log(&log);
     let (site, _, _) = count_once(runner, &handle).await;
     assert!(site >= wall_ms() - 60_000, "{site} goes on at once to what the clocks say");
-    assert_eq!(handle.clock().told().held, None);
+    assert_eq!(handle.clock().leader_time().held, None);
 }

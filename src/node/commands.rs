@@ -1,7 +1,7 @@
 //! What handles ask for.
 
 use super::handle::Command;
-use super::heirs::HandoverReason;
+use super::successors::TransferReason;
 use tally_core::id::NodeId;
 
 use super::wire::Frame;
@@ -15,14 +15,14 @@ impl Node {
             Command::Propose { body, reply } => {
                 self.proposals.add(self.random.next_u64(), &body, reply, now);
             }
-            Command::ProposeHere { reply, .. } if self.state_check.is_out() => {
+            Command::ProposeLocally { reply, .. } if self.state_check.is_out() => {
                 let why = "this box's state is wrong".to_owned();
                 // The asker may have gone.
                 let _ = reply.send(Err(RequestError::NotCommitted { why }));
             }
-            Command::ProposeHere { body, reply } => match self.append(proposals::plain(&body)) {
+            Command::ProposeLocally { body, reply } => match self.append(proposals::plain(&body)) {
                 Ok(index) => {
-                    self.here.insert(index, (self.raft.term(), reply));
+                    self.local_proposals.insert(index, (self.raft.term(), reply));
                 }
                 Err(why) => {
                     // The asker may have gone.
@@ -62,11 +62,11 @@ impl Node {
         }
     }
 
-    /// Hands leadership over, or asks the leader to.
+    /// Transfers leadership, or asks the leader to.
     fn ask_for_transfer(&mut self, to: Option<NodeId>) -> Result<(), RequestError> {
         let refused = |why: String| Err(RequestError::NotCommitted { why });
         if self.leads() {
-            return match self.hand_over(to, HandoverReason::Asked) {
+            return match self.transfer_leadership(to, TransferReason::Asked) {
                 Ok(_) => Ok(()),
                 Err(error) => refused(error.to_string()),
             };

@@ -41,7 +41,7 @@ pub enum Job {
     ReadSnapshot { to: NodeId, offset: u64, bytes_max: usize },
     /// Nobody asks for it any more.
     CloseSnapshot { to: NodeId },
-    /// Write the file of unsent batches anew, or remove it. `leaving`: for the next life.
+    /// Write the file of unsent batches anew, or remove it. `leaving`: for the next incarnation.
     KeepUnsent { bytes: Option<Vec<u8>>, leaving: bool },
 }
 

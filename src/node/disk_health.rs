@@ -20,7 +20,7 @@ const RETRY_MOST: Duration = Duration::from_secs(10);
 
 /// What keeps the disk from taking writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TroubleKind {
     Full,
     ReadOnly,
     Failing,
@@ -28,51 +28,51 @@ pub(super) enum Kind {
     Damaged,
 }
 
-impl Kind {
-    fn of(error: &WriteError) -> Kind {
+impl TroubleKind {
+    fn of(error: &WriteError) -> TroubleKind {
         match error {
-            WriteError::NoSpace { .. } => Kind::Full,
-            WriteError::ReadOnly { .. } => Kind::ReadOnly,
+            WriteError::NoSpace { .. } => TroubleKind::Full,
+            WriteError::ReadOnly { .. } => TroubleKind::ReadOnly,
             WriteError::Unrecovered(error) => match **error {
-                OpenError::NoSpace { .. } => Kind::Full,
-                OpenError::ReadOnly { .. } => Kind::ReadOnly,
-                OpenError::Damaged { .. } => Kind::Damaged,
-                _ => Kind::Failing,
+                OpenError::NoSpace { .. } => TroubleKind::Full,
+                OpenError::ReadOnly { .. } => TroubleKind::ReadOnly,
+                OpenError::Damaged { .. } => TroubleKind::Damaged,
+                _ => TroubleKind::Failing,
             },
-            WriteError::Io { .. } | WriteError::Poisoned | WriteError::Invalid(_) => Kind::Failing,
+            WriteError::Io { .. } | WriteError::Poisoned | WriteError::Invalid(_) => TroubleKind::Failing,
         }
     }
 
     /// As status and metrics name it.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
-            Kind::Full => "full",
-            Kind::ReadOnly => "read-only",
-            Kind::Failing => "failing",
-            Kind::Hung => "hung",
-            Kind::Damaged => "damaged",
+            TroubleKind::Full => "full",
+            TroubleKind::ReadOnly => "read-only",
+            TroubleKind::Failing => "failing",
+            TroubleKind::Hung => "hung",
+            TroubleKind::Damaged => "damaged",
         }
     }
 
     /// What to do about it.
     const fn advice(self) -> &'static str {
         match self {
-            Kind::Full => {
+            TroubleKind::Full => {
                 "free some space on the data directory's file system; this box then goes on by itself"
             }
-            Kind::ReadOnly => {
+            TroubleKind::ReadOnly => {
                 "see the system's log for why the file system is read-only, check it and mount it to be written; \
                  this box then goes on by itself"
             }
-            Kind::Failing => {
+            TroubleKind::Failing => {
                 "this box tries again by itself; if it stays so, see the system's log, check the card or disk, and \
                  replace it"
             }
-            Kind::Hung => {
+            TroubleKind::Hung => {
                 "this box goes on by itself once the disk answers; if it stays so, see the system's log and \
                  replace the card or disk"
             }
-            Kind::Damaged => {
+            TroubleKind::Damaged => {
                 "stop this box and do not start it on this data again: replace the card or disk; if the site's \
                  other boxes run, set this one up anew, else restore a backup"
             }
@@ -83,7 +83,7 @@ impl Kind {
 /// The disk does not take writes.
 #[derive(Clone, Debug)]
 pub(super) struct Trouble {
-    pub(super) kind: Kind,
+    pub(super) kind: TroubleKind,
     /// What the system said, with the file.
     pub(super) what: String,
     /// Since when, Unix milliseconds of this box's clock.
@@ -173,7 +173,7 @@ impl DiskHealth {
         writing.given_up = true;
         let ticket = writing.ticket;
         let what = format!("a write to the log has not come back for {} ms", waited.as_millis());
-        self.set(Kind::Hung, what, moment);
+        self.set(TroubleKind::Hung, what, moment);
         Some(ticket)
     }
 
@@ -189,12 +189,12 @@ impl DiskHealth {
             Err(error) => {
                 self.retry_at = Some(moment.now + self.retry_wait);
                 self.retry_wait = (self.retry_wait * 2).min(RETRY_MOST);
-                Answered::Failed { anew: self.set(Kind::of(error), error.to_string(), moment) }
+                Answered::Failed { anew: self.set(TroubleKind::of(error), error.to_string(), moment) }
             }
         }
     }
 
-    fn set(&mut self, kind: Kind, what: String, moment: Moment) -> bool {
+    fn set(&mut self, kind: TroubleKind, what: String, moment: Moment) -> bool {
         let before = self.trouble.as_ref().map(|trouble| (trouble.kind, trouble.since_ms));
         let since_ms = before.map_or_else(|| moment.wall_ms(), |(_, since)| since);
         self.trouble = Some(Trouble { kind, what, since_ms });
@@ -203,7 +203,7 @@ impl DiskHealth {
 }
 
 impl Node {
-    /// A disk that does not answer is a failed one: a leader hands over or stands down. The
+    /// A disk that does not answer is a failed one: a leader transfers leadership or steps down. The
     /// group stays with the disk; when it answers, its content is written again.
     pub(super) fn give_up_hung_disk(&mut self) {
         let Some(ticket) = self.disk_health.hung(self.moment) else { return };
@@ -236,7 +236,7 @@ impl Node {
             self.disk_changed();
         }
         if let Some(since) = since {
-            self.beats.pace.synced(self.moment.now.saturating_duration_since(since));
+            self.heartbeats.adaptive.synced(self.moment.now.saturating_duration_since(since));
         }
         self.was_persisted(ticket);
         self.snapshots.installed(ticket);
@@ -282,7 +282,7 @@ mod tests {
             now = due;
         }
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
-        assert_eq!(health.trouble().unwrap().kind, Kind::Full);
+        assert_eq!(health.trouble().unwrap().kind, TroubleKind::Full);
         health.handed(9, 0, now);
         assert_eq!(health.answered(&Ok(()), at(now)), Answered::Written { again: true });
         assert!(health.trouble().is_none() && health.may_write(now));
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(health.hung(at(late)), Some(7));
         assert_eq!(health.hung(at(late + Duration::from_secs(99))), None);
         assert!(!health.may_write(late + Duration::from_secs(99)));
-        assert_eq!(health.trouble().unwrap().kind, Kind::Hung);
+        assert_eq!(health.trouble().unwrap().kind, TroubleKind::Hung);
         assert_eq!(health.answered(&Ok(()), at(late)), Answered::Written { again: true });
         assert!(health.may_write(late));
     }

@@ -15,7 +15,7 @@ use crate::identity::{Authority, Identity, Keys, MemberInfo, Role, SiteId};
 use crate::metrics::Metrics;
 use crate::storage::faulty::{Fault, FaultyFileSystem};
 use crate::storage::{Options, Owner, Storage};
-use crate::transport::{Event, Lives, Transport, TransportMetrics};
+use crate::transport::{Event, Incarnations, Transport, TransportMetrics};
 
 struct TestBox {
     fs: FaultyFileSystem,
@@ -128,9 +128,9 @@ async fn start_box(identity: Identity, dir: &Path, config: NodeConfig) -> TestBo
         let keys = Keys::load(dir).unwrap();
         let listen = identity.me().address.parse().unwrap();
         let metrics = Arc::<TransportMetrics>::default();
-        let lives = Lives::load(dir, recovered.boot);
+        let incarnations = Incarnations::load(dir, recovered.boot);
         Some(Arc::new(
-            Transport::start(&identity, keys, listen, events.clone(), metrics, lives).await.unwrap(),
+            Transport::start(&identity, keys, listen, events.clone(), metrics, incarnations).await.unwrap(),
         ))
     } else {
         None
@@ -174,8 +174,8 @@ async fn a_leader_whose_disk_takes_nothing_hands_over_says_so_reads_on_and_comes
             site.add(other).await;
         }
         let status = handle.status();
-        assert_eq!((status.handovers.disk, status.handovers.failed), (1, 0), "it did not just stand down");
-        assert_eq!(status.handovers.last.map(|last| last.reason), Some("disk"));
+        assert_eq!((status.transfers.disk, status.transfers.failed), (1, 0), "it did not just step down");
+        assert_eq!(status.transfers.last.map(|last| last.reason), Some("disk"));
         assert!(!status.ready && handle.ready().await.is_err());
         assert!(status.storage.what.is_some_and(|what| what.contains("/data/log")));
         assert!(status.storage.since.is_some() && status.storage.advice.is_some());
@@ -215,7 +215,7 @@ async fn a_follower_whose_disk_fails_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn of_two_boxes_the_one_with_an_ill_disk_stands_down_since_the_other_is_no_majority() {
+async fn of_two_boxes_the_one_with_an_unhealthy_disk_stands_down_since_the_other_is_no_majority() {
     let mut site = TestSite::start(2).await;
     let leader = site.leader().await;
     site.add(leader).await;
@@ -225,7 +225,7 @@ async fn of_two_boxes_the_one_with_an_ill_disk_stands_down_since_the_other_is_no
     let asking = tokio::spawn(async move { asked.add(one_part(Some("two".to_owned()))).await });
     let handle = site.boxes[leader].handle.clone();
     wait(|| handle.status().storage.state == "full" && !handle.role().borrow().leads).await;
-    assert_eq!(handle.status().handovers.disk, 0);
+    assert_eq!(handle.status().transfers.disk, 0);
     site.boxes[leader].fs.break_down(None);
     // Committed by whoever leads then, or told that it is not known: then it is asked for again.
     if asking.await.unwrap().is_err() {
@@ -276,7 +276,7 @@ async fn a_leader_whose_disk_hangs_hands_over_and_goes_on_when_it_answers() {
     site.add((leader + 1) % 3).await;
     assert_eq!(site.total(leader), 2);
     assert!(handle.status().storage.waiting_ms >= 400);
-    assert_eq!(handle.status().handovers.disk, 1);
+    assert_eq!(handle.status().transfers.disk, 1);
     site.boxes[leader].fs.hang(false);
     wait(|| handle.status().storage.state == "ok").await;
     site.add(leader).await;

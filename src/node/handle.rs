@@ -13,10 +13,10 @@ use crate::accumulator::{Accumulator, Outcome, Withdrawn};
 use crate::clock::SiteClock;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
-use crate::node::heirs::Reach;
 use crate::node::requests::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
 use crate::node::status::NodeStatus;
 use crate::node::stopping::StopTimes;
+use crate::node::successors::Reach;
 use crate::random::random_u128;
 use crate::site::entry::{self, SourceKind};
 use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
@@ -87,7 +87,7 @@ pub enum Command {
     /// Get a body into the log and say what applying it came to.
     Propose { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Propose here or not at all: only a leader may.
-    ProposeHere { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    ProposeLocally { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Hand leadership over, here or by asking the leader. The answer tells whether that was begun.
     Transfer { to: Option<NodeId>, reply: oneshot::Sender<Result<(), RequestError>> },
     /// Write the loop's part of the status down.
@@ -163,7 +163,7 @@ impl Handle {
     }
 
     /// A keyed add carries the elapsed time as applied here, and is dropped as stale where that is older than a third
-    /// of a key's life. In an idle site it can be that old though nobody was slow: then the site is asked first.
+    /// of a key's lifetime. In an idle site it can be that old though nobody was slow: then the site is asked first.
     fn knows_elapsed(&self) -> bool {
         let age_ms = self.site(|site| site.settings().keys_age_ms());
         self.shared.clock.elapsed_age() <= Duration::from_millis(age_ms / 6)
@@ -253,7 +253,7 @@ impl Handle {
         }
     }
 
-    /// Hands leadership over to a box, or to the one that is best prepared; returns the new leader when there
+    /// Transfers leadership to a box, or to the one that is best prepared; returns the new leader when there
     /// is one.
     pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, RequestError> {
         let mut role = self.role();
@@ -269,7 +269,7 @@ impl Handle {
         };
         let why = || {
             RequestError::NotCommitted {
-            why: "leadership has not moved in time; the other box may be behind, its disk ill, or the leader may not \
+            why: "leadership has not moved in time; the other box may be behind, its disk unhealthy, or the leader may not \
                   reach it: asked at the leader itself, this command says which"
                 .to_owned(),
         }
@@ -291,22 +291,22 @@ impl Handle {
 
     /// Gives the next `count` summaries their numbers. Only at the leader.
     pub async fn number(&self, count: u32) -> Result<(), RequestError> {
-        self.propose_here(entry::number(count)).await
+        self.propose_locally(entry::number(count)).await
     }
 
     /// Says that the broker has acknowledged all summaries up to a number. Only at the leader.
     pub async fn delivered(&self, up_to: u64) -> Result<(), RequestError> {
-        self.propose_here(entry::delivered(up_to)).await
+        self.propose_locally(entry::delivered(up_to)).await
     }
 
     /// Holds a number that the broker does not take, so that those after it go on. Only at the leader.
     pub async fn set_aside(&self, seq: u64, cause: u8) -> Result<(), RequestError> {
-        self.propose_here(entry::set_aside(seq, cause)).await
+        self.propose_locally(entry::set_aside(seq, cause)).await
     }
 
     /// Says that a held number was delivered after all. Only at the leader.
     pub async fn released(&self, seq: u64) -> Result<(), RequestError> {
-        self.propose_here(entry::released(seq)).await
+        self.propose_locally(entry::released(seq)).await
     }
 
     /// Commits what was counted here as far as that goes, saves the rest, and stops the node.
@@ -462,9 +462,9 @@ impl Handle {
         self.ask(Command::Propose { body, reply }, answer).await
     }
 
-    async fn propose_here(&self, body: Vec<u8>) -> Result<(), RequestError> {
+    async fn propose_locally(&self, body: Vec<u8>) -> Result<(), RequestError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::ProposeHere { body, reply }, answer).await.map(|_| ())
+        self.ask(Command::ProposeLocally { body, reply }, answer).await.map(|_| ())
     }
 
     async fn ask<T>(

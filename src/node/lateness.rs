@@ -63,18 +63,18 @@ mod tests {
     #[test]
     fn what_starves_is_late_again_and_again_and_an_outlier_is_none_of_it() {
         let mut lateness = Lateness::default();
-        for beat in 0..200 {
-            lateness.add(ms(1), at(beat * 50));
+        for heartbeat in 0..200 {
+            lateness.add(ms(1), at(heartbeat * 50));
         }
         lateness.add(ms(8000), at(18_000));
         lateness.add(ms(3000), at(21_100));
         assert_eq!(lateness.reckoned(), ms(1), "stopped twice in a minute");
-        for beat in 0..100 {
-            lateness.add(ms(if beat % 30 == 0 { 300 } else { 5 }), at(22_000 + beat * 50));
+        for heartbeat in 0..100 {
+            lateness.add(ms(if heartbeat % 30 == 0 { 300 } else { 5 }), at(22_000 + heartbeat * 50));
         }
         assert_eq!(lateness.reckoned(), ms(300));
-        for beat in 0..1300 {
-            lateness.add(ms(2), at(27_000 + beat * 50));
+        for heartbeat in 0..1300 {
+            lateness.add(ms(2), at(27_000 + heartbeat * 50));
         }
         assert_eq!(lateness.reckoned(), ms(2), "a minute later that is over");
     }

@@ -7,7 +7,7 @@ use tally_core::time::{Duration, Elapsed, Instant, SiteTime};
 
 use super::proposals;
 use super::site_time::{Decided, Offset, Reading, SiteTimes};
-use crate::clock::{SiteClock, TimeSource, Told, Wall};
+use crate::clock::{LeaderTime, SiteClock, TimeSource, Wall};
 use crate::deliberate::{self, Bug};
 use crate::site::{Site, Stamp, entry};
 use crate::storage::Entry;
@@ -118,10 +118,10 @@ impl LeaderClock {
 
     /// The stamp for an entry now, and what to tell the others; `None`: this box does not lead, or the
     /// site is new and too few clocks are known.
-    pub(super) fn stamp(&mut self, now: Instant, wall: Wall) -> Option<(Stamp, Told)> {
+    pub(super) fn stamp(&mut self, now: Instant, wall: Wall) -> Option<(Stamp, LeaderTime)> {
         self.count(now);
         let Decided { site, synced, held } = self.times.as_mut()?.decide(wall, now)?;
-        Some((Stamp { site, elapsed: self.elapsed, synced }, Told { site, synced, held }))
+        Some((Stamp { site, elapsed: self.elapsed, synced }, LeaderTime { site, synced, held }))
     }
 
     /// An operator wants the clocks followed now: the stamp for the entry that says so, and what to go by once it is

@@ -27,7 +27,7 @@ impl Node {
         let now = self.moment.now;
         let since = *self.leaderless_since.get_or_insert(now);
         let is_out = self.state_check.is_out();
-        let patience = (self.beats.pace.timeout() * ELECTION_TIMEOUTS).clamp(LEAST, REQUEST_WAIT);
+        let patience = (self.heartbeats.adaptive.timeout() * ELECTION_TIMEOUTS).clamp(LEAST, REQUEST_WAIT);
         if now < since + patience && !is_out {
             return;
         }

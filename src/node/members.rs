@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::wire::Frame;
 use super::{Node, proposals};
 use crate::identity::{Identity, MemberInfo, Role as MemberKind, hex, unhex};
-use crate::site::{MemberRecord, MemberRole, Part, Parts, Site, entry};
+use crate::site::{ConfigurationRecord, MemberRecord, MemberRole, Part, Site, entry};
 use crate::storage::Entry;
 use crate::transport::Lane;
 
@@ -126,7 +126,7 @@ pub fn of_payload(payload: &[u8]) -> Option<Result<Configuration, ConfigurationE
 }
 
 /// The core's form of what an entry says.
-pub(super) fn from_parts(parts: &Parts) -> Result<Configuration, ConfigurationError> {
+pub(super) fn from_parts(parts: &ConfigurationRecord) -> Result<Configuration, ConfigurationError> {
     let ids = |of: fn(&Part) -> bool| -> Vec<NodeId> {
         parts.parts.iter().filter(|part| of(part)).map(|part| part.id).collect()
     };
@@ -139,7 +139,7 @@ pub(super) fn from_parts(parts: &Parts) -> Result<Configuration, ConfigurationEr
     })
 }
 
-fn to_parts(configuration: &Configuration) -> Parts {
+fn to_parts(configuration: &Configuration) -> ConfigurationRecord {
     let part = |id: NodeId| Part {
         id,
         voter: configuration.voters().any(|other| other == id),
@@ -148,7 +148,7 @@ fn to_parts(configuration: &Configuration) -> Parts {
         witness: configuration.witness() == Some(id),
     };
     let parts = configuration.ids().map(part).collect();
-    Parts { parts, leaves_by_itself: configuration.leaves_by_itself() }
+    ConfigurationRecord { parts, leaves_by_itself: configuration.leaves_by_itself() }
 }
 
 const fn core_role(kind: MemberKind) -> CoreRole {
@@ -240,7 +240,7 @@ impl Node {
         if wishes.is_empty() {
             let mut records: Vec<MemberRecord> = self.members.known.values().filter_map(record_of).collect();
             records.sort_by_key(|record| record.id);
-            if self.append(proposals::plain(&entry::found(&records))).is_ok() {
+            if self.append(proposals::plain(&entry::bootstrap(&records))).is_ok() {
                 // Once is enough: it is applied or this box does not lead any more.
                 self.members.next_step = now + Duration::from_secs(1);
             }

@@ -115,7 +115,7 @@ fn put(record: MemberRecord) -> Vec<u8> {
 }
 
 fn known(identity: &Identity, bodies: &[Vec<u8>]) -> Vec<MemberRecord> {
-    let founding = crate::site::Founding {
+    let founding = crate::site::BootstrapSettings {
         site: identity.site.clone(),
         site_id: identity.site_id.0,
         base_span: tally_core::window::Span::DEFAULT,
@@ -130,7 +130,7 @@ fn a_box_that_starts_knows_whom_its_log_adds_and_not_whom_the_site_refuses() {
     let three = identity(&[1, 2, 3]);
     let provisioned: Vec<MemberRecord> = three.members.iter().filter_map(record_of).collect();
     assert_eq!(known(&three, &[]), provisioned);
-    let found = entry::found(&provisioned);
+    let found = entry::bootstrap(&provisioned);
     // Under a number, a name, a key, an address of another member.
     let number = put(record(2, 4));
     let name = put(MemberRecord { name: "box3".to_owned(), ..record(4, 4) });

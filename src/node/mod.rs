@@ -5,9 +5,8 @@
 //! It waits for nothing and goes by the time that it was woken with; only what shows site time to others reads a clock. What is to be done outside it hands over: jobs to the disk's queue ([`Jobs`]),
 //! frames to the [`Links`], answers to whoever asked. A [`Runner`] wakes it in the daemon, a simulation in the tests.
 
+mod adaptive_timeout;
 mod batches;
-mod beat_wire;
-mod beats;
 #[cfg(test)]
 mod clock_tests;
 mod commands;
@@ -16,9 +15,10 @@ mod disk;
 mod disk_health;
 #[cfg(test)]
 mod disk_tests;
+mod fault_tolerance;
 mod handle;
-mod handover;
-mod heirs;
+mod heartbeat_wire;
+mod heartbeats;
 #[cfg(test)]
 mod late_tests;
 mod lateness;
@@ -28,7 +28,6 @@ mod level;
 mod links;
 mod members;
 mod named;
-mod pace;
 mod peers;
 mod proposals;
 mod reads;
@@ -44,9 +43,10 @@ mod state_check;
 pub mod status;
 mod step;
 mod stopping;
+mod successors;
 mod tail;
 mod timers;
-mod tolerance;
+mod transfers;
 mod unsent;
 pub mod wire;
 
@@ -64,15 +64,14 @@ use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant
 use tally_core::window::Span;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use adaptive_timeout::TimeoutBounds;
 pub use disk::{DiskWorker, Done, Job, Jobs, Next};
 pub use handle::{BrokerWish, Command, Handle, RoleView};
-pub use heirs::HandoverReason;
 pub use links::Links;
 pub(crate) use members::info_of;
 pub use members::of_payload as configuration_in;
 pub use named::encode_report;
 pub(crate) use named::incarnation_hash;
-pub use pace::PaceBounds;
 pub use proposals::split as split_envelope;
 pub use requests::{
     Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, ReportReading, RequestError,
@@ -82,6 +81,7 @@ pub use runner::{Runner, RunnerParts};
 pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
 pub use stopping::{Left, StopTimes};
+pub use successors::TransferReason;
 pub use unsent::{Unsent, read_unsent};
 pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
 
@@ -90,19 +90,18 @@ use crate::clock::{Moment, SiteClock, TimeSource};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::random::Random;
-use crate::site::{Applied, Founding, Level, Site, SnapshotError};
+use crate::site::{Applied, BootstrapSettings, Level, Site, SnapshotError};
 use crate::storage::{Recovered, StorageMetrics};
 use crate::transport::{Event, TransportMetrics};
 
+use adaptive_timeout::AdaptiveTimeout;
 use batches::Batches;
-use beats::Beats;
 use disk_health::DiskHealth;
 use handle::Shared;
-use handover::Handover;
+use heartbeats::Heartbeats;
 use leader_clock::LeaderClock;
 use level::Levels;
 use members::Members;
-use pace::Pace;
 use proposals::Proposals;
 use reads::Reads;
 use refused_cells::RefusedCells;
@@ -111,6 +110,7 @@ use snapshots::Snapshots;
 use state_check::StateCheck;
 use stopping::{Saving, Stopping};
 use tail::Tail;
+use transfers::LeadershipTransfers;
 
 /// How many requests may wait for the loop; beyond, they are told that the box is too busy.
 const COMMANDS_MAX: usize = 16_384;
@@ -122,11 +122,11 @@ pub struct NodeConfig {
     pub commit_interval: Duration,
     /// Without a leader for a timeout, up to twice as long, a box campaigns; within these bounds it
     /// follows what is measured.
-    pub election_timeout: PaceBounds,
+    pub election_timeout: TimeoutBounds,
     /// A snapshot is written when the log since the last one has this many bytes, or more if that one
     /// is large: see `snapshots::due_bytes`.
     pub snapshot_log_bytes: u64,
-    /// A disk that has not answered for so long counts as failed: a leader stands down. Far above
+    /// A disk that has not answered for so long counts as failed: a leader steps down. Far above
     /// the seconds that a card takes now and then.
     pub disk_hung_after: Duration,
 }
@@ -135,7 +135,7 @@ impl Default for NodeConfig {
     fn default() -> NodeConfig {
         NodeConfig {
             commit_interval: Duration::from_secs(1),
-            election_timeout: PaceBounds { min: Duration::from_millis(200), max: Duration::from_secs(10) },
+            election_timeout: TimeoutBounds { min: Duration::from_millis(200), max: Duration::from_secs(10) },
             snapshot_log_bytes: 16 << 20,
             disk_hung_after: Duration::from_secs(10),
         }
@@ -192,7 +192,7 @@ pub enum Input {
 pub struct Node {
     shared: Arc<Shared>,
     config: NodeConfig,
-    founding: Founding,
+    founding: BootstrapSettings,
     started: Instant,
     /// What time it is, as of the last wake.
     moment: Moment,
@@ -206,14 +206,14 @@ pub struct Node {
     connected: BTreeSet<NodeId>,
     batches: Batches,
     proposals: Proposals,
-    here: HashMap<LogIndex, (Term, oneshot::Sender<Result<Applied, RequestError>>)>,
+    local_proposals: HashMap<LogIndex, (Term, oneshot::Sender<Result<Applied, RequestError>>)>,
     reads: Reads,
     snapshots: Snapshots,
     state_check: StateCheck,
     leader_clock: LeaderClock,
     members: Members,
     levels: Levels,
-    beats: Beats,
+    heartbeats: Heartbeats,
     /// The entry by which this leader has proposed to close windows: the next one waits until it is applied. No time is
     /// compared, since site time can be set back.
     close_proposed: LogIndex,
@@ -225,7 +225,7 @@ pub struct Node {
     /// Somebody wants a stop that is under way, or comes, to wait for nothing.
     hurries: bool,
     disk_health: DiskHealth,
-    handover: Handover,
+    transfers: LeadershipTransfers,
     /// Since when nothing that is proposed here gets to a leader.
     leaderless_since: Option<Instant>,
     /// The term in which this box campaigned last.
@@ -245,12 +245,12 @@ pub struct Node {
 
 /// What a node is made of.
 #[derive(Debug)]
-pub struct Parts {
+pub struct NodeParts {
     /// Who this box is.
     pub identity: Identity,
     /// What was found on its disk.
     pub recovered: Recovered,
-    /// What an earlier life left to be sent, if it left anything.
+    /// What an earlier incarnation left to be sent, if it left anything.
     pub unsent: Option<Unsent>,
     /// What its storage counts.
     pub storage_metrics: Arc<StorageMetrics>,
@@ -274,12 +274,12 @@ impl Node {
     /// # Errors
     /// What is on disk does not fit the site.
     pub fn new(
-        parts: Parts,
+        parts: NodeParts,
         config: NodeConfig,
         moment: Moment,
     ) -> Result<(Node, mpsc::Receiver<Command>, Handle), StartError> {
-        let Parts { identity, recovered, storage_metrics, .. } = &parts;
-        let founding = Founding {
+        let NodeParts { identity, recovered, storage_metrics, .. } = &parts;
+        let founding = BootstrapSettings {
             site: identity.site.clone(),
             site_id: identity.site_id.0,
             base_span: Span::from_millis(identity.window_ms).unwrap_or(Span::DEFAULT),
@@ -293,17 +293,17 @@ impl Node {
         // A large snapshot takes a while to be read in.
         let moment = Moment { now: parts.time.now(), ..moment };
         let started = moment.now;
-        let pace = Pace::new(config.election_timeout);
+        let adaptive = AdaptiveTimeout::new(config.election_timeout);
         let bytes_max = storage_metrics.bytes_max.load(Ordering::Relaxed);
         let seed = parts.random.next_u64();
-        let raft = start_raft(identity, &pace, recovered, snapshot, &site, (bytes_max, seed))?;
+        let raft = start_raft(identity, &adaptive, recovered, snapshot, &site, (bytes_max, seed))?;
         let members = Members::new(identity, &site, &recovered.entries, started);
         let mut batches = Batches::new(parts.random.next_u128(), config.commit_interval, started);
         if let Some(unsent) = parts.unsent {
             batches.resume(unsent);
         }
         let leader_clock = LeaderClock::new(site.stamp(), CoreInstant(0));
-        let Parts {
+        let NodeParts {
             identity,
             recovered,
             storage_metrics,
@@ -330,14 +330,14 @@ impl Node {
             connected: BTreeSet::new(),
             batches,
             proposals: Proposals::default(),
-            here: HashMap::new(),
+            local_proposals: HashMap::new(),
             reads: Reads::new(recovered.boot),
             snapshots: Snapshots::new(snapshot.index, snapshot_bytes),
             state_check: StateCheck::default(),
             leader_clock,
             members,
             levels: Levels::default(),
-            beats: Beats::new(pace, started),
+            heartbeats: Heartbeats::new(adaptive, started),
             close_proposed: LogIndex::ZERO,
             role: watched.0,
             applied: watched.1,
@@ -345,7 +345,7 @@ impl Node {
             answer_by: None,
             hurries: false,
             disk_health: DiskHealth::new(config.disk_hung_after),
-            handover: Handover::default(),
+            transfers: LeadershipTransfers::default(),
             leaderless_since: None,
             campaigned: Term(0),
             refused_cells: RefusedCells::default(),
@@ -456,7 +456,7 @@ fn share(
 
 fn start_raft(
     identity: &Identity,
-    pace: &Pace,
+    adaptive: &AdaptiveTimeout,
     recovered: &Recovered,
     snapshot: Position,
     site: &Site,
@@ -465,8 +465,8 @@ fn start_raft(
     let core = |span: Duration| CoreDuration(span.as_micros() as u64);
     let raft_config = RaftConfig {
         id: identity.node_id(),
-        election_timeout: core(pace.timeout()),
-        heartbeat_interval: core(pace.heartbeat()),
+        election_timeout: core(adaptive.timeout()),
+        heartbeat_interval: core(adaptive.heartbeat()),
         seed,
         append_bytes_max: wire::APPEND_BYTES_MAX,
         inflight_bytes_max: room::inflight_bytes_max(storage_bytes_max),

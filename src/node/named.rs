@@ -179,12 +179,12 @@ pub(super) fn hash_amount(context: &mut Context, amount: &Amount) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::site::{Founding, Level, Site};
+    use crate::site::{BootstrapSettings, Level, Site};
     use tally_core::id::SourceId;
     use tally_core::window::Span;
 
     fn time_of(at: SiteTime, window: u64, now: u64) -> Result<u64, String> {
-        let site = Site::new(&Founding {
+        let site = Site::new(&BootstrapSettings {
             site: "s".to_owned(),
             site_id: 7,
             base_span: Span::DEFAULT,

@@ -8,9 +8,9 @@ use tracing::{debug, warn};
 use super::disk::{Done, Job};
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
-use super::{Node, heirs, members};
+use super::{Node, members, successors};
 use crate::deliberate::{self, Bug};
-use crate::refusals::Reason;
+use crate::dropped::Reason;
 use crate::site::entry::{self, BodyKind};
 use crate::storage::{Entry, ReadError};
 use crate::transport::{Event, Lane};
@@ -31,8 +31,8 @@ impl Node {
             }
             Event::Disconnected(peer) => {
                 self.connected.remove(&peer);
-                self.beats.pace.lost(peer);
-                self.handover.heirs.lost(peer);
+                self.heartbeats.adaptive.lost(peer);
+                self.transfers.successors.lost(peer);
                 self.state_check.lost(peer);
                 self.raft.snapshot_lost(peer);
             }
@@ -48,8 +48,8 @@ impl Node {
             Frame::Raft { message, payloads } => {
                 self.on_message(from, &message, payloads);
             }
-            Frame::Beat(message, beat) => self.on_beat(from, &message, &beat),
-            Frame::BeatAnswer(message, answer) => self.on_beat_answer(from, &message, &answer),
+            Frame::Heartbeat(message, heartbeat) => self.on_heartbeat(from, &message, &heartbeat),
+            Frame::HeartbeatAnswer(message, answer) => self.on_heartbeat_answer(from, &message, &answer),
             Frame::Propose(envelope) => self.on_propose(from, &envelope),
             Frame::ReadIndex { id } => self.on_read_index(from, id),
             Frame::ReadAnswer { id, index } => self.reads.answered(id, index),
@@ -57,14 +57,14 @@ impl Node {
             Frame::SnapshotWant { last, offset } => self.on_snapshot_want(from, last, offset),
             // For witnesses.
             Frame::Members { .. } => self.refuse(from, Reason::NotForThis),
-            Frame::HandsOver { to, reason } => self.on_hands_over(from, to, reason),
+            Frame::TransferAnnounced { to, reason } => self.on_transfer_announced(from, to, reason),
             Frame::Level(level) => self.levels.told(from, level),
             Frame::Digests(points) => self.state_check.on_told(from, points),
             Frame::StateWant { index } => self.on_state_want(from, index),
             Frame::Transfer { to } => {
-                if let Err(why) = self.hand_over(to, heirs::HandoverReason::Asked) {
-                    let refusals = &self.shared.metrics.refusals;
-                    refusals.refuse_because(from, Reason::TransferRefused, &why.to_string());
+                if let Err(why) = self.transfer_leadership(to, successors::TransferReason::Asked) {
+                    let dropped = &self.shared.metrics.dropped;
+                    dropped.drop_because(from, Reason::TransferRefused, &why.to_string());
                 }
             }
         }
@@ -72,7 +72,7 @@ impl Node {
 
     /// What a member said led to nothing.
     pub(super) fn refuse(&self, from: NodeId, reason: Reason) {
-        self.shared.metrics.refusals.refuse(from, reason);
+        self.shared.metrics.dropped.count_one(from, reason);
     }
 
     /// Whether the core took it.
@@ -127,7 +127,7 @@ impl Node {
         let checked = super::proposals::split(envelope).map(|(_, body)| entry::check(body));
         match checked {
             // Only leaders make these, of what they know: one from elsewhere would be in force with some boxes.
-            Some(Ok(BodyKind::Configuration | BodyKind::Found | BodyKind::Level)) => {
+            Some(Ok(BodyKind::Configuration | BodyKind::Bootstrap | BodyKind::Level)) => {
                 return self.refuse(from, Reason::BadConfiguration);
             }
             Some(Ok(_)) => {}
@@ -193,8 +193,8 @@ impl Node {
                 self.send(to, Lane::Entries, &Frame::plain(message));
             }
             Body::Snapshot { .. } => self.offer_snapshot(to, message),
-            Body::Heartbeat { .. } => self.send_beat(to, message),
-            Body::HeartbeatAnswer { .. } => self.send_beat_answer(to, message),
+            Body::Heartbeat { .. } => self.send_heartbeat(to, message),
+            Body::HeartbeatAnswer { .. } => self.send_heartbeat_answer(to, message),
             _ => {
                 self.send(to, Lane::Control, &Frame::plain(message));
             }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_millis(REQUEST_WAIT.as_millis() as u64
 /// When a question without an answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-/// A box asks fewer questions than two to this in one life.
+/// A box asks fewer questions than two to this in one incarnation.
 const QUESTION_BITS: u32 = 40;
 
 /// Who waits for which part of a fence.
@@ -56,7 +56,7 @@ pub(super) enum Asker {
 }
 
 impl Reads {
-    /// For the `boot`-th life of this box. Its questions have other numbers than those of its lives before, which a
+    /// For the `boot`-th incarnation of this box. Its questions have other numbers than those of its incarnations before, which a
     /// leader may still answer: what was committed when they were asked is too old.
     pub(super) fn new(boot: u64) -> Reads {
         Reads { next_id: boot << QUESTION_BITS, ..Reads::default() }
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_to_an_earlier_life_of_a_box_confirms_nothing() {
+    async fn an_answer_to_an_earlier_incarnation_of_a_box_confirms_nothing() {
         let (term, now) = (Term(3), Instant::now());
         let ask = |boot: u64| {
             let mut reads = Reads::new(boot);

@@ -11,8 +11,9 @@ use super::disk_health::Trouble;
 use super::handle::Shared;
 use super::site_time::Offset;
 use super::{
-    AccumulatorStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus, LevelStatus,
-    MemberStatus, MetersStatus, Node, NodeStatus, OutboxStatus, PaceStatus, StorageStatus, room, tolerance,
+    AccumulatorStatus, AdaptiveTimeoutStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus,
+    LevelStatus, MemberStatus, MetersStatus, Node, NodeStatus, OutboxStatus, StorageStatus, fault_tolerance,
+    room,
 };
 use crate::clock::Wall;
 use crate::identity::Role as MemberKind;
@@ -62,18 +63,18 @@ impl Node {
         let raft = self.raft.status();
         let witness_for = raft.witness_for.and_then(|id| Some(self.members.get(id)?.name.clone()));
         status.tolerates = match is_removed {
-            true => tolerance::removed(),
-            false => tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness),
+            true => fault_tolerance::removed(),
+            false => fault_tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness),
         };
         status.changing = ChangingStatus {
             joint: self.raft.configuration().is_joint(),
             waits: self.members.waits().map(str::to_owned),
         };
         status.members = members;
-        status.handovers = self.handover.status();
+        status.transfers = self.transfers.status();
         status.state_check = self.state_check_status();
         status.clock.wall_synced = self.moment.wall.synced;
-        status.pace = self.pace_status();
+        status.adaptive_timeout = self.adaptive_timeout_status();
         status.storage = self.storage_status();
         status.uptime_s = now.saturating_duration_since(self.started).as_secs();
         status.accumulator.batches = self.batches.sent();
@@ -110,14 +111,14 @@ impl Node {
         }
     }
 
-    fn pace_status(&self) -> PaceStatus {
-        let (pace, us) = (&self.beats.pace, |span: Duration| span.as_micros() as u64);
-        PaceStatus {
-            election_timeout_ms: us(pace.timeout()) / 1000,
-            heartbeat_ms: us(pace.heartbeat()) / 1000,
-            round_trip_us: us(pace.round_trip()),
-            sync_us: us(pace.sync()),
-            late_us: us(pace.lateness()),
+    fn adaptive_timeout_status(&self) -> AdaptiveTimeoutStatus {
+        let (adaptive, us) = (&self.heartbeats.adaptive, |span: Duration| span.as_micros() as u64);
+        AdaptiveTimeoutStatus {
+            election_timeout_ms: us(adaptive.timeout()) / 1000,
+            heartbeat_ms: us(adaptive.heartbeat()) / 1000,
+            round_trip_us: us(adaptive.round_trip()),
+            sync_us: us(adaptive.sync()),
+            late_us: us(adaptive.lateness()),
             leader_late: self.shared.metrics.leader_lateness.get(),
             text: self.shown_lateness().map(|late| {
                 format!(
@@ -163,7 +164,7 @@ impl Node {
             let connected = is_me || (link.is_some_and(|link| link.connected) && answers);
             let follows = connected && leader.is_some();
             let clock = offsets.iter().find(|offset| offset.member.0 == member.id);
-            let said = if is_me { own } else { self.handover.heirs.condition(NodeId(member.id)) };
+            let said = if is_me { own } else { self.transfers.successors.condition(NodeId(member.id)) };
             MemberStatus {
                 id: member.id,
                 name: member.name.clone(),
@@ -216,7 +217,7 @@ pub(super) fn complete_status(status: &mut NodeStatus, shared: &Shared) {
         status.outbox = outbox(&site);
         site.stamp()
     };
-    let told = shared.clock.told();
+    let told = shared.clock.leader_time();
     let site_ms = shared.clock.site().0;
     status.clock = ClockStatus {
         site_ms,

@@ -6,7 +6,8 @@ use tokio::sync::mpsc;
 
 use super::disk::DiskThread;
 use super::{
-    COMMANDS_MAX, Command, Done, Handle, Input, Jobs, Links, Node, NodeConfig, NodeError, Parts, StartError,
+    COMMANDS_MAX, Command, Done, Handle, Input, Jobs, Links, Node, NodeConfig, NodeError, NodeParts,
+    StartError,
 };
 use crate::accumulator::Accumulator;
 use crate::clock::{MachineClocks, TimeSource};
@@ -60,7 +61,7 @@ impl Runner {
         let owner = Owner { site_id: identity.site_id.0, node: identity.node };
         let mut clocks = MachineClocks::default();
         let (jobs, inbox) = Jobs::queue();
-        let parts = Parts {
+        let parts = NodeParts {
             identity,
             recovered,
             unsent: super::read_unsent(&storage, owner),

@@ -52,7 +52,7 @@ impl Site {
         Site { boards: boards.to_vec(), times, now, round_trip: Duration(1000) }
     }
 
-    fn beat(&mut self) -> Option<Decided> {
+    fn heartbeat(&mut self) -> Option<Decided> {
         self.now += Duration(BEAT);
         for (board, id) in self.boards.iter().zip(1..).skip(1) {
             if board.heard {
@@ -70,7 +70,7 @@ impl Site {
     fn pass(&mut self, seconds: u64) -> Decided {
         let mut last: Option<Decided> = None;
         for _ in 0..seconds * 1_000_000 / BEAT {
-            let next = self.beat();
+            let next = self.heartbeat();
             if let (Some(last), Some(next)) = (last, next) {
                 assert!(next.site >= last.site, "{last:?} {next:?}");
             }
@@ -141,7 +141,7 @@ fn a_majority_corrects_it_and_it_slews_back_at_half_speed() {
 #[test]
 fn a_little_ahead_is_followed_at_once() {
     let mut site = Site::at(-HOUR + 1_000_000, &[UNSYNCED; 3]);
-    let decided = site.beat().unwrap();
+    let decided = site.heartbeat().unwrap();
     assert!(site.ahead_ms(decided).abs() <= 2);
     assert_eq!((decided.synced, decided.held), (false, None));
 }
@@ -173,7 +173,7 @@ fn an_operator_sets_it_back_too() {
 #[test]
 fn a_jump_is_taken_when_a_synchronised_majority_agrees_in_two_rounds() {
     let mut site = Site::at(-WEEK, &[GOOD, GOOD, IN_1970]);
-    let first = site.beat().unwrap();
+    let first = site.heartbeat().unwrap();
     assert!(first.held.is_some(), "one round is not enough");
     let decided = site.pass(2);
     assert!(site.ahead_ms(decided).abs() <= 2);
@@ -203,7 +203,7 @@ fn an_agreement_that_changes_its_mind_begins_anew() {
     for _ in 0..100 {
         // Before the second round all clocks are set again.
         for _ in 0..15 {
-            let decided = site.beat().unwrap();
+            let decided = site.heartbeat().unwrap();
             assert!(decided.held.is_some());
         }
         for board in &mut site.boards {
@@ -217,7 +217,7 @@ fn an_agreement_that_changes_its_mind_begins_anew() {
 #[test]
 fn a_site_of_one_takes_its_own_clock_and_a_jump_once_it_is_synchronised() {
     let mut site = Site::from(None, &[IN_1970], Instant(0));
-    let decided = site.beat().unwrap();
+    let decided = site.heartbeat().unwrap();
     assert!(decided.site < SiteTime(1000) && !decided.synced);
     site.boards[0] = GOOD;
     let decided = site.pass(3);
@@ -229,16 +229,16 @@ fn a_new_site_waits_for_all_voters_but_not_for_long() {
     let mut site = Site::from(None, &[IN_1970, UNSYNCED, UNSYNCED], Instant(0));
     let own = site.boards[0];
     assert_eq!(site.times.decide(Wall { us: own.wall_us(site.now), synced: false }, site.now), None);
-    let decided = site.beat().unwrap();
+    let decided = site.heartbeat().unwrap();
     assert!(site.ahead_ms(decided).abs() <= 2, "the third voter's clock decides");
 
     let mut site = Site::from(None, &[UNSYNCED, UNSYNCED, Board { heard: false, ..UNSYNCED }], Instant(0));
-    assert_eq!(site.beat(), None);
+    assert_eq!(site.heartbeat(), None);
     assert!(site.pass(2).site > SiteTime(0));
 
     let silent = Board { heard: false, ..UNSYNCED };
     let mut alone = Site::from(None, &[UNSYNCED, silent, silent], Instant(0));
-    assert!((0..200).all(|_| alone.beat().is_none()), "one of three decides nothing");
+    assert!((0..200).all(|_| alone.heartbeat().is_none()), "one of three decides nothing");
 }
 
 #[test]
@@ -249,8 +249,8 @@ fn half_the_round_trip_is_added_and_delayed_readings_do_not_count() {
     let decided = site.pass(5);
     assert!(site.ahead_ms(decided).abs() <= 2, "{}", site.ahead_ms(decided));
     // An answer that was late on one way looks as if its clock were behind or ahead.
-    for beat in 0..200 {
-        let late = if beat % 8 == 0 { 0 } else { 200_000 };
+    for heartbeat in 0..200 {
+        let late = if heartbeat % 8 == 0 { 0 } else { 200_000 };
         for id in [2, 3] {
             let asked = site.now.0 + BEAT;
             let wall_us = GOOD.wall_us(Instant(asked)) - 150_000;
@@ -294,7 +294,7 @@ proptest! {
             site.round_trip = Duration(round_trip);
             site.now += Duration(round_trip);
             for _ in 0..30 {
-                let decided = site.beat().expect("it was known at the start");
+                let decided = site.heartbeat().expect("it was known at the start");
                 prop_assert!(decided.site >= last);
                 last = decided.site;
             }
@@ -339,7 +339,7 @@ proptest! {
         let apart_ms = (offs.iter().max().unwrap() - offs.iter().min().unwrap()) / 1000;
         let mut last = before.site;
         for _ in 0..40 {
-            let after = next.beat().unwrap();
+            let after = next.heartbeat().unwrap();
             let stepped_ms = after.site.0 as i64 - last.0 as i64 - BEAT as i64 / 1000;
             prop_assert!(stepped_ms.abs() <= apart_ms + 2, "{stepped_ms} of {apart_ms}");
             last = after.site;

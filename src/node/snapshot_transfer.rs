@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::Node;
 use super::disk::Job;
 use super::wire::{Frame, PART_BYTES, SnapshotPart};
-use crate::refusals::Reason;
+use crate::dropped::Reason;
 use crate::storage::{ReadError, SnapshotHead};
 use crate::transport::{Lane, SendError};
 
@@ -43,12 +43,12 @@ pub(super) struct Outgoing {
     begun: bool,
     /// When the next window may go.
     next_at: Instant,
-    window: Window,
+    window: PartsWindow,
 }
 
 /// The one window of a transfer that is in memory: however often a follower asks, there are no more.
 #[derive(Debug)]
-enum Window {
+enum PartsWindow {
     None,
     /// The disk reads what begins at this offset.
     Read(u64),
@@ -58,7 +58,7 @@ enum Window {
 
 impl Outgoing {
     fn new(head: SnapshotHead, term: Term, now: Instant) -> Outgoing {
-        let window = Window::None;
+        let window = PartsWindow::None;
         Outgoing { head, term, progressed: now, broken: false, begun: false, next_at: now, window }
     }
 
@@ -66,7 +66,7 @@ impl Outgoing {
     fn offered(&mut self, now: Instant) -> SnapshotPart {
         self.progressed = now;
         self.broken = false;
-        self.window = Window::None;
+        self.window = PartsWindow::None;
         SnapshotPart { term: self.term, head: self.head, offset: 0, bytes: Bytes::new() }
     }
 
@@ -75,10 +75,10 @@ impl Outgoing {
         if self.head.position != position || offset >= self.head.total {
             return Err(Reason::Stale);
         }
-        if !matches!(self.window, Window::None) {
+        if !matches!(self.window, PartsWindow::None) {
             return Err(Reason::Busy);
         }
-        self.window = Window::Read(offset);
+        self.window = PartsWindow::Read(offset);
         self.progressed = now;
         // After the last window the follower has it, or is offered what is newest then.
         self.begun = offset + (WINDOW_BYTES as u64) < self.head.total;
@@ -87,7 +87,7 @@ impl Outgoing {
 
     /// What begins at this offset is read: it goes as soon as it may, unless it is not wanted any more.
     fn read(&mut self, offset: u64, bytes: &Bytes, now: Instant) {
-        if !matches!(self.window, Window::Read(wanted) if wanted == offset) {
+        if !matches!(self.window, PartsWindow::Read(wanted) if wanted == offset) {
             return;
         }
         let part = |from: usize| {
@@ -97,12 +97,12 @@ impl Outgoing {
         let parts = (0..bytes.len()).step_by(PART_BYTES).map(part).collect();
         let at = self.next_at.max(now);
         self.next_at = at + Duration::from_secs_f64(bytes.len() as f64 / RATE);
-        self.window = Window::Sending(parts, at);
+        self.window = PartsWindow::Sending(parts, at);
     }
 
     /// Sends what may go now.
     fn send(&mut self, now: Instant, mut send: impl FnMut(&SnapshotPart) -> Result<(), SendError>) {
-        let Window::Sending(parts, at) = &mut self.window else { return };
+        let PartsWindow::Sending(parts, at) = &mut self.window else { return };
         if *at > now {
             return;
         }
@@ -114,14 +114,14 @@ impl Outgoing {
                 Err(_) => parts.clear(),
             }
         }
-        self.window = Window::None;
+        self.window = PartsWindow::None;
     }
 
     /// When there is something to send.
     fn due(&self) -> Option<Instant> {
         match self.window {
-            Window::Sending(_, at) => Some(at),
-            Window::None | Window::Read(_) => None,
+            PartsWindow::Sending(_, at) => Some(at),
+            PartsWindow::None | PartsWindow::Read(_) => None,
         }
     }
 }
@@ -332,7 +332,7 @@ impl Node {
             }
             Taken::Damaged => {
                 let detail = "its checksum is wrong; it is asked for anew";
-                self.shared.metrics.refusals.refuse_because(from, Reason::BadSnapshot, detail);
+                self.shared.metrics.dropped.drop_because(from, Reason::BadSnapshot, detail);
             }
             Taken::Unfit => self.refuse(from, Reason::PartNotAwaited),
         }

@@ -11,10 +11,10 @@ use tally_core::raft::{Body, Handled, LogView, Message, Persist, Position};
 use tracing::{info, warn};
 
 use super::disk::Job;
-use super::disk_health::Kind;
+use super::disk_health::TroubleKind;
 use super::snapshot_transfer::{Incoming, Outgoing};
 use super::{Node, members, room};
-use crate::refusals::Reason;
+use crate::dropped::Reason;
 use crate::site::Site;
 use crate::storage::WriteError;
 
@@ -145,8 +145,9 @@ impl Node {
     pub(super) fn snapshot_if_due(&mut self) {
         self.forget_transfers();
         // A wrong state is kept nowhere; on a full disk a snapshot frees what it covers.
-        let is_ill = self.disk_health.trouble().is_some_and(|trouble| trouble.kind != Kind::Full);
-        if is_ill || self.state_check.is_out() {
+        let is_unhealthy =
+            self.disk_health.trouble().is_some_and(|trouble| trouble.kind != TroubleKind::Full);
+        if is_unhealthy || self.state_check.is_out() {
             return;
         }
         if self.is_snapshot_due() {
@@ -206,7 +207,7 @@ impl Node {
 
     pub(super) fn install(&mut self, whole: Incoming) {
         let metrics = Arc::clone(&self.shared.metrics);
-        let refuse = |why: &str| metrics.refusals.refuse_because(whole.from, Reason::BadSnapshot, why);
+        let refuse = |why: &str| metrics.dropped.drop_because(whole.from, Reason::BadSnapshot, why);
         let site = match Site::restore(&self.founding, &whole.bytes) {
             Ok(site) if site.applied() == whole.head.position.index => site,
             Ok(_) => return refuse("it is of another index than was said"),

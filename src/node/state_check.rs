@@ -2,7 +2,7 @@
 //! of service and gets the state anew from a box of that majority. Its log stays: only what was made of it was wrong.
 //!
 //! Out of service, a box answers no reads and takes no requests, applies nothing and so answers nobody by its state,
-//! writes and sends no snapshots, and hands leadership over. It goes on to keep the log and to vote: both are right.
+//! writes and sends no snapshots, and transfers leadership. It goes on to keep the log and to vote: both are right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -14,12 +14,12 @@ use tracing::{error, info, warn};
 
 use super::digests::{Judgement, Points, judge};
 use super::disk::Job;
-use super::heirs::HandoverReason;
 use super::snapshot_transfer::{Incoming, Taken};
 use super::status::StateCheckStatus;
+use super::successors::TransferReason;
 use super::wire::{Frame, SnapshotPart};
 use super::{Level, Node};
-use crate::refusals::Reason;
+use crate::dropped::Reason;
 use crate::site::Site;
 use crate::transport::Lane;
 
@@ -182,9 +182,9 @@ impl Node {
 
     /// As a box that is out of service: asks a box of the majority for its state, another one when that stops.
     fn fetch_state(&mut self, now: Instant) {
-        if self.state_check.is_out() && self.leads() && !self.is_handing_over() {
+        if self.state_check.is_out() && self.leads() && !self.is_transferring() {
             // Nobody may be able to take over: then it leads on, and nobody is answered by its state.
-            let _ = self.hand_over(None, HandoverReason::State);
+            let _ = self.transfer_leadership(None, TransferReason::State);
         }
         let leader = self.raft.leader();
         let connected = &self.connected;
@@ -302,7 +302,7 @@ impl Node {
         self.shared.state_ok.store(true, Ordering::Relaxed);
         // What this box has on its disk may be wrong: a restart must not bring it back.
         self.snapshots.wanted = true;
-        self.here.retain(|at, _| *at > index);
+        self.local_proposals.retain(|at, _| *at > index);
         self.shared.clock.skipped();
         self.know_members();
         self.after_apply();

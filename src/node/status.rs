@@ -47,7 +47,7 @@ pub struct NodeStatus {
     /// All boxes.
     pub members: Vec<MemberStatus>,
     /// Election timeout and heartbeat in force.
-    pub pace: PaceStatus,
+    pub adaptive_timeout: AdaptiveTimeoutStatus,
     /// What the members are becoming.
     pub changing: ChangingStatus,
     /// How many boxes can fail from now on without stopping the site, and that in words.
@@ -66,8 +66,8 @@ pub struct NodeStatus {
     pub accumulator: AccumulatorStatus,
     /// How many elections this box has seen begin, won and lost leaders, since it started.
     pub elections: ElectionStatus,
-    /// How often this box has handed leadership over since it started, and why.
-    pub handovers: HandoverStatus,
+    /// How often this box has transferred leadership since it started, and why.
+    pub transfers: TransfersStatus,
     /// How many series the site has.
     pub series: u64,
     /// The meters that it keeps the last reading of.
@@ -164,9 +164,9 @@ pub struct ChangingStatus {
     pub waits: Option<String>,
 }
 
-/// Leadership handed over by this box since it started, by reason.
+/// Leadership transferred by this box since it started, by reason.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct HandoverStatus {
+pub struct TransfersStatus {
     /// It did not reach the broker, and another box did.
     pub broker: u64,
     /// Its disk was slow, full, read-only, failing or hung.
@@ -180,12 +180,12 @@ pub struct HandoverStatus {
     /// Begun, and not taken by the other box.
     pub failed: u64,
     /// The latest that was taken.
-    pub last: Option<Handed>,
+    pub last: Option<LastTransfer>,
 }
 
 /// A handing over.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Handed {
+pub struct LastTransfer {
     /// To which box.
     pub to: String,
     /// `broker`, `disk`, `stopping`, `asked` or `state`.
@@ -210,7 +210,7 @@ pub struct StateCheckStatus {
 
 /// How patient the boxes are with their leader.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct PaceStatus {
+pub struct AdaptiveTimeoutStatus {
     /// Without a leader for so long, up to twice as long, a box campaigns; milliseconds.
     pub election_timeout_ms: u64,
     /// A leader shows itself this often, milliseconds.

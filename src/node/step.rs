@@ -35,8 +35,8 @@ impl Node {
         self.check_state();
         self.notice_leader();
         self.answer_before_stop();
-        self.keep_pace();
-        self.look_for_heir();
+        self.keep_timeouts();
+        self.look_for_successor();
         self.keep_unsent_file();
         self.send_own_batch();
         self.send_proposals();
@@ -91,12 +91,12 @@ impl Node {
                     self.tail.push(noop, Bytes::new());
                     self.members.begin_to_lead(noop.index);
                     self.close_proposed = LogIndex::ZERO;
-                    self.handover.heirs.begin_term();
+                    self.transfers.successors.begin_term();
                     self.begin_leading();
                 }
                 Event::SteppedDown { term } => {
                     info!("this box does not lead any more (term {term})");
-                    self.end_handover();
+                    self.end_transfer();
                     self.end_leading();
                     for (peer, id) in self.reads.stepped_down(self.moment.now) {
                         self.answer_read(peer, id, None);
@@ -104,9 +104,9 @@ impl Node {
                 }
                 Event::OwnEntry { entry, configuration } => self.store_own(entry, configuration),
                 Event::ConfigurationChanged(entry) => self.on_configuration(&entry),
-                Event::TransferFailed { to } => self.handover_failed(to),
+                Event::TransferFailed { to } => self.transfer_failed(to),
                 Event::LeaderChanged { leader, term } => {
-                    self.handover.is_asked(false);
+                    self.transfers.is_asked(false);
                     self.shared.metrics.leader_changes.raise();
                     match leader.filter(|_| !self.leads()) {
                         Some(id) => {
@@ -381,7 +381,7 @@ impl Node {
     /// Tells whether readings of meters are taken: that is known once this box has its epoch, by which it had caught
     /// up with the site as it was then.
     fn take_readings(&self) {
-        // An epoch of an earlier life says nothing of what this box knows.
+        // An epoch of an earlier incarnation says nothing of what this box knows.
         if self.batches.epoch().is_some() && self.batches.unsettled() == 0 {
             let taken = self.site().level() >= Level::TWO && !deliberate::is(Bug::MetersByProcess);
             let mode = if taken { ReadingsMode::Taken } else { ReadingsMode::Refused };
@@ -391,7 +391,7 @@ impl Node {
 
     fn on_applied(&mut self, index: LogIndex, tag: Option<u64>, applied: Applied) {
         self.shared.metrics.entries_applied.raise();
-        if let Some((term, reply)) = self.here.remove(&index) {
+        if let Some((term, reply)) = self.local_proposals.remove(&index) {
             let same = self.tail.position(index).is_some_and(|position| position.term == term);
             let lost =
                 || RequestError::NotCommitted { why: "another leader's entry took its place".to_owned() };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::disk::Job;
-use super::heirs::HandoverReason;
+use super::successors::TransferReason;
 use super::{Node, NodeError};
 
 /// How long an orderly stop waits for what was counted here to be committed, where nobody says otherwise,
@@ -17,7 +17,7 @@ const SAVE_WAIT: Duration = Duration::from_secs(2);
 /// A disk that does not take it is asked again after so long.
 const SAVE_AGAIN: Duration = Duration::from_millis(250);
 /// And, of the first, for another box that could lead.
-const HEIR_WAIT: Duration = Duration::from_secs(1);
+const SUCCESSOR_WAIT: Duration = Duration::from_secs(1);
 
 /// Until when a stop does what.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +106,7 @@ impl Node {
         self.stopping.is_some() || self.answer_by.is_some()
     }
 
-    /// Whether what was gathered is in the file, or on its way: nothing else may become of it in this life.
+    /// Whether what was gathered is in the file, or on its way: nothing else may become of it in this incarnation.
     pub(super) fn is_saving(&self) -> bool {
         self.stopping.as_ref().is_some_and(|stopping| stopping.saving != Saving::No)
     }
@@ -138,7 +138,7 @@ impl Node {
             || self.stopping.as_ref().is_some_and(|stopping| stopping.saving == Saving::Done)
     }
 
-    /// What a box that stops does next: hands leadership over, or saves what nobody will commit.
+    /// What a box that stops does next: transfers leadership, or saves what nobody will commit.
     pub(super) fn go_on_stopping(&mut self) {
         let now = self.moment.now;
         let Some(Stopping { times, saving, .. }) = &self.stopping else { return };
@@ -175,8 +175,8 @@ impl Node {
         }
     }
 
-    /// Has the disk save this for the next life.
-    pub(super) fn save_for_next_life(&mut self, bytes: Vec<u8>) {
+    /// Has the disk save this for the next incarnation.
+    pub(super) fn save_for_next_incarnation(&mut self, bytes: Vec<u8>) {
         if let Some(stopping) = &mut self.stopping {
             stopping.unsaved = Some(bytes);
         }
@@ -210,21 +210,23 @@ impl Node {
         }
     }
 
-    /// Whether a leader that stops still has somebody to take over from it. Begins to hand over, if it can.
+    /// Whether a leader that stops still has somebody to take over from it. Begins to transfer leadership, if it can.
     fn hands_over(&mut self) -> bool {
         if !self.leads() {
             return false;
         }
-        self.is_handing_over() || self.hand_over(None, HandoverReason::Stopping).is_ok() || self.awaits_heir()
+        self.is_transferring()
+            || self.transfer_leadership(None, TransferReason::Stopping).is_ok()
+            || self.awaits_successor()
     }
 
     /// Whether a box that stops waits for another one to be able to take over: one that is connected may be a little
     /// behind, or not have answered for a moment.
-    fn awaits_heir(&self) -> bool {
+    fn awaits_successor(&self) -> bool {
         let configuration = self.raft.configuration();
         let others = configuration.voters().filter(|id| configuration.witness() != Some(*id));
         let is_there = others.filter(|id| self.connected.contains(id)).count() > 0;
-        let waits = |stopping: &Stopping| self.moment.now < stopping.since + HEIR_WAIT;
+        let waits = |stopping: &Stopping| self.moment.now < stopping.since + SUCCESSOR_WAIT;
         is_there && self.stopping.as_ref().is_some_and(waits)
     }
 

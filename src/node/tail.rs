@@ -18,7 +18,7 @@ pub(super) struct Tail {
     /// The position right before the first entry that is known here.
     after: Position,
     /// Terms, each from its first index on.
-    runs: VecDeque<Run>,
+    runs: VecDeque<TailRun>,
     /// Payload bytes of each entry, oldest first.
     sizes: VecDeque<u32>,
     /// The newest payloads.
@@ -27,7 +27,7 @@ pub(super) struct Tail {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Run {
+struct TailRun {
     first: LogIndex,
     term: Term,
     subterm: Subterm,
@@ -62,7 +62,7 @@ impl Tail {
     /// Appends one entry at the end.
     pub(super) fn push(&mut self, position: Position, payload: Bytes) {
         debug_assert_eq!(position.index, self.last().next());
-        let run = Run { first: position.index, term: position.term, subterm: position.subterm };
+        let run = TailRun { first: position.index, term: position.term, subterm: position.subterm };
         if self.runs.back().is_none_or(|last| (last.term, last.subterm) != (run.term, run.subterm)) {
             self.runs.push_back(run);
         }

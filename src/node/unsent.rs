@@ -1,8 +1,8 @@
 //! What a box had gathered and could not commit, over an orderly stop: saved as frozen batches with consecutive numbers,
-//! sent unchanged by the next life under the same epoch, so that it stays exact.
+//! sent unchanged by the next incarnation under the same epoch, so that it stays exact.
 //!
 //! Three rules make it so. A saved batch is sent only as the file says it, address and number included, so that a crash
-//! sends the same bytes again. No life but the one that freezes a batch into the file uses a number after those of the
+//! sends the same bytes again. No incarnation but the one that freezes a batch into the file uses a number after those of the
 //! file: what is counted later gets an epoch of its own once all of the file was judged. And a saved batch gets another
 //! number only where the site says that it certainly was not applied.
 
@@ -128,7 +128,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], UnsentError> {
     Ok(*taken)
 }
 
-/// What an earlier life left, if it left anything. A file that cannot be used is set aside, and told.
+/// What an earlier incarnation left, if it left anything. A file that cannot be used is set aside, and told.
 pub fn read_unsent<F: FileSystem>(storage: &Storage<F>, owner: Owner) -> Option<Unsent> {
     let bytes_max = (BYTES_MAX + entry_bytes_max() + HEAD_BYTES + SUM_BYTES) as u64;
     let why = match storage.unsent(bytes_max) {
@@ -171,7 +171,7 @@ impl Node {
 
     /// Has the file say what is to be sent, and be gone once all of it was judged.
     pub(super) fn keep_unsent_file(&mut self) {
-        // Then it says what the next life is to send, which is more than what this one knows to be frozen.
+        // Then it says what the next incarnation is to send, which is more than what this one knows to be frozen.
         if self.is_saving() && !deliberate::is(Bug::RemovesFileWhileSaving) {
             return;
         }
@@ -239,7 +239,7 @@ impl Node {
             "{} batches could not be committed in time: they are saved in {UNSENT} and sent at the next start",
             unsent.bodies.len()
         );
-        self.save_for_next_life(unsent.encode(self.owner()));
+        self.save_for_next_incarnation(unsent.encode(self.owner()));
         super::Saving::Asked
     }
 }

@@ -5,10 +5,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
 
-pub use super::beat_wire::{Beat, BeatAnswer, Condition};
-use super::beat_wire::{answer, beat, put_answer, put_beat};
 pub use super::digests::Points;
-use super::heirs::HandoverReason;
+pub use super::heartbeat_wire::{Condition, HeartbeatAnswerExtra, HeartbeatExtra};
+use super::heartbeat_wire::{answer, heartbeat, put_answer, put_heartbeat_extra};
+use super::successors::TransferReason;
 use crate::site::codec::{Malformed, Reader, put_varint};
 use crate::site::{Level, MemberRecord, put_records, read_records};
 use crate::storage::SnapshotHead;
@@ -24,9 +24,9 @@ pub enum Frame {
     /// A message of the core, with the payloads of its entries if it appends some.
     Raft { message: Message, payloads: Vec<Bytes> },
     /// A heartbeat, with what a leader tells beside it.
-    Beat(Message, Beat),
+    Heartbeat(Message, HeartbeatExtra),
     /// The answer to one, with what a follower tells beside it.
-    BeatAnswer(Message, BeatAnswer),
+    HeartbeatAnswer(Message, HeartbeatAnswerExtra),
     /// Please put this into the log: a tagged or plain body.
     Propose(Bytes),
     /// What must I have applied to read linearizably?
@@ -37,12 +37,12 @@ pub enum Frame {
     SnapshotPart(SnapshotPart),
     /// A follower asks for more of a snapshot that it was offered, from this offset on.
     SnapshotWant { last: Position, offset: u64 },
-    /// Please hand leadership over, to this box or to the best one. Without an answer: the asker sees it.
+    /// Please transfer leadership, to this box or to the best one. Without an answer: the asker sees it.
     Transfer { to: Option<NodeId> },
     /// To a witness, which has no log: who the members are, by a leader's log up to that index.
     Members { index: LogIndex, members: Vec<MemberRecord> },
-    /// The leader hands over to this box, and why: for the others' logs, and so that it is not moved again at once.
-    HandsOver { to: NodeId, reason: HandoverReason },
+    /// The leader transfers leadership to this box, and why: for the others' logs, and so that it is not moved again at once.
+    TransferAnnounced { to: NodeId, reason: TransferReason },
     /// The highest feature level that the sender can apply.
     Level(Level),
     /// Digests of the sender's state at some indexes.
@@ -100,12 +100,12 @@ impl Frame {
     pub fn encode(&self) -> Bytes {
         match self {
             Frame::Raft { message, payloads } => encode_message(message, payloads).into(),
-            Frame::Beat(message, beat) => {
+            Frame::Heartbeat(message, heartbeat) => {
                 let mut out = encode_message(message, &[]);
-                put_beat(&mut out, beat);
+                put_heartbeat_extra(&mut out, heartbeat);
                 out.into()
             }
-            Frame::BeatAnswer(message, answer) => {
+            Frame::HeartbeatAnswer(message, answer) => {
                 let mut out = encode_message(message, &[]);
                 put_answer(&mut out, answer);
                 out.into()
@@ -140,7 +140,7 @@ impl Frame {
                 put_records(&mut out, members);
                 out.into()
             }
-            Frame::HandsOver { to, reason } => {
+            Frame::TransferAnnounced { to, reason } => {
                 let mut out = vec![HANDS_OVER];
                 put_varint(&mut out, to.0);
                 out.push(reason.number());
@@ -210,9 +210,9 @@ impl Frame {
                 Frame::Members { index, members }
             }
             HANDS_OVER => {
-                let (to, reason) = (NodeId(reader.varint()?), HandoverReason::numbered(reader.u8()?));
+                let (to, reason) = (NodeId(reader.varint()?), TransferReason::numbered(reader.u8()?));
                 reader.done()?;
-                Frame::HandsOver { to, reason: reason.ok_or(Malformed)? }
+                Frame::TransferAnnounced { to, reason: reason.ok_or(Malformed)? }
             }
             // Whatever follows is of a later release.
             DIGESTS => {
@@ -268,10 +268,12 @@ pub(crate) fn said_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
     })
 }
 
-/// What a witness answers: it has neither a clock nor a pace to tell.
+/// What a witness answers: it has neither a clock nor a adaptive to tell.
 pub(crate) fn said_by_witness(message: Message) -> Bytes {
     match message.body {
-        Body::HeartbeatAnswer { .. } => Frame::BeatAnswer(message, BeatAnswer::default()).encode(),
+        Body::HeartbeatAnswer { .. } => {
+            Frame::HeartbeatAnswer(message, HeartbeatAnswerExtra::default()).encode()
+        }
         _ => Frame::plain(message).encode(),
     }
 }
@@ -392,15 +394,15 @@ fn decode_message(kind: u8, mut reader: Reader<'_>, frame: &Bytes) -> Result<Fra
         HEARTBEAT => {
             let body = Body::Heartbeat { commit: LogIndex(reader.varint()?), round: reader.varint()? };
             // A heartbeat that carries nothing beside itself is none.
-            let beat = beat(&mut reader)?;
+            let heartbeat = heartbeat(&mut reader)?;
             reader.done()?;
-            return Ok(Frame::Beat(Message { term, body }, beat));
+            return Ok(Frame::Heartbeat(Message { term, body }, heartbeat));
         }
         HEARTBEAT_ANSWER => {
             let body = Body::HeartbeatAnswer { round: reader.varint()? };
             let answer = answer(&mut reader)?;
             reader.done()?;
-            return Ok(Frame::BeatAnswer(Message { term, body }, answer));
+            return Ok(Frame::HeartbeatAnswer(Message { term, body }, answer));
         }
         _ => return Err(Malformed),
     };

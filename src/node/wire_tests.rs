@@ -1,6 +1,6 @@
-use super::super::beat_wire::TIME_MS_MAX;
+use super::super::heartbeat_wire::TIME_MS_MAX;
 use super::*;
-use crate::clock::{Told, Wall};
+use crate::clock::{LeaderTime, Wall};
 use crate::site::MemberRole;
 use proptest::prelude::*;
 use tally_core::time::{Duration, Instant, SiteTime};
@@ -26,8 +26,9 @@ fn messages() -> impl Strategy<Value = Frame> {
         subterm: Subterm(subterm),
     });
     let wall = (any::<u64>(), any::<bool>()).prop_map(|(us, synced)| Wall { us, synced });
-    let told = (0..=TIME_MS_MAX, any::<bool>(), prop::option::of(1..=TIME_MS_MAX))
-        .prop_map(|(site, synced, held)| Told { site: SiteTime(site), synced, held: held.map(SiteTime) });
+    let told = (0..=TIME_MS_MAX, any::<bool>(), prop::option::of(1..=TIME_MS_MAX)).prop_map(
+        |(site, synced, held)| LeaderTime { site: SiteTime(site), synced, held: held.map(SiteTime) },
+    );
     let append = (
         position.clone(),
         any::<u64>(),
@@ -78,9 +79,14 @@ fn messages() -> impl Strategy<Value = Frame> {
             |((numbers, asks_for_broker), told, wall)| {
                 let [commit, round, sent, timeout] = numbers;
                 let body = Body::Heartbeat { commit: LogIndex(commit), round };
-                let beat =
-                    Beat { told, wall, sent: Instant(sent), timeout: Duration(timeout), asks_for_broker };
-                Frame::Beat(Message { term: Term(7), body }, beat)
+                let heartbeat = HeartbeatExtra {
+                    told,
+                    wall,
+                    sent: Instant(sent),
+                    timeout: Duration(timeout),
+                    asks_for_broker,
+                };
+                Frame::Heartbeat(Message { term: Term(7), body }, heartbeat)
             }
         ),
         (any::<[u64; 5]>(), any::<[Option<bool>; 2]>(), wall).prop_map(
@@ -88,11 +94,14 @@ fn messages() -> impl Strategy<Value = Frame> {
                 let message = Message { term: Term(7), body: Body::HeartbeatAnswer { round } };
                 let (sync, timeout) = (Duration(sync), Duration(timeout));
                 let condition = Condition { disk_ok, broker, sync_median: Duration(median) };
-                Frame::BeatAnswer(message, BeatAnswer { wall, sent: Instant(sent), sync, timeout, condition })
+                Frame::HeartbeatAnswer(
+                    message,
+                    HeartbeatAnswerExtra { wall, sent: Instant(sent), sync, timeout, condition },
+                )
             }
         ),
-        (any::<u64>(), prop::sample::select(&HandoverReason::ALL))
-            .prop_map(|(to, reason)| Frame::HandsOver { to: NodeId(to), reason }),
+        (any::<u64>(), prop::sample::select(&TransferReason::ALL))
+            .prop_map(|(to, reason)| Frame::TransferAnnounced { to: NodeId(to), reason }),
         (any::<u64>(), prop::collection::vec(records(), 0..4))
             .prop_map(|(index, of)| Frame::Members { index: LogIndex(index), members: members(of) }),
         prop::collection::vec(any::<u8>(), 0..99).prop_map(|body| Frame::Propose(body.into())),
@@ -135,10 +144,12 @@ fn a_time_that_no_entry_can_carry_is_malformed() {
     for (site, held, is_fine) in
         [(TIME_MS_MAX, 1, true), (TIME_MS_MAX + 1, 1, false), (u64::MAX, 1, false), (1, u64::MAX, false)]
     {
-        let told = Told { site: SiteTime(site), synced: true, held: Some(SiteTime(held)) };
+        let told = LeaderTime { site: SiteTime(site), synced: true, held: Some(SiteTime(held)) };
         let (sent, timeout, asks_for_broker) = (Instant(1), Duration(1), false);
-        let frame =
-            Frame::Beat(message, Beat { told, wall: Wall::default(), sent, timeout, asks_for_broker });
+        let frame = Frame::Heartbeat(
+            message,
+            HeartbeatExtra { told, wall: Wall::default(), sent, timeout, asks_for_broker },
+        );
         assert_eq!(Frame::decode(&frame.encode()).is_ok(), is_fine, "{site} {held}");
     }
 }

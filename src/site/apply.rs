@@ -20,7 +20,7 @@ use super::sources::Judged;
 use super::view::{Applied, KeyOutcome, Refusal, SeriesId, Stamp, Verdict};
 use crate::deliberate::{self, Bug};
 
-/// How many keys whose life is over one entry takes out at most.
+/// How many keys whose lifetime is over one entry takes out at most.
 const EXPIRED_MAX: u32 = 256;
 
 impl Site {
@@ -149,8 +149,8 @@ impl Site {
                 self.sources.age(now, &self.settings);
                 Applied::Nothing
             }
-            Body::Found(members) => {
-                self.digest = self.members.found(members, self.digest);
+            Body::Bootstrap(members) => {
+                self.digest = self.members.bootstrap(members, self.digest);
                 Applied::Members
             }
             Body::Member { nonce, change } => {
@@ -357,7 +357,7 @@ impl Site {
                 KeyOutcome::Reused
             };
         }
-        // An earlier try may have been added under a key whose life is over by now.
+        // An earlier try may have been added under a key whose lifetime is over by now.
         if now.since_ms(key.taken) > age_ms / 3 {
             return KeyOutcome::Stale;
         }

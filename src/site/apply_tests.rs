@@ -114,7 +114,7 @@ fn a_total_that_would_overflow_refuses_the_cell() {
 
     // A count that one report could fill is bounded from level 2 on.
     let mut driver = Driver::new();
-    driver.site = Site::new(&Founding { level: Level::ONE, ..founding() });
+    driver.site = Site::new(&BootstrapSettings { level: Level::ONE, ..founding() });
     let mut reporter = driver.open("press3", 1);
     let Amount::Sample(one) = sample(1.0, 0) else { panic!() };
     let many = Amount::Sample(Sample { count: u64::MAX, ..one });
@@ -420,7 +420,7 @@ fn a_late_copy_of_a_change_does_not_undo_what_was_changed_in_between() {
     let add = entry::member(3, &MemberChange::Put(record(2)));
     let early = Applied::Member { nonce: 3, result: Err(MemberRefused::TooEarly) };
     assert_eq!(driver.apply(&add), early);
-    driver.apply(&entry::found(&[record(1)]));
+    driver.apply(&entry::bootstrap(&[record(1)]));
     assert_eq!(driver.apply(&add), Applied::Nothing);
     assert_eq!(driver.site.members(), [record(1)]);
     // A box that comes by a snapshot knows that, too.

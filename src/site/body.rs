@@ -7,14 +7,14 @@ use tally_core::time::{Elapsed, SiteTime};
 
 use super::codec::{Malformed, Reader, unzigzag};
 use super::entry::{
-    CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED, CELL_WINDOW, CLOSE,
-    CONFIGURATION, DELIVERED, EntryError, FOUND, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE, MEMBER_ROLE,
-    NUMBER, OPEN, READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN, READING_NOISE,
-    READING_STEP_MAX, RELEASED, REPORT, REPORT_CELLS_MAX, SET, SET_ASIDE, STAMP_MAX, STEP_CLOCK, SourceKind,
-    TICK,
+    BOOTSTRAP, CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED,
+    CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED, EntryError, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE,
+    MEMBER_ROLE, NUMBER, OPEN, READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN,
+    READING_NOISE, READING_STEP_MAX, RELEASED, REPORT, REPORT_CELLS_MAX, SET, SET_ASIDE, STAMP_MAX,
+    STEP_CLOCK, SourceKind, TICK,
 };
 use super::level::Level;
-use super::members::{self, MemberChange, MemberRecord, Parts};
+use super::members::{self, ConfigurationRecord, MemberChange, MemberRecord};
 use super::meters::MeterReading;
 use super::view::{SeriesId, Stamp};
 
@@ -28,9 +28,9 @@ pub(super) enum Body<'a> {
     Delivered { up_to: u64 },
     Set { nonce: u64, key: &'a str, value: &'a str },
     Tick,
-    Found(Vec<MemberRecord>),
+    Bootstrap(Vec<MemberRecord>),
     Member { nonce: u64, change: MemberChange },
-    Configuration(Parts),
+    Configuration(ConfigurationRecord),
     StepClock,
     Level(Level),
     SetAside { seq: u64, cause: u8 },
@@ -132,7 +132,7 @@ impl<'a> Body<'a> {
             DELIVERED => Body::Delivered { up_to: reader.varint()? },
             SET => Body::Set { nonce: reader.u64()?, key: reader.text()?, value: reader.text()? },
             TICK => Body::Tick,
-            FOUND => Body::Found(members::read_records(&mut reader)?),
+            BOOTSTRAP => Body::Bootstrap(members::read_records(&mut reader)?),
             MEMBER => Body::Member { nonce: reader.u64()?, change: read_change(&mut reader)? },
             CONFIGURATION => Body::Configuration(members::read_parts(&mut reader)?),
             STEP_CLOCK => Body::StepClock,

@@ -15,7 +15,7 @@ use super::body::Body;
 use super::codec::{Malformed, put_bytes, put_varint, put_varint_u128, zigzag};
 use super::digest;
 use super::level::Level;
-use super::members::{self, MemberChange, MemberRecord, Parts};
+use super::members::{self, ConfigurationRecord, MemberChange, MemberRecord};
 use super::view::{SeriesId, Stamp};
 pub use reading::ReadingCell;
 pub(super) use reading::*;
@@ -87,7 +87,7 @@ pub enum BodyKind {
     /// Only the stamp counts.
     Tick,
     /// The members that the site was provisioned with.
-    Found,
+    Bootstrap,
     /// Changes the members.
     Member,
     /// A configuration of the group.
@@ -109,7 +109,7 @@ pub(super) const NUMBER: u8 = 4;
 pub(super) const DELIVERED: u8 = 5;
 pub(super) const SET: u8 = 6;
 pub(super) const TICK: u8 = 7;
-pub(super) const FOUND: u8 = 8;
+pub(super) const BOOTSTRAP: u8 = 8;
 pub(super) const MEMBER: u8 = 9;
 pub(super) const CONFIGURATION: u8 = 10;
 pub(super) const STEP_CLOCK: u8 = 11;
@@ -201,8 +201,8 @@ pub fn tick() -> Vec<u8> {
 
 /// The members that the site was provisioned with, by number: taken if the site knows none yet.
 #[must_use]
-pub fn found(members: &[MemberRecord]) -> Vec<u8> {
-    let mut out = vec![FOUND];
+pub fn bootstrap(members: &[MemberRecord]) -> Vec<u8> {
+    let mut out = vec![BOOTSTRAP];
     members::put_records(&mut out, members);
     out
 }
@@ -232,7 +232,7 @@ pub fn member(nonce: u64, change: &MemberChange) -> Vec<u8> {
 
 /// A configuration of the group, by its leader alone.
 #[must_use]
-pub fn configuration(parts: &Parts) -> Vec<u8> {
+pub fn configuration(parts: &ConfigurationRecord) -> Vec<u8> {
     let mut out = vec![CONFIGURATION];
     members::put_parts(&mut out, parts);
     out
@@ -240,7 +240,7 @@ pub fn configuration(parts: &Parts) -> Vec<u8> {
 
 /// The configuration that a whole payload brings, if it is such an entry.
 #[must_use]
-pub fn configuration_of(payload: &[u8]) -> Option<Parts> {
+pub fn configuration_of(payload: &[u8]) -> Option<ConfigurationRecord> {
     let (_, body) = super::body::split(payload).ok()?;
     match Body::decode(body).ok()? {
         Body::Configuration(parts) => Some(parts),
@@ -252,11 +252,11 @@ pub fn configuration_of(payload: &[u8]) -> Option<Parts> {
 pub(super) fn said_of_members(payload: &[u8]) -> Option<SaidOfMembers> {
     let (_, body) = super::body::split(payload).ok()?;
     // Most entries are of another kind, and long.
-    if !matches!(body.first(), Some(&MEMBER | &FOUND)) {
+    if !matches!(body.first(), Some(&MEMBER | &BOOTSTRAP)) {
         return None;
     }
     match Body::decode(body).ok()? {
-        Body::Found(records) => Some(SaidOfMembers::Found(records)),
+        Body::Bootstrap(records) => Some(SaidOfMembers::Bootstrap(records)),
         Body::Member { change, .. } => Some(SaidOfMembers::Change(change)),
         _ => None,
     }
@@ -265,7 +265,7 @@ pub(super) fn said_of_members(payload: &[u8]) -> Option<SaidOfMembers> {
 /// See [`said_of_members`].
 #[derive(Debug)]
 pub(super) enum SaidOfMembers {
-    Found(Vec<MemberRecord>),
+    Bootstrap(Vec<MemberRecord>),
     Change(MemberChange),
 }
 
@@ -323,7 +323,7 @@ pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
         Body::Delivered { .. } => BodyKind::Delivered,
         Body::Set { .. } => BodyKind::Set,
         Body::Tick => BodyKind::Tick,
-        Body::Found(_) => BodyKind::Found,
+        Body::Bootstrap(_) => BodyKind::Bootstrap,
         Body::Member { .. } => BodyKind::Member,
         Body::Configuration(_) => BodyKind::Configuration,
         Body::StepClock => BodyKind::StepClock,

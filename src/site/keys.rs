@@ -58,7 +58,7 @@ impl Keys {
         (!is_over(record.added, now, age_ms)).then_some(record)
     }
 
-    /// Takes out up to `limit` records whose life is over.
+    /// Takes out up to `limit` records whose lifetime is over.
     pub(super) fn expire(&mut self, now: Elapsed, age_ms: u64, limit: u32) {
         for _ in 0..limit {
             let place = self.first as u32;
@@ -68,7 +68,7 @@ impl Keys {
             }
             let hash = self.hash(record.key);
             let shard = self.shard(record.key);
-            // A key that came again after its life was over has a later record in the index.
+            // A key that came again after its lifetime was over has a later record in the index.
             if let Some(shard) = self.index.get_mut(shard)
                 && let Ok(found) = shard.find_entry(hash, |other| *other == place)
             {

@@ -34,7 +34,7 @@ fn every_live_key_is_found_with_its_record_and_no_other() {
 }
 
 #[test]
-fn keys_leave_in_order_when_their_life_is_over_a_bounded_number_at_once() {
+fn keys_leave_in_order_when_their_lifetime_is_over_a_bounded_number_at_once() {
     let mut keys = Keys::new(1);
     for n in 0..5000 {
         keys.insert(record(spread(n), n));
@@ -50,7 +50,7 @@ fn keys_leave_in_order_when_their_life_is_over_a_bounded_number_at_once() {
 }
 
 #[test]
-fn a_key_that_comes_again_after_its_life_is_kept_anew() {
+fn a_key_that_comes_again_after_its_lifetime_is_kept_anew() {
     let mut keys = Keys::new(1);
     let key = spread(1);
     keys.insert(record(key, 0));
@@ -91,7 +91,7 @@ fn a_snapshot_does_not_show_what_left_before() {
 }
 
 #[test]
-fn a_snapshot_whose_keys_are_not_in_the_order_of_their_lives_is_refused() {
+fn a_snapshot_whose_keys_are_not_in_the_order_of_their_lifetimes_is_refused() {
     let mut keys = Keys::new(1);
     keys.insert(record(1, 9));
     keys.insert(record(2, 8));

@@ -15,8 +15,8 @@ const LOG: &[u8] = include_bytes!("testdata/level1.log");
 const DIGESTS: &str = include_str!("testdata/level1.digests");
 const SNAPSHOT: &[u8] = include_bytes!("testdata/level1.snapshot");
 
-fn first() -> Founding {
-    Founding { level: Level::ONE, ..founding() }
+fn first() -> BootstrapSettings {
+    BootstrapSettings { level: Level::ONE, ..founding() }
 }
 
 fn entries() -> Vec<&'static [u8]> {
@@ -220,7 +220,7 @@ fn one_report_cannot_poison_a_sample_series() {
 fn the_last_of_a_sample_is_the_one_that_arrived_last_and_the_largest_before_level_two() {
     for (level, last) in [(Level::TWO, 5.0), (Level::ONE, 20.0)] {
         let mut driver = Driver::new();
-        driver.site = Site::new(&Founding { level, ..founding() });
+        driver.site = Site::new(&BootstrapSettings { level, ..founding() });
         let mut reporter = driver.open("press3", 1);
         let at = driver.now.site.0;
         for value in [20.0, 15.0, 10.0, 5.0] {

@@ -127,7 +127,7 @@ pub struct Part {
 
 /// A configuration of the group, as its entry in the log says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
+pub struct ConfigurationRecord {
     /// Everybody in it.
     pub parts: Vec<Part>,
     /// A joint configuration that its leader leaves without being asked.
@@ -143,7 +143,7 @@ pub(super) struct Members {
     leaving: Vec<MemberRecord>,
     /// Numbers of those who were removed, ascending.
     retired: Vec<u64>,
-    in_force: Option<Parts>,
+    in_force: Option<ConfigurationRecord>,
 }
 
 impl Members {
@@ -160,12 +160,12 @@ impl Members {
         self.list.iter().chain(&self.leaving)
     }
 
-    pub(super) fn in_force(&self) -> Option<&Parts> {
+    pub(super) fn in_force(&self) -> Option<&ConfigurationRecord> {
         self.in_force.as_ref()
     }
 
     /// The members that the site was provisioned with, unless it knows its members already.
-    pub(super) fn found(&mut self, records: Vec<MemberRecord>, digest: u64) -> u64 {
+    pub(super) fn bootstrap(&mut self, records: Vec<MemberRecord>, digest: u64) -> u64 {
         if !self.list.is_empty() {
             return digest;
         }
@@ -174,7 +174,7 @@ impl Members {
         self.list.iter().fold(digest, mix_record)
     }
 
-    pub(super) fn enforce(&mut self, parts: Parts, digest: u64) -> u64 {
+    pub(super) fn enforce(&mut self, parts: ConfigurationRecord, digest: u64) -> u64 {
         let mut bytes = Vec::new();
         put_parts(&mut bytes, &parts);
         self.leaving.retain(|member| parts.parts.iter().any(|part| part.id == member.id));
@@ -206,7 +206,8 @@ impl Members {
                 self.retired.insert(at, removed.id.0);
                 let digest = mix(digest, removed.id.0);
                 // As provisioned, if nothing was changed yet.
-                let is_in = |parts: &Parts| parts.parts.iter().any(|part| part.id == removed.id);
+                let is_in =
+                    |parts: &ConfigurationRecord| parts.parts.iter().any(|part| part.id == removed.id);
                 if self.in_force.as_ref().is_none_or(is_in) {
                     let at = self.leaving.partition_point(|member| member.id < removed.id);
                     self.leaving.insert(at, removed);
@@ -395,7 +396,7 @@ pub(super) fn read_role(reader: &mut Reader<'_>) -> Result<MemberRole, Malformed
 /// A joint configuration has the members of two.
 const PARTS_MAX: usize = 16;
 
-pub(super) fn put_parts(out: &mut Vec<u8>, parts: &Parts) {
+pub(super) fn put_parts(out: &mut Vec<u8>, parts: &ConfigurationRecord) {
     out.push(u8::from(parts.leaves_by_itself));
     out.push(parts.parts.len() as u8);
     for part in &parts.parts {
@@ -405,7 +406,7 @@ pub(super) fn put_parts(out: &mut Vec<u8>, parts: &Parts) {
     }
 }
 
-pub(super) fn read_parts(reader: &mut Reader<'_>) -> Result<Parts, Malformed> {
+pub(super) fn read_parts(reader: &mut Reader<'_>) -> Result<ConfigurationRecord, Malformed> {
     let leaves_by_itself = reader.bool()?;
     let count = usize::from(reader.u8()?);
     if count > PARTS_MAX {
@@ -420,7 +421,7 @@ pub(super) fn read_parts(reader: &mut Reader<'_>) -> Result<Parts, Malformed> {
         let has = |bit: u8| flags >> bit & 1 == 1;
         parts.push(Part { id, voter: has(0), outgoing: has(1), observer: has(2), witness: has(3) });
     }
-    Ok(Parts { parts, leaves_by_itself })
+    Ok(ConfigurationRecord { parts, leaves_by_itself })
 }
 
 #[cfg(test)]

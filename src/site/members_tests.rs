@@ -15,7 +15,7 @@ fn record(id: u64, role: MemberRole) -> MemberRecord {
 fn three() -> Members {
     let mut members = Members::default();
     let records = [3, 1, 2].map(|id| record(id, MemberRole::Voter)).to_vec();
-    members.found(records, 0);
+    members.bootstrap(records, 0);
     members
 }
 
@@ -32,7 +32,7 @@ fn a_site_is_founded_once_and_its_members_stand_by_number() {
     let mut members = three();
     let ids: Vec<u64> = members.list().iter().map(|member| member.id.0).collect();
     assert_eq!(ids, [1, 2, 3]);
-    assert_eq!(members.found(vec![record(9, MemberRole::Voter)], 7), 7);
+    assert_eq!(members.bootstrap(vec![record(9, MemberRole::Voter)], 7), 7);
     assert_eq!(members, three());
 }
 
@@ -91,10 +91,10 @@ fn a_known_box_keeps_its_name() {
     assert_eq!(members, three());
 }
 
-fn in_force(ids: &[u64]) -> Parts {
+fn in_force(ids: &[u64]) -> ConfigurationRecord {
     let part =
         |id: &u64| Part { id: NodeId(*id), voter: true, outgoing: false, observer: false, witness: false };
-    Parts { parts: ids.iter().map(part).collect(), leaves_by_itself: false }
+    ConfigurationRecord { parts: ids.iter().map(part).collect(), leaves_by_itself: false }
 }
 
 #[test]
@@ -191,7 +191,7 @@ proptest! {
                 observer: flags & 4 != 0,
                 witness: flags & 8 != 0,
             });
-            Parts { parts: parts.collect(), leaves_by_itself }
+            ConfigurationRecord { parts: parts.collect(), leaves_by_itself }
         });
         let leaving = leaving.into_iter().map(|id| record(id, MemberRole::Voter)).collect();
         let members = Members { list: list.collect(), leaving, retired: gone.into_iter().collect(), in_force };

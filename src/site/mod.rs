@@ -51,8 +51,8 @@ pub use codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use level::Level;
 pub use members::{
-    ADDRESS_BYTES_MAX, MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused, MemberRole, NAME_BYTES_MAX,
-    Part, Parts,
+    ADDRESS_BYTES_MAX, ConfigurationRecord, MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused,
+    MemberRole, NAME_BYTES_MAX, Part,
 };
 pub(crate) use members::{put_records, read_records};
 pub use meters::{METER_NAME_BYTES_MAX, is_meter_name};
@@ -61,9 +61,9 @@ pub use set_aside::{HELD_MANY, SERIES_HELD_MAX};
 pub use settings::Settings;
 pub use view::*;
 
-/// What provisioning decided for the life of a site.
+/// What provisioning decided for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Founding {
+pub struct BootstrapSettings {
     /// The site's name.
     pub site: String,
     /// Random; part of every summary's identity.
@@ -126,7 +126,7 @@ pub struct Site {
 impl Site {
     /// A site to which nothing has happened.
     #[must_use]
-    pub fn new(founding: &Founding) -> Site {
+    pub fn new(founding: &BootstrapSettings) -> Site {
         let site_id = founding.site_id;
         let mut site = Site {
             site_id,
@@ -182,8 +182,8 @@ impl Site {
         named.extend(members.known().map(|record| (record.id, record.clone())));
         for said in payloads.filter_map(entry::said_of_members) {
             match said {
-                entry::SaidOfMembers::Found(records) => {
-                    members.found(records, 0);
+                entry::SaidOfMembers::Bootstrap(records) => {
+                    members.bootstrap(records, 0);
                 }
                 // Refused there as well, and told there.
                 entry::SaidOfMembers::Change(change) => {
@@ -210,7 +210,7 @@ impl Site {
     /// The configuration of the group whose entry was applied last; `None`: the one that the site was
     /// provisioned with.
     #[must_use]
-    pub fn configuration(&self) -> Option<&Parts> {
+    pub fn configuration(&self) -> Option<&ConfigurationRecord> {
         self.members.in_force()
     }
 

@@ -20,7 +20,7 @@ fn try_name(driver: &mut Driver, from: &mut Reporter, name: &str) -> Option<Refu
 
 fn at_level_one() -> Driver {
     let mut driver = Driver::new();
-    driver.site = Site::new(&Founding { level: Level::ONE, ..founding() });
+    driver.site = Site::new(&BootstrapSettings { level: Level::ONE, ..founding() });
     driver
 }
 
@@ -33,7 +33,7 @@ fn a_noncharacter_in_a_log_or_a_snapshot_is_what_it_was() {
         driver.set("window.spans", &format!("{name}=10m"));
         assert_eq!(try_name(&mut driver, &mut from, name), None);
         assert_eq!(driver.total(name), 2);
-        let founding = Founding { level: driver.site.level(), ..founding() };
+        let founding = BootstrapSettings { level: driver.site.level(), ..founding() };
         let again = Site::restore(&founding, &driver.site.snapshot()).unwrap();
         assert_eq!(again.find(name), driver.site.find(name));
         assert_eq!(again.digest(), driver.site.digest());
@@ -64,7 +64,7 @@ fn a_name_has_96_bytes_until_the_level_is_raised_and_200_then() {
     assert_eq!(try_name(&mut driver, &mut from, &long), None);
     assert_eq!(try_name(&mut driver, &mut from, &longest), None);
     assert!(spans(&mut driver, 2).is_ok());
-    let founding = Founding { level: Level::ONE, ..founding() };
+    let founding = BootstrapSettings { level: Level::ONE, ..founding() };
     let again = Site::restore(&founding, &driver.site.snapshot()).unwrap();
     assert_eq!(again.find(&longest), driver.site.find(&longest));
 }

@@ -39,7 +39,7 @@ const NONE: u32 = u32::MAX;
 /// Summaries on their way to the subscriber.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    nodes: Vec<Node>,
+    nodes: Vec<CountNode>,
     /// Free places of the slab.
     free: Vec<u32>,
     queue: Ends,
@@ -55,7 +55,7 @@ pub(super) struct Outbox {
 }
 
 #[derive(Clone, Debug)]
-struct Node {
+struct CountNode {
     amount: Packed,
     start: u64,
     end: u64,
@@ -171,8 +171,19 @@ impl Outbox {
         self.heap_bytes += amount.heap_bytes();
         let (prev, older) = (self.queue.last, chain.last);
         let Marks { late, synced } = marks;
-        let node =
-            Node { amount, start, end, series, prev, next: NONE, older, newer: NONE, level: 0, late, synced };
+        let node = CountNode {
+            amount,
+            start,
+            end,
+            series,
+            prev,
+            next: NONE,
+            older,
+            newer: NONE,
+            level: 0,
+            late,
+            synced,
+        };
         let place = self.place(node);
         match prev {
             NONE => self.queue.first = place,
@@ -325,7 +336,7 @@ impl Outbox {
         &mut self.chains[series as usize]
     }
 
-    fn place(&mut self, node: Node) -> u32 {
+    fn place(&mut self, node: CountNode) -> u32 {
         match self.free.pop() {
             Some(place) => {
                 self.nodes[place as usize] = node;
@@ -339,8 +350,8 @@ impl Outbox {
     }
 
     /// Takes a node out of the queue, its chain, the slab and the sweep's way.
-    fn remove(&mut self, place: u32) -> Node {
-        let vacant = Node {
+    fn remove(&mut self, place: u32) -> CountNode {
+        let vacant = CountNode {
             amount: Packed::Counter(0),
             start: 0,
             end: 0,

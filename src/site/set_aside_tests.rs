@@ -134,7 +134,7 @@ fn however_many_series_are_refused_each_can_be_held_and_none_beyond_one_where_th
 
 #[test]
 fn at_level_1_nothing_is_held() {
-    let mut site = Site::new(&Founding { level: Level::ONE, ..founding() });
+    let mut site = Site::new(&BootstrapSettings { level: Level::ONE, ..founding() });
     let mut driver = numbered(2);
     driver.log.retain(|payload| !payload.is_empty());
     for payload in &driver.log {

@@ -22,7 +22,7 @@ use super::set_aside::{HELD_BYTES, SetAside};
 use super::settings::Settings;
 use super::sources::Sources;
 use super::view::Stamp;
-use super::{Founding, Site, SnapshotError};
+use super::{BootstrapSettings, Site, SnapshotError};
 use crate::deliberate::{self, Bug};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
@@ -76,7 +76,7 @@ impl Site {
     }
 
     /// The state that a snapshot of this site holds.
-    pub fn restore(founding: &Founding, bytes: &[u8]) -> Result<Site, SnapshotError> {
+    pub fn restore(founding: &BootstrapSettings, bytes: &[u8]) -> Result<Site, SnapshotError> {
         let mut reader = Reader::new(bytes);
         if reader.array::<8>().ok() != Some(MAGIC) {
             return Err(SnapshotError::Damaged("it does not begin like one"));
@@ -198,7 +198,7 @@ fn read_meters(seed: u64, table: &Table, reader: &mut Reader<'_>) -> Result<Mete
     Meters::read(seed, reader, is_counter).map_err(damaged("its meters"))
 }
 
-fn read_settings(founding: &Founding, reader: &mut Reader<'_>) -> Result<Settings, SnapshotError> {
+fn read_settings(founding: &BootstrapSettings, reader: &mut Reader<'_>) -> Result<Settings, SnapshotError> {
     let parts = |reader: &mut Reader<'_>| {
         let count = reader.u8()?;
         let values = (0..count).map(|_| reader.u64()).collect::<Result<Vec<u64>, Malformed>>()?;

@@ -6,7 +6,7 @@ use tally_core::id::Epoch;
 #[test]
 fn a_snapshot_of_another_site_or_version_is_refused() {
     let bytes = Driver::new().site.snapshot();
-    let other = Founding { site_id: 5, ..founding() };
+    let other = BootstrapSettings { site_id: 5, ..founding() };
     let foreign = SnapshotError::Foreign { found: founding().site_id, expected: 5 };
     assert_eq!(Site::restore(&other, &bytes).unwrap_err(), foreign);
     let mut newer = bytes.clone();
@@ -20,7 +20,7 @@ fn a_snapshot_of_another_site_or_version_is_refused() {
 
 #[test]
 fn a_snapshot_of_each_older_version_is_read() {
-    let site = Site::new(&Founding { level: Level::ONE, ..founding() });
+    let site = Site::new(&BootstrapSettings { level: Level::ONE, ..founding() });
     let (mut without, mut requests, mut newest) = (Vec::new(), Vec::new(), Vec::new());
     site.members.put(&mut without);
     site.requests.put(&mut requests);
@@ -86,7 +86,8 @@ fn a_restored_site_knows_all_that_the_first_one_knew() {
 
 #[test]
 fn a_setting_of_the_founding_comes_back_though_it_is_out_of_bounds() {
-    let founding = Founding { base_span: tally_core::window::Span::from_millis(50).unwrap(), ..founding() };
+    let founding =
+        BootstrapSettings { base_span: tally_core::window::Span::from_millis(50).unwrap(), ..founding() };
     let mut site = Site::new(&founding);
     let open = entry::open(SourceKind::Box, "box1", 1, Epoch(1));
     site.apply(LogIndex(1), &entry::stamped(Stamp::default(), &open)).unwrap();

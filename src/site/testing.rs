@@ -11,8 +11,8 @@ pub(super) const MINUTE: u64 = 60_000;
 /// A moment at which windows of up to a day begin.
 pub(super) const START: u64 = 20_000 * 86_400_000;
 
-pub(super) fn founding() -> Founding {
-    Founding {
+pub(super) fn founding() -> BootstrapSettings {
+    BootstrapSettings {
         site: "plant7".to_string(),
         site_id: 0x9f3c_51d2_a07b_e644,
         base_span: Span::DEFAULT,

@@ -18,7 +18,7 @@ pub struct SeriesView {
     pub id: SeriesId,
     /// By name.
     pub name: String,
-    /// For life.
+    /// For good.
     pub kind: Kind,
     /// Counter, updown: the total. Sample: how many values.
     pub total: i128,
@@ -279,7 +279,7 @@ pub enum KeyOutcome {
     },
     /// The key is known with another series or amount; nothing was added.
     Reused,
-    /// Too long on its way for the key's life; nothing was added now, an earlier try may have been.
+    /// Too long on its way for the key's lifetime; nothing was added now, an earlier try may have been.
     Stale,
     /// No room for a key; nothing was added.
     TableFull,

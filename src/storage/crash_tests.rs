@@ -109,7 +109,7 @@ impl Model {
     }
 }
 
-struct Run {
+struct CrashRun {
     fs: FaultyFileSystem,
     options: Options,
     storage: Storage<FaultyFileSystem>,
@@ -118,8 +118,8 @@ struct Run {
     boot: u64,
 }
 
-impl Run {
-    fn new(seed: u64, keep_entries: u64) -> Run {
+impl CrashRun {
+    fn new(seed: u64, keep_entries: u64) -> CrashRun {
         let fs = FaultyFileSystem::new(seed);
         let options = Options {
             segment_bytes: 32 << 10,
@@ -137,7 +137,7 @@ impl Run {
             entries: Vec::new(),
         };
         assert!(model.matches(&found), "{found:?}");
-        Run { fs, options, storage, model, term: 1, boot: found.boot }
+        CrashRun { fs, options, storage, model, term: 1, boot: found.boot }
     }
 
     fn step(&mut self, step: &Step) {
@@ -298,7 +298,7 @@ proptest! {
         keep in prop_oneof![Just(0u64), Just(5), Just(1000)],
         steps in prop::collection::vec(step(), 1..80),
     ) {
-        let mut run = Run::new(seed, keep);
+        let mut run = CrashRun::new(seed, keep);
         for step in &steps {
             run.step(step);
         }
@@ -325,7 +325,7 @@ fn no_operation_is_a_bad_moment_for_a_crash() {
     for fault in [Fault::Crash, Fault::Error(ErrorKind::Other)] {
         for after in 0..120 {
             for seed in 0..4 {
-                let mut run = Run::new(seed, 0);
+                let mut run = CrashRun::new(seed, 0);
                 run.fs.fail_after(after, fault);
                 for step in &history {
                     run.step(step);
@@ -335,7 +335,7 @@ fn no_operation_is_a_bad_moment_for_a_crash() {
         }
     }
     for after in 0..120 {
-        let mut run = Run::new(u64::from(after), 0);
+        let mut run = CrashRun::new(u64::from(after), 0);
         run.fs.fail_read_after(after, ErrorKind::Other);
         for step in &history {
             run.step(step);
@@ -354,7 +354,7 @@ proptest! {
         seed in any::<u64>(),
         steps in prop::collection::vec((step(), prop::option::weighted(0.3, 0u8..4)), 1..40),
     ) {
-        let mut run = Run::new(seed, 0);
+        let mut run = CrashRun::new(seed, 0);
         let mut held = vec![run.model.clone()];
         for (step, lie) in &steps {
             if let Some(after) = lie {
@@ -384,7 +384,7 @@ proptest! {
 fn a_crash_while_opening_loses_nothing() {
     for after in 0..12 {
         for seed in 0..8 {
-            let mut run = Run::new(seed, 0);
+            let mut run = CrashRun::new(seed, 0);
             for _ in 0..5 {
                 run.step(&Step::Append { count: 3, bytes: 2000, cut: None, vote: true });
             }

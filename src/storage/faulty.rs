@@ -26,10 +26,10 @@ pub enum Fault {
 }
 
 #[derive(Clone, Debug)]
-pub struct FaultyFileSystem(Arc<Shared>);
+pub struct FaultyFileSystem(Arc<FaultyState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct FaultyState {
     world: Mutex<World>,
     /// A sync that hung may go on.
     released: Condvar,
@@ -37,10 +37,10 @@ struct Shared {
 
 #[derive(Debug)]
 pub struct FaultyFile {
-    shared: Arc<Shared>,
+    shared: Arc<FaultyState>,
     inode: usize,
     /// Handles of a process that is gone are dead.
-    life: u64,
+    incarnation: u64,
     holds_lock: AtomicBool,
 }
 
@@ -64,7 +64,7 @@ struct World {
     /// How often a fault happened.
     faults: u32,
     down: bool,
-    life: u64,
+    incarnation: u64,
     random: u64,
 }
 
@@ -96,15 +96,15 @@ impl FaultyFileSystem {
     /// An empty one; the seed decides what crashes leave.
     pub fn new(seed: u64) -> FaultyFileSystem {
         let world = Mutex::new(World { random: seed, ..World::default() });
-        FaultyFileSystem(Arc::new(Shared { world, released: Condvar::new() }))
+        FaultyFileSystem(Arc::new(FaultyState { world, released: Condvar::new() }))
     }
 
     /// Another disk with the same on it, for another process.
     pub fn copy(&self) -> FaultyFileSystem {
         let mut world = self.world().clone();
-        world.life += 1;
+        world.incarnation += 1;
         world.locks.clear();
-        FaultyFileSystem(Arc::new(Shared { world: Mutex::new(world), released: Condvar::new() }))
+        FaultyFileSystem(Arc::new(FaultyState { world: Mutex::new(world), released: Condvar::new() }))
     }
 
     /// All files.
@@ -174,7 +174,7 @@ impl FaultyFileSystem {
         world.down = false;
         world.fault = None;
         world.read_fault = None;
-        world.life += 1;
+        world.incarnation += 1;
         world.locks.clear();
     }
 
@@ -212,8 +212,8 @@ impl FaultyFileSystem {
         self.0.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn file(&self, inode: usize, life: u64) -> FaultyFile {
-        FaultyFile { shared: Arc::clone(&self.0), inode, life, holds_lock: AtomicBool::new(false) }
+    fn file(&self, inode: usize, incarnation: u64) -> FaultyFile {
+        FaultyFile { shared: Arc::clone(&self.0), inode, incarnation, holds_lock: AtomicBool::new(false) }
     }
 }
 
@@ -374,7 +374,7 @@ impl FileSystem for FaultyFileSystem {
         let mut world = self.world();
         world.look()?;
         let inode = *world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.file(inode, world.life))
+        Ok(self.file(inode, world.incarnation))
     }
 
     fn create(&self, path: &Path) -> io::Result<FaultyFile> {
@@ -382,7 +382,7 @@ impl FileSystem for FaultyFileSystem {
         let inode = world.inodes.len();
         world.inodes.push(Inode::default());
         world.change_name(NameChange::Link(path.to_path_buf(), inode))?;
-        Ok(self.file(inode, world.life))
+        Ok(self.file(inode, world.incarnation))
     }
 
     fn open_or_create(&self, path: &Path) -> io::Result<FaultyFile> {
@@ -430,7 +430,11 @@ impl FileSystem for FaultyFileSystem {
 impl FaultyFile {
     fn world(&self) -> io::Result<MutexGuard<'_, World>> {
         let world = self.shared.world.lock().unwrap_or_else(PoisonError::into_inner);
-        if world.life == self.life { Ok(world) } else { Err(io::Error::other("a handle of an earlier life")) }
+        if world.incarnation == self.incarnation {
+            Ok(world)
+        } else {
+            Err(io::Error::other("a handle of an earlier incarnation"))
+        }
     }
 }
 
@@ -546,7 +550,7 @@ impl StoredFile for FaultyFile {
 impl Drop for FaultyFile {
     fn drop(&mut self) {
         let mut world = self.shared.world.lock().unwrap_or_else(PoisonError::into_inner);
-        if world.life == self.life && self.holds_lock.load(Ordering::Relaxed) {
+        if world.incarnation == self.incarnation && self.holds_lock.load(Ordering::Relaxed) {
             world.locks.remove(&self.inode);
         }
     }

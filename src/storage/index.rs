@@ -22,7 +22,7 @@ pub(super) struct Spot {
 
 /// Entries from `first` on are of this term and subterm.
 #[derive(Clone, Copy, Debug)]
-struct Run {
+struct IndexRun {
     first: LogIndex,
     term: Term,
     subterm: Subterm,
@@ -35,7 +35,7 @@ pub(super) struct Index {
     base: Position,
     last: Position,
     spots: VecDeque<Spot>,
-    runs: VecDeque<Run>,
+    runs: VecDeque<IndexRun>,
 }
 
 impl Index {
@@ -93,7 +93,7 @@ impl Index {
         for entry in entries {
             let Position { index, term, subterm } = entry.position;
             if self.runs.back().is_none_or(|run| run.term != term || run.subterm != subterm) {
-                self.runs.push_back(Run { first: index, term, subterm });
+                self.runs.push_back(IndexRun { first: index, term, subterm });
             }
             self.last = entry.position;
         }

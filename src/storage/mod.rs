@@ -23,13 +23,13 @@ mod index;
 mod kept;
 mod log;
 mod metrics;
+mod read_ahead;
 mod recovery;
 mod repair;
 mod room;
 mod segment;
 mod snapshot;
 mod store;
-mod window;
 
 pub use budget::{Budget, partition_bytes};
 pub use error::{OpenError, ReadError, WriteError};

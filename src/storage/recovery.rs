@@ -17,11 +17,11 @@ use super::fs::{FileSystem, StoredFile};
 use super::group::{self, Facts, Group};
 use super::index::{Index, Spot};
 use super::log::{Log, Place, Segment, WRITE_AHEAD_BYTES};
+use super::read_ahead::ReadAhead;
 use super::repair::Expected;
 use super::room::Spare;
 use super::segment::{self, Named, SegmentHeader};
 use super::snapshot::{self, LoadError};
-use super::window::Window;
 use super::{BLOCK_BYTES, Entry, OpenError, RESTORE_ADVICE, Recovered, WriteError};
 use crate::deliberate::{self, Bug};
 
@@ -360,7 +360,7 @@ struct Scan {
     sequence: u64,
     /// Live entries after the floor.
     entries: Vec<Entry>,
-    window: Window,
+    window: ReadAhead,
 }
 
 impl Scan {
@@ -372,7 +372,7 @@ impl Scan {
             boot: header.boot,
             sequence: header.sequence,
             entries: Vec::new(),
-            window: Window::default(),
+            window: ReadAhead::default(),
         }
     }
 

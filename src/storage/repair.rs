@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_an_earlier_life_is_left_alone() {
+    fn what_is_left_of_an_earlier_incarnation_is_left_alone() {
         for stale in [
             Expected { salt: 98, ..EXPECTED },
             Expected { sequence: 999, ..EXPECTED },

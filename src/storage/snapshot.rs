@@ -28,14 +28,14 @@ const PIECE_BYTES: usize = 256 << 10;
 
 /// A snapshot file: what it covers, where it came from, and what it says.
 #[derive(Clone, Debug)]
-pub(super) struct Parts {
+pub(super) struct SnapshotParts {
     pub(super) position: Position,
     /// It came from a leader.
     pub(super) foreign: bool,
     pub(super) bytes: Bytes,
 }
 
-impl Parts {
+impl SnapshotParts {
     /// What the file takes.
     pub(super) fn file_bytes(&self) -> u64 {
         (HEADER_BYTES + self.bytes.len()) as u64
@@ -87,7 +87,7 @@ fn named(name: &str) -> Option<Position> {
 #[derive(Debug)]
 pub struct Saving<S> {
     file: S,
-    parts: Parts,
+    parts: SnapshotParts,
     /// Of the bytes so far.
     crc: u32,
     stage: Stage,
@@ -115,7 +115,7 @@ impl<S: StoredFile> Saving<S> {
     pub(super) fn begin<F: FileSystem<File = S>>(
         fs: &F,
         dir: &Path,
-        parts: Parts,
+        parts: SnapshotParts,
         serial: u64,
     ) -> Result<Saving<S>, WriteError> {
         let temporary = dir.join(UNFINISHED);
@@ -212,7 +212,7 @@ impl<S: StoredFile> Saving<S> {
     }
 }
 
-fn header(owner: Owner, parts: &Parts, body_crc: u32) -> Vec<u8> {
+fn header(owner: Owner, parts: &SnapshotParts, body_crc: u32) -> Vec<u8> {
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&[0; 4]);

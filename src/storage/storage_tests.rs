@@ -268,7 +268,7 @@ fn stale_groups_of_a_reused_segment_stay_dead() {
     fill(&mut storage, 1, 21);
     storage.save_snapshot(at(21, 1), "s".into()).unwrap();
     let bytes = storage.stats().log_bytes;
-    fill(&mut storage, 22, 30); // into segments that hold whole groups of an earlier life
+    fill(&mut storage, 22, 30); // into segments that hold whole groups of an earlier incarnation
     assert_eq!(storage.stats().log_bytes, bytes, "files were used again");
     let last = segment(5);
     assert!(fs.contents(&last).chunks(BLOCK_BYTES).filter(|block| block.starts_with(b"TLYG")).count() > 5);

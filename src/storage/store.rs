@@ -123,12 +123,12 @@ impl<F: FileSystem> Storage<F> {
         self.check_poison()?;
         self.check_in_log(position)?;
         self.check_newer(position)?;
-        let parts = snapshot::Parts { position, foreign: false, bytes };
+        let parts = snapshot::SnapshotParts { position, foreign: false, bytes };
         self.begin(parts)
     }
 
     /// Frees what can be freed first, so that the bound holds while there are two, and where there is no space.
-    fn begin(&mut self, parts: snapshot::Parts) -> Result<Saving<F::File>, WriteError> {
+    fn begin(&mut self, parts: snapshot::SnapshotParts) -> Result<Saving<F::File>, WriteError> {
         self.begun += 1;
         let freed = self.log.make_room(&self.fs, parts.file_bytes());
         self.poison_on_failure(freed)?;
@@ -202,7 +202,7 @@ impl<F: FileSystem> Storage<F> {
         self.check_poison()?;
         self.check_newer(position)?;
         let length = bytes.len();
-        let mut saving = self.begin(snapshot::Parts { position, foreign: true, bytes })?;
+        let mut saving = self.begin(snapshot::SnapshotParts { position, foreign: true, bytes })?;
         let Place { owner, metrics, .. } = &self.log.place;
         while saving.step(&self.fs, &self.snapshot_dir, *owner, metrics)? == Progress::More {}
         let hard_state = Some(hard_state).filter(|hard_state| *hard_state != self.log.hard_state);

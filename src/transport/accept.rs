@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::peer::{Fresh, Peer};
 use super::refusal::CLOSE_REFUSED;
-use super::{Refusal, Shared, link};
+use super::{Refusal, TransportShared, link};
 
 /// Handshakes under way at once: each costs some processor time and a few KiB before the other side has
 /// proved anything.
@@ -19,7 +19,7 @@ const HANDSHAKES_UNVALIDATED_MAX: usize = 8;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Accepts until the endpoint closes.
-pub(super) async fn accept(shared: Arc<Shared>) {
+pub(super) async fn accept(shared: Arc<TransportShared>) {
     let mut handshakes = JoinSet::new();
     while let Some(incoming) = shared.endpoint.accept().await {
         while handshakes.try_join_next().is_some() {}
@@ -35,7 +35,7 @@ pub(super) async fn accept(shared: Arc<Shared>) {
     }
 }
 
-async fn admit(shared: Arc<Shared>, incoming: Incoming) {
+async fn admit(shared: Arc<TransportShared>, incoming: Incoming) {
     let address = incoming.remote_address();
     let refusal = match tokio::time::timeout(HANDSHAKE_TIME_MAX, handshake(&shared, incoming)).await {
         Ok(Ok((peer, fresh))) => return link::start(shared, peer, fresh).await,
@@ -48,7 +48,10 @@ async fn admit(shared: Arc<Shared>, incoming: Incoming) {
 }
 
 /// The peer, proved, and its connection; or why not (`None`: it went away by itself).
-async fn handshake(shared: &Shared, incoming: Incoming) -> Result<(Arc<Peer>, Fresh), Option<Refusal>> {
+async fn handshake(
+    shared: &TransportShared,
+    incoming: Incoming,
+) -> Result<(Arc<Peer>, Fresh), Option<Refusal>> {
     let why = |error: ConnectionError| Refusal::of(&error);
     let begun = Instant::now();
     let mut connecting = incoming.accept().map_err(why)?;
@@ -62,11 +65,14 @@ async fn handshake(shared: &Shared, incoming: Incoming) -> Result<(Arc<Peer>, Fr
     let peer = shared.peer(id).ok_or(Some(Refusal::UnknownKey))?;
     let accepted = link::accept_control(&connection).await;
     let (first, hello) = accepted.map_err(|error| error.map_or(Some(Refusal::UnknownLane), why))?;
-    if let Err(refusal) = shared.lives.admit(&peer, hello).await {
+    if let Err(refusal) = shared.incarnations.admit(&peer, hello).await {
         connection.close(CLOSE_REFUSED, refusal.as_str().as_bytes());
         peer.note_refusal(refusal);
         return Err(Some(refusal));
     }
     let control = link::open_control(&connection, shared.hello()).await.map_err(why)?;
-    Ok((peer, Fresh { connection, control, first, life: hello.life, dialled_here: false, begun }))
+    Ok((
+        peer,
+        Fresh { connection, control, first, incarnation: hello.incarnation, dialled_here: false, begun },
+    ))
 }

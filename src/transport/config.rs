@@ -57,7 +57,7 @@ pub(super) fn endpoint(
     let (socket, versions) = address::bind(listen).map_err(fail)?;
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &keys.derive("stateless reset"));
     let mut config = EndpointConfig::new(Arc::new(reset_key));
-    // The same after a restart, as the reset key: else packets for the old life's connections would be
+    // The same after a restart, as the reset key: else packets for the old incarnation's connections would be
     // taken for garbage, and not answered with the reset that tells the peer to connect anew.
     let cid_key = u64::from_le_bytes(*keys.derive("connection ids").first_chunk().expect("32 bytes have 8"));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)));

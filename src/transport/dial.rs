@@ -10,7 +10,7 @@ use quinn::{Connection, ConnectionError};
 
 use super::peer::{Fresh, Peer};
 use super::refusal::CLOSE_REFUSED;
-use super::{Refusal, Shared, address, link};
+use super::{Refusal, TransportShared, address, link};
 
 const DELAY_FIRST: Duration = Duration::from_millis(20);
 const DELAY_MAX: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 const YIELD: Duration = Duration::from_millis(10);
 
 /// Dials whenever there is no connection, for ever.
-pub(super) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>) {
+pub(super) async fn keep_connected(shared: Arc<TransportShared>, peer: Arc<Peer>) {
     let mut connected = peer.connected();
     let mut backoff = Backoff::default();
     let mut logged: Option<Instant> = None;
@@ -80,7 +80,7 @@ async fn in_time<T>(step: impl Future<Output = Result<T, String>>) -> Result<T, 
 }
 
 /// One try at one of the peer's addresses.
-async fn connect(shared: &Shared, peer: &Peer, tries: u32) -> Result<Connection, String> {
+async fn connect(shared: &TransportShared, peer: &Peer, tries: u32) -> Result<Connection, String> {
     let address = resolve(shared, peer, tries).await?;
     let connecting = shared
         .endpoint
@@ -90,10 +90,10 @@ async fn connect(shared: &Shared, peer: &Peer, tries: u32) -> Result<Connection,
 }
 
 /// Waits until the peer has taken the connection: it judges this box's key only after this side's
-/// handshake is done, and then its life, which stands at the beginning of the control lane, and then opens
+/// handshake is done, and then its incarnation, which stands at the beginning of the control lane, and then opens
 /// its own control lane.
 async fn confirm(
-    shared: &Shared,
+    shared: &TransportShared,
     peer: &Peer,
     connection: Connection,
     begun: Instant,
@@ -111,11 +111,11 @@ async fn confirm(
         Some(error) => explain(shared, peer, address, &error),
         None => refuse(Refusal::UnknownLane),
     })?;
-    shared.lives.admit(peer, hello).await.map_err(refuse)?;
-    Ok(Fresh { connection, control, first, life: hello.life, dialled_here: true, begun })
+    shared.incarnations.admit(peer, hello).await.map_err(refuse)?;
+    Ok(Fresh { connection, control, first, incarnation: hello.incarnation, dialled_here: true, begun })
 }
 
-fn explain(shared: &Shared, peer: &Peer, address: SocketAddr, error: &ConnectionError) -> String {
+fn explain(shared: &TransportShared, peer: &Peer, address: SocketAddr, error: &ConnectionError) -> String {
     // Nobody there is no refusal.
     match Refusal::of(error).filter(|reason| *reason != Refusal::HandshakeTimeout) {
         Some(reason) => {
@@ -128,7 +128,7 @@ fn explain(shared: &Shared, peer: &Peer, address: SocketAddr, error: &Connection
 }
 
 /// The peer's address now; of a name with several those that can be reached are tried by turns.
-async fn resolve(shared: &Shared, peer: &Peer, tries: u32) -> Result<SocketAddr, String> {
+async fn resolve(shared: &TransportShared, peer: &Peer, tries: u32) -> Result<SocketAddr, String> {
     // The key tells whether it is still the right box.
     let found = crate::resolve::addresses_or_last(&peer.address).await?;
     let reachable = shared.versions.reachable(found, address::has_route).map_err(|refusal| {

@@ -10,10 +10,10 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 
 use super::frame::{Decoder, Encoder};
-use super::lives::{HELLO_BYTES, Hello};
+use super::incarnations::{HELLO_BYTES, Hello};
 use super::peer::{Fresh, Link, Peer, Removed};
 use super::refusal::CLOSE_REFUSED;
-use super::{Event, Lane, Refusal, Shared};
+use super::{Event, Lane, Refusal, TransportShared};
 
 /// A connection that is not used any more stays so long for what is still under way in it.
 const RETIRE_AFTER: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub(super) async fn open_lane(connection: &Connection, lane: Lane) -> Result<Sen
     }
 }
 
-/// Opens the control lane and says who this box takes itself for, and in which life.
+/// Opens the control lane and says who this box takes itself for, and in which incarnation.
 pub(super) async fn open_control(connection: &Connection, own: Hello) -> Result<SendStream, ConnectionError> {
     let mut stream = open_lane(connection, Lane::Control).await?;
     match stream.write_all(&own.to_bytes()).await {
@@ -62,11 +62,11 @@ pub(super) async fn accept_control(
 
 /// Takes a connection in use, if it is the one to use, and serves it until it ends. Returns when the
 /// node has been told; serving goes on beside.
-pub(super) async fn start(shared: Arc<Shared>, peer: Arc<Peer>, fresh: Fresh) {
-    let Fresh { connection, control, first, life, dialled_here, begun } = fresh;
+pub(super) async fn start(shared: Arc<TransportShared>, peer: Arc<Peer>, fresh: Fresh) {
+    let Fresh { connection, control, first, incarnation, dialled_here, begun } = fresh;
     shared.metrics.connections_made.raise();
     let announcing = peer.announcing.lock().await;
-    let added = peer.add(connection, life, dialled_here, begun);
+    let added = peer.add(connection, incarnation, dialled_here, begun);
     tracing::debug!(
         "connection {} with {} at {} ({}, {})",
         added.link.serial,
@@ -96,7 +96,7 @@ async fn retire(peer: Arc<Peer>, serial: u64) {
 }
 
 async fn serve(
-    shared: Arc<Shared>,
+    shared: Arc<TransportShared>,
     peer: Arc<Peer>,
     link: Link,
     first: RecvStream,
@@ -126,7 +126,12 @@ async fn serve(
     drop(announcing);
 }
 
-fn spawn_writers(shared: &Arc<Shared>, peer: &Arc<Peer>, link: &Link, mut control: Option<SendStream>) {
+fn spawn_writers(
+    shared: &Arc<TransportShared>,
+    peer: &Arc<Peer>,
+    link: &Link,
+    mut control: Option<SendStream>,
+) {
     for lane in Lane::ALL {
         let stream = if lane == Lane::Control { control.take() } else { None };
         tokio::spawn(write_lane(shared.clone(), peer.clone(), link.clone(), lane, stream));
@@ -135,7 +140,7 @@ fn spawn_writers(shared: &Arc<Shared>, peer: &Arc<Peer>, link: &Link, mut contro
 
 /// Writes what is queued for a lane until the connection ends or is not used any more.
 async fn write_lane(
-    shared: Arc<Shared>,
+    shared: Arc<TransportShared>,
     peer: Arc<Peer>,
     link: Link,
     lane: Lane,
@@ -168,7 +173,7 @@ async fn write_lane(
 }
 
 /// Reads all lanes until the connection ends and all that came before is handed over.
-async fn read_streams(shared: &Arc<Shared>, peer: &Arc<Peer>, link: &Link, first: RecvStream) {
+async fn read_streams(shared: &Arc<TransportShared>, peer: &Arc<Peer>, link: &Link, first: RecvStream) {
     let mut readers = JoinSet::new();
     let connection = &link.connection;
     readers.spawn(read_lane(shared.clone(), peer.clone(), connection.clone(), first, Some(Lane::Control)));
@@ -181,7 +186,7 @@ async fn read_streams(shared: &Arc<Shared>, peer: &Arc<Peer>, link: &Link, first
 
 /// Reads a lane; one that is not known yet says which it is.
 async fn read_lane(
-    shared: Arc<Shared>,
+    shared: Arc<TransportShared>,
     peer: Arc<Peer>,
     connection: Connection,
     mut stream: RecvStream,
@@ -225,7 +230,7 @@ async fn read_lane(
     }
 }
 
-async fn read_datagrams(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: &Connection) {
+async fn read_datagrams(shared: &Arc<TransportShared>, peer: &Arc<Peer>, connection: &Connection) {
     while let Ok(datagram) = connection.read_datagram().await {
         if datagram.is_empty() {
             // Asked only whether this process is alive, and QUIC answers that.

@@ -8,7 +8,7 @@
 //! * `address`: which IP versions the socket has, and which addresses of a peer are dialled.
 //! * `tls`, `config`, `congestion`: who may connect; how QUIC is tuned.
 //! * `peer`: the connections to a box and which of them is used. `link`: one connection at work.
-//! * `lives`: which life of a box it is that connects: a restarted one, an emptied one, a copy.
+//! * `incarnations`: which incarnation of a box it is that connects: a restarted one, an emptied one, a copy.
 //! * `dial`, `accept`: how connections come to be. `refusal`: why one did not, counted and logged.
 
 mod accept;
@@ -17,8 +17,8 @@ mod config;
 mod congestion;
 mod dial;
 pub mod frame;
+mod incarnations;
 mod link;
-mod lives;
 mod peer;
 mod queue;
 mod refusal;
@@ -37,8 +37,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::identity::{Identity, Keys, MemberInfo};
 use crate::metrics::Counter;
 
-use lives::Hello;
-pub use lives::{LIFE_BYTES, Life, Lives, read_seen, seen_text};
+use incarnations::Hello;
+pub use incarnations::{INCARNATION_BYTES, Incarnation, Incarnations, read_seen, seen_text};
 use peer::Peer;
 use refusal::RefusalLog;
 pub use refusal::{REFUSALS, Refusal};
@@ -220,7 +220,7 @@ impl TransportMetrics {
 /// The box's end of all its connections. Dropping it closes them.
 #[derive(Debug)]
 pub struct Transport {
-    shared: Arc<Shared>,
+    shared: Arc<TransportShared>,
     me: NodeId,
     keys: Keys,
     tasks: Mutex<Tasks>,
@@ -235,7 +235,7 @@ struct Tasks {
 
 /// What all tasks of the transport share.
 #[derive(Debug)]
-struct Shared {
+struct TransportShared {
     me: NodeId,
     server_name: String,
     /// Changed rarely, read with each frame.
@@ -246,7 +246,7 @@ struct Shared {
     events: mpsc::Sender<Event>,
     metrics: Arc<TransportMetrics>,
     refusals: RefusalLog,
-    lives: Lives,
+    incarnations: Incarnations,
 }
 
 impl Transport {
@@ -257,7 +257,7 @@ impl Transport {
         listen: SocketAddr,
         events: mpsc::Sender<Event>,
         metrics: Arc<TransportMetrics>,
-        lives: Lives,
+        incarnations: Incarnations,
     ) -> Result<Transport, TransportError> {
         if !identity.matches(&keys) {
             return Err(TransportError::OtherKey(identity.me().name.clone()));
@@ -268,7 +268,7 @@ impl Transport {
         let server_name = crate::identity::server_name(identity.site_id);
         let refusals = RefusalLog::new(metrics.clone());
         let peers = RwLock::default();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(TransportShared {
             me,
             server_name,
             peers,
@@ -278,7 +278,7 @@ impl Transport {
             events,
             metrics,
             refusals,
-            lives,
+            incarnations,
         });
         let mut tasks = Tasks::default();
         tasks.all.spawn(accept::accept(shared.clone()));
@@ -386,9 +386,9 @@ impl Drop for Transport {
     }
 }
 
-impl Shared {
+impl TransportShared {
     fn hello(&self) -> Hello {
-        Hello { node: self.me, life: self.lives.own() }
+        Hello { node: self.me, incarnation: self.incarnations.own() }
     }
 
     // At most eight others: a walk is quicker than a hash.

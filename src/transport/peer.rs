@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::address::shown;
 use super::queue::Queue;
 use super::refusal::CLOSE_SUPERSEDED;
-use super::{Lane, Life, PeerStatus, Refusal, SendError};
+use super::{Incarnation, Lane, PeerStatus, Refusal, SendError};
 use crate::identity::MemberInfo;
 
 /// Two dials, one from each side, have crossed when the second was begun before the first was a
@@ -53,7 +53,7 @@ struct Links {
 pub(super) struct Link {
     pub(super) serial: u64,
     pub(super) connection: Connection,
-    life: Life,
+    incarnation: Incarnation,
     made: Made,
 }
 
@@ -73,8 +73,8 @@ pub(super) struct Fresh {
     pub(super) control: SendStream,
     /// The peer's control lane, read up to its first frame.
     pub(super) first: RecvStream,
-    /// Which life of the peer it is.
-    pub(super) life: Life,
+    /// Which incarnation of the peer it is.
+    pub(super) incarnation: Incarnation,
     pub(super) dialled_here: bool,
     /// When it was dialled, or knocked.
     pub(super) begun: Instant,
@@ -160,14 +160,14 @@ impl Peer {
     pub(super) fn add(
         &self,
         connection: Connection,
-        life: Life,
+        incarnation: Incarnation,
         dialled_here: bool,
         begun: Instant,
     ) -> Added {
         let mut links = self.lock();
         links.serial_last += 1;
         let made = Made { begun, done: Instant::now(), by_decider: dialled_here == self.decides };
-        let link = Link { serial: links.serial_last, connection, life, made };
+        let link = Link { serial: links.serial_last, connection, incarnation, made };
         let before = links.in_use().cloned();
         let in_use = before.as_ref().is_none_or(|before| link.made.supersedes(before.made));
         links.live.push(link.clone());
@@ -205,11 +205,11 @@ impl Peer {
         }
     }
 
-    /// Sends an empty datagram over the connections of other lives of this peer, which is acknowledged
+    /// Sends an empty datagram over the connections of other incarnations of this peer, which is acknowledged
     /// and otherwise ignored, and tells how many packets came over them; `None` if there are none.
-    pub(super) fn probe_other(&self, life: Life) -> Option<u64> {
+    pub(super) fn probe_other(&self, incarnation: Incarnation) -> Option<u64> {
         let links = self.lock();
-        let others = links.live.iter().filter(|link| link.life != life);
+        let others = links.live.iter().filter(|link| link.incarnation != incarnation);
         let open = others.filter(|link| link.connection.close_reason().is_none());
         let probe = |link: &Link| {
             // What cannot be sent is not acknowledged.

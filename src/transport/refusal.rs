@@ -7,7 +7,7 @@ use std::time::Instant;
 use quinn::{ConnectionError, VarInt};
 
 use super::TransportMetrics;
-use crate::refusals::BoundedLog;
+use crate::dropped::BoundedLog;
 
 /// The box stops in good order.
 pub(super) const CLOSE_GOING: VarInt = VarInt::from_u32(1);
@@ -52,11 +52,11 @@ pub enum Refusal {
     /// It turned this box away.
     RefusedByPeer,
     /// Its boot number did not rise: an emptied disk, or an old copy of it.
-    EarlierLife,
+    EarlierIncarnation,
     /// Two processes run under its identity.
     Cloned,
-    /// It knows a later life of this box.
-    OwnEarlierLife,
+    /// It knows a later incarnation of this box.
+    OwnEarlierIncarnation,
     /// It hears another process under this box's identity.
     OwnClone,
     /// It takes itself for another member than its key is.
@@ -87,9 +87,9 @@ pub const REFUSALS: [Refusal; 22] = [
     Refusal::HandshakeTimeout,
     Refusal::HandshakeFailed,
     Refusal::RefusedByPeer,
-    Refusal::EarlierLife,
+    Refusal::EarlierIncarnation,
     Refusal::Cloned,
-    Refusal::OwnEarlierLife,
+    Refusal::OwnEarlierIncarnation,
     Refusal::OwnClone,
     Refusal::OtherNumber,
     Refusal::OwnOtherNumber,
@@ -121,9 +121,9 @@ impl Refusal {
             Refusal::HandshakeTimeout => "handshake-timeout",
             Refusal::HandshakeFailed => "handshake-failed",
             Refusal::RefusedByPeer => "refused-by-peer",
-            Refusal::EarlierLife => "earlier-life",
+            Refusal::EarlierIncarnation => "earlier-incarnation",
             Refusal::Cloned => "cloned",
-            Refusal::OwnEarlierLife => "own-earlier-life",
+            Refusal::OwnEarlierIncarnation => "own-earlier-incarnation",
             Refusal::OwnClone => "own-clone",
             Refusal::OtherNumber => "other-number",
             Refusal::OwnOtherNumber => "own-other-number",
@@ -159,7 +159,7 @@ impl Refusal {
             Refusal::HandshakeTimeout => "it began a connection and did not finish",
             Refusal::HandshakeFailed => "its handshake was wrong",
             Refusal::RefusedByPeer => "it refused this box; its log says why",
-            Refusal::EarlierLife => {
+            Refusal::EarlierIncarnation => {
                 "its boot number did not rise: its disk was emptied or replaced by an old copy, so it may have \
                  forgotten its vote and what it acknowledged; remove it from the site and set it up anew, as a new \
                  member"
@@ -167,8 +167,8 @@ impl Refusal {
             Refusal::Cloned => {
                 "another box runs under the same identity; was its card or data directory copied? Stop the copy"
             }
-            Refusal::OwnEarlierLife => {
-                "it has seen a later life of this box: this data directory was emptied or is an old copy, and may not \
+            Refusal::OwnEarlierIncarnation => {
+                "it has seen a later incarnation of this box: this data directory was emptied or is an old copy, and may not \
                  be used any more; remove this box from the site and set it up anew, as a new member"
             }
             Refusal::OwnClone => {
@@ -219,7 +219,9 @@ impl Refusal {
             }
             ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_REFUSED => {
                 Some(match &*close.reason {
-                    reason if reason == Refusal::EarlierLife.as_str().as_bytes() => Refusal::OwnEarlierLife,
+                    reason if reason == Refusal::EarlierIncarnation.as_str().as_bytes() => {
+                        Refusal::OwnEarlierIncarnation
+                    }
                     reason if reason == Refusal::Cloned.as_str().as_bytes() => Refusal::OwnClone,
                     reason if reason == Refusal::OtherNumber.as_str().as_bytes() => Refusal::OwnOtherNumber,
                     _ => Refusal::RefusedByPeer,

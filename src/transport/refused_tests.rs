@@ -7,7 +7,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::*;
 
-const LIFE: Life = Life { boot: 3, nonce: 7 };
+const LIFE: Incarnation = Incarnation { boot: 3, nonce: 7 };
 
 /// Dials box 1 with a rustls configuration of the attacker's own.
 async fn intrude(site: &TestSite, config: rustls::ClientConfig, name: &str) -> Option<quinn::Connection> {
@@ -17,15 +17,19 @@ async fn intrude(site: &TestSite, config: rustls::ClientConfig, name: &str) -> O
     within(endpoint.connect_with(client, site.address(1), name).unwrap()).await.ok()
 }
 
-/// Dials box 1 as box 2, in a life of its own.
-async fn enter(site: &TestSite, life: Life) -> (quinn::Connection, quinn::SendStream) {
-    enter_as(site, NodeId(2), life).await
+/// Dials box 1 as box 2, in an incarnation of its own.
+async fn enter(site: &TestSite, incarnation: Incarnation) -> (quinn::Connection, quinn::SendStream) {
+    enter_as(site, NodeId(2), incarnation).await
 }
 
 /// The same, by a box 2 that takes itself for another member.
-async fn enter_as(site: &TestSite, node: NodeId, life: Life) -> (quinn::Connection, quinn::SendStream) {
+async fn enter_as(
+    site: &TestSite,
+    node: NodeId,
+    incarnation: Incarnation,
+) -> (quinn::Connection, quinn::SendStream) {
     let connection = intrude(site, client_of(site, &site.keys(2)), &name_of(site)).await.unwrap();
-    let control = within(link::open_control(&connection, Hello { node, life })).await.unwrap();
+    let control = within(link::open_control(&connection, Hello { node, incarnation })).await.unwrap();
     (connection, control)
 }
 
@@ -212,29 +216,29 @@ async fn a_box_that_restarts_or_moves_comes_back_and_one_that_was_emptied_does_n
     let (moved, _control) = enter(&site, LIFE).await;
     one.wait_connected(2).await;
     moved.close(0u8.into(), b"");
-    let (restarted, _control) = enter(&site, Life { boot: 4, nonce: 1 }).await;
+    let (restarted, _control) = enter(&site, Incarnation { boot: 4, nonce: 1 }).await;
     one.wait_connected(2).await;
     restarted.close(0u8.into(), b"");
     for (boot, nonce) in [(1, 8), (3, 7), (4, 2)] {
-        let (connection, _control) = enter(&site, Life { boot, nonce }).await;
-        assert_refused(&connection, Refusal::EarlierLife).await;
+        let (connection, _control) = enter(&site, Incarnation { boot, nonce }).await;
+        assert_refused(&connection, Refusal::EarlierIncarnation).await;
     }
-    assert_eq!(one.metrics.refused(Refusal::EarlierLife).get(), 3);
+    assert_eq!(one.metrics.refused(Refusal::EarlierIncarnation).get(), 3);
     // It is remembered beyond this box's own restart.
     let file = site.dirs[0].path().join("peers.seen");
     wait_until(|| std::fs::read_to_string(&file).is_ok_and(|text| text.starts_with("2 4 "))).await;
     end(&site, 1, one).await;
     let one = site.start(1).await;
     let (connection, _control) = enter(&site, LIFE).await;
-    assert_refused(&connection, Refusal::EarlierLife).await;
-    one.wait_refused(Refusal::EarlierLife).await;
+    assert_refused(&connection, Refusal::EarlierIncarnation).await;
+    one.wait_refused(Refusal::EarlierIncarnation).await;
 }
 
 #[tokio::test]
 async fn a_copy_that_starts_beside_the_original_is_refused_and_the_original_stays() {
     let (site, mut one, two) = TestSite::pair().await;
     for boot in [1, 9] {
-        let (copy, _control) = enter(&site, Life { boot, nonce: 1 }).await;
+        let (copy, _control) = enter(&site, Incarnation { boot, nonce: 1 }).await;
         assert_refused(&copy, Refusal::Cloned).await;
     }
     assert_eq!(one.metrics.refused(Refusal::Cloned).get(), 2);
@@ -262,7 +266,7 @@ fn a_copy_is_refused_also_when_all_stand_still_while_the_original_is_listened_fo
     run(async {
         let mut one = site.start(1).await;
         one.wait_connected(2).await;
-        let (copy, _control) = enter(&site, Life { boot: 9, nonce: 1 }).await;
+        let (copy, _control) = enter(&site, Incarnation { boot: 9, nonce: 1 }).await;
         // While what may be under way yet is waited for; then the original is asked for a sign of life.
         tokio::time::sleep(Duration::from_millis(40)).await;
         stand_still.send(Duration::from_millis(1300)).unwrap();
@@ -286,8 +290,8 @@ async fn a_box_that_was_emptied_is_told_so_itself() {
     end(&site, 2, two).await;
     std::fs::remove_file(site.dirs[1].path().join("boot")).unwrap();
     let two = site.start(2).await;
-    one.wait_refused(Refusal::EarlierLife).await;
-    two.wait_refused(Refusal::OwnEarlierLife).await;
+    one.wait_refused(Refusal::EarlierIncarnation).await;
+    two.wait_refused(Refusal::OwnEarlierIncarnation).await;
     // When box 1 dials, box 2 takes the connection, until box 1 refuses it.
     wait_until(|| !two.transport.peers()[0].connected).await;
 }

@@ -61,12 +61,12 @@ impl TestSite {
     }
 
     /// As if the storage had been opened once more.
-    fn next_life(&self, node: u64) -> Lives {
+    fn next_incarnation(&self, node: u64) -> Incarnations {
         let dir = self.dirs[node as usize - 1].path();
         let boot =
             std::fs::read_to_string(dir.join("boot")).map_or(0, |text| text.parse::<u64>().unwrap()) + 1;
         std::fs::write(dir.join("boot"), boot.to_string()).unwrap();
-        Lives::load(dir, boot)
+        Incarnations::load(dir, boot)
     }
 
     async fn start(&self, node: u64) -> TestBox {
@@ -78,9 +78,9 @@ impl TestSite {
         let metrics = Arc::<TransportMetrics>::default();
         let identity = &self.identities[node as usize - 1];
         let listen = self.address(node);
-        let lives = self.next_life(node);
+        let incarnations = self.next_incarnation(node);
         let keys = self.keys(node);
-        let started = Transport::start(identity, keys, listen, sender, metrics.clone(), lives).await;
+        let started = Transport::start(identity, keys, listen, sender, metrics.clone(), incarnations).await;
         TestBox { transport: started.unwrap(), events, metrics }
     }
 
@@ -246,14 +246,14 @@ fn a_peer_killed_and_restarted_is_connected_again_fast() {
     run(async {
         let one = site.start_with(1, 100_000).await;
         for _ in 0..5 {
-            let first_life = site.clone();
-            tokio::task::spawn_blocking(move || live_and_be_killed(&first_life)).await.unwrap();
+            let first_incarnation = site.clone();
+            tokio::task::spawn_blocking(move || live_and_be_killed(&first_incarnation)).await.unwrap();
             let start = Instant::now();
             let mut two = site.start(2).await;
             two.wait_connected(1).await;
             println!("connected again {:?} after the restart", start.elapsed());
             assert!(start.elapsed() < SOONER, "{:?}", start.elapsed());
-            // What box 1 sends before it notices that the first life is over is lost: it sends again.
+            // What box 1 sends before it notices that the first incarnation is over is lost: it sends again.
             let hello = Bytes::from_static(b"hello");
             let came = async { while two.frame().await.1 != hello {} };
             let sending = async {
@@ -296,8 +296,8 @@ fn a_restarted_peer_that_does_not_dial_is_noticed_by_its_reset() {
     let site = Arc::new(site);
     run(async {
         let mut one = site.start(1).await;
-        let first_life = site.clone();
-        tokio::task::spawn_blocking(move || live_and_be_killed(&first_life)).await.unwrap();
+        let first_incarnation = site.clone();
+        tokio::task::spawn_blocking(move || live_and_be_killed(&first_incarnation)).await.unwrap();
         one.wait_connected(2).await;
         let mut two = site.start(2).await;
         let start = Instant::now();
@@ -367,7 +367,7 @@ async fn a_port_in_use_and_another_boxs_key_are_named() {
             site.address(1),
             sender.clone(),
             Arc::default(),
-            Lives::load(site.dirs[0].path(), 1),
+            Incarnations::load(site.dirs[0].path(), 1),
         )
     };
     let text = start(1, 1).await.unwrap_err().to_string();

@@ -3,7 +3,7 @@
 //! * `config`: where to, checked. `tls`: whom to trust there.
 //! * `format`: the list of formats; `json` is one. A new format is a file and a line in the list.
 //! * `ledger`: what was sent and acknowledged, pure.
-//! * `session`: one connection's life: fence, number, publish, report as delivered.
+//! * `session`: one connection's incarnation: fence, number, publish, report as delivered.
 //! * `mqtt`: the connection itself, and the only file that knows the client library.
 //! * `trials`: what the broker refuses, and when it is tried again, pure.
 //! * `topic`: names in topics. `reasons`: MQTT's reason codes in words. `pinned`: a broker's own certificate.

@@ -1,4 +1,4 @@
-//! One connection's life: confirm leadership, number, publish in order, report what is acknowledged.
+//! One connection's incarnation: confirm leadership, number, publish in order, report what is acknowledged.
 
 //!
 //! * `publish`: what goes out next, one message after the other.

@@ -12,25 +12,25 @@ use tracing::{debug, error, info, warn};
 
 use super::store::Store;
 use crate::daemon::RunError;
+use crate::dropped::{DroppedMessages, Reason};
 use crate::identity::{Identity, Keys, MemberInfo};
 use crate::metrics::Counter;
 use crate::node::{ToWitness, info_of, said_by_witness, said_to_witness};
-use crate::refusals::{Reason, Refusals};
 use crate::site::MemberRecord;
-use crate::transport::{Event, Lane, Lives, Transport, TransportMetrics};
+use crate::transport::{Event, Incarnations, Lane, Transport, TransportMetrics};
 
 /// Frames that wait; beyond, the peers' streams are not read. A site says little to its witness.
 const EVENTS_MAX: usize = 64;
 
 /// What a slot shows of itself.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SlotShared {
     /// But for the members, who change.
     pub(super) identity: Identity,
     members: Mutex<Vec<MemberInfo>>,
     pub(super) transport: Arc<Transport>,
     /// What members said that led to nothing.
-    pub(super) refusals: Refusals,
+    pub(super) dropped: DroppedMessages,
     /// Answers to what was asked.
     pub(super) answers: Counter,
     /// Records that the disk did not take.
@@ -43,7 +43,7 @@ pub(super) struct Shared {
 pub(super) struct View {
     /// What is durable.
     pub(super) record: WitnessRecord,
-    /// How many records were written, in all lives of this witness.
+    /// How many records were written, in all incarnations of this witness.
     pub(super) writes: u64,
     /// How often this witness was started.
     pub(super) boot: u64,
@@ -51,7 +51,7 @@ pub(super) struct View {
     pub(super) trouble: Option<String>,
 }
 
-impl Shared {
+impl SlotShared {
     /// The site's members, as a leader told them last.
     pub(super) fn members(&self) -> MutexGuard<'_, Vec<MemberInfo>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
@@ -70,7 +70,7 @@ pub(super) struct Slot {
     dir: PathBuf,
     /// Up to where the leader's log went that told the members last.
     members_as_of: LogIndex,
-    shared: Arc<Shared>,
+    shared: Arc<SlotShared>,
     events: mpsc::Receiver<Event>,
 }
 
@@ -81,16 +81,16 @@ impl Slot {
         let (store, record) = Store::open(dir, &me.name)?;
         let keys = Keys::load(dir)?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let lives = Lives::load(dir, store.boot());
+        let incarnations = Incarnations::load(dir, store.boot());
         let metrics = Arc::new(TransportMetrics::default());
-        let transport = Transport::start(&identity, keys, listen, sender, metrics, lives).await?;
+        let transport = Transport::start(&identity, keys, listen, sender, metrics, incarnations).await?;
         info!("{:?} is the witness of site {:?}, at {listen} (UDP)", me.name, identity.site);
         let view = View { record, writes: store.writes(), boot: store.boot(), trouble: None };
-        let shared = Shared {
+        let shared = SlotShared {
             members: Mutex::new(identity.members.clone()),
             identity,
             transport: Arc::new(transport),
-            refusals: Refusals::default(),
+            dropped: DroppedMessages::default(),
             answers: Counter::default(),
             failures: Counter::default(),
             view: Mutex::new(view),
@@ -105,7 +105,7 @@ impl Slot {
         })
     }
 
-    pub(super) fn shared(&self) -> Arc<Shared> {
+    pub(super) fn shared(&self) -> Arc<SlotShared> {
         Arc::clone(&self.shared)
     }
 
@@ -136,11 +136,11 @@ impl Slot {
                 return None;
             }
             Ok(ToWitness::Other) => {
-                self.shared.refusals.refuse(from, Reason::NotForThis);
+                self.shared.dropped.count_one(from, Reason::NotForThis);
                 return None;
             }
             Err(_) => {
-                self.shared.refusals.refuse(from, Reason::UnreadableFrame);
+                self.shared.dropped.count_one(from, Reason::UnreadableFrame);
                 return None;
             }
         };
@@ -149,7 +149,7 @@ impl Slot {
             Ok(Reaction::Store(record)) => self.store(&record).await,
             Err(why) => {
                 debug!("ignored, of box {from}: {why:?}: {message:?}");
-                self.shared.refusals.refuse(from, why.into());
+                self.shared.dropped.count_one(from, why.into());
                 None
             }
         }
@@ -162,7 +162,7 @@ impl Slot {
         let own = records.iter().find(|record| record.id.0 == me.id).map(info_of);
         // A leader that was cut off may tell an old list; one without this witness is none to live by.
         if index < self.members_as_of || own.is_none_or(|own| own.key != me.key || own.role != me.role) {
-            return self.shared.refusals.refuse(from, Reason::StaleMembers);
+            return self.shared.dropped.count_one(from, Reason::StaleMembers);
         }
         self.members_as_of = index;
         let mut members: Vec<MemberInfo> = records.iter().map(info_of).collect();
@@ -173,7 +173,7 @@ impl Slot {
         }
         let identity = Identity { members, ..self.shared.identity.clone() };
         if let Err(why) = identity.check() {
-            return self.shared.refusals.refuse_because(from, Reason::BadConfiguration, &why);
+            return self.shared.dropped.drop_because(from, Reason::BadConfiguration, &why);
         }
         let names: Vec<&str> = identity.members.iter().map(|member| member.name.as_str()).collect();
         info!("site {site:?}: the members are {names:?}");

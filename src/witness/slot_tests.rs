@@ -61,11 +61,11 @@ fn what_is_not_for_a_witness_is_ignored_and_counted() {
         for garbage in [&b""[..], b"\xff", b"\x0b", b"\x0c\x80\x80"] {
             assert_eq!(slot.take(BOX, &Bytes::from_static(garbage)).await, None);
         }
-        assert_eq!(slot.shared.refusals.sum(true), 4);
+        assert_eq!(slot.shared.dropped.sum(true), 4);
         let to_a_box = Message { term: Term(9), body: Body::TimeoutNow };
         assert_eq!(slot.take(BOX, &said_by_witness(to_a_box)).await, None);
         assert_eq!(slot.take(BOX, &Bytes::from_static(b"\x11\x05")).await, None, "a request to read");
-        assert_eq!((slot.shared.refusals.sum(false), slot.shared.view().writes), (2, 0));
+        assert_eq!((slot.shared.dropped.sum(false), slot.shared.view().writes), (2, 0));
     });
 }
 
@@ -116,7 +116,7 @@ fn members_are_learnt_from_a_leader_and_an_older_list_undoes_nothing() {
             record(3, "w", &format!("{:064x}", 7), Witness),
         ];
         slot.know_members(NodeId(1), LogIndex(11), &other).await;
-        assert_eq!((names(&slot).len(), slot.shared.refusals.sum(false)), (3, 3));
+        assert_eq!((names(&slot).len(), slot.shared.dropped.sum(false)), (3, 3));
         assert!(slot.shared.transport.peers().iter().any(|peer| peer.name == "box4"));
     });
 }

@@ -10,15 +10,15 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use tally_core::id::NodeId;
 
-use super::slot::Shared;
+use super::slot::SlotShared;
 use crate::api::{Answers, ApiConfig, Guard, Name, Problem, Text, json_response, typed_response};
-use crate::refusals::REASONS;
+use crate::dropped::REASONS;
 use crate::transport::PeerStatus;
 
 /// All that this process serves.
 #[derive(Debug)]
 pub(super) struct Overview {
-    pub(super) sites: Vec<Arc<Shared>>,
+    pub(super) sites: Vec<Arc<SlotShared>>,
     pub(super) refused: Vec<Refused>,
     started: Instant,
 }
@@ -104,7 +104,7 @@ impl Overview {
         if let Some(refused) = self.refused.first() {
             return Some(refused.text());
         }
-        let trouble = |site: &Arc<Shared>| {
+        let trouble = |site: &Arc<SlotShared>| {
             Some(format!("site {}: {}", site.identity.site, site.view().trouble.clone()?))
         };
         self.sites.iter().find_map(trouble)
@@ -165,14 +165,14 @@ impl Overview {
 
 impl Overview {
     fn refused_by_reason(&self, text: &mut Text) {
-        let labels = |site: &Arc<Shared>| (site.identity.site.clone(), site.identity.site_id.to_string());
+        let labels = |site: &Arc<SlotShared>| (site.identity.site.clone(), site.identity.site_id.to_string());
         let name = "tallyd_witness_refused_total";
         text.family(name, "counter", "What members sent that led to nothing, by reason.");
         for site in &self.sites {
             let (of, id) = labels(site);
             for reason in REASONS {
                 let labels = [("site", of.as_str()), ("site_id", &id), ("reason", reason.as_str())];
-                text.sample(name, &labels, site.refusals.count(reason));
+                text.sample(name, &labels, site.dropped.count(reason));
             }
         }
         let name = "tallyd_peer_refused_total";
@@ -191,7 +191,7 @@ impl Overview {
 }
 
 impl SiteStatus {
-    fn of(shared: &Shared) -> SiteStatus {
+    fn of(shared: &SlotShared) -> SiteStatus {
         let identity = &shared.identity;
         let view = shared.view().clone();
         let members = shared.members().clone();
@@ -213,8 +213,8 @@ impl SiteStatus {
             writes: view.writes,
             boot: view.boot,
             answers: shared.answers.get(),
-            ignored: shared.refusals.sum(false),
-            malformed: shared.refusals.sum(true),
+            ignored: shared.dropped.sum(false),
+            malformed: shared.dropped.sum(true),
             failures: shared.failures.get(),
             trouble: view.trouble,
             peers: shared.transport.peers(),

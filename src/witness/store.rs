@@ -83,7 +83,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Reads the record, or begins with an empty one, and raises the number of this witness's lives durably:
+    /// Reads the record, or begins with an empty one, and raises the number of this witness's incarnations durably:
     /// by that its peers notice one whose disk was emptied, put back or copied.
     pub(super) fn open(dir: &Path, name: &str) -> Result<(Store, WitnessRecord), StoreError> {
         let lock = lock(dir)?;
@@ -99,7 +99,7 @@ impl Store {
             Err(source) => return Err(StoreError::Io { path, source }),
         };
         let store = Store { path, boot: boot.saturating_add(1), writes, _lock: lock };
-        // Also when nothing was read: what was read is then durable for certain, whatever the last life saw fail.
+        // Also when nothing was read: what was read is then durable for certain, whatever the last incarnation saw fail.
         write_file(&store.path, &store.image(&record, writes), 0o600)?;
         Ok((store, record))
     }
@@ -109,7 +109,7 @@ impl Store {
         self.boot
     }
 
-    /// How many records were written, in all lives.
+    /// How many records were written, in all incarnations.
     pub(super) const fn writes(&self) -> u64 {
         self.writes
     }
@@ -156,7 +156,7 @@ pub fn encode(boot: u64, writes: u64, record: &WitnessRecord) -> [u8; FILE_BYTES
     bytes
 }
 
-/// What [`encode`] wrote: lives, writes, record.
+/// What [`encode`] wrote: incarnations, writes, record.
 pub fn decode(bytes: &[u8]) -> Result<(u64, u64, WitnessRecord), DecodeError> {
     let damaged = |what: &str| DecodeError::Damaged(what.to_owned());
     if bytes.get(..4) != Some(MAGIC) {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_comes_back_and_each_life_is_counted() {
+    fn what_was_written_comes_back_and_each_incarnation_is_counted() {
         let dir = tempfile::tempdir().unwrap();
         let (mut store, record) = Store::open(dir.path(), "w").unwrap();
         assert_eq!((record, store.boot(), store.writes()), (WitnessRecord::default(), 1, 0));

@@ -68,8 +68,8 @@ enum Doing {
 pub(crate) struct Client {
     place: usize,
     /// How often its memory was lost.
-    life: u64,
-    /// What it got for this life.
+    incarnation: u64,
+    /// What it got for this incarnation.
     epoch: Option<(SourceId, Epoch)>,
     last: Option<ReportNumber>,
     doing: Doing,
@@ -80,15 +80,23 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(place: usize) -> Client {
-        Client { place, life: 0, epoch: None, last: None, doing: Doing::Thinking, reads: 0, wakes_at: 0 }
+        Client {
+            place,
+            incarnation: 0,
+            epoch: None,
+            last: None,
+            doing: Doing::Thinking,
+            reads: 0,
+            wakes_at: 0,
+        }
     }
 
     /// Begins something, or asks again for what it waits for.
     pub(crate) fn wake(&mut self, sim: &mut Sim) -> (NodeId, Request) {
         if matches!(self.doing, Doing::Reporting { .. }) && sim.rng.chance(15) {
-            // A power cut: a new life, and nobody knows what became of the last report.
+            // A power cut: a new incarnation, and nobody knows what became of the last report.
             sim.coverage.count("reports abandoned");
-            self.life += 1;
+            self.incarnation += 1;
             self.epoch = None;
             self.last = None;
             self.doing = Doing::Thinking;
@@ -168,7 +176,7 @@ impl Client {
     }
 
     fn nonce(&self) -> u128 {
-        (u128::from(self.life) << 64) + self.place as u128 + 1
+        (u128::from(self.incarnation) << 64) + self.place as u128 + 1
     }
 
     fn waits(&self) -> Option<Waits> {
@@ -190,9 +198,9 @@ impl Client {
             (Doing::Reporting { number, at, cells }, Some((source, epoch))) => {
                 machine::report(source, epoch, *number, *at, cells)
             }
-            // Three lives under one name; each box that is asked proposes another epoch.
+            // Three incarnations under one name; each box that is asked proposes another epoch.
             _ => {
-                let name = format!("client-{}-{}", self.place, self.life / 3);
+                let name = format!("client-{}-{}", self.place, self.incarnation / 3);
                 machine::open(&name, self.nonce(), Epoch(sim.rng.next()))
             }
         };

@@ -8,7 +8,7 @@ use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tallyd::site::entry::{self, ReportWriter, SeriesRef, SourceKind};
-use tallyd::site::{Applied, Founding, Site, Stamp, Summary};
+use tallyd::site::{Applied, BootstrapSettings, Site, Stamp, Summary};
 
 use crate::members;
 use crate::plan::Micros;
@@ -23,9 +23,14 @@ const NUMBERED_AT_ONCE: u32 = 5;
 #[derive(Debug)]
 pub(crate) struct Machine(Site);
 
-fn founding() -> Founding {
+fn founding() -> BootstrapSettings {
     let base_span = Span::from_millis(SPAN_MS).expect("a span");
-    Founding { site: "simulated".to_string(), site_id: 0x5151, base_span, level: tallyd::site::Level::MAX }
+    BootstrapSettings {
+        site: "simulated".to_string(),
+        site_id: 0x5151,
+        base_span,
+        level: tallyd::site::Level::MAX,
+    }
 }
 
 impl Machine {

@@ -2,14 +2,14 @@
 
 use tally_core::id::NodeId;
 use tally_core::raft::{Change, Configuration, ConfigurationParts, Leave, MemberRole};
-use tallyd::site::{Part, Parts};
+use tallyd::site::{ConfigurationRecord, Part};
 
 use crate::node::Node;
 use crate::plan::{WITNESSES, size};
 use crate::rng::Rng;
 use crate::sim::Sim;
 
-pub(crate) fn to_parts(configuration: &Configuration) -> Parts {
+pub(crate) fn to_parts(configuration: &Configuration) -> ConfigurationRecord {
     let part = |id: NodeId| Part {
         id,
         voter: configuration.voters().any(|other| other == id),
@@ -18,10 +18,10 @@ pub(crate) fn to_parts(configuration: &Configuration) -> Parts {
         witness: configuration.witness() == Some(id),
     };
     let parts = configuration.ids().map(part).collect();
-    Parts { parts, leaves_by_itself: configuration.leaves_by_itself() }
+    ConfigurationRecord { parts, leaves_by_itself: configuration.leaves_by_itself() }
 }
 
-pub(crate) fn from_parts(parts: &Parts) -> Configuration {
+pub(crate) fn from_parts(parts: &ConfigurationRecord) -> Configuration {
     let ids = |of: fn(&Part) -> bool| -> Vec<NodeId> {
         parts.parts.iter().filter(|part| of(part)).map(|part| part.id).collect()
     };
@@ -42,8 +42,8 @@ pub(crate) fn wish(sim: &mut Sim, nodes: &mut [Node]) {
         return;
     }
     let leader = &mut nodes[sim.rng.pick(&leaders)];
-    let Some(life) = &leader.life else { return };
-    let changes = changes(*life.core.configuration(), sim.plan.boxes, &mut sim.rng);
+    let Some(incarnation) = &leader.incarnation else { return };
+    let changes = changes(*incarnation.core.configuration(), sim.plan.boxes, &mut sim.rng);
     if !changes.is_empty() {
         let leave = if sim.rng.chance(800) { Leave::ByItself } else { Leave::WhenAsked };
         leader.change(sim, &changes, leave);

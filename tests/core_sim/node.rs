@@ -1,4 +1,4 @@
-//! A box: its disk, and in each of its lives a core with its driver.
+//! A box: its disk, and in each of its incarnations a core with its driver.
 
 mod leading;
 mod talking;
@@ -42,11 +42,11 @@ pub(crate) struct Node {
     pub(crate) wall_ahead: Micros,
     /// The configuration that it began with.
     first: Configuration,
-    pub(crate) life: Option<Life>,
+    pub(crate) incarnation: Option<Incarnation>,
 }
 
 /// What a crash takes away.
-pub(crate) struct Life {
+pub(crate) struct Incarnation {
     pub(crate) core: Box<dyn Core>,
     pub(crate) log: Log,
     pub(crate) machine: Machine,
@@ -89,7 +89,7 @@ struct LedRead {
 impl Node {
     pub(crate) fn new(id: NodeId, first: Configuration, clock_permille: u64) -> Node {
         let disk = Disk::default();
-        Node { id, disk, boot: 0, paused_until: 0, clock_permille, wall_ahead: 0, first, life: None }
+        Node { id, disk, boot: 0, paused_until: 0, clock_permille, wall_ahead: 0, first, incarnation: None }
     }
 
     pub(crate) fn local(&self, now: Micros) -> Instant {
@@ -97,7 +97,7 @@ impl Node {
     }
 
     pub(crate) fn start(&mut self, sim: &mut Sim) {
-        assert!(self.life.is_none());
+        assert!(self.incarnation.is_none());
         self.boot += 1;
         let config = sim.plan.config(self.id, sim.rng.next());
         let durable = self.disk.durable(&self.first);
@@ -114,7 +114,7 @@ impl Node {
         sim.tell(|| format!("{} starts: {durable:?}", self.id));
         let log = Log::new(durable.snapshot, self.disk.log.entries().cloned());
         self.disk.log = log.clone();
-        self.life = Some(Life {
+        self.incarnation = Some(Incarnation {
             core,
             log,
             machine,
@@ -124,7 +124,7 @@ impl Node {
             waiters: Vec::new(),
             reads: Vec::new(),
             led_reads: Vec::new(),
-            // As the daemon numbers them: a leader may still answer what an earlier life asked.
+            // As the daemon numbers them: a leader may still answer what an earlier incarnation asked.
             next_read: self.boot << 32,
             wakes_at: Micros::MAX,
             keeps_house_at: 0,
@@ -138,22 +138,22 @@ impl Node {
 
     /// Power goes; what is not synced may be there, in part or not.
     pub(crate) fn crash(&mut self, sim: &mut Sim) {
-        let Some(life) = self.life.take() else { return };
+        let Some(incarnation) = self.incarnation.take() else { return };
         sim.tell(|| format!("{} crashes", self.id));
         sim.coverage.count("crashes");
-        sim.coverage.add("look-ups beyond the remembered runs", life.log.look_ups.get());
-        if life.staging > 0 {
+        sim.coverage.add("look-ups beyond the remembered runs", incarnation.log.look_ups.get());
+        if incarnation.staging > 0 {
             sim.coverage.count("staged snapshots lost by a crash");
         }
-        let leads = life.core.role() == Role::Leader;
-        if life.core.last().index > life.core.durable_index() {
+        let leads = incarnation.core.role() == Role::Leader;
+        if incarnation.core.last().index > incarnation.core.durable_index() {
             sim.coverage.count("crashes with unsynced writes");
             sim.coverage.add("leaders crashed with an unsynced tail", u64::from(leads));
         }
-        if leads && life.core.configuration().is_joint() {
+        if leads && incarnation.core.configuration().is_joint() {
             sim.coverage.count("joint configurations that a leader crashed in");
         }
-        if let Some(write) = life.write
+        if let Some(write) = incarnation.write
             && self.disk.tear(&write, &mut sim.rng)
         {
             sim.coverage.count("groups torn by a crash");
@@ -161,30 +161,30 @@ impl Node {
     }
 
     pub(crate) fn leads(&self) -> bool {
-        self.life.as_ref().is_some_and(|life| life.core.role() == Role::Leader)
+        self.incarnation.as_ref().is_some_and(|incarnation| incarnation.core.role() == Role::Leader)
     }
 
     pub(crate) fn request(&mut self, sim: &mut Sim, request: Request) {
         let (now, id) = (self.local(sim.now), self.id);
-        let Some(life) = &mut self.life else { return };
+        let Some(incarnation) = &mut self.incarnation else { return };
         match request {
             Request::Apply { waits_for, body } => {
-                life.waiters.retain(|waits| waits.client != waits_for.client);
-                life.waiters.push(waits_for);
-                if life.core.role() == Role::Leader {
+                incarnation.waiters.retain(|waits| waits.client != waits_for.client);
+                incarnation.waiters.push(waits_for);
+                if incarnation.core.role() == Role::Leader {
                     self.propose(sim, &body);
-                } else if let Some(leader) = life.core.leader() {
+                } else if let Some(leader) = incarnation.core.leader() {
                     sim.send(id, leader, Packet::Propose(body));
                 }
             }
             Request::Read { client, read, series } => {
-                life.next_read += 1;
-                let own = life.next_read;
-                life.reads.retain(|read| read.client != client);
-                life.reads.push(Read { id: own, client, read, series, index: None });
-                if life.core.role() == Role::Leader {
-                    life.lead_read(now, id, own);
-                } else if let Some(leader) = life.core.leader() {
+                incarnation.next_read += 1;
+                let own = incarnation.next_read;
+                incarnation.reads.retain(|read| read.client != client);
+                incarnation.reads.push(Read { id: own, client, read, series, index: None });
+                if incarnation.core.role() == Role::Leader {
+                    incarnation.lead_read(now, id, own);
+                } else if let Some(leader) = incarnation.core.leader() {
                     sim.send(id, leader, Packet::ReadIndex { read: own });
                 }
             }
@@ -193,13 +193,13 @@ impl Node {
 
     pub(crate) fn own(&mut self, sim: &mut Sim, what: Own) {
         let now = self.local(sim.now);
-        let Some(life) = &mut self.life else { return };
+        let Some(incarnation) = &mut self.incarnation else { return };
         match what {
             Own::Wake => {
-                life.wakes_at = Micros::MAX;
-                if life.core.poll_timeout() <= now {
-                    life.core.handle_timeout(now);
-                    life.watched.check_quorum.holds(self.id, &*life.core, now);
+                incarnation.wakes_at = Micros::MAX;
+                if incarnation.core.poll_timeout() <= now {
+                    incarnation.core.handle_timeout(now);
+                    incarnation.watched.check_quorum.holds(self.id, &*incarnation.core, now);
                 }
             }
             Own::Synced => self.synced(sim),
@@ -211,37 +211,37 @@ impl Node {
     /// The outstanding group is on disk, or the disk failed.
     fn synced(&mut self, sim: &mut Sim) {
         let now = self.local(sim.now);
-        let Some(life) = &mut self.life else { return };
-        let write = life.write.take().expect("a group is outstanding");
+        let Some(incarnation) = &mut self.incarnation else { return };
+        let write = incarnation.write.take().expect("a group is outstanding");
         let ticket = write.persist.ticket;
         if self.disk.fails {
             sim.coverage.count("groups that failed");
             self.disk.tear(&write, &mut sim.rng);
-            life.core.handle_persist_failed(now, ticket);
+            incarnation.core.handle_persist_failed(now, ticket);
         } else {
             if write.persist.truncate_after.is_some() {
                 sim.coverage.count("logs truncated on disk");
             }
             self.disk.sync(&write);
-            life.core.handle_persisted(now, ticket);
+            incarnation.core.handle_persisted(now, ticket);
         }
     }
 
     fn snapshotted(&mut self, sim: &mut Sim, snapshot: Rc<Snapshot>) {
-        let Some(life) = &mut self.life else { return };
+        let Some(incarnation) = &mut self.incarnation else { return };
         let position = snapshot.last;
-        life.taking_snapshot = false;
+        incarnation.taking_snapshot = false;
         let is_newer = self.disk.snapshot.as_ref().is_none_or(|taken| taken.last.index < position.index);
-        if !is_newer || life.log.base.index >= position.index {
+        if !is_newer || incarnation.log.base.index >= position.index {
             return;
         }
         sim.coverage.count("snapshots taken");
         self.disk.snapshot = Some(snapshot);
         let begin = LogIndex(position.index.0.saturating_sub(sim.plan.keep_entries));
-        if let Some(begin) = life.log.get(begin).map(|entry| entry.position)
-            && life.core.compacted(begin)
+        if let Some(begin) = incarnation.log.get(begin).map(|entry| entry.position)
+            && incarnation.core.compacted(begin)
         {
-            life.log.compact(begin);
+            incarnation.log.compact(begin);
             self.disk.log.compact(begin);
         }
     }
@@ -257,32 +257,39 @@ impl Node {
         self.confirm_reads(sim);
         self.take_snapshot(sim);
         self.set_timer(sim);
-        if let Some(life) = self.life.as_ref().filter(|life| life.core.role() == Role::Leader) {
-            sim.checks.leader_append_only.leads(self.id, self.boot, life.core.term(), &life.log);
+        if let Some(incarnation) =
+            self.incarnation.as_ref().filter(|incarnation| incarnation.core.role() == Role::Leader)
+        {
+            sim.checks.leader_append_only.leads(
+                self.id,
+                self.boot,
+                incarnation.core.term(),
+                &incarnation.log,
+            );
         }
     }
 
     fn watch(&mut self, sim: &Sim) {
         let now = self.local(sim.now);
-        let Some(life) = &mut self.life else { return };
-        life.watched.check_quorum.look(&*life.core, now);
-        life.watched.pre_votes.hold(self.id, &*life.core);
+        let Some(incarnation) = &mut self.incarnation else { return };
+        incarnation.watched.check_quorum.look(&*incarnation.core, now);
+        incarnation.watched.pre_votes.hold(self.id, &*incarnation.core);
     }
 
     fn take_events(&mut self, sim: &mut Sim) {
-        while let Some(life) = &mut self.life
-            && let Some(event) = life.core.poll_event()
+        while let Some(incarnation) = &mut self.incarnation
+            && let Some(event) = incarnation.core.poll_event()
         {
             sim.tell(|| format!("{} {event:?}", self.id));
             match event {
                 CoreEvent::BecameLeader { noop } => self.began_to_lead(sim, noop),
                 CoreEvent::SteppedDown { .. } => {
                     sim.coverage.count("leaders that stepped down");
-                    if life.core.configuration().role(self.id) != Some(MemberRole::Voter) {
+                    if incarnation.core.configuration().role(self.id) != Some(MemberRole::Voter) {
                         sim.coverage.count("removed leaders that stepped down");
                     }
-                    sim.coverage.add("reads lost with a leadership", life.led_reads.len() as u64);
-                    life.led_reads.clear();
+                    sim.coverage.add("reads lost with a leadership", incarnation.led_reads.len() as u64);
+                    incarnation.led_reads.clear();
                 }
                 CoreEvent::OwnEntry { entry, configuration } => {
                     let what = match configuration {
@@ -291,7 +298,7 @@ impl Node {
                     };
                     sim.coverage.count(what);
                     if configuration.is_none() {
-                        life.watched.replication_set.changed(self.id, &*life.core);
+                        incarnation.watched.replication_set.changed(self.id, &*incarnation.core);
                     }
                     self.put_own(sim, entry, configuration);
                 }
@@ -302,31 +309,32 @@ impl Node {
     }
 
     fn take_persist(&mut self, sim: &mut Sim) {
-        let Some(life) = &mut self.life else { return };
-        let Some(persist) = life.core.poll_persist() else { return };
-        assert!(life.write.is_none(), "one group is outstanding at a time");
+        let Some(incarnation) = &mut self.incarnation else { return };
+        let Some(persist) = incarnation.core.poll_persist() else { return };
+        assert!(incarnation.write.is_none(), "one group is outstanding at a time");
         sim.tell(|| format!("{} {persist:?}", self.id));
-        let entries = persist.entries.map_or_else(Vec::new, |(first, last)| life.log.range(first, last));
+        let entries =
+            persist.entries.map_or_else(Vec::new, |(first, last)| incarnation.log.range(first, last));
         let reset = persist.reset.map(|position| {
-            let installed = life.installed.clone().expect("a reset has its snapshot");
+            let installed = incarnation.installed.clone().expect("a reset has its snapshot");
             assert_eq!(installed.last, position);
             installed
         });
-        life.write = Some(Write { persist, entries, reset });
+        incarnation.write = Some(Write { persist, entries, reset });
         self.own_after(sim, 1, Own::Synced);
     }
 
     fn apply(&mut self, sim: &mut Sim) {
-        let Some(life) = &mut self.life else { return };
-        while life.machine.applied() < life.core.commit_index() {
-            let index = life.machine.applied().next();
-            let entry = life.log.get(index).expect("what is committed and not applied is in the log");
+        let Some(incarnation) = &mut self.incarnation else { return };
+        while incarnation.machine.applied() < incarnation.core.commit_index() {
+            let index = incarnation.machine.applied().next();
+            let entry = incarnation.log.get(index).expect("what is committed and not applied is in the log");
             checks::what_is_applied_is_committed(self.id, entry, &sim.checks.committed);
-            let applied = life.machine.apply(index, &entry.payload);
-            sim.checks.digest_equality.applied(index, life.machine.digest());
-            sim.checks.site_times.applied(index, life.machine.stamp());
+            let applied = incarnation.machine.apply(index, &entry.payload);
+            sim.checks.digest_equality.applied(index, incarnation.machine.digest());
+            sim.checks.site_times.applied(index, incarnation.machine.stamp());
             sim.checks.exactly_once.applied(index, &applied);
-            life.waiters.retain(|waits| {
+            incarnation.waiters.retain(|waits| {
                 let answered = waits.is_answered_by(&applied);
                 if answered {
                     answer(sim, waits.client, Answer::Applied(applied.clone()));
@@ -340,14 +348,15 @@ impl Node {
     /// at a time, at its ticks.
     fn keep_house(&mut self, sim: &mut Sim) {
         let wall = self.wall(sim.now);
-        let Some(life) = &mut self.life else { return };
-        let is_due = life.core.role() == Role::Leader && life.machine.applied() == life.log.last().index;
-        if !is_due || sim.now < life.keeps_house_at {
+        let Some(incarnation) = &mut self.incarnation else { return };
+        let is_due = incarnation.core.role() == Role::Leader
+            && incarnation.machine.applied() == incarnation.log.last().index;
+        if !is_due || sim.now < incarnation.keeps_house_at {
             return;
         }
-        life.keeps_house_at = sim.now + HOUSEKEEPING_EVERY;
-        let configuration = *life.core.configuration();
-        let (published, body) = life.machine.housekeeping(wall);
+        incarnation.keeps_house_at = sim.now + HOUSEKEEPING_EVERY;
+        let configuration = *incarnation.core.configuration();
+        let (published, body) = incarnation.machine.housekeeping(wall);
         sim.checks.delivery.published(published);
         if let Some(body) = body {
             self.propose(sim, &body);
@@ -361,20 +370,20 @@ impl Node {
     }
 
     fn confirm_reads(&mut self, sim: &mut Sim) {
-        let Some(life) = &mut self.life else { return };
-        let confirmed = life.core.read_confirmed();
-        for led in life.led_reads.extract_if(.., |led| led.round <= confirmed).collect::<Vec<_>>() {
+        let Some(incarnation) = &mut self.incarnation else { return };
+        let confirmed = incarnation.core.read_confirmed();
+        for led in incarnation.led_reads.extract_if(.., |led| led.round <= confirmed).collect::<Vec<_>>() {
             if led.of == self.id {
-                life.read_at(led.read, led.index);
+                incarnation.read_at(led.read, led.index);
             } else {
                 sim.send(self.id, led.of, Packet::ReadAt { read: led.read, index: led.index });
             }
         }
-        let applied = life.machine.applied();
-        life.reads.retain(|read| {
+        let applied = incarnation.machine.applied();
+        incarnation.reads.retain(|read| {
             let served = read.index.is_some_and(|index| index <= applied);
             if served {
-                let total = life.machine.total(read.series);
+                let total = incarnation.machine.total(read.series);
                 answer(sim, read.client, Answer::Total { read: read.read, total });
             }
             !served
@@ -382,29 +391,30 @@ impl Node {
     }
 
     fn take_snapshot(&mut self, sim: &mut Sim) {
-        let Some(life) = &mut self.life else { return };
+        let Some(incarnation) = &mut self.incarnation else { return };
         let last = self.disk.snapshot.as_ref().map_or(0, |snapshot| snapshot.last.index.0);
-        let applied = life.machine.applied();
-        let is_due = applied.0 >= last + sim.plan.snapshot_every && applied <= life.core.durable_index();
-        if life.taking_snapshot || !is_due {
+        let applied = incarnation.machine.applied();
+        let is_due =
+            applied.0 >= last + sim.plan.snapshot_every && applied <= incarnation.core.durable_index();
+        if incarnation.taking_snapshot || !is_due {
             return;
         }
-        let Some(position) = life.log.position(applied) else { return };
-        life.taking_snapshot = true;
-        let (bytes, configuration) = (life.machine.snapshot(), life.machine.configuration());
+        let Some(position) = incarnation.log.position(applied) else { return };
+        incarnation.taking_snapshot = true;
+        let (bytes, configuration) = (incarnation.machine.snapshot(), incarnation.machine.configuration());
         let snapshot = Rc::new(Snapshot { last: position, bytes, configuration });
         self.own_after(sim, 3, Own::Snapshotted(snapshot));
     }
 
     fn set_timer(&mut self, sim: &mut Sim) {
-        let Some(life) = &mut self.life else { return };
-        let due = life.core.poll_timeout();
+        let Some(incarnation) = &mut self.incarnation else { return };
+        let due = incarnation.core.poll_timeout();
         if due == Instant(u64::MAX) {
             return;
         }
         let due = (due.0 * 1000).div_ceil(self.clock_permille).max(sim.now);
-        if due < life.wakes_at {
-            life.wakes_at = due;
+        if due < incarnation.wakes_at {
+            incarnation.wakes_at = due;
             sim.after(due - sim.now, Event::Own { node: self.id, boot: self.boot, what: Own::Wake });
         }
     }
@@ -418,7 +428,7 @@ impl Node {
     }
 }
 
-impl Life {
+impl Incarnation {
     fn put(&mut self, sim: &mut Sim, entry: Entry) {
         sim.checks.log_matching.put(self.log.last(), &entry);
         self.log.put(entry);

@@ -36,7 +36,7 @@ pub(crate) enum Event {
     ClientWakes {
         client: usize,
     },
-    /// Of one life of a box: forgotten when it crashes.
+    /// Of one incarnation of a box: forgotten when it crashes.
     Own {
         node: NodeId,
         boot: u64,

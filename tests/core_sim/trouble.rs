@@ -46,7 +46,7 @@ pub(crate) fn strike(sim: &mut Sim, nodes: &mut [Node], witnesses: &mut [Witness
         }
         17 | 18 => {
             let to = NodeId(sim.rng.between(1, sim.plan.boxes));
-            nodes[victim].hand_over(sim, to);
+            nodes[victim].transfer(sim, to);
             nodes[victim].step(sim);
         }
         19 if nodes[victim].leads() => {
@@ -85,7 +85,7 @@ fn victim(sim: &mut Sim, nodes: &[Node]) -> usize {
 pub(crate) fn crash(sim: &mut Sim, nodes: &mut [Node], victim: usize) {
     let node = &mut nodes[victim];
     sim.network.mend_from(node.id);
-    if node.life.is_some() && !sim.healed {
+    if node.incarnation.is_some() && !sim.healed {
         node.crash(sim);
         let away = sim.rng.pick(&[5_000, 50_000, 400_000]);
         let away = sim.rng.between(1_000, away);
@@ -149,7 +149,7 @@ fn star(sim: &mut Sim, nodes: &[Node], victim: usize) {
 /// Whoever leads is cut off, and of the others only one reaches a majority: the one whose log ends first.
 fn constrain_election(sim: &mut Sim, nodes: &[Node]) {
     let Some(leader) = nodes.iter().position(Node::leads) else { return };
-    let end = |place: &usize| nodes[*place].life.as_ref().map(|life| life.core.last());
+    let end = |place: &usize| nodes[*place].incarnation.as_ref().map(|incarnation| incarnation.core.last());
     let rest = (0..nodes.len()).filter(|place| *place != leader && end(place).is_some());
     let Some(last) = rest.min_by_key(end) else { return };
     sim.coverage.count("constrained elections");

@@ -118,7 +118,7 @@ impl World {
                 Some(place) => self.witnesses[place].start(),
                 None => {
                     let node = node(&mut self.nodes, id);
-                    if node.life.is_none() {
+                    if node.incarnation.is_none() {
                         node.start(&mut self.sim);
                     }
                 }
@@ -194,9 +194,9 @@ impl World {
     /// What a box newly calls committed is on the disks of a quorum.
     fn check_committed(&mut self, id: NodeId) {
         let (nodes, witnesses) = (&self.nodes, &self.witnesses);
-        let Some(life) = &nodes[place(id)].life else { return };
-        let commit = life.core.commit_index();
-        if commit == life.checked {
+        let Some(incarnation) = &nodes[place(id)].incarnation else { return };
+        let commit = incarnation.core.commit_index();
+        if commit == incarnation.checked {
             return;
         }
         let end = |id: NodeId, position: Position| {
@@ -208,15 +208,20 @@ impl World {
             witness.map(|witness| witness.synced).unwrap_or_default()
         };
         let holders = Holders { end: &end, record: &record };
-        let (configuration, last) = (life.core.configuration(), life.core.last());
-        let by = Learner { log: &life.log, term: life.core.term(), commit, seen: life.checked };
+        let (configuration, last) = (incarnation.core.configuration(), incarnation.core.last());
+        let by = Learner {
+            log: &incarnation.log,
+            term: incarnation.core.term(),
+            commit,
+            seen: incarnation.checked,
+        };
         let known_before = self.sim.checks.committed.last();
         let how =
             self.sim.checks.committed.learned(&by, |position| held(configuration, position, last, &holders));
         self.sim.coverage.add("commits that needed a witness", u64::from(how == Some(Held::WithWitness)));
         self.sim.learn_members(known_before);
-        if let Some(life) = &mut node(&mut self.nodes, id).life {
-            life.checked = commit;
+        if let Some(incarnation) = &mut node(&mut self.nodes, id).incarnation {
+            incarnation.checked = commit;
         }
     }
 
@@ -233,7 +238,7 @@ impl World {
             node.disk.slowness = 1;
             node.disk.hangs_until = 0;
             node.paused_until = node.paused_until.min(self.sim.now + 1000);
-            if node.life.is_none() {
+            if node.incarnation.is_none() {
                 node.start(&mut self.sim);
             }
         }
@@ -243,10 +248,10 @@ impl World {
         let conservation = &self.sim.checks.conservation;
         let members = progress::members(&self.nodes).expect("all is quiet");
         for node in self.nodes.iter().filter(|node| members.contains(&node.id)) {
-            let life = node.life.as_ref().expect("all boxes run at the end");
-            conservation.holds(&life.machine);
-            self.sim.checks.delivery.holds(&life.machine);
-            self.sim.coverage.add("look-ups beyond the remembered runs", life.log.look_ups.get());
+            let incarnation = node.incarnation.as_ref().expect("all boxes run at the end");
+            conservation.holds(&incarnation.machine);
+            self.sim.checks.delivery.holds(&incarnation.machine);
+            self.sim.coverage.add("look-ups beyond the remembered runs", incarnation.log.look_ups.get());
         }
         self.sim.checks.reads.hold(conservation);
         self.sim.coverage.add("entries committed", self.sim.checks.committed.len());
@@ -254,8 +259,8 @@ impl World {
             "summaries delivered",
             self.nodes
                 .iter()
-                .flat_map(|node| &node.life)
-                .map(|life| life.machine.delivered())
+                .flat_map(|node| &node.incarnation)
+                .map(|incarnation| incarnation.machine.delivered())
                 .max()
                 .unwrap_or(0),
         );
@@ -271,9 +276,14 @@ impl World {
     }
 
     fn describe(&self) -> String {
-        let boxes = self.nodes.iter().map(|node| match &node.life {
-            Some(life) => {
-                format!("\n{}: applied {}, {:?}", node.id, life.machine.applied(), life.core.status())
+        let boxes = self.nodes.iter().map(|node| match &node.incarnation {
+            Some(incarnation) => {
+                format!(
+                    "\n{}: applied {}, {:?}",
+                    node.id,
+                    incarnation.machine.applied(),
+                    incarnation.core.status()
+                )
             }
             None => format!("\n{} is down", node.id),
         });

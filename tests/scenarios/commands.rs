@@ -290,7 +290,7 @@ fn change(site: &mut Site, id: NodeId, wishes: &[&str]) -> Outcome {
 fn transfer(site: &mut Site, id: NodeId, to: &str) -> Outcome {
     let to = anybody(site, to)?;
     match site.node(id).transfer(to) {
-        Ok(()) => site.tell(format!("{id} hands over to {to}")),
+        Ok(()) => site.tell(format!("{id} transfers leadership to {to}")),
         Err(why) => site.tell(format!("{id} refuses: {why}")),
     }
     site.drive(id)

@@ -1,4 +1,4 @@
-//! A box: what survives its crashes, and in each of its lives the node as it ships, with the storage that it has.
+//! A box: what survives its crashes, and in each of its incarnations the node as it ships, with the storage that it has.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tallyd::clock::{Moment, TimeSource, Wall};
 use tallyd::identity::{Identity, MemberInfo, Role, SiteId};
 use tallyd::metrics::Metrics;
 use tallyd::node::{
-    Command, DiskWorker, Done, Handle, Input, Job, Jobs, Next, Node, NodeConfig, PaceBounds, Parts,
+    Command, DiskWorker, Done, Handle, Input, Job, Jobs, Next, Node, NodeConfig, NodeParts, TimeoutBounds,
     read_unsent,
 };
 use tallyd::random::Random;
@@ -29,7 +29,7 @@ const SITE_ID: u64 = 0x5151;
 pub(crate) const START_US: u64 = 20_000 * 86_400_000_000;
 const DIR: &str = "/data";
 
-/// A box over all of its lives.
+/// A box over all of its incarnations.
 #[derive(Debug)]
 pub(crate) struct SimBox {
     pub(crate) id: NodeId,
@@ -42,20 +42,20 @@ pub(crate) struct SimBox {
     /// Its wall clock is so many microseconds ahead.
     pub(crate) wall_ahead: i64,
     pub(crate) is_synced: bool,
-    /// Whether it has a clock that goes on without power. One without begins each life in 1970.
+    /// Whether it has a clock that goes on without power. One without begins each incarnation in 1970.
     has_clock: bool,
     pub(crate) paused_until: Micros,
     pub(crate) hangs_until: Micros,
     /// Syncs take so many times as long as usual.
     pub(crate) slowness: u64,
     /// How often it was started.
-    pub(crate) lives: u64,
-    pub(crate) life: Option<Life>,
+    pub(crate) incarnations: u64,
+    pub(crate) incarnation: Option<Incarnation>,
 }
 
 /// What a crash takes away.
 #[derive(Debug)]
-pub(crate) struct Life {
+pub(crate) struct Incarnation {
     pub(crate) number: u64,
     pub(crate) node: Node,
     pub(crate) handle: Handle,
@@ -75,7 +75,7 @@ pub(crate) struct Life {
     permille: u64,
     /// It was told to stop: the doors are closed.
     pub(crate) is_stopping: bool,
-    /// It goes on with what an earlier life had saved.
+    /// It goes on with what an earlier incarnation had saved.
     pub(crate) has_unsent: bool,
     /// How often it woke by itself since this time.
     pub(crate) woken: (Micros, u64),
@@ -117,7 +117,7 @@ impl SimBox {
             identity: identity(plan, id),
             config: NodeConfig {
                 commit_interval: plan.commit_interval,
-                election_timeout: PaceBounds {
+                election_timeout: TimeoutBounds {
                     min: Duration::from_millis(200),
                     max: Duration::from_secs(10),
                 },
@@ -138,8 +138,8 @@ impl SimBox {
             paused_until: 0,
             hangs_until: 0,
             slowness: 1,
-            lives: 0,
-            life: None,
+            incarnations: 0,
+            incarnation: None,
         }
     }
 
@@ -150,9 +150,9 @@ impl SimBox {
         Moment { now: time.now(), wall: Wall { us: wall_us, synced: self.is_synced } }
     }
 
-    /// Begins a life; `false` if its disk does not let it.
+    /// Begins an incarnation; `false` if its disk does not let it.
     pub(crate) fn start(&mut self, now: Micros, seed: u64) -> bool {
-        assert!(self.life.is_none());
+        assert!(self.incarnation.is_none());
         let owner = Owner { site_id: SITE_ID, node: self.id.0 };
         let (storage, recovered) =
             match Storage::open(self.fs.clone(), Path::new(DIR), owner, self.options.clone()) {
@@ -165,14 +165,14 @@ impl SimBox {
                     return false;
                 }
             };
-        self.lives += 1;
+        self.incarnations += 1;
         let time = TimeSource::simulated();
         let moment = self.moment(&time, now, now);
         let outlet = Arc::<Outlet>::default();
         let (jobs, inbox) = Jobs::queue();
         let unsent = read_unsent(&storage, owner);
         let has_unsent = unsent.is_some();
-        let parts = Parts {
+        let parts = NodeParts {
             identity: self.identity.clone(),
             recovered,
             unsent,
@@ -187,8 +187,8 @@ impl SimBox {
         let (mut node, commands, handle) =
             Node::new(parts, self.config.clone(), moment).expect("what a box wrote, it reads");
         node.step();
-        self.life = Some(Life {
-            number: self.lives,
+        self.incarnation = Some(Incarnation {
+            number: self.incarnations,
             node,
             handle,
             commands,
@@ -212,32 +212,32 @@ impl SimBox {
 
     /// Wakes the node, gives it what came, and has it do what follows.
     pub(crate) fn step(&mut self, now: Micros, input: Option<Input>) {
-        let Some(life) = &self.life else { return };
-        let moment = self.moment(&life.time, life.began, now);
-        let Some(life) = &mut self.life else { return };
-        life.node.wake(moment);
+        let Some(incarnation) = &self.incarnation else { return };
+        let moment = self.moment(&incarnation.time, incarnation.began, now);
+        let Some(incarnation) = &mut self.incarnation else { return };
+        incarnation.node.wake(moment);
         if let Some(input) = input {
-            life.node.take(input);
+            incarnation.node.take(input);
         }
-        while let Ok(command) = life.commands.try_recv() {
-            life.node.take(Input::Command(command));
+        while let Ok(command) = incarnation.commands.try_recv() {
+            incarnation.node.take(Input::Command(command));
         }
-        life.node.step();
-        life.take_jobs();
+        incarnation.node.step();
+        incarnation.take_jobs();
     }
 
     /// Sets what the rooms beside the node see of the time.
     pub(crate) fn tell_time(&self, now: Micros) {
-        if let Some(life) = &self.life {
-            self.moment(&life.time, life.began, now);
+        if let Some(incarnation) = &self.incarnation {
+            self.moment(&incarnation.time, incarnation.began, now);
         }
     }
 
     /// The node has come to its end by itself; whether it saved what it had.
     pub(crate) fn leave(&mut self) -> bool {
         let mut is_saved = true;
-        if let Some(life) = self.life.take() {
-            let Life { node, mut worker, inbox, mut jobs, .. } = life;
+        if let Some(incarnation) = self.incarnation.take() {
+            let Incarnation { node, mut worker, inbox, mut jobs, .. } = incarnation;
             is_saved = !node.leave().lost;
             // The disk does what it was asked for before.
             jobs.extend(inbox.try_iter());
@@ -249,7 +249,7 @@ impl SimBox {
 
     /// The process is gone, and with the power what was not synced.
     pub(crate) fn end(&mut self, power_lost: bool) {
-        self.life = None;
+        self.incarnation = None;
         self.fs.restart(power_lost);
     }
 
@@ -259,7 +259,7 @@ impl SimBox {
     }
 }
 
-impl Life {
+impl Incarnation {
     /// When the node must be woken, in true time.
     pub(crate) fn due(&self, now: Micros) -> Micros {
         let local = self.node.due().saturating_duration_since(self.time.now());

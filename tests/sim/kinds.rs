@@ -10,7 +10,7 @@ pub(crate) const MUST_HAPPEN: [&str; 62] = [
     "orderly stops asked for",
     "orderly stops",
     "orderly stops that saved counts",
-    "lives that went on with saved counts",
+    "incarnations that went on with saved counts",
     "boxes paused",
     "boxes cut off",
     "one-way cuts",

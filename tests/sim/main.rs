@@ -21,9 +21,9 @@ mod clients;
 #[path = "../seeds/coverage.rs"]
 mod coverage;
 mod guests;
+mod incarnations;
 mod kinds;
 mod links;
-mod lives;
 mod network;
 mod plan;
 mod queue;

@@ -22,8 +22,8 @@ pub(crate) struct Network {
 #[derive(Debug)]
 struct Connection {
     serial: u64,
-    /// The lives of the boxes that it connects.
-    lives: (u64, u64),
+    /// The incarnations of the boxes that it connects.
+    incarnations: (u64, u64),
     /// When the latest frame of a lane arrives: none overtakes it.
     latest: BTreeMap<(NodeId, Lane4), Micros>,
 }
@@ -80,17 +80,17 @@ impl Network {
         self.delay_max = self.delay_max.min(2_000);
     }
 
-    /// Whether these lives of two boxes are connected.
-    pub(crate) fn is_connected(&self, a: NodeId, b: NodeId, lives: (u64, u64)) -> bool {
-        let lives = if a < b { lives } else { (lives.1, lives.0) };
-        self.connections.get(&pair(a, b)).is_some_and(|connection| connection.lives == lives)
+    /// Whether these incarnations of two boxes are connected.
+    pub(crate) fn is_connected(&self, a: NodeId, b: NodeId, incarnations: (u64, u64)) -> bool {
+        let incarnations = if a < b { incarnations } else { (incarnations.1, incarnations.0) };
+        self.connections.get(&pair(a, b)).is_some_and(|connection| connection.incarnations == incarnations)
     }
 
     /// A new connection; its serial.
-    pub(crate) fn connect(&mut self, a: NodeId, b: NodeId, lives: (u64, u64)) -> u64 {
-        let lives = if a < b { lives } else { (lives.1, lives.0) };
+    pub(crate) fn connect(&mut self, a: NodeId, b: NodeId, incarnations: (u64, u64)) -> u64 {
+        let incarnations = if a < b { incarnations } else { (incarnations.1, incarnations.0) };
         self.serial += 1;
-        let connection = Connection { serial: self.serial, lives, latest: BTreeMap::new() };
+        let connection = Connection { serial: self.serial, incarnations, latest: BTreeMap::new() };
         self.connections.insert(pair(a, b), connection);
         self.serial
     }

@@ -66,8 +66,8 @@ pub(crate) fn strike(world: &mut World) {
             world.coverage.count("connections congested");
             let peers: Vec<NodeId> = others(world, at);
             let is_congested = world.rng.chance(600);
-            if let Some(life) = &world.boxes[victim].life {
-                peers.into_iter().for_each(|peer| life.outlet.congest(peer, is_congested));
+            if let Some(incarnation) = &world.boxes[victim].incarnation {
+                peers.into_iter().for_each(|peer| incarnation.outlet.congest(peer, is_congested));
             }
         }
         17 => ail_clock(world, victim),
@@ -77,7 +77,9 @@ pub(crate) fn strike(world: &mut World) {
 
 /// Whoever leads, half of the time.
 fn victim(world: &mut World) -> usize {
-    let leads = |one: &SimBox| one.life.as_ref().is_some_and(|life| life.handle.role().borrow().leads);
+    let leads = |one: &SimBox| {
+        one.incarnation.as_ref().is_some_and(|incarnation| incarnation.handle.role().borrow().leads)
+    };
     let leader = world.boxes.iter().position(leads).filter(|_| world.rng.chance(500));
     leader.unwrap_or_else(|| size(world.rng.below(world.boxes.len() as u64)))
 }

@@ -31,13 +31,13 @@ impl World {
         for a in 0..self.boxes.len() {
             for b in a + 1..self.boxes.len() {
                 let (one, other) = (self.boxes[a].id, self.boxes[b].id);
-                let lives = (self.life_of(one), self.life_of(other));
-                let (Some(first), Some(second)) = lives else { continue };
-                let lives = (first, second);
-                if self.network.is_cut(one, other) || self.network.is_connected(one, other, lives) {
+                let incarnations = (self.incarnation_of(one), self.incarnation_of(other));
+                let (Some(first), Some(second)) = incarnations else { continue };
+                let incarnations = (first, second);
+                if self.network.is_cut(one, other) || self.network.is_connected(one, other, incarnations) {
                     continue;
                 }
-                let serial = self.network.connect(one, other, lives);
+                let serial = self.network.connect(one, other, incarnations);
                 let (span, more) = (self.rng.between(200, 5_000), self.rng.between(0, 3_000));
                 self.after(span, Event::Linked { at: one, peer: other, serial });
                 self.after(span + more, Event::Linked { at: other, peer: one, serial });

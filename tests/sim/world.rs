@@ -49,18 +49,18 @@ pub(crate) enum Event {
     /// A node is due, if it still is at this time.
     Wake {
         at: NodeId,
-        life: u64,
+        incarnation: u64,
         due: Micros,
     },
     /// The disk begins its next job.
     DiskBegins {
         at: NodeId,
-        life: u64,
+        incarnation: u64,
     },
     /// The disk is done with one.
     DiskDone {
         at: NodeId,
-        life: u64,
+        incarnation: u64,
         done: Vec<Done>,
     },
     /// Something is asked of a box.
@@ -224,8 +224,8 @@ impl World {
         size(at.0) - 1
     }
 
-    pub(crate) fn life_of(&self, at: NodeId) -> Option<u64> {
-        self.boxes[World::place(at)].life.as_ref().map(|life| life.number)
+    pub(crate) fn incarnation_of(&self, at: NodeId) -> Option<u64> {
+        self.boxes[World::place(at)].incarnation.as_ref().map(|incarnation| incarnation.number)
     }
 
     fn happen(&mut self, event: Event) {
@@ -246,33 +246,33 @@ impl World {
             }
             Event::Linked { at, peer, serial } => {
                 if self.network.serial(at, peer) == Some(serial)
-                    && let Some(life) = &self.boxes[World::place(at)].life
+                    && let Some(incarnation) = &self.boxes[World::place(at)].incarnation
                 {
-                    life.outlet.connect(peer);
+                    incarnation.outlet.connect(peer);
                     self.step(at, Some(Input::Links(LinkEvent::Connected(peer))));
                 }
             }
             Event::Unlinked { at, peer, serial } => {
                 // Another one may have taken its place.
                 if self.network.serial(at, peer).is_none_or(|current| current == serial)
-                    && let Some(life) = &self.boxes[World::place(at)].life
+                    && let Some(incarnation) = &self.boxes[World::place(at)].incarnation
                 {
-                    life.outlet.disconnect(peer);
+                    incarnation.outlet.disconnect(peer);
                     self.step(at, Some(Input::Links(LinkEvent::Disconnected(peer))));
                 }
             }
             Event::Dial => self.dial(),
-            Event::Wake { at, life, due } => {
-                if let Some(running) = &mut self.boxes[World::place(at)].life
-                    && (running.number, running.wakes_at) == (life, due)
+            Event::Wake { at, incarnation, due } => {
+                if let Some(running) = &mut self.boxes[World::place(at)].incarnation
+                    && (running.number, running.wakes_at) == (incarnation, due)
                 {
                     running.wakes_at = Micros::MAX;
                     progress::it_sleeps(self.now, running);
                     self.step(at, None);
                 }
             }
-            Event::DiskBegins { at, life } => self.disk_begins(at, life),
-            Event::DiskDone { at, life, done } => self.disk_done(at, life, done),
+            Event::DiskBegins { at, incarnation } => self.disk_begins(at, incarnation),
+            Event::DiskDone { at, incarnation, done } => self.disk_done(at, incarnation, done),
             Event::Ask { place, input } => self.step(self.boxes[place].id, input),
             Event::Start { at } => self.start(at),
             Event::DiskRecovers { at } => {
@@ -352,7 +352,7 @@ impl World {
     /// A node takes something in, and does what follows.
     pub(crate) fn step(&mut self, at: NodeId, input: Option<Input>) {
         let place = World::place(at);
-        if self.boxes[place].life.is_none() {
+        if self.boxes[place].incarnation.is_none() {
             return;
         }
         self.boxes[place].step(self.now, input);
@@ -362,38 +362,38 @@ impl World {
     /// Takes from a node what is to be done outside.
     pub(crate) fn follow_up(&mut self, place: usize) {
         let (now, at) = (self.now, self.boxes[place].id);
-        let Some(life) = &mut self.boxes[place].life else { return };
-        let number = life.number;
-        self.checks.digests_and_leaders(at, life);
-        if life.node.is_over() {
+        let Some(incarnation) = &mut self.boxes[place].incarnation else { return };
+        let number = incarnation.number;
+        self.checks.digests_and_leaders(at, incarnation);
+        if incarnation.node.is_over() {
             return self.stopped(at);
         }
-        let due = life.due(now);
-        let wakes = due < life.wakes_at;
+        let due = incarnation.due(now);
+        let wakes = due < incarnation.wakes_at;
         if wakes {
-            life.wakes_at = due;
+            incarnation.wakes_at = due;
         }
-        let sent = life.outlet.take();
-        let disk = !life.disk_works && life.has_jobs();
-        life.disk_works |= disk;
+        let sent = incarnation.outlet.take();
+        let disk = !incarnation.disk_works && incarnation.has_jobs();
+        incarnation.disk_works |= disk;
         if wakes {
-            self.queue.put(due, Event::Wake { at, life: number, due });
+            self.queue.put(due, Event::Wake { at, incarnation: number, due });
         }
         if disk {
-            self.after(1, Event::DiskBegins { at, life: number });
+            self.after(1, Event::DiskBegins { at, incarnation: number });
         }
         for sent in sent {
             self.send(at, sent);
         }
     }
 
-    fn disk_begins(&mut self, at: NodeId, life: u64) {
-        if self.life_of(at) != Some(life) {
+    fn disk_begins(&mut self, at: NodeId, incarnation: u64) {
+        if self.incarnation_of(at) != Some(incarnation) {
             return;
         }
         let place = World::place(at);
         let slowness = self.boxes[place].slowness;
-        let Some(running) = &mut self.boxes[place].life else { return };
+        let Some(running) = &mut self.boxes[place].incarnation else { return };
         let Some(done) = running.work() else {
             running.disk_works = false;
             return;
@@ -416,20 +416,20 @@ impl World {
         }
         let slow = if self.rng.chance(20) { 20 } else { 1 };
         let span = 20 + self.rng.below(self.plan.sync_max * slow) * slowness;
-        self.after(span.min(8 * SECOND), Event::DiskDone { at, life, done });
+        self.after(span.min(8 * SECOND), Event::DiskDone { at, incarnation, done });
     }
 
-    fn disk_done(&mut self, at: NodeId, life: u64, done: Vec<Done>) {
-        if self.life_of(at) != Some(life) {
+    fn disk_done(&mut self, at: NodeId, incarnation: u64, done: Vec<Done>) {
+        if self.incarnation_of(at) != Some(incarnation) {
             return;
         }
         let place = World::place(at);
         for done in done {
             self.step(at, Some(Input::Disk(done)));
         }
-        if let Some(running) = &mut self.boxes[place].life {
+        if let Some(running) = &mut self.boxes[place].incarnation {
             running.disk_works = true;
-            self.after(1, Event::DiskBegins { at, life });
+            self.after(1, Event::DiskBegins { at, incarnation });
         }
     }
 
@@ -446,8 +446,8 @@ impl World {
             one.slowness = 1;
             one.hangs_until = 0;
             one.paused_until = one.paused_until.min(self.now + 1_000);
-            if let Some(life) = &one.life {
-                (1..=self.plan.boxes).for_each(|peer| life.outlet.congest(NodeId(peer), false));
+            if let Some(incarnation) = &one.incarnation {
+                (1..=self.plan.boxes).for_each(|peer| incarnation.outlet.congest(NodeId(peer), false));
             }
         }
     }
@@ -463,19 +463,19 @@ impl World {
 
     fn check_end(&mut self) {
         for one in &self.boxes {
-            let life = one.life.as_ref().expect("all boxes run at the end");
-            self.checks.refusals.ended(one.id, life);
+            let incarnation = one.incarnation.as_ref().expect("all boxes run at the end");
+            self.checks.refusals.ended(one.id, incarnation);
         }
-        let life = self.boxes[0].life.as_ref().expect("all boxes run at the end");
+        let incarnation = self.boxes[0].incarnation.as_ref().expect("all boxes run at the end");
         let checks = &self.checks;
         if checks.founded >= 2 && !checks.is_narrow {
             checks.refusals.are_none();
         }
         self.boxes
             .iter()
-            .filter_map(|one| one.life.as_ref())
-            .for_each(|other| replicas::show_the_same(life, other));
-        life.handle.site(|site| {
+            .filter_map(|one| one.incarnation.as_ref())
+            .for_each(|other| replicas::show_the_same(incarnation, other));
+        incarnation.handle.site(|site| {
             checks.conservation.holds(site, checks.founded, &checks.refusals);
             checks.delivery.holds(site);
             self.check_windows(site);
@@ -512,10 +512,10 @@ impl World {
     }
 
     fn describe(&self) -> String {
-        let of = |one: &SimBox| match &one.life {
+        let of = |one: &SimBox| match &one.incarnation {
             None => format!("\n{} is down", one.id),
-            Some(life) => {
-                let status = life.handle.status();
+            Some(incarnation) => {
+                let status = incarnation.handle.status();
                 format!(
                     "\n{}: {} of term {}, applied {}, commit {}, digest {}, {:?}, {:?}, outbox {:?}",
                     one.id,
@@ -524,7 +524,7 @@ impl World {
                     status.applied,
                     status.commit,
                     status.digest,
-                    life.handle.accumulator().backlog(),
+                    incarnation.handle.accumulator().backlog(),
                     status.storage.state,
                     status.outbox
                 )

@@ -9,9 +9,9 @@ use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, EntryRange, Message, Position};
 use tallyd::identity::{Identity, Keys};
 use tallyd::node::wire::{Frame, SnapshotPart};
-use tallyd::site::{Parts, entry};
+use tallyd::site::{ConfigurationRecord, entry};
 use tallyd::storage::SnapshotHead;
-use tallyd::transport::{Lane, Lives, Transport, TransportMetrics};
+use tallyd::transport::{Incarnations, Lane, Transport, TransportMetrics};
 use tokio::sync::mpsc;
 
 use crate::boxes::{Site, TestBox};
@@ -26,7 +26,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// With the identity and keys of this directory, in its so many-th life.
+    /// With the identity and keys of this directory, in its so many-th incarnation.
     fn start(directory: &Path, port: u16, boot: u64, to: Option<&TestBox>) -> Peer {
         let mut identity = Identity::load(directory).unwrap().unwrap();
         if let Some(to) = to {
@@ -35,7 +35,7 @@ impl Peer {
                 member.address = format!("127.0.0.1:{}", to.quic);
             }
         }
-        let (keys, lives) = (Keys::load(directory).unwrap(), Lives::load(directory, boot));
+        let (keys, incarnations) = (Keys::load(directory).unwrap(), Incarnations::load(directory, boot));
         let listen = format!("127.0.0.1:{port}").parse().unwrap();
         let (started, start) = std::sync::mpsc::channel();
         let (end, ended) = tokio::sync::oneshot::channel();
@@ -44,7 +44,8 @@ impl Peer {
             runtime.block_on(async move {
                 let (events, mut received) = mpsc::channel(64);
                 let metrics = Arc::new(TransportMetrics::default());
-                let transport = Transport::start(&identity, keys, listen, events, metrics, lives).await;
+                let transport =
+                    Transport::start(&identity, keys, listen, events, metrics, incarnations).await;
                 let transport = Arc::new(transport.unwrap());
                 started.send(Arc::clone(&transport)).unwrap();
                 // What it is told does not interest it.
@@ -118,8 +119,12 @@ fn nonsense() -> Vec<(Lane, Vec<u8>, &'static str)> {
         (Lane::Entries, vec![5; 1 << 20], "unreadable-frame"),
         (Lane::Requests, Frame::Propose(Bytes::from_static(b"\0\xee")).encode().to_vec(), "unreadable-body"),
         (Lane::Requests, Frame::Propose(Bytes::new()).encode().to_vec(), "unreadable-body"),
-        (Lane::Requests, proposed(&entry::configuration(&Parts::default())), "bad-configuration"),
-        (Lane::Requests, proposed(&entry::found(&[])), "bad-configuration"),
+        (
+            Lane::Requests,
+            proposed(&entry::configuration(&ConfigurationRecord::default())),
+            "bad-configuration",
+        ),
+        (Lane::Requests, proposed(&entry::bootstrap(&[])), "bad-configuration"),
         (Lane::Control, plain(u64::MAX, Body::TimeoutNow), "implausible"),
         (Lane::Control, plain(1 << 61, Body::Vote { last: at(9, 1), transfer: true }), "implausible"),
         (Lane::Control, plain(1 << 62, Body::Vote { last: at(9, 1), transfer: true }), "implausible"),
@@ -163,7 +168,7 @@ fn a_member_that_says_anything_is_counted_by_reason_and_the_site_goes_on() {
 }
 
 /// Says all that to two boxes, and so does a copy of the one who says it: whether each thing was counted and nobody
-/// stood down; `false` if the machine spoilt it.
+/// stepped down; `false` if the machine spoilt it.
 fn stood_by(site: &Site, peer: &Peer, attempt: usize) -> bool {
     let (listeners, third) = (&site.boxes[..2], &site.boxes[2]);
     let term = || listeners.iter().map(|one| one.status()["term"].as_u64().unwrap()).max();
@@ -200,7 +205,7 @@ fn stood_by(site: &Site, peer: &Peer, attempt: usize) -> bool {
     let term_after = term();
     drop(copy);
     let same = term_after == term_before;
-    assert!(same || standstill.was_long(), "somebody stood down: {term_before:?}, then {term_after:?}");
+    assert!(same || standstill.was_long(), "somebody stepped down: {term_before:?}, then {term_after:?}");
     same
 }
 

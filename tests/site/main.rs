@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "everything here is a test: a panic is the failure report")]
 
+mod adaptive_timeout;
 mod bad_input;
 mod boxes;
 mod broker;
@@ -13,7 +14,6 @@ mod crashes;
 mod damage;
 mod doors;
 mod everything;
-mod handover;
 mod harness;
 mod hostile;
 mod http;
@@ -24,7 +24,6 @@ mod members;
 mod members_refused;
 mod names;
 mod net;
-mod pace;
 mod polling;
 mod replaced;
 mod reports;
@@ -36,6 +35,7 @@ mod statsd;
 #[cfg(debug_assertions)]
 mod stepped;
 mod stops;
+mod transfers;
 mod upstream;
 mod waiting_witness;
 mod witness;

@@ -191,22 +191,22 @@ fn leadership_is_handed_over_when_asked_and_nothing_fails() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// Hands leadership over to a box that follows: whether that took one election, and each add was acknowledged at its
+/// Transfers leadership to a box that follows: whether that took one election, and each add was acknowledged at its
 /// first try; `false` if the machine spoilt it.
 fn was_handed_over(site: &Site, load: &Load) -> bool {
     let standstill = Standstill::watch();
-    let heir = site.follower();
-    let name = site.boxes[heir].name.clone();
-    let term = || site.boxes[heir].status()["term"].as_u64().unwrap();
+    let successor = site.follower();
+    let name = site.boxes[successor].name.clone();
+    let term = || site.boxes[successor].status()["term"].as_u64().unwrap();
     let (term_before, done, retries) = (term(), load.done(), load.retries());
     // Asked of any box.
     let output = try_told(&site.boxes[2], &["leader", "transfer", &name]);
     let leads = output.status.success() && output.stdout == format!("{name} leads\n").into_bytes();
     let leader = site.leader();
-    // Those that were under way at the handover are over by then.
+    // Those that were under way at the transfers are over by then.
     until("the load goes on", || (load.done() > done + 100).then_some(()));
     let (elections, retried) = (term() - term_before, load.retries() - retries);
-    let held = leads && leader == heir && elections == 1 && retried == 0;
+    let held = leads && leader == successor && elections == 1 && retried == 0;
     assert!(
         held || standstill.was_long(),
         "{output:?}; {} leads after {elections} elections, {retried} adds were tried again",
@@ -231,7 +231,7 @@ fn a_leader_that_is_stopped_in_order_is_not_missed() {
     eprintln!("slowest add while the leader was restarted: {slowest:?}");
     // Nobody had to miss it: it said to whom leadership goes before it went.
     let said = |one: &TestBox| one.log().contains("to this box, because the leader stops");
-    assert!((0..3).any(|at| at != leader && said(&site.boxes[at])), "it did not hand leadership over");
+    assert!((0..3).any(|at| at != leader && said(&site.boxes[at])), "it did not transfer leadership");
     site.start_all();
     tally.assert_held(&site);
 }

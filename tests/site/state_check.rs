@@ -106,8 +106,8 @@ fn a_box_with_a_wrong_bit_takes_itself_out_of_service_and_gets_the_state_anew() 
     let leader = flips.site.leader();
     flips.flip_and_mend(leader);
     flips.assert_right();
-    flips.site.boxes[leader].until_log("hands leadership over to");
-    assert!(flips.site.boxes[leader].status()["handovers"]["state"].as_u64() >= Some(1));
+    flips.site.boxes[leader].until_log("transfers leadership to");
+    assert!(flips.site.boxes[leader].status()["transfers"]["state"].as_u64() >= Some(1));
 }
 
 #[test]

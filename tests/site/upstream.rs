@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::boxes::{SITE, Site};
 use crate::broker::{Broker, Subscriber};
-use crate::handover::until_connected;
 use crate::harness::until;
 use crate::net::standstill::ATTEMPTS;
+use crate::transfers::until_connected;
 
 /// What a dashboard knows that dedupes by number.
 #[derive(Debug, Default)]

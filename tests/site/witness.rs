@@ -314,7 +314,7 @@ fn a_record_of_a_newer_version_is_refused_and_so_is_a_witness_that_forgot() {
     std::fs::remove_file(&file).unwrap();
     witness.start();
     for one in &site.boxes {
-        until("the box sees that the witness is in an earlier life", || {
+        until("the box sees that the witness is in an earlier incarnation", || {
             one.log().contains("boot number did not rise").then_some(())
         });
         until_says(one, "the witness is not");

@@ -12,7 +12,7 @@ use core::hash::{Hash, Hasher};
 
 use super::configuration::Configuration;
 use super::ledger::Ledger;
-use super::log::{Log, Run};
+use super::log::{Log, TermRun};
 use super::message::{ConfigurationEntry, HardState};
 use super::peer::{Attempt, Peer, PeerState, PreVoteReply, Round, Standing};
 use super::persist::{Gate, InFlight};
@@ -150,7 +150,7 @@ fn feed_previous(entry: Option<&ConfigurationEntry>, view: &View<'_>, hasher: &m
 fn feed_log<const RUNS: usize>(log: &Log<RUNS>, hasher: &mut impl Hasher) {
     let Log { base, last, runs } = log;
     (base, last, runs.len()).hash(hasher);
-    for Run { term, subterm, first } in runs {
+    for TermRun { term, subterm, first } in runs {
         (term, subterm, first).hash(hasher);
     }
 }

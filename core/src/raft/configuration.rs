@@ -9,14 +9,14 @@ use super::witness::WITNESS_VOTERS_MAX;
 use crate::id::NodeId;
 
 /// No configuration has more members, whatever [`Raft`](super::Raft) has room for.
-pub const MEMBERS_MAX: usize = 16;
+pub const CONFIGURATION_MEMBERS_MAX: usize = 16;
 
 /// A checked configuration. It is *joint* while voters change: then it has two halves, the outgoing and the
 /// incoming one, and whatever is decided is decided by a majority of each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Configuration {
     /// Ascending; the first `count` of them.
-    ids: [NodeId; MEMBERS_MAX],
+    ids: [NodeId; CONFIGURATION_MEMBERS_MAX],
     count: u8,
     /// The voters, the witness among them; of the new half if there are two.
     pub(super) incoming: Set,
@@ -115,7 +115,7 @@ pub enum Change {
 impl Configuration {
     /// Of a node that does not belong to a group yet.
     pub const EMPTY: Configuration = Configuration {
-        ids: [NodeId(0); MEMBERS_MAX],
+        ids: [NodeId(0); CONFIGURATION_MEMBERS_MAX],
         count: 0,
         incoming: Set::NONE,
         outgoing: Set::NONE,
@@ -286,7 +286,7 @@ impl Configuration {
     }
 
     fn list(&self) -> &[NodeId] {
-        &self.ids[..self.len().min(MEMBERS_MAX)]
+        &self.ids[..self.len().min(CONFIGURATION_MEMBERS_MAX)]
     }
 
     pub(super) const fn named(&self, set: Set) -> Named<'_> {
@@ -348,8 +348,8 @@ impl Configuration {
         if self.list().get(place) == Some(&id) {
             return Ok(Set::of(place));
         }
-        if self.len() >= MEMBERS_MAX {
-            return Err(ConfigurationError::TooManyMembers { most: MEMBERS_MAX });
+        if self.len() >= CONFIGURATION_MEMBERS_MAX {
+            return Err(ConfigurationError::TooManyMembers { most: CONFIGURATION_MEMBERS_MAX });
         }
         let mut moved = id;
         for id in &mut self.ids[place..] {

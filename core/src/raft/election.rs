@@ -186,7 +186,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// Gives up leading or campaigning without a newer term; others get the time to go first.
     #[inline(never)]
-    pub(super) fn stand_down(&mut self) {
+    pub(super) fn step_down(&mut self) {
         self.role = Role::Follower;
         self.leader = None;
         self.leader_heard_at = None;
@@ -201,7 +201,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     fn enter_term(&mut self, term: Term, vote: Option<NodeId>) {
         if self.role == Role::Leader {
-            self.stand_down();
+            self.step_down();
         }
         self.role = Role::Follower;
         self.hard_state = HardState { term, vote };

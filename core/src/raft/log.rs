@@ -7,14 +7,14 @@ use super::message::{EntryRange, LogView, Position};
 use crate::id::{LogIndex, Subterm, Term};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct TermRun {
     pub(super) term: Term,
     pub(super) subterm: Subterm,
     /// The run may begin earlier if it is the oldest one known.
     pub(super) first: LogIndex,
 }
 
-impl Run {
+impl TermRun {
     const fn key(&self) -> (Term, Subterm) {
         (self.term, self.subterm)
     }
@@ -30,7 +30,7 @@ pub(super) struct Log<const RUNS: usize> {
     pub(super) base: Position,
     pub(super) last: LogIndex,
     /// Oldest first; at least one if there are entries after `base`.
-    pub(super) runs: Vec<Run, RUNS>,
+    pub(super) runs: Vec<TermRun, RUNS>,
 }
 
 impl<const RUNS: usize> Log<RUNS> {
@@ -127,7 +127,7 @@ impl<const RUNS: usize> Log<RUNS> {
         if self.runs.is_full() {
             self.forget_oldest_run();
         }
-        let run = Run { term: range.term, subterm: range.subterm, first: range.first };
+        let run = TermRun { term: range.term, subterm: range.subterm, first: range.first };
         let pushed = self.runs.push(run);
         debug_assert!(pushed.is_ok(), "a run was removed if there was no room");
     }
@@ -176,7 +176,7 @@ impl<const RUNS: usize> Log<RUNS> {
     fn restart_runs(&mut self, last: Position) {
         self.last = last.index;
         self.runs.clear();
-        let run = Run { term: last.term, subterm: last.subterm, first: last.index };
+        let run = TermRun { term: last.term, subterm: last.subterm, first: last.index };
         let pushed = self.runs.push(run);
         debug_assert!(pushed.is_ok(), "one run has room");
     }

@@ -23,7 +23,7 @@ pub enum MembershipError {
     /// The latest change is not committed, or its joint configuration is not left: ask again soon, or leave it first
     /// if it is left only [when asked](Leave::WhenAsked).
     InProgress,
-    /// Leadership is being handed over.
+    /// Leadership is being transferred.
     Transferring,
     /// The configuration is not joint: there is nothing to leave.
     NotJoint,
@@ -58,7 +58,7 @@ impl fmt::Display for MembershipError {
             MembershipError::InProgress => f.write_str(
                 "the change before is not complete: try again soon, or leave its joint configuration first",
             ),
-            MembershipError::Transferring => f.write_str("leadership is being handed over: try again soon"),
+            MembershipError::Transferring => f.write_str("leadership is being transferred: try again soon"),
             MembershipError::NotJoint => f.write_str("no change is under way"),
             MembershipError::AlreadyMember(id) => write!(f, "node {id} is a member already"),
             MembershipError::NotMember(id) => write!(f, "node {id} is no member"),
@@ -210,7 +210,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
         if !self.voter && !M::REMOVED_LEADER_STAYS {
             self.pass_on();
-            self.stand_down();
+            self.step_down();
         }
     }
 

@@ -113,7 +113,7 @@ pub enum Body {
         /// The last entry that the snapshot covers.
         last: Position,
     },
-    /// Campaign at once: I hand leadership over to you.
+    /// Campaign at once: I transfer leadership to you.
     TimeoutNow,
     /// To the witness: vote for me, as these did already. Answered as by other voters.
     WitnessVote {

@@ -15,7 +15,7 @@
 //! Sending (3) before the disk (4) lets a leader's entries travel while they are written; what depends
 //! on the disk is not yielded before the disk has it. The rooms: `election` decides who leads, `replication`
 //! brings the logs together, `snapshot` helps those who are too far behind, `membership` changes who belongs to
-//! the group, `transfer` hands leadership over, `witness` is a member
+//! the group, `transfer` transfers leadership, `witness` is a member
 //! without a log and `replication_set` how the others count it, `read` confirms reads, `output` yields messages and events,
 //! `persist` is the gate to the disk, `configuration`, `set`, `log` and `quorum` are the arithmetic, `mutation` is for tests.
 //!
@@ -44,7 +44,9 @@ mod timer;
 mod transfer;
 mod witness;
 
-pub use configuration::{Change, Configuration, ConfigurationError, ConfigurationParts, MEMBERS_MAX};
+pub use configuration::{
+    CONFIGURATION_MEMBERS_MAX, Change, Configuration, ConfigurationError, ConfigurationParts,
+};
 pub use membership::{Leave, MembershipError};
 pub use message::*;
 pub use mutation::{MUTATIONS, Mutation, NoMutation};
@@ -172,7 +174,7 @@ pub struct Raft<const NODES: usize = 9, const RUNS: usize = 32, M: Mutation = No
     /// Leader: its proposals that are not committed.
     tail: Ledger,
     rounds: Rounds,
-    /// Leader: it hands over.
+    /// Leader: it transfers leadership.
     transfer: Option<Transfer>,
     /// The driver was not told that this one did not take over.
     transfer_failed: Option<NodeId>,
@@ -300,7 +302,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.clock(now);
         if self.gate.persist_failed(ticket) && self.role != Role::Follower {
             self.pass_on();
-            self.stand_down();
+            self.step_down();
         }
     }
 
@@ -308,7 +310,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     pub fn resign(&mut self, now: Instant) {
         self.clock(now);
         if self.role != Role::Follower {
-            self.stand_down();
+            self.step_down();
         }
         self.timers.election += self.config.election_timeout;
     }

@@ -56,9 +56,9 @@ mutations! {
     PROMOTE_LAGGING,
     /// A configuration stays in force when its entry is dropped.
     KEEP_DROPPED_CONFIGURATION,
-    /// A leader hands over to a voter that lacks entries.
+    /// A leader transfers leadership to a voter that lacks entries.
     TRANSFER_TO_LAGGING,
-    /// A leader takes proposals while it hands over.
+    /// A leader takes proposals while it transfers leadership.
     PROPOSE_WHILE_TRANSFERRING,
     /// Votes are granted while a leader is heard.
     IGNORE_LEASE,

@@ -65,7 +65,7 @@ pub struct Status<const NODES: usize> {
     pub durable: LogIndex,
     /// The configuration in force, and where it stands.
     pub configuration: ConfigurationEntry,
-    /// To whom a leader hands over.
+    /// To whom a leader transfers leadership.
     pub transfer: Option<NodeId>,
     /// For which voter the witness stands in, at a leader.
     pub witness_for: Option<NodeId>,
@@ -202,7 +202,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         let active = Measure::HeardAfter(self.ago(self.config.election_timeout));
         let quorum = self.reached(1, active, self.silently_confirmed(1, active));
         if quorum == 0 && !M::NO_CHECK_QUORUM {
-            return self.stand_down();
+            return self.step_down();
         }
         let last = self.log.last().index;
         for peer in self.peers.iter_mut() {

@@ -1,6 +1,6 @@
 //! Majorities: what most voters have reached, in each half of a configuration.
 
-use super::configuration::{Configuration, MEMBERS_MAX};
+use super::configuration::{CONFIGURATION_MEMBERS_MAX, Configuration};
 use super::set::Set;
 use crate::id::NodeId;
 
@@ -17,7 +17,7 @@ pub(super) fn reached(configuration: &Configuration, value: &dyn Fn(NodeId) -> u
 /// of code on a microcontroller.
 #[inline(never)]
 pub(super) fn nth_of(configuration: &Configuration, of: Set, n: usize, value: &dyn Fn(NodeId) -> u64) -> u64 {
-    let mut values = [0; MEMBERS_MAX];
+    let mut values = [0; CONFIGURATION_MEMBERS_MAX];
     for (place, id) in values.iter_mut().zip(configuration.named(of)) {
         *place = value(id);
     }

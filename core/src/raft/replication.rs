@@ -17,7 +17,7 @@ pub enum ProposeError {
     NotLeader,
     /// As much is uncommitted as may be: try again when something was committed.
     Full,
-    /// Leadership is being handed over: ask the next leader, or try again soon.
+    /// Leadership is being transferred: ask the next leader, or try again soon.
     Transferring,
     /// No entries.
     Empty,
@@ -28,7 +28,7 @@ impl fmt::Display for ProposeError {
         f.write_str(match self {
             ProposeError::NotLeader => "this node does not lead",
             ProposeError::Full => "too much waits to be committed",
-            ProposeError::Transferring => "leadership is being handed over",
+            ProposeError::Transferring => "leadership is being transferred",
             ProposeError::Empty => "a proposal has one entry at least",
         })
     }

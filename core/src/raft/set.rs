@@ -1,6 +1,6 @@
 //! Sets of a configuration's members, a bit each.
 
-use super::configuration::MEMBERS_MAX;
+use super::configuration::CONFIGURATION_MEMBERS_MAX;
 use crate::id::NodeId;
 
 /// A set of places in a configuration's list of members.
@@ -55,12 +55,12 @@ impl Set {
 /// The members of a set, ascending.
 #[derive(Clone, Debug)]
 pub(super) struct Named<'a> {
-    ids: &'a [NodeId; MEMBERS_MAX],
+    ids: &'a [NodeId; CONFIGURATION_MEMBERS_MAX],
     set: Set,
 }
 
 impl Named<'_> {
-    pub(super) const fn new(ids: &[NodeId; MEMBERS_MAX], set: Set) -> Named<'_> {
+    pub(super) const fn new(ids: &[NodeId; CONFIGURATION_MEMBERS_MAX], set: Set) -> Named<'_> {
         Named { ids, set }
     }
 }

@@ -83,7 +83,12 @@ impl core::error::Error for SetupError {}
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// A node that was started, or started again. The only voter of a site campaigns at once.
     pub fn new(config: Config, durable: Durable, now: Instant) -> Result<Self, SetupError> {
-        const { assert!(NODES > 0 && NODES <= super::MEMBERS_MAX, "more nodes than a configuration can have") }
+        const {
+            assert!(
+                NODES > 0 && NODES <= super::CONFIGURATION_MEMBERS_MAX,
+                "more nodes than a configuration can have"
+            )
+        }
         check(&config, &durable)?;
         if durable.configuration.configuration.len() > NODES {
             return Err(SetupError::Configuration(ConfigurationError::TooManyMembers { most: NODES }));
@@ -139,13 +144,13 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// depend on it; nodes of one site should agree, so that nobody campaigns against a leader that shows itself less
     /// often. Refused like at the start; then nothing is changed. A node that waits for a leader waits so much longer if
     /// the timeout became longer, and is as it was if it became shorter, until it hears one.
-    pub fn set_pace(
+    pub fn set_timeouts(
         &mut self,
         now: Instant,
         election_timeout: Duration,
         heartbeat_interval: Duration,
     ) -> Result<(), SetupError> {
-        check_pace(election_timeout, heartbeat_interval)?;
+        check_timeouts(election_timeout, heartbeat_interval)?;
         self.clock(now);
         let before = self.config.election_timeout;
         self.timers.election += election_timeout - before;
@@ -163,18 +168,18 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// The election timeout and the heartbeat interval in force.
     #[must_use]
-    pub const fn pace(&self) -> (Duration, Duration) {
+    pub const fn timeouts(&self) -> (Duration, Duration) {
         (self.config.election_timeout, self.config.heartbeat_interval)
     }
 }
 
-fn check_pace(election_timeout: Duration, heartbeat_interval: Duration) -> Result<(), SetupError> {
+fn check_timeouts(election_timeout: Duration, heartbeat_interval: Duration) -> Result<(), SetupError> {
     let fits = heartbeat_interval.0 > 0 && election_timeout >= heartbeat_interval + heartbeat_interval;
     if fits { Ok(()) } else { Err(SetupError::Timeouts) }
 }
 
 fn check(config: &Config, durable: &Durable) -> Result<(), SetupError> {
-    check_pace(config.election_timeout, config.heartbeat_interval)?;
+    check_timeouts(config.election_timeout, config.heartbeat_interval)?;
     let Durable { hard_state, snapshot, last, .. } = durable;
     let stands = durable.configuration.index;
     let comes_after = durable.previous_configuration.is_none_or(|previous| previous.index < stands);

@@ -1,4 +1,4 @@
-//! Handing leadership over: to a voter that has the whole log, by asking it to campaign at once.
+//! Leadership transfer: to a voter that has the whole log, by asking it to campaign at once.
 
 use core::fmt;
 
@@ -6,7 +6,7 @@ use super::{Handled, Ignored, Mutation, Raft, Role};
 use crate::id::NodeId;
 use crate::time::Instant;
 
-/// Why leadership is not handed over.
+/// Why leadership is not transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferError {
     /// Ask the leader.
@@ -22,7 +22,7 @@ pub enum TransferError {
         /// How many entries it lacks.
         behind: u64,
     },
-    /// Leadership is being handed over to this one.
+    /// Leadership is being transferred to this one.
     InProgress(NodeId),
 }
 
@@ -35,14 +35,14 @@ impl fmt::Display for TransferError {
             TransferError::NotCaughtUp { id, behind } => {
                 write!(f, "node {id} does not answer or has not caught up: it lacks {behind} entries")
             }
-            TransferError::InProgress(id) => write!(f, "leadership is being handed over to node {id}"),
+            TransferError::InProgress(id) => write!(f, "leadership is being transferred to node {id}"),
         }
     }
 }
 
 impl core::error::Error for TransferError {}
 
-/// A leader hands over.
+/// A leader transfers leadership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Transfer {
     pub(super) to: NodeId,
@@ -51,7 +51,7 @@ pub(super) struct Transfer {
 }
 
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
-    /// A leader hands over to a voter that has caught up. It takes no proposals until it is led, or for an election
+    /// A leader transfers leadership to a voter that has caught up. It takes no proposals until it is led, or for an election
     /// timeout; [`Event::TransferFailed`](super::Event::TransferFailed) tells that it leads on.
     pub fn transfer(&mut self, now: Instant, to: NodeId) -> Result<(), TransferError> {
         self.clock(now);
@@ -64,7 +64,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         if let Some(transfer) = self.transfer {
             return Err(TransferError::InProgress(transfer.to));
         }
-        let slot = self.heir(to).ok_or(TransferError::NotVoter(to))?;
+        let slot = self.successor_slot(to).ok_or(TransferError::NotVoter(to))?;
         let behind = self.log.last().index.0.saturating_sub(self.peers[slot].matched.0);
         let caught_up = self.peers[slot].has_caught_up(self.now, self.config.election_timeout);
         if !caught_up && !M::TRANSFER_TO_LAGGING {
@@ -75,7 +75,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         Ok(())
     }
 
-    /// To whom a leader would best hand over: the voter that has most of its log, of those that answer.
+    /// To whom a leader would best transfer leadership: the voter that has most of its log, of those that answer.
     #[must_use]
     pub fn successor(&self) -> Option<NodeId> {
         let timeout = self.config.election_timeout;
@@ -87,7 +87,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// At every tick and whenever the successor acknowledges: asks it to campaign once it has everything.
     pub(super) fn go_on_with_transfer(&mut self) {
         let Some(transfer) = self.transfer else { return };
-        let Some(slot) = self.heir(transfer.to).filter(|_| self.now < transfer.until) else {
+        let Some(slot) = self.successor_slot(transfer.to).filter(|_| self.now < transfer.until) else {
             self.transfer = None;
             self.transfer_failed = Some(transfer.to);
             return;
@@ -97,7 +97,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     }
 
     #[inline(never)]
-    fn heir(&self, to: NodeId) -> Option<usize> {
+    fn successor_slot(&self, to: NodeId) -> Option<usize> {
         self.slot(to).filter(|slot| self.peers[*slot].is_voter())
     }
 
@@ -107,7 +107,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.peers[slot].timeout_now_due = true;
     }
 
-    /// The leader hands over to this node.
+    /// The leader transfers leadership to this node.
     pub(super) fn handle_timeout_now(&mut self, slot: usize) -> Result<Handled, Ignored> {
         let from_leader = self.role == Role::Follower && self.leader == Some(self.peers[slot].id);
         if !from_leader || !self.may_campaign() {

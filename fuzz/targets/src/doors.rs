@@ -11,7 +11,9 @@ use tallyd::api::report_body::{self, Format};
 use tallyd::api::{member_of, parse};
 use tallyd::clock::{SiteClock, TimeSource};
 use tallyd::node::encode_report;
-use tallyd::site::{Applied, Founding, Level, MemberChange, ReportWriter, Site, SourceKind, Stamp, entry};
+use tallyd::site::{
+    Applied, BootstrapSettings, Level, MemberChange, ReportWriter, Site, SourceKind, Stamp, entry,
+};
 
 const NOW: SiteTime = SiteTime(1_700_000_000_000);
 
@@ -19,7 +21,7 @@ const NOW: SiteTime = SiteTime(1_700_000_000_000);
 pub(crate) fn run(bytes: &[u8]) {
     let Some((what, rest)) = bytes.split_first() else { return };
     for level in [Level::ONE, Level::MAX] {
-        let mut site = Site::new(&Founding { level, ..crate::entries::founding() });
+        let mut site = Site::new(&BootstrapSettings { level, ..crate::entries::founding() });
         let opened = entry::open(SourceKind::Named, "plc4", 1, Epoch(1));
         let (source, epoch) = match applied(&mut site, &opened) {
             Applied::Opened { result: Ok(opened), .. } => opened,

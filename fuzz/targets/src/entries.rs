@@ -6,8 +6,8 @@ use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tallyd::site::{
-    Founding, KeyedAdd, MemberChange, MemberRecord, MemberRole, Part, Parts, ReportWriter, SeriesRef, Site,
-    SourceKind, Stamp, entry, readdressed,
+    BootstrapSettings, ConfigurationRecord, KeyedAdd, MemberChange, MemberRecord, MemberRole, Part,
+    ReportWriter, SeriesRef, Site, SourceKind, Stamp, entry, readdressed,
 };
 
 use crate::input::{Input, put_part};
@@ -15,8 +15,8 @@ use crate::input::{Input, put_part};
 /// Applying is bounded by what an entry has; more of them teach a fuzzer nothing.
 const ENTRIES_MAX: usize = 64;
 
-pub(crate) fn founding() -> Founding {
-    Founding {
+pub(crate) fn founding() -> BootstrapSettings {
+    BootstrapSettings {
         site: "fuzz".to_owned(),
         site_id: 0x9f3c_51d2_a07b_e644,
         base_span: Span::DEFAULT,
@@ -137,11 +137,11 @@ pub(crate) fn bodies() -> Vec<Vec<u8>> {
         entry::set(30, "window.base", "30s"),
         entry::set(40, "history.bytes_max", "1"),
         entry::tick(),
-        entry::found(&[record(1, MemberRole::Voter), record(2, MemberRole::Voter)]),
+        entry::bootstrap(&[record(1, MemberRole::Voter), record(2, MemberRole::Voter)]),
         entry::member(1, &MemberChange::Put(record(3, MemberRole::Observer))),
         entry::member(2, &MemberChange::Role { name: "box3".to_owned(), role: MemberRole::Voter }),
         entry::member(3, &MemberChange::Remove { name: "box3".to_owned() }),
-        entry::configuration(&Parts { parts, leaves_by_itself: false }),
+        entry::configuration(&ConfigurationRecord { parts, leaves_by_itself: false }),
         entry::step_clock(),
         entry::level(tallyd::site::Level::MAX),
         signed.finish_hashed().0,

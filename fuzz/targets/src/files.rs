@@ -3,7 +3,7 @@
 use rustls_pki_types::CertificateDer;
 use tallyd::cli::provision::Provisioned;
 use tallyd::identity::{Identity, MemberInfo, Role, SiteId, key_hash};
-use tallyd::transport::{Life, read_seen, seen_text};
+use tallyd::transport::{Incarnation, read_seen, seen_text};
 
 /// The first byte says which file the rest is.
 pub(crate) fn run(bytes: &[u8]) {
@@ -54,8 +54,9 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         members,
     };
     let site = br#"{"site":"plant7","site_id":"000000000000004d","window_ms":60000,"boxes":[{"id":1,"name":"box1","address":"a:1","key":"00","directory":"/x/box1"},{"id":2,"name":"w","address":"b:1","key":"01","role":"witness","directory":"w"}]}"#;
-    let seen =
-        [(1, Life { boot: 3, nonce: 7 }), (2, Life { boot: u64::MAX, nonce: 0 })].into_iter().collect();
+    let seen = [(1, Incarnation { boot: 3, nonce: 7 }), (2, Incarnation { boot: u64::MAX, nonce: 0 })]
+        .into_iter()
+        .collect();
     let seen = seen_text(&seen);
     let lines = seen.rsplit_once("\ncrc").map_or("", |(lines, _)| lines);
     let of = |what: u8, rest: &[u8]| [&[what], rest].concat();

@@ -4,20 +4,20 @@ use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
 use tally_core::time::{Duration, Instant, SiteTime};
-use tallyd::clock::Told;
+use tallyd::clock::LeaderTime;
 use tallyd::clock::Wall;
-use tallyd::node::wire::{Beat, BeatAnswer, Condition, Frame, SnapshotPart};
-use tallyd::node::{HandoverReason, split_envelope};
+use tallyd::node::wire::{Condition, Frame, HeartbeatAnswerExtra, HeartbeatExtra, SnapshotPart};
+use tallyd::node::{TransferReason, split_envelope};
 use tallyd::site::{MemberRecord, MemberRole, entry};
 use tallyd::storage::SnapshotHead;
 use tallyd::transport::frame::{Decoder, Encoder};
-use tallyd::transport::{LIFE_BYTES, Lane, Life};
+use tallyd::transport::{INCARNATION_BYTES, Incarnation, Lane};
 
 /// The first byte says where the stream is cut.
 pub(crate) fn run(bytes: &[u8]) {
     let Some((cut, stream)) = bytes.split_first() else { return };
-    if let Some(head) = stream.first_chunk::<LIFE_BYTES>() {
-        assert_eq!(Life::from_bytes(*head).to_bytes(), *head);
+    if let Some(head) = stream.first_chunk::<INCARNATION_BYTES>() {
+        assert_eq!(Incarnation::from_bytes(*head).to_bytes(), *head);
     }
     // Alone as well: a fuzzer need not find lengths first.
     one(&Bytes::copy_from_slice(stream));
@@ -71,8 +71,11 @@ pub(crate) fn samples() -> Vec<Frame> {
     nodes.insert(NodeId(1));
     nodes.insert(NodeId(2));
     let wall = Wall { us: 1_700_000_000_000_000, synced: true };
-    let told =
-        Told { site: SiteTime(1_700_000_000_000), synced: true, held: Some(SiteTime(1_700_100_000_000)) };
+    let told = LeaderTime {
+        site: SiteTime(1_700_000_000_000),
+        synced: true,
+        held: Some(SiteTime(1_700_100_000_000)),
+    };
     let head = SnapshotHead { position: last, total: 4, crc: crc32c::crc32c(b"part") };
     let part = |bytes: &'static [u8]| SnapshotPart {
         term: Term(4),
@@ -102,13 +105,19 @@ pub(crate) fn samples() -> Vec<Frame> {
         append(vec![Bytes::new(), tick.clone(), tick.clone()]),
         plain(Body::Appended { matched: LogIndex(9), received: LogIndex(12) }),
         plain(Body::Rejected { previous: LogIndex(9), hint: last }),
-        Frame::Beat(
+        Frame::Heartbeat(
             message(Body::Heartbeat { commit: LogIndex(9), round: 7 }),
-            Beat { told, wall, sent: Instant(77), timeout: Duration(200_000), asks_for_broker: true },
+            HeartbeatExtra {
+                told,
+                wall,
+                sent: Instant(77),
+                timeout: Duration(200_000),
+                asks_for_broker: true,
+            },
         ),
-        Frame::BeatAnswer(
+        Frame::HeartbeatAnswer(
             message(Body::HeartbeatAnswer { round: 7 }),
-            BeatAnswer {
+            HeartbeatAnswerExtra {
                 wall,
                 sent: Instant(77),
                 sync: Duration(900),
@@ -117,7 +126,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             },
         ),
         plain(Body::TimeoutNow),
-        Frame::HandsOver { to: NodeId(2), reason: HandoverReason::Broker },
+        Frame::TransferAnnounced { to: NodeId(2), reason: TransferReason::Broker },
         plain(Body::WitnessVote { pre: false, last_term: Term(3), last_subterm: Subterm(1), votes: nodes }),
         plain(Body::WitnessAppend { subterm: Subterm(2), voters: nodes }),
         plain(Body::WitnessAppended { subterm: Subterm(2), taken: true }),

@@ -10,7 +10,7 @@ use tally_core::raft::{
 };
 use tally_core::time::{Duration, Instant};
 use tallyd::clock::Wall;
-use tallyd::node::wire::{Beat, BeatAnswer, Frame, SnapshotPart};
+use tallyd::node::wire::{Frame, HeartbeatAnswerExtra, HeartbeatExtra, SnapshotPart};
 use tallyd::node::{Incoming, Taken, configuration_in};
 use tallyd::storage::SnapshotHead;
 
@@ -87,7 +87,9 @@ fn on_frame(node: &mut Node, incoming: &mut Option<Incoming>, from: NodeId, fram
             };
             node.receive(from, &message, &payloads, held);
         }
-        Frame::Beat(message, _) | Frame::BeatAnswer(message, _) => node.receive(from, &message, &[], None),
+        Frame::Heartbeat(message, _) | Frame::HeartbeatAnswer(message, _) => {
+            node.receive(from, &message, &[], None)
+        }
         Frame::ReadIndex { .. } => {
             let now = node.now;
             let _ = node.core.read_index(now);
@@ -138,8 +140,8 @@ fn wish(node: &mut Node, what: u8) {
         7 => return node.core.forget_leader(now),
         8 => return node.core.snapshot_lost(id),
         9 => {
-            let pace = (Duration(100_000 << (what >> 4)), Duration(20_000));
-            return node.core.set_pace(now, pace.0, pace.1).expect("a pace");
+            let timeouts = (Duration(100_000 << (what >> 4)), Duration(20_000));
+            return node.core.set_timeouts(now, timeouts.0, timeouts.1).expect("timeouts in order");
         }
         _ => {
             let _ = node.core.transfer(now, id);
@@ -182,9 +184,12 @@ impl Script {
             Body::Heartbeat { .. } => {
                 let (told, wall) = (Default::default(), Wall::default());
                 let (sent, timeout) = (Instant(1), Duration(200_000));
-                Frame::Beat(message, Beat { told, wall, sent, timeout, asks_for_broker: false })
+                Frame::Heartbeat(
+                    message,
+                    HeartbeatExtra { told, wall, sent, timeout, asks_for_broker: false },
+                )
             }
-            Body::HeartbeatAnswer { .. } => Frame::BeatAnswer(message, BeatAnswer::default()),
+            Body::HeartbeatAnswer { .. } => Frame::HeartbeatAnswer(message, HeartbeatAnswerExtra::default()),
             _ => Frame::plain(message),
         };
         self.hears(from, &frame)

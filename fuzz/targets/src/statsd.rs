@@ -7,15 +7,15 @@ use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tallyd::accumulator::{Accumulator, Limits};
 use tallyd::clock::{SiteClock, TimeSource};
-use tallyd::ingest::statsd::book::Book;
 use tallyd::ingest::statsd::parse::Reason;
+use tallyd::ingest::statsd::series_cache::SeriesCache;
 use tallyd::site::{ReportWriter, entry};
 
 const NOW: SiteTime = SiteTime(1_700_000_000_000);
 
 pub(crate) fn run(bytes: &[u8]) {
     let accumulator = accumulator();
-    let mut book = Book::default();
+    let mut cache = SeriesCache::default();
     let mut bulk = accumulator.lock();
     let mut refused = 0_usize;
     let mut values = 0;
@@ -25,7 +25,7 @@ pub(crate) fn run(bytes: &[u8]) {
             continue;
         }
         let before = refused;
-        let taken = book.take(&mut bulk, line, |reason| {
+        let taken = cache.take(&mut bulk, line, |reason| {
             assert!(Reason::ALL.contains(&reason) && !reason.as_str().is_empty());
             refused += 1;
         });

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::wire::{Answer, Target, Wire, WireError};
+use super::wire::{Answer, BenchTarget, Wire, WireError};
 
 /// A connection for single questions.
 #[derive(Debug)]
 pub struct Control {
-    target: Target,
+    target: BenchTarget,
     wire: Wire,
 }
 
@@ -74,7 +74,7 @@ struct PageSeries<'a> {
 
 impl Control {
     /// Connects to a box.
-    pub async fn connect(target: &Target) -> Result<Control, ControlError> {
+    pub async fn connect(target: &BenchTarget) -> Result<Control, ControlError> {
         match Wire::connect(target).await {
             Ok(wire) => Ok(Control { target: target.clone(), wire }),
             Err(error) => Err(ControlError::Wire { url: target.url.clone(), error: error.into() }),

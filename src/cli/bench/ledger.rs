@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// Increments by series: answered as done, and never answered with certainty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ledger {
+pub struct BenchLedger {
     acknowledged: Vec<u64>,
     unknown: Vec<u64>,
 }
@@ -27,10 +27,10 @@ pub struct Proof {
     pub doubled: u64,
 }
 
-impl Ledger {
+impl BenchLedger {
     /// For so many series.
-    pub fn new(series: usize) -> Ledger {
-        Ledger { acknowledged: vec![0; series], unknown: vec![0; series] }
+    pub fn new(series: usize) -> BenchLedger {
+        BenchLedger { acknowledged: vec![0; series], unknown: vec![0; series] }
     }
 
     /// One increment of each of these series was acknowledged.
@@ -129,7 +129,7 @@ mod tests {
 
     fn prove(acknowledged: &[u64], unknown: &[u64], before: &[i128], after: &[i128]) -> Proof {
         let names: Vec<String> = (0..acknowledged.len()).map(|place| place.to_string()).collect();
-        let ledger = Ledger { acknowledged: acknowledged.to_vec(), unknown: unknown.to_vec() };
+        let ledger = BenchLedger { acknowledged: acknowledged.to_vec(), unknown: unknown.to_vec() };
         ledger.prove(&names, &totals(before), &totals(after))
     }
 

@@ -9,9 +9,9 @@ use hdrhistogram::Histogram;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::ledger::{Gaps, Ledger};
+use super::ledger::{BenchLedger, Gaps};
 use super::script::Script;
-use super::wire::{Answer, Target, Wire, WireError};
+use super::wire::{Answer, BenchTarget, Wire, WireError};
 
 /// Longest latency that is told apart, in microseconds.
 const LATENCY_US_MAX: u64 = 600_000_000;
@@ -26,7 +26,7 @@ const END: u8 = 2;
 #[derive(Clone, Debug)]
 pub struct Behaviour {
     /// The boxes; a client goes on to the next one after an error.
-    pub targets: Vec<Target>,
+    pub targets: Vec<BenchTarget>,
     /// Whether clients begin at different boxes; otherwise all at the first.
     pub spread: bool,
     /// When a try is given up, if at all.
@@ -40,7 +40,7 @@ pub struct Behaviour {
 /// A load that runs.
 #[derive(Debug)]
 pub struct Load {
-    shared: Arc<Shared>,
+    shared: Arc<LoadState>,
     clients: JoinSet<()>,
 }
 
@@ -56,7 +56,7 @@ pub struct Tally {
     /// Tries that failed, by type, at any time.
     pub errors: BTreeMap<String, u64>,
     /// All increments, by series, at any time.
-    pub ledger: Ledger,
+    pub ledger: BenchLedger,
     /// Gaps since the measuring began.
     pub gaps: Gaps,
     /// How long was measured.
@@ -64,7 +64,7 @@ pub struct Tally {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct LoadState {
     phase: AtomicU8,
     /// Raised by each client when it has connected, or failed to.
     connected: Semaphore,
@@ -81,11 +81,11 @@ impl Load {
             latency: Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)
                 .expect("the bounds are constants that the histogram takes"),
             errors: BTreeMap::new(),
-            ledger: Ledger::new(series),
+            ledger: BenchLedger::new(series),
             gaps: Gaps::new(behaviour.gap_ms_least),
             measured: Duration::ZERO,
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LoadState {
             phase: AtomicU8::new(WARM_UP),
             connected: Semaphore::new(0),
             behaviour,
@@ -145,7 +145,7 @@ impl Load {
             adds: 0,
             latency: Histogram::new_from(&tally.latency),
             errors: BTreeMap::new(),
-            ledger: Ledger::new(0),
+            ledger: BenchLedger::new(0),
             gaps: Gaps::new(0.0),
             measured: Duration::ZERO,
         };
@@ -153,7 +153,7 @@ impl Load {
     }
 }
 
-impl Shared {
+impl LoadState {
     fn ended(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == END
     }
@@ -186,7 +186,7 @@ enum Try {
 }
 
 struct Client {
-    shared: Arc<Shared>,
+    shared: Arc<LoadState>,
     script: Script,
     wire: Option<Wire>,
     /// Where the next connection goes.
@@ -291,7 +291,7 @@ impl Drop for Client {
 }
 
 /// One try, connecting first if need be. `open` is set as soon as the request may have been sent.
-async fn attempt(wire: &mut Option<Wire>, target: &Target, script: &Script, open: &mut bool) -> Try {
+async fn attempt(wire: &mut Option<Wire>, target: &BenchTarget, script: &Script, open: &mut bool) -> Try {
     let connected = match wire {
         Some(connected) => connected,
         None => match Wire::connect(target).await {

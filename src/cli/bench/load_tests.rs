@@ -17,7 +17,7 @@ fn answer(status: &str, body: &str) -> Option<String> {
 
 /// Serves each connection from a thread of its own until the client goes. `None` closes it. Where that is, and how
 /// many requests came.
-fn serve(answers: Arc<Answers>) -> (Target, Arc<AtomicU64>) {
+fn serve(answers: Arc<Answers>) -> (BenchTarget, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let count = Arc::new(AtomicU64::new(0));
@@ -38,10 +38,10 @@ fn serve(answers: Arc<Answers>) -> (Target, Arc<AtomicU64>) {
             });
         }
     });
-    (Target::parse(&url).unwrap(), came)
+    (BenchTarget::parse(&url).unwrap(), came)
 }
 
-fn behaviour(targets: Vec<Target>, failover: bool) -> Behaviour {
+fn behaviour(targets: Vec<BenchTarget>, failover: bool) -> Behaviour {
     Behaviour {
         targets,
         spread: failover,
@@ -142,8 +142,10 @@ async fn with_a_key_an_add_is_tried_at_the_next_box_until_it_is_known() {
         answer("200 OK", "{}")
     }));
     // Nobody listens here any more.
-    let gone =
-        Target::parse(&format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()));
+    let gone = BenchTarget::parse(&format!(
+        "http://{}",
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    ));
     let load = started(behaviour(vec![bad, good, gone.unwrap()], true), 6, true).await;
     // The bad box has been slow once by then; clients stay at the good one.
     load.measure_until(until_came(&[(&came_to_bad, 3), (&came_to_good, 30)])).await;

@@ -29,7 +29,7 @@ pub struct Report {
     /// Seconds that each run was to be measured.
     pub seconds: f64,
     /// The runs over HTTP.
-    pub runs: Vec<Run>,
+    pub runs: Vec<BenchRun>,
     /// The run over StatsD.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statsd: Option<StatsdRun>,
@@ -37,7 +37,7 @@ pub struct Report {
 
 /// A run over HTTP.
 #[derive(Clone, Debug, Serialize)]
-pub struct Run {
+pub struct BenchRun {
     /// Clients.
     pub clients: u32,
     /// Seconds measured.
@@ -133,7 +133,7 @@ impl Report {
     }
 }
 
-impl Run {
+impl BenchRun {
     pub(super) fn new(
         clients: u32,
         tally: &Tally,
@@ -141,10 +141,10 @@ impl Run {
         boxes: Vec<Usage>,
         client_cpu_s: f64,
         proof: Proof,
-    ) -> Run {
+    ) -> BenchRun {
         let seconds = tally.measured.as_secs_f64();
         let quantile_ms = |quantile| tally.latency.value_at_quantile(quantile) as f64 / 1e3;
-        Run {
+        BenchRun {
             clients,
             seconds,
             adds: tally.adds,
@@ -283,7 +283,7 @@ fn statsd_table(run: &StatsdRun) -> Vec<Vec<String>> {
 }
 
 /// What does not fit a row: errors by type, a new leader.
-fn notes(text: &mut String, run: &Run) {
+fn notes(text: &mut String, run: &BenchRun) {
     for (kind, count) in &run.errors {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} clients: {count} times {kind}", run.clients);

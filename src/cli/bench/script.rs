@@ -23,7 +23,7 @@ pub struct Requests {
 #[derive(Debug)]
 pub struct Script {
     requests: Arc<Requests>,
-    kind: Kind,
+    kind: StepKind,
     random: u64,
     bytes: Vec<u8>,
     /// The first series of the present request, and how many.
@@ -33,7 +33,7 @@ pub struct Script {
 }
 
 #[derive(Debug)]
-enum Kind {
+enum StepKind {
     Add { nonce: u64, client: u32 },
     Report { source: String, epoch: String, number: u64 },
 }
@@ -76,7 +76,7 @@ fn position(bytes: &[u8], wanted: &[u8]) -> usize {
 impl Script {
     /// Adds of 1 to series at random. `nonce`: of the run, so that keys are never used again.
     pub fn adds(requests: Arc<Requests>, nonce: u64, client: u32) -> Script {
-        Script::new(requests, Kind::Add { nonce, client }, u64::from(client), 1)
+        Script::new(requests, StepKind::Add { nonce, client }, u64::from(client), 1)
     }
 
     /// Numbered reports of `count` neighbouring series at random, add 1 each.
@@ -87,22 +87,22 @@ impl Script {
         source: String,
         epoch: String,
     ) -> Script {
-        Script::new(requests, Kind::Report { source, epoch, number: 0 }, u64::from(client), count)
+        Script::new(requests, StepKind::Report { source, epoch, number: 0 }, u64::from(client), count)
     }
 
-    fn new(requests: Arc<Requests>, kind: Kind, seed: u64, count: usize) -> Script {
+    fn new(requests: Arc<Requests>, kind: StepKind, seed: u64, count: usize) -> Script {
         let random = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Script { requests, kind, random, bytes: Vec::new(), first: 0, count, sent: 0 }
     }
 
     /// Whether a request may be sent again when its outcome is not known.
     pub fn repeatable(&self) -> bool {
-        self.requests.keyed || matches!(self.kind, Kind::Report { .. })
+        self.requests.keyed || matches!(self.kind, StepKind::Report { .. })
     }
 
     /// Whether a request that was refused for good leaves nothing to go on with.
     pub fn is_sequence(&self) -> bool {
-        matches!(self.kind, Kind::Report { .. })
+        matches!(self.kind, StepKind::Report { .. })
     }
 
     /// Makes the next request; [`Script::bytes`] are it until the next call.
@@ -116,7 +116,7 @@ impl Script {
         self.sent += 1;
         self.bytes.clear();
         match &mut self.kind {
-            Kind::Add { nonce, client } => {
+            StepKind::Add { nonce, client } => {
                 self.bytes.extend_from_slice(&requests.adds[self.first]);
                 if requests.keyed {
                     let key = &mut self.bytes[requests.key_at.clone()];
@@ -125,7 +125,7 @@ impl Script {
                     hex(self.sent, &mut key[24..]);
                 }
             }
-            Kind::Report { source, epoch, number } => {
+            StepKind::Report { source, epoch, number } => {
                 *number += 1;
                 let start = self.first * requests.cell_bytes;
                 // Without the last comma.

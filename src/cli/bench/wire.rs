@@ -17,7 +17,7 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 
 /// A box, as a URL names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct BenchTarget {
     /// As the user wrote it.
     pub url: String,
     /// HOST:PORT, for the `Host` field.
@@ -53,9 +53,9 @@ pub struct Wire {
     buffer: Vec<u8>,
 }
 
-impl Target {
+impl BenchTarget {
     /// Reads `http://HOST:PORT`, a path of `/` allowed. The error says what is wrong with it.
-    pub fn parse(url: &str) -> Result<Target, String> {
+    pub fn parse(url: &str) -> Result<BenchTarget, String> {
         let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url:?}: an http:// URL is needed"))?;
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains(['/', '@', '?']) {
@@ -68,13 +68,13 @@ impl Target {
         };
         let mut addresses = with_port.to_socket_addrs().map_err(|error| format!("{url:?}: {error}"))?;
         let address = addresses.next().ok_or_else(|| format!("{url:?}: the host has no address"))?;
-        Ok(Target { url: url.to_owned(), authority: authority.to_owned(), address })
+        Ok(BenchTarget { url: url.to_owned(), authority: authority.to_owned(), address })
     }
 }
 
 impl Wire {
     /// Connects, without delay of small segments.
-    pub async fn connect(target: &Target) -> io::Result<Wire> {
+    pub async fn connect(target: &BenchTarget) -> io::Result<Wire> {
         let stream = TcpStream::connect(target.address).await?;
         stream.set_nodelay(true)?;
         Ok(Wire { stream, buffer: Vec::with_capacity(2 << 10) })
@@ -201,14 +201,14 @@ mod tests {
 
     #[test]
     fn a_target_is_a_host_and_a_port() {
-        let target = Target::parse("http://127.0.0.1:7480/").unwrap();
+        let target = BenchTarget::parse("http://127.0.0.1:7480/").unwrap();
         assert_eq!(target.address, "127.0.0.1:7480".parse().unwrap());
         assert_eq!(target.authority, "127.0.0.1:7480");
-        assert_eq!(Target::parse("http://127.0.0.1").unwrap().address.port(), 80);
+        assert_eq!(BenchTarget::parse("http://127.0.0.1").unwrap().address.port(), 80);
         for url in
             ["127.0.0.1:7480", "https://127.0.0.1:1", "http://a:1/x", "http://u@127.0.0.1:1", "http://:x"]
         {
-            assert!(Target::parse(url).is_err(), "{url}");
+            assert!(BenchTarget::parse(url).is_err(), "{url}");
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 /// A refusal: trying again would come to the same.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refused {
+pub struct RequestRefused {
     /// The HTTP status.
     pub status: u16,
     /// The stable name of the problem; empty if the answer was none of the API's.
@@ -28,12 +28,12 @@ pub(super) enum Judged {
     /// This try may have been done or not.
     Unknown(String),
     /// Certainly not done, for want of room: time may help.
-    OverBound(Box<Refused>),
+    OverBound(Box<RequestRefused>),
     /// Certainly not done, and never will be.
-    Refused(Box<Refused>),
+    RequestRefused(Box<RequestRefused>),
 }
 
-impl Refused {
+impl RequestRefused {
     /// Whether no earlier try of the same request can have been done, either: a series keeps its
     /// kind, a key its body, and what is malformed is so at every box.
     pub(super) fn settles_earlier_tries(&self) -> bool {
@@ -41,7 +41,7 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RequestRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.name.is_empty() {
             return write!(f, "answered with status {}: {}", self.status, self.detail);
@@ -69,11 +69,11 @@ pub(super) fn judge(status: u16, body: &[u8]) -> Judged {
         (_, "outcome-unknown") => Judged::Unknown(refused.detail),
         // What a proxy says of a box that it did or did not reach tells nothing.
         (500.., _) => Judged::Unknown(refused.to_string()),
-        _ => Judged::Refused(Box::new(refused)),
+        _ => Judged::RequestRefused(Box::new(refused)),
     }
 }
 
-fn refused(status: u16, body: &[u8]) -> Refused {
+fn refused(status: u16, body: &[u8]) -> RequestRefused {
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
     let member = |key: &str| problem.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let kind = member("type");
@@ -82,7 +82,7 @@ fn refused(status: u16, body: &[u8]) -> Refused {
     if detail.is_empty() {
         detail = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(200).collect();
     }
-    Refused { status, name, detail, problem }
+    RequestRefused { status, name, detail, problem }
 }
 
 #[cfg(test)]
@@ -100,9 +100,9 @@ mod tests {
         assert!(matches!(problem(503, "not-committed"), Judged::NotDone(_)));
         assert!(matches!(problem(503, "outcome-unknown"), Judged::Unknown(_)));
         assert!(matches!(problem(429, "key-table-full"), Judged::OverBound(_)));
-        assert!(matches!(problem(429, "too-many-series"), Judged::Refused(_)));
-        assert!(matches!(problem(409, "wrong-kind"), Judged::Refused(_)));
-        assert!(matches!(problem(404, "no-such-series"), Judged::Refused(_)));
+        assert!(matches!(problem(429, "too-many-series"), Judged::RequestRefused(_)));
+        assert!(matches!(problem(409, "wrong-kind"), Judged::RequestRefused(_)));
+        assert!(matches!(problem(404, "no-such-series"), Judged::RequestRefused(_)));
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         for status in [500, 502, 503, 504] {
             assert!(matches!(judge(status, b"<html>"), Judged::Unknown(_)), "{status}");
         }
-        let Judged::Refused(refused) = judge(404, b"<html>\x1b[2J") else { panic!() };
+        let Judged::RequestRefused(refused) = judge(404, b"<html>\x1b[2J") else { panic!() };
         assert_eq!(refused.to_string(), "answered with status 404: <html>[2J");
     }
 }

@@ -7,22 +7,22 @@ const PORT: u16 = 7480;
 
 /// One box.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct ServerUrl {
     /// `HOST:PORT`.
     pub(super) authority: String,
     /// What stands before each path; empty, or without a slash at its end.
     pub(super) base: String,
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}{}", self.authority, self.base)
     }
 }
 
 /// The boxes of a comma-separated list, at least one.
-pub(super) fn targets(list: &str) -> Result<Vec<Target>, String> {
-    let targets: Vec<Target> =
+pub(super) fn targets(list: &str) -> Result<Vec<ServerUrl>, String> {
+    let targets: Vec<ServerUrl> =
         list.split(',').map(str::trim).filter(|url| !url.is_empty()).map(target).collect::<Result<_, _>>()?;
     if targets.is_empty() {
         return Err("--url: no address; one is like http://127.0.0.1:7480".to_owned());
@@ -30,7 +30,7 @@ pub(super) fn targets(list: &str) -> Result<Vec<Target>, String> {
     Ok(targets)
 }
 
-fn target(url: &str) -> Result<Target, String> {
+fn target(url: &str) -> Result<ServerUrl, String> {
     let rest = match url.split_once("://") {
         Some(("http", rest)) => rest,
         Some(("https", _)) => {
@@ -54,7 +54,7 @@ fn target(url: &str) -> Result<Target, String> {
     let port = uri.port_u16().unwrap_or(PORT);
     let base = path.trim_end_matches('/');
     let base = if base.is_empty() { String::new() } else { format!("/{base}") };
-    Ok(Target { authority: format!("{}:{port}", uri.host()), base })
+    Ok(ServerUrl { authority: format!("{}:{port}", uri.host()), base })
 }
 
 #[cfg(test)]

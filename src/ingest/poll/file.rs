@@ -11,7 +11,7 @@ use crate::node::incarnation_hash;
 
 /// Most of a file that is read.
 pub(super) const FILE_BYTES_MAX: usize = 1 << 20;
-/// Most of a file that names a incarnation.
+/// Most of a file that names an incarnation.
 const INCARNATION_BYTES_MAX: usize = 256;
 
 /// What the file says, and the incarnation of its counter (0: not known).

@@ -10,8 +10,8 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::Shared;
-use super::book::Book;
 use super::drops::Drops;
+use super::series_cache::SeriesCache;
 use crate::accumulator::Accumulator;
 
 /// The largest datagram, and the longest train of them that the kernel joins.
@@ -29,7 +29,7 @@ pub(super) struct Receiver {
     drops_due: bool,
     shared: Arc<Shared>,
     accumulator: Arc<Accumulator>,
-    book: Book,
+    cache: SeriesCache,
 }
 
 /// One address that is listened on.
@@ -88,7 +88,7 @@ impl Receiver {
             drops_due: false,
             shared,
             accumulator,
-            book: Book::default(),
+            cache: SeriesCache::default(),
         })
     }
 
@@ -134,7 +134,7 @@ impl Receiver {
 
     /// Counts a batch of datagrams under one lock.
     fn take(&mut self, buffer: &[u8], metas: &[RecvMeta]) {
-        let Receiver { book, shared, .. } = self;
+        let Receiver { cache, shared, .. } = self;
         let (mut datagrams, mut metrics) = (0, 0);
         let mut bulk = self.accumulator.lock();
         for (meta, part) in metas.iter().zip(buffer.chunks_exact(DATAGRAM_BYTES_MAX)) {
@@ -144,7 +144,7 @@ impl Receiver {
                 for line in datagram.split(|&byte| byte == b'\n') {
                     let line = line.strip_suffix(b"\r").unwrap_or(line);
                     if !line.is_empty() {
-                        metrics += book.take(&mut bulk, line, |reason| shared.refuse(reason, line));
+                        metrics += cache.take(&mut bulk, line, |reason| shared.refuse(reason, line));
                     }
                 }
             }

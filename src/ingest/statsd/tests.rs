@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
-use super::book::Book;
 use super::receiver::{DATAGRAM_COST_MIN, cost};
+use super::series_cache::SeriesCache;
 use super::*;
 use crate::accumulator::Limits;
 use crate::clock::{SiteClock, TimeSource};
@@ -49,11 +49,11 @@ fn samples(values: &[f64]) -> Amount {
 }
 
 /// Takes lines and returns how many values were taken, and why others were not.
-fn take(accumulator: &Accumulator, book: &mut Book, lines: &[&str]) -> (u64, Vec<Reason>) {
+fn take(accumulator: &Accumulator, cache: &mut SeriesCache, lines: &[&str]) -> (u64, Vec<Reason>) {
     let mut bulk = accumulator.lock();
     let mut refused = Vec::new();
     let taken =
-        lines.iter().map(|line| book.take(&mut bulk, line.as_bytes(), |reason| refused.push(reason))).sum();
+        lines.iter().map(|line| cache.take(&mut bulk, line.as_bytes(), |reason| refused.push(reason))).sum();
     (taken, refused)
 }
 
@@ -61,18 +61,18 @@ fn take(accumulator: &Accumulator, book: &mut Book, lines: &[&str]) -> (u64, Vec
 fn increments_of_a_name_meet_however_they_are_spelled() {
     let accumulator = accumulator(10);
     let lines = ["a:1|c", "a:2|c|#", "b:1|c|#x:1,y:2", "b:10|c|#y:2,x:1", "a:3:4|c", "a:0|c", "a:+5|c"];
-    assert_eq!(take(&accumulator, &mut Book::default(), &lines), (8, vec![]));
+    assert_eq!(take(&accumulator, &mut SeriesCache::default(), &lines), (8, vec![]));
     assert_holds(&accumulator, &[("a", Amount::Counter(15)), ("b/x=1/y=2", Amount::Counter(11))]);
 }
 
 #[test]
 fn what_rates_leave_over_is_carried_per_series() {
     let accumulator = accumulator(10);
-    let mut book = Book::default();
+    let mut cache = SeriesCache::default();
     let lines = ["a:1|c|@0.3", "b:1|c|@0.7", "a:1|c|@0.3", "b:1|c|@0.7"];
-    assert_eq!(take(&accumulator, &mut book, &lines), (4, vec![]));
+    assert_eq!(take(&accumulator, &mut cache, &lines), (4, vec![]));
     assert_holds(&accumulator, &[("a", Amount::Counter(6)), ("b", Amount::Counter(2))]);
-    assert_eq!(take(&accumulator, &mut book, &["a:1|c|@0.3"]), (1, vec![]));
+    assert_eq!(take(&accumulator, &mut cache, &["a:1|c|@0.3"]), (1, vec![]));
     // 3 / 0.3 = 10 in all.
     assert_holds(&accumulator, &[("a", Amount::Counter(4))]);
 }
@@ -80,9 +80,9 @@ fn what_rates_leave_over_is_carried_per_series() {
 #[test]
 fn a_signed_gauge_moves_the_value_and_observes_the_result() {
     let accumulator = accumulator(10);
-    let mut book = Book::default();
+    let mut cache = SeriesCache::default();
     let lines = ["g:10|g", "g:+0.1|g", "g:-0.3|g", "g:5|g", "g:-7|g", "n:-4|g"];
-    assert_eq!(take(&accumulator, &mut book, &lines), (6, vec![]));
+    assert_eq!(take(&accumulator, &mut cache, &lines), (6, vec![]));
     assert_holds(&accumulator, &[("g", samples(&[10.0, 10.1, 9.8, 5.0, -2.0])), ("n", samples(&[-4.0]))]);
 }
 
@@ -90,7 +90,7 @@ fn a_signed_gauge_moves_the_value_and_observes_the_result() {
 fn timers_histograms_and_distributions_are_samples_of_what_was_observed() {
     let accumulator = accumulator(10);
     let lines = ["t:3.5|ms", "t:-1:2|h", "t:1e3|d"];
-    assert_eq!(take(&accumulator, &mut Book::default(), &lines), (4, vec![]));
+    assert_eq!(take(&accumulator, &mut SeriesCache::default(), &lines), (4, vec![]));
     assert_holds(&accumulator, &[("t", samples(&[3.5, -1.0, 2.0, 1000.0]))]);
 }
 
@@ -98,20 +98,20 @@ fn timers_histograms_and_distributions_are_samples_of_what_was_observed() {
 fn a_sampled_timer_stands_for_as_many_as_its_rate_says() {
     let accumulator = accumulator(10);
     let lines = ["t:20|ms|@0.1", "t:5|h|@0.4", "t:7|d|@0.4", "t:1|ms", "g:3|g|@0.1"];
-    assert_eq!(take(&accumulator, &mut Book::default(), &lines), (5, vec![]));
+    assert_eq!(take(&accumulator, &mut SeriesCache::default(), &lines), (5, vec![]));
     // 10 times 20; 2.5 times 5 and then 7: two of them, then three; once 1.
     let values = [&[20.0; 10][..], &[5.0; 2], &[7.0; 3], &[1.0]].concat();
     assert_holds(&accumulator, &[("t", samples(&values)), ("g", samples(&[3.0]))]);
     let lines = ["t:1e18|ms|@1e-15", "t:1|ms|@1e-20", "t:1e18|ms|@1e-5"];
     let refused = vec![Reason::TooLarge; 3];
     assert_eq!(
-        take(&accumulator, &mut Book::default(), &lines),
+        take(&accumulator, &mut SeriesCache::default(), &lines),
         (0, refused),
         "a few such would fill the series' sum"
     );
     // What comes to more in one cell is refused here, and what is there stays.
     let lines = ["u:9e17|ms|@1e-4", "u:9e17|ms|@5e-4", "u:5|ms"];
-    assert_eq!(take(&accumulator, &mut Book::default(), &lines), (2, vec![Reason::Overflow]));
+    assert_eq!(take(&accumulator, &mut SeriesCache::default(), &lines), (2, vec![Reason::Overflow]));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_bad_value_does_not_hold_up_its_neighbours() {
     let accumulator = accumulator(10);
     let lines = ["a:-1:4|c", "a:9007199254740992|c", "a:9007199254740991|c", "t:1e19:1|ms"];
     let refused = vec![Reason::Negative, Reason::TooLarge, Reason::TooLarge];
-    assert_eq!(take(&accumulator, &mut Book::default(), &lines), (3, refused));
+    assert_eq!(take(&accumulator, &mut SeriesCache::default(), &lines), (3, refused));
     assert_holds(&accumulator, &[("a", Amount::Counter((1 << 53) + 3)), ("t", samples(&[1.0]))]);
 }
 
@@ -134,27 +134,27 @@ fn a_line_with_a_value_that_is_no_number_is_refused_whole() {
         "app.Foo:1:-:2|g",
         "a:b:1|c",
     ];
-    assert_eq!(take(&accumulator, &mut Book::default(), &lines), (0, vec![Reason::BadValue; 6]));
+    assert_eq!(take(&accumulator, &mut SeriesCache::default(), &lines), (0, vec![Reason::BadValue; 6]));
     assert_holds(&accumulator, &[]);
 }
 
 #[test]
 fn a_thousand_small_doubles_as_languages_print_them_are_taken() {
     let accumulator = accumulator(10);
-    let mut book = Book::default();
+    let mut cache = SeriesCache::default();
     let mut state = 1_u64;
     for _ in 0..1_000 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let double = (state >> 11) as f64 / (1u64 << 53) as f64 * 0.01;
         for text in [format!("{double}"), format!("{double:e}"), format!("{double:.20}")] {
             for (line, what) in [(format!("c:{text}|c"), "value"), (format!("r:1|c|@{text}"), "rate")] {
-                assert_eq!(take(&accumulator, &mut book, &[&line]), (1, vec![]), "{what} of {line}");
+                assert_eq!(take(&accumulator, &mut cache, &[&line]), (1, vec![]), "{what} of {line}");
             }
-            assert_eq!(take(&accumulator, &mut book, &[&format!("s:{text}|ms")]), (1, vec![]));
+            assert_eq!(take(&accumulator, &mut cache, &[&format!("s:{text}|ms")]), (1, vec![]));
         }
     }
     let lines = ["n:1|c|@0.0007142857142857143", "n:5e-05|c"];
-    assert_eq!(take(&accumulator, &mut book, &lines), (2, vec![]));
+    assert_eq!(take(&accumulator, &mut cache, &lines), (2, vec![]));
     let held = accumulator.drain();
     assert!(
         held.iter().any(|(name, _, amount)| name == "n" && *amount == Amount::Counter(1_400)),
@@ -173,7 +173,7 @@ fn fields_that_say_nothing_about_the_count_are_passed_over() {
         "a:1|c|",
         "a:1|c|Tx",
     ];
-    assert_eq!(take(&accumulator, &mut Book::default(), &lines), (6, vec![]));
+    assert_eq!(take(&accumulator, &mut SeriesCache::default(), &lines), (6, vec![]));
     assert_holds(&accumulator, &[("a", Amount::Counter(7))]);
 }
 
@@ -194,7 +194,7 @@ fn a_timestamp_names_the_window_if_that_is_open_still() {
         format!("t:8|ms|@0.5|T{}", s(window - 9_000)),
     ];
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    assert_eq!(take(&accumulator, &mut Book::default(), &lines), (7, vec![]));
+    assert_eq!(take(&accumulator, &mut SeriesCache::default(), &lines), (7, vec![]));
     let mut held: Vec<_> = accumulator.drain();
     held.sort_by_key(|(name, at, _)| (name.clone(), *at));
     let before = SiteTime(window - 60_000);
@@ -215,7 +215,7 @@ fn a_timestamp_names_the_window_if_that_is_open_still() {
 fn the_last_of_a_gauge_is_what_came_last_and_a_negative_one_stays_negative() {
     let accumulator = accumulator(10);
     let lines = ["g:20|g", "g:15|g", "g:10|g", "g:5|g", "n:7|g", "n:0|g", "n:-5|g"];
-    assert_eq!(take(&accumulator, &mut Book::default(), &lines), (7, vec![]));
+    assert_eq!(take(&accumulator, &mut SeriesCache::default(), &lines), (7, vec![]));
     let lasts: Vec<f64> = accumulator
         .drain()
         .into_iter()
@@ -231,50 +231,50 @@ fn the_last_of_a_gauge_is_what_came_last_and_a_negative_one_stays_negative() {
 fn a_name_that_a_series_cannot_have_is_one_all_the_same() {
     let accumulator = accumulator(10);
     let lines = ["lang+:1|c|#c++", "lang+:2|c|#c++", "temp\u{ffff}:1|c"];
-    assert_eq!(take(&accumulator, &mut Book::default(), &lines), (3, vec![]));
+    assert_eq!(take(&accumulator, &mut SeriesCache::default(), &lines), (3, vec![]));
     let held = [("lang%2B/c%2B%2B", Amount::Counter(3)), ("temp%EF%BF%BF", Amount::Counter(1))];
     assert_holds(&accumulator, &held);
     accumulator.configure(Limits { name_bytes_max: 96, ..LIMITS });
     let long = format!("{}:1|c", "n".repeat(97));
-    assert_eq!(take(&accumulator, &mut Book::default(), &[&long]), (0, vec![Reason::LongNameYet]));
+    assert_eq!(take(&accumulator, &mut SeriesCache::default(), &[&long]), (0, vec![Reason::LongNameYet]));
 }
 
 #[test]
 fn a_place_that_another_name_has_by_now_is_not_counted_in() {
     let accumulator = accumulator(2);
-    let mut book = Book::default();
+    let mut cache = SeriesCache::default();
     // Nothing is pending of what counted less than one.
-    assert_eq!(take(&accumulator, &mut book, &["a:0.5|c", "b:0.5|c"]), (2, vec![]));
+    assert_eq!(take(&accumulator, &mut cache, &["a:0.5|c", "b:0.5|c"]), (2, vec![]));
     for number in 0..100 {
         let line = format!("junk{number}:0.1|c");
-        assert_eq!(take(&accumulator, &mut book, &[&line]), (1, vec![]));
+        assert_eq!(take(&accumulator, &mut cache, &[&line]), (1, vec![]));
     }
-    assert_eq!(book.series_kept(), 2, "as many as there are places");
-    assert_eq!(take(&accumulator, &mut book, &["a:1|c", "b:2|c", "a:10|c"]), (3, vec![]));
+    assert_eq!(cache.series_kept(), 2, "as many as there are places");
+    assert_eq!(take(&accumulator, &mut cache, &["a:1|c", "b:2|c", "a:10|c"]), (3, vec![]));
     assert_holds(&accumulator, &[("a", Amount::Counter(11)), ("b", Amount::Counter(2))]);
 }
 
 #[test]
 fn a_name_of_another_kind_and_one_name_too_many_are_refused() {
     let accumulator = accumulator(2);
-    let mut book = Book::default();
+    let mut cache = SeriesCache::default();
     let lines = ["a:1|c", "a:1|g", "b:1|g", "b:1|c", "c:1|c", "a:1|c", "c:1|c"];
     let refused = vec![Reason::WrongKind, Reason::WrongKind, Reason::TooManySeries, Reason::TooManySeries];
-    assert_eq!(take(&accumulator, &mut book, &lines), (3, refused), "something is pending of both");
+    assert_eq!(take(&accumulator, &mut cache, &lines), (3, refused), "something is pending of both");
     assert_holds(&accumulator, &[("a", Amount::Counter(2)), ("b", samples(&[1.0]))]);
 }
 
 #[test]
-fn more_spellings_than_are_remembered_lose_no_counts() {
+fn more_cached_names_than_are_remembered_lose_no_counts() {
     let accumulator = accumulator(10);
-    let mut book = Book::default();
+    let mut cache = SeriesCache::default();
     let mut bulk = accumulator.lock();
-    // Each number's bits as tags x and y: all but two are spellings of a/x/y.
+    // Each number's bits as tags x and y: all but two are cached_names of a/x/y.
     for number in 1..(1u32 << 17) - 1 {
         let tags: Vec<&str> = (0..17).map(|bit| if number >> bit & 1 == 0 { "x" } else { "y" }).collect();
         let line = format!("a:1|c|#{}", tags.join(","));
-        assert_eq!(book.take(&mut bulk, line.as_bytes(), |reason| panic!("{reason:?}")), 1);
-        assert!(book.spellings_kept() <= 65_536);
+        assert_eq!(cache.take(&mut bulk, line.as_bytes(), |reason| panic!("{reason:?}")), 1);
+        assert!(cache.cached_names_kept() <= 65_536);
     }
     drop(bulk);
     assert_holds(&accumulator, &[("a/x/y", Amount::Counter((1 << 17) - 2))]);

@@ -1,4 +1,4 @@
-//! Lease: whoever hears a leader does not vote it down, unless that leader hands over. So a box that does not
+//! Lease: whoever hears a leader does not vote it down, unless that leader transfers leadership. So a box that does not
 //! hear the leader, while others do, cannot depose it.
 
 use tally_core::id::{NodeId, Term};

@@ -64,7 +64,7 @@ pub(crate) struct Checks {
     pub(crate) site_times: SiteTimes,
 }
 
-/// What is looked at in one life of a box.
+/// What is looked at in one incarnation of a box.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
     pub(crate) pre_votes: PreVotes,

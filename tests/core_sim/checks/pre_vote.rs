@@ -10,7 +10,7 @@ use tally_core::raft::{Body, Message, Role};
 use super::quorum::has_quorum;
 use crate::cores::Core;
 
-/// What a box has heard in its present life.
+/// What a box has heard in its present incarnation.
 #[derive(Debug, Default)]
 pub(crate) struct PreVotes {
     /// Who would vote for it in which term.
@@ -22,7 +22,7 @@ pub(crate) struct PreVotes {
 }
 
 impl PreVotes {
-    /// A life begins; the only voter of a site campaigns at once.
+    /// A incarnation begins; the only voter of a site campaigns at once.
     pub(crate) fn begin(&mut self, core: &dyn Core) {
         self.term = core.term();
     }

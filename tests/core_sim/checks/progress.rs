@@ -10,13 +10,13 @@ use crate::node::Node;
 
 /// The one that leads in the latest term.
 pub(crate) fn leader(nodes: &[Node]) -> Option<&Node> {
-    let term = |node: &&Node| node.life.as_ref().map(|life| life.core.term());
+    let term = |node: &&Node| node.incarnation.as_ref().map(|incarnation| incarnation.core.term());
     nodes.iter().filter(|node| node.leads()).max_by_key(term)
 }
 
 /// The members with a log, when no change is under way and a voter leads.
 pub(crate) fn members(nodes: &[Node]) -> Option<Vec<NodeId>> {
-    let core = &leader(nodes)?.life.as_ref()?.core;
+    let core = &leader(nodes)?.incarnation.as_ref()?.core;
     let configuration: &Configuration = core.configuration();
     let is_settled = !configuration.is_joint() && core.configuration_index() <= core.commit_index();
     let leads_itself = configuration.role(leader(nodes)?.id) == Some(MemberRole::Voter);
@@ -26,10 +26,10 @@ pub(crate) fn members(nodes: &[Node]) -> Option<Vec<NodeId>> {
 
 pub(crate) fn all_is_done(nodes: &[Node], clients: &[Client], committed: &Committed) -> bool {
     let is_done = |node: &Node| {
-        node.life.as_ref().is_some_and(|life| {
-            life.machine.applied().0 == committed.len()
-                && life.core.last().index.0 == committed.len()
-                && life.machine.is_at_rest()
+        node.incarnation.as_ref().is_some_and(|incarnation| {
+            incarnation.machine.applied().0 == committed.len()
+                && incarnation.core.last().index.0 == committed.len()
+                && incarnation.machine.is_at_rest()
         })
     };
     clients.iter().all(Client::is_idle)

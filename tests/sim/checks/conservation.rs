@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tallyd::site::Site;
 
-use super::{OneLife, Refusals};
+use super::{DroppedMessages, OneIncarnation};
 
 #[derive(Debug, Default)]
 pub(crate) struct Conservation {
     /// By series: what is surely in it, and what may be besides.
     waited: BTreeMap<String, (i128, i128)>,
-    counted: BTreeMap<String, (OneLife, i128)>,
-    crashed: BTreeSet<OneLife>,
+    counted: BTreeMap<String, (OneIncarnation, i128)>,
+    crashed: BTreeSet<OneIncarnation>,
 }
 
 impl Conservation {
@@ -33,22 +33,22 @@ impl Conservation {
         self.waited.get(series).map_or(0, |(surely, _)| *surely)
     }
 
-    pub(crate) fn counted(&mut self, life: OneLife, series: &str, amount: u128) {
-        self.counted.entry(series.to_owned()).or_insert((life, 0)).1 += amount as i128;
+    pub(crate) fn counted(&mut self, incarnation: OneIncarnation, series: &str, amount: u128) {
+        self.counted.entry(series.to_owned()).or_insert((incarnation, 0)).1 += amount as i128;
     }
 
-    /// What this life had counted and not committed is gone.
-    pub(crate) fn crashed(&mut self, life: OneLife) {
-        self.crashed.insert(life);
+    /// What this incarnation had counted and not committed is gone.
+    pub(crate) fn crashed(&mut self, incarnation: OneIncarnation) {
+        self.crashed.insert(incarnation);
     }
 
-    pub(crate) fn is_crashed(&self, life: OneLife) -> bool {
-        self.crashed.contains(&life)
+    pub(crate) fn is_crashed(&self, incarnation: OneIncarnation) -> bool {
+        self.crashed.contains(&incarnation)
     }
 
     /// Holds the totals of a site that has come to rest against what the clients know.
     /// `founded`: the feature level that it was founded with. Before level 2 a box ahead of site time loses counts.
-    pub(crate) fn holds(&self, site: &Site, founded: u32, refusals: &Refusals) {
+    pub(crate) fn holds(&self, site: &Site, founded: u32, refusals: &DroppedMessages) {
         let total = |series: &str| site.find(series).map_or(0, |id| site.series_total(id));
         for (series, (surely, perhaps)) in &self.waited {
             let total = total(series);
@@ -57,10 +57,10 @@ impl Conservation {
                 "conservation: {series} has {total}, {surely} were acknowledged and {perhaps} may be there besides"
             );
         }
-        for (series, (life, counted)) in &self.counted {
+        for (series, (incarnation, counted)) in &self.counted {
             let total = total(series);
             assert!(total <= *counted, "conservation: {series} has {total}, and only {counted} were counted");
-            let is_told = self.is_crashed(*life) || refusals.of(life.0) > 0;
+            let is_told = self.is_crashed(*incarnation) || refusals.of(incarnation.0) > 0;
             let is_whole = total == *counted || is_told || founded < 2;
             assert!(
                 is_whole,

@@ -1,4 +1,4 @@
-//! All boxes have the same state after the same entry, in each of their lives.
+//! All boxes have the same state after the same entry, in each of their incarnations.
 
 use std::collections::BTreeMap;
 

@@ -6,14 +6,14 @@ use tally_core::report::Amount;
 use tally_core::time::SiteTime;
 use tallyd::site::{SeriesId, Site};
 
-use super::{Conservation, OneLife};
+use super::{Conservation, OneIncarnation};
 
 #[derive(Debug, Default)]
 pub(crate) struct Histories(BTreeMap<String, Counted>);
 
 #[derive(Debug)]
 struct Counted {
-    life: OneLife,
+    incarnation: OneIncarnation,
     windows: BTreeMap<SiteTime, i128>,
     /// Site time was known to its box all the time: else its own clock was the guess, which the site may correct.
     is_time_known: bool,
@@ -21,8 +21,14 @@ struct Counted {
 
 impl Histories {
     /// Counted in the window that begins then; if that is known.
-    pub(crate) fn counted(&mut self, life: OneLife, series: &str, window: Option<SiteTime>, amount: u64) {
-        let new = Counted { life, windows: BTreeMap::new(), is_time_known: true };
+    pub(crate) fn counted(
+        &mut self,
+        incarnation: OneIncarnation,
+        series: &str,
+        window: Option<SiteTime>,
+        amount: u64,
+    ) {
+        let new = Counted { incarnation, windows: BTreeMap::new(), is_time_known: true };
         let counted = self.0.entry(series.to_owned()).or_insert(new);
         counted.is_time_known &= window.is_some();
         *counted.windows.entry(window.unwrap_or_default()).or_default() += i128::from(amount);
@@ -39,7 +45,7 @@ impl Histories {
 
     /// Of one where no clock was wrong and no span was changed.
     pub(crate) fn hold(&self, site: &Site, conservation: &Conservation) {
-        let is_certain = |of: &Counted| of.is_time_known && !conservation.is_crashed(of.life);
+        let is_certain = |of: &Counted| of.is_time_known && !conservation.is_crashed(of.incarnation);
         for (series, counted) in self.0.iter().filter(|(_, counted)| is_certain(counted)) {
             let Some(id) = site.find(series) else { continue };
             let mut windows: BTreeMap<SiteTime, i128> = BTreeMap::new();

@@ -17,21 +17,21 @@ mod windows;
 pub(crate) use conservation::Conservation;
 pub(crate) use delivery::Delivery;
 pub(crate) use digests::Digests;
+pub(crate) use dropped::DroppedMessages;
 pub(crate) use histories::Histories;
 pub(crate) use lasts::Lasts;
 pub(crate) use leaders::Leaders;
 pub(crate) use reads::Reads;
-pub(crate) use refusals::Refusals;
 pub(crate) use site_time::SiteTimes;
 pub(crate) use stamps::Stamps;
 pub(crate) use windows::Windows;
 
 use tally_core::id::NodeId;
 
-use crate::boxes::Life;
+use crate::boxes::Incarnation;
 
-/// A life of a box.
-pub(crate) type OneLife = (NodeId, u64);
+/// A incarnation of a box.
+pub(crate) type OneIncarnation = (NodeId, u64);
 
 /// What is looked at in a whole history.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ pub(crate) struct Checks {
     pub(crate) lasts: Lasts,
     pub(crate) leaders: Leaders,
     pub(crate) reads: Reads,
-    pub(crate) refusals: Refusals,
+    pub(crate) refusals: DroppedMessages,
     pub(crate) site_times: SiteTimes,
     pub(crate) stamps: Stamps,
     pub(crate) windows: Windows,
@@ -55,19 +55,19 @@ pub(crate) struct Checks {
 
 impl Checks {
     /// Looks at a box after each of its steps.
-    pub(crate) fn digests_and_leaders(&mut self, at: NodeId, life: &mut Life) {
-        for logged in life.logged.drain(..) {
+    pub(crate) fn digests_and_leaders(&mut self, at: NodeId, incarnation: &mut Incarnation) {
+        for logged in incarnation.logged.drain(..) {
             self.stamps.logged(at, &logged);
         }
-        life.handle.site(|site| {
+        incarnation.handle.site(|site| {
             self.digests.look(at, site);
             self.site_times.look(site);
             // Before level 2 what follows a step back is late up to where site time was.
             if self.founded >= 2 {
-                self.windows.look((at, life.number), site);
+                self.windows.look((at, incarnation.number), site);
             }
         });
-        let role = *life.handle.role().borrow();
+        let role = *incarnation.handle.role().borrow();
         if role.leads {
             self.leaders.leads(at, role.term);
         }

@@ -2,42 +2,44 @@
 
 use tally_core::time::SiteTime;
 
-use crate::boxes::{Life, SimBox};
+use crate::boxes::{Incarnation, SimBox};
 use crate::plan::Micros;
 
 /// Whether all boxes run and have nothing left to commit.
 pub(crate) fn is_committed(boxes: &[SimBox]) -> bool {
-    boxes.iter().all(|one| one.life.as_ref().is_some_and(has_committed))
+    boxes.iter().all(|one| one.incarnation.as_ref().is_some_and(has_committed))
 }
 
-fn has_committed(life: &Life) -> bool {
-    let backlog = life.handle.accumulator().backlog();
+fn has_committed(incarnation: &Incarnation) -> bool {
+    let backlog = incarnation.handle.accumulator().backlog();
     let is_idle = backlog.cells == 0 && backlog.waiting == 0;
-    is_idle && life.node.is_settled() && life.node.has_applied_all()
+    is_idle && incarnation.node.is_settled() && incarnation.node.has_applied_all()
 }
 
 /// Whether all boxes run, agree, and have nothing left to commit or to publish.
 pub(crate) fn is_at_rest(boxes: &[SimBox]) -> bool {
     let state = |one: &SimBox| {
-        let life = one.life.as_ref()?;
-        let is_done = has_committed(life);
-        let (state, is_published) = life.handle.site(|site| {
+        let incarnation = one.incarnation.as_ref()?;
+        let is_done = has_committed(incarnation);
+        let (state, is_published) = incarnation.handle.site(|site| {
             let is_published = site.outbox_len() == 0 && site.close_due(SiteTime(u64::MAX)).is_none();
             ((site.applied(), site.digest()), is_published)
         });
         (is_done && is_published).then_some(state)
     };
-    let leads = |one: &SimBox| one.life.as_ref().is_some_and(|life| life.handle.role().borrow().leads);
+    let leads = |one: &SimBox| {
+        one.incarnation.as_ref().is_some_and(|incarnation| incarnation.handle.role().borrow().leads)
+    };
     let first = state(&boxes[0]);
     first.is_some() && boxes.iter().any(leads) && boxes.iter().all(|one| state(one) == first)
 }
 
 /// A node that is woken because it is due does what is due: it is not due again and again at the same time.
-pub(crate) fn it_sleeps(now: Micros, life: &mut Life) {
-    let (since, times) = &mut life.woken;
+pub(crate) fn it_sleeps(now: Micros, incarnation: &mut Incarnation) {
+    let (since, times) = &mut incarnation.woken;
     if now > *since + 10_000 {
         (*since, *times) = (now, 0);
     }
     *times += 1;
-    assert!(*times < 200, "no spinning: a node is due again and again: {}", life.node.describe_due());
+    assert!(*times < 200, "no spinning: a node is due again and again: {}", incarnation.node.describe_due());
 }

@@ -1,19 +1,19 @@
-//! Refusals: a cell is refused only where a limit says so, and what is refused is told.
+//! DroppedMessages: a cell is refused only where a limit says so, and what is refused is told.
 
 use std::collections::BTreeMap;
 
 use tally_core::id::NodeId;
 
-use crate::boxes::Life;
+use crate::boxes::Incarnation;
 
-/// By box, in all of its lives: cells of its own batches that were refused where they were applied.
+/// By box, in all of its incarnations: cells of its own batches that were refused where they were applied.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(BTreeMap<NodeId, u64>);
+pub(crate) struct DroppedMessages(BTreeMap<NodeId, u64>);
 
-impl Refusals {
-    /// A life ends.
-    pub(crate) fn ended(&mut self, at: NodeId, life: &Life) {
-        *self.0.entry(at).or_default() += life.handle.metrics().cells_refused.get();
+impl DroppedMessages {
+    /// A incarnation ends.
+    pub(crate) fn ended(&mut self, at: NodeId, incarnation: &Incarnation) {
+        *self.0.entry(at).or_default() += incarnation.handle.metrics().cells_refused.get();
     }
 
     pub(crate) fn of(&self, at: NodeId) -> u64 {

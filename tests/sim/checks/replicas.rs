@@ -3,11 +3,11 @@
 
 use tallyd::site::{SeriesId, Site};
 
-use crate::boxes::Life;
+use crate::boxes::Incarnation;
 
 /// Holds a box of a site that has come to rest against another.
-pub(crate) fn show_the_same(one: &Life, other: &Life) {
-    let of = |life: &Life, what: fn(&Site) -> String| life.handle.site(what);
+pub(crate) fn show_the_same(one: &Incarnation, other: &Incarnation) {
+    let of = |incarnation: &Incarnation, what: fn(&Site) -> String| incarnation.handle.site(what);
     for (name, what) in SHOWN {
         let (this, that) = (of(one, what), of(other, what));
         assert_eq!(this, that, "replicas: boxes {:?} show other {name}", [one.number, other.number]);

@@ -6,7 +6,7 @@ use tally_core::id::NodeId;
 use tally_core::time::SiteTime;
 use tallyd::site::Site;
 
-use super::OneLife;
+use super::OneIncarnation;
 
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
@@ -17,9 +17,13 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    pub(crate) fn look(&mut self, (at, life): OneLife, site: &Site) {
+    pub(crate) fn look(&mut self, (at, incarnation): OneIncarnation, site: &Site) {
         let now = site.stamp().site;
-        let before = self.seen.insert(at, (life, now)).filter(|(of, _)| *of == life).map(|(_, seen)| seen);
+        let before = self
+            .seen
+            .insert(at, (incarnation, now))
+            .filter(|(of, _)| *of == incarnation)
+            .map(|(_, seen)| seen);
         let (position, closed) = site.closed_after(self.position, "");
         self.position = position.max(self.position);
         let Some(before) = before.filter(|before| *before <= now) else { return };

@@ -33,7 +33,7 @@ pub(crate) struct Adder {
 #[derive(Debug)]
 struct Asked {
     place: usize,
-    life: u64,
+    incarnation: u64,
     id: u64,
     answer: oneshot::Receiver<Outcome>,
     until: Micros,
@@ -96,12 +96,12 @@ impl Adder {
         boxes: &[SimBox],
         (checks, coverage): (&mut Checks, &mut Coverage),
     ) -> Option<usize> {
-        let (life, add) = (boxes[place].life.as_ref()?, self.add.as_ref()?);
+        let (incarnation, add) = (boxes[place].incarnation.as_ref()?, self.add.as_ref()?);
         boxes[place].tell_time(now);
-        match life.handle.begin_add(add) {
+        match incarnation.handle.begin_add(add) {
             Ok((id, answer)) => {
                 let until = now + PATIENCE;
-                self.asked = Some(Asked { place, life: life.number, id, answer, until });
+                self.asked = Some(Asked { place, incarnation: incarnation.number, id, answer, until });
                 Some(place)
             }
             Err(RequestError::Refused(Refusal::TooManySeries) | RequestError::TooManyNew)
@@ -135,12 +135,13 @@ impl Adder {
             }
             Ok(Outcome::Failed(_)) => Fate::Not,
             Err(TryRecvError::Empty) if now < asked.until => Fate::Pending,
-            Err(TryRecvError::Empty) => match &boxes[asked.place].life {
-                Some(life) if life.number == asked.life => match life.handle.accumulator().withdraw(asked.id)
-                {
-                    Withdrawn::BeforeItsBatch => Fate::Not,
-                    Withdrawn::TooLate => Fate::Unknown,
-                },
+            Err(TryRecvError::Empty) => match &boxes[asked.place].incarnation {
+                Some(incarnation) if incarnation.number == asked.incarnation => {
+                    match incarnation.handle.accumulator().withdraw(asked.id) {
+                        Withdrawn::BeforeItsBatch => Fate::Not,
+                        Withdrawn::TooLate => Fate::Unknown,
+                    }
+                }
                 _ => Fate::Unknown,
             },
         }

@@ -1,4 +1,4 @@
-//! Counts that nobody waits for, as StatsD's, at each box: into a series of each life, so that what a crash may take is
+//! Counts that nobody waits for, as StatsD's, at each box: into a series of each incarnation, so that what a crash may take is
 //! known apart.
 
 use tally_core::id::{SeriesName, SourceId};
@@ -16,31 +16,34 @@ pub(crate) struct Counter {
 
 impl Counter {
     pub(crate) fn count(&mut self, now: Micros, one: &SimBox, rng: &mut Rng, checks: &mut Checks) {
-        let Some(life) = one.life.as_ref().filter(|life| !life.is_stopping) else { return };
+        let Some(incarnation) = one.incarnation.as_ref().filter(|incarnation| !incarnation.is_stopping)
+        else {
+            return;
+        };
         one.tell_time(now);
         // Before a leader has told the time this box's own clock is the guess, which may be ahead.
-        let is_known = life.handle.clock().site_if_known().is_some();
+        let is_known = incarnation.handle.clock().site_if_known().is_some();
         let n = rng.between(1, 9);
-        let base = life.handle.site(|site| site.settings().window_base());
-        let name = format!("counts/{}/{}", one.id.0, life.number);
-        let mut bulk = life.handle.accumulator().lock();
+        let base = incarnation.handle.site(|site| site.settings().window_base());
+        let name = format!("counts/{}/{}", one.id.0, incarnation.number);
+        let mut bulk = incarnation.handle.accumulator().lock();
         let series = SeriesName::new(&name).expect("a name");
         if let Ok(slot) = bulk.slot(series, Kind::Counter)
             && bulk.count(slot, n).is_ok()
         {
-            let this = (one.id, life.number);
+            let this = (one.id, incarnation.number);
             checks.conservation.counted(this, &name, u128::from(n));
             let window = is_known.then(|| base.start_of(bulk.now()));
             checks.histories.counted(this, &name, window, n);
         }
-        let name = format!("levels/{}/{}", one.id.0, life.number);
+        let name = format!("levels/{}/{}", one.id.0, incarnation.number);
         let series = SeriesName::new(&name).expect("a name");
         self.gauge = rng.between(0, 1000) as i64 - 500;
         let sample = Sample::observed(self.gauge as f64, bulk.now(), SourceId(0)).expect("a small value");
         if let Ok(slot) = bulk.slot(series, Kind::Sample)
             && bulk.add(slot, Amount::Sample(sample)).is_ok()
         {
-            checks.lasts.observed((one.id, life.number), &name, self.gauge as f64, is_known);
+            checks.lasts.observed((one.id, incarnation.number), &name, self.gauge as f64, is_known);
         }
     }
 }

@@ -39,7 +39,7 @@ impl Gateways {
             }
         }
         sources[which].ask(now, boxes, rng, |one, rng| {
-            let heard = one.life.as_ref()?.handle.clock().site();
+            let heard = one.incarnation.as_ref()?.handle.clock().site();
             let reading = ReportReading {
                 meter: meter.name.clone(),
                 value: meter.shows(is_steady, rng, coverage),

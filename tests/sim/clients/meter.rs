@@ -92,8 +92,8 @@ impl Meter {
     /// What the site has counted of it, as far as any box has applied: nothing before it knows the meter.
     pub(crate) fn counted(&self, boxes: &[SimBox]) -> Option<i128> {
         let of = |one: &SimBox| {
-            let life = one.life.as_ref()?;
-            life.handle.site(|site| site.find(&self.series).map(|id| site.series_total(id)))
+            let incarnation = one.incarnation.as_ref()?;
+            incarnation.handle.site(|site| site.find(&self.series).map(|id| site.series_total(id)))
         };
         boxes.iter().filter_map(of).max()
     }

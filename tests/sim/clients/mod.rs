@@ -39,7 +39,7 @@ pub(crate) type Answer = oneshot::Receiver<Result<Applied, RequestError>>;
 /// A box that runs, by chance.
 pub(crate) fn any_box(boxes: &[SimBox], rng: &mut Rng) -> Option<usize> {
     let place = size(rng.below(boxes.len() as u64));
-    boxes[place].life.is_some().then_some(place)
+    boxes[place].incarnation.is_some().then_some(place)
 }
 
 /// A body for the log, through a box; its answer comes later.

@@ -17,10 +17,12 @@ pub(crate) struct Publisher;
 impl Publisher {
     /// What the leader is to have in the log next, and which box that is.
     pub(crate) fn wake(boxes: &[SimBox], rng: &mut Rng, checks: &mut Checks) -> Option<(usize, Input)> {
-        let leads = |one: &SimBox| one.life.as_ref().is_some_and(|life| life.handle.role().borrow().leads);
+        let leads = |one: &SimBox| {
+            one.incarnation.as_ref().is_some_and(|incarnation| incarnation.handle.role().borrow().leads)
+        };
         let place = boxes.iter().position(leads)?;
-        let life = boxes[place].life.as_ref()?;
-        let body = life.handle.site(|site| {
+        let incarnation = boxes[place].incarnation.as_ref()?;
+        let body = incarnation.handle.site(|site| {
             let numbered = site.numbered(site.delivered(), AT_ONCE as usize);
             for summary in &numbered {
                 checks.delivery.published(site, summary);
@@ -34,6 +36,6 @@ impl Publisher {
         })?;
         // Whether it was done is seen in the state.
         let (reply, _) = oneshot::channel();
-        Some((place, Input::Command(Command::ProposeHere { body, reply })))
+        Some((place, Input::Command(Command::ProposeLocally { body, reply })))
     }
 }

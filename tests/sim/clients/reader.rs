@@ -18,7 +18,7 @@ pub(crate) struct Reader(Option<Asked>);
 #[derive(Debug)]
 struct Asked {
     place: usize,
-    life: u64,
+    incarnation: u64,
     series: String,
     least: i128,
     answer: oneshot::Receiver<Result<(), RequestError>>,
@@ -38,11 +38,11 @@ impl Reader {
             match asked.answer.try_recv() {
                 Err(TryRecvError::Empty) if now < asked.until => return None,
                 Ok(Ok(())) => {
-                    if let Some(life) = &boxes[asked.place].life
-                        && life.number == asked.life
+                    if let Some(incarnation) = &boxes[asked.place].incarnation
+                        && incarnation.number == asked.incarnation
                     {
                         coverage.count("reads served");
-                        let total = life.handle.site(|site| {
+                        let total = incarnation.handle.site(|site| {
                             site.find(&asked.series).map_or(0, |series| site.series_total(series))
                         });
                         checks.reads.saw(&asked.series, asked.least, total);
@@ -56,8 +56,8 @@ impl Reader {
         let series = format!("adds/{}", rng.below(3));
         let (reply, answer) = oneshot::channel();
         let least = checks.reads.asked(&series, &checks.conservation);
-        let life = boxes[place].life.as_ref()?.number;
-        self.0 = Some(Asked { place, life, series, least, answer, until: now + PATIENCE });
+        let incarnation = boxes[place].incarnation.as_ref()?.number;
+        self.0 = Some(Asked { place, incarnation, series, least, answer, until: now + PATIENCE });
         Some((place, Input::Command(Command::Fence { reply })))
     }
 }

@@ -74,9 +74,9 @@ impl Source {
     ) -> Option<(usize, Input)> {
         let place = any_box(boxes, rng)?;
         let one = &boxes[place];
-        let life = one.life.as_ref()?;
+        let incarnation = one.incarnation.as_ref()?;
         // Before that level signed amounts go by what the receiving box knows, and readings are not taken.
-        if life.handle.site(|site| site.level()) < Level::TWO {
+        if incarnation.handle.site(|site| site.level()) < Level::TWO {
             return None;
         }
         one.tell_time(now);
@@ -88,8 +88,8 @@ impl Source {
                     self.report = make(one, rng).map(|cells| NamedReport { source, epoch, number, cells });
                 }
                 let report = self.report.as_ref()?;
-                let open = life.handle.clock().site();
-                life.handle.site(|site| encode_report(site, source, report, open)).ok()?
+                let open = incarnation.handle.clock().site();
+                incarnation.handle.site(|site| encode_report(site, source, report, open)).ok()?
             }
         };
         let (input, answer) = propose(body);

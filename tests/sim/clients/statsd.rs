@@ -10,8 +10,8 @@ use crate::rng::Rng;
 
 #[derive(Debug, Default)]
 pub(crate) struct Statsd {
-    /// Of which life of its box.
-    life: u64,
+    /// Of which incarnation of its box.
+    incarnation: u64,
     book: Book,
     gauge: i64,
 }
@@ -25,15 +25,18 @@ impl Statsd {
         rng: &mut Rng,
         (checks, coverage): (&mut Checks, &mut Coverage),
     ) {
-        let Some(life) = one.life.as_ref().filter(|life| !life.is_stopping) else { return };
-        if self.life != life.number {
-            *self = Statsd { life: life.number, ..Statsd::default() };
+        let Some(incarnation) = one.incarnation.as_ref().filter(|incarnation| !incarnation.is_stopping)
+        else {
+            return;
+        };
+        if self.incarnation != incarnation.number {
+            *self = Statsd { incarnation: incarnation.number, ..Statsd::default() };
         }
         one.tell_time(now);
-        let is_known = life.handle.clock().site_if_known().is_some();
-        let this = (one.id, life.number);
-        let name = format!("udp.{}.{}", one.id.0, life.number);
-        let mut bulk = life.handle.accumulator().lock();
+        let is_known = incarnation.handle.clock().site_if_known().is_some();
+        let this = (one.id, incarnation.number);
+        let name = format!("udp.{}.{}", one.id.0, incarnation.number);
+        let mut bulk = incarnation.handle.accumulator().lock();
         for _ in 0..rng.between(1, 3) {
             let (n, mut reasons) = (rng.between(1, 9), Vec::new());
             let mut take = |book: &mut Book, line: String| {

@@ -4,7 +4,7 @@ use tally_core::id::SeriesName;
 use tally_core::report::{Amount, Kind};
 use tallyd::node::{Add, RequestError};
 
-use crate::boxes::{Life, SimBox};
+use crate::boxes::{Incarnation, SimBox};
 use crate::checks::Checks;
 use crate::coverage::Coverage;
 use crate::rng::Rng;
@@ -30,12 +30,15 @@ impl Visitor {
         rng: &mut Rng,
         (checks, coverage): (&mut Checks, &mut Coverage),
     ) {
-        let Some(life) = one.life.as_ref().filter(|life| !life.is_stopping) else { return };
+        let Some(incarnation) = one.incarnation.as_ref().filter(|incarnation| !incarnation.is_stopping)
+        else {
+            return;
+        };
         match rng.below(4) {
             0 => {
                 let long = "x".repeat(201);
                 let name = if rng.chance(100) { &long } else { rng.pick(&REFUSED) };
-                let refused = life.handle.begin_add(&add(name, None));
+                let refused = incarnation.handle.begin_add(&add(name, None));
                 assert!(
                     matches!(refused, Err(RequestError::NotCommitted { .. })),
                     "doors: {name:?} is taken for a name: {refused:?}"
@@ -44,7 +47,7 @@ impl Visitor {
             }
             1 => {
                 let key = "k".repeat(rng.pick(&[0, 65]));
-                let refused = life.handle.begin_add(&add("adds/0", Some(key)));
+                let refused = incarnation.handle.begin_add(&add("adds/0", Some(key)));
                 let is_refused =
                     matches!(refused, Err(RequestError::BadKey | RequestError::NotCommitted { .. }));
                 assert!(is_refused, "doors: a key out of bounds is taken: {refused:?}");
@@ -52,22 +55,32 @@ impl Visitor {
             }
             2 => {
                 let odd = rng.pick(&ODD);
-                let name =
-                    format!("odd/{}/{}/{odd}{}", one.id.0, life.number, "x".repeat(rng.pick(&[0, 60])));
-                self.count(one, life, &name, (checks, coverage));
+                let name = format!(
+                    "odd/{}/{}/{odd}{}",
+                    one.id.0,
+                    incarnation.number,
+                    "x".repeat(rng.pick(&[0, 60]))
+                );
+                self.count(one, incarnation, &name, (checks, coverage));
                 coverage.count("odd names counted");
             }
-            _ if checks.is_narrow => self.flood(one, life, rng, (checks, coverage)),
+            _ if checks.is_narrow => self.flood(one, incarnation, rng, (checks, coverage)),
             _ => {}
         }
     }
 
-    fn count(&self, one: &SimBox, life: &Life, name: &str, (checks, coverage): (&mut Checks, &mut Coverage)) {
+    fn count(
+        &self,
+        one: &SimBox,
+        incarnation: &Incarnation,
+        name: &str,
+        (checks, coverage): (&mut Checks, &mut Coverage),
+    ) {
         let series = SeriesName::new(name).expect("a name");
-        let mut bulk = life.handle.accumulator().lock();
+        let mut bulk = incarnation.handle.accumulator().lock();
         match bulk.slot(series, Kind::Counter) {
             Ok(slot) if bulk.count(slot, 1 + self.number).is_ok() => {
-                checks.conservation.counted((one.id, life.number), name, u128::from(1 + self.number));
+                checks.conservation.counted((one.id, incarnation.number), name, u128::from(1 + self.number));
             }
             Ok(_) | Err(_) => coverage.count("names for which there was no room"),
         }
@@ -77,7 +90,7 @@ impl Visitor {
     fn flood(
         &mut self,
         one: &SimBox,
-        life: &Life,
+        incarnation: &Incarnation,
         rng: &mut Rng,
         (checks, coverage): (&mut Checks, &mut Coverage),
     ) {
@@ -85,14 +98,14 @@ impl Visitor {
         for _ in 0..rng.between(5, FLOOD_MAX) {
             self.number += 1;
             let name = format!("junk/{}", self.number);
-            self.count(one, life, &name, (checks, coverage));
+            self.count(one, incarnation, &name, (checks, coverage));
         }
-        let known = life.handle.site(|site| {
+        let known = incarnation.handle.site(|site| {
             let counter = |name: &String| site.find(name).is_some_and(|id| site.kind(id) == Kind::Counter);
             let names = (0..3).map(|place| format!("adds/{place}"));
             names.chain((1..=5).map(|of| format!("counts/{of}/1"))).filter(counter).collect::<Vec<_>>()
         });
-        let mut bulk = life.handle.accumulator().lock();
+        let mut bulk = incarnation.handle.accumulator().lock();
         for name in known {
             let series = SeriesName::new(&name).expect("a name");
             if let Err(why) = bulk.slot(series, Kind::Counter) {

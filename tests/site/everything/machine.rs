@@ -7,10 +7,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{Trial, coming_up};
+use crate::adaptive_timeout::term;
 use crate::boxes::TestBox;
 use crate::harness::until;
 use crate::net::small_disk::SmallDisk;
-use crate::pace::term;
 
 /// So many samples that each box has written more of log than it may have on the disk.
 fn fill_the_log(trial: &Trial<'_>) {
@@ -110,11 +110,17 @@ pub(super) fn a_starved_machine(trial: &mut Trial<'_>) {
     let burners: Vec<Burner> = (0..cores * 2).map(|_| Burner::start()).collect();
     trial.goes_on("other programs took the processor");
     until("the boxes are as patient as they are late", || {
-        let paces: Option<Vec<Value>> =
-            trial.site.boxes.iter().map(|one| Some(one.try_status()?["pace"].clone())).collect();
-        let (paces, of) = (paces?, |pace: &Value, what: &str| pace[what].as_u64().unwrap());
-        let late_us = paces.iter().map(|pace| of(pace, "late_us")).max()?;
-        paces.iter().all(|pace| of(pace, "election_timeout_ms") * 1000 >= 3 * late_us).then_some(())
+        let adaptive_timeouts: Option<Vec<Value>> =
+            trial.site.boxes.iter().map(|one| Some(one.try_status()?["adaptive_timeout"].clone())).collect();
+        let (adaptive_timeouts, of) = (adaptive_timeouts?, |adaptive_timeout: &Value, what: &str| {
+            adaptive_timeout[what].as_u64().unwrap()
+        });
+        let late_us =
+            adaptive_timeouts.iter().map(|adaptive_timeout| of(adaptive_timeout, "late_us")).max()?;
+        adaptive_timeouts
+            .iter()
+            .all(|adaptive_timeout| of(adaptive_timeout, "election_timeout_ms") * 1000 >= 3 * late_us)
+            .then_some(())
     });
     until("all go on without an election", || {
         let before = term(&trial.site)?;
@@ -129,8 +135,8 @@ pub(super) fn a_starved_machine(trial: &mut Trial<'_>) {
 pub(super) fn a_leader_that_is_late(trial: &mut Trial<'_>) {
     let leader = trial.site.leader();
     let process = trial.site.boxes[leader].process.as_ref().unwrap();
-    let number = |pace: &Value, what: &str| pace[what].as_u64().unwrap();
-    let before = trial.site.boxes[leader].status()["pace"].clone();
+    let number = |adaptive_timeout: &Value, what: &str| adaptive_timeout[what].as_u64().unwrap();
+    let before = trial.site.boxes[leader].status()["adaptive_timeout"].clone();
     process.signal(Signal::STOP);
     let held = Instant::now();
     until("another box leads", || {
@@ -141,10 +147,14 @@ pub(super) fn a_leader_that_is_late(trial: &mut Trial<'_>) {
         (is_late && roles.any(|role| role == "leader")).then_some(())
     });
     process.signal(Signal::CONT);
-    let pace = until("it says that it was late", || {
-        let pace = trial.site.boxes[leader].try_status()?["pace"].clone();
-        (number(&pace, "leader_late") > number(&before, "leader_late")).then_some(pace)
+    let adaptive_timeout = until("it says that it was late", || {
+        let adaptive_timeout = trial.site.boxes[leader].try_status()?["adaptive_timeout"].clone();
+        (number(&adaptive_timeout, "leader_late") > number(&before, "leader_late"))
+            .then_some(adaptive_timeout)
     });
-    assert!(pace["text"].as_str().unwrap().contains("longer than an election timeout"), "{pace}");
+    assert!(
+        adaptive_timeout["text"].as_str().unwrap().contains("longer than an election timeout"),
+        "{adaptive_timeout}"
+    );
     trial.goes_on("a leader that stood still");
 }

@@ -87,8 +87,8 @@ fn replace_leader(net: &mut NetSite, kind: Silence, round: usize) -> Duration {
 
 /// As the leader says.
 fn election_timeout(net: &NetSite) -> Duration {
-    let pace = net.site.boxes[net.site.leader()].status()["pace"].clone();
-    Duration::from_millis(pace["election_timeout_ms"].as_u64().unwrap())
+    let adaptive_timeout = net.site.boxes[net.site.leader()].status()["adaptive_timeout"].clone();
+    Duration::from_millis(adaptive_timeout["election_timeout_ms"].as_u64().unwrap())
 }
 
 fn silence(net: &mut NetSite, kind: Silence, leader: usize) {

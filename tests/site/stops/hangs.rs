@@ -29,7 +29,7 @@ const IGNORED: [Signal; 2] = [Signal::USR1, Signal::USR2];
 /// With this nothing is committed for its age, so that a reload shows.
 const LAZY: &str = "[commit]\ninterval = \"1h\"\n";
 
-/// Lives of a box, each begun by `begin` with the same thing hanging and ended by another signal. It counts by StatsD
+/// Incarnations of a box, each begun by `begin` with the same thing hanging and ended by another signal. It counts by StatsD
 /// throughout, and nothing of that is lost.
 fn each_signal_keeps_its_meaning(one: &mut TestBox, mut begin: impl FnMut(&mut TestBox)) {
     let mut counted = 0;

@@ -150,10 +150,10 @@ impl Show {
                 self.screen.note(&format!("kill -9 of {name}, the leader"));
                 let at = site.kill(&name)?;
                 clients.mark(at);
-                let (heir, led) = site.wait_leader_other_than(&name, at)?;
+                let (successor, led) = site.wait_leader_other_than(&name, at)?;
                 let resumed = clients.wait_acknowledged()?;
                 self.screen.note(&format!(
-                    "{heir} took over: it led {} ms after the kill, the next add was acknowledged after {} ms",
+                    "{successor} took over: it led {} ms after the kill, the next add was acknowledged after {} ms",
                     led.as_millis(),
                     resumed.as_millis()
                 ));

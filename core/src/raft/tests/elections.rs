@@ -212,22 +212,22 @@ fn a_site_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn the_pace_changes_while_it_runs() {
+fn the_timeouts_change_while_it_runs() {
     let net = &mut Net::elect(3, 0);
     net.pass(2 * HEARTBEAT);
     let (now, long, short) = (net.now, Duration(5 * TIMEOUT), Duration(TIMEOUT));
     let before = net.raft(2).poll_timeout();
-    assert_eq!(net.raft(2).set_pace(now, short, short), Err(SetupError::Timeouts));
-    assert_eq!(net.raft(2).set_pace(now, short, Duration(0)), Err(SetupError::Timeouts));
-    net.raft(2).set_pace(now, long, Duration(HEARTBEAT)).unwrap();
+    assert_eq!(net.raft(2).set_timeouts(now, short, short), Err(SetupError::Timeouts));
+    assert_eq!(net.raft(2).set_timeouts(now, short, Duration(0)), Err(SetupError::Timeouts));
+    net.raft(2).set_timeouts(now, long, Duration(HEARTBEAT)).unwrap();
     assert_eq!(net.raft(2).poll_timeout(), before + Duration(4 * TIMEOUT), "so much longer");
-    assert_eq!(net.raft(2).pace(), (long, Duration(HEARTBEAT)));
-    net.raft(2).set_pace(now, short, Duration(HEARTBEAT)).unwrap();
+    assert_eq!(net.raft(2).timeouts(), (long, Duration(HEARTBEAT)));
+    net.raft(2).set_timeouts(now, short, Duration(HEARTBEAT)).unwrap();
     assert_eq!(net.raft(2).poll_timeout(), before + Duration(4 * TIMEOUT), "until a leader is heard");
     net.pass(HEARTBEAT);
     assert!(net.raft(2).poll_timeout() < net.now + Duration(2 * TIMEOUT));
     let now = net.now;
-    net.raft(1).set_pace(now, long, Duration(HEARTBEAT / 4)).unwrap();
+    net.raft(1).set_timeouts(now, long, Duration(HEARTBEAT / 4)).unwrap();
     assert_eq!(net.raft(1).poll_timeout(), now + Duration(HEARTBEAT / 4), "a leader shows itself sooner");
 }
 
@@ -254,11 +254,11 @@ fn who_forgets_the_leader_votes_for_another_one_and_follows_the_same_one_again()
 }
 
 #[test]
-fn a_slower_pace_counts_at_once_and_a_quicker_one_from_the_next_heartbeat_on() {
+fn longer_timeouts_count_at_once_and_shorter_ones_from_the_next_heartbeat_on() {
     let net = &mut Net::elect(3, 0);
     let now = net.now;
     for id in 1..=3 {
-        let set = net.raft(id).set_pace(now, Duration(10 * TIMEOUT), Duration(2 * TIMEOUT));
+        let set = net.raft(id).set_timeouts(now, Duration(10 * TIMEOUT), Duration(2 * TIMEOUT));
         assert_eq!(set, Ok(()));
     }
     // Three of the old timeouts pass between two heartbeats, and nobody campaigns.
@@ -267,13 +267,13 @@ fn a_slower_pace_counts_at_once_and_a_quicker_one_from_the_next_heartbeat_on() {
     assert_eq!((net.leader(), net.raft(1).term()), (Some(1), term));
     for id in 1..=3 {
         let now = net.now;
-        net.raft(id).set_pace(now, Duration(TIMEOUT), Duration(HEARTBEAT)).unwrap();
+        net.raft(id).set_timeouts(now, Duration(TIMEOUT), Duration(HEARTBEAT)).unwrap();
     }
     net.pass(TIMEOUT);
     assert_eq!(net.raft(1).term(), term);
     net.node(1).down = true;
     net.pass(8 * TIMEOUT);
-    assert!(net.leader().is_some_and(|leader| leader != 1), "the quicker pace is in force");
+    assert!(net.leader().is_some_and(|leader| leader != 1), "the shorter timeouts are in force");
 }
 
 #[test]

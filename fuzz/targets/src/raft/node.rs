@@ -101,7 +101,7 @@ pub(super) struct Node {
     disk: Log,
     hard_state: HardState,
     write: Option<Write>,
-    /// What was committed in this life.
+    /// What was committed in this incarnation.
     committed: BTreeMap<LogIndex, Position>,
     commit: LogIndex,
 }

@@ -2,7 +2,7 @@
 
 use tally_core::time::{Duration, Instant, SiteTime};
 
-use crate::clock::{Told, Wall};
+use crate::clock::{LeaderTime, Wall};
 use crate::site::codec::{Malformed, Reader, put_varint};
 
 /// The latest time, in milliseconds, that a leader can tell: as late as entries can carry.
@@ -10,22 +10,22 @@ pub(super) const TIME_MS_MAX: u64 = (1 << 48) - 1;
 
 /// What a leader tells beside a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Beat {
+pub struct HeartbeatExtra {
     /// Site time; zero while the site has none.
-    pub told: Told,
+    pub told: LeaderTime,
     /// Its own clock.
     pub wall: Wall,
     /// When it was sent, by the leader's monotonic clock: the answer brings it back.
     pub sent: Instant,
     /// The election timeout that all are to have.
     pub timeout: Duration,
-    /// It would hand over to a box that reaches the broker: who does?
+    /// It would transfer leadership to a box that reaches the broker: who does?
     pub asks_for_broker: bool,
 }
 
 /// What a follower tells beside its answer to a heartbeat; all zeros: nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BeatAnswer {
+pub struct HeartbeatAnswerExtra {
     /// Its clock.
     pub wall: Wall,
     /// As in the latest heartbeat that it had from this peer.
@@ -49,22 +49,22 @@ pub struct Condition {
     pub sync_median: Duration,
 }
 
-pub(super) fn put_beat(out: &mut Vec<u8>, beat: &Beat) {
-    put_told(out, beat.told);
-    put_wall(out, beat.wall);
-    put_varint(out, beat.sent.0);
-    put_varint(out, beat.timeout.0);
-    out.push(u8::from(beat.asks_for_broker));
+pub(super) fn put_heartbeat_extra(out: &mut Vec<u8>, heartbeat: &HeartbeatExtra) {
+    put_told(out, heartbeat.told);
+    put_wall(out, heartbeat.wall);
+    put_varint(out, heartbeat.sent.0);
+    put_varint(out, heartbeat.timeout.0);
+    out.push(u8::from(heartbeat.asks_for_broker));
 }
 
-pub(super) fn beat(reader: &mut Reader<'_>) -> Result<Beat, Malformed> {
+pub(super) fn heartbeat(reader: &mut Reader<'_>) -> Result<HeartbeatExtra, Malformed> {
     let told = told(reader)?;
     let (wall, sent) = (wall(reader)?, Instant(reader.varint()?));
     let (timeout, asks_for_broker) = (Duration(reader.varint()?), reader.bool()?);
-    Ok(Beat { told, wall, sent, timeout, asks_for_broker })
+    Ok(HeartbeatExtra { told, wall, sent, timeout, asks_for_broker })
 }
 
-pub(super) fn put_answer(out: &mut Vec<u8>, answer: &BeatAnswer) {
+pub(super) fn put_answer(out: &mut Vec<u8>, answer: &HeartbeatAnswerExtra) {
     put_wall(out, answer.wall);
     put_varint(out, answer.sent.0);
     put_varint(out, answer.sync.0);
@@ -72,10 +72,10 @@ pub(super) fn put_answer(out: &mut Vec<u8>, answer: &BeatAnswer) {
     put_condition(out, answer.condition);
 }
 
-pub(super) fn answer(reader: &mut Reader<'_>) -> Result<BeatAnswer, Malformed> {
+pub(super) fn answer(reader: &mut Reader<'_>) -> Result<HeartbeatAnswerExtra, Malformed> {
     let (wall, sent) = (wall(reader)?, Instant(reader.varint()?));
     let (sync, timeout) = (Duration(reader.varint()?), Duration(reader.varint()?));
-    Ok(BeatAnswer { wall, sent, sync, timeout, condition: condition(reader)? })
+    Ok(HeartbeatAnswerExtra { wall, sent, sync, timeout, condition: condition(reader)? })
 }
 
 fn put_condition(out: &mut Vec<u8>, condition: Condition) {
@@ -98,19 +98,19 @@ const fn maybe(said: Option<bool>) -> u8 {
     }
 }
 
-fn put_told(out: &mut Vec<u8>, told: Told) {
+fn put_told(out: &mut Vec<u8>, told: LeaderTime) {
     put_varint(out, told.site.0);
     out.push(u8::from(told.synced));
     // Nothing is held at the year 1970.
     put_varint(out, told.held.map_or(0, |held| held.0));
 }
 
-fn told(reader: &mut Reader<'_>) -> Result<Told, Malformed> {
+fn told(reader: &mut Reader<'_>) -> Result<LeaderTime, Malformed> {
     let (site, synced, held) = (reader.varint()?, reader.bool()?, reader.varint()?);
     if site.max(held) > TIME_MS_MAX {
         return Err(Malformed);
     }
-    Ok(Told { site: SiteTime(site), synced, held: (held > 0).then_some(SiteTime(held)) })
+    Ok(LeaderTime { site: SiteTime(site), synced, held: (held > 0).then_some(SiteTime(held)) })
 }
 
 fn put_wall(out: &mut Vec<u8>, wall: Wall) {

@@ -16,23 +16,23 @@ use super::wire::Condition;
 /// restart; short enough for the next leader's connection to come within the 30 s after which the
 /// broker tells subscribers that the site is offline.
 const BROKER_AWAY: Duration = Duration::from_secs(10);
-/// For so long an heir has reached the broker while the leader, which tries again as soon as it
+/// For so long a successor has reached the broker while the leader, which tries again as soon as it
 /// hears so, still does not: a broker that has just come back is there for both.
-const BROKER_AT_HEIR: Duration = Duration::from_secs(3);
-/// A disk is slow when half of its syncs take so many times longer than the quickest heir's,
+const BROKER_AT_SUCCESSOR: Duration = Duration::from_secs(3);
+/// A disk is slow when half of its syncs take so many times longer than the quickest successor's,
 const SLOW_TIMES: u32 = 8;
 /// and so long at least: below, nobody notices,
 const SLOW_LEAST: Duration = Duration::from_millis(20);
 /// and that for so long.
 const SLOW_FOR: Duration = Duration::from_secs(180);
-/// After leadership was handed over, by anyone for any reason, it does not move by itself for so long.
+/// After leadership was transferred, by anyone for any reason, it does not move by itself for so long.
 const REST: Duration = Duration::from_secs(60);
 /// Nobody took over: so long until the next try.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// Why leadership is handed over.
+/// Why leadership is transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum HandoverReason {
+pub enum TransferReason {
     /// The leader does not reach the broker.
     Broker,
     /// Its disk is slow, full, read-only, failing or hung.
@@ -45,36 +45,36 @@ pub enum HandoverReason {
     State,
 }
 
-impl HandoverReason {
+impl TransferReason {
     /// All there are.
-    pub const ALL: [HandoverReason; 5] = [
-        HandoverReason::Broker,
-        HandoverReason::Disk,
-        HandoverReason::Stopping,
-        HandoverReason::Asked,
-        HandoverReason::State,
+    pub const ALL: [TransferReason; 5] = [
+        TransferReason::Broker,
+        TransferReason::Disk,
+        TransferReason::Stopping,
+        TransferReason::Asked,
+        TransferReason::State,
     ];
 
     /// As metrics and status name it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            HandoverReason::Broker => "broker",
-            HandoverReason::Disk => "disk",
-            HandoverReason::Stopping => "stopping",
-            HandoverReason::Asked => "asked",
-            HandoverReason::State => "state",
+            TransferReason::Broker => "broker",
+            TransferReason::Disk => "disk",
+            TransferReason::Stopping => "stopping",
+            TransferReason::Asked => "asked",
+            TransferReason::State => "state",
         }
     }
 
     /// In words, after "because".
     pub(super) const fn in_words(self) -> &'static str {
         match self {
-            HandoverReason::Broker => "the leader does not reach the broker and this box does",
-            HandoverReason::Disk => "the leader's disk is ill or slow",
-            HandoverReason::Stopping => "the leader stops",
-            HandoverReason::Asked => "somebody asked for it",
-            HandoverReason::State => "the leader's state differs from that of a majority",
+            TransferReason::Broker => "the leader does not reach the broker and this box does",
+            TransferReason::Disk => "the leader's disk is unhealthy or slow",
+            TransferReason::Stopping => "the leader stops",
+            TransferReason::Asked => "somebody asked for it",
+            TransferReason::State => "the leader's state differs from that of a majority",
         }
     }
 
@@ -82,8 +82,8 @@ impl HandoverReason {
         self as u8
     }
 
-    pub(super) fn numbered(number: u8) -> Option<HandoverReason> {
-        HandoverReason::ALL.get(usize::from(number)).copied()
+    pub(super) fn numbered(number: u8) -> Option<TransferReason> {
+        TransferReason::ALL.get(usize::from(number)).copied()
     }
 }
 
@@ -120,12 +120,12 @@ pub(super) struct Wish {
     pub(super) asks_for_broker: bool,
     /// Try the broker again now: another box has just reached it.
     pub(super) try_broker: bool,
-    /// Hand over to this one.
-    pub(super) hand_over: Option<(NodeId, HandoverReason)>,
+    /// Transfer leadership to this one.
+    pub(super) transfer: Option<(NodeId, TransferReason)>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct PeerCondition {
     condition: Condition,
     /// Since when it says that it reaches the broker.
     reached_since: Option<Instant>,
@@ -133,52 +133,52 @@ struct Told {
 
 /// What the others say of themselves, and since when something is not as it should be.
 #[derive(Debug, Default)]
-pub(super) struct Heirs {
-    told: BTreeMap<NodeId, Told>,
+pub(super) struct Successors {
+    conditions: BTreeMap<NodeId, PeerCondition>,
     slow_since: Option<Instant>,
-    /// An heir's reaching the broker for which this leader was told to try again.
+    /// A successor's reaching the broker for which this leader was told to try again.
     tried_for: Option<Instant>,
-    /// When leadership was handed over last, and how long it does not move by itself since.
+    /// When leadership was transferred last, and how long it does not move by itself since.
     handed: Option<(Instant, Duration)>,
 }
 
-impl Heirs {
+impl Successors {
     /// This box begins or ends to lead: what followers said counts no more.
     pub(super) fn begin_term(&mut self) {
-        self.told.clear();
+        self.conditions.clear();
         self.slow_since = None;
         self.tried_for = None;
     }
 
     /// A voter said how it is.
-    pub(super) fn told(&mut self, id: NodeId, condition: Condition, now: Instant) {
-        let before = self.told.get(&id).and_then(|told| told.reached_since);
+    pub(super) fn on_condition(&mut self, id: NodeId, condition: Condition, now: Instant) {
+        let before = self.conditions.get(&id).and_then(|told| told.reached_since);
         let reached_since = (condition.broker == Some(true)).then(|| before.unwrap_or(now));
-        self.told.insert(id, Told { condition, reached_since });
+        self.conditions.insert(id, PeerCondition { condition, reached_since });
     }
 
     /// It is not connected any more.
     pub(super) fn lost(&mut self, id: NodeId) {
-        self.told.remove(&id);
+        self.conditions.remove(&id);
     }
 
     /// What it said last.
     pub(super) fn condition(&self, id: NodeId) -> Condition {
-        self.told.get(&id).map_or_else(Condition::default, |told| told.condition)
+        self.conditions.get(&id).map_or_else(Condition::default, |told| told.condition)
     }
 
-    /// Leadership is being handed over, here or elsewhere.
-    pub(super) fn handed_over(&mut self, now: Instant) {
+    /// Leadership is being transferred, here or elsewhere.
+    pub(super) fn on_transfer(&mut self, now: Instant) {
         self.handed = Some((now, REST));
     }
 
     /// Nobody has taken over.
-    pub(super) fn handover_failed(&mut self, now: Instant) {
+    pub(super) fn transfer_failed(&mut self, now: Instant) {
         self.handed = Some((now, REST_AFTER_FAILURE));
     }
 
     /// Whether it says that its disk takes no writes: it could not win an election.
-    pub(super) fn is_ill(&self, id: NodeId) -> bool {
+    pub(super) fn is_unhealthy(&self, id: NodeId) -> bool {
         self.condition(id).disk_ok == Some(false)
     }
 
@@ -193,32 +193,32 @@ impl Heirs {
         let away = own.broker.is_some_and(|broker| !broker.reached && now >= broker.since + BROKER_AWAY);
         let reaches = own.broker.is_some_and(|broker| broker.reached);
         let slow = self.is_slow(own.sync_median, voters, now);
-        let reaching = self.fit(voters).filter_map(|id| self.told.get(&id)?.reached_since).min();
+        let reaching = self.fit(voters).filter_map(|id| self.conditions.get(&id)?.reached_since).min();
         let try_broker = away && reaching.is_some() && reaching != self.tried_for;
         self.tried_for = reaching;
         let rests = self.handed.is_some_and(|(at, rest)| now < at + rest);
-        let since = |id: &NodeId| self.told.get(id).and_then(|told| told.reached_since);
+        let since = |id: &NodeId| self.conditions.get(id).and_then(|told| told.reached_since);
         let to_broker = self
             .fit(voters)
-            .filter(|id| away && since(id).is_some_and(|since| now >= since + BROKER_AT_HEIR))
+            .filter(|id| away && since(id).is_some_and(|since| now >= since + BROKER_AT_SUCCESSOR))
             .min_by_key(|id| self.rank(*id))
-            .map(|id| (id, HandoverReason::Broker));
+            .map(|id| (id, TransferReason::Broker));
         // What serves the broker is not given up for a quicker disk.
         let to_disk = self
             .fit(voters)
             .filter(|id| slow && self.is_far_quicker(*id, own.sync_median))
             .filter(|id| !reaches || since(id).is_some())
             .min_by_key(|id| self.rank(*id))
-            .map(|id| (id, HandoverReason::Disk));
+            .map(|id| (id, TransferReason::Disk));
         Wish {
             asks_for_broker: away || (slow && reaches),
             try_broker,
-            hand_over: to_broker.or(to_disk).filter(|_| !rests),
+            transfer: to_broker.or(to_disk).filter(|_| !rests),
         }
     }
 
     fn fit<'a>(&'a self, voters: &'a [Voter]) -> impl Iterator<Item = NodeId> + 'a {
-        voters.iter().filter(|voter| voter.caught_up && !self.is_ill(voter.id)).map(|voter| voter.id)
+        voters.iter().filter(|voter| voter.caught_up && !self.is_unhealthy(voter.id)).map(|voter| voter.id)
     }
 
     /// Less is better; disks count as equal within a factor of two.
@@ -245,9 +245,9 @@ impl Heirs {
 }
 
 #[cfg(test)]
-#[path = "heirs_tests.rs"]
+#[path = "successors_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "heirs_sim_tests.rs"]
+#[path = "successors_sim_tests.rs"]
 mod simulated;

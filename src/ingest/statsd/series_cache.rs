@@ -15,9 +15,9 @@ use crate::site::Refusal;
 
 /// Spellings (names with their tags, as sent) that are remembered. Names from the network are
 /// hostile: when there are more, all are forgotten, which costs time and no counts.
-const SPELLINGS_MAX: usize = 65_536;
+const CACHED_NAMES_MAX: usize = 65_536;
 /// Likewise, in bytes of their texts.
-const SPELLINGS_BYTES_MAX: usize = 8 << 20;
+const CACHED_NAMES_BYTES_MAX: usize = 8 << 20;
 
 /// One sampled observation stands for so many at most: a lower rate is a mistake, and a few of them would fill a
 /// series' count.
@@ -25,10 +25,10 @@ const WEIGHT_MAX: u64 = 1_000_000_000;
 
 /// Names and series. A series has the place here that its slot has in the accumulator, which bounds them.
 #[derive(Debug, Default)]
-pub struct Book {
+pub struct SeriesCache {
     hasher: DefaultHashBuilder,
-    spellings: HashTable<Spelling>,
-    spellings_bytes: usize,
+    cached_names: HashTable<CachedName>,
+    cached_names_bytes: usize,
     series: Vec<Option<Series>>,
     /// Where names are put together.
     text: Vec<u8>,
@@ -36,7 +36,7 @@ pub struct Book {
 
 /// A name and its tags as they were sent, and the series that they mean.
 #[derive(Debug)]
-struct Spelling {
+struct CachedName {
     text: Box<[u8]>,
     name_bytes: usize,
     kind: Kind,
@@ -63,7 +63,7 @@ struct Terms {
     past: bool,
 }
 
-impl Book {
+impl SeriesCache {
     /// Takes what a line says; a value that is refused does not hold up its neighbours, but one that is no number
     /// does: such a line is refused whole. Returns how many values were taken.
     pub fn take(&mut self, bulk: &mut Bulk<'_>, line: &[u8], mut refused: impl FnMut(Reason)) -> u64 {
@@ -131,7 +131,7 @@ impl Book {
     fn find(&mut self, bulk: &mut Bulk<'_>, line: &Line<'_>) -> Result<Slot, Reason> {
         let kind = kind_of(line);
         let hash = hash_of(&self.hasher, line.name, line.tags, kind);
-        match self.spellings.find(hash, |known| known.is(line, kind)) {
+        match self.cached_names.find(hash, |known| known.is(line, kind)) {
             Some(known) => Ok(known.slot),
             None => {
                 something_counts(line)?;
@@ -146,9 +146,9 @@ impl Book {
     fn find_again(&mut self, bulk: &mut Bulk<'_>, line: &Line<'_>, gone: Slot) -> Result<Slot, Reason> {
         let kind = kind_of(line);
         let hash = hash_of(&self.hasher, line.name, line.tags, kind);
-        if let Ok(known) = self.spellings.find_entry(hash, |known| known.is(line, kind)) {
-            let (spelling, _) = known.remove();
-            self.spellings_bytes -= spelling.text.len();
+        if let Ok(known) = self.cached_names.find_entry(hash, |known| known.is(line, kind)) {
+            let (cached_name, _) = known.remove();
+            self.cached_names_bytes -= cached_name.text.len();
         }
         let kept =
             self.series.get_mut(gone.index()).filter(|series| is_of(series, gone)).and_then(Option::take);
@@ -176,21 +176,23 @@ impl Book {
 
     fn remember(&mut self, hash: u64, line: &Line<'_>, kind: Kind, slot: Slot) {
         let text = [line.name, line.tags].concat().into_boxed_slice();
-        if self.spellings.len() >= SPELLINGS_MAX || self.spellings_bytes + text.len() > SPELLINGS_BYTES_MAX {
-            self.forget_spellings();
+        if self.cached_names.len() >= CACHED_NAMES_MAX
+            || self.cached_names_bytes + text.len() > CACHED_NAMES_BYTES_MAX
+        {
+            self.forget_cached_names();
         }
-        self.spellings_bytes += text.len();
-        let spelling = Spelling { text, name_bytes: line.name.len(), kind, slot };
-        let Book { hasher, spellings, .. } = self;
-        spellings.insert_unique(hash, spelling, |spelling| {
-            let (name, tags) = spelling.text.split_at(spelling.name_bytes);
-            hash_of(hasher, name, tags, spelling.kind)
+        self.cached_names_bytes += text.len();
+        let cached_name = CachedName { text, name_bytes: line.name.len(), kind, slot };
+        let SeriesCache { hasher, cached_names, .. } = self;
+        cached_names.insert_unique(hash, cached_name, |cached_name| {
+            let (name, tags) = cached_name.text.split_at(cached_name.name_bytes);
+            hash_of(hasher, name, tags, cached_name.kind)
         });
     }
 
     #[cfg(test)]
-    pub(super) fn spellings_kept(&self) -> usize {
-        self.spellings.len()
+    pub(super) fn cached_names_kept(&self) -> usize {
+        self.cached_names.len()
     }
 
     #[cfg(test)]
@@ -198,9 +200,9 @@ impl Book {
         self.series.len()
     }
 
-    fn forget_spellings(&mut self) {
-        self.spellings.clear();
-        self.spellings_bytes = 0;
+    fn forget_cached_names(&mut self) {
+        self.cached_names.clear();
+        self.cached_names_bytes = 0;
     }
 }
 
@@ -209,7 +211,7 @@ fn is_of(place: &Option<Series>, slot: Slot) -> bool {
     place.as_ref().is_some_and(|series| series.slot == slot)
 }
 
-impl Spelling {
+impl CachedName {
     fn is(&self, line: &Line<'_>, kind: Kind) -> bool {
         let (name, tags) = self.text.split_at(self.name_bytes);
         name == line.name && tags == line.tags && self.kind == kind

@@ -12,7 +12,7 @@ use crate::world::{Event, World};
 impl World {
     pub(crate) fn start(&mut self, at: NodeId) {
         let place = World::place(at);
-        if self.boxes[place].life.is_some() {
+        if self.boxes[place].incarnation.is_some() {
             return;
         }
         let seed = self.rng.next();
@@ -23,8 +23,8 @@ impl World {
         }
         self.tell(|_| format!("box {at} starts"));
         self.coverage.count("boxes started");
-        let life = self.boxes[place].life.as_ref().expect("it has just started");
-        self.coverage.add("lives that went on with saved counts", u64::from(life.has_unsent));
+        let incarnation = self.boxes[place].incarnation.as_ref().expect("it has just started");
+        self.coverage.add("incarnations that went on with saved counts", u64::from(incarnation.has_unsent));
         self.follow_up(place);
         // Its jobs of the start.
         self.after(1, Event::Ask { place, input: None });
@@ -32,9 +32,9 @@ impl World {
 
     pub(crate) fn crash(&mut self, at: NodeId) {
         let place = World::place(at);
-        let Some(life) = &self.boxes[place].life else { return };
-        self.checks.conservation.crashed((at, life.number));
-        self.checks.refusals.ended(at, life);
+        let Some(incarnation) = &self.boxes[place].incarnation else { return };
+        self.checks.conservation.crashed((at, incarnation.number));
+        self.checks.refusals.ended(at, incarnation);
         self.tell(|_| format!("box {at} loses its power"));
         self.coverage.count("power lost at a box");
         self.boxes[place].end(true);
@@ -46,9 +46,9 @@ impl World {
         let place = World::place(at);
         self.tell(|_| format!("box {at} has stopped in good order"));
         self.coverage.count("orderly stops");
-        let number = self.life_of(at).unwrap_or_default();
-        if let Some(life) = &self.boxes[place].life {
-            self.checks.refusals.ended(at, life);
+        let number = self.incarnation_of(at).unwrap_or_default();
+        if let Some(incarnation) = &self.boxes[place].incarnation {
+            self.checks.refusals.ended(at, incarnation);
         }
         if !self.boxes[place].leave() {
             // It has said so.
@@ -73,9 +73,13 @@ impl World {
         let place = World::place(at);
         self.boxes[place].tell_time(self.now);
         let commit = self.rng.between(100, 6_000);
-        let Some(life) = self.boxes[place].life.as_mut().filter(|life| !life.is_stopping) else { return };
-        life.is_stopping = true;
-        let now = life.local_now();
+        let Some(incarnation) =
+            self.boxes[place].incarnation.as_mut().filter(|incarnation| !incarnation.is_stopping)
+        else {
+            return;
+        };
+        incarnation.is_stopping = true;
+        let now = incarnation.local_now();
         self.tell(|_| format!("box {at} is told to stop"));
         self.coverage.count("orderly stops asked for");
         let commit_by = now + Duration::from_millis(commit);

@@ -6,12 +6,12 @@ const B: NodeId = NodeId(3);
 
 /// A leader, its two followers, and a clock that only the test moves.
 struct Site {
-    heirs: Heirs,
+    successors: Successors,
     now: Instant,
     own: Own,
     said: BTreeMap<NodeId, Condition>,
     caught_up: BTreeMap<NodeId, bool>,
-    handed: Vec<(u64, NodeId, HandoverReason)>,
+    handed: Vec<(u64, NodeId, TransferReason)>,
     began: Instant,
     asks: bool,
     tries: u64,
@@ -22,7 +22,7 @@ impl Site {
         let now = Instant::now();
         let well = Condition { disk_ok: Some(true), broker: None, sync_median: CoreDuration(500) };
         Site {
-            heirs: Heirs::default(),
+            successors: Successors::default(),
             now,
             own: Own { broker: None, sync_median: Duration::from_micros(500) },
             said: [(A, well), (B, well)].into(),
@@ -52,26 +52,26 @@ impl Site {
             for (id, said) in &self.said {
                 // Only who is asked tries.
                 let said = Condition { broker: said.broker.filter(|_| self.asks), ..*said };
-                self.heirs.told(*id, said, self.now);
+                self.successors.on_condition(*id, said, self.now);
             }
             let voters: Vec<Voter> = self
                 .caught_up
                 .iter()
                 .map(|(id, caught_up)| Voter { id: *id, caught_up: *caught_up })
                 .collect();
-            let wish = self.heirs.wish(self.own, &voters, self.now);
+            let wish = self.successors.wish(self.own, &voters, self.now);
             self.asks = wish.asks_for_broker;
             self.tries += u64::from(wish.try_broker);
-            if let Some((to, reason)) = wish.hand_over {
+            if let Some((to, reason)) = wish.transfer {
                 self.handed.push(((self.now - self.began).as_secs(), to, reason));
-                self.heirs.handed_over(self.now);
+                self.successors.on_transfer(self.now);
             }
         }
     }
 
     fn best(&self) -> Option<NodeId> {
         let voters = self.caught_up.iter().map(|(id, caught_up)| Voter { id: *id, caught_up: *caught_up });
-        self.heirs.best(&voters.collect::<Vec<Voter>>())
+        self.successors.best(&voters.collect::<Vec<Voter>>())
     }
 }
 
@@ -88,7 +88,7 @@ fn leadership_goes_to_the_voter_that_reaches_the_broker_and_then_rests() {
     site.pass(s(9));
     assert!(!site.asks && site.handed.is_empty(), "a broker's restart is borne");
     site.pass(s(6));
-    assert_eq!(site.handed, [(13, B, HandoverReason::Broker)]);
+    assert_eq!(site.handed, [(13, B, TransferReason::Broker)]);
     assert_eq!(site.tries, 1, "it tried again itself as soon as it heard");
     site.pass(s(50));
     assert_eq!(site.handed.len(), 1, "it rests");
@@ -102,7 +102,7 @@ fn who_was_to_take_over_and_did_not_is_asked_again_soon() {
     site.broker(false);
     site.set(B, |b| b.broker = Some(true));
     site.pass(s(14));
-    site.heirs.handover_failed(site.now);
+    site.successors.transfer_failed(site.now);
     site.pass(s(6));
     assert_eq!(site.handed.len(), 2, "{:?}", site.handed);
 }
@@ -145,7 +145,7 @@ fn a_broker_that_comes_and_goes_moves_nothing() {
 }
 
 #[test]
-fn nobody_with_an_ill_disk_or_far_behind_is_given_leadership() {
+fn nobody_with_an_unhealthy_disk_or_far_behind_is_given_leadership() {
     for spoil in [(|site: &mut Site| site.set(B, |b| b.disk_ok = Some(false))) as fn(&mut Site), |site| {
         *site.caught_up.get_mut(&B).unwrap() = false
     }] {
@@ -170,7 +170,7 @@ fn a_disk_many_times_slower_for_minutes_gives_leadership_to_a_quick_one() {
     site.pass(s(179));
     assert_eq!(site.handed, []);
     site.pass(s(3));
-    assert_eq!(site.handed, [(180, B, HandoverReason::Disk)]);
+    assert_eq!(site.handed, [(180, B, TransferReason::Disk)]);
 }
 
 #[test]
@@ -206,11 +206,11 @@ fn the_broker_is_not_given_up_for_a_quicker_disk() {
     assert!(site.asks && site.handed.is_empty());
     site.set(B, |b| b.broker = Some(true));
     site.pass(s(1));
-    assert_eq!(site.handed, [(3600, B, HandoverReason::Disk)]);
+    assert_eq!(site.handed, [(3600, B, TransferReason::Disk)]);
 }
 
 #[test]
-fn the_best_heir_reaches_the_broker_and_then_has_the_quicker_disk() {
+fn the_best_successor_reaches_the_broker_and_then_has_the_quicker_disk() {
     let mut site = Site::new();
     site.set(A, |a| a.sync_median = CoreDuration(4_000));
     site.pass(s(1));
@@ -218,17 +218,17 @@ fn the_best_heir_reaches_the_broker_and_then_has_the_quicker_disk() {
     site.asks = true;
     site.set(B, |b| b.broker = Some(false));
     let (a, b) = (site.said[&A], site.said[&B]);
-    site.heirs.told(A, a, site.now);
-    site.heirs.told(B, b, site.now);
+    site.successors.on_condition(A, a, site.now);
+    site.successors.on_condition(B, b, site.now);
     assert_eq!(site.best(), Some(A));
-    site.heirs.begin_term();
+    site.successors.begin_term();
     assert!(site.best().is_some(), "of those who said nothing yet, anyone");
 }
 
 #[test]
 fn a_reason_comes_back_from_its_number() {
-    for reason in HandoverReason::ALL {
-        assert_eq!(HandoverReason::numbered(reason.number()), Some(reason));
+    for reason in TransferReason::ALL {
+        assert_eq!(TransferReason::numbered(reason.number()), Some(reason));
     }
-    assert_eq!(HandoverReason::numbered(5), None);
+    assert_eq!(TransferReason::numbered(5), None);
 }

@@ -10,27 +10,27 @@ use tally_core::raft::{MemberRole, TransferError};
 use tracing::{info, warn};
 
 use super::handle::{BrokerWish, Shared};
-use super::heirs::{HandoverReason, Heirs, Own, Reach, Voter, Wish};
-use super::status::{Handed, HandoverStatus};
+use super::status::{LastTransfer, TransfersStatus};
+use super::successors::{Own, Reach, Successors, TransferReason, Voter, Wish};
 use super::wire::{Condition, Frame};
-use super::{Node, beats};
+use super::{Node, heartbeats};
 use crate::transport::Lane;
 
 /// Who could lead better is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Why leadership is not handed over.
+/// Why leadership is not transferred.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum HandoverError {
+pub(super) enum LeadershipTransferError {
     /// Nobody could take it.
     #[error(
         "no other voter answers, has caught up and has a disk that takes writes, so nobody could take over; \
          see `tallyd members`"
     )]
-    NoHeir,
+    NoCandidate,
     /// That one could not.
     #[error("the disk of {0} takes no writes, as it says: it could not lead")]
-    DiskIll(String),
+    DiskUnhealthy(String),
     /// The others are no majority without this box, whose own vote cannot be stored.
     #[error("the other boxes that answer are no majority without this one")]
     NoMajority,
@@ -47,12 +47,12 @@ pub(super) enum HandoverError {
     Core(#[from] TransferError),
 }
 
-/// What this box knows of handing over.
+/// What this box knows of pending over.
 #[derive(Debug, Default)]
-pub(super) struct Handover {
-    pub(super) heirs: Heirs,
+pub(super) struct LeadershipTransfers {
+    pub(super) successors: Successors,
     /// Under way.
-    handing: Option<Handing>,
+    pending: Option<PendingTransfer>,
     /// A group that the disk did not take, which the core is told only once leadership has moved, or could
     /// not: until then this box leads on from memory, as with a disk that is merely slow.
     withheld: Option<u64>,
@@ -60,19 +60,19 @@ pub(super) struct Handover {
     asked: bool,
     wish: Wish,
     looked: Option<Instant>,
-    done: BTreeMap<HandoverReason, u64>,
+    done: BTreeMap<TransferReason, u64>,
     failed: u64,
-    last: Option<Handed>,
+    last: Option<LastTransfer>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Handing {
+struct PendingTransfer {
     to: NodeId,
-    reason: HandoverReason,
+    reason: TransferReason,
     term: Term,
 }
 
-impl Handover {
+impl LeadershipTransfers {
     /// Whether a leader is to ask in its heartbeats who reaches the broker.
     pub(super) fn asks_for_broker(&self) -> bool {
         self.wish.asks_for_broker
@@ -84,14 +84,14 @@ impl Handover {
     }
 
     /// For status and metrics.
-    pub(super) fn status(&self) -> HandoverStatus {
+    pub(super) fn status(&self) -> TransfersStatus {
         let of = |reason| self.done.get(&reason).copied().unwrap_or_default();
-        HandoverStatus {
-            broker: of(HandoverReason::Broker),
-            disk: of(HandoverReason::Disk),
-            stopping: of(HandoverReason::Stopping),
-            asked: of(HandoverReason::Asked),
-            state: of(HandoverReason::State),
+        TransfersStatus {
+            broker: of(TransferReason::Broker),
+            disk: of(TransferReason::Disk),
+            stopping: of(TransferReason::Stopping),
+            asked: of(TransferReason::Asked),
+            state: of(TransferReason::State),
             failed: self.failed,
             last: self.last.clone(),
         }
@@ -99,152 +99,157 @@ impl Handover {
 }
 
 impl Node {
-    /// Hands leadership over, to the best heir unless somebody is named.
-    pub(super) fn hand_over(
+    /// Transfers leadership, to the best successor unless somebody is named.
+    pub(super) fn transfer_leadership(
         &mut self,
         to: Option<NodeId>,
-        reason: HandoverReason,
-    ) -> Result<NodeId, HandoverError> {
+        reason: TransferReason,
+    ) -> Result<NodeId, LeadershipTransferError> {
         if !self.leads() {
             return Err(TransferError::NotLeader.into());
         }
-        if let Some(ill) = to.filter(|to| self.handover.heirs.is_ill(*to)) {
-            return Err(HandoverError::DiskIll(self.name_of(ill)));
+        if let Some(unhealthy) = to.filter(|to| self.transfers.successors.is_unhealthy(*to)) {
+            return Err(LeadershipTransferError::DiskUnhealthy(self.name_of(unhealthy)));
         }
         let to = match to {
             Some(to) => to,
-            None => self.handover.heirs.best(&self.heirs()).ok_or(HandoverError::NoHeir)?,
+            None => self
+                .transfers
+                .successors
+                .best(&self.successors())
+                .ok_or(LeadershipTransferError::NoCandidate)?,
         };
         let now = self.now();
         self.raft.transfer(now, to).map_err(|error| match error {
             TransferError::NotCaughtUp { id, behind } => {
-                HandoverError::NotCaughtUp { name: self.name_of(id), behind }
+                LeadershipTransferError::NotCaughtUp { name: self.name_of(id), behind }
             }
             other => other.into(),
         })?;
         let name = self.name_of(to);
-        info!("hands leadership over to {name} ({})", reason.as_str());
-        self.handover.handing = Some(Handing { to, reason, term: self.raft.term() });
-        self.handover.heirs.handed_over(self.moment.now);
+        info!("transfers leadership to {name} ({})", reason.as_str());
+        self.transfers.pending = Some(PendingTransfer { to, reason, term: self.raft.term() });
+        self.transfers.successors.on_transfer(self.moment.now);
         let voters: Vec<NodeId> = self.raft.configuration().voters().collect();
         for voter in voters.into_iter().filter(|id| Some(*id) != self.raft.configuration().witness()) {
-            self.send(voter, Lane::Control, &Frame::HandsOver { to, reason });
+            self.send(voter, Lane::Control, &Frame::TransferAnnounced { to, reason });
         }
         Ok(to)
     }
 
     /// Whether leadership is on its way to another box.
-    pub(super) fn is_handing_over(&self) -> bool {
-        self.handover.handing.is_some()
+    pub(super) fn is_transferring(&self) -> bool {
+        self.transfers.pending.is_some()
     }
 
-    /// The leader hands over, to this box or another.
-    pub(super) fn on_hands_over(&mut self, from: NodeId, to: NodeId, reason: HandoverReason) {
+    /// The leader transfers leadership, to this box or another.
+    pub(super) fn on_transfer_announced(&mut self, from: NodeId, to: NodeId, reason: TransferReason) {
         if self.raft.leader() != Some(from) {
             return;
         }
-        self.handover.heirs.handed_over(self.moment.now);
+        self.transfers.successors.on_transfer(self.moment.now);
         if to == self.shared.identity.node_id() {
             let from = self.name_of(from);
-            info!("{from} hands leadership over to this box, because {}", reason.in_words());
+            info!("{from} transfers leadership to this box, because {}", reason.in_words());
         }
     }
 
     /// The successor did not take over.
-    pub(super) fn handover_failed(&mut self, to: NodeId) {
+    pub(super) fn transfer_failed(&mut self, to: NodeId) {
         let name = self.name_of(to);
         info!("{name} did not take leadership over");
-        self.handover.heirs.handover_failed(self.moment.now);
-        self.note_handover(false);
+        self.transfers.successors.transfer_failed(self.moment.now);
+        self.note_transfer(false);
     }
 
     /// This box does not lead any more. A newer term is the successor's; without one it gave up by itself.
-    pub(super) fn end_handover(&mut self) {
-        let newer = self.handover.handing.is_some_and(|handing| self.raft.term() > handing.term);
-        self.note_handover(newer);
-        self.handover.heirs.begin_term();
-        self.handover.wish = Wish::default();
+    pub(super) fn end_transfer(&mut self) {
+        let newer = self.transfers.pending.is_some_and(|pending| self.raft.term() > pending.term);
+        self.note_transfer(newer);
+        self.transfers.successors.begin_term();
+        self.transfers.wish = Wish::default();
         self.tell_broker_wish();
     }
 
-    fn note_handover(&mut self, done: bool) {
-        let Some(handing) = self.handover.handing.take() else { return };
+    fn note_transfer(&mut self, done: bool) {
+        let Some(pending) = self.transfers.pending.take() else { return };
         if done {
-            *self.handover.done.entry(handing.reason).or_default() += 1;
-            let to = self.name_of(handing.to);
-            self.handover.last =
-                Some(Handed { to, reason: handing.reason.as_str(), at: self.moment.wall_ms() });
+            *self.transfers.done.entry(pending.reason).or_default() += 1;
+            let to = self.name_of(pending.to);
+            self.transfers.last =
+                Some(LastTransfer { to, reason: pending.reason.as_str(), at: self.moment.wall_ms() });
         } else {
-            self.handover.failed += 1;
+            self.transfers.failed += 1;
         }
     }
 
-    /// The disk did not take a group. A leader hands over first, if somebody can take it, and tells the core
-    /// afterwards: no write of its own is needed for that. Who cannot hand over stands down.
+    /// The disk did not take a group. A leader transfers leadership first, if somebody can take it, and tells the core
+    /// afterwards: no write of its own is needed for that. Who cannot transfer leadership steps down.
     pub(super) fn persist_failed(&mut self, ticket: u64) {
-        if self.handover.withheld == Some(ticket) {
+        if self.transfers.withheld == Some(ticket) {
             return;
         }
-        if self.leads() && self.handover.withheld.is_none() {
-            match self.hand_over_for_disk() {
+        if self.leads() && self.transfers.withheld.is_none() {
+            match self.transfer_for_disk() {
                 Ok(()) => {
-                    self.handover.withheld = Some(ticket);
+                    self.transfers.withheld = Some(ticket);
                     return;
                 }
-                Err(why) => warn!("leadership cannot be handed over: {why}; this box stands down"),
+                Err(why) => warn!("leadership cannot be transferred: {why}; this box steps down"),
             }
         }
         let now = self.now();
         self.raft.handle_persist_failed(now, ticket);
     }
 
-    fn hand_over_for_disk(&mut self) -> Result<(), HandoverError> {
-        if self.is_handing_over() {
+    fn transfer_for_disk(&mut self) -> Result<(), LeadershipTransferError> {
+        if self.is_transferring() {
             return Ok(());
         }
         if !self.others_are_majority() {
-            return Err(HandoverError::NoMajority);
+            return Err(LeadershipTransferError::NoMajority);
         }
-        self.hand_over(None, HandoverReason::Disk).map(|_| ())
+        self.transfer_leadership(None, TransferReason::Disk).map(|_| ())
     }
 
     /// The disk has taken a group after all.
     pub(super) fn was_persisted(&mut self, ticket: u64) {
-        self.handover.withheld.take_if(|withheld| *withheld == ticket);
+        self.transfers.withheld.take_if(|withheld| *withheld == ticket);
     }
 
     /// Leadership has moved, or could not in time: the core hears of the disk. `true` if it did now.
     pub(super) fn release_withheld(&mut self) -> bool {
-        if self.leads() && self.is_handing_over() {
+        if self.leads() && self.is_transferring() {
             return false;
         }
-        let Some(ticket) = self.handover.withheld.take() else { return false };
+        let Some(ticket) = self.transfers.withheld.take() else { return false };
         let now = self.now();
         self.raft.handle_persist_failed(now, ticket);
         true
     }
 
     /// What a leader does about its successor as time goes by, and what all tell their upstream.
-    pub(super) fn look_for_heir(&mut self) {
+    pub(super) fn look_for_successor(&mut self) {
         let now = self.moment.now;
-        if self.handover.looked.is_some_and(|looked| now < looked + LOOK_EVERY) {
+        if self.transfers.looked.is_some_and(|looked| now < looked + LOOK_EVERY) {
             return;
         }
-        self.handover.looked = Some(now);
-        if self.leads() && !self.is_handing_over() && self.stopping.is_none() {
-            let own = Own { broker: broker_of(&self.shared), sync_median: self.beats.pace.sync_median() };
-            let voters = self.heirs();
-            self.handover.wish = self.handover.heirs.wish(own, &voters, now);
-            if let Some((to, reason)) = self.handover.wish.hand_over {
+        self.transfers.looked = Some(now);
+        if self.leads() && !self.is_transferring() && self.stopping.is_none() {
+            let own =
+                Own { broker: broker_of(&self.shared), sync_median: self.heartbeats.adaptive.sync_median() };
+            let voters = self.successors();
+            self.transfers.wish = self.transfers.successors.wish(own, &voters, now);
+            if let Some((to, reason)) = self.transfers.wish.transfer {
                 let why = match reason {
-                    HandoverReason::Broker => {
+                    TransferReason::Broker => {
                         "this box has not reached the broker for a while, and that one does"
                     }
                     _ => "the disk of this box has been many times slower for minutes",
                 };
                 warn!("leadership goes to {}: {why}", self.name_of(to));
-                if let Err(error) = self.hand_over(Some(to), reason) {
-                    info!("leadership is not handed over: {error}");
+                if let Err(error) = self.transfer_leadership(Some(to), reason) {
+                    info!("leadership is not transferred: {error}");
                 }
             }
         }
@@ -254,8 +259,8 @@ impl Node {
     /// What the upstream is to do: at a follower whose leader asks, see whether the broker is there; at a leader
     /// that hears that it is, try again.
     fn tell_broker_wish(&mut self) {
-        let probe = self.handover.asked && !self.leads();
-        let again = u64::from(std::mem::take(&mut self.handover.wish.try_broker));
+        let probe = self.transfers.asked && !self.leads();
+        let again = u64::from(std::mem::take(&mut self.transfers.wish.try_broker));
         self.shared.broker_wish.send_if_modified(|wish| {
             let next = BrokerWish { probe, tries: wish.tries + again };
             std::mem::replace(wish, next) != next
@@ -267,7 +272,7 @@ impl Node {
         Condition {
             disk_ok: Some(self.disk_health.trouble().is_none()),
             broker: broker_of(&self.shared).map(|broker| broker.reached),
-            sync_median: beats::core(self.beats.pace.sync_median()),
+            sync_median: heartbeats::core(self.heartbeats.adaptive.sync_median()),
         }
     }
 
@@ -276,7 +281,7 @@ impl Node {
     }
 
     /// The other voters with a log.
-    fn heirs(&self) -> Vec<Voter> {
+    fn successors(&self) -> Vec<Voter> {
         let voters = self.raft.status().peers.into_iter().filter(|peer| peer.role == Some(MemberRole::Voter));
         let caught_up = |id: &NodeId| self.connected.contains(id);
         voters.map(|peer| Voter { id: peer.id, caught_up: peer.caught_up && caught_up(&peer.id) }).collect()

@@ -12,12 +12,12 @@ const REPAIR_BYTES: u64 = 4 << 20;
 
 /// Part of a file, read ahead.
 #[derive(Default)]
-pub(super) struct Window {
+pub(super) struct ReadAhead {
     start: u64,
     bytes: Vec<u8>,
 }
 
-impl Window {
+impl ReadAhead {
     /// What was read is another file's.
     pub(super) fn forget(&mut self) {
         self.bytes.clear();

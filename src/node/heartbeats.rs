@@ -1,5 +1,5 @@
 //! What travels beside heartbeats and their answers: the clocks, from which a leader decides site time,
-//! and what the pace of the site follows.
+//! and what the adaptive timeout of the site follows.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use tally_core::raft::{MemberRole, Message};
 use tally_core::time::{Duration as CoreDuration, Instant as CoreInstant};
 use tracing::{info, warn};
 
+use super::adaptive_timeout::AdaptiveTimeout;
 use super::leader_clock::Logged;
-use super::pace::Pace;
 use super::site_time::Reading;
-use super::wire::{Beat, BeatAnswer, Frame};
+use super::wire::{Frame, HeartbeatAnswerExtra, HeartbeatExtra};
 use super::{Node, proposals};
-use crate::clock::{Told, Wall};
+use crate::clock::{LeaderTime, Wall};
 use crate::deliberate::{self, Bug};
 use crate::site::Stamp;
 
@@ -25,10 +25,10 @@ const LATE_LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(50), Durati
 /// That a leader was late is shown for so long, and logged no more often.
 const LATE_SHOWN: Duration = Duration::from_secs(60);
 
-/// What this box knows of the pace and has to answer.
+/// What this box knows of the adaptive timeout and has to answer.
 #[derive(Debug)]
-pub(super) struct Beats {
-    pub(super) pace: Pace,
+pub(super) struct Heartbeats {
+    pub(super) adaptive: AdaptiveTimeout,
     /// What the connections measured when they were last asked: a silent one repeats itself.
     measured: std::collections::BTreeMap<NodeId, u64>,
     /// The timeout and the interval that the core has.
@@ -44,12 +44,12 @@ pub(super) struct Beats {
     held: bool,
 }
 
-impl Beats {
-    pub(super) fn new(pace: Pace, now: Instant) -> Beats {
-        let in_force = (pace.timeout(), pace.heartbeat());
+impl Heartbeats {
+    pub(super) fn new(adaptive: AdaptiveTimeout, now: Instant) -> Heartbeats {
+        let in_force = (adaptive.timeout(), adaptive.heartbeat());
         let measured = std::collections::BTreeMap::new();
-        Beats {
-            pace,
+        Heartbeats {
+            adaptive,
             measured,
             in_force,
             looked: now,
@@ -72,17 +72,17 @@ impl Node {
         Some(stamp)
     }
 
-    fn tell_of_held(&mut self, told: Told) {
+    fn tell_of_held(&mut self, told: LeaderTime) {
         match told.held {
-            Some(held) if !self.beats.held => warn!(
+            Some(held) if !self.heartbeats.held => warn!(
                 "the boxes' clocks say {} ms, site time says {} ms: so long a jump is held until a majority of \
                  the voters is synchronised and agrees, or `tallyd clock step` is said",
                 held.0, told.site.0
             ),
-            None if self.beats.held => info!("site time follows the boxes' clocks again"),
+            None if self.heartbeats.held => info!("site time follows the boxes' clocks again"),
             _ => {}
         }
-        self.beats.held = told.held.is_some();
+        self.heartbeats.held = told.held.is_some();
     }
 
     /// Takes up the time where it is known to stand, as the leader.
@@ -103,31 +103,31 @@ impl Node {
         };
         self.leader_clock.lead(me, site, synced, now);
         self.count_voters_clocks();
-        self.beats.held = false;
+        self.heartbeats.held = false;
         let _ = self.stamp();
     }
 
     pub(super) fn end_leading(&mut self) {
         self.leader_clock.follow();
-        self.beats.pace.stepped_down();
+        self.heartbeats.adaptive.stepped_down();
     }
 
-    pub(super) fn send_beat(&mut self, to: NodeId, message: Message) {
+    pub(super) fn send_heartbeat(&mut self, to: NodeId, message: Message) {
         // Without a stamp site time is zero, which nobody takes for one.
-        let told = self.stamp().map(|_| self.shared.clock.told()).unwrap_or_default();
-        let timeout = core(self.beats.pace.timeout());
-        let (sent, asks_for_broker) = (self.now(), self.handover.asks_for_broker());
-        let beat = Beat { told, wall: self.moment.wall, sent, timeout, asks_for_broker };
-        self.send_datagram(to, &Frame::Beat(message, beat));
+        let told = self.stamp().map(|_| self.shared.clock.leader_time()).unwrap_or_default();
+        let timeout = core(self.heartbeats.adaptive.timeout());
+        let (sent, asks_for_broker) = (self.now(), self.transfers.asks_for_broker());
+        let heartbeat = HeartbeatExtra { told, wall: self.moment.wall, sent, timeout, asks_for_broker };
+        self.send_datagram(to, &Frame::Heartbeat(message, heartbeat));
     }
 
-    pub(super) fn send_beat_answer(&mut self, to: NodeId, message: Message) {
-        let pace = &self.beats.pace;
-        let (sync, timeout) = (core(pace.sync_told()), core(pace.timeout()));
-        let sent = self.beats.sent.remove(&to).unwrap_or_default();
+    pub(super) fn send_heartbeat_answer(&mut self, to: NodeId, message: Message) {
+        let adaptive = &self.heartbeats.adaptive;
+        let (sync, timeout) = (core(adaptive.sync_told()), core(adaptive.timeout()));
+        let sent = self.heartbeats.sent.remove(&to).unwrap_or_default();
         let condition = self.condition();
-        let answer = BeatAnswer { wall: self.moment.wall, sent, sync, timeout, condition };
-        self.send_datagram(to, &Frame::BeatAnswer(message, answer));
+        let answer = HeartbeatAnswerExtra { wall: self.moment.wall, sent, sync, timeout, condition };
+        self.send_datagram(to, &Frame::HeartbeatAnswer(message, answer));
     }
 
     fn send_datagram(&self, to: NodeId, frame: &Frame) {
@@ -137,28 +137,33 @@ impl Node {
         }
     }
 
-    pub(super) fn on_beat(&mut self, from: NodeId, message: &Message, beat: &Beat) {
+    pub(super) fn on_heartbeat(&mut self, from: NodeId, message: &Message, heartbeat: &HeartbeatExtra) {
         if !self.on_message(from, message, Vec::new()) {
             return;
         }
-        let sent = self.beats.sent.entry(from).or_default();
-        *sent = beat.sent.max(*sent);
-        self.shared.clock.hear(beat.told);
+        let sent = self.heartbeats.sent.entry(from).or_default();
+        *sent = heartbeat.sent.max(*sent);
+        self.shared.clock.hear(heartbeat.told);
         let me = self.shared.identity.node_id();
-        self.handover.is_asked(beat.asks_for_broker && self.is_voter(me));
-        self.beats.pace.announced(micros(beat.timeout));
-        self.set_pace();
+        self.transfers.is_asked(heartbeat.asks_for_broker && self.is_voter(me));
+        self.heartbeats.adaptive.announced(micros(heartbeat.timeout));
+        self.set_timeouts();
     }
 
-    pub(super) fn on_beat_answer(&mut self, from: NodeId, message: &Message, answer: &BeatAnswer) {
+    pub(super) fn on_heartbeat_answer(
+        &mut self,
+        from: NodeId,
+        message: &Message,
+        answer: &HeartbeatAnswerExtra,
+    ) {
         if !self.on_message(from, message, Vec::new()) {
             return;
         }
         let now = self.now();
         let is_voter = self.is_voter(from);
         if is_voter {
-            self.beats.pace.answered(from, micros(answer.sync), micros(answer.timeout));
-            self.handover.heirs.told(from, answer.condition, self.moment.now);
+            self.heartbeats.adaptive.answered(from, micros(answer.sync), micros(answer.timeout));
+            self.transfers.successors.on_condition(from, answer.condition, self.moment.now);
         }
         // Zero: it answers something else than a heartbeat.
         if answer.sent.0 == 0 || answer.sent > now {
@@ -166,7 +171,7 @@ impl Node {
         }
         let round_trip = now.since(answer.sent);
         if is_voter {
-            self.beats.pace.round_trip_of(from, micros(round_trip), now);
+            self.heartbeats.adaptive.round_trip_of(from, micros(round_trip), now);
         }
         let Wall { us: wall_us, synced } = answer.wall;
         self.leader_clock.heard(from, Reading { wall_us, synced, round_trip }, now);
@@ -175,12 +180,12 @@ impl Node {
     /// The loop has just woken: how late?
     pub(super) fn see_how_late(&mut self) {
         let now = self.moment.now;
-        let Some(late) = now.checked_duration_since(self.beats.tick_due) else { return };
-        let every = self.beats.pace.heartbeat().clamp(LATE_LOOK_EVERY.0, LATE_LOOK_EVERY.1);
-        self.beats.tick_due = now + every;
+        let Some(late) = now.checked_duration_since(self.heartbeats.tick_due) else { return };
+        let every = self.heartbeats.adaptive.heartbeat().clamp(LATE_LOOK_EVERY.0, LATE_LOOK_EVERY.1);
+        self.heartbeats.tick_due = now + every;
         let core_now = self.now();
-        self.beats.pace.woke_late(late, core_now);
-        let timeout = self.beats.pace.timeout();
+        self.heartbeats.adaptive.woke_late(late, core_now);
+        let timeout = self.heartbeats.adaptive.timeout();
         if !self.leads() || late <= timeout {
             return;
         }
@@ -191,12 +196,12 @@ impl Node {
                  machine has too little processor time, or stood still"
             );
         }
-        self.beats.late_leader = Some((now, late));
+        self.heartbeats.late_leader = Some((now, late));
     }
 
     /// By how much this box was late, if that was more than an election timeout, while it led, and not long ago.
     pub(super) fn shown_lateness(&self) -> Option<Duration> {
-        self.beats
+        self.heartbeats
             .late_leader
             .filter(|(at, _)| self.moment.now.saturating_duration_since(*at) < LATE_SHOWN)
             .map(|(_, late)| late)
@@ -204,36 +209,36 @@ impl Node {
 
     /// When the loop is to wake at the latest.
     pub(super) fn tick_due(&self) -> Instant {
-        self.beats.tick_due
+        self.heartbeats.tick_due
     }
 
-    /// Decides the pace, at a leader and where none is known; otherwise the leader's is in force.
-    pub(super) fn keep_pace(&mut self) {
+    /// Decides the adaptive timeout, at a leader and where none is known; otherwise the leader's is in force.
+    pub(super) fn keep_timeouts(&mut self) {
         let now = self.moment.now;
-        if now >= self.beats.looked + LOOK_EVERY {
-            self.beats.looked = now;
+        if now >= self.heartbeats.looked + LOOK_EVERY {
+            self.heartbeats.looked = now;
             self.look_at_connections();
             self.count_voters_clocks();
         }
         if self.leads() || self.raft.leader().is_none() {
-            self.beats.pace.decide(self.now());
+            self.heartbeats.adaptive.decide(self.now());
         }
-        self.set_pace();
+        self.set_timeouts();
     }
 
-    fn set_pace(&mut self) {
-        let pace = &self.beats.pace;
-        let wanted = (pace.timeout(), pace.heartbeat());
-        if wanted == self.beats.in_force {
+    fn set_timeouts(&mut self) {
+        let adaptive = &self.heartbeats.adaptive;
+        let wanted = (adaptive.timeout(), adaptive.heartbeat());
+        if wanted == self.heartbeats.in_force {
             return;
         }
         let now = self.now();
-        match self.raft.set_pace(now, core(wanted.0), core(wanted.1)) {
+        match self.raft.set_timeouts(now, core(wanted.0), core(wanted.1)) {
             Ok(()) => {
                 info!("election timeout {:?}, heartbeat every {:?}", wanted.0, wanted.1);
-                self.beats.in_force = wanted;
+                self.heartbeats.in_force = wanted;
             }
-            Err(error) => warn!("the pace {wanted:?} is not taken: {error}"),
+            Err(error) => warn!("the adaptive timeout {wanted:?} is not taken: {error}"),
         }
     }
 
@@ -245,9 +250,13 @@ impl Node {
         for peer in links.peers() {
             let peer_id = NodeId(peer.id);
             if let Some(us) = peer.rtt_us.filter(|_| peer.connected && self.is_voter(peer_id))
-                && self.beats.measured.insert(peer_id, us) != Some(us)
+                && self.heartbeats.measured.insert(peer_id, us) != Some(us)
             {
-                self.beats.pace.round_trip_of(NodeId(peer.id), Duration::from_micros(us), self.now());
+                self.heartbeats.adaptive.round_trip_of(
+                    NodeId(peer.id),
+                    Duration::from_micros(us),
+                    self.now(),
+                );
             }
         }
     }

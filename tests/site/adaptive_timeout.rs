@@ -1,4 +1,4 @@
-//! The pace of a site: what the leader decides is in force everywhere.
+//! The adaptive_timeout of a site: what the leader decides is in force everywhere.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::harness::until;
 
 const TIMEOUTS_MS: [u64; 3] = [300, 400, 500];
 
-fn pace(site: &Site, at: usize) -> Value {
-    site.boxes[at].status()["pace"].clone()
+fn adaptive_timeout(site: &Site, at: usize) -> Value {
+    site.boxes[at].status()["adaptive_timeout"].clone()
 }
 
 #[test]
@@ -26,15 +26,17 @@ fn all_boxes_have_the_election_timeout_that_the_leader_announces() {
     let leader = site.leader();
     // A machine that is busy with other tests may need a longer one than the least that was asked for.
     until("all boxes have the leader's timeout", || {
-        let timeouts: Vec<u64> =
-            (0..3).map(|at| pace(&site, at)["election_timeout_ms"].as_u64()).collect::<Option<_>>()?;
+        let timeouts: Vec<u64> = (0..3)
+            .map(|at| adaptive_timeout(&site, at)["election_timeout_ms"].as_u64())
+            .collect::<Option<_>>()?;
         (timeouts.iter().all(|timeout| *timeout == timeouts[leader])
             && timeouts[leader] >= TIMEOUTS_MS[leader])
             .then_some(())
     });
     until("the leader shows itself four times in a timeout", || {
-        let pace = pace(&site, leader);
-        (pace["heartbeat_ms"].as_u64()? == pace["election_timeout_ms"].as_u64()? / 4).then_some(())
+        let adaptive_timeout = adaptive_timeout(&site, leader);
+        (adaptive_timeout["heartbeat_ms"].as_u64()? == adaptive_timeout["election_timeout_ms"].as_u64()? / 4)
+            .then_some(())
     });
     site.boxes[leader].kill();
     let next = site.leader();
@@ -71,11 +73,11 @@ fn on_a_starved_machine_nobody_campaigns_once_the_timeout_has_followed() {
     let site = Site::start(3);
     until("a box knows how late it is again and again", || {
         starve_in_turns(&site);
-        let late_us = |at: usize| pace(&site, at)["late_us"].as_u64();
+        let late_us = |at: usize| adaptive_timeout(&site, at)["late_us"].as_u64();
         // Three times that is the least timeout from then on.
         (0..3).any(|at| late_us(at) >= Some(STARVED_FOR.as_micros() as u64 * 3 / 5)).then_some(())
     });
-    let told: u64 = (0..3).filter_map(|at| pace(&site, at)["leader_late"].as_u64()).sum();
+    let told: u64 = (0..3).filter_map(|at| adaptive_timeout(&site, at)["leader_late"].as_u64()).sum();
     assert!(told > 0, "a leader was late by more than the timeout that was in force, and does not say so");
     // Whoever leads has heard of it by then.
     starve_in_turns(&site);
@@ -85,6 +87,6 @@ fn on_a_starved_machine_nobody_campaigns_once_the_timeout_has_followed() {
         assert_eq!(site.boxes[0].add("a", 1), total);
     }
     let after = until("all boxes tell the term", || term(&site));
-    let paces: Vec<Value> = (0..3).map(|at| pace(&site, at)).collect();
-    assert_eq!(after, before, "elections without a failure: {paces:?}");
+    let adaptive_timeouts: Vec<Value> = (0..3).map(|at| adaptive_timeout(&site, at)).collect();
+    assert_eq!(after, before, "elections without a failure: {adaptive_timeouts:?}");
 }

@@ -1,5 +1,5 @@
-//! Real cores that keep the pace, in simulated time, on slow disks and bad links: nobody campaigns while
-//! nothing fails, and when the leader does, another one is there as soon as the pace allows.
+//! Real cores that keep the adaptive timeout, in simulated time, on slow disks and bad links: nobody campaigns while
+//! nothing fails, and when the leader does, another one is there as soon as the adaptive timeout allows.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,7 +16,7 @@ use super::*;
 /// Thirty of five minutes were played without another outcome; these keep the tests quick.
 const SEEDS: u64 = 3;
 const SECOND: u64 = 1_000_000;
-const BOUNDS: PaceBounds = PaceBounds { min: Duration::from_millis(200), max: Duration::from_secs(10) };
+const BOUNDS: TimeoutBounds = TimeoutBounds { min: Duration::from_millis(200), max: Duration::from_secs(10) };
 
 /// What the boxes stand on; all in microseconds.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ struct Ground {
     stalls_permille: u64,
     /// A box gets no processor time for so long at most, every few seconds: too seldom for a high quantile of round trips.
     held: u64,
-    bounds: PaceBounds,
+    bounds: TimeoutBounds,
 }
 
 const DESKTOP: Ground = Ground {
@@ -111,7 +111,7 @@ impl PlainLog {
 struct Box1 {
     raft: Raft,
     log: PlainLog,
-    pace: Pace,
+    adaptive: AdaptiveTimeout,
     in_force: (Duration, Duration),
     /// Of whom a heartbeat is to be answered, and when it was sent.
     heard: [u64; 3],
@@ -141,8 +141,8 @@ impl World {
     fn new(ground: Ground, seed: u64) -> World {
         let members: Vec<Member> = (0..3).map(|at| Member { id: id(at), role: MemberRole::Voter }).collect();
         let boxes = (0..3).map(|at| {
-            let pace = Pace::new(ground.bounds);
-            let in_force = (pace.timeout(), pace.heartbeat());
+            let adaptive = AdaptiveTimeout::new(ground.bounds);
+            let in_force = (adaptive.timeout(), adaptive.heartbeat());
             let config = Config {
                 id: id(at),
                 election_timeout: core(in_force.0),
@@ -159,7 +159,7 @@ impl World {
             Box1 {
                 raft,
                 log: PlainLog::default(),
-                pace,
+                adaptive,
                 in_force,
                 heard: [0; 3],
                 wakes_at: u64::MAX,
@@ -228,7 +228,7 @@ impl World {
                 self.after(held + runs, What::Hold(at));
             }
             What::Tick { at, due } => {
-                self.boxes[at].pace.woke_late(Duration::from_micros(self.now - due), now);
+                self.boxes[at].adaptive.woke_late(Duration::from_micros(self.now - due), now);
                 self.after(50_000, What::Tick { at, due: self.now + 50_000 });
             }
             What::Wake(at) => {
@@ -241,7 +241,7 @@ impl World {
             }
             What::Synced { at, ticket, asked } => {
                 let one = &mut self.boxes[at];
-                one.pace.synced(Duration::from_micros(self.now - asked));
+                one.adaptive.synced(Duration::from_micros(self.now - asked));
                 one.raft.handle_persisted(now, ticket);
                 self.drive(at);
             }
@@ -259,7 +259,7 @@ impl World {
                 if self.boxes[at].raft.role() != Role::Leader {
                     let round_trip = Duration::from_micros(2 * self.ground.one_way);
                     for other in (0..3).filter(|other| *other != at) {
-                        self.boxes[at].pace.round_trip_of(id(other), round_trip, Instant(self.now));
+                        self.boxes[at].adaptive.round_trip_of(id(other), round_trip, Instant(self.now));
                     }
                 }
                 self.after(500_000, What::Look(at));
@@ -285,12 +285,12 @@ impl World {
         match message.body {
             Body::Heartbeat { .. } => {
                 one.heard[from] = one.heard[from].max(sent);
-                one.pace.announced(beside.1);
+                one.adaptive.announced(beside.1);
             }
             Body::HeartbeatAnswer { .. } => {
-                one.pace.answered(id(from), beside.0, beside.1);
+                one.adaptive.answered(id(from), beside.0, beside.1);
                 if sent > 0 {
-                    one.pace.round_trip_of(
+                    one.adaptive.round_trip_of(
                         id(from),
                         Duration::from_micros(self.now - sent),
                         Instant(self.now),
@@ -315,18 +315,18 @@ impl World {
                     let Position { index, term, subterm } = noop;
                     one.log.put(&EntryRange { term, subterm, first: index, last: index });
                 }
-                CoreEvent::SteppedDown { .. } => one.pace.stepped_down(),
+                CoreEvent::SteppedDown { .. } => one.adaptive.stepped_down(),
                 CoreEvent::LeaderChanged { .. } => {}
                 event => panic!("nobody changes members here: {event:?}"),
             }
         }
         if one.raft.role() == Role::Leader || one.raft.leader().is_none() {
-            one.pace.decide(now);
+            one.adaptive.decide(now);
         }
-        let wanted = (one.pace.timeout(), one.pace.heartbeat());
+        let wanted = (one.adaptive.timeout(), one.adaptive.heartbeat());
         if wanted != one.in_force {
             one.in_force = wanted;
-            one.raft.set_pace(now, core(wanted.0), core(wanted.1)).unwrap();
+            one.raft.set_timeouts(now, core(wanted.0), core(wanted.1)).unwrap();
         }
         for to in (0..3).filter(|to| *to != at) {
             loop {
@@ -356,7 +356,7 @@ impl World {
             Body::HeartbeatAnswer { .. } => (std::mem::take(&mut one.heard[to]), true),
             _ => (0, false),
         };
-        let beside = (one.pace.sync_told(), one.pace.timeout());
+        let beside = (one.adaptive.sync_told(), one.adaptive.timeout());
         let mut delay = self.ground.one_way + self.below(self.ground.jitter);
         if self.below(1000) < self.ground.loss_permille {
             if is_datagram {
@@ -391,10 +391,10 @@ fn nobody_campaigns_and_a_failure_is_noticed(ground: Ground, timeout: std::ops::
         let mut world = World::new(ground, seed);
         assert_eq!(needless_elections(&mut world), 0, "seed {seed}");
         let leader = world.leader().expect("somebody leads");
-        let in_force = world.boxes[leader].pace.timeout();
+        let in_force = world.boxes[leader].adaptive.timeout();
         assert!(timeout.contains(&(in_force.as_millis() as u64)), "seed {seed}: {in_force:?}");
-        let beats = world.boxes[leader].pace.heartbeat() * BEATS;
-        assert_eq!(beats, in_force, "seed {seed}: all have heard of the timeout");
+        let heartbeats = world.boxes[leader].adaptive.heartbeat() * HEARTBEATS;
+        assert_eq!(heartbeats, in_force, "seed {seed}: all have heard of the timeout");
         world.boxes[leader].down = true;
         let failed = world.now;
         while world.leader().is_none() {
@@ -435,14 +435,14 @@ fn nobody_campaigns_needlessly_where_everything_is_slow() {
 #[test]
 fn nobody_campaigns_needlessly_on_machines_with_too_little_processor_time() {
     nobody_campaigns_and_a_failure_is_noticed(STARVED, 1200..=3000);
-    let fixed = Ground { bounds: PaceBounds { min: BOUNDS.min, max: BOUNDS.min }, ..STARVED };
+    let fixed = Ground { bounds: TimeoutBounds { min: BOUNDS.min, max: BOUNDS.min }, ..STARVED };
     let elections = (1..=SEEDS).map(|seed| needless_elections(&mut World::new(fixed, seed)));
     assert!(elections.sum::<u64>() > 0, "this proves nothing");
 }
 
 #[test]
 fn a_timeout_that_follows_nothing_does_not_hold_where_everything_is_slow() {
-    let fixed = PaceBounds { min: BOUNDS.min, max: BOUNDS.min };
+    let fixed = TimeoutBounds { min: BOUNDS.min, max: BOUNDS.min };
     let ground = Ground { bounds: fixed, ..WORST };
     let elections = (1..=SEEDS).map(|seed| needless_elections(&mut World::new(ground, seed)));
     assert!(elections.sum::<u64>() > 0, "the tests above prove nothing");

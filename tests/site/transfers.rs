@@ -129,8 +129,8 @@ pub(crate) fn until_connected(site: &Site) -> usize {
     })
 }
 
-fn handovers(site: &Site, at: usize) -> Value {
-    site.boxes[at].status()["handovers"].clone()
+fn transfers(site: &Site, at: usize) -> Value {
+    site.boxes[at].status()["transfers"].clone()
 }
 
 #[test]
@@ -140,16 +140,16 @@ fn a_leader_that_does_not_reach_the_broker_hands_over_to_the_box_that_does() {
     let (site, ways) = site_with_ways(&broker);
     until_connected(&site);
     site.boxes[0].add("a", 3);
-    let (leader, heir) = until_handed_over(&site, &ways);
-    let cut = 3 - leader - heir;
+    let (leader, successor) = until_transferred(&site, &ways);
+    let cut = 3 - leader - successor;
     site.boxes[cut].add("a", 4);
-    let told = handovers(&site, leader);
+    let told = transfers(&site, leader);
     assert_eq!((&told["broker"], &told["failed"]), (&Value::from(1), &Value::from(0)), "{told}");
-    assert_eq!(told["last"]["to"], site.boxes[heir].name);
+    assert_eq!(told["last"]["to"], site.boxes[successor].name);
     let metrics = site.boxes[leader].client().get("/metrics").unwrap().text();
-    assert!(metrics.contains("tallyd_handovers_total{reason=\"broker\"} 1\n"), "{metrics}");
-    site.boxes[heir].until_log("hands leadership over to this box");
-    assert_eq!(until_connected(&site), heir);
+    assert!(metrics.contains("tallyd_leadership_transfers_total{reason=\"broker\"} 1\n"), "{metrics}");
+    site.boxes[successor].until_log("transfers leadership to this box");
+    assert_eq!(until_connected(&site), successor);
     let all = [("a".to_owned(), 7)].into();
     Ledger::until_all(&subscriber, &all).assert_sound();
     let states: Vec<String> = subscriber.on(&format!("tally/{SITE}/status")).iter().map(state).collect();
@@ -163,31 +163,31 @@ fn a_leader_that_does_not_reach_the_broker_hands_over_to_the_box_that_does() {
     assert_eq!(by_broker(&site), 1);
 }
 
-/// Cuts the leader and one of the others off the broker until leadership is handed over to the third; from
+/// Cuts the leader and one of the others off the broker until leadership is transferred to the third; from
 /// whom, and to whom. On a machine that stands still for a while the third may come to lead by an election:
 /// then it is tried again.
-fn until_handed_over(site: &Site, ways: &[Way]) -> (usize, usize) {
+fn until_transferred(site: &Site, ways: &[Way]) -> (usize, usize) {
     for _ in 0..3 {
         let leader = until_connected(site);
-        let heir = (leader + 2) % 3;
+        let successor = (leader + 2) % 3;
         let cut = Instant::now();
-        ways.iter().enumerate().filter(|(at, _)| *at != heir).for_each(|(_, way)| way.cut());
-        until("the box that reaches the broker leads", || (site.leader() == heir).then_some(()));
-        let from = (0..3).find(|at| handovers(site, *at)["broker"] == 1);
+        ways.iter().enumerate().filter(|(at, _)| *at != successor).for_each(|(_, way)| way.cut());
+        until("the box that reaches the broker leads", || (site.leader() == successor).then_some(()));
+        let from = (0..3).find(|at| transfers(site, *at)["broker"] == 1);
         if let Some(from) = from {
             until_connected(site);
             let time = cut.elapsed();
             eprintln!("{time:.1?} after the leader lost the broker the next one was connected to it");
-            return (from, heir);
+            return (from, successor);
         }
         ways.iter().for_each(Way::mend);
     }
-    panic!("leadership came to that box three times without being handed over");
+    panic!("leadership came to that box three times without a transfer");
 }
 
-/// How often leadership was handed over for the broker's sake.
+/// How often leadership was transferred for the broker's sake.
 fn by_broker(site: &Site) -> u64 {
-    (0..3).map(|at| handovers(site, at)["broker"].as_u64().unwrap()).sum()
+    (0..3).map(|at| transfers(site, at)["broker"].as_u64().unwrap()).sum()
 }
 
 fn state(message: &crate::broker::Message) -> String {
@@ -219,7 +219,7 @@ fn a_broker_that_nobody_reaches_moves_nothing_and_is_found_again_at_once() {
     until_connected(&site);
     assert!(found.elapsed() < AT_ONCE, "connected {:?} after a box had reached it", found.elapsed());
     assert_eq!(by_broker(&site), 0);
-    assert!((0..3).all(|at| handovers(&site, at)["failed"] == 0));
+    assert!((0..3).all(|at| transfers(&site, at)["failed"] == 0));
 }
 
 /// Whether the two that do not lead were asked, tried several times and did not reach the broker, which died then;

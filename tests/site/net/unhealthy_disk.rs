@@ -1,4 +1,4 @@
-//! Two boxes and a witness: the leader whose disk is full hands over to the other box, with the witness's vote.
+//! Two boxes and a witness: the leader whose disk is full transfers leadership to the other box, with the witness's vote.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ const MEBIBYTES: u64 = 64;
 
 #[test]
 fn beside_a_witness_a_full_disk_hands_leadership_to_the_other_box() {
-    in_lab("net::ill_disk::beside_a_witness_a_full_disk_hands_leadership_to_the_other_box", || {
+    in_lab("net::unhealthy_disk::beside_a_witness_a_full_disk_hands_leadership_to_the_other_box", || {
         let scratch = tempfile::tempdir().unwrap();
         let (mut site, mut witness) = Site::provision_with_witness();
         let mut disks = Vec::new();
@@ -28,7 +28,8 @@ fn beside_a_witness_a_full_disk_hands_leadership_to_the_other_box() {
         let full = (0..ATTEMPTS).find_map(|_| leader_full(&site, &disks));
         let full = full.expect("an election came between again and again");
         let other = 1 - full;
-        site.boxes[other].until_log("hands leadership over to this box, because the leader's disk is ill");
+        site.boxes[other]
+            .until_log("transfers leadership to this box, because the leader's disk is unhealthy");
         site.boxes[other].add("a", 2);
         let answer = site.boxes[full].client().get("/readyz").unwrap();
         assert_eq!(answer.status, 503, "it hears a leader and cannot commit: {}", answer.text());
@@ -45,12 +46,12 @@ fn beside_a_witness_a_full_disk_hands_leadership_to_the_other_box() {
 fn leader_full(site: &Site, disks: &[SmallDisk]) -> Option<usize> {
     let full = site.leader();
     let other = 1 - full;
-    let handovers = |status: &Value| {
-        let count = |what: &str| status["handovers"][what].as_u64().unwrap();
+    let transfers = |status: &Value| {
+        let count = |what: &str| status["transfers"][what].as_u64().unwrap();
         (count("disk"), count("failed"))
     };
     let standstill = Standstill::watch();
-    let (disk, failed) = handovers(&site.boxes[full].status());
+    let (disk, failed) = transfers(&site.boxes[full].status());
     disks[full].fill();
     fill_log(&site.boxes[other], || {
         // The box lives on what it can let go of, until others have taken that.
@@ -63,10 +64,10 @@ fn leader_full(site: &Site, disks: &[SmallDisk]) -> Option<usize> {
         site.boxes[full].try_status().filter(|status| status["role"] != "leader")
     });
     assert_eq!(status["storage"]["state"], "full", "{}", status["storage"]);
-    if handovers(&status) == (disk + 1, failed) {
+    if transfers(&status) == (disk + 1, failed) {
         return Some(full);
     }
-    assert!(standstill.was_long(), "it just stood down: {}", status["handovers"]);
+    assert!(standstill.was_long(), "it just stepped down: {}", status["transfers"]);
     disks[full].free();
     until("it takes writes again", || {
         (site.boxes[full].try_status()?["storage"]["state"] == "ok").then_some(())

@@ -28,7 +28,7 @@ pub enum Reason {
     PartNotAwaited,
     /// Entries, while too many wait for this box's disk already.
     DiskBehind,
-    /// It asks to hand leadership over, which cannot be.
+    /// It asks to transfer leadership, which cannot be.
     TransferRefused,
     /// A list of members that is old, or without this witness.
     StaleMembers,
@@ -120,7 +120,7 @@ impl Reason {
                 "numbers that do not belong together, or contradict what is committed; do all boxes run the same \
                  release, and was none put back to an old copy?"
             }
-            Reason::TransferRefused => "a wish to hand leadership over, which cannot be now",
+            Reason::TransferRefused => "a wish to transfer leadership, which cannot be now",
             Reason::LogUnreadable => "a message that needs an entry which this log does not show",
             Reason::PartNotAwaited
             | Reason::DiskBehind
@@ -151,19 +151,19 @@ impl From<Ignored> for Reason {
 
 /// Counts what was refused, and logs some of it.
 #[derive(Debug, Default)]
-pub struct Refusals {
+pub struct DroppedMessages {
     counters: [Counter; REASONS.len()],
     log: BoundedLog<{ REASONS.len() }>,
 }
 
-impl Refusals {
+impl DroppedMessages {
     /// Something that this member sent led to nothing.
-    pub fn refuse(&self, from: NodeId, reason: Reason) {
-        self.refuse_because(from, reason, "not taken");
+    pub fn count_one(&self, from: NodeId, reason: Reason) {
+        self.drop_because(from, reason, "not taken");
     }
 
     /// Likewise, with what else is known of it.
-    pub fn refuse_because(&self, from: NodeId, reason: Reason, detail: &str) {
+    pub fn drop_because(&self, from: NodeId, reason: Reason, detail: &str) {
         self.counters[reason as usize].raise();
         let name = reason.as_str();
         let Some(why) = reason.explain() else {
@@ -248,10 +248,10 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_counted_by_reason() {
-        let refusals = Refusals::default();
-        refusals.refuse(NodeId(2), Reason::UnreadableFrame);
-        refusals.refuse(NodeId(2), Reason::from(Ignored::Malformed));
-        refusals.refuse(NodeId(3), Reason::from(Ignored::Malformed));
+        let refusals = DroppedMessages::default();
+        refusals.count_one(NodeId(2), Reason::UnreadableFrame);
+        refusals.count_one(NodeId(2), Reason::from(Ignored::Malformed));
+        refusals.count_one(NodeId(3), Reason::from(Ignored::Malformed));
         assert_eq!((refusals.count(Reason::UnreadableFrame), refusals.count(Reason::Implausible)), (1, 2));
         assert_eq!((refusals.sum(true), refusals.sum(false)), (1, 2));
     }

@@ -2,24 +2,24 @@
 //! leadership goes. Only what decides is here; handing over takes no time and always succeeds.
 
 use super::*;
-use crate::node::pace::{Pace, PaceBounds};
+use crate::node::adaptive_timeout::{AdaptiveTimeout, TimeoutBounds};
 use tally_core::time::Duration as CoreDuration;
 
-const BOUNDS: PaceBounds = PaceBounds { min: Duration::from_millis(200), max: Duration::from_secs(10) };
+const BOUNDS: TimeoutBounds = TimeoutBounds { min: Duration::from_millis(200), max: Duration::from_secs(10) };
 const STEP: Duration = Duration::from_millis(100);
 
 struct Sim {
     began: Instant,
     now: Instant,
     leader: usize,
-    boxes: Vec<Node>,
+    boxes: Vec<SimNode>,
     /// When, from whom, to whom and why.
-    handed: Vec<(Duration, usize, usize, HandoverReason)>,
+    handed: Vec<(Duration, usize, usize, TransferReason)>,
 }
 
-struct Node {
-    heirs: Heirs,
-    pace: Pace,
+struct SimNode {
+    successors: Successors,
+    adaptive: AdaptiveTimeout,
     /// Whether the broker is there, seen from here.
     broker: bool,
     /// As it last found.
@@ -31,9 +31,9 @@ struct Node {
 impl Sim {
     fn new(boxes: usize) -> Sim {
         let now = Instant::now();
-        let node = || Node {
-            heirs: Heirs::default(),
-            pace: Pace::new(BOUNDS),
+        let node = || SimNode {
+            successors: Successors::default(),
+            adaptive: AdaptiveTimeout::new(BOUNDS),
             broker: true,
             reach: None,
             looks: now,
@@ -64,35 +64,38 @@ impl Sim {
         self.now += STEP;
         for (at, node) in self.boxes.iter_mut().enumerate() {
             // Where nothing is written nothing is learnt of the disk.
-            Some(sync(at)).filter(|took| !took.is_zero()).into_iter().for_each(|took| node.pace.synced(took));
+            Some(sync(at))
+                .filter(|took| !took.is_zero())
+                .into_iter()
+                .for_each(|took| node.adaptive.synced(took));
         }
         let leader = self.leader;
         self.look(leader, false, false);
         let mut voters = Vec::new();
         for at in (0..self.boxes.len()).filter(|at| *at != leader) {
             let node = &self.boxes[at];
-            let sync_median = CoreDuration(node.pace.sync_median().as_micros() as u64);
+            let sync_median = CoreDuration(node.adaptive.sync_median().as_micros() as u64);
             let broker = node.reach.map(|reach| reach.reached);
             let condition = Condition { disk_ok: Some(true), broker, sync_median };
             let id = NodeId(at as u64);
-            self.boxes[leader].heirs.told(id, condition, self.now);
+            self.boxes[leader].successors.on_condition(id, condition, self.now);
             voters.push(Voter { id, caught_up: true });
         }
         let node = &mut self.boxes[leader];
-        let own = Own { broker: node.reach, sync_median: node.pace.sync_median() };
-        let wish = node.heirs.wish(own, &voters, self.now);
+        let own = Own { broker: node.reach, sync_median: node.adaptive.sync_median() };
+        let wish = node.successors.wish(own, &voters, self.now);
         if wish.try_broker {
             self.look(leader, false, true);
         }
         for at in (0..self.boxes.len()).filter(|at| *at != leader) {
             self.look(at, wish.asks_for_broker, false);
         }
-        if let Some((to, reason)) = wish.hand_over {
+        if let Some((to, reason)) = wish.transfer {
             self.leader = to.0 as usize;
             self.handed.push((self.now - self.began, leader, self.leader, reason));
             for node in &mut self.boxes {
-                node.heirs.begin_term();
-                node.heirs.handed_over(self.now);
+                node.successors.begin_term();
+                node.successors.on_transfer(self.now);
             }
             let node = &mut self.boxes[to.0 as usize];
             (node.reach, node.looks) = (Some(Reach { reached: false, since: self.now }), self.now);
@@ -176,7 +179,7 @@ fn a_card_that_became_slow_loses_leadership_after_minutes_and_does_not_get_it_ba
     sim.pass(s(600), quick);
     let worn = |at| Duration::from_millis(if at == 0 { 250 } else { 2 });
     sim.pass(s(3600), worn);
-    let [(when, 0, to, HandoverReason::Disk)] = sim.handed[..] else { panic!("{:?}", sim.handed) };
+    let [(when, 0, to, TransferReason::Disk)] = sim.handed[..] else { panic!("{:?}", sim.handed) };
     assert!((s(780)..s(800)).contains(&when), "{when:?}");
     // It is as good as new, and the one that leads now is no worse.
     sim.pass(s(3600), quick);

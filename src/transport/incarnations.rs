@@ -1,7 +1,7 @@
-//! Which life of a box this is. A box raises its boot number durably at each start and tells it to each
-//! peer, with a random number that no other process has. A box that moved shows the life that is known; one
+//! Which incarnation of a box this is. A box raises its boot number durably at each start and tells it to each
+//! peer, with a random number that no other process has. A box that moved shows the incarnation that is known; one
 //! that restarted, a later one. An earlier one means that its disk was emptied or put back, and that it
-//! may have forgotten a vote or what it acknowledged; two lives at once are a box and its copy.
+//! may have forgotten a vote or what it acknowledged; two incarnations at once are a box and its copy.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use super::Refusal;
 use super::peer::Peer;
 use crate::identity::write_file;
 
-/// Of what peers this box has seen which life, in the data directory.
+/// Of what peers this box has seen which incarnation, in the data directory.
 const FILE: &str = "peers.seen";
-/// Bytes of a life on the wire.
-pub const LIFE_BYTES: usize = 16;
+/// Bytes of an incarnation on the wire.
+pub const INCARNATION_BYTES: usize = 16;
 /// Bytes of a [`Hello`] on the wire.
-pub(super) const HELLO_BYTES: usize = 8 + LIFE_BYTES;
+pub(super) const HELLO_BYTES: usize = 8 + INCARNATION_BYTES;
 
 /// A packet of a process that is gone may still be under way for so long.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -32,30 +32,30 @@ const PROBE_EVERY: Duration = Duration::from_millis(100);
 
 /// One run of a box's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Life {
+pub struct Incarnation {
     /// How often its data directory was opened.
     pub boot: u64,
     /// Random: two processes with the same boot number are two.
     pub nonce: u64,
 }
 
-impl Life {
+impl Incarnation {
     /// As it stands at the beginning of the control lane.
-    pub fn to_bytes(self) -> [u8; LIFE_BYTES] {
-        let mut bytes = [0; LIFE_BYTES];
+    pub fn to_bytes(self) -> [u8; INCARNATION_BYTES] {
+        let mut bytes = [0; INCARNATION_BYTES];
         bytes[..8].copy_from_slice(&self.boot.to_le_bytes());
         bytes[8..].copy_from_slice(&self.nonce.to_le_bytes());
         bytes
     }
 
     /// What a peer said there.
-    pub fn from_bytes(bytes: [u8; LIFE_BYTES]) -> Life {
+    pub fn from_bytes(bytes: [u8; INCARNATION_BYTES]) -> Incarnation {
         let number = |at: usize| {
             let mut number = [0; 8];
             number.copy_from_slice(&bytes[at..at + 8]);
             u64::from_le_bytes(number)
         };
-        Life { boot: number(0), nonce: number(8) }
+        Incarnation { boot: number(0), nonce: number(8) }
     }
 }
 
@@ -65,42 +65,42 @@ impl Life {
 pub(super) struct Hello {
     /// Its number, as its own identity has it.
     pub(super) node: NodeId,
-    pub(super) life: Life,
+    pub(super) incarnation: Incarnation,
 }
 
 impl Hello {
     pub(super) fn to_bytes(self) -> [u8; HELLO_BYTES] {
         let mut bytes = [0; HELLO_BYTES];
         bytes[..8].copy_from_slice(&self.node.0.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.life.to_bytes());
+        bytes[8..].copy_from_slice(&self.incarnation.to_bytes());
         bytes
     }
 
     pub(super) fn from_bytes(bytes: [u8; HELLO_BYTES]) -> Hello {
-        let (mut node, mut life) = ([0; 8], [0; LIFE_BYTES]);
+        let (mut node, mut incarnation) = ([0; 8], [0; INCARNATION_BYTES]);
         node.copy_from_slice(&bytes[..8]);
-        life.copy_from_slice(&bytes[8..]);
-        Hello { node: NodeId(u64::from_le_bytes(node)), life: Life::from_bytes(life) }
+        incarnation.copy_from_slice(&bytes[8..]);
+        Hello { node: NodeId(u64::from_le_bytes(node)), incarnation: Incarnation::from_bytes(incarnation) }
     }
 }
 
-/// This box's life, and the latest ones of the others that it has seen.
+/// This box's incarnation, and the latest ones of the others that it has seen.
 #[derive(Debug)]
-pub struct Lives {
-    own: Life,
+pub struct Incarnations {
+    own: Incarnation,
     seen: Arc<Seen>,
 }
 
 #[derive(Debug)]
 struct Seen {
-    lives: Mutex<BTreeMap<u64, Life>>,
+    incarnations: Mutex<BTreeMap<u64, Incarnation>>,
     path: PathBuf,
-    /// What the file holds. Locked from before `lives` are looked at until they are written: writers that
+    /// What the file holds. Locked from before `incarnations` are looked at until they are written: writers that
     /// pass each other do not put an older text over a newer one.
     written: Mutex<String>,
 }
 
-/// What a peer's life is to what is known of it.
+/// What a peer's incarnation is to what is known of it.
 #[derive(Debug, PartialEq, Eq)]
 enum Compared {
     Known,
@@ -110,10 +110,10 @@ enum Compared {
     Earlier,
 }
 
-impl Lives {
-    /// The life that began when the data directory was opened for the `boot`th time; what was seen of
+impl Incarnations {
+    /// The incarnation that began when the data directory was opened for the `boot`th time; what was seen of
     /// the others is read from the directory.
-    pub fn load(dir: &Path, boot: u64) -> Lives {
+    pub fn load(dir: &Path, boot: u64) -> Incarnations {
         let path = dir.join(FILE);
         let mut nonce = [0; 8];
         // Without random numbers there would be no keys either; zero only makes copies harder to tell.
@@ -133,64 +133,64 @@ impl Lives {
                 BTreeMap::new()
             }
         };
-        let seen = Arc::new(Seen { lives: Mutex::new(seen), path, written: Mutex::default() });
-        Lives { own: Life { boot, nonce: u64::from_le_bytes(nonce) }, seen }
+        let seen = Arc::new(Seen { incarnations: Mutex::new(seen), path, written: Mutex::default() });
+        Incarnations { own: Incarnation { boot, nonce: u64::from_le_bytes(nonce) }, seen }
     }
 
-    pub(super) fn own(&self) -> Life {
+    pub(super) fn own(&self) -> Incarnation {
         self.own
     }
 
-    /// Whether a peer that says this of itself may connect. Waits, if another life of it is connected, for that one
+    /// Whether a peer that says this of itself may connect. Waits, if another incarnation of it is connected, for that one
     /// to end, as it does if its process did.
-    pub(super) async fn admit(&self, peer: &Peer, Hello { node, life }: Hello) -> Result<(), Refusal> {
+    pub(super) async fn admit(&self, peer: &Peer, Hello { node, incarnation }: Hello) -> Result<(), Refusal> {
         if node != peer.id {
             return Err(Refusal::OtherNumber);
         }
-        let compared = self.compare(peer.id, life);
+        let compared = self.compare(peer.id, incarnation);
         if compared == Compared::Known {
             return Ok(());
         }
-        if is_heard(peer, life).await {
+        if is_heard(peer, incarnation).await {
             return Err(Refusal::Cloned);
         }
         if compared == Compared::Earlier {
-            return Err(Refusal::EarlierLife);
+            return Err(Refusal::EarlierIncarnation);
         }
-        self.remember(peer.id, life);
+        self.remember(peer.id, incarnation);
         Ok(())
     }
 
-    fn compare(&self, id: NodeId, life: Life) -> Compared {
+    fn compare(&self, id: NodeId, incarnation: Incarnation) -> Compared {
         match self.seen.lock().get(&id.0) {
             None => Compared::First,
-            Some(known) if *known == life => Compared::Known,
-            Some(known) if life.boot > known.boot => Compared::Later,
+            Some(known) if *known == incarnation => Compared::Known,
+            Some(known) if incarnation.boot > known.boot => Compared::Later,
             Some(_) => Compared::Earlier,
         }
     }
 
-    /// Remembers a life that may connect. The thread that makes it durable goes on beside: the disk may hang,
+    /// Remembers an incarnation that may connect. The thread that makes it durable goes on beside: the disk may hang,
     /// the connections must not.
-    fn remember(&self, id: NodeId, life: Life) -> Option<JoinHandle<()>> {
-        self.seen.note(id, life);
+    fn remember(&self, id: NodeId, incarnation: Incarnation) -> Option<JoinHandle<()>> {
+        self.seen.note(id, incarnation);
         let seen = Arc::clone(&self.seen);
-        let writer = std::thread::Builder::new().name("lives".to_owned()).spawn(move || seen.write());
+        let writer = std::thread::Builder::new().name("incarnations".to_owned()).spawn(move || seen.write());
         let failed = |error| tracing::warn!("which boxes were seen is not durable: no thread: {error}");
         writer.map_err(failed).ok()
     }
 }
 
 impl Seen {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Life>> {
-        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Incarnation>> {
+        self.incarnations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, id: NodeId, life: Life) {
-        let mut lives = self.lock();
-        let known = lives.entry(id.0).or_insert(life);
+    fn note(&self, id: NodeId, incarnation: Incarnation) {
+        let mut incarnations = self.lock();
+        let known = incarnations.entry(id.0).or_insert(incarnation);
         // Another connection may have brought a later one meanwhile.
-        *known = if known.boot > life.boot { *known } else { life };
+        *known = if known.boot > incarnation.boot { *known } else { incarnation };
     }
 
     /// Writes what is known by now, which may be more than what its caller noted.
@@ -207,16 +207,16 @@ impl Seen {
     }
 }
 
-/// Whether the peer is still heard over a connection of another life.
-async fn is_heard(peer: &Peer, life: Life) -> bool {
-    if peer.probe_other(life).is_none() {
+/// Whether the peer is still heard over a connection of another incarnation.
+async fn is_heard(peer: &Peer, incarnation: Incarnation) -> bool {
+    if peer.probe_other(incarnation).is_none() {
         return false;
     }
     tokio::time::sleep(SETTLE).await;
-    let Some(before) = peer.probe_other(life) else { return false };
+    let Some(before) = peer.probe_other(incarnation) else { return false };
     for _ in 0..LOOKS {
         tokio::time::sleep(PROBE_EVERY).await;
-        match peer.probe_other(life) {
+        match peer.probe_other(incarnation) {
             None => return false,
             Some(now) if now > before => return true,
             Some(_) => {}
@@ -225,17 +225,19 @@ async fn is_heard(peer: &Peer, life: Life) -> bool {
     false
 }
 
-/// The lives seen of boxes, by their numbers, as a file: a line for each box, and a checksum.
-pub fn seen_text(seen: &BTreeMap<u64, Life>) -> String {
-    let mut text: String =
-        seen.iter().map(|(id, life)| format!("{id} {} {:016x}\n", life.boot, life.nonce)).collect();
+/// The incarnations seen of boxes, by their numbers, as a file: a line for each box, and a checksum.
+pub fn seen_text(seen: &BTreeMap<u64, Incarnation>) -> String {
+    let mut text: String = seen
+        .iter()
+        .map(|(id, incarnation)| format!("{id} {} {:016x}\n", incarnation.boot, incarnation.nonce))
+        .collect();
     let crc = crc32c::crc32c(text.as_bytes());
     text.push_str(&format!("crc {crc:08x}\n"));
     text
 }
 
 /// What [`seen_text`] wrote; `None` if it is damaged.
-pub fn read_seen(text: &str) -> Option<BTreeMap<u64, Life>> {
+pub fn read_seen(text: &str) -> Option<BTreeMap<u64, Incarnation>> {
     let (lines, crc) = text.rsplit_once("crc ")?;
     if u32::from_str_radix(crc.trim_end(), 16).ok()? != crc32c::crc32c(lines.as_bytes()) {
         return None;
@@ -245,7 +247,7 @@ pub fn read_seen(text: &str) -> Option<BTreeMap<u64, Life>> {
         let id = parts.next()?.parse().ok()?;
         let boot = parts.next()?.parse().ok()?;
         let nonce = u64::from_str_radix(parts.next()?, 16).ok()?;
-        Some((id, Life { boot, nonce }))
+        Some((id, Incarnation { boot, nonce }))
     };
     lines.lines().map(line).collect()
 }
@@ -254,42 +256,43 @@ pub fn read_seen(text: &str) -> Option<BTreeMap<u64, Life>> {
 mod tests {
     use super::*;
 
-    fn life(boot: u64, nonce: u64) -> Life {
-        Life { boot, nonce }
+    fn incarnation(boot: u64, nonce: u64) -> Incarnation {
+        Incarnation { boot, nonce }
     }
 
     #[test]
-    fn lives_are_told_apart() {
+    fn incarnations_are_told_apart() {
         let dir = tempfile::tempdir().unwrap();
-        let lives = Lives::load(dir.path(), 1);
+        let incarnations = Incarnations::load(dir.path(), 1);
         let two = NodeId(2);
-        assert_eq!(lives.compare(two, life(5, 77)), Compared::First);
-        lives.remember(two, life(5, 77)).unwrap().join().unwrap();
-        assert_eq!(lives.compare(two, life(5, 77)), Compared::Known);
-        assert_eq!(lives.compare(two, life(6, 1)), Compared::Later);
-        assert_eq!(lives.compare(two, life(4, 1)), Compared::Earlier);
-        assert_eq!(lives.compare(two, life(5, 78)), Compared::Earlier);
-        assert_eq!(lives.compare(NodeId(3), life(1, 1)), Compared::First);
+        assert_eq!(incarnations.compare(two, incarnation(5, 77)), Compared::First);
+        incarnations.remember(two, incarnation(5, 77)).unwrap().join().unwrap();
+        assert_eq!(incarnations.compare(two, incarnation(5, 77)), Compared::Known);
+        assert_eq!(incarnations.compare(two, incarnation(6, 1)), Compared::Later);
+        assert_eq!(incarnations.compare(two, incarnation(4, 1)), Compared::Earlier);
+        assert_eq!(incarnations.compare(two, incarnation(5, 78)), Compared::Earlier);
+        assert_eq!(incarnations.compare(NodeId(3), incarnation(1, 1)), Compared::First);
     }
 
     #[test]
-    fn a_writer_that_comes_late_does_not_put_an_older_life_over_a_newer_one() {
+    fn a_writer_that_comes_late_does_not_put_an_older_incarnation_over_a_newer_one() {
         let dir = tempfile::tempdir().unwrap();
-        let lives = Lives::load(dir.path(), 1);
+        let incarnations = Incarnations::load(dir.path(), 1);
         for round in 0..50 {
-            let writers: Vec<_> =
-                (1..=4).filter_map(|more| lives.remember(NodeId(2), life(round * 4 + more, more))).collect();
+            let writers: Vec<_> = (1..=4)
+                .filter_map(|more| incarnations.remember(NodeId(2), incarnation(round * 4 + more, more)))
+                .collect();
             for writer in writers {
                 writer.join().unwrap();
             }
             let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
-            assert_eq!(read_seen(&text), Some(BTreeMap::from([(2, life(round * 4 + 4, 4))])));
+            assert_eq!(read_seen(&text), Some(BTreeMap::from([(2, incarnation(round * 4 + 4, 4))])));
         }
     }
 
     #[test]
     fn what_was_seen_comes_back_and_damage_is_noticed() {
-        let seen = BTreeMap::from([(2, life(5, 77)), (3, life(u64::MAX, u64::MAX))]);
+        let seen = BTreeMap::from([(2, incarnation(5, 77)), (3, incarnation(u64::MAX, u64::MAX))]);
         let text = seen_text(&seen);
         assert_eq!(read_seen(&text), Some(seen));
         for at in 0..text.len() - 1 {
@@ -300,8 +303,8 @@ mod tests {
             }
         }
         assert_eq!(read_seen(""), None);
-        assert_eq!(Life::from_bytes(life(9, 3).to_bytes()), life(9, 3));
-        let hello = Hello { node: NodeId(7), life: life(9, 3) };
+        assert_eq!(Incarnation::from_bytes(incarnation(9, 3).to_bytes()), incarnation(9, 3));
+        let hello = Hello { node: NodeId(7), incarnation: incarnation(9, 3) };
         assert_eq!(Hello::from_bytes(hello.to_bytes()), hello);
     }
 }

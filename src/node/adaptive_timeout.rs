@@ -1,5 +1,5 @@
 //! How patient the boxes are with their leader: the election timeout follows the voters' measured round
-//! trips and disk syncs. Pure: samples in, a pace out.
+//! trips and disk syncs. Pure: samples in, a adaptive out.
 //!
 //! The leader decides and announces the timeout in its heartbeats, so that all boxes have the same one.
 //! It is a high quantile, not the worst case, that decides: rare stalls are borne by what a timeout
@@ -14,7 +14,7 @@ use tally_core::time::Instant;
 use super::lateness::Lateness;
 
 /// A leader shows itself so many times within an election timeout: three may be lost or late.
-const BEATS: u32 = 4;
+const HEARTBEATS: u32 = 4;
 /// The timeout holds so many round trips: a heartbeat that is late by one, after two that were lost,
 /// still comes in time.
 const ROUND_TRIPS: u32 = 4;
@@ -33,29 +33,29 @@ const SAMPLES_LEAST: f32 = 20.0;
 /// The timeout grows in steps of a quarter. It is shortened by one step when a shorter one would have done for so long.
 const SHORTEN_AFTER: tally_core::time::Duration = tally_core::time::Duration::from_millis(10_000);
 /// Whatever a leader announces, within these.
-const TIMEOUT_MIN: Duration = PaceBounds::MIN;
-const TIMEOUT_MAX: Duration = PaceBounds::MAX;
+const TIMEOUT_MIN: Duration = TimeoutBounds::MIN;
+const TIMEOUT_MAX: Duration = TimeoutBounds::MAX;
 
 /// Between which bounds the election timeout is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PaceBounds {
+pub struct TimeoutBounds {
     /// At least, and while nothing is known.
     pub min: Duration,
     /// At most.
     pub max: Duration,
 }
 
-impl PaceBounds {
+impl TimeoutBounds {
     /// No timeout is shorter.
     pub const MIN: Duration = Duration::from_millis(20);
     /// Nor longer.
     pub const MAX: Duration = Duration::from_secs(600);
 }
 
-/// Decides the pace, and knows the one in force.
+/// Decides the adaptive timeout, and knows the one in force.
 #[derive(Debug)]
-pub(super) struct Pace {
-    bounds: PaceBounds,
+pub(super) struct AdaptiveTimeout {
+    bounds: TimeoutBounds,
     timeout: Duration,
     /// Since when a shorter timeout would do.
     shorter_since: Option<Instant>,
@@ -76,9 +76,9 @@ struct Member {
     timeout: Option<Duration>,
 }
 
-impl Pace {
-    pub(super) fn new(bounds: PaceBounds) -> Pace {
-        Pace {
+impl AdaptiveTimeout {
+    pub(super) fn new(bounds: TimeoutBounds) -> AdaptiveTimeout {
+        AdaptiveTimeout {
             bounds,
             timeout: bounds.min,
             shorter_since: None,
@@ -96,7 +96,7 @@ impl Pace {
     /// A leader shows itself this often: often enough for the least patient box that it heard.
     pub(super) fn heartbeat(&self) -> Duration {
         let theirs = self.members.values().filter_map(|member| member.timeout).min();
-        theirs.map_or(self.timeout, |theirs| theirs.min(self.timeout)) / BEATS
+        theirs.map_or(self.timeout, |theirs| theirs.min(self.timeout)) / HEARTBEATS
     }
 
     /// How long a sync of this box's disk takes, nearly always.
@@ -264,7 +264,8 @@ impl Quantile {
 mod tests {
     use super::*;
 
-    const BOUNDS: PaceBounds = PaceBounds { min: Duration::from_millis(200), max: Duration::from_secs(10) };
+    const BOUNDS: TimeoutBounds =
+        TimeoutBounds { min: Duration::from_millis(200), max: Duration::from_secs(10) };
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -275,66 +276,74 @@ mod tests {
     }
 
     /// A leader that hears another box every 50 ms for some seconds.
-    fn after(pace: &mut Pace, from_ms: u64, seconds: u64, round_trip: impl Fn(u64) -> u64) -> Duration {
-        for beat in 0..seconds * 20 {
-            pace.round_trip_of(NodeId(2), ms(round_trip(beat)), at(from_ms + beat * 50));
-            pace.decide(at(from_ms + beat * 50));
+    fn after(
+        adaptive: &mut AdaptiveTimeout,
+        from_ms: u64,
+        seconds: u64,
+        round_trip: impl Fn(u64) -> u64,
+    ) -> Duration {
+        for heartbeat in 0..seconds * 20 {
+            adaptive.round_trip_of(NodeId(2), ms(round_trip(heartbeat)), at(from_ms + heartbeat * 50));
+            adaptive.decide(at(from_ms + heartbeat * 50));
         }
-        pace.timeout()
+        adaptive.timeout()
     }
 
     #[test]
     fn quick_disks_and_links_leave_the_shortest_timeout() {
-        let mut pace = Pace::new(BOUNDS);
+        let mut adaptive = AdaptiveTimeout::new(BOUNDS);
         for sync in 0..100 {
-            pace.synced(Duration::from_micros(100 + sync * 20));
+            adaptive.synced(Duration::from_micros(100 + sync * 20));
         }
-        assert_eq!(after(&mut pace, 0, 60, |beat| beat % 20), ms(200));
-        assert_eq!(pace.heartbeat(), ms(50));
+        assert_eq!(after(&mut adaptive, 0, 60, |heartbeat| heartbeat % 20), ms(200));
+        assert_eq!(adaptive.heartbeat(), ms(50));
     }
 
     #[test]
     fn a_slow_link_lengthens_it_within_a_second_and_a_quick_one_shortens_it_slowly() {
-        let mut pace = Pace::new(BOUNDS);
-        after(&mut pace, 0, 60, |_| 1);
-        let long = after(&mut pace, 60_000, 1, |_| 300);
+        let mut adaptive = AdaptiveTimeout::new(BOUNDS);
+        after(&mut adaptive, 0, 60, |_| 1);
+        let long = after(&mut adaptive, 60_000, 1, |_| 300);
         assert!((ms(1200)..ms(2000)).contains(&long), "{long:?}");
-        assert_eq!(after(&mut pace, 61_000, 10, |_| 1), long, "ten seconds are not long enough");
-        assert_eq!(after(&mut pace, 71_000, 300, |_| 1), ms(200));
+        assert_eq!(after(&mut adaptive, 61_000, 10, |_| 1), long, "ten seconds are not long enough");
+        assert_eq!(after(&mut adaptive, 71_000, 300, |_| 1), ms(200));
     }
 
     #[test]
     fn answers_that_one_stall_held_up_are_one_sample() {
-        let mut pace = Pace::new(BOUNDS);
+        let mut adaptive = AdaptiveTimeout::new(BOUNDS);
         // A new leader, which has few samples yet; a cable was out for a second.
-        after(&mut pace, 0, 1, |_| 1);
+        after(&mut adaptive, 0, 1, |_| 1);
         for late in 0..20 {
-            pace.round_trip_of(NodeId(2), ms(1000 - late * 50), Instant(2_000_000 + late));
-            pace.decide(Instant(2_000_000 + late));
+            adaptive.round_trip_of(NodeId(2), ms(1000 - late * 50), Instant(2_000_000 + late));
+            adaptive.decide(Instant(2_000_000 + late));
         }
-        assert_eq!(pace.timeout(), ms(200));
-        assert_eq!(after(&mut pace, 2_050, 5, |_| 1), ms(200));
+        assert_eq!(adaptive.timeout(), ms(200));
+        assert_eq!(after(&mut adaptive, 2_050, 5, |_| 1), ms(200));
     }
 
     #[test]
     fn one_long_stall_changes_nothing() {
-        let mut pace = Pace::new(BOUNDS);
-        after(&mut pace, 0, 20, |_| 1);
-        assert_eq!(after(&mut pace, 20_000, 20, |beat| if beat == 50 { 10_000 } else { 1 }), ms(200));
+        let mut adaptive = AdaptiveTimeout::new(BOUNDS);
+        after(&mut adaptive, 0, 20, |_| 1);
+        assert_eq!(
+            after(&mut adaptive, 20_000, 20, |heartbeat| if heartbeat == 50 { 10_000 } else { 1 }),
+            ms(200)
+        );
         for sync in 0..200 {
-            pace.synced(if sync % 20 == 0 { ms(2000) } else { ms(2) });
+            adaptive.synced(if sync % 20 == 0 { ms(2000) } else { ms(2) });
         }
-        pace.decide(at(50_000));
-        assert_eq!(pace.timeout(), ms(200));
+        adaptive.decide(at(50_000));
+        assert_eq!(adaptive.timeout(), ms(200));
     }
 
     #[test]
     fn a_card_that_syncs_in_200_ms_gets_time_for_a_campaign_wherever_it_is() {
-        let mut pace = Pace::new(BOUNDS);
-        pace.answered(NodeId(3), ms(200), ms(200));
-        pace.decide(at(0));
-        assert!((ms(800)..ms(1100)).contains(&pace.timeout()), "{:?}", pace.timeout());
-        let mut own = Pace::new(BOUNDS);
+        let mut adaptive = AdaptiveTimeout::new(BOUNDS);
+        adaptive.answered(NodeId(3), ms(200), ms(200));
+        adaptive.decide(at(0));
+        assert!((ms(800)..ms(1100)).contains(&adaptive.timeout()), "{:?}", adaptive.timeout());
+        let mut own = AdaptiveTimeout::new(BOUNDS);
         (0..20).for_each(|_| own.synced(ms(200)));
         own.decide(at(0));
         assert!((ms(800)..ms(1400)).contains(&own.timeout()), "{:?}", own.timeout());
@@ -342,72 +351,72 @@ mod tests {
 
     #[test]
     fn a_leader_beats_for_the_least_patient_until_all_have_heard() {
-        let mut pace = Pace::new(BOUNDS);
-        pace.answered(NodeId(2), ms(1), ms(200));
-        pace.answered(NodeId(3), ms(500), ms(200));
-        pace.decide(at(0));
-        assert!(pace.timeout() >= ms(2000));
-        assert_eq!(pace.heartbeat(), ms(50));
-        let timeout = pace.timeout();
-        pace.answered(NodeId(2), ms(1), timeout);
-        assert_eq!(pace.heartbeat(), ms(50));
-        pace.answered(NodeId(3), ms(500), timeout);
-        assert_eq!(pace.heartbeat(), timeout / 4);
-        pace.answered(NodeId(3), ms(500), ms(200));
-        pace.lost(NodeId(3));
-        assert_eq!(pace.heartbeat(), timeout / 4, "who is away is not waited for");
+        let mut adaptive = AdaptiveTimeout::new(BOUNDS);
+        adaptive.answered(NodeId(2), ms(1), ms(200));
+        adaptive.answered(NodeId(3), ms(500), ms(200));
+        adaptive.decide(at(0));
+        assert!(adaptive.timeout() >= ms(2000));
+        assert_eq!(adaptive.heartbeat(), ms(50));
+        let timeout = adaptive.timeout();
+        adaptive.answered(NodeId(2), ms(1), timeout);
+        assert_eq!(adaptive.heartbeat(), ms(50));
+        adaptive.answered(NodeId(3), ms(500), timeout);
+        assert_eq!(adaptive.heartbeat(), timeout / 4);
+        adaptive.answered(NodeId(3), ms(500), ms(200));
+        adaptive.lost(NodeId(3));
+        assert_eq!(adaptive.heartbeat(), timeout / 4, "who is away is not waited for");
     }
 
     #[test]
     fn the_bounds_hold_and_what_a_leader_announces_is_in_force_within_reason() {
-        let mut pace = Pace::new(BOUNDS);
-        assert_eq!(after(&mut pace, 0, 5, |_| 60_000), BOUNDS.max);
-        pace.announced(ms(700));
-        assert_eq!(pace.timeout(), ms(700));
-        pace.announced(Duration::ZERO);
-        assert_eq!(pace.timeout(), TIMEOUT_MIN);
-        pace.announced(Duration::MAX);
-        assert_eq!(pace.timeout(), TIMEOUT_MAX);
-        pace.decide(at(0));
-        assert_eq!(pace.timeout(), BOUNDS.max, "a leader keeps to its own bounds");
-        let mut fixed = Pace::new(PaceBounds { min: ms(500), max: ms(500) });
+        let mut adaptive = AdaptiveTimeout::new(BOUNDS);
+        assert_eq!(after(&mut adaptive, 0, 5, |_| 60_000), BOUNDS.max);
+        adaptive.announced(ms(700));
+        assert_eq!(adaptive.timeout(), ms(700));
+        adaptive.announced(Duration::ZERO);
+        assert_eq!(adaptive.timeout(), TIMEOUT_MIN);
+        adaptive.announced(Duration::MAX);
+        assert_eq!(adaptive.timeout(), TIMEOUT_MAX);
+        adaptive.decide(at(0));
+        assert_eq!(adaptive.timeout(), BOUNDS.max, "a leader keeps to its own bounds");
+        let mut fixed = AdaptiveTimeout::new(TimeoutBounds { min: ms(500), max: ms(500) });
         assert_eq!(after(&mut fixed, 0, 5, |_| 3_000), ms(500));
     }
 
     #[test]
     fn a_box_that_wakes_late_gets_time_wherever_it_is_and_one_that_was_stopped_does_not() {
-        let mut follower = Pace::new(BOUNDS);
-        for beat in 0..200 {
-            follower.woke_late(ms(if beat % 10 == 0 { 250 } else { 3 }), at(beat * 50));
+        let mut follower = AdaptiveTimeout::new(BOUNDS);
+        for heartbeat in 0..200 {
+            follower.woke_late(ms(if heartbeat % 10 == 0 { 250 } else { 3 }), at(heartbeat * 50));
         }
         assert_eq!(follower.sync(), Duration::ZERO);
-        let mut leader = Pace::new(BOUNDS);
+        let mut leader = AdaptiveTimeout::new(BOUNDS);
         leader.answered(NodeId(2), follower.sync_told(), ms(200));
         leader.decide(at(0));
         assert!((ms(750)..ms(1000)).contains(&leader.timeout()), "{:?}", leader.timeout());
         follower.decide(at(10_000));
         assert_eq!(follower.timeout(), leader.timeout(), "as when it comes to lead");
-        let mut stopped = Pace::new(BOUNDS);
-        for beat in 0..200 {
-            stopped.woke_late(if beat == 100 { ms(10_000) } else { ms(2) }, at(beat * 50));
-            stopped.decide(at(beat * 50));
+        let mut stopped = AdaptiveTimeout::new(BOUNDS);
+        for heartbeat in 0..200 {
+            stopped.woke_late(if heartbeat == 100 { ms(10_000) } else { ms(2) }, at(heartbeat * 50));
+            stopped.decide(at(heartbeat * 50));
         }
         assert_eq!(stopped.timeout(), ms(200));
     }
 
     #[test]
     fn any_samples_are_taken() {
-        let mut pace = Pace::new(BOUNDS);
+        let mut adaptive = AdaptiveTimeout::new(BOUNDS);
         for took in [Duration::ZERO, Duration::MAX, Duration::from_nanos(1)] {
-            pace.synced(took);
-            pace.round_trip_of(NodeId(2), took, at(0));
-            pace.answered(NodeId(2), took, took);
-            pace.decide(at(0));
+            adaptive.synced(took);
+            adaptive.round_trip_of(NodeId(2), took, at(0));
+            adaptive.answered(NodeId(2), took, took);
+            adaptive.decide(at(0));
         }
-        assert!(pace.timeout() >= BOUNDS.min && pace.timeout() <= BOUNDS.max);
+        assert!(adaptive.timeout() >= BOUNDS.min && adaptive.timeout() <= BOUNDS.max);
     }
 }
 
 #[cfg(test)]
-#[path = "pace_sim_tests.rs"]
+#[path = "adaptive_timeout_sim_tests.rs"]
 mod simulated;
