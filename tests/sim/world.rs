@@ -464,19 +464,19 @@ impl World {
     fn check_end(&mut self) {
         for one in &self.boxes {
             let incarnation = one.incarnation.as_ref().expect("all boxes run at the end");
-            self.checks.refusals.ended(one.id, incarnation);
+            self.checks.refused.ended(one.id, incarnation);
         }
         let incarnation = self.boxes[0].incarnation.as_ref().expect("all boxes run at the end");
         let checks = &self.checks;
         if checks.founded >= 2 && !checks.is_narrow {
-            checks.refusals.are_none();
+            checks.refused.are_none();
         }
         self.boxes
             .iter()
             .filter_map(|one| one.incarnation.as_ref())
             .for_each(|other| replicas::show_the_same(incarnation, other));
         incarnation.handle.site(|site| {
-            checks.conservation.holds(site, checks.founded, &checks.refusals);
+            checks.conservation.holds(site, checks.founded, &checks.refused);
             checks.delivery.holds(site);
             self.check_windows(site);
             // Where time went back at a box the later value can have the earlier time; before level 2 ties went otherwise.
@@ -486,7 +486,7 @@ impl World {
                 "sites that stood still for an hour",
             ]);
             if self.plan.level >= 2 && is_steady {
-                checks.lasts.hold(site, &checks.conservation, &checks.refusals);
+                checks.lasts.hold(site, &checks.conservation, &checks.refused);
             }
         });
         self.coverage.add("leaders elected", checks.leaders.terms() as u64);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tallyd::site::Site;
 
-use super::{DroppedMessages, OneIncarnation};
+use super::{OneIncarnation, RefusedCells};
 
 #[derive(Debug, Default)]
 pub(crate) struct Conservation {
@@ -48,7 +48,7 @@ impl Conservation {
 
     /// Holds the totals of a site that has come to rest against what the clients know.
     /// `founded`: the feature level that it was founded with. Before level 2 a box ahead of site time loses counts.
-    pub(crate) fn holds(&self, site: &Site, founded: u32, refusals: &DroppedMessages) {
+    pub(crate) fn holds(&self, site: &Site, founded: u32, refused: &RefusedCells) {
         let total = |series: &str| site.find(series).map_or(0, |id| site.series_total(id));
         for (series, (surely, perhaps)) in &self.waited {
             let total = total(series);
@@ -60,7 +60,7 @@ impl Conservation {
         for (series, (incarnation, counted)) in &self.counted {
             let total = total(series);
             assert!(total <= *counted, "conservation: {series} has {total}, and only {counted} were counted");
-            let is_told = self.is_crashed(*incarnation) || refusals.of(incarnation.0) > 0;
+            let is_told = self.is_crashed(*incarnation) || refused.of(incarnation.0) > 0;
             let is_whole = total == *counted || is_told || founded < 2;
             assert!(
                 is_whole,

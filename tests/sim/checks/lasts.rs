@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tallyd::site::Site;
 
-use super::{Conservation, DroppedMessages, OneIncarnation};
+use super::{Conservation, OneIncarnation, RefusedCells};
 
 #[derive(Debug, Default)]
 pub(crate) struct Lasts(BTreeMap<String, (OneIncarnation, f64, bool)>);
@@ -23,9 +23,9 @@ impl Lasts {
     }
 
     /// Holds the last values of a site that has come to rest against what was observed.
-    pub(crate) fn hold(&self, site: &Site, conservation: &Conservation, refusals: &DroppedMessages) {
+    pub(crate) fn hold(&self, site: &Site, conservation: &Conservation, refused: &RefusedCells) {
         let is_told = |incarnation: OneIncarnation| {
-            conservation.is_crashed(incarnation) || refusals.of(incarnation.0) > 0
+            conservation.is_crashed(incarnation) || refused.of(incarnation.0) > 0
         };
         for (series, (incarnation, value, _)) in self.0.iter().filter(|(_, (.., is_known))| *is_known) {
             let Some(id) = site.find(series) else {

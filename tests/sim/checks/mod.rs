@@ -8,7 +8,7 @@ mod lasts;
 mod leaders;
 pub(crate) mod progress;
 mod reads;
-mod refusals;
+mod refused;
 pub(crate) mod replicas;
 mod site_time;
 mod stamps;
@@ -17,11 +17,11 @@ mod windows;
 pub(crate) use conservation::Conservation;
 pub(crate) use delivery::Delivery;
 pub(crate) use digests::Digests;
-pub(crate) use dropped::DroppedMessages;
 pub(crate) use histories::Histories;
 pub(crate) use lasts::Lasts;
 pub(crate) use leaders::Leaders;
 pub(crate) use reads::Reads;
+pub(crate) use refused::RefusedCells;
 pub(crate) use site_time::SiteTimes;
 pub(crate) use stamps::Stamps;
 pub(crate) use windows::Windows;
@@ -47,7 +47,7 @@ pub(crate) struct Checks {
     pub(crate) lasts: Lasts,
     pub(crate) leaders: Leaders,
     pub(crate) reads: Reads,
-    pub(crate) refusals: DroppedMessages,
+    pub(crate) refused: RefusedCells,
     pub(crate) site_times: SiteTimes,
     pub(crate) stamps: Stamps,
     pub(crate) windows: Windows,

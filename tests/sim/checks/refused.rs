@@ -1,4 +1,4 @@
-//! DroppedMessages: a cell is refused only where a limit says so, and what is refused is told.
+//! Refused cells: a cell is refused only where a limit says so, and what is refused is told.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use crate::boxes::Incarnation;
 
 /// By box, in all of its incarnations: cells of its own batches that were refused where they were applied.
 #[derive(Debug, Default)]
-pub(crate) struct DroppedMessages(BTreeMap<NodeId, u64>);
+pub(crate) struct RefusedCells(BTreeMap<NodeId, u64>);
 
-impl DroppedMessages {
+impl RefusedCells {
     /// A incarnation ends.
     pub(crate) fn ended(&mut self, at: NodeId, incarnation: &Incarnation) {
         *self.0.entry(at).or_default() += incarnation.handle.metrics().cells_refused.get();
@@ -25,7 +25,7 @@ impl DroppedMessages {
         let some = self.0.iter().find(|(_, refused)| **refused > 0);
         assert!(
             some.is_none(),
-            "refusals: box and cells that were refused although nothing is wrong: {some:?}"
+            "refused cells: box and cells that were refused although nothing is wrong: {some:?}"
         );
     }
 }
