@@ -13,11 +13,13 @@ use crate::rng::Rng;
 /// What is changed, and what that is for the coverage.
 type Setting = (&'static str, &'static str, &'static str);
 
-const SETTINGS: [Setting; 9] = [
+const SETTINGS: [Setting; 10] = [
     ("settings changed", "window.grace", "500ms"),
     ("settings changed", "window.grace", "2s"),
     ("settings changed", "window.grace", "1s"),
     ("settings changed", "outbox.numbered_max", "3"),
+    // A span is a multiple of the base.
+    ("settings changed", "window.spans", "counts/*=1001ms"),
     ("window spans changed", "window.spans", "counts/*=3s,udp.1.1=6s,levels/1/*=12s"),
     ("window spans changed", "window.spans", "meters/*=6s,adds/*=3s,counts/1/*=9s"),
     ("window spans changed", "window.spans", "default"),
