@@ -81,6 +81,18 @@ bugs! {
     PassesUnheld,
     /// A held number is let go of when it is sent again.
     ReleasesWhenSent,
+    /// A report of an epoch of which none was applied before the epoch was closed is taken for applied.
+    NoneIsUnknown,
+    /// A box finds no room among the sources when these are as many as may be.
+    BoxesNotExempt,
+    /// Names that the site does not know keep their places, and names that it knows need one as well.
+    JunkStays,
+    /// A box makes increases of a meter's readings by itself, from the first that it reads in each of its lives.
+    MetersByProcess,
+    /// A new leader goes on with site time from what is applied, whatever else its log says.
+    TimeFromApplied,
+    /// When an operator sets site time back, windows stay closed up to where it was.
+    StaysClosed,
 }
 
 #[cfg(feature = "simulation")]

@@ -5,6 +5,7 @@
 //! different windows. A fall, a restart and what came of it are kept.
 
 use std::collections::VecDeque;
+use std::sync::PoisonError;
 
 use tally_core::id::{SeriesName, SourceId};
 use tally_core::meter::{self, Meter, MeterRule, Moment, Outcome, Pending, Reading};
@@ -138,6 +139,15 @@ impl Bulk<'_> {
     /// Why the site did not take the latest reading that it judged; `None`: it took it.
     pub fn reading_refused(&self, meter: MeterSlot) -> Option<Refusal> {
         self.inner.readings.meters[meter.0 as usize].refused
+    }
+
+    /// Whether the site holds a jump of this meter until a later reading confirms it.
+    pub fn reading_is_held(&self, meter: MeterSlot) -> bool {
+        let state = &self.inner.readings.meters[meter.0 as usize];
+        let Some(series) = self.inner.slots.name(state.slot) else { return false };
+        self.site.is_some_and(|site| {
+            site.lock().unwrap_or_else(PoisonError::into_inner).holds_jump(series, &state.name)
+        })
     }
 
     /// Takes a reading. One that shows no more than was read here before is passed over.

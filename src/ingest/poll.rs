@@ -5,6 +5,7 @@
 //! compares with the last one that it has: so what grew while this process did not run is counted.
 
 mod config;
+mod counting;
 mod file;
 mod state;
 mod track;
@@ -12,28 +13,25 @@ mod track;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ring::digest::{Context, SHA256};
 use tally_core::id::{SeriesName, SourceId};
-use tally_core::meter::Outcome;
 use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::SiteTime;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 pub use self::config::{Poll, PollConfig, PollConfigError, PollProblem, checked};
+pub use self::counting::Counting;
 pub use self::state::PollStatus;
 use self::state::State;
 pub use self::track::{PollKind, Reading, ReadingError, Tracker};
 use super::{Destination, Ingest};
-use crate::accumulator::{Accumulator, Bulk, MeterRead, MeterSlot, NotTaken, ReadingsMode};
+use crate::accumulator::{Accumulator, MeterRead, NotTaken};
 use crate::clock::SiteClock;
 use crate::figures::Family;
 use crate::site::METER_NAME_BYTES_MAX;
-
-/// When a reading that the site did not take is sent again.
-const REFUSED_AGAIN: Duration = Duration::from_secs(10);
 
 /// The running polls; they end when this is dropped.
 #[derive(Debug)]
@@ -134,9 +132,8 @@ impl Polls {
             let poller = Poller {
                 meter: meter_name(to.node, &state.poll),
                 state: Arc::clone(&state),
-                tracked: Tracked::default(),
+                counting: Counting::default(),
                 began: Instant::now(),
-                again_at: None,
                 accumulator: Arc::clone(to.accumulator),
                 clock: Arc::clone(to.clock),
             };
@@ -169,22 +166,10 @@ fn meter_name(node: &str, poll: &Poll) -> String {
 struct Poller {
     state: Arc<State>,
     meter: String,
-    tracked: Tracked,
+    counting: Counting,
     began: Instant,
-    /// When the reading is sent again though it shows no more than before.
-    again_at: Option<Instant>,
     accumulator: Arc<Accumulator>,
     clock: Arc<SiteClock>,
-}
-
-/// What this process alone makes of a counter, as long as the site is not known to take readings.
-#[derive(Debug, Default)]
-struct Tracked {
-    tracker: Tracker,
-    /// Increases that are not counted yet, since the site may take the readings that they are of.
-    uncounted: u128,
-    /// They are counted here.
-    counts: bool,
 }
 
 impl Poller {
@@ -225,7 +210,7 @@ impl Poller {
                 let slot = bulk.meter(&self.meter, name)?;
                 let local_ms = self.began.elapsed().as_millis() as u64;
                 let read = MeterRead { value, heard, local_ms, incarnation, stands: false };
-                self.count_meter(&mut bulk, slot, name, read)?;
+                self.counting.count(&mut bulk, (slot, name), read, (&state.poll.rule, Instant::now()))?;
                 Ok(value as f64)
             }
             Reading::Value(value) => {
@@ -238,49 +223,6 @@ impl Poller {
                 Ok(value)
             }
         }
-    }
-
-    fn count_meter(
-        &mut self,
-        bulk: &mut Bulk<'_>,
-        slot: MeterSlot,
-        name: SeriesName<'_>,
-        mut read: MeterRead,
-    ) -> Result<(), PollError> {
-        let rule = &self.state.poll.rule;
-        let mode = bulk.readings_mode();
-        let tracked = &mut self.tracked;
-        if mode != ReadingsMode::Taken || tracked.counts {
-            let step = tracked.tracker.judge(&read, rule);
-            let mut more = tracked.uncounted.saturating_add(step.increase);
-            if mode != ReadingsMode::Unknown {
-                if more > 0 {
-                    let series = bulk.slot(name, Kind::Counter)?;
-                    bulk.add(series, Amount::Counter(more))?;
-                }
-                more = 0;
-                // From the change on the site has this reading as the base, up to which all is counted.
-                tracked.counts = mode == ReadingsMode::Refused;
-            }
-            tracked.uncounted = more;
-            tracked.tracker.counted(&step);
-        }
-        if mode == ReadingsMode::Refused {
-            bulk.forget_readings(slot);
-            return Ok(());
-        }
-        let now = Instant::now();
-        read.stands = self.again_at.is_some_and(|at| now >= at);
-        let outcome = bulk.read(slot, &read, rule);
-        let refused = bulk.reading_refused(slot);
-        // A first reading is sent once more: the site may wait to see whether what it showed stands.
-        let window = Duration::from_millis(rule.glitch_window_ms).max(REFUSED_AGAIN);
-        if outcome == Outcome::First || (refused.is_some() && (read.stands || self.again_at.is_none())) {
-            self.again_at = Some(now + window);
-        } else if read.stands {
-            self.again_at = None;
-        }
-        refused.map_or(Ok(()), |refusal| Err(NotTaken::Refused(refusal).into()))
     }
 }
 

@@ -14,6 +14,7 @@ use super::leader_clock::Logged;
 use super::site_time::Reading;
 use super::wire::{Frame, HeartbeatAnswerExtra, HeartbeatExtra};
 use crate::clock::{LeaderTime, Wall};
+use crate::deliberate::{self, Bug};
 use crate::site::Stamp;
 
 /// Connections are asked for their round trips this often.
@@ -96,7 +97,11 @@ impl Node {
         let elapsed = stamp.elapsed.max(logged.elapsed);
         self.leader_clock.applied(Stamp { elapsed, ..stamp }, now);
         let synced = logged.synced.unwrap_or(stamp.synced);
-        self.leader_clock.lead(me, logged.site_after(known), synced, now);
+        let site = match deliberate::is(Bug::TimeFromApplied) {
+            true if !logged.stepped => known.filter(|site| site.0 > 0),
+            _ => logged.site_after(known),
+        };
+        self.leader_clock.lead(me, site, synced, now);
         self.count_voters_clocks();
         self.heartbeats.held = false;
         let _ = self.stamp();

@@ -8,6 +8,7 @@ use tally_core::time::{Duration, Elapsed, Instant, SiteTime};
 
 use super::site_time::{Decided, Offset, Reading, SiteTimes};
 use crate::clock::{LeaderTime, SiteClock, TimeSource, Wall};
+use crate::deliberate::{self, Bug};
 use crate::site::{Envelope, Site, Stamp, StampedEntry, entry};
 use crate::storage::Entry;
 
@@ -65,7 +66,10 @@ impl Logged {
 pub(super) fn begun(site: &Site, entries: &[Entry], time: TimeSource) -> SiteClock {
     let unapplied = entries.iter().filter(|entry| entry.position.index > site.applied());
     let logged = Logged::of(unapplied.map(|entry| &entry.payload));
-    let begun = logged.site_after(Some(site.stamp().site));
+    let mut begun = logged.site_after(Some(site.stamp().site));
+    if deliberate::is(Bug::TimeFromApplied) {
+        begun = Some(site.stamp().site);
+    }
     let clock = SiteClock::new(begun.unwrap_or_default(), site.stamp().elapsed, time);
     // What is not committed may go again, an operator's step even.
     clock.skipped();

@@ -56,7 +56,7 @@ impl Proposals {
         self.pending.insert(tag, Pending { envelope, reply, copies: 0, began: now, tried: None });
     }
 
-    /// The tags to send now to the leader of this term, in no particular order: again to the same one after a while, since
+    /// The tags to send now to the leader of this term, in their order: again to the same one after a while, since
     /// whatever is proposed does no more when a second copy of it is applied. Those that have waited for too long
     /// are answered instead.
     pub(super) fn due(&mut self, leader: Option<Term>, now: Instant) -> Vec<u64> {
@@ -72,7 +72,11 @@ impl Proposals {
         }
         let Some(term) = leader else { return Vec::new() };
         let due = |pending: &Pending| pending.next_at(Some(term)).is_some_and(|at| now >= at);
-        self.pending.iter().filter(|(_, pending)| due(pending)).map(|(tag, _)| *tag).collect()
+        let mut due: Vec<u64> =
+            self.pending.iter().filter(|(_, pending)| due(pending)).map(|(tag, _)| *tag).collect();
+        // Whatever the table's order is: what a node does follows from what comes to it.
+        due.sort_unstable();
+        due
     }
 
     /// The envelope to send, counted as sent.

@@ -194,6 +194,11 @@ impl Meters {
         })
     }
 
+    /// Whether a jump of this meter is among them.
+    pub(super) fn holds(&self, series: SeriesId, name: &str) -> bool {
+        self.id(series.0, name).is_some_and(|id| self.held.contains(&id))
+    }
+
     pub(super) fn held_len(&self) -> usize {
         self.held.len()
     }

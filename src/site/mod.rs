@@ -335,6 +335,12 @@ impl Site {
         self.meters.held_len()
     }
 
+    /// Whether a jump of this meter, which is counted in the series of that name, waits to be confirmed.
+    #[must_use]
+    pub fn holds_jump(&self, series: &str, meter: &str) -> bool {
+        self.held_jumps_len() > 0 && self.find(series).is_some_and(|id| self.meters.holds(id, meter))
+    }
+
     /// Up to `limit` of them.
     #[must_use]
     pub fn held_jumps(&self, limit: usize) -> Vec<HeldJump> {

@@ -208,3 +208,18 @@ fn an_epoch_that_was_folded_before_its_first_report_is_known_and_has_none_applie
     assert!(!LastApplied::None.may_include(ReportNumber::FIRST));
     assert!(LastApplied::Unknown.may_include(ReportNumber::FIRST));
 }
+
+#[test]
+fn a_folded_box_is_not_forgotten_for_a_named_source() {
+    let mut bench = Bench::new(&[("sources.max", "2")]);
+    bench.sources.level = Level::TWO;
+    let (now, settings) = (bench.now, &bench.settings);
+    let idle = bench.sources.open(SourceKind::Box, "a", 1, Epoch(7), now, settings).unwrap();
+    bench.open("b", 1).unwrap();
+    bench.now = Elapsed(31 * DAY);
+    bench.age();
+    bench.open("c", 1).unwrap();
+    assert_eq!(bench.judged(idle, 1), "Unknown(None)", "it has counted nothing yet, and the site knows");
+    assert!(bench.sources.find(SourceKind::Named, "b").is_none(), "the named one had to go");
+    assert_eq!(bench.open("d", 1), Err(OpenRefused::TooManySources));
+}

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
-use tally_core::id::{KeyHash, NodeId};
+use bytes::Bytes;
+use tally_core::id::{KeyHash, LogIndex, NodeId};
 use tally_core::raft::MemberRole;
 use tallyd::clock::{Moment, TimeSource, Wall};
 use tallyd::identity::{Identity, MemberRecord, SiteId};
@@ -17,7 +18,7 @@ use tallyd::node::{
 };
 use tallyd::random::Random;
 use tallyd::storage::faulty::{Fault, FaultyFileSystem};
-use tallyd::storage::{Options, Owner, Storage};
+use tallyd::storage::{Entry, Options, Owner, Storage};
 use tallyd::transport::TransportMetrics;
 use tokio::sync::mpsc;
 
@@ -63,11 +64,15 @@ pub(crate) struct Incarnation {
     inbox: std_mpsc::Receiver<Job>,
     jobs: VecDeque<Job>,
     worker: DiskWorker<FaultyFileSystem>,
+    /// What the node had written into its log since that was looked at.
+    pub(crate) logged: Vec<Logged>,
     /// Whether the disk is at work.
     pub(crate) disk_works: bool,
     pub(crate) outlet: Arc<Outlet>,
     time: TimeSource,
     began: Micros,
+    /// When it began, by its monotonic clock.
+    born: Instant,
     permille: u64,
     /// It was told to stop: the doors are closed.
     pub(crate) is_stopping: bool,
@@ -77,6 +82,14 @@ pub(crate) struct Incarnation {
     pub(crate) woken: (Micros, u64),
     /// For when a wake is planned.
     pub(crate) wakes_at: Micros,
+}
+
+/// What a node has written into its log.
+#[derive(Debug)]
+pub(crate) enum Logged {
+    Entry(LogIndex, Bytes),
+    /// In place of all that was in it.
+    Snapshot,
 }
 
 fn identity(plan: &Plan, node: u64) -> Identity {
@@ -183,8 +196,10 @@ impl SimBox {
             inbox,
             jobs: VecDeque::new(),
             worker: DiskWorker::new(storage),
+            logged: Vec::new(),
             disk_works: false,
             outlet,
+            born: time.now(),
             time,
             began: now,
             permille: self.permille,
@@ -209,7 +224,7 @@ impl SimBox {
             incarnation.node.take(Input::Command(command));
         }
         incarnation.node.step();
-        incarnation.jobs.extend(incarnation.inbox.try_iter());
+        incarnation.take_jobs();
     }
 
     /// Sets what the rooms beside the node see of the time.
@@ -261,6 +276,24 @@ impl Incarnation {
     /// What its monotonic clock says.
     pub(crate) fn local_now(&self) -> Instant {
         self.time.now()
+    }
+
+    /// For how long it has lived, by that clock.
+    pub(crate) fn local_age(&self) -> Duration {
+        self.time.now().saturating_duration_since(self.born)
+    }
+
+    fn take_jobs(&mut self) {
+        for job in self.inbox.try_iter() {
+            if let Job::Write { group, .. } | Job::Install { group, .. } = &job {
+                if matches!(job, Job::Install { .. }) {
+                    self.logged.push(Logged::Snapshot);
+                }
+                let entry = |entry: &Entry| Logged::Entry(entry.position.index, entry.payload.clone());
+                self.logged.extend(group.entries.iter().map(entry));
+            }
+            self.jobs.push_back(job);
+        }
     }
 
     /// Whether the disk has something to do.

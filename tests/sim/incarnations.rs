@@ -35,6 +35,7 @@ impl World {
         let place = World::place(at);
         let Some(incarnation) = &self.boxes[place].incarnation else { return };
         self.checks.conservation.crashed((at, incarnation.number));
+        self.checks.refused.ended(at, incarnation);
         self.tell(|_| format!("box {at} loses its power"));
         self.coverage.count("power lost at a box");
         self.boxes[place].end(true);
@@ -47,6 +48,9 @@ impl World {
         self.tell(|_| format!("box {at} has stopped in good order"));
         self.coverage.count("orderly stops");
         let number = self.incarnation_of(at).unwrap_or_default();
+        if let Some(incarnation) = &self.boxes[place].incarnation {
+            self.checks.refused.ended(at, incarnation);
+        }
         if !self.boxes[place].leave() {
             // It has said so.
             self.checks.conservation.crashed((at, number));

@@ -1,7 +1,7 @@
 //! What a full run must have come through.
 
 /// Each of these must have happened in a full run.
-pub(crate) const MUST_HAPPEN: [&str; 61] = [
+pub(crate) const MUST_HAPPEN: [&str; 88] = [
     "boxes started",
     "boxes that could not start",
     "power lost at a box",
@@ -63,4 +63,31 @@ pub(crate) const MUST_HAPPEN: [&str; 61] = [
     "summaries published as undeliverable",
     "numbers set aside",
     "numbers released",
+    "boxes that first came late",
+    "settings in force",
+    "settings refused",
+    "site time set back by an operator",
+    "site time set ahead by an operator",
+    "window spans changed",
+    "history bounded",
+    "series bounded",
+    "sources bounded",
+    "keys bounded",
+    "adds for which there was no room",
+    "names refused at a door",
+    "keys refused at a door",
+    "odd names counted",
+    "floods of junk names",
+    "names for which there was no room",
+    "sources for whom there was no room",
+    "StatsD lines",
+    "StatsD lines refused",
+    "meters polled",
+    "readings reported",
+    "meters that named another incarnation",
+    "meters that fell to zero",
+    "meters that wrapped",
+    "meters that stepped back a little",
+    "meters that showed zero for a moment",
+    "sites that stood still for an hour",
 ];

@@ -23,6 +23,7 @@ mod checks;
 mod clients;
 #[path = "../seeds/coverage.rs"]
 mod coverage;
+mod guests;
 mod incarnations;
 mod kinds;
 mod links;
@@ -54,15 +55,17 @@ const SEEDS: u64 = 2_000;
 
 #[test]
 fn the_invariants_hold_in_every_history() {
-    let setting = Setting { calm: number("TALLYD_SIM_CALM"), ..Setting::PLAIN };
+    let asked = bugs::asked_for().unwrap_or(Setting::PLAIN);
+    let setting = Setting { calm: number("TALLYD_SIM_CALM"), ..asked };
     if let Some(seed) = number("TALLYD_SIM_SEED") {
         // What the boxes log, too.
         let log =
             tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).without_time().with_ansi(false);
         log.with_writer(std::io::stderr).init();
-        println!("{}", run::named(seed, bugs::asked_for().unwrap_or(setting), true));
+        println!("{}", run::named(seed, setting, true));
         return;
     }
+    let setting = Setting { bug: None, ..setting };
     let first = number("TALLYD_SIM_FIRST").unwrap_or(1);
     let until = match number("TALLYD_SIM_SECONDS") {
         Some(seconds) => Until::Seconds(Duration::from_secs(seconds)),

@@ -35,6 +35,15 @@ pub(crate) struct Plan {
     pub(crate) adders: u64,
     pub(crate) reporters: u64,
     pub(crate) counts_every: Micros,
+    /// Meters that a box polls, and those that two gateways hear.
+    pub(crate) pollers: u64,
+    pub(crate) gateways: u64,
+    /// Limits are set so low that they are reached.
+    pub(crate) is_narrow: bool,
+    /// A box is started for the first time when the others are at work.
+    pub(crate) is_late: bool,
+    /// The site stands still for so long before anybody uses it.
+    pub(crate) sleeps: Option<Micros>,
     /// Whether the boards have clocks that go on without power.
     pub(crate) has_clocks: bool,
     pub(crate) broker: BrokerPlan,
@@ -59,6 +68,11 @@ impl Plan {
             adders: rng.between(1, 3),
             reporters: rng.between(0, 2),
             counts_every: rng.pick(&[20_000, 100_000, 500_000]),
+            pollers: rng.between(0, 2),
+            gateways: rng.between(0, 1),
+            is_narrow: rng.chance(150),
+            is_late: rng.chance(200),
+            sleeps: rng.chance(100).then(|| rng.between(3_600, 9_000) * SECOND),
             has_clocks: rng.chance(850),
             broker: BrokerPlan::new(rng),
         }

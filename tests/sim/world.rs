@@ -3,12 +3,14 @@
 use tally_core::id::NodeId;
 use tallyd::deliberate;
 use tallyd::node::{Done, Input};
+use tallyd::site::Site;
 use tallyd::transport::Event as LinkEvent;
 
 use crate::boxes::SimBox;
-use crate::checks::{Checks, progress};
+use crate::checks::{Checks, Histories, progress, replicas};
 use crate::clients::{Adder, Counter, Operator, Reader, Reporter};
 use crate::coverage::Coverage;
+use crate::guests::{Guest, Guests};
 use crate::links::Sent;
 use crate::network::Network;
 use crate::plan::{Micros, Plan, SECOND, size};
@@ -20,6 +22,7 @@ use crate::upstreams::{Outside, UpstreamEvent};
 
 /// Once nothing is wrong everything is done within so long.
 const PATIENCE: Micros = 120 * SECOND;
+const HOUR_US: i64 = 3_600_000_000;
 
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -72,6 +75,9 @@ pub(crate) enum Event {
     Counts(usize),
     Operator,
     Upstream(UpstreamEvent),
+    Guest(Guest),
+    /// The whole site stands still, and time does not.
+    Sleep,
     Trouble,
     Start {
         at: NodeId,
@@ -96,6 +102,8 @@ pub(crate) struct World {
     reporters: Vec<Reporter>,
     counters: Vec<Counter>,
     reader: Reader,
+    pub(crate) operator: Operator,
+    pub(crate) guests: Guests,
     /// Nothing goes wrong any more.
     pub(crate) healed: bool,
     trace: bool,
@@ -105,7 +113,7 @@ pub(crate) struct World {
 pub(crate) fn play(seed: u64, setting: Setting, trace: bool) -> Coverage {
     deliberate::set(setting.bug);
     let mut world = World::new(seed, setting, trace);
-    let end = world.plan.trouble;
+    let end = world.plan.trouble + world.plan.sleeps.unwrap_or(0);
     world.run_until(end);
     world.heal();
     world.come_to_rest();
@@ -132,11 +140,13 @@ impl World {
             held: Vec::new(),
             outside: Outside::new(boxes.len(), plan.level),
             boxes,
-            checks: Checks { founded: plan.level, ..Checks::default() },
+            checks: Checks { founded: plan.level, is_narrow: plan.is_narrow, ..Checks::default() },
             coverage: Coverage::default(),
             adders: (0..plan.adders).map(Adder::new).collect(),
             reporters: (0..plan.reporters).map(|place| Reporter::new(place, rng.next() >> 1)).collect(),
             reader: Reader::default(),
+            operator: Operator::default(),
+            guests: Guests::default(),
             counters: (0..plan.boxes).map(|_| Counter::default()).collect(),
             healed: false,
             trace,
@@ -146,17 +156,26 @@ impl World {
         world.tell(|world| format!("{:?}", world.plan));
         for place in 0..world.boxes.len() {
             let at = world.boxes[place].id;
-            let span = world.rng.below(200_000);
+            let comes_late = world.plan.is_late && place > 0 && place + 1 == world.boxes.len();
+            let span = world.rng.below(if comes_late { 5 * SECOND } else { 200_000 });
+            world.coverage.add("boxes that first came late", u64::from(comes_late));
             world.after(span, Event::Start { at });
-            world.after(span + 100_000, Event::Counts(place));
         }
-        (0..world.adders.len()).for_each(|place| world.after(300_000, Event::Adder(place)));
-        (0..world.reporters.len()).for_each(|place| world.after(300_000, Event::Reporter(place)));
         let broker = Event::Upstream(UpstreamEvent::Trouble);
-        for event in [Event::Reader, Event::Dial, Event::Operator, Event::Trouble, broker] {
+        for event in [Event::Dial, Event::Operator, Event::Trouble, broker] {
             world.after(100_000, event);
         }
+        let used_after = if world.plan.sleeps.is_some() { world.plan_sleep() } else { 100_000 };
+        world.users_come(used_after);
         world
+    }
+
+    fn users_come(&mut self, after: Micros) {
+        (0..self.boxes.len()).for_each(|place| self.after(after, Event::Counts(place)));
+        (0..self.adders.len()).for_each(|place| self.after(after + 200_000, Event::Adder(place)));
+        (0..self.reporters.len()).for_each(|place| self.after(after + 200_000, Event::Reporter(place)));
+        self.after(after, Event::Reader);
+        self.guests_come(after + 200_000);
     }
 
     pub(crate) fn after(&mut self, span: Micros, event: Event) {
@@ -172,7 +191,8 @@ impl World {
     fn run_until(&mut self, end: Micros) {
         while self.now < end {
             let Some((at, event)) = self.queue.next() else { break };
-            self.now = at;
+            // While the site stood still its clocks went on.
+            self.now = self.now.max(at);
             self.coverage.events += 1;
             self.happen(event);
         }
@@ -180,13 +200,26 @@ impl World {
 
     fn come_to_rest(&mut self) {
         let limit = self.now + PATIENCE;
+        // What was counted is to be in the windows in which it was, if anything can be said of those.
+        let mut are_ahead = !self.are_clocks_right();
+        if are_ahead {
+            self.set_clocks_ahead();
+        }
         loop {
             self.run_until(self.now + 100_000);
+            if !are_ahead && progress::is_committed(&self.boxes) {
+                are_ahead = true;
+                self.set_clocks_ahead();
+            }
             let is_idle =
                 self.adders.iter().all(Adder::is_idle) && self.reporters.iter().all(Reporter::is_idle);
             let refuses = |series: &str| self.outside.broker.refuses_for_good(series);
+            let uncounted = self.uncounted_meters();
             if is_idle && progress::is_at_rest(&self.boxes, refuses) {
-                return;
+                if uncounted.is_empty() {
+                    return;
+                }
+                assert!(self.now < limit, "meters: what they grew by is not counted: {uncounted:?}");
             }
             assert!(
                 self.now < limit,
@@ -265,6 +298,11 @@ impl World {
                     self.after(span, Event::Trouble);
                 }
             }
+            Event::Guest(guest) => self.guest(guest),
+            Event::Sleep => {
+                self.coverage.count("sites that stood still for an hour");
+                self.now += self.plan.sleeps.unwrap_or_default();
+            }
             other => self.client(other),
         }
     }
@@ -304,7 +342,7 @@ impl World {
                 self.after(span, Event::Counts(place));
             }
             Event::Operator if begins => {
-                if let Some((place, input)) = Operator::act(boxes, rng, (checks, coverage)) {
+                if let Some((place, input)) = self.operator.act(boxes, rng, (checks, coverage)) {
                     self.after(1, Event::Ask { place, input: Some(input) });
                 }
                 let span = self.rng.between(200_000, 6 * SECOND);
@@ -411,9 +449,6 @@ impl World {
             one.fs.limit(None);
             one.fs.disarm();
             one.slowness = 1;
-            // Later than any clock was so far, so that all windows close.
-            one.wall_ahead = trouble::AHEAD_MAX_S * 2_000_000;
-            one.is_synced = true;
             one.hangs_until = 0;
             one.paused_until = one.paused_until.min(self.now + 1_000);
             if let Some(incarnation) = &one.incarnation {
@@ -422,22 +457,65 @@ impl World {
         }
     }
 
+    /// All clocks say a later time than any said so far, so that all windows close.
+    fn set_clocks_ahead(&mut self) {
+        let ahead = if self.are_clocks_right() { HOUR_US * 2 } else { trouble::AHEAD_MAX_S * 2_000_000 };
+        for one in &mut self.boxes {
+            one.wall_ahead = ahead;
+            one.is_synced = true;
+        }
+    }
+
     fn check_end(&mut self) {
+        for one in &self.boxes {
+            let incarnation = one.incarnation.as_ref().expect("all boxes run at the end");
+            self.checks.refused.ended(one.id, incarnation);
+        }
         let incarnation = self.boxes[0].incarnation.as_ref().expect("all boxes run at the end");
         let checks = &self.checks;
+        if checks.founded >= 2 && !checks.is_narrow {
+            checks.refused.are_none();
+        }
+        self.boxes
+            .iter()
+            .filter_map(|one| one.incarnation.as_ref())
+            .for_each(|other| replicas::show_the_same(incarnation, other));
         incarnation.handle.site(|site| {
-            checks.conservation.holds(site, checks.founded);
+            checks.conservation.holds(site, checks.founded, &checks.refused);
             checks.publications.add_up(site);
+            self.check_windows(site);
             // Where time went back at a box the later value can have the earlier time; before level 2 ties went otherwise.
-            let went_back = ["clocks stepped by an operator", "clocks set wrong"];
-            if self.plan.level >= 2 && went_back.iter().all(|kind| self.coverage.missing().contains(kind)) {
-                checks.lasts.hold(site, &checks.conservation);
+            let is_steady = self.never([
+                "clocks stepped by an operator",
+                "clocks set wrong",
+                "sites that stood still for an hour",
+            ]);
+            if self.plan.level >= 2 && is_steady {
+                checks.lasts.hold(site, &checks.conservation, &checks.refused);
             }
         });
         self.coverage.add("leaders elected", checks.leaders.terms() as u64);
         self.coverage.add("numbers published", checks.publications.numbers() as u64);
         self.coverage.add("numbers set aside", checks.told.set_aside);
         self.coverage.add("numbers released", checks.told.released);
+    }
+
+    fn check_windows(&self, site: &Site) {
+        if self.never(["history bounded"]) {
+            Histories::sum_up(site);
+            // A box that is started anew after a long time goes by the end of its log for a moment.
+            let is_plain = self.never(["window spans changed", "sites that stood still for an hour"]);
+            let checks = &self.checks;
+            if is_plain && checks.founded >= 2 && !checks.is_narrow && self.are_clocks_right() {
+                checks.histories.hold(site, &checks.conservation);
+            }
+        }
+    }
+
+    /// Whether none of these kinds, all of which must happen in a full run, has happened in this history.
+    pub(crate) fn never<const N: usize>(&self, kinds: [&'static str; N]) -> bool {
+        let missing = self.coverage.missing();
+        kinds.iter().all(|kind| missing.contains(kind))
     }
 
     fn describe(&self) -> String {
@@ -459,7 +537,7 @@ impl World {
                 )
             }
         };
-        let clients = format!("\n{:?}\n{:?}", self.adders, self.reporters);
+        let clients = format!("\n{:?}\n{:?}\n{:?}", self.adders, self.reporters, self.uncounted_meters());
         self.boxes.iter().map(of).chain([clients, self.outside.describe()]).collect()
     }
 }

@@ -1,6 +1,7 @@
 use super::file::FILE_BYTES_MAX;
 use super::*;
 use crate::accumulator::Limits;
+use crate::accumulator::ReadingsMode;
 use crate::clock::TimeSource;
 use crate::site::entry::ReportWriter;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tallyd::site::Site;
 
-use super::OneIncarnation;
+use super::{OneIncarnation, RefusedCells};
 
 #[derive(Debug, Default)]
 pub(crate) struct Conservation {
@@ -48,7 +48,7 @@ impl Conservation {
 
     /// Holds the totals of a site that has come to rest against what the clients know.
     /// `founded`: the feature level that it was founded with. Before level 2 a box ahead of site time loses counts.
-    pub(crate) fn holds(&self, site: &Site, founded: u32) {
+    pub(crate) fn holds(&self, site: &Site, founded: u32, refused: &RefusedCells) {
         let total = |series: &str| site.find(series).map_or(0, |id| site.series_total(id));
         for (series, (surely, perhaps)) in &self.waited {
             let total = total(series);
@@ -60,8 +60,12 @@ impl Conservation {
         for (series, (incarnation, counted)) in &self.counted {
             let total = total(series);
             assert!(total <= *counted, "conservation: {series} has {total}, and only {counted} were counted");
-            let is_whole = total == *counted || self.is_crashed(*incarnation) || founded < 2;
-            assert!(is_whole, "conservation: {series} has {total} of {counted}, and no crash took any");
+            let is_told = self.is_crashed(*incarnation) || refused.of(incarnation.0) > 0;
+            let is_whole = total == *counted || is_told || founded < 2;
+            assert!(
+                is_whole,
+                "conservation: {series} has {total} of {counted}, no crash took any, and no refusal was told"
+            );
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tallyd::site::Site;
 
-use super::{Conservation, OneIncarnation};
+use super::{Conservation, OneIncarnation, RefusedCells};
 
 #[derive(Debug, Default)]
 pub(crate) struct Lasts(BTreeMap<String, (OneIncarnation, f64, bool)>);
@@ -23,16 +23,19 @@ impl Lasts {
     }
 
     /// Holds the last values of a site that has come to rest against what was observed.
-    pub(crate) fn hold(&self, site: &Site, conservation: &Conservation) {
+    pub(crate) fn hold(&self, site: &Site, conservation: &Conservation, refused: &RefusedCells) {
+        let is_told = |incarnation: OneIncarnation| {
+            conservation.is_crashed(incarnation) || refused.of(incarnation.0) > 0
+        };
         for (series, (incarnation, value, _)) in self.0.iter().filter(|(_, (.., is_known))| *is_known) {
             let Some(id) = site.find(series) else {
                 assert!(
-                    conservation.is_crashed(*incarnation),
-                    "lasts: {series} is not known, and no crash took it"
+                    is_told(*incarnation),
+                    "lasts: {series} is not known, and neither crash nor refusal took it"
                 );
                 continue;
             };
-            if conservation.is_crashed(*incarnation) {
+            if is_told(*incarnation) {
                 continue;
             }
             let last = site.series(id).sample.expect("a sample").last;

@@ -2,28 +2,37 @@
 
 mod conservation;
 mod digests;
+mod histories;
 mod lasts;
 mod leaders;
 pub(crate) mod progress;
 mod publications;
 mod publishers;
 mod reads;
+mod refused;
+pub(crate) mod replicas;
 mod retained;
 mod set_aside;
 mod site_time;
+mod stamps;
 mod told;
+mod windows;
 
 pub(crate) use conservation::Conservation;
 pub(crate) use digests::Digests;
+pub(crate) use histories::Histories;
 pub(crate) use lasts::Lasts;
 pub(crate) use leaders::Leaders;
 pub(crate) use publications::Publications;
 pub(crate) use publishers::Publishers;
 pub(crate) use reads::Reads;
+pub(crate) use refused::RefusedCells;
 pub(crate) use retained::Retained;
 pub(crate) use set_aside::SetAside;
 pub(crate) use site_time::SiteTimes;
+pub(crate) use stamps::Stamps;
 pub(crate) use told::Told;
+pub(crate) use windows::Windows;
 
 use tally_core::id::NodeId;
 
@@ -38,17 +47,23 @@ pub(crate) type OneIncarnation = (NodeId, u64);
 pub(crate) struct Checks {
     /// The feature level that the site was founded with.
     pub(crate) founded: u32,
+    /// Whether limits are so low that they are reached.
+    pub(crate) is_narrow: bool,
     pub(crate) conservation: Conservation,
     pub(crate) digests: Digests,
+    pub(crate) histories: Histories,
     pub(crate) lasts: Lasts,
     pub(crate) leaders: Leaders,
     pub(crate) publications: Publications,
     pub(crate) publishers: Publishers,
     pub(crate) reads: Reads,
+    pub(crate) refused: RefusedCells,
     pub(crate) set_aside: SetAside,
     pub(crate) retained: Retained,
     pub(crate) site_times: SiteTimes,
+    pub(crate) stamps: Stamps,
     pub(crate) told: Told,
+    pub(crate) windows: Windows,
 }
 
 impl Checks {
@@ -65,11 +80,18 @@ impl Checks {
     }
 
     /// Looks at a box after each of its steps.
-    pub(crate) fn digests_and_leaders(&mut self, at: NodeId, incarnation: &Incarnation) {
+    pub(crate) fn digests_and_leaders(&mut self, at: NodeId, incarnation: &mut Incarnation) {
+        for logged in incarnation.logged.drain(..) {
+            self.stamps.logged(at, &logged);
+        }
         incarnation.handle.site(|site| {
             self.digests.look(at, site);
             self.site_times.look(site);
             self.told.look(site, &self.set_aside);
+            // Before level 2 what follows a step back is late up to where site time was.
+            if self.founded >= 2 {
+                self.windows.look((at, incarnation.number), site);
+            }
         });
         let role = *incarnation.handle.role().borrow();
         if role.leads {

@@ -5,13 +5,22 @@ use tally_core::time::SiteTime;
 use crate::boxes::{Incarnation, SimBox};
 use crate::plan::Micros;
 
+/// Whether all boxes run and have nothing left to commit.
+pub(crate) fn is_committed(boxes: &[SimBox]) -> bool {
+    boxes.iter().all(|one| one.incarnation.as_ref().is_some_and(has_committed))
+}
+
+fn has_committed(incarnation: &Incarnation) -> bool {
+    let backlog = incarnation.handle.accumulator().backlog();
+    let is_idle = backlog.cells == 0 && backlog.waiting == 0;
+    is_idle && incarnation.node.is_settled() && incarnation.node.has_applied_all()
+}
+
 /// Whether all boxes run, agree, and have nothing left to commit or to publish, but for series that the broker `refuses`.
 pub(crate) fn is_at_rest(boxes: &[SimBox], refuses: impl Fn(&str) -> bool) -> bool {
     let state = |one: &SimBox| {
         let incarnation = one.incarnation.as_ref()?;
-        let backlog = incarnation.handle.accumulator().backlog();
-        let is_idle = backlog.cells == 0 && backlog.waiting == 0;
-        let is_done = is_idle && incarnation.node.is_settled() && incarnation.node.has_applied_all();
+        let is_done = has_committed(incarnation);
         let (state, is_published) = incarnation.handle.site(|site| {
             let is_delivered = site.numberable_len() == 0 && site.delivered() == site.numbered_last();
             let waits = site.held(0, usize::MAX).into_iter().map(|held| held.summary.series);

@@ -16,6 +16,8 @@ use crate::rng::Rng;
 
 /// How long it waits for an answer.
 const PATIENCE: Micros = 5 * SECOND;
+/// As long as a key may be.
+const KEY_BYTES_MAX: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Adder {
@@ -23,6 +25,8 @@ pub(crate) struct Adder {
     number: u64,
     /// What it is about to have added.
     add: Option<Add>,
+    /// A try of it may be under way still.
+    is_unknown: bool,
     asked: Option<Asked>,
 }
 
@@ -41,11 +45,13 @@ enum Fate {
     Added,
     Not,
     Unknown,
+    /// For its key or its series; it is not asked for again.
+    NoRoom,
 }
 
 impl Adder {
     pub(crate) fn new(place: u64) -> Adder {
-        Adder { series: format!("adds/{place}"), number: 0, add: None, asked: None }
+        Adder { series: format!("adds/{place}"), number: 0, add: None, is_unknown: false, asked: None }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -61,7 +67,7 @@ impl Adder {
         (checks, coverage): (&mut Checks, &mut Coverage),
     ) -> Option<usize> {
         if self.add.is_some() {
-            match self.fate(now, boxes, checks.founded) {
+            match self.fate(now, boxes, checks) {
                 Fate::Pending => return None,
                 fate => self.conclude(&fate, checks, coverage),
             }
@@ -71,14 +77,25 @@ impl Adder {
                 return None;
             }
             self.number += 1;
+            // Some are as long as a key may be.
+            let width = if rng.chance(200) { KEY_BYTES_MAX } else { 0 };
             let key = rng.chance(500).then(|| format!("{}-{}", self.series, self.number));
+            let key = key.map(|key| format!("{key:0>width$}"));
             let amount = Amount::Counter(u128::from(rng.between(1, 1000)));
+            self.is_unknown = false;
             self.add = Some(Add { series: self.series.clone(), amount, key });
         }
-        self.ask(now, any_box(boxes, rng)?, boxes)
+        let place = any_box(boxes, rng)?;
+        self.ask(now, place, boxes, (checks, coverage))
     }
 
-    fn ask(&mut self, now: Micros, place: usize, boxes: &[SimBox]) -> Option<usize> {
+    fn ask(
+        &mut self,
+        now: Micros,
+        place: usize,
+        boxes: &[SimBox],
+        (checks, coverage): (&mut Checks, &mut Coverage),
+    ) -> Option<usize> {
         let (incarnation, add) = (boxes[place].incarnation.as_ref()?, self.add.as_ref()?);
         boxes[place].tell_time(now);
         match incarnation.handle.begin_add(add) {
@@ -87,14 +104,18 @@ impl Adder {
                 self.asked = Some(Asked { place, incarnation: incarnation.number, id, answer, until });
                 Some(place)
             }
-            Err(_) => {
-                // It is certainly not done: another box is asked.
+            Err(RequestError::Refused(Refusal::TooManySeries) | RequestError::TooManyNew)
+                if checks.is_narrow =>
+            {
+                self.conclude(&Fate::NoRoom, checks, coverage);
                 None
             }
+            // It is certainly not done: another box is asked.
+            Err(_) => None,
         }
     }
 
-    fn fate(&mut self, now: Micros, boxes: &[SimBox], founded: u32) -> Fate {
+    fn fate(&mut self, now: Micros, boxes: &[SimBox], checks: &Checks) -> Fate {
         let Some(asked) = &mut self.asked else { return Fate::Not };
         match asked.answer.try_recv() {
             Ok(Outcome::Added(_)) => Fate::Added,
@@ -102,7 +123,13 @@ impl Adder {
                 Fate::Unknown
             }
             // Before level 2, by a box that is ahead of site time.
-            Ok(Outcome::Failed(RequestError::Refused(Refusal::WindowInFuture))) if founded < 2 => Fate::Not,
+            Ok(Outcome::Failed(RequestError::Refused(Refusal::WindowInFuture))) if checks.founded < 2 => {
+                Fate::Not
+            }
+            Ok(Outcome::Failed(RequestError::KeyTableFull)) => Fate::NoRoom,
+            Ok(Outcome::Failed(RequestError::Refused(Refusal::TooManySeries))) if checks.is_narrow => {
+                Fate::NoRoom
+            }
             Ok(Outcome::Failed(RequestError::KeyReused | RequestError::Refused(_))) => {
                 panic!("an add that nothing is wrong with is refused: {:?}", self.add)
             }
@@ -130,7 +157,17 @@ impl Adder {
                 self.add = None;
             }
             // Under its key it is asked for again.
-            Fate::Not | Fate::Unknown if key.is_some() => coverage.count("keyed adds asked for again"),
+            Fate::Not | Fate::Unknown if key.is_some() => {
+                coverage.count("keyed adds asked for again");
+                self.is_unknown |= matches!(fate, Fate::Unknown);
+            }
+            Fate::NoRoom => {
+                coverage.count("adds for which there was no room");
+                if self.is_unknown {
+                    checks.conservation.perhaps(series, *amount);
+                }
+                self.add = None;
+            }
             Fate::Unknown => {
                 coverage.count("adds whose outcome is unknown");
                 checks.conservation.perhaps(series, *amount);

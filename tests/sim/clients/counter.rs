@@ -24,13 +24,17 @@ impl Counter {
         // Before a leader has told the time this box's own clock is the guess, which may be ahead.
         let is_known = incarnation.handle.clock().site_if_known().is_some();
         let n = rng.between(1, 9);
+        let base = incarnation.handle.site(|site| site.settings().window_base());
         let name = format!("counts/{}/{}", one.id.0, incarnation.number);
         let mut bulk = incarnation.handle.accumulator().lock();
         let series = SeriesName::new(&name).expect("a name");
         if let Ok(slot) = bulk.slot(series, Kind::Counter)
             && bulk.count(slot, n).is_ok()
         {
-            checks.conservation.counted((one.id, incarnation.number), &name, u128::from(n));
+            let this = (one.id, incarnation.number);
+            checks.conservation.counted(this, &name, u128::from(n));
+            let window = is_known.then(|| base.start_of(bulk.now()));
+            checks.histories.counted(this, &name, window, n);
         }
         let name = format!("levels/{}/{}", one.id.0, incarnation.number);
         let series = SeriesName::new(&name).expect("a name");

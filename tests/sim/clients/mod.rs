@@ -2,15 +2,27 @@
 
 mod adder;
 mod counter;
+mod gateway;
+mod meter;
 mod operator;
+mod poller;
 mod reader;
 mod reporter;
+mod source;
+mod statsd;
+mod visitor;
 
 pub(crate) use adder::Adder;
 pub(crate) use counter::Counter;
+pub(crate) use gateway::Gateways;
+pub(crate) use meter::{Habit, Meter};
 pub(crate) use operator::Operator;
+pub(crate) use poller::Poller;
 pub(crate) use reader::Reader;
 pub(crate) use reporter::Reporter;
+pub(crate) use source::{Source, Turn};
+pub(crate) use statsd::Statsd;
+pub(crate) use visitor::Visitor;
 
 use tallyd::node::{Command, Input};
 use tallyd::request::RequestError;

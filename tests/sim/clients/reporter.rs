@@ -1,45 +1,32 @@
-//! A named source: numbered reports of signed amounts, sent again unchanged, at whichever box, until they are judged.
+//! A named source that reports signed amounts.
 
-use tally_core::id::{Epoch, ReportNumber, SourceId};
-use tallyd::node::encode_report;
-use tallyd::request::{NamedReport, ReportAmount, ReportCell};
-use tallyd::site::entry::{self, SourceKind};
-use tallyd::site::{Applied, Body, Level, Verdict};
-use tokio::sync::oneshot::error::TryRecvError;
+use tallyd::node::Input;
+use tallyd::request::{ReportAmount, ReportCell};
+use tallyd::site::Refusal;
 
 use crate::boxes::SimBox;
 use crate::checks::Checks;
-use crate::clients::{Answer, any_box, propose};
+use crate::clients::{Source, Turn};
 use crate::coverage::Coverage;
-use crate::plan::{Micros, SECOND};
+use crate::plan::Micros;
 use crate::rng::Rng;
-
-const PATIENCE: Micros = 3 * SECOND;
 
 #[derive(Debug)]
 pub(crate) struct Reporter {
-    place: u64,
-    nonce: u128,
-    epoch: Option<(SourceId, Epoch)>,
-    next: ReportNumber,
-    report: Option<NamedReport>,
-    asked: Option<(Answer, Micros)>,
+    series: String,
+    source: Source,
+    /// What its report adds, cell by cell.
+    adds: Vec<i128>,
 }
 
 impl Reporter {
     pub(crate) fn new(place: u64, seed: u64) -> Reporter {
-        Reporter {
-            place,
-            nonce: u128::from(seed) + 1,
-            epoch: None,
-            next: ReportNumber::FIRST,
-            report: None,
-            asked: None,
-        }
+        let source = Source::new(format!("source-{place}"), seed);
+        Reporter { series: format!("stock/{place}"), source, adds: Vec::new() }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.report.is_none()
+        self.source.is_idle()
     }
 
     /// Looks after its report, begins one if it may; what it asks, and of which box.
@@ -49,73 +36,41 @@ impl Reporter {
         boxes: &[SimBox],
         rng: &mut Rng,
         (checks, coverage): (&mut Checks, &mut Coverage),
-    ) -> Option<(usize, tallyd::node::Input)> {
-        if let Some((answer, until)) = &mut self.asked {
-            match answer.try_recv() {
-                Err(TryRecvError::Empty) if now < *until => return None,
-                Ok(Ok(applied)) => self.hear(&applied, coverage),
-                // It goes again, unchanged.
-                Ok(Err(_)) | Err(_) => coverage.count("reports sent again"),
-            }
-            self.asked = None;
+    ) -> Option<(usize, Input)> {
+        match self.source.turn(now, coverage) {
+            Turn::Waits => return None,
+            Turn::Free => {}
+            Turn::Judged(refused) => self.judged(&refused, checks),
         }
-        let place = any_box(boxes, rng)?;
-        let incarnation = boxes[place].incarnation.as_ref()?;
-        // Before that level signed amounts go by what the receiving box knows.
-        if incarnation.handle.site(|site| site.level()) < Level::TWO {
-            return None;
-        }
-        let Some((source, epoch)) = self.epoch else {
-            let name = format!("source-{}", self.place);
-            let body = entry::open(SourceKind::Named, &name, self.nonce, Epoch(rng.next()));
-            return Some(self.ask(now, place, body));
-        };
-        if self.report.is_none() {
+        let Reporter { series, source, adds } = self;
+        let is_first = source.is_first();
+        source.ask(now, boxes, rng, |_, rng| {
             if !begins {
                 return None;
             }
-            self.report = Some(self.begin(epoch, rng, checks));
-        }
-        let report = self.report.as_ref()?;
-        boxes[place].tell_time(now);
-        let open = incarnation.handle.clock().site();
-        let body = incarnation.handle.site(|site| encode_report(site, source, report, open)).ok()?;
-        Some(self.ask(now, place, body))
+            // Its series goes up and down from the first report on.
+            *adds = (0..rng.between(1, 3))
+                .map(|cell| {
+                    let falls = cell == 0 && (is_first || rng.chance(400));
+                    rng.between(1, 100) as i128 * if falls { -1 } else { 1 }
+                })
+                .collect();
+            let cell = |add: &i128| ReportCell {
+                series: series.clone(),
+                window: None,
+                amount: ReportAmount::Add(*add),
+            };
+            Some(adds.iter().map(cell).collect())
+        })
     }
 
-    fn ask(&mut self, now: Micros, place: usize, body: Body) -> (usize, tallyd::node::Input) {
-        let (input, answer) = propose(body);
-        self.asked = Some((answer, now + PATIENCE));
-        (place, input)
-    }
-
-    fn begin(&mut self, epoch: Epoch, rng: &mut Rng, checks: &mut Checks) -> NamedReport {
-        let number = self.next;
-        let cells = (0..rng.between(1, 3)).map(|cell| {
-            // Its series go up and down from the first report on.
-            let falls = number == ReportNumber::FIRST || rng.chance(400);
-            let add = rng.between(1, 100) as i128 * if falls && cell == 0 { -1 } else { 1 };
-            let series = format!("stock/{}", self.place);
-            checks.conservation.surely_signed(&series, add);
-            ReportCell { series, window: None, amount: ReportAmount::Add(add) }
-        });
-        NamedReport { source: format!("source-{}", self.place), epoch, number, cells: cells.collect() }
-    }
-
-    fn hear(&mut self, applied: &Applied, coverage: &mut Coverage) {
-        match applied {
-            Applied::Opened { result: Ok(opened), .. } => self.epoch = self.epoch.or(Some(*opened)),
-            Applied::Report { number, verdict: Verdict::Receipt { refused, .. }, .. }
-                if *number == self.next =>
-            {
-                assert!(refused.is_empty(), "conservation: cells of a good report are refused: {refused:?}");
-                coverage.count("reports acknowledged");
-                self.report = None;
-                self.next = self.next.next();
+    fn judged(&mut self, refused: &[(u32, Refusal)], checks: &mut Checks) {
+        for (place, add) in (0..).zip(std::mem::take(&mut self.adds)) {
+            match refused.iter().find(|(other, _)| *other == place) {
+                None => checks.conservation.surely_signed(&self.series, add),
+                Some((_, Refusal::TooManySeries)) if checks.is_narrow => {}
+                Some(other) => panic!("conservation: a cell of a good report is refused: {other:?}"),
             }
-            // Of a copy that was late.
-            Applied::Report { number, .. } if *number < self.next => {}
-            other => panic!("exactly once: a report that is sent again unchanged is judged {other:?}"),
         }
     }
 }

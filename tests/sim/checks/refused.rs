@@ -1,0 +1,31 @@
+//! Refused cells: a cell is refused only where a limit says so, and what is refused is told.
+
+use std::collections::BTreeMap;
+
+use tally_core::id::NodeId;
+
+use crate::boxes::Incarnation;
+
+/// By box, in all of its incarnations: cells of its own batches that were refused where they were applied.
+#[derive(Debug, Default)]
+pub(crate) struct RefusedCells(BTreeMap<NodeId, u64>);
+
+impl RefusedCells {
+    /// A incarnation ends.
+    pub(crate) fn ended(&mut self, at: NodeId, incarnation: &Incarnation) {
+        *self.0.entry(at).or_default() += incarnation.handle.metrics().cells_refused.get();
+    }
+
+    pub(crate) fn of(&self, at: NodeId) -> u64 {
+        self.0.get(&at).copied().unwrap_or(0)
+    }
+
+    /// Of a site without a limit that is reached.
+    pub(crate) fn are_none(&self) {
+        let some = self.0.iter().find(|(_, refused)| **refused > 0);
+        assert!(
+            some.is_none(),
+            "refused cells: box and cells that were refused although nothing is wrong: {some:?}"
+        );
+    }
+}
