@@ -15,12 +15,12 @@ mod stages;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
 use super::formats::{Formats, Naming};
 use super::outbox::{Ask, SiteView};
 use super::session::{End, Session};
 use super::status::Shared;
 use super::trials::Trials;
+use crate::backoff::Backoff;
 use crate::deliberate::{self, Bug};
 use crate::mqtt::{Answer, BrokerUrl, Ending, Limits, Message};
 use crate::random::Random;
@@ -190,7 +190,7 @@ impl<S: SiteView> Machine<S> {
             attempt: Try::new(now),
             session: Session::new(0, now),
             trials: Trials::default(),
-            backoff: Backoff::default(),
+            backoff: super::BACKOFF,
             numbers: 0,
             outputs: VecDeque::new(),
             stop: None,

@@ -5,12 +5,10 @@
 //! * `machine`: all decisions, as a deterministic state machine. `session`: its part that is about one connection:
 //!   number, publish, set aside, record as delivered. `shell` runs it.
 //! * `ledger`: what was sent and acknowledged, pure.
-//! * `trials`: what the broker refuses, and when it is tried again, pure. `reasons`: why, in words. `backoff`: waits
-//!   between tries.
+//! * `trials`: what the broker refuses, and when it is tried again, pure. `reasons`: why, in words.
 //! * `topic`: names in topics.
 //! * `outbox`: what all this needs of the site; `node_outbox`: from whom it gets that.
 
-mod backoff;
 mod config;
 mod formats;
 mod ledger;
@@ -36,10 +34,14 @@ pub use node_outbox::NodeOutbox;
 pub use outbox::{Ask, HeldReader, Outbox, Position, SiteView};
 pub use status::{HeldStatus, OtherSite, Probe, RefusedTopic, Shared, State, Trouble, UpstreamStatus};
 
+use crate::backoff::Backoff;
 use crate::mqtt::AccessError;
 use crate::node::Handle;
 use crate::random::Random;
 use shell::Shell;
+
+/// Waits between tries to reach the broker, from one second to thirty; the first try is immediate.
+pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 0.25);
 
 /// How long the broker may leave all that was sent unanswered before the connection is taken for broken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -12,12 +12,12 @@ mod publish;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
 use super::formats::{Numbered, SiteState, json};
 use super::ledger::{Ledger, Queue, Token};
 use super::machine::{Machine, Output};
 use super::outbox::{Ask, Position, SiteView};
 use super::trials;
+use crate::backoff::Backoff;
 use crate::deliberate::{self, Bug};
 use crate::mqtt::{Answer, Ending, IN_FLIGHT_MAX, Limits, Message};
 use crate::site::SeriesId;
@@ -210,7 +210,7 @@ impl Session {
             subscribed: false,
             pace: 1,
             resume: None,
-            backoff: Backoff::default(),
+            backoff: super::BACKOFF,
             looked: now,
             ended: false,
             ended_early: None,

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::{Machine, Output, Stage};
+use crate::backoff::Backoff;
 use crate::deliberate::{self, Bug};
 use crate::mqtt::{Ending, Limits};
-use crate::upstream::backoff::Backoff;
+use crate::upstream::BACKOFF;
 use crate::upstream::formats::{SiteState, json};
 use crate::upstream::outbox::{Ask, SiteView};
 use crate::upstream::session::{End, Session};
@@ -19,7 +20,7 @@ pub(in crate::upstream) const GOOD_AFTER: Duration = Duration::from_secs(10);
 const PROBE_AGAIN: Duration = Duration::from_secs(10);
 
 /// What a box that does not lead does about the broker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Standby {
     /// When it looks next, since it was asked to.
     due: Option<Instant>,
@@ -29,6 +30,10 @@ pub(super) struct Standby {
 }
 
 impl Standby {
+    pub(super) const fn new() -> Standby {
+        Standby { due: None, probe: None, backoff: BACKOFF }
+    }
+
     /// When it looks next, unless it is looking.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due.filter(|_| self.probe.is_none())
@@ -110,7 +115,7 @@ impl<S: SiteView> Machine<S> {
         self.shared.enter(State::Standby);
         self.forget_trials();
         self.site.seen(None);
-        self.stage = Stage::Standby(Standby::default());
+        self.stage = Stage::Standby(Standby::new());
     }
 
     /// Whoever leads then finds out anew; what is held is with the site.
@@ -131,7 +136,7 @@ impl<S: SiteView> Machine<S> {
         let Stage::Standby(standby) = &mut self.stage else { return false };
         if !wish.probe {
             if standby.due.is_some() {
-                *standby = Standby::default();
+                *standby = Standby::new();
                 self.site.seen(None);
                 self.put(Output::EndProbe);
             }
@@ -236,13 +241,13 @@ impl<S: SiteView> Machine<S> {
         match end {
             End::Stopped => self.stage = Stage::Over,
             End::NotLeading => {
-                self.backoff = Backoff::default();
+                self.backoff = BACKOFF;
                 self.begin();
             }
             End::Broken(ending) => {
                 self.shared.ended(&ending);
                 if self.now.saturating_duration_since(self.attempt.began) > GOOD_AFTER {
-                    self.backoff = Backoff::default();
+                    self.backoff = BACKOFF;
                 }
                 // Over which message a connection breaks is to be found out soon.
                 let soon = if self.attempt.is_open { self.trials.finds_out() } else { None };

@@ -105,7 +105,7 @@ impl<S: SiteView> Machine<S> {
             let held = std::mem::replace(&mut self.session.settled_held, later).len() as u64;
             self.shared.delivered((taken - before).saturating_sub(held));
             self.session.under_way = self.session.under_way.split_off(&(taken + 1));
-            self.session.backoff = Backoff::default();
+            self.session.backoff = crate::upstream::BACKOFF;
         }
     }
 
