@@ -14,7 +14,7 @@ use crate::site::units::Unit;
 use crate::storage::Budget;
 use crate::upstream::UpstreamConfig;
 
-/// What a file (and the environment) said, checked.
+/// The checked content of a file and of the environment.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -34,31 +34,31 @@ pub struct Config {
     pub storage: StorageSection,
 }
 
-/// `[node]`: who this box is.
+/// `[node]`: the identity of this box.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeSection {
-    /// Its name, 1 to 32 of `a-z 0-9 -`; a contradiction to its identity is an error.
+    /// The name of the box, 1 to 32 of `a-z 0-9 -`; a contradiction to its identity is an error.
     #[serde(deserialize_with = "node_name")]
     pub name: Option<String>,
-    /// Where it keeps everything.
+    /// The data directory.
     pub data_dir: Option<PathBuf>,
 }
 
-/// `[cluster]`: how the boxes reach each other.
+/// `[cluster]`: the connections between the boxes.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterSection {
     /// QUIC, UDP. `[::]` is both IP versions, or IPv4 where the system has no other.
     #[serde(deserialize_with = "cluster_address")]
     pub listen: SocketAddr,
-    /// What the others dial; a contradiction to its identity is told.
+    /// The address that the others dial; a contradiction to the identity is logged.
     pub advertise: Option<String>,
-    /// Without a leader for a timeout, up to twice as long, a box campaigns. The timeout follows the
-    /// measured round trips and disk syncs, and is at least this.
+    /// The least election timeout. A box without a leader for one to two timeouts campaigns. The timeout follows the
+    /// measured round trips and disk syncs.
     #[serde(deserialize_with = "duration")]
     pub election_timeout_min: Duration,
-    /// And at most this.
+    /// The longest election timeout.
     #[serde(deserialize_with = "duration")]
     pub election_timeout_max: Duration,
 }
@@ -123,12 +123,12 @@ pub struct StatsdSection {
     pub listen: StatsdListen,
 }
 
-/// Where StatsD is listened to: a list of addresses, or one; `"off"`, `""` or an empty list turns it off.
+/// The listen addresses of StatsD: a list, or one address; `"off"`, `""` or an empty list turns StatsD off.
 #[derive(Clone, Debug)]
 pub struct StatsdListen {
     /// The addresses.
     pub addresses: Vec<SocketAddr>,
-    /// Nobody said so: then the second is left out where there is no IPv6.
+    /// The default addresses; a system without IPv6 leaves out the second.
     pub is_default: bool,
 }
 
@@ -142,7 +142,7 @@ impl Default for StatsdListen {
     }
 }
 
-/// The same addresses, whoever said so.
+/// The addresses, configured or default.
 impl PartialEq for StatsdListen {
     fn eq(&self, other: &StatsdListen) -> bool {
         self.addresses == other.addresses
@@ -152,7 +152,10 @@ impl PartialEq for StatsdListen {
 impl<'de> Deserialize<'de> for StatsdListen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected an address such as \"127.0.0.1:8125\", or a list of such")]
+        #[serde(
+            untagged,
+            expecting = "expected an address such as \"127.0.0.1:8125\", or a list of addresses"
+        )]
         enum Said {
             One(String),
             Several(Vec<String>),
@@ -168,7 +171,7 @@ impl<'de> Deserialize<'de> for StatsdListen {
             .map_err(serde::de::Error::custom)?;
         addresses.dedup();
         if addresses.len() > STATSD_ADDRESSES_MAX {
-            let what = format!("{} addresses, at most {STATSD_ADDRESSES_MAX} can be", addresses.len());
+            let what = format!("{} addresses, more than {STATSD_ADDRESSES_MAX}", addresses.len());
             return Err(serde::de::Error::custom(what));
         }
         Ok(StatsdListen { addresses, is_default: false })
@@ -179,7 +182,7 @@ impl<'de> Deserialize<'de> for StatsdListen {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CommitSection {
-    /// For counts that nobody waits for.
+    /// The commit interval of counts without waiters.
     #[serde(deserialize_with = "duration")]
     pub interval: Duration,
 }
@@ -194,12 +197,12 @@ impl Default for CommitSection {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StorageSection {
-    /// What log, snapshots and spare files may have together; absent: a quarter of the partition, at most 256 MiB.
+    /// The limit of log, snapshots and spare files together; default: a quarter of the partition, at most 256 MiB.
     #[serde(deserialize_with = "size")]
     pub bytes_max: Option<u64>,
 }
 
-/// Why a configuration is not used.
+/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -210,28 +213,28 @@ pub enum ConfigError {
         /// Why.
         error: std::io::Error,
     },
-    /// What it says is not understood.
+    /// The content is invalid.
     #[error("{place}: {what}")]
     Wrong {
         /// File and line, or the environment variable.
         place: String,
-        /// What is wrong, and what would be right.
+        /// What is wrong, and an example of a valid value.
         what: String,
     },
 }
 
-/// How a variable of the environment says a value.
+/// How an environment variable encodes a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Says {
-    /// As it is.
+    /// As text.
     Text,
-    /// In digits.
+    /// As a number.
     Number,
-    /// Divided by commas.
+    /// As a comma-separated list.
     Texts,
 }
 
-/// All keys but those of `[[ingest.poll]]`, of which there are any number. Each can be overridden by a variable of
+/// All keys except those of `[[ingest.poll]]`, a section that can be repeated. Each can be overridden by a variable of
 /// the environment.
 const KEYS: &[(&str, Says)] = &[
     ("node.name", Says::Text),
@@ -253,27 +256,28 @@ const KEYS: &[(&str, Says)] = &[
     ("storage.bytes_max", Says::Text),
 ];
 
-/// Where StatsD clients send, if nobody told them another port.
+/// The default addresses of StatsD, with the port that clients use by default.
 const STATSD_PORT: u16 = 8125;
-/// More addresses for StatsD are a mistake.
+/// The most StatsD addresses.
 const STATSD_ADDRESSES_MAX: usize = 16;
 
-/// What the variables of the environment begin with.
+/// The prefix of environment variables.
 const PREFIX: &str = "TALLYD_";
 
-/// The variable that overrides a key.
+/// Returns the name of the variable that overrides a key.
 fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
-/// Variables that are for others than the configuration's reader.
+/// Variables with other uses than the configuration.
 const OTHER_VARIABLES: &[&str] = &["TALLYD_LOG", "TALLYD_URL", "TALLYD_TOKEN_FILE"];
-/// What the variables of tests begin with.
+/// The prefixes of variables for tests.
 const TEST_PREFIXES: &[&str] = &["TALLYD_TEST_", "TALLYD_SIM_"];
-/// So many unknown variables are named.
+/// How many unknown variables a warning names.
 const UNKNOWN_NAMED_MAX: usize = 20;
 
-/// A warning of variables that look like this program's and are not: a slip, or what a service manager made of its
+/// Returns a warning of variables that look like this program's and are not: a typing error, or one that a service
+/// manager made of its
 /// own accord (Kubernetes does for each of its services). `None`: there are none.
 pub fn unknown_variables(names: impl Iterator<Item = String>) -> Option<String> {
     let overriding = KEYS.iter().map(|(key, _)| variable(key));
@@ -284,18 +288,18 @@ pub fn unknown_variables(names: impl Iterator<Item = String>) -> Option<String> 
     unknown.sort_unstable();
     let named = unknown.iter().take(UNKNOWN_NAMED_MAX).map(|name| {
         let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(name, known));
-        format!("{name} (the nearest known one is {})", nearest.map_or("none", String::as_str))
+        format!("{name} (the nearest known name is {})", nearest.map_or("none", String::as_str))
     });
     let text = named.collect::<Vec<_>>().join(", ");
     let more = match unknown.len().saturating_sub(UNKNOWN_NAMED_MAX) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    (!unknown.is_empty()).then(|| format!("variables of the environment that override no key: {text}{more}"))
+    (!unknown.is_empty()).then(|| format!("environment variables that override no key: {text}{more}"))
 }
 
 impl Config {
-    /// Reads a file (none: the defaults), then what the environment overrides.
+    /// Reads a file (without one: the defaults), then applies the environment.
     pub fn load(
         file: Option<&Path>,
         environment: impl Fn(&str) -> Option<String>,
@@ -309,7 +313,7 @@ impl Config {
         Config::read(&text, &place, environment)
     }
 
-    /// Reads the text of a file, then what the environment overrides; `place` is what errors call the file.
+    /// Parses the text of a file, then applies the environment; errors call the file `place`.
     pub fn read(
         text: &str,
         place: &str,
@@ -350,16 +354,16 @@ impl Config {
         let wrong = |what: String| Err(ConfigError::Wrong { place: place.to_owned(), what });
         if !self.api.listen.ip().is_loopback() && self.api.token_file.is_none() {
             return wrong(format!(
-                "api.listen = \"{}\" is reachable from other machines, so api.token_file must name a file with a \
-                 token that clients present; or listen on 127.0.0.1",
+                "api.listen = \"{}\" can be reached from other machines: set api.token_file to a file with \
+                 the token that clients must present, or listen on 127.0.0.1",
                 self.api.listen
             ));
         }
         let TimeoutBounds { min, max } = self.cluster.election_timeout();
         if min < TimeoutBounds::MIN || max > TimeoutBounds::MAX || min > max {
             return wrong(
-                "cluster.election_timeout_min must be at least 20ms, cluster.election_timeout_max at most 10m and \
-                 not below it"
+                "cluster.election_timeout_min must be at least 20ms, and cluster.election_timeout_max at \
+                 least that and at most 10m"
                     .to_owned(),
             );
         }
@@ -369,8 +373,8 @@ impl Config {
         }
         if self.storage.bytes_max.is_some_and(|bytes| bytes < Budget::LEAST) {
             return wrong(format!(
-                "storage.bytes_max must be at least {}: while a snapshot is written, the old one and the log are still \
-                 there",
+                "storage.bytes_max must be at least {}: while a snapshot is written, the disk also holds the \
+                 old one and the log",
                 Unit::Bytes.format(Budget::LEAST)
             ));
         }
@@ -378,7 +382,7 @@ impl Config {
         Ok(self)
     }
 
-    /// The polled files, checked.
+    /// Returns the checked polled files.
     pub fn polls(&self) -> Result<Vec<Poll>, String> {
         let checked = self.ingest.poll.iter().enumerate().map(|(place, poll)| poll.check(place));
         checked.collect::<Result<_, _>>().map_err(|error| error.to_string())
@@ -392,7 +396,7 @@ impl Says {
             Says::Text => Ok(toml::Value::String(text.to_owned())),
             Says::Number => match text.trim().parse() {
                 Ok(number) => Ok(toml::Value::Integer(number)),
-                Err(_) => Err(format!("{text:?} is not a whole number such as 1024")),
+                Err(_) => Err(format!("{text:?} is not a whole number, such as 1024")),
             },
             Says::Texts => {
                 Ok(toml::Value::Array(texts().map(|one| toml::Value::String(one.to_owned())).collect()))
@@ -475,7 +479,7 @@ fn node_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String
     let name = String::deserialize(deserializer)?;
     if !is_name(&name) {
         return Err(serde::de::Error::custom(format!(
-            "{name:?} is not a name: 1 to 32 of a-z 0-9 -, such as box1"
+            "{name:?} is not a name (1 to 32 of a-z 0-9 -), such as box1"
         )));
     }
     Ok(Some(name))

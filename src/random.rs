@@ -1,4 +1,4 @@
-//! Random numbers: nonces, tags, seeds. From the system, or, in a simulation, from its seed.
+//! Random numbers for nonces, tags and seeds: from the system or, in a simulation, from its seed.
 
 use std::sync::Mutex;
 
@@ -9,7 +9,7 @@ pub fn random_u128() -> u128 {
     u128::from_le_bytes(bytes.expect("the system's random source works once the process runs").expose())
 }
 
-/// What a room draws its random numbers from.
+/// A source of random numbers.
 #[derive(Debug, Default)]
 pub struct Random {
     /// `None`: from the system.
@@ -17,7 +17,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// The same numbers in the same order each time: for simulations, not for anything that is to be a secret.
+    /// Makes a source that yields the same numbers in the same order each time: for simulations, never for secrets.
     pub fn seeded(seed: u64) -> Random {
         Random { state: Some(Mutex::new(seed)) }
     }

@@ -21,7 +21,7 @@ pub struct Authority {
     certificate_pem: String,
 }
 
-/// What a box needs to be known by: its new private key and the certificate for it.
+/// The credentials of a box: its new private key and the certificate for it.
 pub struct Issued {
     /// SHA-256 of the public key, hexadecimal, as members list it.
     pub key_hash: String,
@@ -105,13 +105,13 @@ impl fmt::Debug for Issued {
     }
 }
 
-/// The name that a box of the site answers to in TLS: it tells the sites apart before any key is
+/// The name of a box of the site in TLS, which distinguishes sites before any key is
 /// seen. (The suffix keeps a site id of digits only from being taken for an address.)
 pub(crate) fn server_name(site_id: SiteId) -> String {
     format!("{site_id}.tally")
 }
 
-/// Ed25519: small, quick on boards without special instructions, and signing needs no randomness,
+/// Makes an Ed25519 key: small, fast on boards without special instructions, and signing needs no randomness,
 /// which a board may lack just after boot.
 fn new_key() -> Result<KeyPair, IdentityError> {
     KeyPair::generate_for(&PKCS_ED25519).map_err(crypto)
@@ -128,7 +128,7 @@ fn params(common_name: &str) -> Result<CertificateParams, IdentityError> {
     let mut serial = [0; 16];
     SystemRandom::new()
         .fill(&mut serial)
-        .map_err(|_| IdentityError::Crypto("the system gives no random numbers".into()))?;
+        .map_err(|_| IdentityError::Crypto("the system's random number generator failed".into()))?;
     // Positive, and of the same length for all.
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));

@@ -11,7 +11,7 @@ use rustls::server::ParsedCertificate;
 use super::IdentityError;
 use super::files::{NODE_CERTIFICATE, NODE_KEY, invalid, read};
 
-const REMEDY: &str = "copy the box's files anew from where `tallyd provision` wrote them";
+const REMEDY: &str = "copy the box's files again from the directory that `tallyd provision` made";
 
 /// The private key of this box and its certificate. Its `Debug` shows neither.
 pub struct Keys {
@@ -35,10 +35,10 @@ impl Keys {
             .ok_or_else(|| invalid(&certificate_path, "is not an X.509 certificate", REMEDY))?;
         let signer =
             rustls::crypto::ring::sign::any_supported_type(&PrivateKeyDer::from(private.clone_key()))
-                .map_err(|_| invalid(&key_path, "is of a kind that is not supported (Ed25519 is)", REMEDY))?;
+                .map_err(|_| invalid(&key_path, "is of an unsupported kind; use Ed25519", REMEDY))?;
         let own = signer.public_key().map(|key| sha256(key.as_ref()));
         if own != Some(hash) {
-            return Err(invalid(&certificate_path, "certifies another key than the one in node.key", REMEDY));
+            return Err(invalid(&certificate_path, "does not certify the key in node.key", REMEDY));
         }
         Ok(Keys { private, certificate, hash })
     }
@@ -58,8 +58,8 @@ impl Keys {
         self.certificate.clone()
     }
 
-    /// A secret for one purpose (HKDF-SHA256 of the private key): the same in each incarnation of the box,
-    /// known to nobody else, and of no help to find the key.
+    /// Derives a secret for one purpose (HKDF-SHA256 of the private key): the same in each incarnation of the box,
+    /// unknown to everybody else, and of no help to find the key.
     pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tally/1 derived from a node key");
         let mut secret = [0; 32];
@@ -83,8 +83,8 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// SHA-256 of a certificate's SubjectPublicKeyInfo; `None` for what is no certificate. Neither its
-/// dates nor its signature are looked at.
+/// SHA-256 of a certificate's SubjectPublicKeyInfo; `None` if the bytes are not a certificate. The
+/// dates and the signature are not checked.
 pub fn key_hash(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     Some(sha256(parsed.subject_public_key_info().as_ref()))
@@ -118,6 +118,6 @@ fn warn_if_others_can_read(path: &Path) {
     // A warning, not a refusal: some copies (a FAT stick) cannot keep modes.
     let mode = std::fs::metadata(path).map_or(0, |data| data.permissions().mode());
     if mode & 0o077 != 0 {
-        tracing::warn!("{} can be read by others than its owner: chmod 600 it", path.display());
+        tracing::warn!("{} can be read by users other than its owner: run chmod 600 on it", path.display());
     }
 }

@@ -74,9 +74,7 @@ impl Node {
         if self.levels.may_raise(self.moment.now)
             && self.append(proposals::plain(&entry::level(common))).is_ok()
         {
-            info!(
-                "all members can apply feature level {common}: the site is raised to it from level {level}"
-            );
+            info!("all members support feature level {common}: raising the site from level {level}");
         }
     }
 }

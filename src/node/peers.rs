@@ -102,7 +102,7 @@ impl Node {
             Ok(Handled::Append(range)) => self.take_entries(message, range, payloads),
             Ok(Handled::Nothing) => {}
             // Only a snapshot's message leads to this, and those come in parts.
-            Ok(Handled::Install(_)) => debug!("box {from} announced a snapshot without its parts"),
+            Ok(Handled::Install(_)) => debug!("box {from} announced a snapshot without parts"),
             Err(why) => {
                 self.refuse(from, why.into());
                 return false;
@@ -138,7 +138,7 @@ impl Node {
             Ok(index) => {
                 self.tell_commit.insert(from, index);
             }
-            Err(why) => debug!("a body of another box was not taken: {why}"),
+            Err(why) => debug!("rejected an entry of another box: {why}"),
         }
     }
 
@@ -230,7 +230,7 @@ impl Node {
         };
         let entries = match result {
             Ok(entries) => entries,
-            Err(error) => return warn!("entries for box {to} cannot be read: {error}"),
+            Err(error) => return warn!("cannot read entries for box {to}: {error}"),
         };
         // The log may have been overwritten meanwhile, and less may have been read than was asked for.
         let same =

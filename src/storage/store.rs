@@ -161,7 +161,7 @@ impl<F: FileSystem> Storage<F> {
     /// is over.
     pub fn step_snapshot(&mut self, saving: &mut Saving<F::File>) -> Result<bool, WriteError> {
         if saving.serial() != self.begun {
-            return Err(WriteError::Invalid("a snapshot that another one has taken the place of".to_owned()));
+            return Err(WriteError::Invalid("a snapshot that was replaced by another".to_owned()));
         }
         let Place { owner, metrics, .. } = &self.log.place;
         let progress = match saving.step(&self.fs, &self.snapshot_dir, *owner, metrics) {

@@ -1,4 +1,4 @@
-//! Who leads: pre-votes, votes, terms, stepping down. Election restriction by `(term, subterm, index)`.
+//! Elections: pre-votes, votes, terms, stepping down. The election restriction compares `(term, subterm, index)`.
 
 use super::message::{Body, HardState, MemberRole, Message, Position};
 use super::peer::{Measure, PreVoteReply, Standing};
