@@ -49,7 +49,7 @@ impl Batch {
         Batch { body, ..Batch::default() }
     }
 
-    /// How many requests wait for it.
+    /// The number of requests that wait for the batch.
     pub fn waiting(&self) -> usize {
         self.waiters.len() + self.keyed.len()
     }

@@ -242,7 +242,7 @@ impl Slots {
             .map(|state| &*state.name)
     }
 
-    /// How the site numbers the series, as far as that is known here.
+    /// The site's number of the series, if this box knows it.
     pub(super) fn series(&self, slot: Slot) -> Option<SeriesId> {
         self.states.get(slot.index()).filter(|state| state.generation == slot.generation)?.series
     }
@@ -358,7 +358,7 @@ impl Slots {
         cell
     }
 
-    /// Takes out the next cell: of the slot that waits longest.
+    /// Removes and returns the next cell, of the slot that has waited longest.
     pub(super) fn take_cell(&mut self) -> Option<(Slot, Cell)> {
         loop {
             let index = *self.dirty.front()?;
@@ -461,7 +461,7 @@ impl SlotState {
         Some(pending)
     }
 
-    /// How a report names the series.
+    /// The reference to a series in a report.
     pub(super) fn series_ref(&self, kind: Kind) -> SeriesRef<'_> {
         match self.series {
             Some(id) => SeriesRef::Id(id),

@@ -28,8 +28,8 @@ impl Secret {
         let line = text.lines().next().unwrap_or_default();
         let wrong = |what| Err(AccessError::NotAPassword { file: file.to_owned(), what });
         match line.len() {
-            0 => wrong("its first line is empty"),
-            length if length > SECRET_BYTES_MAX => wrong("its first line is longer than 4096 bytes"),
+            0 => wrong("the first line is empty"),
+            length if length > SECRET_BYTES_MAX => wrong("the first line is longer than 4096 bytes"),
             _ => Ok(Secret(line.to_owned())),
         }
     }

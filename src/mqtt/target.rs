@@ -43,7 +43,7 @@ pub(crate) struct Target {
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// A file that the configuration names cannot be read.
-    #[error("cannot read {file}: {error}; check the path and who may read it")]
+    #[error("cannot read {file}: {error}; check the path and its permissions")]
     Unreadable {
         /// Which.
         file: PathBuf,
@@ -66,8 +66,8 @@ pub enum AccessError {
     },
     /// No authority to check the broker's certificate by.
     #[error(
-        "no certificate authorities found in {looked_in}; name a PEM file in {section}.ca_file, \
-         or install the package ca-certificates"
+        "no certificate authorities found in {looked_in}; set {section}.ca_file to a PEM file, or install \
+         the package ca-certificates"
     )]
     NoAuthorities {
         /// The section of the configuration.
