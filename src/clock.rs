@@ -231,6 +231,12 @@ impl SiteClock {
         (view.told.site > SiteTime(0)).then(|| self.site_of(&view))
     }
 
+    /// The same at this time by this box's monotonic clock.
+    pub fn site_at(&self, now: Instant) -> Option<SiteTime> {
+        let view = self.lock();
+        (view.told.site > SiteTime(0)).then(|| view.told_at(now))
+    }
+
     /// From when to when anything counted here since this process started can be: up to site time, or as long as
     /// no leader has told that up to what the log says. `None`: not even that is known.
     pub fn possible(&self) -> Option<(SiteTime, SiteTime)> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tally_core::id::NodeId;
 use tally_core::raft::Ignored;
 
-use crate::metrics::Counter;
+use crate::figures::Counter;
 
 /// The least time between two lines about a reason, so that a peer that retries all day does not fill the disk.
 pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);

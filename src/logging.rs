@@ -22,7 +22,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 pub use level::directives;
 
-use crate::metrics::Counter;
+use crate::figures::Counter;
 
 /// The size of the queue in bytes.
 const QUEUE_BYTES_MAX: usize = 256 << 10;

@@ -1,35 +1,7 @@
-//! Counters that all modules raise and that `/metrics` and the status read. Each is an atomic: raising one
-//! takes no lock.
-
-use std::sync::atomic::{AtomicU64, Ordering};
+//! What the node, the accumulator and the API count, for `/metrics` and the status.
 
 use crate::dropped::DroppedMessages;
-
-/// A counter that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Raises the counter by one.
-    pub fn raise(&self) {
-        self.add(1);
-    }
-
-    /// Raises the counter.
-    pub fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    /// Replaces the value by a figure that was counted elsewhere (by the kernel, say).
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// The value.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::figures::Counter;
 
 /// The counters of the node and the accumulator.
 #[derive(Debug, Default)]

@@ -7,31 +7,34 @@ use axum::extract::{RawPathParams, State};
 use axum::http::{Request, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tally_core::id::NodeId;
+use tally_core::id::{KeyHash, NodeId};
+use tally_core::raft::MemberRole;
 
 use super::problem::{Name, Problem};
 use super::reads::to_json;
 use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
-use crate::identity::{Role, check_address, is_name, unhex};
-use crate::node::{MemberError, MemberStatus, NodeStatus};
-use crate::site::{MemberChange, MemberRecord, MemberRefused, MemberRole};
+use crate::identity::{check_address, is_name};
+use crate::node::{MemberStatus, NodeStatus, role_or_none};
+use crate::request::MemberError;
+use crate::site::{MemberChange, MemberRecord, MemberRefused};
 
 const EXAMPLE: &str = r#"{"id": 4, "name": "box4", "address": "10.0.0.14:7400", "key": "64 hexadecimal digits", "role": "voter"}"#;
 
 /// A member as the API shows it.
 #[derive(Serialize)]
 struct MemberForm {
-    id: u64,
+    id: NodeId,
     name: String,
     address: String,
     /// The intended role.
-    role: &'static str,
+    #[serde(with = "role_or_none")]
+    role: Option<MemberRole>,
     /// The role in the configuration in force.
-    membership: &'static str,
+    #[serde(with = "role_or_none")]
+    membership: Option<MemberRole>,
     connected: bool,
     matched: Option<u64>,
-    /// SHA-256 of its public key.
-    key: String,
+    key: KeyHash,
 }
 
 #[derive(Deserialize)]
@@ -42,13 +45,13 @@ struct AddBody {
     address: String,
     key: String,
     /// The role; default: the present role of a known member, else voter.
-    role: Option<Role>,
+    role: Option<MemberRole>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RoleBody {
-    role: Role,
+    role: MemberRole,
 }
 
 #[derive(Deserialize)]
@@ -90,15 +93,18 @@ pub(super) async fn add(
         let known = site.members().iter().find(|member| (member.id, member.key) == (record.id, record.key));
         known.map(|member| member.role)
     });
-    record.role = role.map(site_role).or(known).unwrap_or(MemberRole::Voter);
-    let role = Some(role_of(record.role));
+    record.role = role.or(known).unwrap_or(MemberRole::Voter);
+    let role = Some(record.role);
     let name = record.name.clone();
     change(&shared, &MemberChange::Put(record)).await?;
     accepted_change(&shared, &name, role)
 }
 
 /// Parses the body of `POST /v1/members`: the member, and the role if the body names one.
-pub fn member_of(body: &[u8]) -> Result<(MemberRecord, Option<Role>), Problem> {
+///
+/// # Errors
+/// What is wrong with the request, as it is answered.
+pub fn member_of(body: &[u8]) -> Result<(MemberRecord, Option<MemberRole>), Problem> {
     let AddBody { id, name, address, key, role } = parse::json(body, EXAMPLE)?;
     if id == 0 {
         return Err(Problem::malformed("id: must be 1 or more"));
@@ -107,7 +113,7 @@ pub fn member_of(body: &[u8]) -> Result<(MemberRecord, Option<Role>), Problem> {
         return Err(Problem::malformed(format!("name: {name:?} is not a name (1 to 32 of a-z 0-9 -)")));
     }
     check_address(&address).map_err(|why| Problem::malformed(format!("address: {why}")))?;
-    let Some(key) = unhex(&key) else {
+    let Some(key) = KeyHash::from_hex(&key) else {
         let why =
             "key: must be 64 hexadecimal digits; `tallyd provision --extend` prints the key of a new box";
         return Err(Problem::malformed(why));
@@ -124,11 +130,11 @@ pub(super) async fn set_role(
     let name = name_in(&params);
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
     let RoleBody { role } = parse::json(&body, r#"{"role": "voter"}"#)?;
-    if role == Role::Observer {
+    if role == MemberRole::Observer {
         check_goes_on_without(&shared, &name).await?;
     }
-    change(&shared, &MemberChange::Role { name: name.clone(), role: site_role(role) }).await?;
-    accepted_change(&shared, &name, Some(role))
+    change(&shared, &MemberChange::Role { name: name.clone(), role }).await?;
+    changed(&shared, &name, Some(role))
 }
 
 /// `DELETE /v1/members/NAME`
@@ -159,13 +165,13 @@ pub(super) async fn transfer(
         return Err(Problem::new(Name::MemberRefused, "there is no other voter that could lead"));
     }
     let leader = shared.node.transfer(to).await?;
-    let name = members.into_iter().find(|member| member.id == leader.0).map(|member| member.name);
+    let name = members.into_iter().find(|member| member.id == leader).map(|member| member.name);
     to_json(&json!({"leader": name})).map(json_response)
 }
 
 /// Whether a member votes and has a log.
 fn could_lead(member: &MemberStatus) -> bool {
-    member.votes && member.membership == "voter"
+    member.votes && member.membership == Some(MemberRole::Voter)
 }
 
 /// Finds the named member and checks by its role that it could lead.
@@ -173,11 +179,11 @@ fn who_could_lead(status: &NodeStatus, name: &str) -> Result<NodeId, Problem> {
     let member = status.members.iter().find(|member| member.name == name);
     let member = member.ok_or_else(|| refusal(MemberRefused::NoSuchMember))?;
     if could_lead(member) {
-        return Ok(NodeId(member.id));
+        return Ok(member.id);
     }
     let what = match member.membership {
-        "none" => "is not a member yet".to_owned(),
-        other => format!("has the role {other}"),
+        None => "is not a member yet".to_owned(),
+        Some(role) => format!("is {}", role.as_str()),
     };
     Err(Problem::new(Name::MemberRefused, format!("{name} {what}: only a voter can lead")))
 }
@@ -226,9 +232,8 @@ async fn change(shared: &Shared, change: &MemberChange) -> Result<(), Problem> {
 }
 
 /// The answer to an accepted change, with the reason why a witness waits for its place, if it does.
-fn accepted_change(shared: &Shared, name: &str, role: Option<Role>) -> Result<Response<Body>, Problem> {
+fn changed(shared: &Shared, name: &str, role: Option<MemberRole>) -> Result<Response<Body>, Problem> {
     let note = shared.node.site(|site| waiting_witness(site.members()));
-    let role = role.map(Role::as_str);
     to_json(&json!({"name": name, "role": role, "note": note})).map(json_response)
 }
 
@@ -258,22 +263,6 @@ fn name_in(params: &RawPathParams) -> String {
     params.iter().next().map(|(_, value)| value.to_owned()).unwrap_or_default()
 }
 
-const fn role_of(role: MemberRole) -> Role {
-    match role {
-        MemberRole::Voter => Role::Voter,
-        MemberRole::Observer => Role::Observer,
-        MemberRole::Witness => Role::Witness,
-    }
-}
-
-const fn site_role(role: Role) -> MemberRole {
-    match role {
-        Role::Voter => MemberRole::Voter,
-        Role::Observer => MemberRole::Observer,
-        Role::Witness => MemberRole::Witness,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,7 +273,7 @@ mod tests {
             id: NodeId(id),
             name: format!("box{id}"),
             address: String::new(),
-            key: [0; 32],
+            key: KeyHash([0; 32]),
             role,
         };
         let (voter, observer) = (MemberRole::Voter, MemberRole::Observer);

@@ -140,8 +140,8 @@ fn body(kind: KindArg, amount: &str) -> Result<Bytes, ClientError> {
 }
 
 fn random_key() -> Result<String, ClientError> {
-    ring::rand::generate::<[u8; 16]>(&ring::rand::SystemRandom::new())
-        .map(|random| format!("cli-{:032x}", u128::from_be_bytes(random.expose())))
+    crate::random::bytes()
+        .map(|random| format!("cli-{:032x}", u128::from_be_bytes(random)))
         .map_err(|_| ClientError::NotTried("the system's random number generator failed".to_owned()))
 }
 

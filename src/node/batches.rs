@@ -8,11 +8,13 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tally_core::id::{Epoch, ReportNumber, SourceId, Term};
+use tally_core::time::SiteTime;
 
+use super::instants::Instants;
 use super::unsent::Unsent;
 use crate::accumulator::{Backlog, Batch};
 use crate::deliberate::{self, Bug};
-use crate::site::{LastApplied, OpenRefused, readdressed};
+use crate::site::{Body, LastApplied, OpenRefused, readdressed};
 
 /// How long a batch waits for the clients that were just answered.
 const GATHER: Duration = Duration::from_millis(5);
@@ -32,7 +34,7 @@ pub(super) struct Batches {
     next: ReportNumber,
     in_flight: Option<InFlight>,
     /// Batches that an earlier incarnation froze: they follow the one in flight, the first of them under the next number.
-    kept: VecDeque<Vec<u8>>,
+    kept: VecDeque<Body>,
     file: File,
     /// The disk is about it.
     file_asked: bool,
@@ -41,10 +43,10 @@ pub(super) struct Batches {
     refused: Option<OpenRefused>,
     /// The batch in flight was frozen under an epoch that is gone.
     readdresses: bool,
-    commit_interval: Duration,
+    /// When counts that nobody waits for are frozen.
+    instants: Instants,
     target: usize,
     gather_until: Instant,
-    frozen_at: Instant,
     sent: u64,
 }
 
@@ -72,6 +74,8 @@ struct InFlight {
     batch: Batch,
     number: ReportNumber,
     sending: Option<Sending>,
+    /// Nobody waits for it, nor behind it: the leader may wait for others' to go with it.
+    patient: bool,
 }
 
 /// When something was last sent, and to the leader of which term.
@@ -109,10 +113,9 @@ impl Batches {
             opening: None,
             refused: None,
             readdresses: false,
-            commit_interval,
+            instants: Instants::new(commit_interval, now),
             target: 1,
             gather_until: now,
-            frozen_at: now,
             sent: 0,
         }
     }
@@ -129,7 +132,17 @@ impl Batches {
 
     /// Counts that nobody waits for are frozen so often.
     pub(super) fn commit_every(&mut self, interval: Duration) {
-        self.commit_interval = interval;
+        self.instants.set_every(interval);
+    }
+
+    /// How long a leader waits for what others send at the same instant.
+    pub(super) fn join_wait(&self) -> Duration {
+        self.instants.join_wait()
+    }
+
+    /// Has counts that nobody waits for go by site time.
+    pub(super) fn follow_site_time(&mut self, site: Option<SiteTime>, backlog: Backlog, now: Instant) {
+        self.instants.follow(site, backlog.cells == 0, now);
     }
 
     /// How many batches were frozen.
@@ -173,7 +186,7 @@ impl Batches {
             && let Some(body) = self.kept.pop_front()
         {
             let batch = Batch::of_body(body);
-            self.in_flight = Some(InFlight { batch, number: self.next, sending: None });
+            self.in_flight = Some(InFlight::new(batch, self.next));
             self.next = self.next.next();
         }
     }
@@ -298,7 +311,7 @@ impl Batches {
         }
         let gathered = backlog.waiting >= self.target || now >= self.gather_until || stopping;
         // What found no room in the last batch has waited for long enough.
-        let idle_due = stopping || backlog.left_over || now >= self.frozen_at + self.commit_interval;
+        let idle_due = stopping || backlog.left_over || now >= self.instants.due();
         (backlog.waiting > 0 && gathered) || (backlog.cells > 0 && idle_due)
     }
 
@@ -307,25 +320,29 @@ impl Batches {
         self.next
     }
 
-    /// A batch was frozen under the next number.
-    pub(super) fn frozen(&mut self, batch: Batch, now: Instant) {
-        self.in_flight = Some(InFlight { batch, number: self.next, sending: None });
+    /// A batch was frozen under the next number. `patient`: nobody waits for it, nor for what follows it.
+    pub(super) fn frozen(&mut self, batch: Batch, patient: bool, now: Instant) {
+        debug_assert!(self.is_settled(), "one batch is in flight, and its number is the one after the last");
+        self.in_flight = Some(InFlight { patient, ..InFlight::new(batch, self.next) });
         self.next = self.next.next();
-        self.frozen_at = now;
+        self.instants.went(now);
         self.sent += 1;
     }
 
-    /// The body to send now to the leader of this term, if it is due.
-    pub(super) fn next_send(&mut self, term: Term, now: Instant) -> Option<&[u8]> {
+    /// The body to send now to the leader of this term, if it is due, and whether it is patient. What goes again is not,
+    /// and goes at once if somebody has come to wait behind it (`hurry`).
+    pub(super) fn next_send(&mut self, term: Term, hurry: bool, now: Instant) -> Option<(&Body, bool)> {
         if matches!(self.file, File::Stale(_) | File::Writing) {
             return None;
         }
         let in_flight = self.in_flight.as_mut()?;
-        if !Sending::due(in_flight.sending, term, now) {
+        let is_hurried = in_flight.patient && hurry;
+        if !is_hurried && !Sending::due(in_flight.sending, term, now) {
             return None;
         }
+        in_flight.patient &= !hurry && in_flight.sending.is_none();
         in_flight.sending = Some(Sending::again(in_flight.sending, term, now));
-        Some(&in_flight.batch.body)
+        Some((&in_flight.batch.body, in_flight.patient))
     }
 
     /// Those who wait for the batch in flight hear that it is applied, whatever becomes of it: a deliberate bug.
@@ -372,7 +389,7 @@ impl Batches {
         self.next = ReportNumber::FIRST;
         self.in_flight = batch.map(|batch| {
             self.next = ReportNumber::FIRST.next();
-            InFlight { batch, number: ReportNumber::FIRST, sending: None }
+            InFlight::new(batch, ReportNumber::FIRST)
         });
         self.follow();
         self.readdresses = self.in_flight.is_some();
@@ -410,100 +427,18 @@ impl Batches {
             return in_flight.sending.map(|sent| sent.at + sent.wait);
         }
         let gather = (backlog.waiting > 0).then_some(self.gather_until);
-        let interval = if backlog.left_over { Duration::ZERO } else { self.commit_interval };
-        let idle = (backlog.cells > 0).then_some(self.frozen_at + interval);
-        gather.into_iter().chain(idle).min()
+        // Also where nothing waits now: counts that come until then are there without a word.
+        let idle = if backlog.left_over { self.instants.gone() } else { self.instants.due() };
+        gather.into_iter().chain((self.file == File::None).then_some(idle)).min()
+    }
+}
+
+impl InFlight {
+    fn new(batch: Batch, number: ReportNumber) -> InFlight {
+        InFlight { batch, number, sending: None, patient: false }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NONE: Backlog = Backlog { waiting: 0, cells: 0, left_over: false };
-
-    fn open() -> (Batches, Instant) {
-        let now = Instant::now();
-        let mut batches = Batches::new(7, Duration::from_secs(1), now);
-        assert!(batches.should_open(Term(1), now));
-        assert!(!batches.opened(SourceId(1), Epoch(1)));
-        (batches, now)
-    }
-
-    fn waiting(count: usize) -> Backlog {
-        Backlog { waiting: count, cells: 0, left_over: false }
-    }
-
-    fn receipt(batches: &mut Batches, number: u64) {
-        let number = ReportNumber::new(number).unwrap();
-        assert!(batches.judged(SourceId(1), Epoch(1), number).is_some());
-    }
-
-    #[test]
-    fn a_single_client_never_waits() {
-        let (mut batches, now) = open();
-        for number in 1..10 {
-            assert!(batches.should_freeze(waiting(1), false, now));
-            batches.frozen(Batch::default(), now);
-            receipt(&mut batches, number);
-            batches.answered(1, 0, now);
-        }
-    }
-
-    #[test]
-    fn two_halves_of_a_closed_loop_become_one_batch() {
-        let (mut batches, now) = open();
-        batches.frozen(Batch::default(), now);
-        receipt(&mut batches, 1);
-        batches.answered(8, 8, now);
-        assert!(!batches.should_freeze(waiting(15), false, now));
-        assert!(batches.should_freeze(waiting(16), false, now));
-        assert!(batches.should_freeze(waiting(1), false, now + GATHER));
-    }
-
-    #[test]
-    fn counts_that_nobody_waits_for_go_once_an_interval() {
-        let (batches, now) = open();
-        let counted = Backlog { waiting: 0, cells: 3, left_over: false };
-        assert!(!batches.should_freeze(counted, false, now));
-        assert!(batches.should_freeze(counted, false, now + Duration::from_secs(1)));
-        assert!(batches.should_freeze(counted, true, now));
-        assert!(!batches.should_freeze(NONE, true, now + Duration::from_secs(9)));
-    }
-
-    #[test]
-    fn a_batch_without_a_receipt_goes_again_unchanged_and_at_once_to_a_new_leader() {
-        let (mut batches, now) = open();
-        let mut batch = Batch::default();
-        batch.body = vec![1, 2];
-        batches.frozen(batch, now);
-        assert_eq!(batches.next_send(Term(1), now), Some(&[1, 2][..]));
-        assert_eq!(batches.next_send(Term(1), now), None);
-        assert_eq!(batches.next_send(Term(2), now), Some(&[1, 2][..]));
-        assert_eq!(batches.next_send(Term(2), now + RESEND_FIRST), Some(&[1, 2][..]));
-        assert!(!batches.should_freeze(waiting(5), true, now));
-    }
-
-    #[test]
-    fn an_opening_that_is_told_again_readdresses_no_batch() {
-        let (mut batches, now) = open();
-        batches.frozen(Batch::default(), now);
-        assert!(
-            !batches.opened(SourceId(1), Epoch(1)),
-            "a second copy of the entry: the batch stays number one's"
-        );
-        batches.reopen(8, Some(Batch::default()));
-        assert!(batches.opened(SourceId(1), Epoch(2)), "it was frozen under an epoch that is gone");
-        assert!(!batches.opened(SourceId(1), Epoch(2)));
-    }
-
-    #[test]
-    fn another_sources_receipt_is_not_taken_for_this_boxs() {
-        let (mut batches, now) = open();
-        batches.frozen(Batch::default(), now);
-        assert!(batches.judged(SourceId(2), Epoch(1), ReportNumber::FIRST).is_none());
-        assert!(batches.judged(SourceId(1), Epoch(2), ReportNumber::FIRST).is_none());
-        assert!(batches.judged(SourceId(1), Epoch(1), ReportNumber::FIRST.next()).is_none());
-        receipt(&mut batches, 1);
-    }
-}
+#[path = "batches_tests.rs"]
+mod tests;

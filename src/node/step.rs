@@ -8,17 +8,14 @@ use tracing::{error, info, warn};
 use super::disk::Job;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
-use super::{Node, NodeError, RequestError, RoleView, proposals};
+use super::{Node, NodeError, RoleView};
 use crate::accumulator::{Batch, Limits, ReadingsMode};
 use crate::deliberate::{self, Bug};
+use crate::request::RequestError;
 use crate::site::entry::{self, ReportWriter, SourceKind};
-use crate::site::{Applied, LastApplied, Level, OpenRefused, Verdict};
+use crate::site::{Applied, Body, Envelope, LastApplied, Level, OpenRefused, Verdict};
 use crate::storage::WriteGroup;
 use crate::transport::Lane;
-
-/// An idle site's elapsed time goes on in the log at least this often, so that a key taken after a
-/// long silence is not taken for old.
-const TICK_EVERY_MS: u64 = 60_000;
 
 impl Node {
     /// Does all that follows from what came in and from the time.
@@ -41,6 +38,7 @@ impl Node {
         self.send_own_batch();
         self.send_proposals();
         self.propose_by_time();
+        self.append_gathered();
         // A wrong state says wrongly who the members are to be.
         if !self.state_check.is_out() {
             self.step_membership();
@@ -54,6 +52,7 @@ impl Node {
         self.tell_commits();
         self.keep_unsent_file();
         self.send_own_batch();
+        self.append_gathered();
         self.go_on_stopping();
         self.send_messages();
         self.send_snapshots();
@@ -130,18 +129,21 @@ impl Node {
         self.role.send_if_modified(|role| std::mem::replace(role, view) != view);
     }
 
-    /// Puts an envelope into the log under this leader's stamp.
-    pub(super) fn append(&mut self, envelope: Bytes) -> Result<LogIndex, String> {
+    /// Puts a body into the log under this leader's stamp.
+    pub(super) fn append(&mut self, body: Body) -> Result<LogIndex, String> {
+        self.append_envelope(&Envelope::plain(body))
+    }
+
+    /// The same with the envelope that it came in.
+    fn append_envelope(&mut self, envelope: &Envelope<Body>) -> Result<LogIndex, String> {
         // By the very code that will apply it, whoever made it: what cannot be read must not get into the log.
-        if let Some((_, body)) = proposals::split(&envelope) {
-            entry::check(body).map_err(|error| error.to_string())?;
-        }
+        entry::check(&envelope.inside).map_err(|error| error.to_string())?;
         self.append_checked(envelope)
     }
 
-    /// The same for an envelope of whose body [`entry::check`] has said that it can be read.
-    pub(super) fn append_checked(&mut self, envelope: Bytes) -> Result<LogIndex, String> {
-        let Some((tag, body)) = proposals::split(&envelope) else { return Err("not an envelope".to_owned()) };
+    /// The same for a body of which [`entry::check`] has said that it can be read.
+    pub(super) fn append_checked(&mut self, envelope: &Envelope<Body>) -> Result<LogIndex, String> {
+        let body = &envelope.inside;
         if body.len() as u64 + 64 > u64::from(APPEND_BYTES_MAX) {
             return Err(format!("an entry has at most {APPEND_BYTES_MAX} bytes"));
         }
@@ -153,9 +155,10 @@ impl Node {
         } else {
             (self.stamp().ok_or("too few boxes answered to know the time")?, None)
         };
-        let payload = proposals::reenvelope(tag, &entry::stamped(stamp, body));
+        let payload = envelope.stamped(stamp);
         let range = self.raft.propose(now, 1, payload.len() as u64).map_err(|error| error.to_string())?;
         self.tail.replace_from(range, std::iter::once(payload));
+        self.gathered.hurry(self.moment.now);
         if let Some(step) = step {
             self.leader_clock.stepped(step);
         }
@@ -163,12 +166,17 @@ impl Node {
     }
 
     /// Sends an envelope to whoever leads.
-    fn pass_to_leader(&mut self, envelope: Bytes) -> bool {
+    fn pass_to_leader(&mut self, envelope: &Envelope<Body>) -> bool {
         if self.leads() {
-            return self.append(envelope).is_ok();
+            if envelope.is_patient() {
+                self.gather(self.shared.identity.node_id(), Envelope::plain(envelope.inside.clone()));
+                return true;
+            }
+            self.gathered.drop_copy(envelope);
+            return self.append_envelope(envelope).is_ok();
         }
         match self.raft.leader() {
-            Some(leader) => self.send(leader, Lane::Requests, &Frame::Propose(envelope)),
+            Some(leader) => self.send(leader, Lane::Requests, &Frame::Propose(envelope.encode())),
             None => false,
         }
     }
@@ -191,23 +199,29 @@ impl Node {
             let epoch = tally_core::id::Epoch((nonce >> 64) as u64);
             let body = entry::open(SourceKind::Box, &name, nonce, epoch);
             self.batches.asked(term, now);
-            self.pass_to_leader(proposals::plain(&body));
+            self.pass_to_leader(&Envelope::plain(body));
             return;
         }
         let Some((source, epoch)) = self.batches.epoch() else { return };
-        let backlog = self.shared.accumulator.backlog();
+        let mut backlog = self.shared.accumulator.backlog();
+        self.batches.follow_site_time(self.shared.clock.site_at(now), backlog, now);
         if self.batches.should_freeze(backlog, self.is_stopping(), now) {
             let number = self.batches.next_number();
             let writer = ReportWriter::new(source, epoch, number, 0);
             let batch = self.shared.accumulator.freeze(writer);
-            self.batches.frozen(batch, now);
+            let was_left_over = backlog.left_over;
+            backlog = self.shared.accumulator.backlog();
+            let patient = batch.waiting() == 0 && !was_left_over && !backlog.left_over;
+            self.batches.frozen(batch, patient, now);
         }
-        if let Some(body) = self.batches.next_send(term, now) {
-            let envelope = proposals::plain(body);
+        let hurry = backlog.waiting > 0 || self.is_stopping();
+        if let Some((body, patient)) = self.batches.next_send(term, hurry, now) {
+            let body = body.clone();
+            let envelope = if patient { Envelope::patient(body) } else { Envelope::plain(body) };
             if deliberate::is(Bug::AnswersWhenSent) {
                 self.batches.answer_at_once(&self.shared.site);
             }
-            if !self.pass_to_leader(envelope) {
+            if !self.pass_to_leader(&envelope) {
                 self.batches.not_sent(now);
             }
         }
@@ -219,31 +233,10 @@ impl Node {
         for tag in self.proposals.due(term, now) {
             let Some(term) = term else { return };
             if let Some(envelope) = self.proposals.send(tag, term, now)
-                && !self.pass_to_leader(envelope)
+                && !self.pass_to_leader(&envelope)
             {
                 self.proposals.not_sent(tag, now);
             }
-        }
-    }
-
-    /// What a leader proposes because time has passed.
-    fn propose_by_time(&mut self) {
-        let Some(stamp) = self.stamp().filter(|_| !self.state_check.is_out()) else { return };
-        self.raise_level();
-        let (close, last) = {
-            let site = self.site();
-            let is_applied = site.applied() >= self.close_proposed;
-            (site.close_due(stamp.site).filter(|_| is_applied), site.stamp())
-        };
-        if let Some(until) = close
-            && let Ok(index) = self.append(proposals::plain(&entry::close(until)))
-        {
-            self.close_proposed = index;
-        }
-        if stamp.elapsed.since_ms(last.elapsed.max(self.ticked)) >= TICK_EVERY_MS
-            && self.append(proposals::plain(&entry::tick())).is_ok()
-        {
-            self.ticked = stamp.elapsed;
         }
     }
 
@@ -301,6 +294,10 @@ impl Node {
                 }
             },
         };
+        debug_assert!(
+            entries.is_sorted_by(|before, after| before.position.index.next() == after.position.index),
+            "the disk gets entries without a gap"
+        );
         let installing = self.snapshots.install_with(&persist);
         let truncate_after = truncation(&persist, installing.is_some());
         let group = WriteGroup { hard_state: persist.hard_state, truncate_after, entries };
@@ -328,14 +325,19 @@ impl Node {
         }
         while index < commit && self.failed.is_none() {
             index = index.next();
-            let Some(payload) = self.tail.payload(index).cloned() else {
+            let Some(payload) = self.tail.payload(index) else {
                 warn!("entry {index} is committed and not in memory");
                 return;
             };
-            let (tag, content) = proposals::split(&payload).unwrap_or((None, &[]));
+            let Envelope { tag, inside: entry } = Envelope::read(payload).unwrap_or_default();
             let (applied, digest) = {
                 let mut site = self.site();
-                (site.apply(index, content), site.digest())
+                let applied = site.apply(index, &entry);
+                debug_assert!(
+                    applied.is_err() || site.applied() == index,
+                    "entries are applied one after the other"
+                );
+                (applied, site.digest())
             };
             self.state_check.applied(index, digest);
             match applied {

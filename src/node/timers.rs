@@ -16,6 +16,8 @@ enum Timer {
     Lateness,
     /// A batch is to be frozen, or to go again.
     Batches,
+    /// What was gathered at this leader is to go.
+    Gathered,
     /// A body is to go again, or to be given up.
     Proposals,
     /// A read is to be asked for again, or to be given up.
@@ -33,10 +35,11 @@ enum Timer {
 }
 
 impl Timer {
-    const ALL: [Timer; 10] = [
+    const ALL: [Timer; 11] = [
         Timer::Raft,
         Timer::Lateness,
         Timer::Batches,
+        Timer::Gathered,
         Timer::Proposals,
         Timer::Reads,
         Timer::Disk,
@@ -73,6 +76,7 @@ impl Node {
             Timer::Batches => {
                 self.batches.due(self.shared.accumulator.backlog(), self.batches_term().is_some())
             }
+            Timer::Gathered => self.gathered.due(),
             Timer::Proposals => self.proposals.next_due(leader),
             Timer::Reads => self.reads.next_due(leader.filter(|_| !self.leads())),
             Timer::Disk => self.disk_health.next_due(),

@@ -1,8 +1,8 @@
 //! Spans of site time that the site passed and then stepped back from: windows in them were already summarised, so
 //! when site time passes again, they get additional summaries, marked late.
 
-use super::codec::{Malformed, Reader};
 use super::view::Stamp;
+use crate::codec::{Malformed, Reader};
 
 /// So many spans are told apart; beyond, the two oldest become one.
 const SPANS_MAX: usize = 8;

@@ -1,8 +1,8 @@
 //! The refused cells of a report, in a few bytes, so that a repeated report gets the same receipt.
 
-use super::codec::{Malformed, Reader, put_bytes, put_varint};
 use super::entry::REPORT_CELLS_MAX;
 use super::view::Refusal;
+use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 use tally_core::report::Kind;
 
 /// Refused cells, as runs: places skipped, length, reason.

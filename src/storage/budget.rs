@@ -38,8 +38,12 @@ impl Budget {
     pub fn options(self) -> Options {
         let usual = Options::default();
         let block = BLOCK_BYTES as u64;
+        let segment_bytes = usual.segment_bytes.min(self.0 / 32).next_multiple_of(block);
+        // What is freed does not begin and end with the snapshots.
+        let freed = self.snapshot_log_bytes().div_ceil(segment_bytes) + 1;
         Options {
-            segment_bytes: usual.segment_bytes.min(self.0 / 32).next_multiple_of(block),
+            segment_bytes,
+            spare_segments: usize::try_from(freed).unwrap_or(usual.spare_segments),
             keep_bytes: usual.keep_bytes.min(self.0 / 8),
             bytes_max: self.0,
             ..usual

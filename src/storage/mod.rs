@@ -8,7 +8,6 @@
 //! (see `snapshot`); after a stop without a quorum `unsent.batches` (see `kept`).
 
 mod budget;
-mod codec;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
@@ -117,7 +116,7 @@ pub struct Options {
     /// No more than this much of the log is kept for them, in bytes of segment files.
     pub keep_bytes: u64,
     /// How many freed segment files are kept for reuse (their blocks are written already, so that
-    /// a sync touches no file system metadata).
+    /// a sync touches no file system metadata): as many as a snapshot frees, or the rest is made anew each time.
     pub spare_segments: usize,
     /// What log, spare files and snapshots may have together. Spare files and what is kept for followers yield to it;
     /// what a snapshot does not cover yet never does.
@@ -138,7 +137,7 @@ impl Default for Options {
             segment_bytes: 8 << 20,
             keep_entries: 10_000,
             keep_bytes: 32 << 20,
-            spare_segments: 2,
+            spare_segments: 3,
             bytes_max: 256 << 20,
         }
     }

@@ -9,7 +9,7 @@ use tally_core::raft::HardState;
 
 use super::faulty::FaultyFileSystem;
 use super::storage_tests::{append, at, fill, open};
-use super::{BLOCK_BYTES, Entry, Options, Owner, ReadError, Storage, WriteError, WriteGroup};
+use super::{BLOCK_BYTES, Budget, Entry, Options, Owner, ReadError, Storage, WriteError, WriteGroup};
 
 const KIB: usize = 1 << 10;
 const OWNER: Owner = Owner { site_id: 0xABCD, node: 2 };
@@ -220,4 +220,42 @@ proptest! {
         let (_, found) = Storage::open(fs.clone(), dir(), OWNER, bounded()).unwrap();
         prop_assert_eq!(found.last, at(index, 1));
     }
+}
+
+#[test]
+fn in_steady_running_all_segments_are_used_again_whatever_the_bound() {
+    for bound in [8, 16, 64] {
+        let budget = Budget::new(bound << 20);
+        let fs = FaultyFileSystem::new(1);
+        let mut storage = open_with(&fs, budget.options());
+        let each = budget.snapshot_log_bytes() / BLOCK_BYTES as u64;
+        let mut written = 0;
+        for round in 0..8 {
+            let before = storage.stats().bytes_written;
+            for index in round * each + 1..=(round + 1) * each {
+                storage.write(&group(index, 100)).unwrap();
+            }
+            written = storage.stats().bytes_written - before;
+            storage.save_snapshot(at((round + 1) * each, 1), "small".into()).unwrap();
+        }
+        let headers = written - each * BLOCK_BYTES as u64;
+        assert!(
+            headers <= 5 * BLOCK_BYTES as u64,
+            "{bound} MiB: no zeros, {headers} bytes beside the groups"
+        );
+    }
+}
+
+#[test]
+fn zeros_follow_a_small_group_in_a_new_file_and_no_large_one() {
+    let fs = FaultyFileSystem::new(1);
+    let mut storage = open_with(&fs, Options::default());
+    let mut written = |index, bytes| {
+        let before = storage.stats().bytes_written;
+        storage.write(&group(index, bytes)).unwrap();
+        storage.stats().bytes_written - before
+    };
+    assert_eq!(written(1, 20 * KIB), 24 << 10, "zeros would cost more than they save");
+    assert_eq!(written(2, 100), (128 - 28) << 10);
+    assert_eq!(written(3, 100), 4 << 10);
 }

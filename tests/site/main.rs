@@ -38,4 +38,5 @@ mod stops;
 mod transfers;
 mod upstream;
 mod waiting_witness;
+mod wear;
 mod witness;

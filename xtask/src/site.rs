@@ -108,6 +108,20 @@ impl Site {
         self.boxes.iter().map(|one| one.api).collect()
     }
 
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        self.boxes.iter().map(|one| one.name).collect()
+    }
+
+    /// The number of a box's process.
+    pub(crate) fn process(&mut self, name: &str) -> Result<u32> {
+        let child = self.find(name)?.child.as_ref();
+        child.map(Child::id).with_context(|| format!("{name} does not run"))
+    }
+
+    pub(crate) fn data_dir(&mut self, name: &str) -> Result<PathBuf> {
+        Ok(self.find(name)?.folder.clone())
+    }
+
     /// What each box says of itself.
     pub(crate) fn views(&self) -> Vec<BoxView> {
         self.boxes.iter().map(|one| BoxView { name: one.name.to_owned(), status: one.status() }).collect()

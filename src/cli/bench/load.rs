@@ -130,7 +130,7 @@ impl Load {
         let all = async {
             while let Some(ended) = self.clients.join_next().await {
                 if let Err(error) = ended {
-                    self.shared.tally().count_error(&format!("a client ended: {error}"));
+                    self.shared.tally().count_error(&format!("a a client ended: {error}"));
                 }
             }
         };

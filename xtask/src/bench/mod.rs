@@ -1,14 +1,15 @@
 //! `cargo xtask bench`: the figures of a site of three boxes on this machine, several rounds with
 //! medians, each round on a fresh site; then leaders that die, leaders that fall silent and leaders that are
-//! restarted on purpose.
+//! restarted on purpose. With `--wear` instead: what sites write to their disks.
 
 mod failover;
 mod load;
 mod restarts;
 mod start;
 mod table;
+mod wear;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -32,14 +33,34 @@ pub(crate) struct Arguments {
     /// Number of planned restarts of leaders; 0 skips this
     #[arg(long, default_value_t = 20)]
     restarts: u16,
+    /// Instead of all that: what idling and counting sites write to their disks
+    #[arg(long)]
+    wear: bool,
+    /// How long that is measured, in minutes
+    #[arg(long, default_value_t = 20, requires = "wear", value_parser = clap::value_parser!(u32).range(1..=1440))]
+    minutes: u32,
+    /// Measure this program instead of building one
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
     /// Print one JSON object with all rounds after the table
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
-    let program = site::build(true)?;
+    let program = match &arguments.program {
+        Some(program) => program.canonicalize().with_context(|| format!("no {}", program.display()))?,
+        None => site::build(true)?,
+    };
     let folder = run::root().join("target/bench");
+    if arguments.wear {
+        empty(&folder)?;
+        let wear = wear::measure(&program, &folder, arguments.minutes)?;
+        if arguments.json {
+            println!("{wear}");
+        }
+        return Ok(());
+    }
     let mut rounds = Vec::new();
     for round in 1..=arguments.rounds {
         println!("round {round} of {}", arguments.rounds);
