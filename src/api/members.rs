@@ -134,7 +134,7 @@ pub(super) async fn set_role(
         check_goes_on_without(&shared, &name).await?;
     }
     change(&shared, &MemberChange::Role { name: name.clone(), role }).await?;
-    changed(&shared, &name, Some(role))
+    accepted_change(&shared, &name, Some(role))
 }
 
 /// `DELETE /v1/members/NAME`
@@ -232,7 +232,7 @@ async fn change(shared: &Shared, change: &MemberChange) -> Result<(), Problem> {
 }
 
 /// The answer to an accepted change, with the reason why a witness waits for its place, if it does.
-fn changed(shared: &Shared, name: &str, role: Option<MemberRole>) -> Result<Response<Body>, Problem> {
+fn accepted_change(shared: &Shared, name: &str, role: Option<MemberRole>) -> Result<Response<Body>, Problem> {
     let note = shared.node.site(|site| waiting_witness(site.members()));
     to_json(&json!({"name": name, "role": role, "note": note})).map(json_response)
 }

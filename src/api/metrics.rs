@@ -291,7 +291,7 @@ fn ways_in(text: &mut Text, status: &NodeStatus) {
 }
 
 /// Writes the counters of all modules.
-fn counted(text: &mut Text, metrics: &Metrics) {
+fn write_counters(text: &mut Text, metrics: &Metrics) {
     for (name, help, counter) in [
         ("tallyd_api_requests_total", "Requests of HTTP clients.", &metrics.api_requests),
         (

@@ -217,8 +217,12 @@ pub(super) async fn list(args: MembersArgs) -> Result<(), ClientError> {
     for member in &list.members {
         let [now, becomes] =
             [member.membership, member.role].map(|role| role.map_or("none", MemberRole::as_str));
-        let is = if now == becomes { now.to_owned() } else { format!("{now}, to become {becomes}") };
-        let reached = if member.connected { "yes" } else { "no" };
+        let role = match becomes {
+            _ if now == becomes => now.to_owned(),
+            "none" => format!("{now}, being removed"),
+            _ => format!("{now}, becoming {becomes}"),
+        };
+        let connected = if member.connected { "yes" } else { "NO" };
         table.row([
             member.name.clone(),
             member.id.to_string(),
@@ -310,15 +314,6 @@ async fn ask(
             format!("{name} will be removed; the change is in progress (see tallyd members)\n{note}")
         }
     })
-}
-
-fn with_article(role: &str) -> &str {
-    match role {
-        "voter" => "a voter",
-        "observer" => "an observer",
-        "witness" => "the witness",
-        other => other,
-    }
 }
 
 fn with_article(role: &str) -> &str {

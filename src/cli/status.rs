@@ -28,7 +28,7 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
     if args.server.json {
         return print_json(&body);
     }
-    let status: Value = parsed(&args.server, &body)?;
+    let status: Value = parse_answer(&args.server, &body)?;
     if said(&status["role"]) == Some(MemberRole::Witness) {
         return print(&super::witness::in_words(&status));
     }

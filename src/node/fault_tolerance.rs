@@ -117,14 +117,6 @@ fn failure_count(count: u64) -> String {
     if count == 1 { "1 failure".to_owned() } else { format!("{count} failures") }
 }
 
-fn more_boxes(count: usize) -> String {
-    if count == 1 { "1 more box returns".to_owned() } else { format!("{count} more boxes return") }
-}
-
-fn failure_count(count: u64) -> String {
-    if count == 1 { "1 failure".to_owned() } else { format!("{count} failures") }
-}
-
 fn in_words(boxes: usize) -> String {
     match boxes {
         2 => "two boxes".to_owned(),

@@ -26,7 +26,7 @@ const YIELD: Duration = Duration::from_millis(10);
 
 /// Dials a peer whenever there is no connection to it. Never returns.
 pub(super) async fn keep_connected(shared: Arc<TransportShared>, peer: Arc<Peer>) {
-    let mut connected = peer.connected();
+    let mut connected = peer.watch_connected();
     let mut tries = Tries::default();
     let mut logged: Option<Instant> = None;
     loop {
