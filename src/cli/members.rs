@@ -298,8 +298,8 @@ async fn ask(
     }
     let note = note.map_or(String::new(), |note| format!("{note}\n"));
     print_done(&match (role, in_force) {
-        (Some(role), false) if is_kept => format!("{name} is to be {}\n{note}", role.as_str()),
-        (Some(role), true) => format!("{name} is {}\n{note}", role.as_str()),
+        (Some(role), false) if is_kept => format!("{name} will become {}\n{note}", with_article(role)),
+        (Some(role), true) => format!("{name} is {}\n{note}", with_article(role)),
         (None, true) => format!("{name} was removed from the site\n{note}"),
         (Some(MemberRole::Voter), false) => {
             format!(
@@ -308,7 +308,10 @@ async fn ask(
             )
         }
         (Some(role), false) => {
-            format!("{name} is to be {}: it is on its way (tallyd members)\n{note}", role.as_str())
+            format!(
+                "{name} will become {}; the change is in progress (see tallyd members)\n{note}",
+                with_article(role)
+            )
         }
         (None, false) => {
             format!("{name} will be removed; the change is in progress (see tallyd members)\n{note}")
@@ -316,12 +319,11 @@ async fn ask(
     })
 }
 
-fn with_article(role: &str) -> &str {
+const fn with_article(role: MemberRole) -> &'static str {
     match role {
-        "voter" => "a voter",
-        "observer" => "an observer",
-        "witness" => "the witness",
-        other => other,
+        MemberRole::Voter => "a voter",
+        MemberRole::Observer => "an observer",
+        MemberRole::Witness => "the witness",
     }
 }
 
