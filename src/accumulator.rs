@@ -123,7 +123,7 @@ pub struct Backlog {
 }
 
 impl Limits {
-    /// As the site's settings say now.
+    /// Applies the site's present settings.
     pub fn of(site: &Site) -> Limits {
         let settings = site.settings();
         Limits {
@@ -193,7 +193,7 @@ impl Accumulator {
         Ok((id, receiver))
     }
 
-    /// Takes a waiting add back, unless its batch is frozen already.
+    /// Withdraws a waiting add, unless its batch is already frozen.
     pub fn withdraw(&self, id: u64) -> Withdrawn {
         let mut inner = self.guard();
         match inner.waiting.binary_search_by_key(&id, |waiting| waiting.id) {
@@ -207,7 +207,7 @@ impl Accumulator {
         }
     }
 
-    /// Takes back all adds that wait and are in no batch: there is no leader for long, or the box stops.
+    /// Withdraws all waiting adds that are in no batch, because there has been no leader for long, or the box stops.
     pub fn give_up_waiting(&self, why: &str) {
         let mut inner = self.guard();
         let waiting = mem::take(&mut inner.waiting);
@@ -234,7 +234,7 @@ impl Accumulator {
         }
     }
 
-    /// How many waiting or merged adds would have overflowed their cell and were refused here.
+    /// The number of waiting or merged adds that were refused because they would have overflowed their cell.
     pub fn overflowed(&self) -> u64 {
         self.guard().overflowed
     }

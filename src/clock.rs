@@ -12,10 +12,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tally_core::time::{Elapsed, SiteTime};
 
-/// Whether the wall clock is synchronised is asked this often.
+/// How often the system is asked whether the wall clock is synchronised.
 const SYNCED_EVERY: Duration = Duration::from_secs(1);
 
-/// `systemd-timesyncd` leaves this mark: where the kernel cannot be asked.
+/// The mark of `systemd-timesyncd`, which is used where the kernel cannot be asked.
 const SYNCED_MARK: &str = "/run/systemd/timesync/synchronized";
 
 /// This box's wall clock as Unix milliseconds.
@@ -34,8 +34,9 @@ pub fn wall_us() -> u64 {
     us
 }
 
-/// Whether a time service keeps this box's wall clock, as the kernel says; where it cannot be asked only
-/// timesyncd is believed, and of other services nothing is claimed.
+/// Whether a time service synchronises this box's wall clock, according to the kernel. Where the kernel cannot be
+/// asked, only
+/// timesyncd counts; nothing is assumed about other services.
 fn wall_is_synced() -> bool {
     #[cfg(debug_assertions)]
     if let Some(injected) = injected::now() {
@@ -44,7 +45,7 @@ fn wall_is_synced() -> bool {
     kernel_says_synced().unwrap_or_else(|| Path::new(SYNCED_MARK).exists())
 }
 
-/// All time services (timesyncd, chrony, ntpd, ntpd-rs) tell the kernel. `None`: it does not answer,
+/// Asks the kernel, which all time services (timesyncd, chrony, ntpd, ntpd-rs) inform. `None`: it does not answer,
 /// because of a seccomp filter, say.
 #[cfg(target_pointer_width = "64")]
 fn kernel_says_synced() -> Option<bool> {
@@ -63,16 +64,16 @@ fn kernel_says_synced() -> Option<bool> {
     None
 }
 
-/// What a wall clock says.
+/// A reading of a wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wall {
     /// Unix microseconds.
     pub us: u64,
-    /// Whether a time service keeps it.
+    /// Whether a time service synchronises the clock.
     pub synced: bool,
 }
 
-/// What time it is when something wakes: read once, so that all that it does then goes by the same time.
+/// The time of a wake, read once, so that everything in that wake uses the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// By the monotonic clock.
@@ -88,14 +89,14 @@ impl Moment {
     }
 }
 
-/// The machine's clocks. Whether the wall clock is synchronised is asked for now and then only.
+/// The machine's clocks. They ask only now and then whether the wall clock is synchronised.
 #[derive(Debug, Default)]
 pub struct MachineClocks {
     checked: Option<(Instant, bool)>,
 }
 
 impl MachineClocks {
-    /// What time it is.
+    /// Reads the clocks.
     pub fn read(&mut self) -> Moment {
         let now = Instant::now();
         let synced = match self.checked {
@@ -109,7 +110,7 @@ impl MachineClocks {
     }
 }
 
-/// Site time jumps ahead by so much at once, in milliseconds; a longer jump is held until a majority vouches for it.
+/// The longest jump ahead that site time makes at once, in milliseconds; a longer jump is held until a majority confirms it.
 pub(crate) const JUMP_MS_MAX: u64 = 3_600_000;
 
 /// By delays and drift, and by what a leader slews between two words, the view is ahead of that leader's word by less,
@@ -119,7 +120,7 @@ const AHEAD_MS_MAX: u64 = 10_000;
 /// then, or are of a leader that has not applied it yet.
 const WORDS_BELIEVED: u32 = 64;
 
-/// What this box takes for site time: the last word of a leader, moved on by the monotonic clock.
+/// This box's view of site time: the last time that a leader announced, advanced by the monotonic clock.
 /// Never goes back (unless an operator says so), and runs ahead of what a leader said plus the time
 /// since only for as long as that takes to catch up.
 #[derive(Debug)]
@@ -129,7 +130,7 @@ pub struct SiteClock {
     view: Mutex<View>,
 }
 
-/// The last word of a leader.
+/// The last time that a leader announced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeaderTime {
     /// Site time; zero: not known yet.
@@ -144,19 +145,19 @@ pub struct LeaderTime {
 struct View {
     told: LeaderTime,
     heard: Instant,
-    /// What was shown here already.
+    /// The latest time that this view has returned.
     floor: SiteTime,
     /// So many more words of a leader are believed though they are far behind what was shown here.
     believed: u32,
-    /// As last applied from the log; zero: nothing yet.
+    /// Elapsed time as last applied from the log; zero: nothing yet.
     applied: SiteTime,
     elapsed: Elapsed,
-    /// When that was.
+    /// When that entry was applied.
     applied_at: Instant,
 }
 
 impl SiteClock {
-    /// A view that starts at a known site time (zero: nothing known yet), and goes on by this box's own time.
+    /// Makes a view that starts at a known site time (zero: nothing known yet) and advances by this box's own clock.
     pub fn new(site: SiteTime, elapsed: Elapsed, time: TimeSource) -> SiteClock {
         let (told, now) = (LeaderTime { site, ..LeaderTime::default() }, time.now());
         let view = View {
@@ -171,7 +172,7 @@ impl SiteClock {
         SiteClock { time, began: now, view: Mutex::new(view) }
     }
 
-    /// What a leader (this box, perhaps) just said.
+    /// Takes the time that a leader (perhaps this box) has just announced.
     pub fn hear(&self, told: LeaderTime) {
         if told.site == SiteTime(0) {
             return;
@@ -191,7 +192,7 @@ impl SiteClock {
         view.told = told;
     }
 
-    /// An operator has set site time, back even.
+    /// Takes the time that an operator has set, which may be back.
     pub fn stepped(&self, site: SiteTime) {
         let mut view = self.lock();
         let now = self.time.now();
@@ -246,7 +247,7 @@ impl SiteClock {
         Some((SiteTime(latest.0.saturating_sub(running_ms)), latest))
     }
 
-    /// What the leader said last.
+    /// The leader's last announcement.
     pub fn leader_time(&self) -> LeaderTime {
         self.lock().told
     }
@@ -283,7 +284,7 @@ impl SiteClock {
 }
 
 impl View {
-    /// As a leader's last word goes on.
+    /// The leader's last announcement, advanced to now.
     fn told_at(&self, now: Instant) -> SiteTime {
         let passed_ms = now.saturating_duration_since(self.heard).as_millis() as u64;
         self.floor.max(SiteTime(self.told.site.0.saturating_add(passed_ms)))

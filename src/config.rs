@@ -18,7 +18,7 @@ use crate::storage::Budget;
 use crate::units::{self, Unit, socket_address};
 use crate::upstream::UpstreamConfig;
 
-/// What a file (and the environment) said, checked.
+/// The checked content of a file and of the environment.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -38,31 +38,31 @@ pub struct Config {
     pub storage: StorageSection,
 }
 
-/// `[node]`: who this box is.
+/// `[node]`: the identity of this box.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeSection {
-    /// Its name, 1 to 32 of `a-z 0-9 -`; a contradiction to its identity is an error.
+    /// The name of the box, 1 to 32 of `a-z 0-9 -`; a contradiction to its identity is an error.
     #[serde(deserialize_with = "node_name")]
     pub name: Option<String>,
-    /// Where it keeps everything.
+    /// The data directory.
     pub data_dir: Option<PathBuf>,
 }
 
-/// `[cluster]`: how the boxes reach each other.
+/// `[cluster]`: the connections between the boxes.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterSection {
     /// QUIC, UDP. `[::]` is both IP versions, or IPv4 where the system has no other.
     #[serde(deserialize_with = "cluster_address")]
     pub listen: SocketAddr,
-    /// What the others dial; a contradiction to its identity is told.
+    /// The address that the others dial; a contradiction to the identity is logged.
     pub advertise: Option<String>,
-    /// Without a leader for a timeout, up to twice as long, a box campaigns. The timeout follows the
-    /// measured round trips and disk syncs, and is at least this.
+    /// The least election timeout. A box without a leader for one to two timeouts campaigns. The timeout follows the
+    /// measured round trips and disk syncs.
     #[serde(deserialize_with = "units::duration")]
     pub election_timeout_min: Duration,
-    /// And at most this.
+    /// The longest election timeout.
     #[serde(deserialize_with = "units::duration")]
     pub election_timeout_max: Duration,
 }
@@ -113,7 +113,7 @@ impl Default for ApiSection {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CommitSection {
-    /// For counts that nobody waits for.
+    /// The commit interval of counts without waiters.
     #[serde(deserialize_with = "units::duration")]
     pub interval: Duration,
 }
@@ -128,12 +128,12 @@ impl Default for CommitSection {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StorageSection {
-    /// What log, snapshots and spare files may have together; absent: a quarter of the partition, at most 256 MiB.
+    /// The limit of log, snapshots and spare files together; default: a quarter of the partition, at most 256 MiB.
     #[serde(deserialize_with = "units::size")]
     pub bytes_max: Option<u64>,
 }
 
-/// Why a configuration is not used.
+/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -144,12 +144,12 @@ pub enum ConfigError {
         /// Why.
         error: std::io::Error,
     },
-    /// What it says is not understood.
+    /// The content is invalid.
     #[error("{place}: {what}")]
     Wrong {
         /// File and line, or the environment variable.
         place: String,
-        /// What is wrong, and what would be right.
+        /// What is wrong, and an example of a valid value.
         what: String,
     },
 }
@@ -174,7 +174,7 @@ const KEYS: &[(&str, Says)] = &[
     ("storage.bytes_max", Says::Text),
 ];
 
-/// What the variables of the environment begin with.
+/// The prefix of environment variables.
 const PREFIX: &str = "TALLYD_";
 
 /// All keys that a variable can override: each but those of lists such as `[[ingest.poll]]`.
@@ -182,19 +182,20 @@ fn keys() -> impl Iterator<Item = (&'static str, Says)> {
     KEYS.iter().chain(IngestSection::KEYS.iter().copied().flatten()).copied()
 }
 
-/// The variable that overrides a key.
+/// Returns the name of the variable that overrides a key.
 fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
-/// Variables that are for others than the configuration's reader.
+/// Variables with other uses than the configuration.
 const OTHER_VARIABLES: &[&str] = &["TALLYD_LOG", "TALLYD_URL", "TALLYD_TOKEN_FILE"];
-/// What the variables of tests begin with.
+/// The prefixes of variables for tests.
 const TEST_PREFIXES: &[&str] = &["TALLYD_TEST_", "TALLYD_SIM_"];
-/// So many unknown variables are named.
+/// How many unknown variables a warning names.
 const UNKNOWN_NAMED_MAX: usize = 20;
 
-/// A warning of variables that look like this program's and are not: a slip, or what a service manager made of its
+/// Returns a warning of variables that look like this program's and are not: a typing error, or one that a service
+/// manager made of its
 /// own accord (Kubernetes does for each of its services). `None`: there are none.
 pub fn unknown_variables(names: impl Iterator<Item = String>) -> Option<String> {
     let overriding = keys().map(|(key, _)| variable(key));
@@ -205,18 +206,18 @@ pub fn unknown_variables(names: impl Iterator<Item = String>) -> Option<String> 
     unknown.sort_unstable();
     let named = unknown.iter().take(UNKNOWN_NAMED_MAX).map(|name| {
         let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(name, known));
-        format!("{name} (the nearest known one is {})", nearest.map_or("none", String::as_str))
+        format!("{name} (the nearest known name is {})", nearest.map_or("none", String::as_str))
     });
     let text = named.collect::<Vec<_>>().join(", ");
     let more = match unknown.len().saturating_sub(UNKNOWN_NAMED_MAX) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    (!unknown.is_empty()).then(|| format!("variables of the environment that override no key: {text}{more}"))
+    (!unknown.is_empty()).then(|| format!("environment variables that override no key: {text}{more}"))
 }
 
 impl Config {
-    /// Reads a file (none: the defaults), then what the environment overrides.
+    /// Reads a file (without one: the defaults), then applies the environment.
     ///
     /// # Errors
     /// Which file or key is wrong, and how.
@@ -233,7 +234,7 @@ impl Config {
         Config::read(&text, &place, environment)
     }
 
-    /// Reads the text of a file, then what the environment overrides; `place` is what errors call the file.
+    /// Parses the text of a file, then applies the environment; errors call the file `place`.
     ///
     /// # Errors
     /// Which key is wrong, and how.
@@ -276,16 +277,16 @@ impl Config {
         let wrong = |what: String| Err(ConfigError::Wrong { place: place.to_owned(), what });
         if !self.api.listen.ip().is_loopback() && self.api.token_file.is_none() {
             return wrong(format!(
-                "api.listen = \"{}\" is reachable from other machines, so api.token_file must name a file with a \
-                 token that clients present; or listen on 127.0.0.1",
+                "api.listen = \"{}\" can be reached from other machines: set api.token_file to a file with \
+                 the token that clients must present, or listen on 127.0.0.1",
                 self.api.listen
             ));
         }
         let TimeoutBounds { min, max } = self.cluster.election_timeout();
         if min < TimeoutBounds::MIN || max > TimeoutBounds::MAX || min > max {
             return wrong(
-                "cluster.election_timeout_min must be at least 20ms, cluster.election_timeout_max at most 10m and \
-                 not below it"
+                "cluster.election_timeout_min must be at least 20ms, and cluster.election_timeout_max at \
+                 least that and at most 10m"
                     .to_owned(),
             );
         }
@@ -295,8 +296,8 @@ impl Config {
         }
         if self.storage.bytes_max.is_some_and(|bytes| bytes < Budget::LEAST) {
             return wrong(format!(
-                "storage.bytes_max must be at least {}: while a snapshot is written, the old one and the log are still \
-                 there",
+                "storage.bytes_max must be at least {}: while a snapshot is written, the disk also holds the \
+                 old one and the log",
                 Unit::Bytes.format(Budget::LEAST)
             ));
         }
@@ -365,7 +366,7 @@ fn node_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String
     let name = String::deserialize(deserializer)?;
     if !is_name(&name) {
         return Err(serde::de::Error::custom(format!(
-            "{name:?} is not a name: 1 to 32 of a-z 0-9 -, such as box1"
+            "{name:?} is not a name (1 to 32 of a-z 0-9 -), such as box1"
         )));
     }
     Ok(Some(name))

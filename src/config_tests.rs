@@ -176,7 +176,7 @@ fn a_variable_that_overrides_no_key_is_a_warning_with_the_nearest_that_there_is(
     let unknown = |names: &[&str]| unknown_variables(names.iter().map(|name| (*name).to_owned()));
     let warning = unknown(&["HOME", "TALLYD_API_LISEN", "TALLYD_API_LISTEN"]).unwrap();
     assert!(
-        warning.ends_with("key: TALLYD_API_LISEN (the nearest known one is TALLYD_API_LISTEN)"),
+        warning.ends_with("key: TALLYD_API_LISEN (the nearest known name is TALLYD_API_LISTEN)"),
         "{warning}"
     );
     // What Kubernetes sets for a service that is called tallyd-api.

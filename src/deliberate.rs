@@ -1,9 +1,9 @@
-//! Deliberate bugs: the tests put one in to show that the simulation sees it. What is installed contains none of them:
-//! without the feature `simulation` the question is answered when the program is built.
+//! Deliberate bugs, which tests switch on to show that the simulation detects them. Shipped builds contain none of them:
+//! without the feature `simulation` the check is constant at compile time.
 
 macro_rules! bugs {
     ($($(#[doc = $doc:literal])+ $bug:ident,)*) => {
-        /// A bug that a test may ask for.
+        /// A bug that a test can switch on.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Bug {
             $($(#[doc = $doc])+ $bug,)*
@@ -100,19 +100,19 @@ std::thread_local! {
     static PRESENT: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }
 
-/// From now on this thread's boxes have this bug, or none.
+/// Switches a bug, or none, on for the boxes of this thread.
 #[cfg(feature = "simulation")]
 pub fn set(bug: Option<Bug>) {
     PRESENT.set(bug);
 }
 
-/// Whether this bug is wanted here.
+/// Whether this bug is switched on.
 #[cfg(feature = "simulation")]
 pub(crate) fn is(bug: Bug) -> bool {
     PRESENT.get() == Some(bug)
 }
 
-/// Whether this bug is wanted here: never.
+/// Whether this bug is switched on: never.
 #[cfg(not(feature = "simulation"))]
 pub(crate) const fn is(_: Bug) -> bool {
     false

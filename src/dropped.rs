@@ -1,4 +1,4 @@
-//! What peers said that led to nothing: counted by reason, and told in the log at a bounded rate.
+//! Dropped messages of peers: counted by reason, and logged at a bounded rate.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,47 +8,48 @@ use tally_core::raft::Ignored;
 
 use crate::figures::Counter;
 
-/// At most one line in this time for each reason: a peer that tries all day must not fill the disk.
+/// The least time between two lines about a reason, so that a peer that retries all day does not fill the disk.
 pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why something that a member sent was refused or ignored.
+/// Why a message of a member was refused or ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// A frame that cannot be read.
+    /// A malformed frame.
     UnreadableFrame,
-    /// A proposed body that cannot be read: in the log it would stop every box.
+    /// A malformed proposal, which would stop every box if it were in the log.
     UnreadableBody,
-    /// An entry with members that are no group.
+    /// An entry with an invalid configuration.
     BadConfiguration,
-    /// A snapshot that is damaged, or not what it was announced as.
+    /// A snapshot that is damaged, or differs from its announcement.
     BadSnapshot,
     /// A frame that a box (or a witness) has no use for.
     NotForThis,
-    /// A part of a snapshot that was not asked for.
+    /// A part of a snapshot that was not requested.
     PartNotAwaited,
-    /// Entries, while too many wait for this box's disk already.
+    /// Entries, while too many already wait for this box's disk.
     DiskBehind,
-    /// It asks to transfer leadership, which cannot be.
+    /// A request to transfer leadership that is not possible.
     TransferRefused,
-    /// A list of members that is old, or without this witness.
+    /// A list of members that is stale, or without this witness.
     StaleMembers,
     /// See [`Ignored::UnknownSender`]; the others likewise.
     UnknownSender,
-    /// Only a voter may send this.
+    /// A message that only a voter may send.
     NotVoter,
-    /// More members than there is room for.
+    /// A configuration with too many members.
     TooManyMembers,
-    /// Numbers that do not belong together, or contradict what is committed.
+    /// Numbers that contradict each other or the committed log.
     Implausible,
-    /// Overtaken by later messages.
+    /// A message that later ones have overtaken.
     Stale,
-    /// Asks for a vote while a leader is heard.
+    /// A vote request while a leader is heard.
     Leased,
-    /// An answer to nothing that was asked.
+    /// An answer without a request.
     NotAwaited,
-    /// Needs an entry that the log does not show.
+    /// A message that needs an entry which the log does not have.
     LogUnreadable,
-    /// What it asked for before is still under way: a witness is storing its record, a part of a snapshot is sent.
+    /// A previous request of the member is still in progress: a witness is storing its record, or a part of a snapshot
+    /// is being sent.
     Busy,
 }
 
@@ -75,7 +76,7 @@ pub const REASONS: [Reason; 18] = [
 ];
 
 impl Reason {
-    /// As metrics name it.
+    /// The name of the reason in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Reason::UnreadableFrame => "unreadable-frame",
@@ -105,23 +106,25 @@ impl Reason {
         matches!(self, UnreadableFrame | UnreadableBody | BadConfiguration | BadSnapshot)
     }
 
-    /// In words, with what to do; `None` for what comes to pass in any healthy site.
+    /// The reason in words, with what to do; `None` for reasons that occur in any healthy site.
     const fn explain(self) -> Option<&'static str> {
         Some(match self {
-            Reason::UnreadableFrame => "a frame that cannot be read; do all boxes run the same release?",
-            Reason::UnreadableBody => "a body that cannot be read; do all boxes run the same release?",
-            Reason::BadConfiguration => "members that are no group; do all boxes run the same release?",
-            Reason::BadSnapshot => "a snapshot that cannot be used; its disk may be damaged",
-            Reason::NotForThis => "a frame that is of no use here; is it the box that it should be?",
-            Reason::UnknownSender => "a message though it is no member (any more)",
-            Reason::NotVoter => "a message that only a voter may send",
-            Reason::TooManyMembers => "a group with more members than there is room for",
-            Reason::Implausible => {
-                "numbers that do not belong together, or contradict what is committed; do all boxes run the same \
-                 release, and was none put back to an old copy?"
+            Reason::UnreadableFrame => "a malformed frame; do all boxes run the same release?",
+            Reason::UnreadableBody => "a malformed entry; do all boxes run the same release?",
+            Reason::BadConfiguration => "an invalid configuration; do all boxes run the same release?",
+            Reason::BadSnapshot => "an unusable snapshot; its disk may be damaged",
+            Reason::NotForThis => {
+                "a frame that this box has no use for; does its address belong to the right box?"
             }
-            Reason::TransferRefused => "a wish to transfer leadership, which cannot be now",
-            Reason::LogUnreadable => "a message that needs an entry which this log does not show",
+            Reason::UnknownSender => "a message although it is not a member",
+            Reason::NotVoter => "a message that only a voter may send",
+            Reason::TooManyMembers => "a configuration with too many members",
+            Reason::Implausible => {
+                "numbers that contradict each other or the committed log; do all boxes run the same release, \
+                 and was none restored from an old copy?"
+            }
+            Reason::TransferRefused => "a request to transfer leadership, which is not possible now",
+            Reason::LogUnreadable => "a message that needs an entry that this log does not have",
             Reason::PartNotAwaited
             | Reason::DiskBehind
             | Reason::StaleMembers
@@ -149,7 +152,7 @@ impl From<Ignored> for Reason {
     }
 }
 
-/// Counts what was refused, and logs some of it.
+/// Counts dropped messages, and logs some of them.
 #[derive(Debug, Default)]
 pub struct DroppedMessages {
     counters: [Counter; REASONS.len()],
@@ -157,12 +160,12 @@ pub struct DroppedMessages {
 }
 
 impl DroppedMessages {
-    /// Something that this member sent led to nothing.
+    /// Counts a dropped message of this member.
     pub fn count_one(&self, from: NodeId, reason: Reason) {
-        self.drop_because(from, reason, "not taken");
+        self.drop_because(from, reason, "ignored");
     }
 
-    /// Likewise, with what else is known of it.
+    /// Counts a dropped message of this member, with a detail for the log.
     pub fn drop_because(&self, from: NodeId, reason: Reason, detail: &str) {
         self.counters[reason as usize].raise();
         let name = reason.as_str();
@@ -178,12 +181,12 @@ impl DroppedMessages {
         }
     }
 
-    /// How often for this reason.
+    /// The number of messages dropped for this reason.
     pub fn count(&self, reason: Reason) -> u64 {
         self.counters[reason as usize].get()
     }
 
-    /// How often for all reasons that are malformed, or for all others.
+    /// The number of messages dropped for all malformed reasons, or for all others.
     pub fn sum(&self, malformed: bool) -> u64 {
         REASONS
             .iter()
@@ -193,11 +196,11 @@ impl DroppedMessages {
     }
 }
 
-/// When a line may be written again, for each of so many reasons.
+/// Limits the rate of log lines for each of so many reasons.
 #[derive(Debug)]
 pub(crate) struct BoundedLog<const REASONS: usize>(Mutex<[Line; REASONS]>);
 
-/// The last line about a reason, and how many were left out since.
+/// The time of the last line about a reason, and the number of lines left out since.
 #[derive(Clone, Copy, Debug, Default)]
 struct Line {
     written: Option<Instant>,
@@ -211,7 +214,7 @@ impl<const REASONS: usize> Default for BoundedLog<REASONS> {
 }
 
 impl<const REASONS: usize> BoundedLog<REASONS> {
-    /// How many lines about this reason were left out, if one may be written now.
+    /// Returns the number of lines about this reason that were left out, if one may be written now.
     pub(crate) fn due(&self, reason: usize, now: Instant) -> Option<u64> {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let line = &mut lines[reason];

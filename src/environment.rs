@@ -1,11 +1,11 @@
-//! Variables of the environment. One that is empty counts as not set, whoever reads it: service managers and
-//! containers set empty ones for what nobody filled in.
+//! Environment variables. An empty variable always counts as unset: service managers and
+//! containers set empty ones for missing values.
 
 use std::ffi::OsString;
 
 use clap::Command;
 
-/// The value of a variable; `None` where it is not set or empty.
+/// Returns the value of a variable; `None` if it is unset or empty.
 pub fn value(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
@@ -37,7 +37,7 @@ impl Says {
             Says::Text => Ok(toml::Value::String(text.to_owned())),
             Says::Number => match text.trim().parse() {
                 Ok(number) => Ok(toml::Value::Integer(number)),
-                Err(_) => Err(format!("{text:?} is not a whole number such as 1024")),
+                Err(_) => Err(format!("{text:?} is not a whole number, such as 1024")),
             },
             Says::Texts => {
                 Ok(toml::Value::Array(texts().map(|one| toml::Value::String(one.to_owned())).collect()))
@@ -51,7 +51,7 @@ pub fn names() -> impl Iterator<Item = String> {
     std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned())
 }
 
-/// Lets no argument of a command, nor of those below it, have an empty variable for its value.
+/// Makes a command and its subcommands ignore empty variables.
 pub fn without_empty(command: Command) -> Command {
     let is_empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     let command = command.mut_args(|arg| match arg.get_env().is_some_and(is_empty) {

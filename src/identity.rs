@@ -1,5 +1,5 @@
-//! Who this box is and who the others are: made by `provision` (or by the first start of a site of
-//! one), kept in the data directory, fixed until membership can change.
+//! The identity of this box and of the other members. `provision` makes it (or the first start of a site of
+//! one box), and the data directory keeps it.
 
 mod authority;
 mod files;
@@ -61,14 +61,14 @@ pub struct Identity {
     pub node: u64,
     /// The base span of windows that the site is founded with, in milliseconds.
     pub window_ms: u64,
-    /// The feature level that the site is founded with; files of the first release do not say it, and mean 1.
+    /// The feature level that the site is founded with; files of the first release lack it and mean 1.
     #[serde(default = "first_level", skip_serializing_if = "is_first_level")]
     pub level: u32,
     /// All boxes of the site, this one included, by number.
     pub members: Vec<MemberRecord>,
 }
 
-/// What files of the first release do not say.
+/// The level that files of the first release mean.
 pub(crate) const fn first_level() -> u32 {
     Level::ONE.get()
 }
@@ -79,7 +79,7 @@ pub(crate) const fn is_first_level(level: &u32) -> bool {
 }
 
 impl Identity {
-    /// This box's number as the core knows it.
+    /// This box's number, as the core's id.
     pub fn node_id(&self) -> NodeId {
         NodeId(self.node)
     }
@@ -104,23 +104,23 @@ pub fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
-/// Why the files that say who a box is cannot be used. Each text names the file, what is wrong with
+/// Why the identity's files cannot be used. Each text names the file, what is wrong with
 /// it and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The file system refused.
+    /// A file operation failed.
     #[error("cannot {doing} {}: {source}; {remedy}", path.display())]
     Io {
-        /// What was being done: "read", "write".
+        /// The operation: "read", "write".
         doing: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
         /// What to do.
         remedy: &'static str,
     },
-    /// The file is there and is not what it has to be.
+    /// The file exists and its content is wrong.
     #[error("{}: {what}; {remedy}", path.display())]
     Invalid {
         /// The file.
@@ -137,7 +137,7 @@ pub enum IdentityError {
 
 impl From<NoRandom> for IdentityError {
     fn from(_: NoRandom) -> IdentityError {
-        IdentityError::Crypto("the system gives no random numbers".into())
+        IdentityError::Crypto("the system's random number generator failed".into())
     }
 }
 

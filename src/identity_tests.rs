@@ -75,20 +75,20 @@ fn an_identity_that_contradicts_itself_is_refused_with_file_reason_and_remedy() 
     let dir = tempfile::tempdir().unwrap();
     let cases: [(&str, Spoil); 13] = [
         ("number 3, is not among", |identity| identity.node = 3),
-        ("0 members", |identity| identity.members.clear()),
-        ("10 members", |identity| identity.members = (1..=10).map(member).collect()),
-        ("none of the members votes", |identity| {
+        ("1 to 9 members, not 0", |identity| identity.members.clear()),
+        ("1 to 9 members, not 10", |identity| identity.members = (1..=10).map(member).collect()),
+        ("none of the members is a voter", |identity| {
             identity.members.iter_mut().for_each(|each| each.role = MemberRole::Observer);
         }),
-        ("number 1 is given to", |identity| identity.members[1].id = NodeId(1)),
+        ("have the same number 1", |identity| identity.members[1].id = NodeId(1)),
         ("numbers begin at 1", |identity| identity.members[1].id = NodeId(0)),
-        ("\"box1\" is given to two", |identity| identity.members[1].name = "box1".into()),
+        ("two members have the name \"box1\"", |identity| identity.members[1].name = "box1".into()),
         ("\"Box\"", |identity| identity.members[1].name = "Box".into()),
         ("same key", |identity| identity.members[1].key = identity.members[0].key),
         ("same address", |identity| identity.members[1].address = identity.members[0].address.clone()),
         ("has no address", |identity| identity.members[1].address = String::new()),
         ("not a port", |identity| identity.members[1].address = "10.0.0.2:0".into()),
-        ("window_ms is 0", |identity| identity.window_ms = 0),
+        ("window_ms must be from 1 ms to 31 days, not 0", |identity| identity.window_ms = 0),
     ];
     for (reason, spoil) in cases {
         let mut identity = identity_of_two();
@@ -96,7 +96,7 @@ fn an_identity_that_contradicts_itself_is_refused_with_file_reason_and_remedy() 
         identity.save(dir.path()).unwrap();
         let text = Identity::load(dir.path()).unwrap_err().to_string();
         assert!(text.contains(reason), "{text}");
-        assert!(text.contains("identity.json") && text.contains("copy the box's files anew"), "{text}");
+        assert!(text.contains("identity.json") && text.contains("copy the box's files again"), "{text}");
     }
 }
 
@@ -130,7 +130,7 @@ fn keys_that_are_missing_or_do_not_belong_together_are_named() {
     let ((one, _), (two, _)) = (founded(), founded());
     fs::copy(two.path().join(NODE_CERTIFICATE), one.path().join(NODE_CERTIFICATE)).unwrap();
     let error = Keys::load(one.path()).unwrap_err().to_string();
-    assert!(error.contains("node.crt") && error.contains("another key"), "{error}");
+    assert!(error.contains("node.crt") && error.contains("does not certify"), "{error}");
     fs::write(one.path().join(NODE_CERTIFICATE), "nothing").unwrap();
     let error = Keys::load(one.path()).unwrap_err().to_string();
     assert!(error.contains("node.crt") && error.contains("not a certificate"), "{error}");

@@ -1,4 +1,4 @@
-//! The daemon. `ARCHITECTURE.md` shows the house; each module's header says what its room is for.
+//! The daemon. `ARCHITECTURE.md` describes the directories; the header of each module states its purpose.
 
 pub mod accumulator;
 pub mod api;

@@ -1,5 +1,6 @@
-//! The log: lines to standard error, from a bounded queue by a thread of its own, so that nobody who counts waits for
-//! whoever reads it. What finds no room or cannot be written is lost, counted, and told once the log flows again.
+//! The log: a separate thread writes lines from a bounded queue to standard error, so that counting never waits for
+//! the reader of the log. Lines that do not fit or cannot be written are lost, counted, and reported once writing
+//! works again.
 //!
 //! Standard error can be a pipe whose reader is gone or blocks, a terminal that hung up, a file on a full disk. None
 //! of it may end or delay the daemon, so nothing here panics and nothing but the writing thread ever touches it.
@@ -23,18 +24,18 @@ pub use level::directives;
 
 use crate::figures::Counter;
 
-/// So much may wait to be written, in bytes.
+/// The size of the queue in bytes.
 const QUEUE_BYTES_MAX: usize = 256 << 10;
-/// And in lines: each takes a little more than its bytes.
+/// The size of the queue in lines; each takes a little more than its bytes.
 const QUEUE_LINES_MAX: usize = 2 << 10;
-/// A longer line is cut.
+/// The longest line in bytes; a longer one is cut.
 const LINE_BYTES_MAX: usize = 16 << 10;
-/// How long a process that ends waits for its last words to be read.
+/// How long an ending process waits for its last lines to be read.
 const FLUSH_WAIT: Duration = Duration::from_millis(500);
 
 static LOG: OnceLock<Arc<Queue>> = OnceLock::new();
 
-/// Begins to log as `TALLYD_LOG` (its value) says. Call it once, before anything is logged.
+/// Starts the log with the value of `TALLYD_LOG`. Call this once, before anything is logged.
 ///
 /// # Errors
 /// The system gives no thread.
@@ -67,7 +68,7 @@ pub fn start(text: Option<&str>) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a line that is no event, after all that was logged; also where nothing was logged yet.
+/// Writes a line that is not an event, after all earlier lines; this also works before the log is started.
 pub fn last_words(text: &str) {
     match LOG.get() {
         Some(queue) => queue.push(format!("{text}\n").into_bytes()),
@@ -76,23 +77,23 @@ pub fn last_words(text: &str) {
     }
 }
 
-/// Waits until what was logged is written, for half a second at most.
+/// Waits until the log is written, for half a second at most.
 pub fn flush() {
     if let Some(queue) = LOG.get() {
         queue.flush(FLUSH_WAIT);
     }
 }
 
-/// How many lines were lost since the start: there was no room for them, or they could not be written.
+/// The number of lines lost since the start, because they did not fit or could not be written.
 pub fn lines_lost() -> u64 {
     LOG.get().map_or(0, |queue| queue.lost.get())
 }
 
-/// Panics are told in the log: the usual way writes to standard error at once, and waits for its reader for ever.
+/// Sends panics to the log: the default hook writes to standard error directly, and could wait for its reader for ever.
 fn tell_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
-        let name = thread.name().unwrap_or("without a name");
+        let name = thread.name().unwrap_or("unnamed");
         let trace = std::backtrace::Backtrace::capture();
         let trace = match trace.status() {
             std::backtrace::BacktraceStatus::Captured => format!("\n{trace}"),
@@ -103,13 +104,13 @@ fn tell_panics() {
     }));
 }
 
-/// Lines on their way to the writing thread.
+/// The queue of lines for the writing thread.
 #[derive(Debug, Default)]
 struct Queue {
     inner: Mutex<Inner>,
-    /// A line came.
+    /// Signals a new line.
     came: Condvar,
-    /// All that came is written, or lost.
+    /// Signals that all lines are written or lost.
     written: Condvar,
     lost: Counter,
 }
@@ -118,9 +119,9 @@ struct Queue {
 struct Inner {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// The writing thread has a line that is not in the queue any more.
+    /// The writing thread is writing a line that it has taken from the queue.
     writing: bool,
-    /// Lines that found no room and that the writing thread does not know of yet. They came after those in the queue.
+    /// Lines that did not fit and that the writing thread does not know of yet. They came after those in the queue.
     untold: u64,
 }
 
@@ -164,7 +165,7 @@ impl Queue {
         }
     }
 
-    /// The writing thread: never returns, waits for nobody but the reader of the log.
+    /// Runs the writing thread. Never returns, and waits only for the reader of the log.
     fn write_all_to(&self, fd: BorrowedFd<'_>) {
         let mut output = Output { fd, in_line: false };
         // Lines lost and not told yet.
@@ -186,7 +187,7 @@ impl Queue {
         }
     }
 
-    /// What is to be written next.
+    /// Returns the next line to write.
     fn next(&self) -> Next {
         let mut inner = self.lock();
         inner.writing = false;
@@ -213,15 +214,15 @@ impl Inner {
     }
 }
 
-/// What the writing thread is to write.
+/// An item of work for the writing thread.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     Line(Vec<u8>),
-    /// That so many lines found no room, after all that were in the queue.
+    /// A notice that so many lines did not fit, after those in the queue.
     Lost(u64),
 }
 
-/// The line that tells of lost ones.
+/// The line that reports lost lines.
 fn loss(lines: u64) -> String {
     let mut time = String::new();
     // A line without its time says what matters.
@@ -234,7 +235,7 @@ fn loss(lines: u64) -> String {
 /// Standard error, of whatever kind it is.
 struct Output<'a> {
     fd: BorrowedFd<'a>,
-    /// A line was begun and not finished.
+    /// A line was written in part.
     in_line: bool,
 }
 

@@ -1,5 +1,5 @@
 //! Files outside the data directory: configuration, secrets, certificates. One may lie on a disk that hangs, or be a
-//! pipe that nobody writes to; reading it takes a bounded time and a bounded memory.
+//! pipe without a writer; reading is bounded in time and memory.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Most of a file that is read, in bytes.
+/// The largest file that is read, in bytes.
 const BYTES_MAX: u64 = 4 << 20;
 /// How long reading one may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// All of a file.
+/// Reads a file.
 ///
 /// # Errors
-/// What the system said; that it took too long, or that the file is too large.
+/// The system's error, a timeout, or a file that is too large.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     read_within(path, PATIENCE)
 }
@@ -26,10 +26,10 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// As [`read`]; that it is not UTF-8.
 pub fn read_to_string(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text in UTF-8"))
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the file is not UTF-8 text"))
 }
 
-/// On a thread of its own: what blocks in there cannot be called off, and nobody else waits for it.
+/// Runs on a thread of its own: a blocking read cannot be cancelled, and nothing else waits for that thread.
 fn read_within(path: &Path, patience: Duration) -> io::Result<Vec<u8>> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let path: PathBuf = path.to_owned();
@@ -39,7 +39,8 @@ fn read_within(path: &Path, patience: Duration) -> io::Result<Vec<u8>> {
     })?;
     receiver.recv_timeout(patience).unwrap_or_else(|_| {
         let why = format!(
-            "reading it took longer than {} s (a disk that hangs, or a pipe that nobody writes to?)",
+            "reading the file took longer than {} s (does the disk hang, or is the file a pipe without a \
+             writer?)",
             patience.as_secs()
         );
         Err(io::Error::new(io::ErrorKind::TimedOut, why))
@@ -52,7 +53,7 @@ fn read_here(path: &Path) -> io::Result<Vec<u8>> {
     if bytes.len() as u64 > BYTES_MAX {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("it has more than {BYTES_MAX} bytes"),
+            format!("the file has more than {BYTES_MAX} bytes"),
         ));
     }
     Ok(bytes)

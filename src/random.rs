@@ -1,4 +1,4 @@
-//! Random numbers: nonces, tags, seeds. From the system, or, in a simulation, from its seed.
+//! Random numbers for nonces, tags and seeds: from the system or, in a simulation, from its seed.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;
@@ -34,7 +34,7 @@ pub(crate) fn jitter() -> f64 {
     quick(0) as f64 / u64::MAX as f64
 }
 
-/// What a room draws its random numbers from.
+/// A source of random numbers.
 #[derive(Debug, Default)]
 pub struct Random {
     /// `None`: from the system.
@@ -42,7 +42,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// The same numbers in the same order each time: for simulations, not for anything that is to be a secret.
+    /// Makes a source that yields the same numbers in the same order each time: for simulations, never for secrets.
     pub fn seeded(seed: u64) -> Random {
         Random { state: Some(Mutex::new(seed)) }
     }

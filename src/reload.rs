@@ -1,4 +1,4 @@
-//! SIGHUP: the configuration is read again; what can follow it does, and of the rest it is said that it cannot.
+//! SIGHUP: reads the configuration again, applies what can change while the daemon runs, and logs what needs a restart.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use crate::config::{ApiSection, ClusterSection, CommitSection, Config, Found, NodeSection, StorageSection};
 use crate::upstream::UpstreamConfig;
 
-/// The configuration as it runs, and where it came from.
+/// The running configuration, and its source.
 #[derive(Debug)]
 pub struct Reload {
     running: Config,
@@ -18,11 +18,11 @@ pub struct Reload {
     data_dir: Option<PathBuf>,
     /// A witness commits nothing.
     is_witness: bool,
-    /// What the files that it names had in them at the start, once that was asked for.
+    /// Hashes of the named files' contents at the start, once they have been requested.
     contents: Option<Contents>,
-    /// Reads them, on a thread that may wait for a disk.
+    /// The reader of these files, on a thread that may wait for a disk.
     reading_contents: Option<JoinHandle<Contents>>,
-    /// Reads it, likewise.
+    /// The reader of the configuration, likewise.
     reading: Option<JoinHandle<Result<(Config, Contents), String>>>,
 }
 
@@ -41,8 +41,8 @@ impl Contents {
         }))
     }
 
-    /// The files that have another content now.
-    fn changed(&self, now: &Contents) -> impl Iterator<Item = &'static str> {
+    /// The files whose content has changed.
+    fn changed_files(&self, now: &Contents) -> impl Iterator<Item = &'static str> {
         let bytes = |content: &Option<Digest>| content.as_ref().map(|digest| digest.as_ref().to_vec());
         let both = self.0.iter().zip(&now.0).map(move |(then, now)| bytes(then) == bytes(now));
         let names =
@@ -53,7 +53,7 @@ impl Contents {
 }
 
 impl Reload {
-    /// `file` and `data_dir`: as the command line says. To be called on the runtime.
+    /// Makes the reload of a box. `file` and `data_dir` come from the command line. Call this on the runtime.
     pub fn new(running: Config, file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Reload {
         let config = running.clone();
         let reading_contents = tokio::task::spawn_blocking(move || Contents::of(&config));
@@ -61,16 +61,16 @@ impl Reload {
         Reload { running, file, data_dir, is_witness: false, contents: None, reading_contents, reading: None }
     }
 
-    /// For a witness, which takes over nothing while it runs.
+    /// Makes the reload of a witness, which applies nothing while it runs.
     #[must_use]
     pub fn of_witness(self) -> Reload {
         Reload { is_witness: true, ..self }
     }
 
-    /// Begins to read, if it is not read already.
+    /// Starts to read the configuration, unless a reader is running.
     pub fn begin(&mut self) {
         if self.reading.is_some() {
-            return warn!("SIGHUP: the configuration is being read since the last one, which takes long");
+            return warn!("SIGHUP: the previous reload is still reading the configuration");
         }
         let (file, data_dir) = (self.file.clone(), self.data_dir.clone());
         let read = move || {
@@ -82,7 +82,7 @@ impl Reload {
         self.reading = Some(tokio::task::spawn_blocking(move || read().map_err(|error| error.to_string())));
     }
 
-    /// Waits until it was read, for ever if nobody asked; says what comes of it. The answer is another
+    /// Waits until the configuration was read (for ever if no reader runs), and logs the result. Returns a new
     /// `commit.interval`, if there is one.
     pub async fn done(&mut self) -> Option<Duration> {
         let Some(reading) = &mut self.reading else { return std::future::pending().await };
@@ -99,29 +99,29 @@ impl Reload {
                 None
             }
             Err(why) => {
-                error!("SIGHUP: the configuration cannot be read: {why}; nothing was changed");
+                error!("SIGHUP: cannot read the configuration: {why}; nothing was changed");
                 None
             }
         }
     }
 
     fn compare(&mut self, new: &Config, contents: &Contents) -> Option<Duration> {
-        let mut changed = changed(&self.running, new);
+        let mut changed = changed_keys(&self.running, new);
         // Of one that has another name now the key is told.
         let names = |name: &&str| !changed.iter().any(|key| name.ends_with(key));
         let files: Vec<_> =
-            self.contents.iter().flat_map(|then| then.changed(contents)).filter(names).collect();
+            self.contents.iter().flat_map(|then| then.changed_files(contents)).filter(names).collect();
         changed.extend(files);
         let is_live = changed.contains(&INTERVAL) && !self.is_witness;
         if is_live {
             changed.retain(|key| *key != INTERVAL);
             self.running.commit.interval = new.commit.interval;
-            info!("SIGHUP: {INTERVAL} is {:?} from now on", new.commit.interval);
+            info!("SIGHUP: {INTERVAL} is now {:?}", new.commit.interval);
         }
         if !changed.is_empty() {
-            warn!("SIGHUP: what has changed in {} is in force after a restart only", changed.join(", "));
+            warn!("SIGHUP: changes of {} take effect only after a restart", changed.join(", "));
         } else if !is_live {
-            info!("SIGHUP: the configuration says what is in force already; nothing was changed");
+            info!("SIGHUP: the configuration has not changed");
         }
         is_live.then_some(new.commit.interval)
     }
@@ -129,8 +129,8 @@ impl Reload {
 
 const INTERVAL: &str = "commit.interval";
 
-/// The keys whose values differ. Taken apart in full, so that no key can be forgotten.
-fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
+/// The keys whose values differ. Destructures all fields, so that no key can be forgotten.
+fn changed_keys(running: &Config, new: &Config) -> Vec<&'static str> {
     let Config { node, cluster, api, ingest, upstream, commit, storage } = running;
     let NodeSection { name, data_dir } = node;
     let ClusterSection { listen, advertise, election_timeout_min, election_timeout_max } = cluster;
@@ -182,11 +182,11 @@ mod tests {
             "[api]\nlisten = \"127.0.0.1:2\"\n[commit]\ninterval = \"5s\"\n\
              [[ingest.poll]]\nfile = \"/proc/uptime\"\nseries = \"up\"\npattern = \"(.+)\"\nkind = \"sample\"\nevery = \"1s\"\n",
         );
-        assert_eq!(changed(&running, &new), ["api.listen", "ingest.poll", INTERVAL]);
+        assert_eq!(changed_keys(&running, &new), ["api.listen", "ingest.poll", INTERVAL]);
         assert_eq!(reload.compare(&new, &none), Some(Duration::from_secs(5)));
         // What is in force now is compared with, and what was not taken is named again.
         assert_eq!(reload.compare(&new, &none), None);
-        assert_eq!(changed(&reload.running, &new), ["api.listen", "ingest.poll"]);
+        assert_eq!(changed_keys(&reload.running, &new), ["api.listen", "ingest.poll"]);
     }
     #[test]
     fn a_file_that_has_another_content_is_named_though_the_configuration_is_the_same() {
@@ -196,7 +196,7 @@ mod tests {
         std::fs::write(&authority, "first").unwrap();
         let text = format!("[api]\ntoken_file = {token:?}\n[upstream]\nca_file = {authority:?}\n");
         let then = Contents::of(&config(&text));
-        let changed = || then.changed(&Contents::of(&config(&text))).collect::<Vec<_>>();
+        let changed = || then.changed_files(&Contents::of(&config(&text))).collect::<Vec<_>>();
         assert_eq!(changed(), Vec::<&str>::new());
         std::fs::write(&authority, "second").unwrap();
         assert_eq!(changed(), ["the file upstream.ca_file"]);

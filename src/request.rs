@@ -119,26 +119,24 @@ pub enum ReportAmount {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RequestError {
     /// The site refuses it.
-    #[error("the site refuses it: {0}")]
+    #[error("the site refused the request: {0}")]
     Refused(Refusal),
     /// The key was used for another series or amount.
     #[error("this Idempotency-Key was used for another series or amount; nothing was added")]
     KeyReused,
     /// No room for another key.
-    #[error("the site remembers as many idempotency keys as it may; nothing was added; try again later")]
+    #[error("the site already remembers keys.max idempotency keys; nothing was added; retry later")]
     KeyTableFull,
     /// No room for another source.
-    #[error(
-        "the site remembers as many sources as it may; no epoch was opened; raise the setting sources.max"
-    )]
+    #[error("the site already remembers sources.max sources; no epoch was opened; raise that setting")]
     TooManySources,
     /// A key of 1 to 64 bytes is needed.
-    #[error("an Idempotency-Key has 1 to 64 bytes")]
+    #[error("an Idempotency-Key must have 1 to 64 bytes")]
     BadKey,
     /// The name is longer than it may be while some boxes are of an older release.
     #[error(
-        "a series name has at most {SERIES_NAME_BYTES_FIRST_MAX} bytes until all boxes of the site are updated, and \
-         this one has {bytes}; nothing was added"
+        "a series name has at most {SERIES_NAME_BYTES_FIRST_MAX} bytes until all boxes of the site are \
+         updated; this one has {bytes}; nothing was added"
     )]
     LongName {
         /// How many bytes it has.
@@ -146,12 +144,12 @@ pub enum RequestError {
     },
     /// As many new names are here as may be.
     #[error(
-        "the series is new, and this box holds as many new ones as it may until the site has answered for them; \
-         nothing was added; try again, or at another box"
+        "the series is new, and too many new series wait at this box for the site's answer; nothing was \
+         added; retry, or try another box"
     )]
     TooManyNew,
     /// Too many requests wait here.
-    #[error("too many requests wait at this box; nothing was added; try again, or at another box")]
+    #[error("too many requests wait at this box; nothing was added; retry, or try another box")]
     TooBusy,
     /// Certainly not done.
     #[error("not committed: {why}")]
@@ -171,7 +169,7 @@ pub enum RequestError {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ReportError {
     /// No source of that name has opened an epoch.
-    #[error("no source of this name is known here; open an epoch first")]
+    #[error("this box knows no source of this name; open an epoch first")]
     UnknownSource,
     /// A cell names what is no series.
     #[error("cell {0}: {1}")]

@@ -1,6 +1,6 @@
-//! Names to addresses. The system's look-up blocks for as long as it likes and cannot be called off, so it never runs
-//! on a thread that others need: each name that is looked up has a thread of its own, one at a time, and few names do.
-//! Whoever asks again meanwhile waits for the same answer, or goes by the last one.
+//! Resolves names to addresses. The system's lookup can block indefinitely and cannot be cancelled, so it never runs
+//! on a thread that others need: each lookup has a thread of its own, at most one per name, and few names at a time.
+//! A second caller meanwhile waits for the same answer, or uses the last one.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// Most names that are looked up at a time.
+/// The most names that are looked up at a time.
 const PENDING_MAX: usize = 32;
-/// Most names of which the last answer is kept.
+/// The most names whose last answer is kept.
 const KNOWN_MAX: usize = 256;
-/// With an earlier answer at hand, a new one is waited for no longer.
+/// How long to wait for a new answer if there is an earlier one.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What a look-up gave.
+/// The result of a lookup.
 type Answer = Result<Vec<SocketAddr>, String>;
 
 static NAMES: Mutex<Names> = Mutex::new(Names { pending: BTreeMap::new(), known: BTreeMap::new() });
 
-/// The look-ups of this process.
+/// The lookups of this process.
 #[derive(Debug)]
 struct Names {
     pending: BTreeMap<String, watch::Receiver<Option<Answer>>>,
@@ -33,11 +33,11 @@ fn names() -> MutexGuard<'static, Names> {
     NAMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The addresses of `HOST:PORT`, at least one. May wait for as long as the system's resolver does: bound it. Dropping
-/// it leaves nothing but one thread a name behind.
+/// Resolves `HOST:PORT` to at least one address. May wait as long as the system's resolver: set a time limit. Dropping
+/// the future leaves at most one thread per name behind.
 ///
 /// # Errors
-/// What the resolver said, in words; or that too many look-ups hang.
+/// The resolver's error in words, or too many lookups that hang.
 pub async fn addresses(host_port: &str) -> Result<Vec<SocketAddr>, String> {
     if let Ok(address) = host_port.parse() {
         return Ok(vec![address]);
@@ -45,8 +45,8 @@ pub async fn addresses(host_port: &str) -> Result<Vec<SocketAddr>, String> {
     wait(ask(host_port, look_up)?.0).await
 }
 
-/// As [`addresses`]; where an earlier look-up had an answer and this one fails or takes long, that answer. For
-/// those who find out by themselves whether it is still right.
+/// Resolves like [`addresses`], but returns the earlier answer, if there is one, when this lookup fails or takes long. For
+/// callers that find out by themselves whether the answer is still right.
 ///
 /// # Errors
 /// As [`addresses`].
@@ -64,19 +64,19 @@ pub async fn addresses_or_last(host_port: &str) -> Result<Vec<SocketAddr>, Strin
 
 async fn wait(mut answer: watch::Receiver<Option<Answer>>) -> Answer {
     let answer = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
-    answer.unwrap_or_else(|| Err("the look-up ended without an answer".to_owned()))
+    answer.unwrap_or_else(|| Err("the lookup ended without an answer".to_owned()))
 }
 
-/// The system's look-up.
+/// The system's lookup.
 fn look_up(host_port: &str) -> Answer {
-    let found = host_port.to_socket_addrs().map_err(|error| format!("cannot look it up: {error}"))?;
+    let found = host_port.to_socket_addrs().map_err(|error| format!("name lookup failed: {error}"))?;
     let found: Vec<SocketAddr> = found.collect();
-    if found.is_empty() { Err("its name has no address".to_owned()) } else { Ok(found) }
+    if found.is_empty() { Err("the name has no address".to_owned()) } else { Ok(found) }
 }
 
 type Asked = (watch::Receiver<Option<Answer>>, Option<Vec<SocketAddr>>);
 
-/// Begins a look-up, unless one of this name is under way.
+/// Starts a lookup, unless one of this name is in progress.
 fn ask(name: &str, look_up: impl FnOnce(&str) -> Answer + Send + 'static) -> Result<Asked, String> {
     let mut names = names();
     let known = names.known.get(name).cloned();
@@ -85,7 +85,7 @@ fn ask(name: &str, look_up: impl FnOnce(&str) -> Answer + Send + 'static) -> Res
     }
     if names.pending.len() >= PENDING_MAX {
         return Err(format!(
-            "{PENDING_MAX} look-ups of other names have no answer yet: is the resolver hung?"
+            "{PENDING_MAX} lookups of other names have no answer yet: does the resolver hang?"
         ));
     }
     let (sender, receiver) = watch::channel(None);
@@ -97,7 +97,7 @@ fn ask(name: &str, look_up: impl FnOnce(&str) -> Answer + Send + 'static) -> Res
         // Whoever asked may have gone.
         let _ = sender.send(Some(answer));
     });
-    begun.map_err(|error| format!("no thread to look it up: {error}"))?;
+    begun.map_err(|error| format!("cannot start a lookup thread: {error}"))?;
     names.pending.insert(name.to_owned(), receiver.clone());
     Ok((receiver, known))
 }

@@ -1,4 +1,4 @@
-//! systemd: ready, watchdog, status. Without systemd all of it does nothing.
+//! Notifies systemd: ready, watchdog, status. Without systemd this does nothing.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
@@ -8,12 +8,12 @@ use tokio::task::JoinHandle;
 
 use crate::node::NodeStatus;
 
-/// How often the status line is written anew.
+/// How often the status line is updated.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
-/// So much may wait to be told.
+/// The most notifications that may wait.
 const QUEUE_MAX: usize = 4;
 
-/// What systemd is told.
+/// A notification for systemd.
 #[derive(Debug)]
 enum ServiceState {
     Ready,
@@ -21,22 +21,22 @@ enum ServiceState {
     Stopping,
 }
 
-/// The way to systemd.
+/// The notifier of systemd.
 #[derive(Debug)]
 pub struct Service {
-    told: SyncSender<ServiceState>,
-    telling: JoinHandle<()>,
+    queue: SyncSender<ServiceState>,
+    status_task: JoinHandle<()>,
 }
 
-/// Tells systemd that this process is up, and from then on how it is, in a line, and that it is alive.
+/// Notifies systemd that this process is ready, and from then on of its status line and that it is alive.
 pub fn ready(line: impl Fn() -> String + Send + 'static) -> Service {
-    let (told, inbox) = sync_channel(QUEUE_MAX);
+    let (queue, inbox) = sync_channel(QUEUE_MAX);
     // A thread of its own: a service manager that does not read would hold up whoever tells it.
     let thread = std::thread::Builder::new().name("service".to_owned()).stack_size(128 << 10);
     let started = thread.spawn(move || {
-        for told in inbox {
+        for state in inbox {
             // Without a NOTIFY_SOCKET there is nobody to tell.
-            let _ = match told {
+            let _ = match state {
                 ServiceState::Ready => systemd::notify(&[NotifyState::Ready]),
                 ServiceState::Alive(line) => {
                     systemd::notify(&[NotifyState::Watchdog, NotifyState::Status(&line)])
@@ -46,26 +46,26 @@ pub fn ready(line: impl Fn() -> String + Send + 'static) -> Service {
         }
     });
     if let Err(error) = started {
-        tracing::warn!("systemd hears nothing of this process: {error}");
+        tracing::warn!("cannot notify systemd: {error}");
     }
-    let alive = told.clone();
-    // One that is told too much at once has heard enough to know.
-    let _ = told.try_send(ServiceState::Ready);
-    let telling = tokio::spawn(async move {
+    let alive = queue.clone();
+    // A full queue already has a notification.
+    let _ = queue.try_send(ServiceState::Ready);
+    let status_task = tokio::spawn(async move {
         let every = systemd::watchdog_enabled().map_or(STATUS_EVERY, |limit| (limit / 3).min(STATUS_EVERY));
         loop {
             let _ = alive.try_send(ServiceState::Alive(line()));
             tokio::time::sleep(every).await;
         }
     });
-    Service { told, telling }
+    Service { queue, status_task }
 }
 
 impl Service {
     /// Tells systemd that the process is stopping.
     pub fn stopping(&self) {
-        self.telling.abort();
-        let _ = self.told.try_send(ServiceState::Stopping);
+        self.status_task.abort();
+        let _ = self.queue.try_send(ServiceState::Stopping);
     }
 }
 

@@ -1,5 +1,5 @@
-//! What signals mean: some stop the daemon in good order, one has it read its configuration again, and those that
-//! would kill it without a reason are ignored.
+//! Signal handling: some signals stop the daemon, one makes it read its configuration again, and those that
+//! would otherwise kill it without need are ignored.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -9,10 +9,10 @@ use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-/// What a signal asks for.
+/// The request that a signal makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Stop in good order.
+    /// Make an orderly stop.
     Stop(&'static str),
     /// Read the configuration again.
     Reload,
@@ -28,22 +28,22 @@ pub struct Signals {
 enum Means {
     Stop,
     Reload,
-    Nothing { told: bool },
+    Nothing { logged: bool },
 }
 
-/// They would kill a process that has no handler, and have no meaning here: of timers, of asynchronous I/O, of a power
-/// supply, of a file that reached its limit (the write that went beyond fails all the same). SIGPIPE is ignored by the
+/// Signals that would kill a process without a handler and have no meaning here: of timers, of asynchronous I/O, of a power
+/// supply, of a file that reached its limit (the write beyond it fails anyway). SIGPIPE is ignored by the
 /// runtime of the language.
 const IGNORED: [Number; 7] =
     [Number::ALARM, Number::VTALARM, Number::PROF, Number::IO, Number::POWER, Number::XCPU, Number::XFSZ];
-/// A fault of a coprocessor that no machine has any more (SIGSTKFLT), on x86 and ARM; some systems have no name for it.
+/// A coprocessor fault that no present machine raises (SIGSTKFLT), on x86 and ARM; some systems have no name for it.
 const STACK_FAULT: i32 = 16;
-/// The real-time signals kill, too.
+/// The real-time signals, which also kill.
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
 impl Signals {
-    /// From now on nothing kills this process but what is meant to. To be called before anything else; what stops it
-    /// still does so at once, since nothing was counted yet.
+    /// Ignores all signals without a meaning. Call this before anything else; signals that stop the process
+    /// still do so at once, because nothing was counted yet.
     pub fn ignore_others() -> Signals {
         let named = IGNORED.iter().map(|number| number.as_raw());
         for number in named.chain([STACK_FAULT]).chain(REAL_TIME) {
@@ -52,12 +52,12 @@ impl Signals {
         }
         let mut signals = Signals { all: Vec::new() };
         signals.listen(Means::Reload, "SIGHUP", SignalKind::hangup());
-        signals.listen(Means::Nothing { told: false }, "SIGUSR1", SignalKind::user_defined1());
-        signals.listen(Means::Nothing { told: false }, "SIGUSR2", SignalKind::user_defined2());
+        signals.listen(Means::Nothing { logged: false }, "SIGUSR1", SignalKind::user_defined1());
+        signals.listen(Means::Nothing { logged: false }, "SIGUSR2", SignalKind::user_defined2());
         signals
     }
 
-    /// From now on the daemon stops in good order.
+    /// Makes stop signals start an orderly stop from now on.
     pub fn listen_to_stops(&mut self) {
         self.listen(Means::Stop, "SIGTERM", SignalKind::terminate());
         self.listen(Means::Stop, "SIGINT", SignalKind::interrupt());
@@ -67,11 +67,13 @@ impl Signals {
     fn listen(&mut self, means: Means, name: &'static str, kind: SignalKind) {
         match signal(kind) {
             Ok(listener) => self.all.push((means, name, listener)),
-            Err(error) => warn!("{name} cannot be received, and ends this process as it is: {error}"),
+            Err(error) => warn!(
+                "cannot handle {name}, which therefore ends this process without an orderly stop: {error}"
+            ),
         }
     }
 
-    /// Waits for one that means something.
+    /// Waits for a signal with a meaning.
     pub async fn next(&mut self) -> Heard {
         poll_fn(|context| {
             for (means, name, listener) in &mut self.all {
@@ -79,9 +81,9 @@ impl Signals {
                     match means {
                         Means::Stop => return Poll::Ready(Heard::Stop(name)),
                         Means::Reload => return Poll::Ready(Heard::Reload),
-                        Means::Nothing { told } => {
-                            if !std::mem::replace(told, true) {
-                                info!("{name} means nothing to tallyd: ignored, also from now on");
+                        Means::Nothing { logged } => {
+                            if !std::mem::replace(logged, true) {
+                                info!("{name} has no meaning for tallyd and is ignored (logged once)");
                             }
                         }
                     }
@@ -92,7 +94,7 @@ impl Signals {
         .await
     }
 
-    /// Waits for one that stops the daemon.
+    /// Waits for a signal that stops the daemon.
     pub async fn stop(&mut self) -> &'static str {
         loop {
             if let Heard::Stop(name) = self.next().await {
@@ -102,18 +104,19 @@ impl Signals {
     }
 }
 
-/// Ends this process when the time is over, whatever hangs: a disk, a file, a terminal that takes no line.
+/// Exits this process after a time limit, even if something hangs: a disk, a file, a terminal.
 pub fn end_within(limit: Duration) {
     let spawned = std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
         std::thread::sleep(limit);
         // A log that hangs must not hold up the end.
-        let _ = std::thread::Builder::new()
-            .spawn(|| tracing::error!("something hangs (a disk?): this process ends without it"));
+        let _ = std::thread::Builder::new().spawn(|| {
+            tracing::error!("the stop did not finish in time (does a disk hang?): exiting without it")
+        });
         std::thread::sleep(Duration::from_millis(100));
         std::process::exit(1);
     });
     if let Err(error) = spawned {
-        warn!("no thread that ends this process if something hangs: {error}");
+        warn!("cannot start the stop watchdog; only SIGKILL stops this process if something hangs: {error}");
     }
 }
 

@@ -1,11 +1,11 @@
-//! The witness as a role of the daemon, `tallyd run --witness`: it votes and keeps a record of a few bytes for a
-//! site of an even number of boxes, and for as many sites as it has slots.
+//! The witness, a role of the daemon (`tallyd run --witness`). It votes and stores a record of a few bytes for a
+//! site with an even number of boxes, and for as many sites as it has slots.
 //!
-//! * `store`: the record on disk. `slot`: a site's witness at work. `status`: what is told of them, over HTTP.
+//! * `store`: the record on disk. `slot`: the witness of one site. `status`: their status over HTTP.
 //!
 //! A slot is a directory with an identity whose role is witness: its keys, its address, its record. What the
-//! witness promises is decided by the core (`tally_core::raft::Witness`); this room only brings it messages and
-//! makes its records durable before anything is said.
+//! witness promises is decided by the core (`tally_core::raft::Witness`); this module only passes it messages and
+//! makes its records durable before any answer is sent.
 
 mod slot;
 mod status;
@@ -30,7 +30,7 @@ use slot::Slot;
 use status::{Overview, Page};
 pub use store::StoreError;
 
-/// How long records that are being written, and requests, may take to end in good order.
+/// How long an orderly stop waits for writes of records and for requests.
 const END_WAIT: Duration = Duration::from_secs(6);
 
 /// Why the witness does not run.
@@ -78,7 +78,7 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
         }
     }
     if slots.is_empty() {
-        return Err(WitnessError::Other(format!("none of the witnesses in {} can be served", dir.display())));
+        return Err(WitnessError::Other(format!("cannot serve any of the witnesses in {}", dir.display())));
     }
     signals.listen_to_stops();
     let overview = Arc::new(overview);
@@ -88,7 +88,7 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let run = |slot: Slot| tokio::spawn(slot.run(serving.stop.subscribe()));
     let slots: Vec<_> = slots.into_iter().map(run).collect();
     let service = service::ready(move || overview.line());
-    info!("the witness tells its state at http://{}/v1/status", config.api.listen);
+    info!("the witness serves its status at http://{}/v1/status", config.api.listen);
 
     let mut reload = Reload::new(config, config_file, data_dir).of_witness();
     // It commits nothing.
@@ -104,18 +104,21 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
         let _ = serving.task.await;
     };
     if tokio::time::timeout(END_WAIT, ended).await.is_err() {
-        warn!("not everything ended in time (a disk that does not answer?): not waiting any longer");
+        warn!("the stop did not finish in time (does a disk hang?): no longer waiting");
     }
     Ok(())
 }
 
-/// The directory itself, if it has an identity, else all in it that have one.
+/// Returns the directory itself, if it has an identity, else all directories in it that have one.
 fn slot_directories(dir: &Path) -> Result<Vec<PathBuf>, WitnessError> {
     if dir.join(IDENTITY).exists() {
         return Ok(vec![dir.to_owned()]);
     }
     let entries = std::fs::read_dir(dir).map_err(|error| {
-        WitnessError::Other(format!("{}: {error}; --data-dir names the witness's directory", dir.display()))
+        WitnessError::Other(format!(
+            "{}: {error}; --data-dir must name the witness's directory",
+            dir.display()
+        ))
     })?;
     let directories = entries.flatten().map(|entry| entry.path());
     let mut slots: Vec<PathBuf> = directories.filter(|path| path.join(IDENTITY).exists()).collect();
@@ -130,14 +133,14 @@ fn slot_directories(dir: &Path) -> Result<Vec<PathBuf>, WitnessError> {
     Ok(slots)
 }
 
-/// Opens a slot. `config`: what was read already, if it is the slot's own.
+/// Opens a slot. `config`: the configuration that was already read, if it is the slot's own.
 async fn open(dir: &Path, config: Option<&Config>) -> Result<Slot, WitnessError> {
     let Some(identity) = Identity::load(dir)? else {
         return Err(WitnessError::Other(format!("{}: its {IDENTITY} is gone", dir.display())));
     };
     if identity.me().role != MemberRole::Witness {
         return Err(WitnessError::Other(format!(
-            "{} belongs to {:?}, which is no witness: run it without --witness",
+            "{} belongs to {:?}, which is not a witness: run it without --witness",
             dir.display(),
             identity.me().name
         )));
@@ -156,7 +159,7 @@ async fn open(dir: &Path, config: Option<&Config>) -> Result<Slot, WitnessError>
     Slot::open(dir, identity, listen).await
 }
 
-/// The port of an address, at all of this machine's addresses.
+/// The port of an address, on all addresses of this machine.
 fn everywhere(address: &str) -> SocketAddr {
     let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.unwrap_or(7400)))

@@ -1,4 +1,4 @@
-//! Names of things, each its own type, so that a term cannot be passed where an index is meant.
+//! Identifiers, each with its own type, so that a term cannot be passed in place of an index.
 
 use core::fmt;
 use core::num::NonZeroU64;
@@ -35,7 +35,7 @@ number!(
     LogIndex
 );
 number!(
-    /// Whatever counts: a box, a device, a program. Unique in a site.
+    /// A source of counts: a box, a device or a program. Unique in a site.
     SourceId
 );
 number!(
@@ -76,7 +76,7 @@ impl ReportNumber {
     /// The first report of an epoch.
     pub const FIRST: ReportNumber = ReportNumber(NonZeroU64::MIN);
 
-    /// `None` for zero, which numbers nothing.
+    /// Makes a number; `None` for zero.
     #[must_use]
     pub const fn new(number: u64) -> Option<ReportNumber> {
         match NonZeroU64::new(number) {
@@ -85,7 +85,7 @@ impl ReportNumber {
         }
     }
 
-    /// As a plain integer, 1 or more.
+    /// The number as a plain integer, 1 or more.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0.get()
@@ -264,22 +264,23 @@ impl fmt::Display for SeriesName<'_> {
 impl fmt::Display for SeriesNameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SeriesNameError::Empty => f.write_str("a series name has at least one byte"),
+            SeriesNameError::Empty => f.write_str("a series name must not be empty"),
             SeriesNameError::TooLong(bytes) => {
-                write!(f, "a series name has at most {SERIES_NAME_BYTES_MAX} bytes, this one has {bytes}")
+                write!(f, "a series name has at most {SERIES_NAME_BYTES_MAX} bytes; this one has {bytes}")
             }
-            SeriesNameError::EmptySegment => {
-                f.write_str("a series name has no empty segment: no slash at either end, no two in a row")
-            }
+            SeriesNameError::EmptySegment => f.write_str(
+                "a series name must not have an empty segment: no slash at either end, no two slashes in a \
+                 row",
+            ),
             SeriesNameError::Forbidden(c) => {
                 let code = u32::from(*c);
                 write!(
                     f,
-                    "a series name has no '+', '#', control characters or Unicode noncharacters, this one has {c:?} \
-                     (U+{code:04X})"
+                    "a series name must not have '+', '#', control characters or Unicode noncharacters; this \
+                     one has {c:?} (U+{code:04X})"
                 )
             }
-            SeriesNameError::NotUtf8 => f.write_str("a series name is UTF-8"),
+            SeriesNameError::NotUtf8 => f.write_str("a series name must be UTF-8"),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What counts exactly, without a clock, an allocator or a file: the parts of Tallyd that run
+//! Exact counting without a clock, an allocator or a file: the parts of Tallyd that run
 //! the same on a box, in a simulator and on a microcontroller.
 //!
 //! * [`id`], [`time`]: names of things and of moments, as newtypes over integers.
 //! * [`report`]: amounts and how they merge; how a source numbers its reports.
-//! * [`meter`]: what the readings of a cumulative value that others keep come to.
+//! * [`meter`]: turns the readings of a cumulative value into increases.
 //! * [`window`]: spans of site time and their alignment.
 //! * [`raft`]: consensus that never sees a payload.
 //!

@@ -1,8 +1,10 @@
-//! What the readings of a meter come to: a cumulative value that the outside world keeps, as increases of a counter.
+//! Turns the readings of a meter, a cumulative value that is kept outside the site, into increases of a counter.
 //!
 //! Readings can come late, from several boxes, after any outage; a meter can restart at zero, wrap, step back a little,
-//! show zero for a moment or jump. Growth is counted once whatever happens between two readings; what cannot be told
-//! yet (is this zero a restart or a glitch? is this jump real?) waits, with the value before it kept, so that nothing
+//! show zero for a moment or jump. Growth is counted once whatever happens between two readings; a reading whose
+//! meaning is not
+//! clear yet (is this zero a restart or a glitch? is this jump real?) waits, and the value before it is kept, so that
+//! nothing
 //! is lost by waiting.
 
 use crate::id::SourceId;
@@ -20,22 +22,22 @@ pub const GLITCH_WINDOW_MS: u64 = 10_000;
 /// The longest glitch window, in milliseconds: a day.
 pub const GLITCH_WINDOW_MS_MAX: u64 = 86_400_000;
 
-/// How a meter's readings are to be understood; travels with each reading.
+/// The rule for the readings of a meter. Each reading carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeterRule {
-    /// The value at which the meter begins again at 0. No reading is above it.
+    /// The value at which the meter wraps to 0. No reading is above it.
     pub ceiling: Option<u64>,
     /// A step back of up to this counts nothing. `None`: 0.1 % of the value, and at most [`NOISE_MAX`]. Never more
     /// than half the value.
     pub noise: Option<u64>,
-    /// A fall to zero that is back within this time is no fall; a jump is believed when it has stood for so long.
+    /// A fall to zero that recovers within this time is ignored; a jump that lasts this long is accepted.
     pub glitch_window_ms: u64,
     /// A step of more than this is held until a later reading confirms it.
     pub step_max: Option<u64>,
 }
 
 impl MeterRule {
-    /// The rule of a meter of which nothing is known.
+    /// The default rule.
     pub const DEFAULT: MeterRule =
         MeterRule { ceiling: None, noise: None, glitch_window_ms: GLITCH_WINDOW_MS, step_max: None };
 
@@ -59,7 +61,7 @@ impl Default for MeterRule {
     }
 }
 
-/// What a meter showed.
+/// A reading of a meter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// The value.
@@ -81,10 +83,10 @@ pub struct Moment {
     pub grace_ms: u64,
 }
 
-/// What is known of a meter.
+/// The state of a meter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meter {
-    /// The value up to which all is counted.
+    /// The value up to which everything is counted.
     pub base: u64,
     /// When the latest accepted reading was heard.
     pub heard: SiteTime,
@@ -92,11 +94,11 @@ pub struct Meter {
     pub source: SourceId,
     /// The incarnation that it was of; 0: not known.
     pub incarnation: u64,
-    /// What cannot be told yet.
+    /// A reading whose meaning is not clear yet.
     pub pending: Pending,
 }
 
-/// What cannot be told yet of a meter. `base` is still the value before it.
+/// A reading whose meaning is not clear yet. `base` is still the value before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pending {
     /// Nothing.
@@ -123,7 +125,7 @@ pub enum Pending {
     },
 }
 
-/// What a reading was taken for.
+/// The meaning of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The first one: the base that increases are counted from.
@@ -136,24 +138,24 @@ pub enum Outcome {
     Grew,
     /// The meter was restarted, or wrapped.
     Restarted,
-    /// It fell to about zero; what that means is to be seen.
+    /// The meter fell to about zero; the meaning is not clear yet.
     Fell,
-    /// It had fallen and is back: the fall was none.
+    /// The meter had fallen and recovered: the fall is ignored.
     Returned,
-    /// The step is larger than `step_max`: it is to be confirmed.
+    /// The step is larger than `step_max` and needs confirmation.
     Held,
     /// A held jump stood for long enough and is counted.
     Confirmed,
 }
 
-/// What comes of a reading.
+/// The result of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The meter after it.
     pub meter: Meter,
-    /// What is to be counted.
+    /// The increase to count.
     pub increase: u128,
-    /// What it was taken for.
+    /// The meaning of the reading.
     pub outcome: Outcome,
 }
 
@@ -166,7 +168,7 @@ impl Step {
     }
 }
 
-/// Takes a reading of a meter of which `before` is known (`None`: nothing).
+/// Evaluates a reading of a meter with the state `before` (`None`: a new meter).
 ///
 /// * The first one is the base and counts nothing.
 /// * One heard more than the grace before the latest is late and changes nothing. Nor does one that shows less and
@@ -220,7 +222,7 @@ impl Meter {
         if reboot { heard < self.heard } else { value < self.base && !in_order }
     }
 
-    /// When a fall becomes a restart though no further reading comes.
+    /// When a fall becomes a restart without a further reading.
     #[must_use]
     pub const fn due(&self) -> Option<SiteTime> {
         match self.pending {

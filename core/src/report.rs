@@ -1,4 +1,4 @@
-//! Amounts and how they merge; how the reports of an epoch are numbered and judged.
+//! Amounts and how they merge; the numbers of an epoch's reports and the decisions about them.
 //!
 //! Merging is associative for every kind, and commutative but for one thing: of two values that one
 //! source observed in the same millisecond, the later to arrive is `last`. Sums of samples are
@@ -20,11 +20,12 @@ pub const SAMPLE_MAGNITUDE_MAX: f64 = 1e18;
 /// a series' count, after which it takes nothing more.
 pub const SAMPLE_COUNT_MAX: u64 = ADD_MAX;
 
-/// The largest magnitude of the sum of one reported sample: of nearly 10,000 values that are as large as any. More would let a
+/// The largest magnitude of the sum of one reported sample: of nearly 10,000 values that are as large as any. More
+/// would let a
 /// few reports fill a series' sum, after which it takes nothing more.
 pub const SAMPLE_SUM_MAX: Sum = Sum(10_000 * 1_000_000_000_000_000_000 * Sum::UNITS);
 
-/// What a series holds, for life.
+/// The kind of a series, which never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Adds of 1 or more; the total never falls.
@@ -102,7 +103,7 @@ impl fmt::Display for Sum {
     }
 }
 
-/// What was observed since the previous report. `count` is 1 or more.
+/// Observed values, merged. `count` is 1 or more.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
     /// How many values.
@@ -201,7 +202,7 @@ impl Sample {
     }
 }
 
-/// What a series did in some span: a cell of a report, an open window, a summary.
+/// An amount of a series: that of a cell of a report, an open window or a summary.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
     /// The sum of adds.
@@ -217,7 +218,7 @@ pub enum Amount {
     Sample(Sample),
 }
 
-/// A sum left the range of its type; nothing was changed.
+/// A sum exceeded the range of its type; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overflow;
 
@@ -304,7 +305,7 @@ impl Amount {
     }
 }
 
-/// How far an epoch's reports have come at the site, and what the last one was.
+/// The last applied report of an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Numbering {
     /// The last number applied; `None` before the first report.
@@ -313,7 +314,7 @@ pub struct Numbering {
     pub last_hash: u64,
 }
 
-/// What a report is to the site.
+/// The decision about a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
     /// The next one: apply it.
@@ -327,7 +328,7 @@ pub enum Judgement {
 }
 
 impl Numbering {
-    /// Judges a report by its number and a hash of its content.
+    /// Decides about a report by its number and a hash of its content.
     #[must_use]
     pub fn judge(&self, number: ReportNumber, hash: u64) -> Judgement {
         let next = self.last.map_or(ReportNumber::FIRST, ReportNumber::next);
@@ -340,7 +341,7 @@ impl Numbering {
         }
     }
 
-    /// Takes the next report; call it only after [`Judgement::Next`].
+    /// Records the next report; call this only after [`Judgement::Next`].
     pub fn advance(&mut self, number: ReportNumber, hash: u64) {
         self.last = Some(number);
         self.last_hash = hash;

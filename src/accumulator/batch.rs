@@ -49,7 +49,7 @@ impl Batch {
         Batch { body, ..Batch::default() }
     }
 
-    /// How many requests wait for it.
+    /// The number of requests that wait for the batch.
     pub fn waiting(&self) -> usize {
         self.waiters.len() + self.keyed.len()
     }
@@ -93,7 +93,7 @@ impl Batch {
             let outcome = match (refusal, waiter.series) {
                 (Some(refusal), _) => Outcome::Failed(RequestError::Refused(refusal)),
                 (None, Some(id)) => Outcome::Added(Added { total: site.series_total(id), time }),
-                (None, None) => unknown("the site does not know the series after its batch"),
+                (None, None) => unknown("the site does not know the series after applying its batch"),
             };
             waiter.tell(outcome);
         }
@@ -101,7 +101,9 @@ impl Batch {
         for waiter in self.keyed {
             waiter.tell(match outcomes.next() {
                 Some(outcome) => of_key(outcome),
-                None => unknown("the batch was applied before, and what became of its keys is forgotten"),
+                None => unknown(
+                    "the batch was applied before, and the site has forgotten the results of its keys",
+                ),
             });
         }
     }
@@ -120,7 +122,7 @@ fn of_key(outcome: &KeyOutcome) -> Outcome {
             return Outcome::Added(Added { total, time });
         }
         KeyOutcome::Reused => RequestError::KeyReused,
-        KeyOutcome::Stale => return unknown("this try was too long on its way for the lifetime of its key"),
+        KeyOutcome::Stale => return unknown("this try took longer than the lifetime of its key"),
         KeyOutcome::TableFull => RequestError::KeyTableFull,
         KeyOutcome::Refused(refusal) => RequestError::Refused(refusal),
     })

@@ -19,7 +19,7 @@ use crate::site::{METER_NAME_BYTES_MAX, Refusal, is_meter_name};
 
 /// Readings of one meter that wait at most; beyond it the newest gives way to the next.
 const READINGS_MAX: usize = 64;
-/// Of a batch's cells, as many at most are readings.
+/// The most readings among the cells of a batch.
 pub(super) const BATCH_READINGS_MAX: usize = 2_048;
 
 /// A meter as this box reads it. Valid as long as the process runs.
@@ -100,7 +100,7 @@ impl Readings {
         self.left_over
     }
 
-    /// How many meters have readings for the next batch.
+    /// The number of meters with readings for the next batch.
     pub(super) fn waiting(&self) -> usize {
         if self.mode == ReadingsMode::Taken { self.dirty.len() } else { 0 }
     }
@@ -131,7 +131,7 @@ impl Bulk<'_> {
         Ok(MeterSlot(meters.len() as u32 - 1))
     }
 
-    /// What is done with readings.
+    /// How readings are handled.
     pub fn readings_mode(&self) -> ReadingsMode {
         self.inner.readings.mode
     }
@@ -150,7 +150,7 @@ impl Bulk<'_> {
         })
     }
 
-    /// Takes a reading. One that shows no more than was read here before is passed over.
+    /// Adds a reading. Skips one that shows no more than an earlier reading of this box.
     pub fn read(&mut self, slot: MeterSlot, read: &MeterRead, rule: &MeterRule) -> Outcome {
         let MeterRead { value, heard, incarnation, .. } = *read;
         let window = self.inner.limits.base.start_of(heard);

@@ -37,17 +37,15 @@ pub enum NotTaken {
     Refused(Refusal),
     /// The name has so many bytes, more than it may have while boxes of an older release are members.
     #[error(
-        "a series name has at most {SERIES_NAME_BYTES_FIRST_MAX} bytes until all boxes of the site are updated, and \
-         this one has {0}"
+        "a series name has at most {SERIES_NAME_BYTES_FIRST_MAX} bytes until all boxes of the site are \
+         updated; this one has {0}"
     )]
     LongName(usize),
     /// As many names that the site does not know are here as may be, and something is pending of each.
-    #[error(
-        "the series is new, and this box holds as many new ones as it may until the site has answered for them"
-    )]
+    #[error("the series is new, and too many new series wait at this box for the site's answer")]
     TooManyNew,
     /// The slot was given to another series: look the name up again.
-    #[error("the series was forgotten here meanwhile")]
+    #[error("this box has forgotten the series meanwhile")]
     Evicted,
 }
 
@@ -245,7 +243,7 @@ impl Slots {
             .map(|state| &*state.name)
     }
 
-    /// How the site numbers the series, as far as that is known here.
+    /// The site's number of the series, if this box knows it.
     pub(super) fn series(&self, slot: Slot) -> Option<SeriesId> {
         self.states.get(slot.index()).filter(|state| state.generation == slot.generation)?.series
     }
@@ -361,7 +359,7 @@ impl Slots {
         cell
     }
 
-    /// Takes out the next cell: of the slot that waits longest.
+    /// Removes and returns the next cell, of the slot that has waited longest.
     pub(super) fn take_cell(&mut self) -> Option<(Slot, Cell)> {
         loop {
             let index = *self.dirty.front()?;
@@ -464,7 +462,7 @@ impl SlotState {
         Some(pending)
     }
 
-    /// How a report names the series.
+    /// The reference to a series in a report.
     pub(super) fn series_ref(&self, kind: Kind) -> SeriesRef<'_> {
         match self.series {
             Some(id) => SeriesRef::Id(id),

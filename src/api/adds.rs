@@ -1,4 +1,5 @@
-//! `POST /v1/counters/SERIES` and its like: one add that is answered once it is committed. The hot path.
+//! `POST /v1/counters/SERIES`, `/v1/updowns/SERIES` and `/v1/samples/SERIES`: answer one add once it is committed.
+//! This is the hot path.
 
 use std::time::Duration;
 
@@ -12,12 +13,12 @@ use super::{ADDS, BODY_BYTES_MAX, body, forms, parse};
 use crate::node::Handle;
 use crate::request::Add;
 
-/// The kind and the raw name of the series, if the path is one that adds are posted to.
+/// Returns the kind and the raw name of the series if the path is one that adds are posted to.
 pub(super) fn target(path: &str) -> Option<(Kind, &str)> {
     ADDS.iter().find_map(|(prefix, kind)| path.strip_prefix(prefix).map(|raw| (*kind, raw)))
 }
 
-/// Adds and answers.
+/// Adds to a series and answers once the add is committed.
 pub(super) async fn add<B>(
     node: &Handle,
     kind: Kind,
@@ -36,7 +37,7 @@ where
     let asked = Asked::Add { keyed: key.is_some() };
     let add = Add { series: series.clone(), amount, key };
     let added = node.add_within(add, patience).await.map_err(|error| asked.problem(error))?;
-    Ok(forms::added(kind, &series, added.total, added.time.0))
+    Ok(forms::add_answer(kind, &series, added.total, added.time.0))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub const BODY_BYTES_MAX: usize = 64 << 10;
 /// How long a body may take to arrive.
 pub(super) const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Reads a body. One that is announced or turns out larger than `bytes_max` is not read on.
+/// Reads a body. Stops reading a body that is announced as, or turns out to be, larger than `bytes_max`.
 pub(super) async fn read<B>(body: B, bytes_max: usize) -> Result<Bytes, Problem>
 where
     B: HttpBody<Data = Bytes> + Unpin,
@@ -34,7 +34,9 @@ where
     }
     match tokio::time::timeout(time_max, collect(body, bytes_max)).await {
         Ok(result) => result,
-        Err(_) => Err(Problem::new(Name::RequestTimeout, format!("a body has {time_max:?} to arrive"))),
+        Err(_) => {
+            Err(Problem::new(Name::RequestTimeout, format!("the body did not arrive within {time_max:?}")))
+        }
     }
 }
 
@@ -46,7 +48,7 @@ where
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::malformed("the body broke off"))?;
+        let frame = frame.map_err(|_| Problem::malformed("the body ended early"))?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + more.len() + data.len() > bytes_max {
             return Err(too_large(bytes_max));
@@ -67,7 +69,7 @@ where
 }
 
 fn too_large(bytes_max: usize) -> Problem {
-    Problem::new(Name::TooLarge, format!("a body here has at most {bytes_max} bytes; send less at once"))
+    Problem::new(Name::TooLarge, format!("the body is larger than {bytes_max} bytes; send less at once"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! An operator's word on site time: what `tallyd clock step` talks to.
+//! `POST /v1/clock/step`: sets site time for an operator, as `tallyd clock step` does.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::reads::to_json;
 use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
 
-/// Nothing can be said: the boxes' clocks say what time it is.
+/// The body is an empty object: the time comes from the boxes' clocks.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StepBody {}

@@ -1,4 +1,4 @@
-//! Which connections there are and what each is at, so that idle ones make room for new ones.
+//! The table of open connections and their activity, by which idle connections make room for new ones.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -26,13 +26,13 @@ struct Table {
     open: HashMap<u64, Arc<Activity>>,
 }
 
-/// What a connection is at.
+/// The activity of a connection.
 #[derive(Debug)]
 pub(super) struct Activity {
     began: Instant,
     /// A request is being answered; without one, the connection is idle.
     busy: AtomicBool,
-    /// Since when it is idle, in milliseconds after `began`.
+    /// When the connection became idle, in milliseconds after `began`.
     idle_since_ms: AtomicU64,
     task: OnceLock<AbortHandle>,
 }
@@ -50,8 +50,8 @@ impl Connections {
         Arc::new(Connections { max: max.max(1), began: Instant::now(), table: Mutex::default() })
     }
 
-    /// A place for a new connection; where there is none, the one that was idle longest is closed.
-    /// `None`: all are busy.
+    /// Returns a place for a new connection. If there is none, closes the connection that was idle longest.
+    /// `None`: all connections are busy.
     pub(super) fn admit(self: &Arc<Connections>) -> Option<Place> {
         let mut table = self.lock();
         if table.open.len() >= self.max && !table.close_longest_idle() {
@@ -69,7 +69,7 @@ impl Connections {
         Some(Place { connections: self.clone(), number, activity })
     }
 
-    /// Closes those that were idle for that long.
+    /// Closes the connections that were idle for that long.
     pub(super) fn close_idle(&self, longer_than: Duration) {
         let now_ms = self.began.elapsed().as_millis() as u64;
         let long_ms = longer_than.as_millis() as u64;
@@ -82,12 +82,12 @@ impl Connections {
         });
     }
 
-    /// Makes room where the system has none; whether there was an idle connection to close.
+    /// Closes the connection that was idle longest, to free a descriptor. False if none was idle.
     pub(super) fn close_longest_idle(&self) -> bool {
         self.lock().close_longest_idle()
     }
 
-    /// How many are open.
+    /// The number of open connections.
     pub(super) fn len(&self) -> usize {
         self.lock().open.len()
     }
@@ -122,7 +122,7 @@ impl Activity {
         let _ = self.task.set(task);
     }
 
-    /// Busy until the returned mark is dropped.
+    /// Marks the connection busy until the returned guard is dropped.
     pub(super) fn begin(self: &Arc<Activity>) -> Busy {
         self.busy.store(true, Ordering::Relaxed);
         Busy(self.clone())
@@ -143,7 +143,7 @@ impl Activity {
     }
 }
 
-/// While it lives, its connection is not idle.
+/// A guard that keeps its connection busy.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Activity>);
 
@@ -155,7 +155,7 @@ impl Drop for Busy {
     }
 }
 
-/// A body that goes on for as long as somebody watches: its connection is busy until it ends.
+/// A body that lasts as long as its client watches; the connection is busy until the body ends.
 #[derive(Debug)]
 pub(super) struct Ongoing {
     pub(super) body: Body,

@@ -1,8 +1,8 @@
-//! Decimal texts to sums in units of 10^-9, without the detour over floats that would cut digits.
+//! Parses decimal texts to sums in units of 10^-9. Floats would lose digits.
 
 use tally_core::report::Sum;
 
-/// More digits than a sum can hold mean nothing but work.
+/// The most digits that are parsed: a sum cannot hold more.
 const DIGITS_MAX: usize = 80;
 
 /// The nearest sum to a JSON number (halves away from zero); `None` if it is no number or out of range.
@@ -29,7 +29,7 @@ pub(super) fn parse(text: &str) -> Option<Sum> {
     Some(Sum(if negative { -units } else { units }))
 }
 
-/// The number of these digits times ten to `shift`, rounded to the nearest.
+/// Returns the number of these digits times ten to `shift`, rounded to the nearest.
 fn scaled(digits: impl Iterator<Item = u8>, shift: i32) -> Option<i128> {
     let digits: Vec<u8> = digits.skip_while(|digit| *digit == 0).collect();
     if digits.is_empty() {

@@ -1,4 +1,4 @@
-//! How series, summaries and answers look as JSON: keys and shapes that outside programs hold on to.
+//! The JSON forms of series, summaries and answers. Outside programs rely on their keys and shapes.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use tally_core::report::{Amount, Kind, Sum};
 
 use crate::site::{SeriesView, Summary};
 
-/// A series and what it came to.
+/// A series and its total.
 #[derive(Serialize)]
 pub(super) struct SeriesForm<'a> {
     series: &'a str,
@@ -18,7 +18,7 @@ pub(super) struct SeriesForm<'a> {
     sample: Option<SampleForm>,
 }
 
-/// What a series did in one window; the series is named only where many are told together.
+/// What was added to a series in one window; the series is named only in lists of several.
 #[derive(Serialize)]
 pub(super) struct SummaryForm<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,7 +81,7 @@ impl<'a> SeriesForm<'a> {
 }
 
 impl<'a> SummaryForm<'a> {
-    /// Without the series' name: where it stands once for all of them.
+    /// Makes the form without the name of the series, for lists of one series.
     pub(super) fn new(summary: &Summary) -> SummaryForm<'a> {
         let mut form = SummaryForm {
             series: None,
@@ -123,7 +123,7 @@ impl<'a> SummaryForm<'a> {
         form
     }
 
-    /// With the series' name and kind.
+    /// Makes the form with the name and kind of the series.
     pub(super) fn of(series: &'a str, summary: &Summary) -> SummaryForm<'a> {
         SummaryForm {
             series: Some(series),
@@ -142,8 +142,8 @@ impl Serialize for Decimal {
     }
 }
 
-/// The answer to an add, written without a detour: this is the hot path.
-pub(super) fn added(kind: Kind, series: &str, total: i128, time: u64) -> String {
+/// The answer to an add, written directly: this is the hot path.
+pub(super) fn add_answer(kind: Kind, series: &str, total: i128, time: u64) -> String {
     let mut text = String::with_capacity(64 + series.len());
     text.push_str("{\"series\":");
     push_json_string(&mut text, series);
@@ -153,7 +153,7 @@ pub(super) fn added(kind: Kind, series: &str, total: i128, time: u64) -> String 
     text
 }
 
-/// A series name has no control characters, so that only quotes and backslashes need escaping.
+/// Appends a series name as a JSON string. A name has no control characters, so only quotes and backslashes need escaping.
 fn push_json_string(text: &mut String, series: &str) {
     text.push('"');
     for part in series.split_inclusive(['"', '\\']) {
@@ -199,12 +199,12 @@ mod tests {
     #[test]
     fn the_answer_to_an_add_is_json_whatever_the_name() {
         for name in ["a", "line1/press3/parts", "a\"b\\c\"", "\\", "línea ü"] {
-            let text = added(Kind::Counter, name, 7, 12);
+            let text = add_answer(Kind::Counter, name, 7, 12);
             let parsed: Value = serde_json::from_str(&text).unwrap();
             assert_eq!(parsed, json!({"series": name, "total": 7, "time": 12}));
         }
-        assert_eq!(added(Kind::Sample, "t", 3, 4), r#"{"series":"t","count":3,"time":4}"#);
-        let most = added(Kind::Updown, "t", i128::MIN, 0);
+        assert_eq!(add_answer(Kind::Sample, "t", 3, 4), r#"{"series":"t","count":3,"time":4}"#);
+        let most = add_answer(Kind::Updown, "t", i128::MIN, 0);
         assert!(most.contains("-170141183460469231731687303715884105728"), "{most}");
     }
 

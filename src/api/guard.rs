@@ -1,4 +1,4 @@
-//! Who may talk to the API at all: a token where one is set, no web pages of other origins.
+//! Access control of the API: the token, where one is set, and the refusal of web pages of other origins.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,7 +18,7 @@ pub(crate) struct Guard {
     names_are_local: bool,
 }
 
-/// A token as a tag under a random key: comparing tags tells nothing about the token by its timing.
+/// A token, kept as a tag under a random key, so that the timing of a comparison reveals nothing about the token.
 #[derive(Debug)]
 struct Token {
     key: hmac::Key,
@@ -53,7 +53,7 @@ impl Guard {
     }
 }
 
-/// Health is for probes that have no token; the page and the description hold nothing of the site
+/// Whether a path needs no token. Probes of health have none; the page and the description contain nothing of the site
 /// (the page asks for the token and then fetches).
 fn is_public(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/" | "/openapi.json")
@@ -68,17 +68,17 @@ impl Token {
             Err(Problem::new(Name::Unauthorized, detail))
         };
         let Some(value) = headers.get(header::AUTHORIZATION) else {
-            return refused("this listener needs a token and the request has none");
+            return refused("this listener requires a token and the request has none");
         };
         let Some((scheme, presented)) = value.as_bytes().split_at_checked(7) else {
-            return refused("the Authorization header is no bearer token");
+            return refused("the Authorization header is not a bearer token");
         };
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
-            return refused("the Authorization header is no bearer token");
+            return refused("the Authorization header is not a bearer token");
         }
         match hmac::verify(&self.key, presented.trim_ascii(), self.tag.as_ref()) {
             Ok(()) => Ok(()),
-            Err(_) => refused("the token is not this listener's"),
+            Err(_) => refused("the token is wrong"),
         }
     }
 }
@@ -91,14 +91,14 @@ fn check_host(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = format!(
-        "the request's Host is {text:?}; a listener on loopback without a token serves IP addresses and \
-         localhost only, so that no web page can reach it under a name of its own; use http://127.0.0.1, or set \
+        "the request's Host is {text:?}; without a token, a loopback listener serves only IP addresses and \
+         localhost, so that no web page can reach it under another name; use http://127.0.0.1, or set \
          api.token_file"
     );
     Err(Problem::new(Name::ForbiddenHost, detail))
 }
 
-/// An address cannot be rebound, a loopback name neither.
+/// Whether a host is an address or a loopback name, neither of which DNS can rebind.
 fn is_local_name(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.to_ascii_lowercase().ends_with(".localhost")
@@ -113,10 +113,10 @@ fn host_of(authority: &str) -> &str {
     authority.split(':').next().unwrap_or(authority)
 }
 
-/// Browsers name the page's origin in whatever can change something.
+/// Checks the origin, which browsers send with every request that can change something.
 fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
     let refused = |what: &str| {
-        let detail = format!("{what}; only programs and this box's own page may change something here");
+        let detail = format!("{what}; only programs and this box's own page may send changes");
         Err(Problem::new(Name::CrossOrigin, detail))
     };
     let own = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -124,11 +124,11 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
         let origin = origin.to_str().unwrap_or_default();
         let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
         if authority.is_empty() || !authority.eq_ignore_ascii_case(own) {
-            return refused(&format!("the request comes from a page of {origin:?}"));
+            return refused(&format!("the request comes from a web page of {origin:?}"));
         }
     }
     match headers.get("sec-fetch-site").map(|value| value.as_bytes()) {
-        Some(b"cross-site" | b"same-site") => refused("the request comes from a page of another site"),
+        Some(b"cross-site" | b"same-site") => refused("the request comes from a web page of another site"),
         _ => Ok(()),
     }
 }

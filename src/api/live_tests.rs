@@ -234,7 +234,7 @@ async fn paths_and_methods_that_there_are_not_are_problems_too() {
         assert_eq!(sorted.join(", "), allowed, "{method} {path}");
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         let problem: Value = serde_json::from_slice(&bytes).unwrap();
-        assert_eq!(problem["detail"], format!("{method} is not for this path; it takes {told}"));
+        assert_eq!(problem["detail"], format!("{method} is not allowed for this path; allowed: {told}"));
     }
     let request = Request::builder().uri("/v2").body(Body::empty()).unwrap();
     assert_eq!(box1.api.answer(request).await.status(), 404);
@@ -479,5 +479,5 @@ async fn members_are_listed_added_changed_and_removed() {
     let (status, problem) = box1.post("/v1/leader/transfer", &json!({})).await;
     let detail = problem["detail"].as_str().unwrap();
     assert_eq!((status, name_of(&problem)), (409, "member-refused"));
-    assert!(detail.contains("no other box that votes"), "{detail}");
+    assert!(detail.contains("no other voter"), "{detail}");
 }

@@ -1,4 +1,4 @@
-//! Bodies are objects: what derives `Deserialize` would also read its fields, in order, from an array.
+//! Restricts bodies to objects: a derived `Deserialize` would also read its fields, in order, from an array.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-/// A value that stands as an object, not as an array.
+/// A value that was read from an object, not from an array.
 pub(super) struct MapOnly<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for MapOnly<T> {

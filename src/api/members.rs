@@ -1,4 +1,4 @@
-//! The members of the site over HTTP: who they are, changes of them, leadership transferred.
+//! The members of the site over HTTP: the list, changes, and leadership transfer.
 
 use std::sync::Arc;
 
@@ -26,10 +26,10 @@ struct MemberForm {
     id: NodeId,
     name: String,
     address: String,
-    /// What it is meant to be.
+    /// The intended role.
     #[serde(with = "role_or_none")]
     role: Option<MemberRole>,
-    /// What it is at present.
+    /// The role in the configuration in force.
     #[serde(with = "role_or_none")]
     membership: Option<MemberRole>,
     connected: bool,
@@ -44,7 +44,7 @@ struct AddBody {
     name: String,
     address: String,
     key: String,
-    /// Absent: as it is, if it is known; else a voter.
+    /// The role; default: the present role of a known member, else voter.
     role: Option<MemberRole>,
 }
 
@@ -97,24 +97,25 @@ pub(super) async fn add(
     let role = Some(record.role);
     let name = record.name.clone();
     change(&shared, &MemberChange::Put(record)).await?;
-    changed(&shared, &name, role)
+    accepted_change(&shared, &name, role)
 }
 
-/// The member that the body of `POST /v1/members` names, and its role if it says one.
+/// Parses the body of `POST /v1/members`: the member, and the role if the body names one.
 ///
 /// # Errors
 /// What is wrong with the request, as it is answered.
 pub fn member_of(body: &[u8]) -> Result<(MemberRecord, Option<MemberRole>), Problem> {
     let AddBody { id, name, address, key, role } = parse::json(body, EXAMPLE)?;
     if id == 0 {
-        return Err(Problem::malformed("id: members have numbers from 1 on"));
+        return Err(Problem::malformed("id: must be 1 or more"));
     }
     if !is_name(&name) {
-        return Err(Problem::malformed(format!("name: {name:?} is not 1 to 32 of a-z 0-9 -")));
+        return Err(Problem::malformed(format!("name: {name:?} is not a name (1 to 32 of a-z 0-9 -)")));
     }
     check_address(&address).map_err(|why| Problem::malformed(format!("address: {why}")))?;
     let Some(key) = KeyHash::from_hex(&key) else {
-        let why = "key: not 64 hexadecimal digits; `tallyd provision --extend` prints the key of a new box";
+        let why =
+            "key: must be 64 hexadecimal digits; `tallyd provision --extend` prints the key of a new box";
         return Err(Problem::malformed(why));
     };
     Ok((MemberRecord { id: NodeId(id), name, address, key, role: MemberRole::Voter }, role))
@@ -133,7 +134,7 @@ pub(super) async fn set_role(
         check_goes_on_without(&shared, &name).await?;
     }
     change(&shared, &MemberChange::Role { name: name.clone(), role }).await?;
-    changed(&shared, &name, Some(role))
+    accepted_change(&shared, &name, Some(role))
 }
 
 /// `DELETE /v1/members/NAME`
@@ -144,7 +145,7 @@ pub(super) async fn remove(
     let name = name_in(&params);
     check_goes_on_without(&shared, &name).await?;
     change(&shared, &MemberChange::Remove { name: name.clone() }).await?;
-    changed(&shared, &name, None)
+    accepted_change(&shared, &name, None)
 }
 
 /// `POST /v1/leader/transfer`
@@ -161,48 +162,45 @@ pub(super) async fn transfer(
     let to = to.as_deref().map(|name| who_could_lead(&status, name)).transpose()?;
     let members = status.members;
     if to.is_none() && members.iter().filter(|member| could_lead(member)).count() < 2 {
-        return Err(Problem::new(
-            Name::MemberRefused,
-            "there is no other box that votes, so none could lead",
-        ));
+        return Err(Problem::new(Name::MemberRefused, "there is no other voter that could lead"));
     }
     let leader = shared.node.transfer(to).await?;
     let name = members.into_iter().find(|member| member.id == leader).map(|member| member.name);
     to_json(&json!({"leader": name})).map(json_response)
 }
 
-/// It votes and has a log.
+/// Whether a member votes and has a log.
 fn could_lead(member: &MemberStatus) -> bool {
     member.votes && member.membership == Some(MemberRole::Voter)
 }
 
-/// A member that could lead, by its role.
+/// Finds the named member and checks by its role that it could lead.
 fn who_could_lead(status: &NodeStatus, name: &str) -> Result<NodeId, Problem> {
     let member = status.members.iter().find(|member| member.name == name);
-    let member = member.ok_or_else(|| refused(MemberRefused::NoSuchMember))?;
+    let member = member.ok_or_else(|| refusal(MemberRefused::NoSuchMember))?;
     if could_lead(member) {
         return Ok(member.id);
     }
     let what = match member.membership {
-        None => "is not in the group".to_owned(),
+        None => "is not a member yet".to_owned(),
         Some(role) => format!("is {}", role.as_str()),
     };
-    Err(Problem::new(Name::MemberRefused, format!("{name} {what}: only a box that votes can lead")))
+    Err(Problem::new(Name::MemberRefused, format!("{name} {what}: only a voter can lead")))
 }
 
-/// A site that was founded without an address has nobody to talk to: the others could not reach this box.
+/// Checks that the site was founded with an address: without one, other boxes could not reach this box.
 fn check_can_have_company(status: &NodeStatus) -> Result<(), Problem> {
     let alone = status.members.len() == 1 && status.members.iter().all(|member| member.address.is_empty());
     if !alone {
         return Ok(());
     }
-    let why = "this site was founded as a box of its own, without an address for others; a site of several boxes begins \
-               with `tallyd provision`";
+    let why = "this site was founded with one box and no address for others; to make a site of several \
+        boxes, use `tallyd provision`";
     Err(Problem::new(Name::MemberRefused, why))
 }
 
-/// Whether a majority of the other voters can be reached: without one nothing could be committed any more, not even
-/// another change of the members. The leader looks again before it makes the change; this tells who asks.
+/// Checks that a majority of the other voters is connected: without one the site could not commit anything, not even
+/// another change of the members. The leader checks again before it makes the change; this check informs the client.
 async fn check_goes_on_without(shared: &Shared, name: &str) -> Result<(), Problem> {
     // While no leader is known nobody knows who can be reached.
     shared.node.fence().await?;
@@ -220,39 +218,39 @@ async fn check_goes_on_without(shared: &Shared, name: &str) -> Result<(), Proble
     let (names, one) = (names.join(" and "), names.len() == 1);
     let (is, it) = if one { ("is", "it") } else { ("are", "them") };
     let why = format!(
-        "without {name} nothing could be committed any more, since {names} {is} not reached; bring {it} back or remove \
-         {it} first"
+        "without {name} the site could not commit, because {names} {is} not connected; bring {it} back or \
+         remove {it} first"
     );
     Err(Problem::new(Name::MemberRefused, why))
 }
 
 async fn change(shared: &Shared, change: &MemberChange) -> Result<(), Problem> {
     shared.node.change_members(change).await.map_err(|error| match error {
-        MemberError::Refused(why) => refused(why),
+        MemberError::Refused(why) => refusal(why),
         MemberError::Request(error) => error.into(),
     })
 }
 
-/// The answer to a change that was accepted, with what keeps a witness from its place, if something does.
-fn changed(shared: &Shared, name: &str, role: Option<MemberRole>) -> Result<Response<Body>, Problem> {
+/// The answer to an accepted change, with the reason why a witness waits for its place, if it does.
+fn accepted_change(shared: &Shared, name: &str, role: Option<MemberRole>) -> Result<Response<Body>, Problem> {
     let note = shared.node.site(|site| waiting_witness(site.members()));
     to_json(&json!({"name": name, "role": role, "note": note})).map(json_response)
 }
 
-/// In words, why a witness that is wished for waits.
+/// Says why a witness waits for its place.
 fn waiting_witness(wished: &[MemberRecord]) -> Option<String> {
     let witness = wished.iter().find(|member| member.role == MemberRole::Witness)?;
     let voters = wished.iter().filter(|member| member.role == MemberRole::Voter).count();
     (!voters.is_multiple_of(2)).then(|| {
         format!(
-            "a witness stands only beside an even number of boxes that vote, and these are {voters}: {} waits until \
-             there is one more or one less",
+            "a witness requires an even number of voting boxes, not {voters}: {} waits until a box \
+             is added or removed",
             witness.name
         )
     })
 }
 
-fn refused(why: MemberRefused) -> Problem {
+fn refusal(why: MemberRefused) -> Problem {
     let name = match why {
         MemberRefused::NoSuchMember => Name::NoSuchMember,
         MemberRefused::Malformed => Name::Malformed,
@@ -286,6 +284,6 @@ mod tests {
         assert_eq!(of(&[voter, voter, voter]), None);
         assert_eq!(of(&[voter, voter, MemberRole::Witness]), None);
         let note = of(&[voter, observer, MemberRole::Witness]).unwrap();
-        assert!(note.contains("these are 1: box3 waits"), "{note}");
+        assert!(note.contains("not 1: box3 waits"), "{note}");
     }
 }

@@ -1,6 +1,6 @@
 //! `GET /metrics`: Prometheus text (exposition format 0.0.4), names `tallyd_*`, base units.
 //!
-//! Written by hand: the figures are kept elsewhere already, and the format is three kinds of lines.
+//! The text is written by hand: the figures are kept elsewhere, and the format has three kinds of lines.
 
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
@@ -30,8 +30,8 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body>
     disk(&mut text, &status.storage);
     ways_in(&mut text, &status);
     broker::broker(&mut text, &status);
-    counted(&mut text, shared.node.metrics());
-    refused(&mut text, &shared.node.metrics().dropped, &[]);
+    write_counters(&mut text, shared.node.metrics());
+    write_dropped(&mut text, &shared.node.metrics().dropped, &[]);
     connections(&mut text, shared.node.transport_metrics(), &[]);
     let watchers = shared.watchers.load(Ordering::Relaxed);
     text.gauge("tallyd_api_watchers", "Clients of /v1/watch that are connected.", watchers);
@@ -43,7 +43,7 @@ fn raft(text: &mut Text, status: &NodeStatus) {
     text.family(
         "tallyd_build_info",
         "gauge",
-        "1, with the version and what the box and its site are called.",
+        "Always 1; labels give the version and the names of the box and its site.",
     );
     text.sample(
         "tallyd_build_info",
@@ -56,45 +56,41 @@ fn raft(text: &mut Text, status: &NodeStatus) {
         1,
     );
     text.gauge("tallyd_ready", "1 if this box can commit.", u8::from(status.ready));
-    text.gauge("tallyd_leader", "1 if this box leads.", u8::from(status.role == NodeRole::Leader));
+    text.gauge("tallyd_leader", "1 if this box is the leader.", u8::from(status.role == NodeRole::Leader));
     text.gauge("tallyd_term", "The current term.", status.term);
     text.gauge(
         "tallyd_commit_index",
-        "Up to which index the log is committed, as far as this box knows.",
+        "Index up to which the log is committed, as far as this box knows.",
         status.commit,
     );
-    text.gauge("tallyd_applied_index", "Up to which index this box has applied the log.", status.applied);
-    text.gauge("tallyd_last_index", "The end of this box's log.", status.last);
+    text.gauge("tallyd_applied_index", "Index up to which this box has applied the log.", status.applied);
+    text.gauge("tallyd_last_index", "Index of the last entry of this box's log.", status.last);
     text.counter(
         "tallyd_leader_late_total",
-        "How often this box led and its loop woke later than an election timeout.",
+        "Times that this box led and its loop woke later than an election timeout.",
         status.adaptive_timeout.leader_late,
     );
     text.counter(
         "tallyd_digest_mismatches_total",
-        "How often this box saw that its state differs from another box's.",
+        "Times that this box found its state to differ from another box's.",
         status.state_check.mismatches,
     );
     text.gauge(
         "tallyd_state_out_of_service",
-        "1 while this box's state is known to be wrong and it gets it anew.",
+        "1 while this box is out of service to replace its wrong state.",
         u64::from(status.state_check.state == StateVerdict::OutOfService),
     );
-    text.counter(
-        "tallyd_campaigns_total",
-        "How often this box began to campaign.",
-        status.elections.campaigns,
-    );
+    text.counter("tallyd_campaigns_total", "Campaigns that this box began.", status.elections.campaigns);
     text.counter(
         "tallyd_leader_changes_total",
-        "How often the leader that this box knows changed.",
+        "Changes of the leader that this box knows.",
         status.elections.leader_changes,
     );
     text.family(
         "tallyd_leadership_transfers_total",
         "counter",
-        "How often this box transferred leadership, by why: it did not reach the broker, its disk was unhealthy or slow, it \
-         stopped, somebody asked.",
+        "Leadership transfers by this box, by reason: it did not reach the broker, its disk was unhealthy or \
+         slow, it stopped, its state differed, an operator requested it.",
     );
     let transfers = &status.transfers;
     for (reason, count) in [
@@ -108,20 +104,20 @@ fn raft(text: &mut Text, status: &NodeStatus) {
     }
     text.counter(
         "tallyd_leadership_transfers_failed_total",
-        "How often the other box did not take leadership.",
+        "Leadership transfers that failed.",
         transfers.failed,
     );
     text.gauge(
         "tallyd_tolerated_failures",
-        "Boxes that can fail from now on without stopping the site.",
+        "Further box failures that the site tolerates.",
         status.tolerates.failures,
     );
-    text.family("tallyd_member_connected", "gauge", "1 if this box reaches that member.");
+    text.family("tallyd_member_connected", "gauge", "1 if this box is connected to that member.");
     for member in &status.members {
         let labels = [("member", member.name.as_str())];
         text.sample("tallyd_member_connected", &labels, u8::from(member.connected));
     }
-    text.family("tallyd_member_rtt_seconds", "gauge", "Round trip of the connection to that member.");
+    text.family("tallyd_member_rtt_seconds", "gauge", "Round-trip time of the connection to that member.");
     for member in &status.members {
         if let Some(rtt_us) = member.rtt_us {
             let labels = [("member", member.name.as_str())];
@@ -131,41 +127,42 @@ fn raft(text: &mut Text, status: &NodeStatus) {
 }
 
 fn site(text: &mut Text, status: &NodeStatus) {
-    text.gauge("tallyd_series", "Series of the site.", status.series);
-    text.gauge("tallyd_meters", "Meters that the site keeps the last reading of.", status.meters.count);
-    text.gauge("tallyd_meter_jumps_held", "Jumps of meters that are not confirmed yet.", status.meters.held);
+    text.gauge("tallyd_series", "Series in the site.", status.series);
+    text.gauge("tallyd_meters", "Meters in the site.", status.meters.count);
+    text.gauge("tallyd_meter_jumps_held", "Unconfirmed jumps of meters.", status.meters.held);
     let outbox = &status.outbox;
-    text.gauge("tallyd_outbox_waiting", "Summaries that are not delivered.", outbox.waiting);
-    text.gauge("tallyd_outbox_unnumbered", "Of these, how many have no number yet.", outbox.unnumbered);
-    text.gauge("tallyd_outbox_numbered_seq", "The last number that a summary was given.", outbox.numbered);
+    text.gauge("tallyd_outbox_waiting", "Summaries that are not delivered yet.", outbox.waiting);
+    text.gauge("tallyd_outbox_unnumbered", "Summaries that have no number yet.", outbox.unnumbered);
+    text.gauge("tallyd_outbox_numbered_seq", "Number of the latest numbered summary.", outbox.numbered);
     text.gauge(
         "tallyd_outbox_delivered_seq",
-        "Up to which number the broker has acknowledged.",
+        "Number up to which the broker has acknowledged summaries.",
         outbox.delivered,
     );
     let clock = &status.clock;
-    text.gauge("tallyd_site_time_seconds", "Site time, seconds since 1970.", millis(clock.site_ms));
+    text.gauge("tallyd_site_time_seconds", "Site time, in seconds since 1970.", millis(clock.site_ms));
     text.gauge(
         "tallyd_wall_time_seconds",
-        "This box's wall clock, seconds since 1970.",
+        "Wall clock of this box, in seconds since 1970.",
         millis(clock.wall_ms),
     );
     text.gauge(
         "tallyd_clock_synced",
-        "1 if site time is that of synchronised clocks, to a second.",
+        "1 if site time agrees with synchronised clocks to a second.",
         u8::from(clock.synced),
     );
     let held = clock.held_ms.map_or(0.0, |held| millis(held) - millis(clock.site_ms));
-    text.gauge("tallyd_clock_held_seconds", "The jump of site time that is held; 0 without one.", held);
+    text.gauge("tallyd_clock_held_seconds", "Jump of site time that is held; 0 if none.", held);
     member_clocks(text, status);
-    text.gauge("tallyd_uptime_seconds", "Since this process started.", status.uptime_s);
+    text.gauge("tallyd_uptime_seconds", "Time since this process started.", status.uptime_s);
 }
 
 fn member_clocks(text: &mut Text, status: &NodeStatus) {
     text.family(
         "tallyd_clock_offset_seconds",
         "gauge",
-        "How far a box's wall clock is ahead of site time: at the leader of all boxes, elsewhere of this one.",
+        "How far a box's wall clock is ahead of site time: at the leader for all boxes, elsewhere for this \
+         one.",
     );
     for member in &status.members {
         if let Some(offset_ms) = member.clock_offset_ms {
@@ -173,7 +170,11 @@ fn member_clocks(text: &mut Text, status: &NodeStatus) {
             text.sample("tallyd_clock_offset_seconds", &labels, offset_ms as f64 / 1e3);
         }
     }
-    text.family("tallyd_member_clock_synced", "gauge", "1 if a time service keeps that box's wall clock.");
+    text.family(
+        "tallyd_member_clock_synced",
+        "gauge",
+        "1 if a time service synchronises that box's wall clock.",
+    );
     for member in &status.members {
         if let Some(synced) = member.clock_synced {
             let labels = [("member", member.name.as_str())];
@@ -185,63 +186,71 @@ fn member_clocks(text: &mut Text, status: &NodeStatus) {
 fn adaptive_timeout(text: &mut Text, adaptive_timeout: &AdaptiveTimeoutStatus) {
     text.gauge(
         "tallyd_election_timeout_seconds",
-        "The election timeout in force.",
+        "Election timeout in force.",
         millis(adaptive_timeout.election_timeout_ms),
     );
     text.gauge(
         "tallyd_heartbeat_interval_seconds",
-        "How often a leader shows itself, in force.",
+        "Heartbeat interval in force.",
         millis(adaptive_timeout.heartbeat_ms),
     );
     text.gauge(
         "tallyd_round_trip_high_seconds",
-        "A high quantile of the round trips to the slowest connected box, which the timeout follows.",
+        "High quantile of the round trips to the slowest connected box, which the election timeout follows.",
         seconds(adaptive_timeout.round_trip_us),
     );
     text.gauge(
         "tallyd_disk_write_high_seconds",
-        "A high quantile of the time that this box's disk takes for a write, which the timeout follows.",
+        "High quantile of the write times of this box's disk, which the election timeout follows.",
         seconds(adaptive_timeout.sync_us),
     );
 }
 
 fn disk(text: &mut Text, storage: &crate::node::status::StorageStatus) {
-    text.gauge("tallyd_storage_ok", "1 if the disk takes writes.", u8::from(storage.state.is_none()));
+    text.gauge("tallyd_storage_ok", "1 if the disk accepts writes.", u8::from(storage.state.is_none()));
     text.counter(
         "tallyd_storage_written_bytes_total",
-        "Bytes written to log and snapshots by this process.",
+        "Bytes that this process wrote to log and snapshots.",
         storage.bytes_written,
     );
-    text.counter("tallyd_storage_syncs_total", "Syncs of the log and of snapshots.", storage.syncs);
-    text.gauge("tallyd_storage_sync_mean_seconds", "Mean time of a sync.", seconds(storage.sync_us_mean));
-    text.gauge("tallyd_storage_sync_max_seconds", "Longest sync.", seconds(storage.sync_us_max));
-    text.counter("tallyd_storage_failures_total", "Groups that the disk did not take.", storage.failures);
+    text.counter("tallyd_storage_syncs_total", "Syncs of log and snapshots.", storage.syncs);
+    text.gauge("tallyd_storage_sync_mean_seconds", "Mean duration of a sync.", seconds(storage.sync_us_mean));
+    text.gauge(
+        "tallyd_storage_sync_max_seconds",
+        "Longest duration of a sync.",
+        seconds(storage.sync_us_max),
+    );
+    text.counter(
+        "tallyd_storage_failures_total",
+        "Groups of entries that could not be written.",
+        storage.failures,
+    );
     text.gauge(
         "tallyd_storage_waiting_seconds",
-        "For how long the disk has had the group that it is writing.",
+        "Age of the write that the disk is working on.",
         millis(storage.waiting_ms),
     );
-    text.family("tallyd_storage_state", "gauge", "1 for the state that the disk is in.");
+    text.family("tallyd_storage_state", "gauge", "1 for the present state of the disk, 0 for the others.");
     for state in std::iter::once(None).chain(DiskFault::ALL.map(Some)) {
         let name = state.map_or(DISK_OK, DiskFault::as_str);
         text.sample("tallyd_storage_state", &[("state", name)], u8::from(storage.state == state));
     }
     text.counter(
         "tallyd_snapshot_failures_total",
-        "Snapshots of this box that could not be written.",
+        "Snapshots that could not be written.",
         storage.snapshot_failures,
     );
     text.gauge(
         "tallyd_replay_bytes",
-        "Log since the latest snapshot: what a restart replays.",
+        "Bytes of log since the latest snapshot, which a restart replays.",
         storage.replay_bytes,
     );
+    text.gauge("tallyd_storage_bytes", "Total size of log, spare files and snapshots.", storage.bytes_used);
     text.gauge(
-        "tallyd_storage_bytes",
-        "Size of log, spare files and snapshots together.",
-        storage.bytes_used,
+        "tallyd_storage_max_bytes",
+        "Limit of the total size of log, spare files and snapshots.",
+        storage.bytes_max,
     );
-    text.gauge("tallyd_storage_max_bytes", "What they may have together.", storage.bytes_max);
     text.gauge("tallyd_log_bytes", "Size of the log on disk.", storage.log_bytes);
     text.gauge("tallyd_snapshot_bytes", "Size of the latest snapshot.", storage.snapshot_bytes);
     text.gauge("tallyd_snapshot_index", "Index of the latest snapshot.", storage.snapshot_index);
@@ -257,21 +266,21 @@ fn ways_in(text: &mut Text, status: &NodeStatus) {
     text.gauge("tallyd_waiting_requests", "Adds that wait for their batch.", accumulator.waiting);
     text.gauge(
         "tallyd_unsettled_batches",
-        "Batches from before the last stop that are not committed yet.",
+        "Batches saved at the last stop that are not committed yet.",
         accumulator.unsettled,
     );
     text.counter("tallyd_batches_total", "Batches sent.", accumulator.batches);
     text.counter("tallyd_answered_adds_total", "Adds answered as committed.", accumulator.answered);
     text.counter(
         "tallyd_refused_cells_total",
-        "Cells of batches that were refused where they were applied.",
+        "Cells of batches that the site refused.",
         accumulator.refused,
     );
     for family in status.ingest_figures.values().flat_map(|figures| figures.iter()) {
         text.told(family);
     }
     // What the ways in show of themselves: their numbers, by the way's name and the number's.
-    text.family("tallyd_ingest", "untyped", "Figures of the ways in; /v1/status tells what they are.");
+    text.family("tallyd_ingest", "untyped", "Figures of the ways in; /v1/status explains them.");
     for (way, part) in &status.ingest {
         for (name, value) in part.as_object().into_iter().flatten() {
             if let Some(value) = value.as_f64() {
@@ -281,45 +290,42 @@ fn ways_in(text: &mut Text, status: &NodeStatus) {
     }
 }
 
-/// What the rooms count as it happens.
-fn counted(text: &mut Text, metrics: &Metrics) {
+/// Writes the counters of all modules.
+fn write_counters(text: &mut Text, metrics: &Metrics) {
     for (name, help, counter) in [
         ("tallyd_api_requests_total", "Requests of HTTP clients.", &metrics.api_requests),
         (
             "tallyd_api_problems_total",
-            "Of these, how many were answered with a problem.",
+            "Requests of HTTP clients that were answered with a problem.",
             &metrics.api_problems,
         ),
         (
             "tallyd_api_turned_away_total",
-            "Connections of HTTP clients that were turned away because all were busy.",
+            "Connections of HTTP clients that were refused because too many were open.",
             &metrics.api_turned_away,
         ),
-        ("tallyd_leaderships_total", "How often this box became the leader.", &metrics.leaderships),
-        ("tallyd_entries_applied_total", "Entries of the log that were applied.", &metrics.entries_applied),
+        ("tallyd_leaderships_total", "Times that this box became the leader.", &metrics.leaderships),
+        ("tallyd_entries_applied_total", "Log entries applied.", &metrics.entries_applied),
         (
             "tallyd_entries_malformed_total",
-            "Entries of the log that could not be read and changed nothing.",
+            "Malformed log entries, which changed nothing.",
             &metrics.entries_malformed,
         ),
-        ("tallyd_storage_hangs_total", "How often the disk did not answer in time.", &metrics.disk_hangs),
+        ("tallyd_storage_hangs_total", "Times that the disk did not answer in time.", &metrics.disk_hangs),
     ] {
         text.counter(name, help, counter.get());
     }
 }
 
-/// What members sent that led to nothing, by reason; `labels` stand before it.
-pub(crate) fn refused(text: &mut Text, refusals: &DroppedMessages, labels: &[(&str, &str)]) {
+/// Writes the counters of dropped messages by reason, with `labels` first.
+pub(crate) fn write_dropped(text: &mut Text, refusals: &DroppedMessages, labels: &[(&str, &str)]) {
     for (name, malformed, help) in [
-        (
-            "tallyd_peer_frames_malformed_total",
-            true,
-            "What members sent that cannot be read or used, by reason.",
-        ),
+        ("tallyd_peer_frames_malformed_total", true, "Malformed messages of members, by reason."),
         (
             "tallyd_raft_ignored_total",
             false,
-            "What members sent that led to nothing, by reason: stale, not awaited, of a stranger, contradictory.",
+            "Ignored messages of members, by reason: stale, not awaited, of an unknown sender, \
+             contradictory.",
         ),
     ] {
         text.family(name, "counter", help);
@@ -330,7 +336,7 @@ pub(crate) fn refused(text: &mut Text, refusals: &DroppedMessages, labels: &[(&s
     }
 }
 
-/// The connections between the boxes, and those that were refused, by reason.
+/// Writes the counters of connections between the boxes, and of refused connections by reason.
 pub(crate) fn connections(text: &mut Text, metrics: &TransportMetrics, labels: &[(&str, &str)]) {
     for (name, help, value) in metrics.counters() {
         let name = format!("tallyd_peer_{name}_total");
@@ -338,21 +344,17 @@ pub(crate) fn connections(text: &mut Text, metrics: &TransportMetrics, labels: &
         text.sample(&name, labels, value);
     }
     let name = "tallyd_peer_refused_total";
-    text.family(
-        name,
-        "counter",
-        "Connections of peers that were turned away, or turned this box away, by reason.",
-    );
+    text.family(name, "counter", "Connections with peers that either side refused, by reason.");
     for (reason, value) in metrics.refusals() {
         text.sample(name, &[labels, &[("reason", reason)]].concat(), value);
     }
 }
 
-/// What became of the log.
+/// Writes the counters of the log.
 pub(crate) fn log_figures(text: &mut Text) {
     text.counter(
         "tallyd_log_lines_lost_total",
-        "Lines of the log that were lost: it could not be written, or not fast enough.",
+        "Log lines lost because the log could not be written, or not fast enough.",
         crate::logging::lines_lost(),
     );
 }
@@ -365,12 +367,12 @@ fn millis(millis: u64) -> f64 {
     millis as f64 / 1e3
 }
 
-/// The text as it grows. Writing to a String cannot fail.
+/// The text under construction. Writing to a `String` cannot fail.
 #[derive(Debug, Default)]
 pub(crate) struct Text(String);
 
 impl Text {
-    /// As an answer.
+    /// Turns the text into an answer.
     pub(crate) fn into_response(self) -> Response<Body> {
         typed_response("text/plain; version=0.0.4; charset=utf-8", self.0)
     }
@@ -463,8 +465,8 @@ mod tests {
             text.0.contains("\ntallyd_upstream_connected 1\n")
                 && text.0.contains("\ntallyd_upstream_published_total 7\n")
         );
-        counted(&mut text, &Metrics::default());
-        refused(&mut text, &DroppedMessages::default(), &[]);
+        write_counters(&mut text, &Metrics::default());
+        write_dropped(&mut text, &DroppedMessages::default(), &[]);
         connections(&mut text, &TransportMetrics::default(), &[]);
         let mut described = std::collections::BTreeSet::new();
         for line in text.0.lines() {

@@ -46,27 +46,27 @@ use crate::secret::Secret;
 pub(crate) use guard::Guard;
 pub(crate) use metrics::{Text, log_figures};
 
-/// How the API is served.
+/// The configuration of the API's listener.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
-    /// Where it listens. A non-loopback address needs a token: the configuration's reader sees to it.
+    /// The listen address. A non-loopback address needs a token, which the reader of the configuration enforces.
     pub listen: SocketAddr,
-    /// What clients present as `Authorization: Bearer TOKEN`; `None`: nothing is asked for.
+    /// The token that clients present as `Authorization: Bearer TOKEN`; `None`: no token is required.
     pub token: Option<Secret>,
-    /// The most connections at once; beyond, the one that was idle longest makes room.
+    /// The most connections at once; beyond it, the connection that was idle longest is closed.
     pub connections_max: usize,
     /// How long a connection may do nothing before it is closed.
     pub idle_max: Duration,
 }
 
 impl ApiConfig {
-    /// Defaults but for where it listens.
+    /// Makes the default configuration for a listen address.
     pub fn new(listen: SocketAddr) -> ApiConfig {
         ApiConfig { listen, token: None, connections_max: 1024, idle_max: Duration::from_secs(60) }
     }
 }
 
-/// Answers requests, however they came.
+/// Answers requests, whatever listener received them.
 #[derive(Clone, Debug)]
 pub struct Api {
     shared: Arc<Shared>,
@@ -78,12 +78,12 @@ pub struct Api {
 struct Shared {
     node: Handle,
     guard: Guard,
-    /// How many watch now: bounded, since each costs work with every change.
+    /// The number of present watchers, which is limited because each costs work at every change.
     watchers: AtomicUsize,
 }
 
 impl Api {
-    /// An API over a node.
+    /// Makes an API over a node.
     pub fn new(config: &ApiConfig, node: Handle) -> Api {
         let guard = Guard::new(config.listen, config.token.as_ref());
         let shared = Arc::new(Shared { node, guard, watchers: AtomicUsize::new(0) });
@@ -175,7 +175,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// A route whose other methods are answered with a problem.
+/// Makes a route that answers other methods with a problem.
 fn only(route: MethodRouter<Arc<Shared>>) -> MethodRouter<Arc<Shared>> {
     route.fallback(reads::method_not_allowed)
 }

@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, Response, header};
 use super::problem::{Name, Problem};
 use super::{json_response, typed_response};
 
-/// One file for browsers, three for those who edit it.
+/// The page, assembled from three files.
 static PAGE: LazyLock<String> = LazyLock::new(|| {
     include_str!("page/page.html")
         .replace("/* style */", include_str!("page/page.css"))
@@ -17,7 +17,7 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
 
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// What stands in the page where each answer puts its own nonce.
+/// The placeholder that each answer replaces by its own nonce.
 const NONCE: &str = "NONCE-OF-THIS-ANSWER";
 
 /// `GET /`
@@ -40,7 +40,7 @@ pub(super) async fn page() -> Result<Response<Body>, Problem> {
     Ok(response)
 }
 
-/// Only this page's own script and style, nothing from or to elsewhere, no frames.
+/// The content security policy: only this page's own script and style, no other origins, no frames.
 fn policy(nonce: &str) -> String {
     format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \

@@ -1,4 +1,4 @@
-//! What stands in requests, as checked values: names in paths, bodies, keys, queries.
+//! Parses and checks requests: names in paths, bodies, keys, queries.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,23 +24,26 @@ pub const KEY_BYTES_MAX: usize = 64;
 /// The header of the idempotency key.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// The name of a series to add to, as it stands in a path: percent-encoded, its slashes raw or encoded.
+/// Parses the name of a series to add to from a path: percent-encoded, its slashes raw or encoded.
 ///
 /// # Errors
-/// What it breaks of the rules for names.
+/// The rule for names that the text breaks.
 pub fn series(raw: &str) -> Result<Cow<'_, str>, Problem> {
-    named(raw, |text| SeriesName::new(text).map(drop))
+    parse_name(raw, |text| SeriesName::new(text).map(drop))
 }
 
-/// The same of a series to read: older logs hold names that are not taken any more.
+/// Parses the name of a series to read. Older logs hold names that are no longer accepted.
 ///
 /// # Errors
-/// What it breaks of the rules for names.
+/// The rule for names that the text breaks.
 pub(super) fn stored_series(raw: &str) -> Result<Cow<'_, str>, Problem> {
-    named(raw, |text| SeriesName::stored(text).map(drop))
+    parse_name(raw, |text| SeriesName::stored(text).map(drop))
 }
 
-fn named(raw: &str, check: impl Fn(&str) -> Result<(), SeriesNameError>) -> Result<Cow<'_, str>, Problem> {
+fn parse_name(
+    raw: &str,
+    check: impl Fn(&str) -> Result<(), SeriesNameError>,
+) -> Result<Cow<'_, str>, Problem> {
     // Each byte is encoded by three characters at most.
     if raw.len() > 3 * SERIES_NAME_BYTES_MAX {
         return Err(Problem::malformed(format!(
@@ -49,26 +52,26 @@ fn named(raw: &str, check: impl Fn(&str) -> Result<(), SeriesNameError>) -> Resu
     }
     let name = percent_decode_str(raw)
         .decode_utf8()
-        .map_err(|_| Problem::malformed("the series in the path: a series name is UTF-8"))?;
+        .map_err(|_| Problem::malformed("the series in the path: a series name must be UTF-8"))?;
     check(&name).map_err(|error| Problem::malformed(format!("the series in the path: {error}")))?;
     Ok(name)
 }
 
-/// The idempotency key, if the request has one.
+/// Returns the idempotency key, if the request has one.
 pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let key = value.to_str().unwrap_or_default().trim();
     if values.next().is_some() || key.is_empty() || key.len() > KEY_BYTES_MAX {
         return Err(Problem::malformed(format!(
-            "Idempotency-Key: one header of 1 to {KEY_BYTES_MAX} visible ASCII characters"
+            "Idempotency-Key: must be one header of 1 to {KEY_BYTES_MAX} printable ASCII characters"
         )));
     }
     Ok(Some(key.to_owned()))
 }
 
-/// How long the client waits for the answer at the most, if it says so (RFC 7240: `Prefer: wait=5`). What is
-/// not understood is no preference.
+/// Returns the longest time that the client waits for the answer, if the request says so (RFC 7240: `Prefer: wait=5`). A
+/// value that cannot be parsed is ignored.
 pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut preferences = values.flat_map(|value| value.split(','));
@@ -80,14 +83,14 @@ pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
     seconds.map(Duration::from_secs)
 }
 
-/// The query of a request.
+/// Parses the query of a request.
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     axum::extract::Query::<T>::try_from_uri(uri)
         .map(|query| query.0)
         .map_err(|error| Problem::malformed(format!("the query: {}", error.body_text())))
 }
 
-/// The amount in the body of an add to a series of that kind.
+/// Parses the amount in the body of an add to a series of that kind.
 ///
 /// # Errors
 /// What is wrong with the request, as it is answered.
@@ -105,11 +108,11 @@ pub fn amount(kind: Kind, body: &[u8], now: SiteTime) -> Result<Amount, Problem>
     }
 }
 
-/// A JSON body, with an example of one in what is said of others.
+/// Parses a JSON body; the error shows an example of one.
 pub(super) fn json<'a, T: Deserialize<'a>>(body: &'a [u8], example: &str) -> Result<T, Problem> {
     serde_json::from_slice::<MapOnly<T>>(body)
         .map(|MapOnly(body)| body)
-        .map_err(|error| Problem::malformed(format!("the body: {error}; a body is like {example}")))
+        .map_err(|error| Problem::malformed(format!("the body: {error}; example of a body: {example}")))
 }
 
 fn samples(body: &SampleBody, now: SiteTime) -> Result<Amount, Problem> {
@@ -117,22 +120,23 @@ fn samples(body: &SampleBody, now: SiteTime) -> Result<Amount, Problem> {
         (Some(value), None) => std::slice::from_ref(value),
         (None, Some(values)) => values.as_slice(),
         _ => {
-            return Err(Problem::malformed(r#"the body: either "value" or "values", not both and not none"#));
+            return Err(Problem::malformed(r#"the body: must have either "value" or "values""#));
         }
     };
     if values.is_empty() {
-        return Err(Problem::malformed(r#"the body: "values" has at least one value"#));
+        return Err(Problem::malformed(r#"the body: "values" must have at least one value"#));
     }
     if values.len() > VALUES_MAX {
-        let detail = format!(r#"the body: "values" has {}, at most {VALUES_MAX} go at once"#, values.len());
+        let detail = format!(r#"the body: "values" has {} values, more than {VALUES_MAX}"#, values.len());
         return Err(Problem::new(Name::TooLarge, detail));
     }
     let mut whole: Option<Sample> = None;
     for (place, value) in values.iter().enumerate() {
         // The box puts its own source in when it reports.
         let one = Sample::observed(*value, now, SourceId(0)).ok_or_else(|| {
-            let detail =
-                format!("the body: value {place}: finite, of at most {SAMPLE_MAGNITUDE_MAX:e} in magnitude");
+            let detail = format!(
+                "the body: value {place}: must be finite, and at most {SAMPLE_MAGNITUDE_MAX:e} in magnitude"
+            );
             Problem::malformed(detail)
         })?;
         whole = Some(match whole {
@@ -143,7 +147,7 @@ fn samples(body: &SampleBody, now: SiteTime) -> Result<Amount, Problem> {
             }
         });
     }
-    whole.map(Amount::Sample).ok_or_else(|| Problem::malformed("the body: no value"))
+    whole.map(Amount::Sample).ok_or_else(|| Problem::malformed("the body: has no value"))
 }
 
 #[derive(Deserialize)]
@@ -185,8 +189,8 @@ impl<'de> Deserialize<'de> for CounterAdd {
             fn visit_i64<E: serde::de::Error>(self, add: i64) -> Result<CounterAdd, E> {
                 // Only negative numbers come this way.
                 Err(E::custom(format!(
-                    "a counter only goes up, by 1 to {ADD_MAX}, not by {add}; \
-                                       what goes down too is an updown (POST /v1/updowns/SERIES)"
+                    "a counter only goes up, by 1 to {ADD_MAX}, not by {add}; for a value that also goes \
+                     down use an updown (POST /v1/updowns/SERIES)"
                 )))
             }
         }

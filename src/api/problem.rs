@@ -1,4 +1,4 @@
-//! Errors as `application/problem+json` (RFC 9457), with types that scripts can hold on to.
+//! Errors as `application/problem+json` (RFC 9457), with stable types for scripts.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -8,7 +8,7 @@ use tally_core::report::Kind;
 use crate::request::RequestError;
 use crate::site::Refusal;
 
-/// What stands before the stable name in a problem's `type`.
+/// The prefix of the stable name in a problem's `type`.
 pub(super) const TYPE_PREFIX: &str = "urn:tallyd:error:";
 
 /// Why a request was not done: the stable name decides the status and the title.
@@ -28,13 +28,13 @@ pub enum Name {
     NoSuchSetting,
     /// No member of that name.
     NoSuchMember,
-    /// The site's members cannot be changed so.
+    /// The change of members is refused.
     MemberRefused,
     /// No resource at that path.
     NotFound,
     /// The resource has no such method.
     MethodNotAllowed,
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     RequestTimeout,
     /// The series is of another kind.
     WrongKind,
@@ -58,11 +58,11 @@ pub enum Name {
     TooManyWatchers,
     /// The table of idempotency keys is full.
     KeyTableFull,
-    /// This box has as many requests waiting as it may.
+    /// Too many requests wait at this box.
     TooBusy,
-    /// This try was certainly not counted, or not done.
+    /// This try was not counted, or not done.
     NotCommitted,
-    /// This try may have been counted, or done, or not.
+    /// This try may have been counted or done.
     OutcomeUnknown,
     /// The site cannot commit now.
     NotReady,
@@ -73,42 +73,36 @@ impl Name {
     pub const fn parts(self) -> (&'static str, StatusCode, &'static str) {
         use StatusCode as S;
         match self {
-            Name::Malformed => ("malformed", S::BAD_REQUEST, "The request cannot be understood"),
-            Name::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "A token is needed"),
+            Name::Malformed => ("malformed", S::BAD_REQUEST, "Malformed request"),
+            Name::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "Token required"),
             Name::ForbiddenHost => ("forbidden-host", S::FORBIDDEN, "Not served under this host name"),
-            Name::CrossOrigin => ("cross-origin", S::FORBIDDEN, "Refused from a page of another origin"),
+            Name::CrossOrigin => ("cross-origin", S::FORBIDDEN, "Cross-origin request refused"),
             Name::NoSuchSeries => ("no-such-series", S::NOT_FOUND, "No such series"),
             Name::NoSuchSetting => ("no-such-setting", S::NOT_FOUND, "No such setting"),
             Name::NoSuchMember => ("no-such-member", S::NOT_FOUND, "No such member"),
-            Name::MemberRefused => ("member-refused", S::CONFLICT, "The members cannot be changed so"),
-            Name::NotFound => ("not-found", S::NOT_FOUND, "Nothing at this path"),
-            Name::MethodNotAllowed => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "Not with this method"),
-            Name::RequestTimeout => ("request-timeout", S::REQUEST_TIMEOUT, "The body did not come in time"),
+            Name::MemberRefused => ("member-refused", S::CONFLICT, "This change of members is refused"),
+            Name::NotFound => ("not-found", S::NOT_FOUND, "Not found"),
+            Name::MethodNotAllowed => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "Method not allowed"),
+            Name::RequestTimeout => {
+                ("request-timeout", S::REQUEST_TIMEOUT, "The body did not arrive in time")
+            }
             Name::WrongKind => ("wrong-kind", S::CONFLICT, "The series is of another kind"),
             Name::Overflow => ("overflow", S::CONFLICT, "The total would overflow"),
             Name::KeyReused => ("key-reused", S::CONFLICT, "The idempotency key was used for another add"),
             Name::UnknownEpoch => ("unknown-epoch", S::CONFLICT, "The epoch is not open"),
-            Name::OutOfOrder => ("out-of-order", S::CONFLICT, "Not the next report"),
+            Name::OutOfOrder => ("out-of-order", S::CONFLICT, "Report out of order"),
             Name::ReportChanged => {
-                ("report-changed", S::CONFLICT, "The report was applied with other content")
+                ("report-changed", S::CONFLICT, "The report was applied with different content")
             }
             Name::TooLarge => ("too-large", S::PAYLOAD_TOO_LARGE, "Too large"),
-            Name::TooManySeries => {
-                ("too-many-series", S::TOO_MANY_REQUESTS, "The site has as many series as it may")
-            }
-            Name::TooManySources => {
-                ("too-many-sources", S::TOO_MANY_REQUESTS, "The site has as many sources as it may")
-            }
-            Name::TooManyWatchers => {
-                ("too-many-watchers", S::TOO_MANY_REQUESTS, "This box has as many watchers as it serves")
-            }
-            Name::KeyTableFull => {
-                ("key-table-full", S::TOO_MANY_REQUESTS, "No room for another idempotency key")
-            }
-            Name::TooBusy => ("too-busy", S::TOO_MANY_REQUESTS, "Too many requests are waiting"),
-            Name::NotCommitted => ("not-committed", S::SERVICE_UNAVAILABLE, "Certainly not done"),
+            Name::TooManySeries => ("too-many-series", S::TOO_MANY_REQUESTS, "Too many series"),
+            Name::TooManySources => ("too-many-sources", S::TOO_MANY_REQUESTS, "Too many sources"),
+            Name::TooManyWatchers => ("too-many-watchers", S::TOO_MANY_REQUESTS, "Too many watchers"),
+            Name::KeyTableFull => ("key-table-full", S::TOO_MANY_REQUESTS, "Too many idempotency keys"),
+            Name::TooBusy => ("too-busy", S::TOO_MANY_REQUESTS, "Too many waiting requests"),
+            Name::NotCommitted => ("not-committed", S::SERVICE_UNAVAILABLE, "Not committed"),
             Name::OutcomeUnknown => ("outcome-unknown", S::SERVICE_UNAVAILABLE, "The outcome is unknown"),
-            Name::NotReady => ("not-ready", S::SERVICE_UNAVAILABLE, "The site cannot commit now"),
+            Name::NotReady => ("not-ready", S::SERVICE_UNAVAILABLE, "The site cannot commit"),
         }
     }
 }
@@ -118,7 +112,7 @@ impl Name {
 pub struct Problem {
     /// Its stable name.
     pub name: Name,
-    /// This occurrence, in words.
+    /// What happened, in words.
     pub detail: String,
     /// Further members, for programs.
     pub members: Map<String, Value>,
@@ -130,7 +124,7 @@ impl Problem {
         Problem { name, detail: detail.into(), members: Map::new() }
     }
 
-    /// Shorthand for the commonest one.
+    /// A problem named `malformed`.
     pub fn malformed(detail: impl Into<String>) -> Problem {
         Problem::new(Name::Malformed, detail)
     }
@@ -171,7 +165,7 @@ impl Problem {
     }
 }
 
-/// What was asked for: what its problems advise depends on it.
+/// The kind of a request, on which the advice of its problems depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     /// An add, with an idempotency key or without.
@@ -185,41 +179,41 @@ pub(super) enum Asked {
 }
 
 impl Asked {
-    /// What a try that was certainly not committed came to.
+    /// Says what a try that was not committed did.
     const fn not_committed(self) -> &'static str {
         match self {
-            Asked::Add { .. } | Asked::Report => "this try was certainly not counted",
+            Asked::Add { .. } | Asked::Report => "this try was not counted",
             Asked::Epoch | Asked::Other => "nothing was done",
         }
     }
 
-    /// What may have been, and what to do then.
+    /// Says what may have happened, and what to do then.
     const fn unknown(self) -> &'static str {
         match self {
             Asked::Add { keyed: true } => {
-                "this try may have been counted or not: try again with the same Idempotency-Key"
+                "this try may have been counted: retry with the same Idempotency-Key"
             }
             Asked::Add { keyed: false } => {
-                "this add may have been counted or not, and another try could count it twice; one with an \
-                 Idempotency-Key can be tried again"
+                "this add may have been counted, and a retry could count it twice; an add with an \
+                 Idempotency-Key can be retried safely"
             }
-            Asked::Report => "this try may have been counted or not: send the report again, unchanged",
-            Asked::Epoch => "the epoch may be open or not: ask again, with the same nonce if there was one",
+            Asked::Report => "this try may have been counted: send the report again, unchanged",
+            Asked::Epoch => "the epoch may be open: repeat the request, with the same nonce if it had one",
             Asked::Other => {
-                "it may have been done or not: look at what holds now before you ask for it again"
+                "the change may have been made: check the present state before you repeat the request"
             }
         }
     }
 
-    /// The problem that a request of this kind ran into.
+    /// Maps an error to the problem for a request of this kind.
     pub(super) fn problem(self, error: RequestError) -> Problem {
         let detail = error.to_string();
         match error {
             RequestError::Refused(why) => refusal(why),
             RequestError::KeyReused => Problem::new(
                 Name::KeyReused,
-                "this Idempotency-Key was used for another series or amount; nothing was added; a new add \
-                 needs a new key",
+                "this Idempotency-Key was used for another series or amount; nothing was added; use a new \
+                 key for a new add",
             ),
             RequestError::KeyTableFull => Problem::new(Name::KeyTableFull, detail),
             RequestError::TooManySources => Problem::new(Name::TooManySources, detail),
@@ -228,7 +222,7 @@ impl Asked {
             RequestError::TooBusy => Problem::new(Name::TooBusy, detail),
             RequestError::NotCommitted { why } => Problem::new(
                 Name::NotCommitted,
-                format!("{why}; {}: try again, here or at another box", self.not_committed()),
+                format!("{why}; {}: retry, here or at another box", self.not_committed()),
             ),
             RequestError::OutcomeUnknown { why } => {
                 Problem::new(Name::OutcomeUnknown, format!("{why}; {}", self.unknown()))
@@ -248,30 +242,31 @@ pub(super) fn refusal(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::WrongKind { is, asked } => wrong_kind(is, asked),
         Refusal::Overflow => {
-            Problem::new(Name::Overflow, "the total would leave the range of 128 bits; nothing was counted")
+            Problem::new(Name::Overflow, "the total would exceed 128 bits; nothing was counted")
         }
         Refusal::TooManySeries => Problem::new(
             Name::TooManySeries,
-            "the series is new and the site has as many as the setting series.max allows; nothing was counted",
+            "the series is new and the site already has series.max series; nothing was counted; raise that \
+             setting or use an existing series",
         ),
         Refusal::TooManyMeters => Problem::new(
             Name::TooManySeries,
-            "the meter is new and the site keeps as many as the setting series.max allows; nothing was counted",
+            "the meter is new and the site already keeps series.max meters; nothing was counted; raise that \
+             setting",
         ),
         Refusal::WindowInFuture => Problem::malformed(
-            "the window begins later than any box's clock can be ahead; compare the sender's clock with \
-             site time (GET /v1/status)",
+            "the window lies in the future; compare the sender's clock with site time (GET /v1/status)",
         ),
         Refusal::Malformed => Problem::malformed(
-            "the parts of the amount do not belong together (a sample whose last is not between min and \
-             max, say)",
+            "the parts of the amount contradict each other (for example, a sample whose last is not between \
+             min and max)",
         ),
     }
 }
 
 fn wrong_kind(is: Kind, asked: Kind) -> Problem {
     let detail = format!(
-        "the series is of kind {is} and has it for life; the request is for kind {asked}; use another name, \
+        "the series is of kind {is}, which cannot change; the request is for kind {asked}; use another name, \
          or the request for kind {is}"
     );
     Problem::new(Name::WrongKind, detail).with("is", json!(is.as_str())).with("asked", json!(asked.as_str()))
@@ -286,16 +281,16 @@ mod tests {
         let why = || "no leader".to_owned();
         let not = |asked: Asked| asked.problem(RequestError::NotCommitted { why: why() }).detail;
         let unknown = |asked: Asked| asked.problem(RequestError::OutcomeUnknown { why: why() }).detail;
-        assert!(not(Asked::Add { keyed: false }).contains("certainly not counted"));
-        assert!(not(Asked::Report).contains("certainly not counted"));
+        assert!(not(Asked::Add { keyed: false }).contains("this try was not counted"));
+        assert!(not(Asked::Report).contains("this try was not counted"));
         let read = Problem::from(RequestError::NotCommitted { why: why() });
         assert_eq!(read.name, Name::NotCommitted);
-        assert_eq!(read.detail, "no leader; nothing was done: try again, here or at another box");
+        assert_eq!(read.detail, "no leader; nothing was done: retry, here or at another box");
         assert!(unknown(Asked::Add { keyed: true }).contains("with the same Idempotency-Key"));
         assert!(unknown(Asked::Add { keyed: false }).contains("could count it twice"));
         assert!(unknown(Asked::Report).contains("unchanged"));
         assert!(unknown(Asked::Epoch).contains("nonce"));
         let change = Problem::from(RequestError::OutcomeUnknown { why: why() });
-        assert!(!change.detail.contains("Key") && change.detail.contains("may have been done or not"));
+        assert!(!change.detail.contains("Key") && change.detail.contains("may have been made"));
     }
 }

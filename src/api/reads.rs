@@ -66,8 +66,8 @@ fn unconfirmed(why: &str) -> Problem {
     Problem::new(
         Name::NotCommitted,
         format!(
-            "{why}; the read could not be confirmed by the site: try again, or read this box's copy with \
-             read=local (a command: --local)"
+            "{why}; the site did not confirm the read: retry, or read this box's copy with read=local \
+             (command line: --local)"
         ),
     )
 }
@@ -111,7 +111,7 @@ struct PageForm<'a> {
 /// `GET /v1/series`
 pub(super) async fn page(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response<Body>, Problem> {
     let query: PageQuery = parse::query(&uri)?;
-    let limit = bounded("limit", query.limit.unwrap_or(PAGE_DEFAULT), PAGE_MAX)?;
+    let limit = check_limit("limit", query.limit.unwrap_or(PAGE_DEFAULT), PAGE_MAX)?;
     Read::fence(query.read, &shared.node).await?;
     // One more than asked for tells whether there is a next page.
     let (mut views, count) = shared
@@ -142,7 +142,7 @@ struct WindowsForm<'a> {
 pub(super) async fn windows(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response<Body>, Problem> {
     let name = parse::stored_series(uri.path().strip_prefix("/v1/windows/").unwrap_or_default())?;
     let query: WindowsQuery = parse::query(&uri)?;
-    let last = bounded("last", query.last.unwrap_or(WINDOWS_DEFAULT), WINDOWS_MAX)?;
+    let last = check_limit("last", query.last.unwrap_or(WINDOWS_DEFAULT), WINDOWS_MAX)?;
     Read::fence(query.read, &shared.node).await?;
     let found = shared.node.site(|site| site.find(&name).map(|id| (site.kind(id), site.windows(id, last))));
     let (kind, summaries) = found.ok_or_else(|| no_such_series(&name))?;
@@ -165,15 +165,18 @@ pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Response
     let why = match tokio::time::timeout(READY_WAIT, shared.node.ready()).await {
         Ok(Ok(())) => return Ok(typed_response("text/plain; charset=utf-8", "ready\n")),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer of the site within {} s", READY_WAIT.as_secs()),
+        Err(_) => format!("the site did not answer within {} s", READY_WAIT.as_secs()),
     };
-    Err(Problem::new(Name::NotReady, format!("{why}; GET /v1/status tells more")))
+    Err(Problem::new(Name::NotReady, format!("{why}; see GET /v1/status")))
 }
 
 /// Any path that there is not.
 pub(super) async fn not_found(uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(200).collect();
-    Problem::new(Name::NotFound, format!("{path} is no resource here; GET /openapi.json lists them"))
+    Problem::new(
+        Name::NotFound,
+        format!("there is no resource {path}; GET /openapi.json lists the resources"),
+    )
 }
 
 /// A path that there is, with a method that it has not: the router puts those that it has in the header `Allow`,
@@ -185,7 +188,7 @@ pub(super) async fn method_not_allowed() -> StatusCode {
 /// The answer for a method that a path has not. `allow`: those that it has, as the router says them.
 pub(super) fn not_allowed(method: &Method, allow: Option<&HeaderValue>) -> Response<Body> {
     let allowed = allow.and_then(|methods| methods.to_str().ok()).unwrap_or_default().replace(',', ", ");
-    let detail = format!("{method} is not for this path; it takes {allowed}");
+    let detail = format!("{method} is not allowed for this path; allowed: {allowed}");
     let mut response = Problem::new(Name::MethodNotAllowed, detail).into_response();
     if let Ok(allowed) = HeaderValue::from_str(&allowed) {
         response.headers_mut().insert(header::ALLOW, allowed);
@@ -197,18 +200,18 @@ pub(super) fn not_allowed(method: &Method, allow: Option<&HeaderValue>) -> Respo
 pub(super) fn to_json(form: &impl Serialize) -> Result<Vec<u8>, Problem> {
     serde_json::to_vec(form).map_err(|error| {
         // Forms are made of strings, numbers and lists; this would be a fault of the program.
-        tracing::error!(%error, "an answer could not be written as JSON");
-        Problem::new(Name::NotReady, "an answer could not be written as JSON; please report this")
+        tracing::error!(%error, "cannot encode an answer as JSON");
+        Problem::new(Name::NotReady, "the answer cannot be encoded as JSON; please report this bug")
     })
 }
 
-fn bounded(what: &str, asked: usize, max: usize) -> Result<usize, Problem> {
+fn check_limit(what: &str, asked: usize, max: usize) -> Result<usize, Problem> {
     if (1..=max).contains(&asked) {
         return Ok(asked);
     }
-    Err(Problem::malformed(format!("the query: {what}: 1 to {max}, not {asked}")))
+    Err(Problem::malformed(format!("the query: {what} must be from 1 to {max}, not {asked}")))
 }
 
 fn no_such_series(name: &str) -> Problem {
-    Problem::new(Name::NoSuchSeries, format!("nothing was ever added to {name:?}; the first add makes it"))
+    Problem::new(Name::NoSuchSeries, format!("there is no series {name:?}; the first add creates it"))
 }

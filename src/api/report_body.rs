@@ -63,22 +63,23 @@ pub fn parse(body: &[u8], format: Format) -> Result<NamedReport, Problem> {
 
 fn checked<S: ToSum>(body: ReportBody<S>) -> Result<NamedReport, Problem> {
     if !is_name(&body.source) {
-        let detail = format!("source: {:?} is not 1 to 32 of a-z, 0-9 and -", shortened(&body.source));
+        let detail = format!("source: {:?} is not a name (1 to 32 of a-z 0-9 -)", shortened(&body.source));
         return Err(Problem::malformed(detail));
     }
     let epoch = body.epoch.parse().map(Epoch).map_err(|_| {
         let detail = format!(
-            "epoch: {:?} is not what POST /v1/sources/{}/epochs answered, a decimal number as a string",
+            "epoch: {:?} is not an epoch; send the string that POST /v1/sources/{}/epochs returned",
             shortened(&body.epoch),
             body.source
         );
         Problem::malformed(detail)
     })?;
-    let number = ReportNumber::new(body.number)
-        .ok_or_else(|| Problem::malformed("number: reports of an epoch are numbered from 1"))?;
+    let number = ReportNumber::new(body.number).ok_or_else(|| {
+        Problem::malformed("number: must be 1 or more; the reports of an epoch are numbered from 1")
+    })?;
     if body.cells.count > CELLS_MAX {
         let detail = format!(
-            "cells: {} of them, a report has at most {CELLS_MAX}; send the others in the next report",
+            "cells: the report has {}, more than {CELLS_MAX}; send the rest in the next report",
             body.cells.count
         );
         return Err(Problem::new(Name::TooLarge, detail));
@@ -141,10 +142,10 @@ impl<S: ToSum> CellBody<S> {
         }
         let window = self.window.map(SiteTime);
         let amount = match (self.add, self.sample) {
-            (Some(Whole(0)), None) => return Err("add: 0 adds nothing; leave the cell out".into()),
+            (Some(Whole(0)), None) => return Err("add: must not be 0; leave the cell out".into()),
             (Some(Whole(add)), None) => ReportAmount::Add(add),
             (None, Some(MapOnly(sample))) => ReportAmount::Amount(Amount::Sample(sample.checked()?)),
-            _ => return Err("a cell has one of \"add\", \"sample\" and \"reading\"".into()),
+            _ => return Err("a cell must have one of \"add\", \"sample\" and \"reading\"".into()),
         };
         Ok(ReportCell { series: self.series, window, amount })
     }
@@ -158,29 +159,33 @@ impl<S: ToSum> CellBody<S> {
     fn checked_reading(self) -> Result<ReportCell, String> {
         let (Some(meter), Some(value)) = (self.meter, self.reading) else {
             return Err(
-                "a reading has \"meter\" and \"reading\"; \"heard\" and the rest say more of it".into()
+                "a reading must have \"meter\" and \"reading\"; \"heard\" and the others are optional".into(),
             );
         };
         if self.add.is_some() || self.sample.is_some() || self.window.is_some() {
             return Err(
-                "a reading has no \"add\", \"sample\" or \"window\": \"heard\" says when it was so".into()
+                "a reading must not have \"add\", \"sample\" or \"window\"; \"heard\" gives its time".into(),
             );
         }
         if !is_meter_name(&meter) {
-            return Err(format!("meter: 1 to {METER_NAME_BYTES_MAX} bytes without control characters"));
+            return Err(format!(
+                "meter: must be 1 to {METER_NAME_BYTES_MAX} bytes without control characters"
+            ));
         }
         if self.heard.is_some_and(|heard| heard > TIME_MAX) {
-            return Err("heard: Unix milliseconds of site time".into());
+            return Err("heard: must be Unix milliseconds of site time".into());
         }
         if self.incarnation.as_ref().is_some_and(|name| !(1..=INCARNATION_BYTES_MAX).contains(&name.len())) {
-            return Err(format!("incarnation: 1 to {INCARNATION_BYTES_MAX} bytes, such as a boot id"));
+            return Err(format!(
+                "incarnation: must be 1 to {INCARNATION_BYTES_MAX} bytes, such as a boot id"
+            ));
         }
         if let Some(ceiling) = self.ceiling.filter(|ceiling| value > *ceiling) {
             return Err(format!("reading: {value} is above the ceiling {ceiling}"));
         }
         let glitch_window_ms = self.glitch_window.unwrap_or(GLITCH_WINDOW_MS);
         if glitch_window_ms > GLITCH_WINDOW_MS_MAX {
-            return Err(format!("glitch_window: 0 to {GLITCH_WINDOW_MS_MAX} milliseconds"));
+            return Err(format!("glitch_window: must be 0 to {GLITCH_WINDOW_MS_MAX} milliseconds"));
         }
         let CellBody { ceiling, noise, step_max, heard, incarnation, .. } = self;
         let rule = MeterRule { ceiling, noise, glitch_window_ms, step_max };
@@ -191,7 +196,7 @@ impl<S: ToSum> CellBody<S> {
 
 impl<S: ToSum> SamplePart<S> {
     fn checked(self) -> Result<Sample, String> {
-        let sum = self.sum.to_sum().ok_or("sample: sum: not a number within range")?;
+        let sum = self.sum.to_sum().ok_or("sample: sum: not a number, or out of range")?;
         if self.count > SAMPLE_COUNT_MAX {
             return Err(format!("sample: count: {} is more than {SAMPLE_COUNT_MAX}", self.count));
         }
@@ -200,7 +205,7 @@ impl<S: ToSum> SamplePart<S> {
         }
         // One that could stand for "no time" would be taken for that.
         if self.last_at.is_some_and(|at| at > TIME_MAX) {
-            return Err("sample: last_at: Unix milliseconds of site time".into());
+            return Err("sample: last_at: must be Unix milliseconds of site time".into());
         }
         let at = self.last_at.map_or(UNTIMED, SiteTime);
         let last = Last { at, source: SourceId(0), value: self.last + 0.0 };
@@ -208,8 +213,8 @@ impl<S: ToSum> SamplePart<S> {
         if sample.is_plausible() {
             return Ok(sample);
         }
-        Err("sample: count is 1 or more, min <= last <= max, all finite and at most 1e18 in magnitude, and sum \
-             is one of such values"
+        Err("sample: must have count >= 1 and min <= last <= max, all finite and at most 1e18 in magnitude, \
+            and a sum that such values can have"
             .into())
     }
 }

@@ -103,9 +103,9 @@ fn a_sample_has_at_most_as_many_values_as_one_add_adds() {
 fn a_bad_cell_is_named_by_its_place() {
     for (text, says) in [
         (r#"{"series":"a+b","add":1}"#, "cells[0]: series: "),
-        (r#"{"series":"","add":1}"#, "at least one byte"),
+        (r#"{"series":"","add":1}"#, "must not be empty"),
         ("{\"series\":\"t\\uffff\",\"add\":1}", "noncharacters"),
-        (r#"{"series":"a","add":0}"#, "0 adds nothing"),
+        (r#"{"series":"a","add":0}"#, "must not be 0"),
         (r#"{"series":"a","add":1.5}"#, "a whole number"),
         (r#"{"series":"a","add":18446744073709551616}"#, "a whole number"),
         (r#"{"series":"a","add":"1"}"#, "a whole number"),
@@ -113,20 +113,20 @@ fn a_bad_cell_is_named_by_its_place() {
         (r#"{"series":"a","add":1,"add":1}"#, "duplicate field `add`"),
         (r#"{"series":"a","add":1,"kind":"counter"}"#, "unknown field `kind`"),
         (r#"{"series":"a","add":1,"window":-1}"#, "integer `-1`"),
-        (r#"{"series":"m","reading":5,"heard":1}"#, "has \"meter\" and \"reading\""),
-        (r#"{"series":"m","meter":"e1","heard":1}"#, "has \"meter\" and \"reading\""),
-        (r#"{"series":"m","add":1,"noise":5}"#, "has \"meter\" and \"reading\""),
-        (r#"{"series":"m","meter":"e1","add":1,"reading":5}"#, "a reading has no \"add\""),
-        (r#"{"series":"m","meter":"e1","window":60000,"reading":5}"#, "a reading has no \"add\""),
-        (r#"{"series":"m","meter":"","reading":5}"#, "meter: 1 to 128 bytes"),
-        (r#"{"series":"m","meter":"a\u0007","reading":5}"#, "meter: 1 to 128 bytes"),
+        (r#"{"series":"m","reading":5,"heard":1}"#, "must have \"meter\" and \"reading\""),
+        (r#"{"series":"m","meter":"e1","heard":1}"#, "must have \"meter\" and \"reading\""),
+        (r#"{"series":"m","add":1,"noise":5}"#, "must have \"meter\" and \"reading\""),
+        (r#"{"series":"m","meter":"e1","add":1,"reading":5}"#, "a reading must not have \"add\""),
+        (r#"{"series":"m","meter":"e1","window":60000,"reading":5}"#, "a reading must not have \"add\""),
+        (r#"{"series":"m","meter":"","reading":5}"#, "meter: must be 1 to 128 bytes"),
+        (r#"{"series":"m","meter":"a\u0007","reading":5}"#, "meter: must be 1 to 128 bytes"),
         (r#"{"series":"m","meter":"e1","reading":-5}"#, "integer `-5`"),
         (r#"{"series":"m","meter":"e1","reading":5.5}"#, "5.5"),
         (r#"{"series":"m","meter":"e1","reading":5,"ceiling":4}"#, "5 is above the ceiling 4"),
         (r#"{"series":"m","meter":"e1","reading":5,"heard":281474976710656}"#, "heard: "),
         (r#"{"series":"m","meter":"e1","reading":5,"glitch_window":86400001}"#, "glitch_window: "),
         (r#"{"series":"m","meter":"e1","reading":5,"incarnation":""}"#, "incarnation: "),
-        (r#"{"series":"t","sample":{"count":0,"sum":0,"min":0,"max":0,"last":0}}"#, "count is 1 or more"),
+        (r#"{"series":"t","sample":{"count":0,"sum":0,"min":0,"max":0,"last":0}}"#, "must have count >= 1"),
         (r#"{"series":"t","sample":{"count":1,"sum":5,"min":5,"max":5,"last":6}}"#, "min <= last <= max"),
         (r#"{"series":"t","sample":{"count":1,"sum":"5","min":5,"max":5,"last":5}}"#, "sum: not a number"),
         (r#"{"series":"t","sample":{"count":1,"sum":1e39,"min":5,"max":5,"last":5}}"#, "sum: not a number"),
@@ -158,7 +158,7 @@ fn a_report_has_at_most_1000_cells() {
     assert_eq!(cells(CELLS_MAX).unwrap().cells.len(), CELLS_MAX);
     let problem = cells(CELLS_MAX + 23).unwrap_err();
     assert_eq!(problem.name, Name::TooLarge);
-    assert!(problem.detail.contains("1023 of them"), "{}", problem.detail);
+    assert!(problem.detail.contains("the report has 1023"), "{}", problem.detail);
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(super) async fn report(
     let names: Vec<String> = report.cells.iter().map(|cell| cell.series.clone()).collect();
     let source = report.source.clone();
     let verdict = shared.node.report(report).await.map_err(|error| report_problem(error, &source))?;
-    judged(verdict, receipt, &names)
+    report_answer(verdict, receipt, &names)
 }
 
 #[derive(Serialize)]
@@ -64,7 +64,7 @@ impl Receipt {
     }
 }
 
-fn judged(verdict: Verdict, receipt: Receipt, names: &[String]) -> Result<Response<Body>, Problem> {
+fn report_answer(verdict: Verdict, receipt: Receipt, names: &[String]) -> Result<Response<Body>, Problem> {
     let number = receipt.number;
     match verdict {
         Verdict::Receipt { repeated, refused, keyed: _ } => {
@@ -74,8 +74,8 @@ fn judged(verdict: Verdict, receipt: Receipt, names: &[String]) -> Result<Respon
         Verdict::Changed { last } => Err(with_last(
             Name::ReportChanged,
             format!(
-                "report {number} was applied with other content; a report is sent again unchanged, what was \
-                 counted meanwhile goes into report {}",
+                "report {number} was applied with different content; send a report again unchanged, and put \
+                 later counts into report {}",
                 last.next()
             ),
             Some(last),
@@ -83,7 +83,7 @@ fn judged(verdict: Verdict, receipt: Receipt, names: &[String]) -> Result<Respon
         Verdict::OutOfOrder { last } => Err(with_last(
             Name::OutOfOrder,
             format!(
-                "report {number} is neither the last one applied nor the next; the next is {}",
+                "report {number} is neither the last one applied nor the next one; the next is {}",
                 last.map_or(ReportNumber::FIRST, ReportNumber::next)
             ),
             last,
@@ -113,13 +113,13 @@ fn report_problem(error: ReportError, source: &str) -> Problem {
 
 fn unknown_epoch(source: &str, last: LastApplied) -> Problem {
     let (known, number) = match last {
-        LastApplied::Unknown => (", and what it reported is not known any more".to_owned(), None),
-        LastApplied::None => (", and no report of it was applied".to_owned(), Some(0)),
-        LastApplied::Number(last) => (format!(", its last applied report was {last}"), Some(last.get())),
+        LastApplied::Unknown => (", and the site has forgotten its reports".to_owned(), None),
+        LastApplied::None => (", and none of its reports was applied".to_owned(), Some(0)),
+        LastApplied::Number(last) => (format!("; its last applied report was {last}"), Some(last.get())),
     };
     let detail = format!(
-        "the epoch is not open here{known}; open another by POST /v1/sources/{source}/epochs and send in it what is \
-         not yet applied"
+        "the epoch is not open{known}; open a new one with POST /v1/sources/{source}/epochs and send there \
+         what is not yet applied"
     );
     Problem::new(Name::UnknownEpoch, detail).with("last", json!(number))
 }
@@ -136,7 +136,7 @@ pub(super) async fn open_epoch(
 ) -> Result<Response<Body>, Problem> {
     let name = params.iter().next().map(|(_, value)| value.to_owned()).unwrap_or_default();
     if !is_name(&name) {
-        return Err(Problem::malformed("the source in the path: 1 to 32 of a-z, 0-9 and -"));
+        return Err(Problem::malformed("the source in the path: must be 1 to 32 of a-z 0-9 -"));
     }
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
     let nonce = nonce(&body)?;
@@ -162,7 +162,7 @@ fn nonce(body: &[u8]) -> Result<Option<u128>, Problem> {
     let is_hex = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     match u128::from_str_radix(&text, 16) {
         Ok(nonce) if is_hex => Ok(Some(nonce)),
-        _ => Err(Problem::malformed("nonce: 1 to 32 hexadecimal digits, chosen at random")),
+        _ => Err(Problem::malformed("nonce: must be 1 to 32 hexadecimal digits, chosen at random")),
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn problem(verdict: Verdict) -> Problem {
-        judged(verdict, receipt(), &[]).unwrap_err()
+        report_answer(verdict, receipt(), &[]).unwrap_err()
     }
 
     #[tokio::test]
@@ -188,7 +188,7 @@ mod tests {
         let why = Refusal::WrongKind { is: Kind::Sample, asked: Kind::Counter };
         let verdict = Verdict::Receipt { repeated: false, refused: vec![(1, why)], keyed: Vec::new() };
         let names = ["a".to_owned(), "b".to_owned()];
-        let answer = judged(verdict, receipt(), &names).unwrap();
+        let answer = report_answer(verdict, receipt(), &names).unwrap();
         assert_eq!(answer.status(), 200);
         let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();

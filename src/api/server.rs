@@ -84,14 +84,14 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener, ApiError> {
     listening.map_err(|source| {
         let hint = match source.kind() {
             std::io::ErrorKind::AddrInUse => {
-                "; another program (another tallyd, perhaps) listens there: stop it, or set api.listen or \
+                "; another program (perhaps another tallyd) listens there: stop it, or set api.listen or \
                  TALLYD_API_LISTEN to another port"
             }
             std::io::ErrorKind::AddrNotAvailable => {
-                "; this machine has no such address: set api.listen to one that it has"
+                "; this machine does not have this address: set api.listen to one that it has"
             }
             std::io::ErrorKind::PermissionDenied => {
-                "; ports below 1024 need a right that this user has not: set api.listen to another port"
+                "; this user may not use ports below 1024: set api.listen to another port"
             }
             _ => "",
         };
@@ -125,7 +125,7 @@ pub async fn serve<A: Answers>(
                 Ok((stream, _)) => start(&connections, &mut tasks, stream, &api, &stop),
                 Err(error) => {
                     if complained.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
-                        tracing::warn!(%error, "api: a connection could not be accepted");
+                        tracing::warn!(%error, "api: cannot accept a connection");
                         complained = Some(Instant::now());
                     }
                     // Out of descriptors, mostly: waiting alone would not help.
@@ -149,7 +149,7 @@ pub async fn serve<A: Answers>(
         }
     };
     if timeout(STOP_WAIT, all_ended).await.is_err() {
-        tracing::info!(connections = connections.len(), "api: connections were closed at the stop");
+        tracing::info!(connections = connections.len(), "api: closed open connections at the stop");
     }
     tasks.shutdown().await;
 }
@@ -182,9 +182,9 @@ fn start<A: Answers>(
     activity.served_by(task);
 }
 
-/// All connections are busy: says so without a task, in as much as the socket takes at once.
+/// Answers that all connections are busy, without a task, and with what the socket accepts at once.
 fn refuse(stream: &TcpStream) {
-    let body = r#"{"type":"urn:tallyd:error:not-committed","title":"Certainly not done","status":503,"detail":"this box serves as many connections as it may; try again, or at another box"}"#;
+    let body = r#"{"type":"urn:tallyd:error:not-committed","title":"Not committed","status":503,"detail":"this box has api.connections_max connections already; retry, or try another box"}"#;
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n{body}",

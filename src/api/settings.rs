@@ -1,4 +1,4 @@
-//! The replicated settings over HTTP: what `tallyd settings` talks to.
+//! The replicated settings over HTTP, as `tallyd settings` uses them.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ pub(super) async fn set(
     let known = forms(&shared);
     if !known.iter().any(|setting| setting.key == key) {
         let keys: Vec<&str> = known.iter().map(|setting| setting.key.as_str()).collect();
-        let detail = format!("there is no setting {key:?}; there are {}", keys.join(", "));
+        let detail = format!("there is no setting {key:?}; the settings are {}", keys.join(", "));
         return Err(Problem::new(Name::NoSuchSetting, detail));
     }
     let value = shared.node.set(&key, &value).await.map_err(|error| match error {

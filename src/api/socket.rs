@@ -1,4 +1,4 @@
-//! A connection's socket, which on closing reads on for a moment: closed with unread bytes in it, the
+//! A connection's socket, which continues to read for a moment when it closes: if it were closed with unread bytes, the
 //! kernel would reset the connection, and the client might never read the answer that refused them.
 
 use std::future::Future;
@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// How long it reads on.
+/// How long a closing socket continues to read.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How much it reads on: what a client has sent before it looks at the answer.
+/// How much a closing socket reads: what a client may send before it looks at the answer.
 const LINGER_BYTES_MAX: usize = 4 << 20;
 
 #[derive(Debug)]

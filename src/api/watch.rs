@@ -1,6 +1,6 @@
 //! `GET /v1/watch`: server-sent events, one a changed total or closed window.
 //!
-//! Nothing is queued for a watcher: with each turn it is told what changed since its last one, so
+//! Nothing is queued for a watcher: at each turn it receives what changed since its last turn, so
 //! that a slow one sees fewer steps of a total, and costs no memory.
 
 use std::convert::Infallible;
@@ -29,10 +29,10 @@ const WATCHERS_MAX: usize = 64;
 /// The least time between two turns of a watcher.
 const TURN: Duration = Duration::from_millis(250);
 
-/// How long a watcher hears nothing before it is told that the connection lives.
+/// The interval of keepalive comments when nothing changes.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// The most changed series told in one piece; the others follow in the next.
+/// The most changed series in one piece of the stream; the others follow in the next.
 const EVENTS_MAX: usize = 512;
 
 #[derive(Deserialize)]
@@ -56,7 +56,7 @@ pub(super) async fn watch(State(shared): State<Arc<Shared>>, uri: Uri) -> Result
     Ok(response)
 }
 
-/// One of the places for watchers, given back on drop.
+/// One of the places for watchers, which is freed on drop.
 struct Seat(Arc<Shared>);
 
 impl Seat {
@@ -65,7 +65,8 @@ impl Seat {
         match shared.watchers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free) {
             Ok(_) => Ok(Seat(shared)),
             Err(_) => {
-                let detail = format!("{WATCHERS_MAX} watch here already; try another box, or later");
+                let detail =
+                    format!("this box already has {WATCHERS_MAX} watchers; try another box, or retry later");
                 Err(Problem::new(Name::TooManyWatchers, detail))
             }
         }
@@ -82,11 +83,11 @@ struct Watcher {
     seat: Seat,
     prefix: String,
     applied: watch::Receiver<u64>,
-    /// The log index up to which changes were looked for.
+    /// The log index up to which the watcher has looked for changes.
     seen: LogIndex,
-    /// The position in the ring of closed windows up to which they were told.
+    /// The position in the ring of closed windows up to which the watcher has sent them.
     ring: u64,
-    /// Changes that were found and not told yet.
+    /// Changes that were found and not sent yet.
     pending: Vec<SeriesView>,
     greeted: bool,
     turn: Instant,

@@ -1,4 +1,4 @@
-//! `tallyd add`: one add, counted once however often it has to be tried.
+//! `tallyd add`: one add, counted once however often it is tried.
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -8,30 +8,30 @@ use serde::Deserialize;
 use super::client::{Call, Client, ClientError, Policy, Server};
 use super::{print_done, series_name, text};
 
-/// Add to a series, and wait until that is committed
+/// Add to a series, and wait until the add is committed
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   tallyd add line1/press3/parts          one more
   tallyd add line1/press3/parts 12       twelve more
-  tallyd add stock/screws -3             a negative amount makes and needs an updown
+  tallyd add stock/screws -3             a negative amount needs an updown, and creates one
   tallyd add hall/temperature 21.5 --kind sample
 
-The add has an idempotency key and is tried, at each --url in turn, until --timeout: it is counted
-once at most, and exactly once if the exit status is 0. With exit status 4, the same command with
-the printed --key settles it.")]
+The add carries an idempotency key and is tried, at each --url in turn, until --timeout. It is counted
+at most once, and exactly once if the exit status is 0. After exit status 4, repeat the command with
+the printed --key.")]
 pub(super) struct AddArgs {
     /// Series, such as line1/press3/parts
     #[arg(value_parser = series_name)]
     series: String,
-    /// How much; default 1. A value, for a sample
+    /// Amount, by default 1; for a sample, the value
     #[arg(allow_negative_numbers = true, default_value = "1", value_name = "N")]
     amount: String,
-    /// Kind of the series, where the amount does not tell: a positive one is for a counter, or for an
-    /// updown that there is already
+    /// Kind of the series, where the amount does not decide it; a positive amount goes to a counter, or to an
+    /// existing updown
     #[arg(long, value_enum)]
     kind: Option<KindArg>,
-    /// Idempotency key, 1 to 64 visible characters; default: a random one
+    /// Idempotency key, 1 to 64 printable characters; default: a random one
     #[arg(long, value_parser = checked_key)]
     key: Option<String>,
     #[command(flatten)]
@@ -81,19 +81,21 @@ pub(super) async fn run(args: AddArgs) -> Result<(), ClientError> {
     let body = match result {
         Ok(body) => body,
         Err(ClientError::Unknown(why)) => {
-            return Err(ClientError::Unknown(format!("{why}; to settle it, run the same with --key {key}")));
+            return Err(ClientError::Unknown(format!(
+                "{why}; to settle it, run the same command with --key {key}"
+            )));
         }
         Err(other) => return Err(other),
     };
-    shown(&args, &body)
+    print_answer(&args, &body)
 }
 
-fn shown(args: &AddArgs, body: &Bytes) -> Result<(), ClientError> {
+fn print_answer(args: &AddArgs, body: &Bytes) -> Result<(), ClientError> {
     let answer: Answer = serde_json::from_slice(body).map_err(not_understood)?;
     let text = match (answer.total, answer.count) {
         (Some(total), _) => total.to_string(),
         (None, Some(count)) => format!("{count} values"),
-        (None, None) => return Err(not_understood("it has neither total nor count")),
+        (None, None) => return Err(not_understood("the answer has neither total nor count")),
     };
     if args.server.json {
         return print_done(&format!("{}\n", String::from_utf8_lossy(body).trim_end()));
@@ -101,10 +103,10 @@ fn shown(args: &AddArgs, body: &Bytes) -> Result<(), ClientError> {
     print_done(&format!("{}  {text}\n", args.series))
 }
 
-/// Whoever answered so may have counted.
+/// An answer that cannot be parsed leaves open whether the add was counted.
 fn not_understood(why: impl std::fmt::Display) -> ClientError {
     ClientError::Unknown(format!(
-        "the answer is not understood; is it another program, or another version? ({why})"
+        "the answer cannot be parsed ({why}); does another program, or another version, listen there?"
     ))
 }
 
@@ -118,7 +120,7 @@ fn call(args: &AddArgs, kind: KindArg, key: &str) -> Result<Call, ClientError> {
     })
 }
 
-/// The body, with the amount as it was typed: bounds are the box's to know.
+/// The body, with the amount as it was typed; the box checks its bounds.
 fn body(kind: KindArg, amount: &str) -> Result<Bytes, ClientError> {
     let usage = |what: &str| ClientError::Usage(format!("{amount:?} is not {what}"));
     Ok(Bytes::from(match kind {
@@ -140,7 +142,7 @@ fn body(kind: KindArg, amount: &str) -> Result<Bytes, ClientError> {
 fn random_key() -> Result<String, ClientError> {
     crate::random::bytes()
         .map(|random| format!("cli-{:032x}", u128::from_be_bytes(random)))
-        .map_err(|_| ClientError::NotTried("the system's random generator does not answer".to_owned()))
+        .map_err(|_| ClientError::NotTried("the system's random number generator failed".to_owned()))
 }
 
 fn checked_key(key: &str) -> Result<String, String> {

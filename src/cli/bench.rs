@@ -28,8 +28,8 @@ use self::wire::BenchTarget;
 
 /// Put load on a site of your own and measure it.
 ///
-/// Each client has one connection and one request outstanding. With several --clients, one run
-/// after the other is made. Totals of the series are compared before and after each run.
+/// Each client has one connection and one outstanding request. Several numbers in --clients make several
+/// runs, one after the other. Totals of the series are compared before and after each run.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   tallyd bench --clients 1,16,64,256 --seconds 10
@@ -37,37 +37,37 @@ use self::wire::BenchTarget;
   tallyd bench --failover --url http://a:7480,http://b:7480,http://c:7480 --seconds 60
   tallyd bench --statsd 127.0.0.1:8125 --rate 2500000")]
 pub struct BenchArgs {
-    /// Boxes; load enters through the first, with --failover through all. The others' processes are measured too
+    /// Boxes; load enters through the first, with --failover through all; the processes of all are measured
     #[arg(long, env = "TALLYD_URL", value_delimiter = ',', default_value = "http://127.0.0.1:7480")]
     pub url: Vec<String>,
-    /// How many clients; several numbers: one run each
+    /// Number of clients; several numbers make one run each
     #[arg(long, value_delimiter = ',', default_value = "1,16,64,256", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub clients: Vec<u32>,
-    /// How long each run is measured
+    /// Measured duration of each run, in seconds
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     pub seconds: f64,
-    /// How long each run goes before it is measured
+    /// Warm-up before each run is measured, in seconds
     #[arg(long, default_value_t = 0.5, value_parser = not_negative)]
     pub warm_up: f64,
-    /// How many series the adds are spread over
+    /// Number of series that the adds are spread over
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub series: u32,
-    /// The series are PREFIX/0000 and so on
+    /// Prefix of the series' names: PREFIX/0000 and so on
     #[arg(long, default_value = "bench", value_parser = prefix)]
     pub prefix: String,
     /// Send an Idempotency-Key with each add, and retry until the outcome is known
     #[arg(long)]
     pub keys: bool,
-    /// Send numbered reports with an add to N different series each, instead of single adds
+    /// Send numbered reports with adds to N different series each, instead of single adds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_096), conflicts_with_all = ["keys", "failover"])]
     pub batch: Option<u32>,
-    /// Clients at all boxes that retry with keys at the next one; gaps between acknowledgements are listed
+    /// Spread the clients over all boxes; they retry with keys at the next box, and gaps between acknowledgements are listed
     #[arg(long)]
     pub failover: bool,
-    /// When a try is given up and made again at the next box, in milliseconds; by default 500 with --failover, never without
+    /// Time limit of a try, after which it is repeated at the next box, in milliseconds; default: 500 with --failover, else none
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub try_timeout: Option<u64>,
-    /// After the end, how many seconds outstanding adds may take to become known
+    /// Time that outstanding adds have to settle after the run, in seconds
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     pub settle: f64,
     /// Shortest gap between acknowledgements that is listed, in milliseconds
@@ -76,13 +76,13 @@ pub struct BenchArgs {
     /// Send StatsD increments to this UDP address instead
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["keys", "batch", "failover"])]
     pub statsd: Option<String>,
-    /// StatsD increments a second; 0: as many as possible
+    /// StatsD increments a second; 0 sends as many as possible
     #[arg(long, default_value_t = 0, requires = "statsd")]
     pub rate: u64,
-    /// Send each datagram in a system call of its own
+    /// Send each datagram with a system call of its own
     #[arg(long, requires = "statsd")]
     pub single: bool,
-    /// Processes to measure; by default those that the boxes at loopback URLs name
+    /// Processes to measure; default: those that the boxes at loopback URLs report
     #[arg(long, value_delimiter = ',')]
     pub pids: Vec<u32>,
     /// Print one JSON object
@@ -106,19 +106,19 @@ pub enum BenchError {
 
 fn positive(text: &str) -> Result<f64, String> {
     not_negative(text)
-        .and_then(|number| if number > 0.0 { Ok(number) } else { Err("it must be above 0".to_owned()) })
+        .and_then(|number| if number > 0.0 { Ok(number) } else { Err("must be greater than 0".to_owned()) })
 }
 
 fn not_negative(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.0..=1e6).contains(&number) { Ok(number) } else { Err("it must be from 0 to 1000000".to_owned()) }
+    if (0.0..=1e6).contains(&number) { Ok(number) } else { Err("must be from 0 to 1000000".to_owned()) }
 }
 
 fn prefix(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/');
     match tally_core::id::SeriesName::new(text) {
         Ok(_) if text.len() <= 64 && text.bytes().all(plain) => Ok(text.to_owned()),
-        Ok(_) => Err("up to 64 of letters, digits and - _ . / can stand here".to_owned()),
+        Ok(_) => Err("must be up to 64 letters, digits and - _ . /".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -150,7 +150,7 @@ pub async fn bench(args: &BenchArgs) -> Result<Report, BenchError> {
         args.url.iter().map(|url| BenchTarget::parse(url)).collect();
     let targets = targets.map_err(BenchError::Usage)?;
     if let Some(batch) = args.batch.filter(|&batch| batch > args.series) {
-        return Err(BenchError::Usage(format!("--batch {batch}: there are only {} --series", args.series)));
+        return Err(BenchError::Usage(format!("--batch {batch}: --series is only {}", args.series)));
     }
     let keyed = args.keys || args.failover;
     let requests = Requests::new(&targets[0].authority, &args.prefix, args.series as usize, keyed);
@@ -163,7 +163,9 @@ pub async fn bench(args: &BenchArgs) -> Result<Report, BenchError> {
             let mut addresses = address
                 .to_socket_addrs()
                 .map_err(|error| BenchError::Usage(format!("{address}: {error}")))?;
-            let to = addresses.next().ok_or_else(|| BenchError::Usage(format!("{address}: no address")))?;
+            let to = addresses
+                .next()
+                .ok_or_else(|| BenchError::Usage(format!("{address}: the name has no address")))?;
             report.statsd = Some(site.statsd_run(to).await?);
         }
         None => {

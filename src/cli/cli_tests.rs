@@ -79,7 +79,8 @@ fn where_nothing_listens_the_error_says_at_which_boxes_and_what_to_do() {
     let (one, two) = (free(), free());
     let line = format!("tallyd get a --url http://{one},http://{two}");
     let text = run_client(parse(&line).unwrap().command).unwrap_err().to_string();
-    for part in [one.to_string(), two.to_string(), "is tallyd running? `tallyd run`".to_owned()] {
+    for part in [one.to_string(), two.to_string(), "is tallyd running? Start it with `tallyd run`".to_owned()]
+    {
         assert!(text.contains(&part), "{text}");
     }
 }

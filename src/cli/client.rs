@@ -1,5 +1,5 @@
-//! The client of the HTTP API: several boxes tried in turn, and a clear end for each request: done,
-//! certainly not done, not tried, or unknown.
+//! The client of the HTTP API. It tries several boxes in turn, and each request ends in one of four ways: done, not
+//! done, not tried, or unknown.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -25,44 +25,44 @@ mod url;
 pub use answer::RequestRefused as RefusedBy;
 use url::ServerUrl;
 
-/// The longest answer that is taken, in bytes.
+/// The longest answer that the client accepts, in bytes.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// How long a box may take to accept a connection before the next is tried.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// How much longer than the time to try an answer is waited for: a box tells after 10 s that an add was
-/// certainly not counted, and whoever tries for 10 s should hear it.
+/// How much longer than `--timeout` the client waits for an answer: a box says after 10 s that an add was not counted,
+/// and a client that tries for 10 s should receive it.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A box is told how long it is waited for, less this: what it says then arrives in time.
+/// The client tells a box how long it waits, less this margin, so that the answer arrives in time.
 const HEARING: Duration = Duration::from_millis(500);
 
-/// However many boxes there are, each has so much time to answer.
+/// The least time that each box has to answer, however many boxes there are.
 const SHARE_LEAST: Duration = Duration::from_secs(1);
 
-/// How long is waited after each box was tried once: at first, and at most.
+/// The pause after each box was tried once: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// By which part of itself that wait is moved at random.
 const PAUSE_SPREAD: f64 = 0.25;
 
-/// What is said of an address that refuses connections.
+/// The message for an address that refuses connections.
 const NOBODY: &str =
-    "nothing listens there: is tallyd running? `tallyd run` starts it, --url names other boxes";
+    "connection refused: is tallyd running? Start it with `tallyd run`, or name another box with --url";
 
 /// Where the site is, and how to talk to it.
 #[derive(Args, Clone, Debug)]
 pub struct Server {
-    /// Address of a box; several, comma-separated, are tried in turn
+    /// Address of a box; several comma-separated addresses are tried in turn
     #[arg(long, env = "TALLYD_URL", value_name = "URL", default_value = "http://127.0.0.1:7480")]
     pub url: String,
-    /// File with the token of a box that asks for one (its api.token_file)
+    /// File with the token of a box that requires one (its api.token_file)
     #[arg(long, env = "TALLYD_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// How long to try: 500ms, 10s, 2m
+    /// How long to keep trying: 500ms, 10s, 2m
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::text::duration)]
     pub timeout: Duration,
-    /// Print JSON, for programs
+    /// Print JSON for programs
     #[arg(long)]
     pub json: bool,
 }
@@ -70,26 +70,26 @@ pub struct Server {
 /// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Exit status 1: failed, certainly not done.
+    /// Exit status 1: failed, nothing was done.
     #[error("{0}")]
     Failed(Box<RequestRefused>),
     /// Exit status 2: wrong usage.
     #[error("{0}")]
     Usage(String),
-    /// Exit status 3: could not be tried, or every try was certainly not committed.
+    /// Exit status 3: could not be tried, or no try was committed.
     #[error("{0}")]
     NotTried(String),
-    /// Exit status 4: may have been done or not.
-    #[error("outcome unknown, it may have been done or not: {0}")]
+    /// Exit status 4: the request may or may not have taken effect.
+    #[error("outcome unknown: the request may or may not have taken effect: {0}")]
     Unknown(String),
     /// The answer is not what the API gives.
-    #[error("the answer of {0} is not understood; is it another program, or another version? ({1})")]
+    #[error("cannot parse the answer of {0} ({1}); does another program, or another version, listen there?")]
     Answer(String, String),
-    /// What was to be read by somebody could not be written.
-    #[error("the output could not be written: {0}")]
+    /// The output could not be written.
+    #[error("cannot write the output: {0}")]
     Output(#[source] std::io::Error),
-    /// Who read the output went away.
-    #[error("the reader of the output is gone")]
+    /// The reader closed the output.
+    #[error("the reader closed the output")]
     ReaderGone,
 }
 
@@ -106,7 +106,7 @@ impl ClientError {
     }
 }
 
-/// What a request may be put through when a try fails.
+/// How a request is retried when a try fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
     /// Changes nothing: try again; give up when no box can be reached.
@@ -117,7 +117,7 @@ pub enum Policy {
     Once,
 }
 
-/// A request to whichever box takes it.
+/// A request, sent to the first box that accepts it.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// GET, POST, PUT.
@@ -256,7 +256,9 @@ impl Client {
                 return Err(Tried::Unreached(NOBODY.to_owned()));
             }
             Ok(Ok(Err(error))) => return Err(Tried::Unreached(error.to_string())),
-            Ok(Err(_)) | Err(_) => return Err(Tried::Unreached("no connection in time".to_owned())),
+            Ok(Err(_)) | Err(_) => {
+                return Err(Tried::Unreached("no connection within the time limit".to_owned()));
+            }
         };
         let broken = |error: hyper::Error| Tried::Broken(error.to_string());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -268,7 +270,7 @@ impl Client {
         match timeout_at(until, sender.send_request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(broken(error)),
-            Err(_) => Err(Tried::Broken("no answer in time".to_owned())),
+            Err(_) => Err(Tried::Broken("no answer within the time limit".to_owned())),
         }
     }
 
@@ -301,11 +303,13 @@ impl Client {
 }
 
 fn read_token(file: &Path) -> Result<String, ClientError> {
-    let failed = |why: String| ClientError::Usage(format!("token file {}: {why}", file.display()));
+    let failed = |why: String| {
+        ClientError::Usage(format!("cannot use the cannot use the token file {}: {why}", file.display()))
+    };
     let token = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
     let token = token.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        return Err(failed("a token is one line of visible ASCII characters".to_owned()));
+        return Err(failed("a token is one line of printable ASCII characters".to_owned()));
     }
     Ok(token.to_owned())
 }
@@ -315,7 +319,7 @@ async fn read_whole(response: Response<Incoming>, until: Instant) -> Tried {
     match timeout_at(until, Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect()).await {
         Ok(Ok(body)) => Tried::Answered(status, body.to_bytes()),
         Ok(Err(error)) => Tried::Broken(error.to_string()),
-        Err(_) => Tried::Broken("the answer did not end in time".to_owned()),
+        Err(_) => Tried::Broken("the answer was not complete within the time limit".to_owned()),
     }
 }
 
@@ -326,12 +330,12 @@ struct History {
     unknown: Option<String>,
     /// The latest refusal over a bound: time may help.
     over_bound: Option<Box<RequestRefused>>,
-    /// Of each box, the latest try that was certainly not done.
+    /// Of each box, the latest try that was not done.
     not_done: Vec<(ServerUrl, String)>,
 }
 
 impl History {
-    /// Takes one try in; the end, if that settles it.
+    /// Records one try; returns the result if the try settles the request.
     fn take(
         &mut self,
         target: &ServerUrl,
@@ -378,7 +382,7 @@ impl History {
         self.not_done.push((target.clone(), why));
     }
 
-    /// The end where nothing settled it.
+    /// The result where no try settled the request.
     fn end(&mut self) -> ClientError {
         if let Some(why) = self.unknown.take() {
             return ClientError::Unknown(why);
@@ -388,7 +392,11 @@ impl History {
         }
         let said: Vec<String> =
             self.not_done.drain(..).map(|(target, why)| format!("{target}: {why}")).collect();
-        let said = if said.is_empty() { "no box was tried in time".to_owned() } else { said.join("; ") };
+        let said = if said.is_empty() {
+            "the time limit passed before any box could be tried".to_owned()
+        } else {
+            said.join("; ")
+        };
         ClientError::NotTried(said)
     }
 }

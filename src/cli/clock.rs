@@ -1,4 +1,4 @@
-//! `tallyd clock`: an operator's word on site time.
+//! `tallyd clock`: sets site time for an operator.
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -26,9 +26,9 @@ enum ClockCommand {
 
 /// Set site time to what the boxes' clocks say, however far ahead or behind
 ///
-/// Site time follows the median of the boxes' clocks by itself: ahead at once, back at half speed. A
-/// jump ahead of more than an hour is held until a majority of the boxes is synchronised and agrees;
-/// `tallyd status` shows it. This says that the clocks are right.
+/// Site time follows the median of the boxes' clocks by itself: forward at once, back at half speed. A
+/// forward jump of more than an hour is held until a majority of the boxes is synchronised and agrees;
+/// `tallyd status` shows it. This command confirms that the clocks are right.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example:

@@ -19,14 +19,14 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Print the manual page, or write one for each command
+/// Print the manual page, or write one page for each command
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   tallyd man | man -l -
   tallyd man --out /usr/local/share/man/man1")]
 pub(super) struct ManArgs {
-    /// Directory for one page a command; default: the page of tallyd itself to standard output
+    /// Directory for one page per command; default: print the page of tallyd to standard output
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }

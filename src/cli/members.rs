@@ -1,4 +1,4 @@
-//! `tallyd members`, `tallyd member` and `tallyd leader`: who belongs to the site, and who leads it.
+//! `tallyd members`, `tallyd member` and `tallyd leader`: the members of the site, and its leader.
 
 use std::time::{Duration, Instant};
 
@@ -14,18 +14,18 @@ use tally_core::id::NodeId;
 use tally_core::raft::MemberRole;
 
 use super::client::{Call, Client, ClientError, Policy, Server};
-use super::reads::{outcome, parsed, print_json};
+use super::reads::{outcome, parse_answer, print_json};
 use super::text::{Side, Table};
 use super::{print, print_done, text};
 use crate::node::role_or_none;
 
-/// How often is looked whether a change is in force.
+/// How often the client checks whether a change is in force.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Who does not wait still hears that a change is in force already: one look, for so long at most.
+/// With `--no-wait` the client checks once, for so long at most, whether the change is in force already.
 const ONE_LOOK: Duration = Duration::from_secs(1);
 
-/// Show the boxes of the site, and what each is
+/// List the members of the site and their roles
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
@@ -35,7 +35,7 @@ pub(super) struct MembersArgs {
     server: Server,
 }
 
-/// Add, promote, demote or remove a box, while the site goes on
+/// Add, promote, demote or remove a member while the site runs
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example: a fourth box
@@ -49,36 +49,36 @@ pub(super) struct MemberArgs {
 #[derive(Subcommand, Clone, Debug)]
 enum MemberCommand {
     Add(AddArgs),
-    /// Make an observer a voter: it votes once it runs, is reached and has caught up
+    /// Make an observer a voter; it votes once it runs, is connected and has caught up
     #[command(after_help = "\
 Example:
   tallyd member promote box4")]
     Promote(NamedArgs),
-    /// Make a voter an observer: it follows and holds all counts, and no majority needs it
+    /// Make a voter an observer: it replicates all counts and is not part of the majority
     #[command(after_help = "\
 Example:
   tallyd member demote box2")]
     Demote(NamedArgs),
-    /// Take a box, or the witness, out of the site: once that is in force it can be switched off
+    /// Remove a box, or the witness, from the site; once the removal is in force, switch it off
     #[command(after_help = "\
 Example:
   tallyd member remove box3")]
     Remove(NamedArgs),
 }
 
-/// Add a box that `tallyd provision --extend` made: it follows, and votes once it has caught up
+/// Add a member that `tallyd provision --extend` made; it votes once it has caught up
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
   tallyd member add box4=10.0.0.14:7400 --id 4 --key 9f3c...")]
 struct AddArgs {
-    /// Its name and where the others reach it
+    /// Name, and address at which the others reach it
     #[arg(value_name = "NAME=HOST:PORT", value_parser = name_and_address)]
     member: (String, String),
-    /// Its number, as `tallyd provision --extend` says it
+    /// Number, as printed by `tallyd provision --extend`
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     id: u64,
-    /// SHA-256 of its public key, as `tallyd provision --extend` says it
+    /// SHA-256 of its public key, as printed by `tallyd provision --extend`
     #[arg(long, value_name = "HEX")]
     key: String,
     /// What it is to be [default: voter; what it is, for a new address of a member]
@@ -100,11 +100,11 @@ struct NamedArgs {
 
 #[derive(Args, Clone, Debug)]
 struct Change {
-    /// How long to wait until the change is in force; after that it is on its way, with exit status 0 all the
+    /// How long to wait until the change is in force; after that it is still in progress, and the exit status is 0 all the
     /// same (--json: "in_force" is false)
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = wait_time)]
     wait: Duration,
-    /// Only ask for the change, as --wait 0s: it comes into force all the same
+    /// Do not wait, as with --wait 0s; the change comes into force all the same
     #[arg(long, conflicts_with = "wait")]
     no_wait: bool,
     #[command(flatten)]
@@ -115,7 +115,7 @@ struct Change {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  tallyd leader transfer         to the box that is best prepared
+  tallyd leader transfer         to the best-prepared box
   tallyd leader transfer box2")]
 pub(super) struct LeaderArgs {
     #[command(subcommand)]
@@ -127,14 +127,14 @@ enum LeaderCommand {
     Transfer(TransferArgs),
 }
 
-/// Hand leadership over: to the box that is best prepared, or to the one that is named
+/// Transfer leadership to the best-prepared box, or to the named one
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   tallyd leader transfer
   tallyd leader transfer box2")]
 struct TransferArgs {
-    /// Who is to lead
+    /// The next leader
     #[arg(value_parser = member_name)]
     node: Option<String>,
     #[command(flatten)]
@@ -158,7 +158,7 @@ struct Member {
     connected: bool,
 }
 
-/// The answer to leadership that was handed over.
+/// The answer to a leadership transfer.
 #[derive(Deserialize)]
 struct LastTransfer {
     /// The name; nothing where it is not known.
@@ -175,7 +175,7 @@ struct Accepted {
 }
 
 fn name_and_address(text: &str) -> Result<(String, String), String> {
-    let (name, address) = text.split_once('=').ok_or("it is NAME=HOST:PORT")?;
+    let (name, address) = text.split_once('=').ok_or("must be NAME=HOST:PORT")?;
     crate::identity::check_address(address)?;
     Ok((member_name(name)?, address.to_owned()))
 }
@@ -183,11 +183,11 @@ fn name_and_address(text: &str) -> Result<(String, String), String> {
 fn member_name(text: &str) -> Result<String, String> {
     match crate::identity::is_name(text) {
         true => Ok(text.to_owned()),
-        false => Err(format!("{text:?} is not the name of a member: 1 to 32 of a-z 0-9 -")),
+        false => Err(format!("{text:?} is not a member name (1 to 32 of a-z 0-9 -)")),
     }
 }
 
-/// How long to wait; zero: not at all.
+/// Parses how long to wait; zero means not at all.
 fn wait_time(text: &str) -> Result<Duration, String> {
     if ["0", "0s", "0ms"].contains(&text) { Ok(Duration::ZERO) } else { text::duration(text) }
 }
@@ -205,26 +205,30 @@ pub(super) async fn list(args: MembersArgs) -> Result<(), ClientError> {
     if args.server.json {
         return print_json(&body);
     }
-    let list: List = parsed(&args.server, &body)?;
+    let list: List = parse_answer(&args.server, &body)?;
     let columns = [
         ("BOX", Side::Left),
         ("NUMBER", Side::Right),
-        ("IS", Side::Left),
+        ("ROLE", Side::Left),
         ("ADDRESS", Side::Left),
-        ("REACHED", Side::Left),
+        ("CONNECTED", Side::Left),
     ];
     let mut table = Table::new(&columns);
     for member in &list.members {
         let [now, becomes] =
             [member.membership, member.role].map(|role| role.map_or("none", MemberRole::as_str));
-        let is = if now == becomes { now.to_owned() } else { format!("{now}, to become {becomes}") };
-        let reached = if member.connected { "yes" } else { "no" };
+        let role = match becomes {
+            _ if now == becomes => now.to_owned(),
+            "none" => format!("{now}, being removed"),
+            _ => format!("{now}, becoming {becomes}"),
+        };
+        let connected = if member.connected { "yes" } else { "NO" };
         table.row([
             member.name.clone(),
             member.id.to_string(),
-            is,
+            role,
             member.address.clone(),
-            reached.to_owned(),
+            connected.to_owned(),
         ]);
     }
     print(&table.text())
@@ -252,7 +256,7 @@ async fn set_role(args: &NamedArgs, role: MemberRole) -> Result<(), ClientError>
     ask(&args.change, Method::PUT, path, Some(json!({ "role": role })), wished).await
 }
 
-/// What is to be in force.
+/// The change that the command waits for.
 struct Wished<'a> {
     name: &'a str,
     /// Its number, where it is known: one who leaves can have had the same name.
@@ -294,22 +298,36 @@ async fn ask(
     }
     let note = note.map_or(String::new(), |note| format!("{note}\n"));
     print_done(&match (role, in_force) {
-        (Some(role), false) if is_kept => format!("{name} is to be {}\n{note}", role.as_str()),
-        (Some(role), true) => format!("{name} is {}\n{note}", role.as_str()),
-        (None, true) => format!("{name} is no member any more\n{note}"),
+        (Some(role), false) if is_kept => format!("{name} will become {}\n{note}", with_article(role)),
+        (Some(role), true) => format!("{name} is {}\n{note}", with_article(role)),
+        (None, true) => format!("{name} was removed from the site\n{note}"),
         (Some(MemberRole::Voter), false) => {
             format!(
-                "{name} is to vote: it will once it runs, is reached and has caught up (tallyd members)\n{note}"
+                "{name} will become a voter once it runs, is connected and has caught up (see tallyd \
+                 members)\n{note}"
             )
         }
         (Some(role), false) => {
-            format!("{name} is to be {}: it is on its way (tallyd members)\n{note}", role.as_str())
+            format!(
+                "{name} will become {}; the change is in progress (see tallyd members)\n{note}",
+                with_article(role)
+            )
         }
-        (None, false) => format!("{name} is to leave: it is on its way (tallyd members)\n{note}"),
+        (None, false) => {
+            format!("{name} will be removed; the change is in progress (see tallyd members)\n{note}")
+        }
     })
 }
 
-/// Whether the change came into force in time: looked for at least once.
+const fn with_article(role: MemberRole) -> &'static str {
+    match role {
+        MemberRole::Voter => "a voter",
+        MemberRole::Observer => "an observer",
+        MemberRole::Witness => "the witness",
+    }
+}
+
+/// Whether the change came into force in time; checked at least once.
 async fn comes_into_force(change: &Change, wished: &Wished<'_>) -> bool {
     let once = change.no_wait || change.wait.is_zero();
     let until = Instant::now() + if once { ONE_LOOK } else { change.wait };
@@ -327,7 +345,7 @@ async fn comes_into_force(change: &Change, wished: &Wished<'_>) -> bool {
     }
 }
 
-/// One look. A box that cannot be asked now can be soon: the change is accepted in any case.
+/// Checks once. A box that cannot be asked now may answer soon: the change is accepted in any case.
 async fn is_in_force(server: &Server, left: Duration, wished: &Wished<'_>) -> bool {
     let server = Server { timeout: server.timeout.min(left), ..server.clone() };
     let Ok(client) = Client::new(&server) else { return false };
@@ -347,12 +365,12 @@ pub(super) async fn leader(args: LeaderArgs) -> Result<(), ClientError> {
         policy: Policy::Once,
     };
     let body = client.call(&call).await?;
-    let handed: LastTransfer = outcome(&body)?;
+    let transferred: LastTransfer = outcome(&body)?;
     if server.json {
         return print_done(&format!("{}\n", String::from_utf8_lossy(&body).trim_end()));
     }
-    let leader = handed.leader.as_str().map_or("another box".to_owned(), text::printable);
-    print_done(&format!("{leader} leads\n"))
+    let leader = transferred.leader.as_str().map_or("another box".to_owned(), text::printable);
+    print_done(&format!("{leader} is the leader\n"))
 }
 
 #[cfg(test)]

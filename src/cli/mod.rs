@@ -1,4 +1,4 @@
-//! The command line: what it takes, and one file a family of subcommands that talk to the HTTP API.
+//! The command line: its arguments, and one file for each family of subcommands; these are clients of the HTTP API.
 
 mod add;
 pub mod bench;
@@ -38,10 +38,10 @@ Example: a site of one box, and a count in it
   tallyd add coffee
   tallyd get coffee
 
-Exit status: 0 done; 1 failed, certainly not done; 2 wrong usage; 3 could not be tried, or certainly
-not committed; 4 outcome unknown.";
+Exit status: 0 done; 1 failed, nothing was done; 2 wrong usage; 3 could not be tried, or not committed;
+4 outcome unknown.";
 
-/// All that the program can do.
+/// The subcommands.
 #[derive(Subcommand, Clone, Debug)]
 enum Command {
     Run(RunArgs),
@@ -69,13 +69,13 @@ Example: a site of one box in a folder of its own, without any configuration
   tallyd run --data-dir ./tally
 Example: a box that was provisioned
   tallyd run --data-dir /var/lib/tallyd
-Example: a witness of one site, or of each site that has a directory in there
+Example: a witness of one site, or of each site with a directory in it
   tallyd run --witness --data-dir /var/lib/tallyd
 
-The log goes to standard error; TALLYD_LOG=off, error, warn, info (the default), debug or trace says how
-much, also TARGET=LEVEL, divided by commas.")]
+The log goes to standard error. TALLYD_LOG sets its level: off, error, warn, info (the default), debug
+or trace, or a comma-separated list that includes TARGET=LEVEL.")]
 struct RunArgs {
-    /// Be a witness: vote in a site of an even number of boxes, and keep a record of a few bytes only
+    /// Run as a witness: vote in a site with an even number of boxes, and store only a few bytes
     #[arg(long)]
     witness: bool,
     /// Configuration file; default: tallyd.toml in the data directory, then /etc/tallyd/tallyd.toml
@@ -87,7 +87,7 @@ struct RunArgs {
     data_dir: Option<PathBuf>,
 }
 
-/// Runs a command; gives the exit status that `tallyd --help` tells.
+/// Runs a command and returns the exit status that `tallyd --help` documents.
 pub fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => return daemon(args),
@@ -102,10 +102,10 @@ pub fn main(cli: Cli) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read the output has had enough.
+        // The reader closed the output.
         Err(failure) if failure.status == 0 => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nobody may listen any more.
+            // The reader of standard error may be gone.
             let _ = writeln!(io::stderr(), "tallyd: {}", failure.text);
             ExitCode::from(failure.status)
         }
@@ -141,7 +141,7 @@ fn bench_status(error: &bench::BenchError) -> u8 {
     }
 }
 
-/// Why a command ends otherwise than well.
+/// Why a command failed.
 struct Failure {
     status: u8,
     text: String,
@@ -153,10 +153,10 @@ impl Failure {
     }
 }
 
-/// The daemon says nothing but by its log: whoever reads standard error may be gone, or never read again.
+/// Runs the daemon. It writes to its log only: the reader of standard error may be gone, or may never read again.
 fn daemon(args: RunArgs) -> ExitCode {
     let result = logging::start(environment::text("TALLYD_LOG").as_deref())
-        .map_err(|error| format!("no thread for the log: {error}"))
+        .map_err(|error| format!("cannot start the log thread: {error}"))
         .and_then(|()| run_daemon(args));
     if let Err(why) = &result {
         logging::last_words(&format!("tallyd: {why}"));
@@ -170,7 +170,7 @@ fn run_daemon(args: RunArgs) -> Result<(), String> {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+    let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
     let RunArgs { witness, config, data_dir } = args;
     let result = runtime.block_on(async {
         match witness {
@@ -183,7 +183,7 @@ fn run_daemon(args: RunArgs) -> Result<(), String> {
     result
 }
 
-/// The commands that talk to the API, or to nobody.
+/// Runs the commands that call the API, or none.
 fn run_client(command: Command) -> Result<(), ClientError> {
     match command {
         Command::Add(args) => blocking(|| add::run(args)),
@@ -200,7 +200,7 @@ fn run_client(command: Command) -> Result<(), ClientError> {
         Command::Completions(args) => documents::completions(&args),
         Command::Man(args) => documents::man(&args),
         Command::Run(_) | Command::Provision(_) | Command::Bench(_) => {
-            Err(ClientError::Usage("this command is no client".to_owned()))
+            Err(ClientError::Usage("this command is not a client".to_owned()))
         }
     }
 }
@@ -208,14 +208,15 @@ fn run_client(command: Command) -> Result<(), ClientError> {
 /// Runs a client on a runtime of its own.
 fn blocking<F: Future<Output = Result<(), ClientError>>>(run: impl FnOnce() -> F) -> Result<(), ClientError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| ClientError::NotTried(format!("no runtime: {error}")))?;
+    let runtime =
+        runtime.map_err(|error| ClientError::NotTried(format!("cannot start the runtime: {error}")))?;
     let result = runtime.block_on(run());
     // The look-up of a name may still hang; nobody waits for it any more.
     runtime.shutdown_background();
     result
 }
 
-/// Writes to standard output. A reader that went away (`| head`) wants no more: that is no error.
+/// Writes to standard output. A reader that closed it (`| head`) is not an error.
 fn print(text: &str) -> Result<(), ClientError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -225,18 +226,18 @@ fn print(text: &str) -> Result<(), ClientError> {
     }
 }
 
-/// Prints what was done: that the output cannot be written does not undo it.
+/// Prints the result of a change. An output that cannot be written does not undo the change.
 fn print_done(text: &str) -> Result<(), ClientError> {
     match print(text) {
         Err(error @ ClientError::Output(_)) => {
-            let _ = writeln!(io::stderr(), "tallyd: done, but {error}");
+            let _ = writeln!(io::stderr(), "tallyd: the command succeeded, but {error}");
             Ok(())
         }
         result => result,
     }
 }
 
-/// A series as an argument, checked: older logs hold names that are not taken any more, and are read all the same.
+/// Checks the name of a series. Older logs hold names that are no longer accepted; reads accept them.
 fn series_name(text: &str) -> Result<String, String> {
     tally_core::id::SeriesName::stored(text).map(|name| name.to_string()).map_err(|error| error.to_string())
 }

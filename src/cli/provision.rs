@@ -25,21 +25,21 @@ use crate::identity::{
 use crate::site::Level;
 use crate::units::Unit;
 
-/// The file in the output directory that says what was made; no box needs it.
+/// The file in the output directory that lists what was made; no box needs it.
 const SITE_FILE: &str = "site.json";
 
 const EXAMPLE: &str = "\
 Example: a site of three boxes
   tallyd provision --site plant7 --box box1=10.0.0.11:7400 --box box2=10.0.0.12:7400 \\
       --box box3=10.0.0.13:7400 --out plant7
-  Then copy plant7/box1/ to the data directory of box1, and so on, and start tallyd on each.
+  Then copy plant7/box1/ to the data directory of box1, and so on, and start tallyd on each box.
 Example: a site of two boxes, and a witness that breaks ties
   tallyd provision --site plant8 --box box1=10.0.0.21:7400 --box box2=10.0.0.22:7400 \\
       --witness witness=10.0.0.5:7408 --out plant8
-Example: a fourth box for that site, and a witness then
+Example: a fourth box for that site, and then a witness
   tallyd provision --extend plant7 --box box4=10.0.0.14:7400
   tallyd provision --extend plant7 --witness witness=10.0.0.5:7407
-Example: another machine, or another disk, in the place of box3
+Example: a replacement for box3, with a new machine or a new disk
   tallyd provision --extend plant7 --replace --box box3=10.0.0.13:7400";
 
 /// Make identities and configuration for a fixed set of boxes, offline
@@ -49,26 +49,26 @@ pub struct ProvisionArgs {
     /// Name of the site: 1 to 32 of a-z 0-9 -
     #[arg(long, value_name = "NAME", required_unless_present = "extend")]
     pub site: Option<String>,
-    /// A box: its name and where the others reach it (QUIC, UDP); once for each of 1 to 9 boxes
+    /// A box: its name, and the address at which the others reach it (QUIC, UDP); once for each of 1 to 9 boxes
     #[arg(long = "box", value_name = "NAME=HOST:PORT", required_unless_present = "extend")]
     pub boxes: Vec<String>,
-    /// A witness: it votes and keeps a few bytes, so that a site of 2, 4, 6 or 8 boxes can lose one more
+    /// A witness: it votes and stores a few bytes, so that a site of 2, 4, 6 or 8 boxes tolerates one more failure
     #[arg(long, value_name = "NAME=HOST:PORT")]
     pub witness: Option<String>,
-    /// Directory to make; it must not exist or be empty
+    /// Directory to make; it must be empty or not exist
     #[arg(long, value_name = "DIR", required_unless_present = "extend")]
     pub out: Option<PathBuf>,
-    /// Span of the windows that summaries are made of, such as 60s, 5m, 1h
+    /// Span of the windows that are summarised, such as 60s, 5m, 1h
     #[arg(long, value_name = "SPAN", default_value = "60s")]
     pub window: String,
-    /// Make a further box, or a witness, for the site that was provisioned into this directory
+    /// Make another box, or a witness, for the site that was provisioned into this directory
     #[arg(long, value_name = "DIR", conflicts_with_all = ["site", "out", "window"])]
     pub extend: Option<PathBuf>,
-    /// Make the member that --box or --witness names anew: new keys and a new number under the known name, at
-    /// the same address or another; its directory is moved aside
+    /// Replace the member that --box or --witness names: new keys and a new number under the same name, at
+    /// the same address or another; its old directory is moved aside
     #[arg(long, requires = "extend")]
     pub replace: bool,
-    /// Print what was made as JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -76,10 +76,10 @@ pub struct ProvisionArgs {
 /// Why nothing was made.
 #[derive(Debug, thiserror::Error)]
 pub enum ProvisionError {
-    /// The command was not understood (exit status 2).
+    /// The command line is wrong (exit status 2).
     #[error("{0}")]
     Usage(String),
-    /// It was understood and could not be done (exit status 1).
+    /// The command could not be carried out (exit status 1).
     #[error("{0}")]
     Failed(String),
 }
@@ -191,9 +191,9 @@ impl Plan {
         }
         if args.witness.is_some() && !args.boxes.len().is_multiple_of(2) {
             return Err(usage(format!(
-                "--witness: a witness stands beside an even number of boxes only, not {}: an odd number needs no \
-                 tie broken, and with one more vote it would tolerate no more failures; leave the witness out, or \
-                 add a box",
+                "--witness: a witness requires an even number of boxes, not {}: with an odd number there is \
+                 no tie to break, and one more vote would tolerate no more failures; leave the witness out, \
+                 or add a box",
                 args.boxes.len()
             )));
         }
@@ -208,7 +208,7 @@ impl Plan {
             }
             if let Some(other) = boxes.iter().find(|other| other.is_loopback() != new.is_loopback()) {
                 return Err(usage(format!(
-                    "{option}: {} is on loopback and {} is not; they could not reach each other",
+                    "{option}: {} is on loopback and {} is not; the two could not reach each other",
                     if new.is_loopback() { new.address() } else { other.address() },
                     if new.is_loopback() { other.address() } else { new.address() },
                 )));
@@ -299,7 +299,7 @@ impl BoxPlan {
         // Host names do not differ by case, so neither do doubled addresses.
         let host = host.to_ascii_lowercase();
         if parse_ip(&host).is_some_and(|ip| ip.is_unspecified() || ip.is_multicast()) {
-            return Err(usage(format!("{option} {name}: {host} is not an address that others can reach")));
+            return Err(usage(format!("{option} {name}: other boxes cannot reach {host}")));
         }
         Ok(BoxPlan { role, name: name.into(), host, port })
     }
@@ -331,9 +331,9 @@ impl BoxPlan {
     // Names and addresses are checked to have nothing that TOML would need escaped.
     fn toml(&self) -> String {
         format!(
-            "# Made by `tallyd provision`. Every further key has a default.\n\n\
-             [node]\nname = \"{}\"\n\n\
-             [cluster]\nlisten = \"{}\"      # QUIC, UDP\nadvertise = \"{}\"   # where the others reach this box\n",
+            "# Written by `tallyd provision`. Every other key has a default.\n\n[node]\nname = \
+             \"{}\"\n\n[cluster]\nlisten = \"{}\"      # QUIC, UDP\nadvertise = \"{}\"   # where the others \
+             reach this box\n",
             self.name,
             self.listen(),
             self.address()
@@ -354,7 +354,7 @@ fn parse_span(text: &str) -> Result<u64, ProvisionError> {
         .filter(|span| span.as_millis() >= 1000)
         .map(Span::as_millis)
         .ok_or_else(|| {
-            usage(format!("--window: {text:?} is not a span from 1s to 31d, such as 60s, 5m or 1h"))
+            usage(format!("--window: {text:?} is not a duration from 1s to 31d, such as 60s, 5m or 1h"))
         })
 }
 
@@ -363,7 +363,7 @@ fn check_empty(dir: &Path) -> Result<(), ProvisionError> {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),
             Some(_) => Err(usage(format!(
-                "--out: {} is not empty; a site's keys are never overwritten: name another directory",
+                "--out: {} is not empty; tallyd never overwrites a site's keys: choose another directory",
                 dir.display()
             ))),
         },
@@ -376,7 +376,8 @@ fn check_empty(dir: &Path) -> Result<(), ProvisionError> {
 }
 
 fn json(made: &impl Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(made).expect("only texts and numbers");
+    let mut text =
+        serde_json::to_string_pretty(made).expect("the value has the value has only texts and numbers");
     text.push('\n');
     text
 }

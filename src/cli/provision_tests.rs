@@ -92,10 +92,10 @@ fn what_is_not_a_site_is_refused_with_words_and_makes_nothing() {
         (&["=10.0.0.1:7400"], "\"\" is not a name"),
         (&["../x=10.0.0.1:7400"], "\"../x\" is not a name"),
         (&["box1=10.0.0.1"], "HOST:PORT"),
-        (&["box1=10.0.0.1:0"], "ports are 1 to 65535"),
-        (&["box1=10.0.0.1:70000"], "ports are 1 to 65535"),
+        (&["box1=10.0.0.1:0"], "is not a port (1 to 65535)"),
+        (&["box1=10.0.0.1:70000"], "is not a port (1 to 65535)"),
         (&["box1=10.0.0.256:7400"], "HOST:PORT"),
-        (&["box1=0.0.0.0:7400"], "not an address that others can reach"),
+        (&["box1=0.0.0.0:7400"], "other boxes cannot reach 0.0.0.0"),
         (&["box1=a\"b:7400"], "HOST:PORT"),
         (&["box1=10.0.0.1:7400", "box1=10.0.0.2:7400"], "name \"box1\" is given twice"),
         (&["box1=10.0.0.1:7400", "box2=10.0.0.1:7400"], "address 10.0.0.1:7400 is given twice"),
@@ -174,7 +174,7 @@ fn a_further_box_has_the_next_number_the_sites_authority_and_follows_in_silence(
     // The next one counts on, and nothing is made twice.
     match run(&parsed.args, &mut Vec::new()) {
         Err(ProvisionError::Usage(text)) => {
-            assert!(text.contains("name \"box9\" is taken, by number 3"), "{text}");
+            assert!(text.contains("name \"box9\" is already used, by number 3"), "{text}");
             assert!(text.contains("--replace"), "{text}");
         }
         other => panic!("{other:?}"),
@@ -301,7 +301,10 @@ fn a_box_that_is_replaced_keeps_its_name_and_gets_another_number_and_key() {
     let steps = said.split_once("Next:\n").unwrap().1;
     assert!(steps.lines().nth(1).unwrap().contains("tallyd member remove box3"), "{said}");
     assert!(steps.contains(&format!("member add box3=box3.lan:7400 --id 4 --key {}", extended.made.key)));
-    assert!(said.contains("Do not start the old box3 again") && said.contains("box3.old-3"), "{said}");
+    assert!(
+        said.contains("Do not start the old box3 on its old disk again") && said.contains("box3.old-3"),
+        "{said}"
+    );
     // Once more, at another address: the number of the one that had the highest is not given again.
     let again = extend(out, &extending("p --extend x --replace --box box3=10.0.0.33:7400")).unwrap();
     assert_eq!(again.made.id, NodeId(5));
@@ -371,13 +374,16 @@ fn what_clashes_with_a_member_is_said_and_whose_it_is() {
     provision(&ProvisionArgs { witness: Some("w=10.0.0.5:7407".into()), ..args(out, &THREE[..2]) }).unwrap();
     let before = fs::read(out.join(SITE_FILE)).unwrap();
     for (line, parts) in [
-        ("--box box1=10.0.0.9:7400", ["name \"box1\" is taken, by number 1 at 10.0.0.11:7400", "--replace"]),
+        (
+            "--box box1=10.0.0.9:7400",
+            ["name \"box1\" is already used, by number 1 at 10.0.0.11:7400", "--replace"],
+        ),
         (
             "--box box9=10.0.0.11:7400",
-            ["address 10.0.0.11:7400 is taken, by \"box1\"", "--replace --box box1=10.0.0.11:7400"],
+            ["address 10.0.0.11:7400 is already used, by \"box1\"", "--replace --box box1=10.0.0.11:7400"],
         ),
         ("--replace --box box9=10.0.0.9:7400", ["has no \"box9\"", "box1, box2, w"]),
-        ("--replace --box box1=10.0.0.12:7401", ["address 10.0.0.12:7401 is taken", "by \"box2\""]),
+        ("--replace --box box1=10.0.0.12:7401", ["address 10.0.0.12:7401 is already used", "by \"box2\""]),
         ("--replace --box w=10.0.0.5:7407", ["--witness w=10.0.0.5:7407", "--box"]),
         ("--replace --witness box1=10.0.0.11:7400", ["--box box1=10.0.0.11:7400", "--witness"]),
     ] {

@@ -14,38 +14,38 @@ use crate::units::Unit;
 /// The most series asked for at once.
 const PAGE: usize = 1000;
 
-/// Show what a series came to
+/// Show the total of a series
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
   tallyd get line1/press3/parts
 
-The answer sees every add that was acknowledged before, at whichever box. With --local it is what
-the asked box holds, without a round through the site: also when there is no quorum.")]
+The answer includes every add that any box acknowledged before. With --local the box answers from its own
+copy, without a round through the site; this works without a quorum.")]
 pub(super) struct GetArgs {
     /// Series, such as line1/press3/parts
     #[arg(value_parser = series_name)]
     series: String,
-    /// Read the asked box's copy as it is
+    /// Read the box's own copy, without a round through the site
     #[arg(long)]
     local: bool,
     #[command(flatten)]
     server: Server,
 }
 
-/// List series and what they came to
+/// List series and their totals
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example: all series of a line
   tallyd series line1/")]
 pub(super) struct SeriesArgs {
-    /// How their names begin; default: all
+    /// Prefix of the names; default: all series
     #[arg(default_value = "")]
     prefix: String,
-    /// The most series to list
+    /// Maximum number of series to list
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Read the asked box's copy as it is
+    /// Read the box's own copy, without a round through the site
     #[arg(long)]
     local: bool,
     #[command(flatten)]
@@ -55,16 +55,16 @@ pub(super) struct SeriesArgs {
 /// Show the latest windows of a series
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Example: the last hour, at a window a minute
+Example: the last hour, with windows of a minute
   tallyd windows line1/press3/parts --last 60")]
 pub(super) struct WindowsArgs {
     /// Series, such as line1/press3/parts
     #[arg(value_parser = series_name)]
     series: String,
-    /// How many
+    /// Number of windows
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     last: u32,
-    /// Read the asked box's copy as it is
+    /// Read the box's own copy, without a round through the site
     #[arg(long)]
     local: bool,
     #[command(flatten)]
@@ -118,7 +118,7 @@ pub(super) async fn get(args: GetArgs) -> Result<(), ClientError> {
     if args.server.json {
         return print_json(&body);
     }
-    let series: Series = parsed(&args.server, &body)?;
+    let series: Series = parse_answer(&args.server, &body)?;
     print(&format!("{}  {}\n", text::printable(&series.series), in_words(&series)))
 }
 
@@ -136,7 +136,7 @@ pub(super) async fn series(args: SeriesArgs) -> Result<(), ClientError> {
             text::in_query(&args.prefix),
             local("&", args.local)
         );
-        let page: Page = parsed(&args.server, &client.call(&Call::get(path)).await?)?;
+        let page: Page = parse_answer(&args.server, &client.call(&Call::get(path)).await?)?;
         all.extend(page.series);
         after = page.next;
         if after.is_none() {
@@ -150,7 +150,7 @@ pub(super) async fn series(args: SeriesArgs) -> Result<(), ClientError> {
     let mut table =
         Table::new(&[("SERIES", Side::Left), ("KIND", Side::Left), ("TOTAL", Side::Right), ("", Side::Left)]);
     for raw in &all {
-        let series: Series = parsed(&args.server, raw.get().as_bytes())?;
+        let series: Series = parse_answer(&args.server, raw.get().as_bytes())?;
         let note = series.mean.map_or(String::new(), |mean| sample_words(&series, mean));
         table.row([series.series, series.kind, series.total.to_string(), note]);
     }
@@ -158,7 +158,7 @@ pub(super) async fn series(args: SeriesArgs) -> Result<(), ClientError> {
         return print("no series\n");
     }
     let more = if after.is_some() {
-        format!("and more than these {}: see --limit\n", all.len())
+        format!("only the first {} are shown: see --limit\n", all.len())
     } else {
         String::new()
     };
@@ -173,9 +173,9 @@ pub(super) async fn windows(args: WindowsArgs) -> Result<(), ClientError> {
     if args.server.json {
         return print_json(&body);
     }
-    let windows: Windows = parsed(&args.server, &body)?;
+    let windows: Windows = parse_answer(&args.server, &body)?;
     if windows.windows.is_empty() {
-        return print("no window is closed yet\n");
+        return print("no window has closed yet\n");
     }
     print(&window_table(&windows).text())
 }
@@ -233,15 +233,15 @@ fn local(joint: &str, local: bool) -> String {
     if local { format!("{joint}read=local") } else { String::new() }
 }
 
-/// An answer, as the shape that it should have.
-pub(super) fn parsed<T: DeserializeOwned>(server: &Server, body: &[u8]) -> Result<T, ClientError> {
+/// Parses an answer.
+pub(super) fn parse_answer<T: DeserializeOwned>(server: &Server, body: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(body).map_err(|error| ClientError::Answer(server.url.clone(), error.to_string()))
 }
 
-/// The answer to a change, as the shape that it should have. What cannot be read tells nothing of what was done.
+/// Parses the answer to a change. An answer that cannot be parsed leaves the outcome unknown.
 pub(super) fn outcome<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(body)
-        .map_err(|error| ClientError::Unknown(format!("the answer is not understood ({error})")))
+        .map_err(|error| ClientError::Unknown(format!("the answer cannot be parsed ({error})")))
 }
 
 /// An answer as the box gave it.

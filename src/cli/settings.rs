@@ -6,7 +6,7 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::client::{Call, Client, ClientError, Policy, Server};
-use super::reads::{outcome, parsed, print_json};
+use super::reads::{outcome, parse_answer, print_json};
 use super::text::{Side, Table};
 use super::{print, print_done, text};
 
@@ -16,11 +16,11 @@ use super::{print, print_done, text};
 Examples:
   tallyd settings                               all, with their defaults
   tallyd settings outbox.summaries_max          one
-  tallyd settings outbox.summaries_max 200000   change it, at every box at once")]
+  tallyd settings outbox.summaries_max 200000   change it, at all boxes at once")]
 pub(super) struct SettingsArgs {
-    /// Which one; default: all
+    /// Setting; default: all
     key: Option<String>,
-    /// Its new value
+    /// New value
     value: Option<String>,
     #[command(flatten)]
     server: Server,
@@ -72,7 +72,7 @@ async fn set(client: &Client, server: &Server, key: &str, value: &str) -> Result
 
 async fn show(client: &Client, server: &Server, key: Option<&str>) -> Result<(), ClientError> {
     let body = client.call(&Call::get("/v1/settings".to_owned())).await?;
-    let list: List = parsed(server, &body)?;
+    let list: List = parse_answer(server, &body)?;
     let Some(key) = key else {
         if server.json {
             return print_json(&body);
@@ -82,7 +82,7 @@ async fn show(client: &Client, server: &Server, key: Option<&str>) -> Result<(),
     let Some(setting) = list.settings.iter().find(|setting| setting.key == key) else {
         let keys: Vec<&str> = list.settings.iter().map(|setting| setting.key.as_str()).collect();
         return Err(ClientError::Usage(format!(
-            "there is no setting {key:?}; there are {}",
+            "there is no setting {key:?}; the settings are {}",
             keys.join(", ")
         )));
     };

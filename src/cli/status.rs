@@ -1,4 +1,4 @@
-//! `tallyd status`: how the asked box and its site are.
+//! `tallyd status`: shows the state of a box and its site.
 
 use clap::Args;
 use serde::Deserialize;
@@ -6,12 +6,12 @@ use serde_json::Value;
 use tally_core::raft::MemberRole;
 
 use super::client::{Call, Client, ClientError, Server};
-use super::reads::{parsed, print_json};
+use super::reads::{parse_answer, print_json};
 use super::text::{Side, Table};
 use super::{print, text};
 use crate::node::NodeRole;
 
-/// Show how a box and its site are
+/// Show the state of a box and its site
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -28,7 +28,7 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
     if args.server.json {
         return print_json(&body);
     }
-    let status: Value = parsed(&args.server, &body)?;
+    let status: Value = parse_answer(&args.server, &body)?;
     if said(&status["role"]) == Some(MemberRole::Witness) {
         return print(&super::witness::in_words(&status));
     }
@@ -38,7 +38,7 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
 fn in_words(status: &Value) -> String {
     let ready = if status["ready"] == true { "ready" } else { "NOT READY" };
     let role = match said(&status["role"]) {
-        Some(NodeRole::None) => "no member of it (removed, or not yet added)".to_owned(),
+        Some(NodeRole::None) => "not a member (removed, or not yet added)".to_owned(),
         _ => of(status, "role"),
     };
     let leader =
@@ -50,24 +50,24 @@ fn in_words(status: &Value) -> String {
             of(status, "site"),
             of(status, "site_id"),
         ),
-        format!("{leader} in term {}; {}", of(status, "term"), of(&status["tolerates"], "text")),
+        format!("{leader}, term {}; {}", of(status, "term"), of(&status["tolerates"], "text")),
     ];
     let waits = status["changing"]["waits"].as_str();
     lines.extend(waits.map(|why| format!("the members cannot change yet: {}", text::printable(why))));
     if let Some(why) = status["refused"].as_str() {
-        lines.push(format!("the site does not take what this box counts: {}", text::printable(why)));
+        lines.push(format!("the site does not accept what this box counts: {}", text::printable(why)));
     }
     if let Some(text) = status["state_check"]["text"].as_str() {
         lines.push(format!("STATE {}: {}", of(&status["state_check"], "state"), text::printable(text)));
     }
     lines.extend(status["adaptive_timeout"]["text"].as_str().map(text::printable));
     if let Some(batches) = status["accumulator"]["unsettled"].as_u64().filter(|batches| *batches > 0) {
-        lines.push(format!("batches from before the last stop that wait to be committed: {batches}"));
+        lines.push(format!("batches saved at the last stop, not yet committed: {batches}"));
     }
     let level = &status["level"];
     if level["site"].as_u64() < level["max"].as_u64() {
         lines.push(format!(
-            "feature level {} of {}: what is new waits until every member runs this release",
+            "feature level {} of {}: new features wait until every member runs this release",
             of(level, "site"),
             of(level, "max")
         ));
@@ -92,24 +92,24 @@ fn in_words(status: &Value) -> String {
     lines.iter().map(|line| text_line(line)).collect()
 }
 
-/// The lines that are always there.
+/// The lines that every status has.
 fn parts(status: &Value) -> impl Iterator<Item = (&'static str, String)> {
     let (outbox, clock, storage) = (&status["outbox"], &status["clock"], &status["storage"]);
     let log = format!(
-        "committed to {}, applied to {}, digest {}",
+        "committed up to {}, applied up to {}, digest {}",
         of(status, "commit"),
         of(status, "applied"),
         of(status, "digest")
     );
     let waiting = format!(
-        "{} summaries wait, {} of them unnumbered; numbered to {}, delivered to {}",
+        "{} summaries waiting, {} configured unnumbered; numbered up to {}, delivered up to {}",
         of(outbox, "waiting"),
         of(outbox, "unnumbered"),
         of(outbox, "numbered"),
         of(outbox, "delivered")
     );
     let held = status["meters"]["held"].as_u64().filter(|held| *held > 0);
-    let held = held.map(|held| format!(", {held} with a jump that is not confirmed yet (see --json)"));
+    let held = held.map(|held| format!(", {held} with an unconfirmed jump (see --json)"));
     let series = of(status, "series");
     let series = match status["meters"]["count"].as_u64() {
         None | Some(0) => series,
@@ -120,7 +120,7 @@ fn parts(status: &Value) -> impl Iterator<Item = (&'static str, String)> {
     let time = text::time(clock["site_ms"].as_u64().unwrap_or_default());
     let size = |key: &str| text::bytes(storage[key].as_u64().unwrap_or_default());
     let written = format!(
-        "{}; {} written in {} syncs; log {}, snapshot {}, {} of {}{}",
+        "{}; {} written in {} syncs; log {}, snapshot {}; {} of {} used{}",
         of(storage, "state"),
         size("bytes_written"),
         of(storage, "syncs"),
@@ -130,7 +130,7 @@ fn parts(status: &Value) -> impl Iterator<Item = (&'static str, String)> {
         size("bytes_max"),
         storage["beyond"]
             .as_str()
-            .map(|why| format!("; BEYOND IT: {}", text::printable(why)))
+            .map(|why| format!("; OVER THE LIMIT: {}", text::printable(why)))
             .unwrap_or_default()
     );
     [
@@ -139,7 +139,7 @@ fn parts(status: &Value) -> impl Iterator<Item = (&'static str, String)> {
         ("outbox", waiting),
         ("clock", format!("{time}, {synced}{}", held.unwrap_or_default())),
         ("storage", written),
-        ("upstream", upstream(&status["upstream"])),
+        ("upstream", upstream(&status["upstream"], status["leader"].as_str())),
     ]
     .into_iter()
 }
@@ -150,7 +150,7 @@ fn disk_trouble(storage: &Value) -> Option<String> {
     Some(format!("{:<9} since {since}: {what}; {}", "disk", of(storage, "advice")))
 }
 
-/// Of this box, since it started.
+/// The latest leadership transfer that this box made, since it started.
 fn transfer(last: &Value) -> Option<String> {
     if last.is_null() {
         return None;
@@ -159,13 +159,13 @@ fn transfer(last: &Value) -> Option<String> {
     let why = match last["reason"].as_str() {
         Some("broker") => "this box did not reach the broker".to_owned(),
         Some("disk") => "this box's disk was unhealthy or slow".to_owned(),
-        Some("asked") => "somebody asked for it".to_owned(),
+        Some("asked") => "an operator requested it".to_owned(),
         _ => of(last, "reason"),
     };
-    Some(format!("{:<9} leadership went to {} at {at}: {why}", "transfer", of(last, "to")))
+    Some(format!("{:<9} leadership transferred to {} at {at}: {why}", "transfer", of(last, "to")))
 }
 
-/// How patient the boxes are with their leader, and what of.
+/// The adaptive timeout and what it follows.
 fn adaptive_timeout(adaptive_timeout: &Value) -> Option<String> {
     let (timeout, heartbeat) =
         (adaptive_timeout["election_timeout_ms"].as_u64()?, adaptive_timeout["heartbeat_ms"].as_u64()?);
@@ -177,7 +177,7 @@ fn adaptive_timeout(adaptive_timeout: &Value) -> Option<String> {
     ))
 }
 
-/// None: only leaders measure round trips, say.
+/// A measured time; zero means that nothing was measured (only leaders measure round trips, say).
 fn measured(value: &Value) -> String {
     if *value == 0 { "not measured".to_owned() } else { micros(value) }
 }
@@ -192,7 +192,7 @@ fn members(status: &Value) -> Table {
         ("BOX", Side::Left),
         ("ROLE", Side::Left),
         ("ADDRESS", Side::Left),
-        ("REACHED", Side::Left),
+        ("CONNECTED", Side::Left),
         ("ROUND TRIP", Side::Right),
         ("CLOCK", Side::Left),
         ("", Side::Left),
@@ -208,7 +208,7 @@ fn members(status: &Value) -> Table {
             None => member["name"] == status["node"],
         };
         let connected = member["connected"] == true;
-        let reached = match (here, connected) {
+        let reach = match (here, connected) {
             (true, _) => "this box",
             (false, true) => "yes",
             (false, false) => "NO",
@@ -217,12 +217,12 @@ fn members(status: &Value) -> Table {
         let is_known = connected && !member["rtt_us"].is_null();
         let rtt = if is_known { micros(&member["rtt_us"]) } else { String::new() };
         let (name, address) = (of(member, "name"), of(member, "address"));
-        table.row([name, role, address, reached.to_owned(), rtt, clock(member), notes(member)]);
+        table.row([name, role, address, reach.to_owned(), rtt, clock(member), notes(member)]);
     }
     table
 }
 
-/// How far a box's clock is ahead of site time.
+/// Says how far a box's clock is ahead of site time.
 fn clock(member: &Value) -> String {
     let Some(ms) = member["clock_offset_ms"].as_i64() else { return String::new() };
     let ahead = match ms.unsigned_abs() {
@@ -234,19 +234,19 @@ fn clock(member: &Value) -> String {
     format!("{ahead}{unsynced}")
 }
 
-/// What is not as it should be with a box.
+/// What is wrong with a box, or changing.
 fn notes(member: &Value) -> String {
     let becomes = match member["intended"].as_str() {
-        Some("none") if member["membership"] != "none" => Some("to leave".to_owned()),
-        Some(intended) if member["membership"] != intended => Some(format!("to become {intended}")),
+        Some("none") if member["membership"] != "none" => Some("being removed".to_owned()),
+        Some(intended) if member["membership"] != intended => Some(format!("becoming {intended}")),
         _ => None,
     };
-    let disk = (member["disk_ok"] == false).then(|| "disk".to_owned());
+    let disk = (member["disk_ok"] == false).then(|| "disk trouble".to_owned());
     let refused = member["refused"].as_str().map(|why| format!("refused: {why}"));
     [becomes, disk, refused].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// Why boxes are refused, and what to do about it.
+/// Why connections with boxes are refused, and what to do about it.
 fn refusals(status: &Value) -> impl Iterator<Item = String> {
     let of_member = |member: &Value| {
         let why = member["refused_because"].as_str()?;
@@ -272,7 +272,7 @@ pub(super) fn of(value: &Value, key: &str) -> String {
 /// A part that another room fills: its plain members by name.
 fn part(value: &Value) -> String {
     if let Some(list) = value.as_array() {
-        return format!("{} of them", list.len());
+        return format!("{} configured", list.len());
     }
     let Some(map) = value.as_object() else {
         return if value.is_null() { "none".to_owned() } else { text::printable(&value.to_string()) };
@@ -300,20 +300,22 @@ fn troubles(ingest: &Value) -> impl Iterator<Item = String> {
 fn refused_lines(ingest: &Value) -> impl Iterator<Item = String> {
     let words = |refused: &Value| {
         let [count, reason, example] = ["count", "reason", "example"].map(|member| of(refused, member));
-        format!("refused {count}: {reason}, such as \"{example}\"")
+        format!("refused {count}: {reason}, for example \"{example}\"")
     };
     ingest["refused"].as_array().into_iter().flatten().map(words)
 }
 
-/// What the way out is doing.
-fn upstream(value: &Value) -> String {
+/// What the upstream is doing, in words. The leader sends.
+fn upstream(value: &Value, leader: Option<&str>) -> String {
+    let sender =
+        leader.map_or("no leader to send".to_owned(), |name| format!("sent by {}", text::printable(name)));
     let mut words = match value["state"].as_str() {
-        Some("off") => return "no broker is set: summaries wait in the outbox".to_owned(),
+        Some("off") => return "no broker configured: summaries wait in the outbox".to_owned(),
         Some("standby") => match value["probe"]["reached"].as_bool() {
-            None => return "another box sends".to_owned(),
-            Some(true) => "another box sends; asked last, this one reached the broker".to_owned(),
+            None => return sender,
+            Some(true) => format!("{sender}; this box reached the broker at its last probe"),
             Some(false) => format!(
-                "another box sends; asked last, this one did not reach the broker: {}",
+                "{sender}; this box did not reach the broker at its last probe: {}",
                 of(&value["probe"], "what")
             ),
         },
@@ -329,17 +331,17 @@ fn upstream(value: &Value) -> String {
         words = format!("{words}, in {formats}");
     }
     if !value["last_error"].is_null() {
-        words = format!("{words}; trouble: {}", part(&value["last_error"]));
+        words = format!("{words}; last error: {}", part(&value["last_error"]));
     }
     if let Some(what) = value["other_site"]["what"].as_str() {
         words = format!("{words}; {}", text::printable(what));
     }
     for refused in value["refuses"].as_array().into_iter().flatten() {
-        words = format!("{words}; refuses {}: {}", of(refused, "topic"), of(refused, "cause"));
+        words = format!("{words}; the broker refuses {}: {}", of(refused, "topic"), of(refused, "cause"));
     }
     for held in value["held_first"].as_array().into_iter().flatten() {
         let [seq, series, topic, cause] = ["seq", "series", "topic", "cause"].map(|member| of(held, member));
-        words = format!("{words}; holds number {seq} of {series}, topic {topic}: {cause}");
+        words = format!("{words}; held: number {seq} of {series}, topic {topic}: {cause}");
     }
     let shown = value["held_first"].as_array().map_or(0, Vec::len) as u64;
     match value["held"].as_u64() {
@@ -376,12 +378,13 @@ mod tests {
         let text = in_words(&status);
         for line in [
             "box1 of site plant7 (9f3c51d2a07be644): follower, ready",
-            "leader box2 in term 3; no further box may fail",
-            "box2  leader    b:1      yes          0.25 ms",
+            "leader box2, term 3; no further box may fail",
+            "box2  leader    b:1      yes           0.25 ms",
             "box3  unknown   c:1      NO",
-            "upstream  connected, mqtt://b:1883, in json and cbor; trouble: what gone",
+            "upstream  connected, mqtt://b:1883, in json and cbor; last error: what gone",
             "statsd    datagrams 7",
-            "transfer  leadership went to box2 at 1970-01-01 00:00:00Z: this box did not reach the broker",
+            "transfer  leadership transferred to box2 at 1970-01-01 00:00:00Z: this box did not reach the \
+             broker",
             "clock     1970-01-01 00:00:00Z, synchronised; HELD: the clocks are far ahead",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
@@ -400,12 +403,12 @@ mod tests {
         }});
         let lines = lines_of(&status);
         for line in [
-            "poll      2 of them",
+            "poll      2 configured",
             "          b from /mnt/b: the file has not answered for 9 s",
             "later     1 of them",
             "          mqtt://b:1883 #: gone",
             "statsd    metrics 7",
-            "          refused 2: the value is not a number, such as \"a:x|c\"",
+            "          refused 2: the value is not a number, for example \"a:x|c\"",
         ] {
             assert!(lines.iter().any(|l| l == line), "{line}\n---\n{}", lines.join("\n"));
         }
@@ -434,11 +437,11 @@ mod tests {
         });
         let lines = lines_of(&status);
         for line in [
-            "BOX   ROLE      ADDRESS         REACHED   ROUND TRIP  CLOCK",
-            "box1  follower  10.0.0.11:7400  yes         31.25 ms  +3 ms               disk",
-            "box2  unknown   10.0.0.12:7400  NO                                        refused: its disk was emptied",
-            "box4  observer  10.0.0.14:7400  yes         31.25 ms  -1250 ms, unsynced  to become voter",
-            "box2  follower  10.0.0.15:7400  this box              +12.3 s             to leave",
+            "BOX   ROLE      ADDRESS         CONNECTED  ROUND TRIP  CLOCK",
+            "box1  follower  10.0.0.11:7400  yes          31.25 ms  +3 ms               disk trouble",
+            "box2  unknown   10.0.0.12:7400  NO                                         refused: its disk was emptied",
+            "box4  observer  10.0.0.14:7400  yes          31.25 ms  -1250 ms, unsynced  becoming voter",
+            "box2  follower  10.0.0.15:7400  this box               +12.3 s             being removed",
         ] {
             assert!(lines.iter().any(|l| l == line), "{line}\n---\n{}", lines.join("\n"));
         }
@@ -454,7 +457,7 @@ mod tests {
         let lines = lines_of(&status);
         assert_eq!(
             lines[0],
-            "box3 of site plant7 (9f3c51d2a07be644): no member of it (removed, or not yet added), NOT READY"
+            "box3 of site plant7 (9f3c51d2a07be644): not a member (removed, or not yet added), NOT READY"
         );
         let adaptive_timeout =
             "timeout   election timeout 200 ms, heartbeat 50 ms; round trip 0.31 ms, sync 1.204 ms";

@@ -25,7 +25,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<u64>().is_ok().then(|| format!("{text}s"));
     match Unit::Duration.parse(seconds.as_deref().unwrap_or(text)) {
         Ok(millis @ 1..=86_400_000) => Ok(Duration::from_millis(millis)),
-        _ => Err("a time is like 500ms, 10s, 2m or 1h, and at most 24h".to_owned()),
+        _ => Err("must be a duration such as 500ms, 10s, 2m or 1h, at most 24h".to_owned()),
     }
 }
 

@@ -13,25 +13,25 @@ use super::client::{Client, ClientError, Server};
 use super::{print, text};
 use crate::units::Unit;
 
-/// The longest line of the stream that is taken, in bytes.
+/// The longest line of the stream that the client accepts, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// How long is waited before a broken stream is taken up again.
+/// The pause before a broken stream is opened again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A box says every 10 s that it lives; beyond this, the connection is taken for dead.
+/// A box sends something every 10 s at least; after this long without it, the connection counts as dead.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
 
 /// Print totals and windows as they change, until interrupted
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Example: everything of a line, for a program
+Example: all series of a line, for a program
   tallyd watch line1/ --json")]
 pub(super) struct WatchArgs {
-    /// How the series' names begin; default: all
+    /// Prefix of the series' names; default: all series
     #[arg(default_value = "")]
     prefix: String,
-    /// End after so many lines
+    /// Exit after this number of lines
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub(super) async fn run(args: WatchArgs) -> Result<(), ClientError> {
             Err(error @ ClientError::NotTried(_)) if watched => {
                 // The box is away for a while: whoever watches wants to see it come back.
                 if !std::mem::replace(&mut told, true) {
-                    note(&format!("{error}; trying on"));
+                    note(&format!("{error}; retrying"));
                 }
                 sleep(PAUSE).await;
                 continue;
@@ -57,7 +57,7 @@ pub(super) async fn run(args: WatchArgs) -> Result<(), ClientError> {
             Err(error) => return Err(error),
         };
         if watched {
-            note("watching again; changes in between were not shown");
+            note("reconnected; changes in between were not shown");
         }
         (watched, told) = (true, false);
         let mut body = response.into_body();
@@ -65,7 +65,7 @@ pub(super) async fn run(args: WatchArgs) -> Result<(), ClientError> {
         while let Ok(Some(Ok(frame))) = timeout(SILENCE_MAX, body.frame()).await {
             let Some(data) = frame.data_ref() else { continue };
             for event in lines.push(data) {
-                print(&shown(&event, args.server.json))?;
+                print(&event_text(&event, args.server.json))?;
                 left -= 1;
                 if left == 0 {
                     return Ok(());
@@ -114,7 +114,7 @@ impl Lines {
     }
 }
 
-fn shown((event, data): &Event, json: bool) -> String {
+fn event_text((event, data): &Event, json: bool) -> String {
     if json {
         // Only what is JSON goes where JSON is expected.
         let data = serde_json::from_str::<&RawValue>(data).map_or("null", |raw| raw.get());
@@ -177,14 +177,14 @@ mod tests {
     fn a_change_is_one_line() {
         let total =
             ("total".to_owned(), format!(r#"{{"series":"a","kind":"updown","total":{}}}"#, i128::MIN));
-        assert_eq!(shown(&total, false), format!("a  {}\n", i128::MIN));
-        assert_eq!(shown(&total, true), format!("{{\"event\":\"total\",\"data\":{}}}\n", total.1));
+        assert_eq!(event_text(&total, false), format!("a  {}\n", i128::MIN));
+        assert_eq!(event_text(&total, true), format!("{{\"event\":\"total\",\"data\":{}}}\n", total.1));
         let window =
             r#"{"series":"a","kind":"counter","start":1763858400000,"span":60000,"increase":37,"late":true}"#;
         assert_eq!(
-            shown(&("window".into(), window.into()), false),
+            event_text(&("window".into(), window.into()), false),
             "a  +37  in 1m from 2025-11-23 00:40:00Z  late\n"
         );
-        assert_eq!(shown(&("x".into(), "{".into()), true), "{\"event\":\"x\",\"data\":null}\n");
+        assert_eq!(event_text(&("x".into(), "{".into()), true), "{\"event\":\"x\",\"data\":null}\n");
     }
 }

@@ -1,4 +1,4 @@
-//! How a witness is, in words: `tallyd status` at one.
+//! `tallyd status` at a witness: its state in words.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ pub(super) fn in_words(status: &Value) -> String {
     let sites = status["sites"].as_array().map_or(&[][..], Vec::as_slice);
     let ready = if status["ready"] == true { "ready" } else { "NOT READY" };
     let what = if sites.len() == 1 { "site" } else { "sites" };
-    let mut lines = vec![format!("witness of {} {what}: {ready}", sites.len())];
+    let mut lines = vec![format!("witness of {} {what}, {ready}", sites.len())];
     for site in sites {
         lines.push(String::new());
         lines.extend(of_site(site));
@@ -39,7 +39,7 @@ fn of_site(site: &Value) -> Vec<String> {
     };
     let voted = match site["voted_for"].as_str() {
         Some(name) => format!("for {} in term {}", text::printable(name), of(site, "term")),
-        None => format!("for nobody in term {}", of(site, "term")),
+        None => format!("for no box in term {}", of(site, "term")),
     };
     let mut lines = vec![
         format!("{} of site {} ({})", of(site, "name"), of(site, "site"), of(site, "site_id")),
@@ -60,14 +60,14 @@ fn of_site(site: &Value) -> Vec<String> {
     let mut table = Table::new(&[
         ("BOX", Side::Left),
         ("ADDRESS", Side::Left),
-        ("REACHED", Side::Left),
+        ("CONNECTED", Side::Left),
         ("ROUND TRIP", Side::Right),
     ]);
     for peer in site["peers"].as_array().into_iter().flatten() {
-        let reached = if peer["connected"] == true { "yes" } else { "NO" };
+        let connected = if peer["connected"] == true { "yes" } else { "NO" };
         let rtt =
             peer["rtt_us"].as_f64().map_or(String::new(), |us| format!("{} ms", text::number(us / 1e3)));
-        table.row([of(peer, "name"), of(peer, "address"), reached.to_owned(), rtt]);
+        table.row([of(peer, "name"), of(peer, "address"), connected.to_owned(), rtt]);
     }
     lines.push(table.text());
     lines
@@ -94,14 +94,14 @@ mod tests {
         });
         let text = in_words(&status);
         for line in [
-            "witness of 1 site: NOT READY",
+            "witness of 1 site, NOT READY",
             "w of site plant7 (9f3c51d2a07be644)",
             "voted     for box2 in term 4",
             "counted   for box2 as of term 4, subterm 2",
             "record    3 writes, 0 failed; 9 messages answered, 1 ignored, 0 unreadable",
             "TROUBLE   nothing is answered: the disk is full",
             "box1  a:1      NO",
-            "box2  b:1      yes         0.25 ms",
+            "box2  b:1      yes           0.25 ms",
             "NOT SERVED: /x/witness.state: torn",
             "NOT SERVED: /y: cluster.advertise is \"a:1\"",
         ] {

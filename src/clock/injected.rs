@@ -1,6 +1,6 @@
-//! A wall clock and its flag out of a file, for tests with real processes: no two boxes of one
-//! machine could have different clocks otherwise. Builds without debug assertions, which is what
-//! releases are, do not contain this file.
+//! Reads a wall clock and its flag from a file, for tests with real processes: boxes on one
+//! machine could not have different clocks otherwise. Builds without debug assertions, which
+//! includes releases, do not contain this file.
 //!
 //! `TALLYD_TEST_CLOCK` names the file; it says how many milliseconds the clock is ahead and whether
 //! it is synchronised, such as `-86400000 unsynced`, and may be rewritten while the box runs.
@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The file is read anew this often.
+/// How often the file is read.
 const EVERY: Duration = Duration::from_millis(20);
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Injected {
     pub(super) offset_ms: i64,

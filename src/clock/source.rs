@@ -1,10 +1,10 @@
-//! Where a box's time comes from: the machine's clocks, or a simulation that says what time it is.
+//! The source of a box's time: the machine's clocks, or a simulation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The clocks that all rooms of a box go by.
+/// The clocks that all modules of a box use.
 #[derive(Clone, Debug, Default)]
 pub struct TimeSource {
     /// `None`: the machine's.

@@ -22,7 +22,7 @@ pub struct Authority {
     certificate_pem: String,
 }
 
-/// What a box needs to be known by: its new private key and the certificate for it.
+/// The credentials of a box: its new private key and the certificate for it.
 pub struct Issued {
     /// The hash of the public key, as members list it.
     pub key_hash: KeyHash,
@@ -121,13 +121,13 @@ impl fmt::Debug for Issued {
     }
 }
 
-/// The name that a box of the site answers to in TLS: it tells the sites apart before any key is
+/// The name of a box of the site in TLS, which distinguishes sites before any key is
 /// seen. (The suffix keeps a site id of digits only from being taken for an address.)
 pub(crate) fn server_name(site_id: SiteId) -> String {
     format!("{site_id}.tally")
 }
 
-/// Ed25519: small, quick on boards without special instructions, and signing needs no randomness,
+/// Makes an Ed25519 key: small, fast on boards without special instructions, and signing needs no randomness,
 /// which a board may lack just after boot.
 fn new_key() -> Result<KeyPair, IdentityError> {
     KeyPair::generate_for(&PKCS_ED25519).map_err(crypto)

@@ -1,4 +1,4 @@
-//! The identity's files: read, checked, and written so that a power cut leaves the old or the new.
+//! Reads, checks and writes the identity's files. A power cut leaves either the old or the new file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use super::{Identity, IdentityError, Keys, MEMBERS_MAX, MemberRecord, SiteId, is
 use crate::random;
 use crate::site::{ADDRESS_BYTES_MAX, Level};
 
-/// Who this box is and who the others are.
+/// The file with the identity of this box and the other members.
 pub const IDENTITY: &str = "identity.json";
 /// The box's private key, PKCS#8 in PEM; only its owner may read it.
 pub const NODE_KEY: &str = "node.key";
@@ -25,8 +25,8 @@ pub const CA_CERTIFICATE: &str = "ca.crt";
 /// The private key of the site's authority: only where the site was founded.
 pub const CA_KEY: &str = "ca.key";
 
-const REMEDY: &str = "copy the box's files anew from where `tallyd provision` wrote them";
-const REMEDY_IO: &str = "check that the disk works and that this user may use the data directory";
+const REMEDY: &str = "copy the box's files again from the directory that `tallyd provision` made";
+const REMEDY_IO: &str = "check that the disk works and that this user has access to the data directory";
 
 impl Identity {
     /// Reads and checks `identity.json` of a data directory; `None` if there is none.
@@ -43,13 +43,13 @@ impl Identity {
         Identity::read(&bytes).map(Some).map_err(|what| invalid(&path, &what, REMEDY))
     }
 
-    /// Reads and checks what stands in an `identity.json`; the error says what is wrong.
+    /// Parses and checks the content of an `identity.json`; the error says what is wrong.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// Checks the identity; the error says what is wrong.
     pub fn read(bytes: &[u8]) -> Result<Identity, String> {
         let identity: Identity =
-            serde_json::from_slice(bytes).map_err(|error| format!("cannot be understood: {error}"))?;
+            serde_json::from_slice(bytes).map_err(|error| format!("cannot be parsed: {error}"))?;
         identity.check()?;
         Ok(identity)
     }
@@ -79,7 +79,7 @@ impl Identity {
         let path = dir.join(IDENTITY);
         for (what, name) in [("site", site), ("box", node)] {
             if !is_name(name) {
-                let what = format!("{name:?} cannot name a {what} (1 to 32 of a-z 0-9 -)");
+                let what = format!("{name:?} is not a {what} name (1 to 32 of a-z 0-9 -)");
                 return Err(invalid(&path, &what, "choose another name"));
             }
         }
@@ -109,35 +109,35 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Whether these keys are the ones that the members know this box by.
+    /// Whether these keys are the ones that the list of members has for this box.
     pub fn matches(&self, keys: &Keys) -> bool {
         self.member(self.node_id()).is_some_and(|me| me.key == keys.key_hash())
     }
 
-    /// What is wrong with it, in words.
+    /// Checks the identity; the error says what is wrong.
     pub(crate) fn check(&self) -> Result<(), String> {
         if !is_name(&self.site) {
-            return Err(format!("the site's name {:?} is not 1 to 32 of a-z 0-9 -", self.site));
+            return Err(format!("the site's name {:?} is not a name (1 to 32 of a-z 0-9 -)", self.site));
         }
         if Span::from_millis(self.window_ms).is_none() {
-            return Err(format!("window_ms is {}, not 1 ms to 31 days", self.window_ms));
+            return Err(format!("window_ms must be from 1 ms to 31 days, not {}", self.window_ms));
         }
         if self.level == 0 || self.level > Level::MAX.get() {
             return Err(format!(
-                "the site was founded at feature level {}, this program knows levels 1 to {}: it is older than the one \
-                 that made the site",
+                "the site was founded at feature level {}, and this program supports levels 1 to {}: it is \
+                 older than the one that made the site",
                 self.level,
                 Level::MAX
             ));
         }
         if !(1..=MEMBERS_MAX).contains(&self.members.len()) {
-            return Err(format!("it has {} members, not 1 to {MEMBERS_MAX}", self.members.len()));
+            return Err(format!("the site must have 1 to {MEMBERS_MAX} members, not {}", self.members.len()));
         }
         if self.member(self.node_id()).is_none() {
-            return Err(format!("its own box, number {}, is not among the members", self.node));
+            return Err(format!("this box, number {}, is not among the members", self.node));
         }
         if !self.members.iter().any(|member| member.role == MemberRole::Voter) {
-            return Err("none of the members votes".into());
+            return Err("none of the members is a voter".into());
         }
         for (at, member) in self.members.iter().enumerate() {
             self.check_member(at, member)?;
@@ -151,20 +151,20 @@ impl Identity {
             return Err(format!("the member {name:?} has the number 0; numbers begin at 1"));
         }
         if !is_name(name) {
-            return Err(format!("the name {name:?} of member {id} is not 1 to 32 of a-z 0-9 -"));
+            return Err(format!("the name {name:?} of member {id} is not a name (1 to 32 of a-z 0-9 -)"));
         }
         if address.is_empty() && self.members.len() > 1 {
-            return Err(format!("member {name:?} has no address; only a site of one box can do without"));
+            return Err(format!("member {name:?} has no address, which only a site of one box may lack"));
         }
         if !address.is_empty() {
             check_address(address).map_err(|why| format!("the address of member {name:?}: {why}"))?;
         }
         for other in &self.members[..at] {
             if other.id == *id {
-                return Err(format!("the number {id} is given to {:?} and to {name:?}", other.name));
+                return Err(format!("{:?} and {name:?} have the same number {id}", other.name));
             }
             if other.name == *name {
-                return Err(format!("the name {name:?} is given to two members"));
+                return Err(format!("two members have the name {name:?}"));
             }
             if other.key == *key {
                 return Err(format!("{:?} and {name:?} have the same key", other.name));
@@ -178,7 +178,7 @@ impl Identity {
 }
 
 impl SiteId {
-    /// A new one from the system's random numbers.
+    /// Makes a random id.
     pub(crate) fn random() -> Result<SiteId, IdentityError> {
         Ok(SiteId(u64::from_be_bytes(random::bytes()?)))
     }
@@ -191,14 +191,14 @@ pub(crate) fn check_address(text: &str) -> Result<(&str, u16), String> {
         || format!("{text:?} is not HOST:PORT, such as 10.0.0.11:7400, box1.lan:7400 or [fd00::1]:7400");
     // The bound of those who read it from the log, whatever it is made of: a port with zeros before it, say.
     if text.len() > ADDRESS_BYTES_MAX {
-        return Err(format!("an address has at most {ADDRESS_BYTES_MAX} bytes, this one has {}", text.len()));
+        return Err(format!("an address has at most {ADDRESS_BYTES_MAX} bytes; this one has {}", text.len()));
     }
     let (host, port) = text.rsplit_once(':').ok_or_else(shape)?;
     let port = match port.parse::<u16>() {
         Ok(port) if port > 0 && text.ends_with(|last: char| last.is_ascii_digit()) && !text.contains('+') => {
             port
         }
-        _ => return Err(format!("{port:?} in {text:?} is not a port; ports are 1 to 65535")),
+        _ => return Err(format!("{port:?} in {text:?} is not a port (1 to 65535)")),
     };
     if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match inner.parse::<std::net::Ipv6Addr>() {

@@ -12,7 +12,7 @@ use tally_core::id::KeyHash;
 use super::IdentityError;
 use super::files::{NODE_CERTIFICATE, NODE_KEY, invalid, read};
 
-const REMEDY: &str = "copy the box's files anew from where `tallyd provision` wrote them";
+const REMEDY: &str = "copy the box's files again from the directory that `tallyd provision` made";
 
 /// The private key of this box and its certificate. Its `Debug` shows neither.
 pub struct Keys {
@@ -39,10 +39,10 @@ impl Keys {
             .ok_or_else(|| invalid(&certificate_path, "is not an X.509 certificate", REMEDY))?;
         let signer =
             rustls::crypto::ring::sign::any_supported_type(&PrivateKeyDer::from(private.clone_key()))
-                .map_err(|_| invalid(&key_path, "is of a kind that is not supported (Ed25519 is)", REMEDY))?;
+                .map_err(|_| invalid(&key_path, "is of an unsupported kind; use Ed25519", REMEDY))?;
         let own = signer.public_key().map(|key| hash_of(key.as_ref()));
         if own != Some(hash) {
-            return Err(invalid(&certificate_path, "certifies another key than the one in node.key", REMEDY));
+            return Err(invalid(&certificate_path, "does not certify the key in node.key", REMEDY));
         }
         Ok(Keys { private, certificate, hash })
     }
@@ -62,8 +62,8 @@ impl Keys {
         self.certificate.clone()
     }
 
-    /// A secret for one purpose (HKDF-SHA256 of the private key): the same in each incarnation of the box,
-    /// known to nobody else, and of no help to find the key.
+    /// Derives a secret for one purpose (HKDF-SHA256 of the private key): the same in each incarnation of the box,
+    /// unknown to everybody else, and of no help to find the key.
     pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tally/1 derived from a node key");
         let mut secret = [0; 32];
@@ -88,7 +88,7 @@ impl fmt::Debug for Keys {
 }
 
 /// The hash of the public key in a certificate; `None` for what is no certificate. Neither its
-/// dates nor its signature are looked at.
+/// dates and the signature are not checked.
 pub fn key_hash(certificate: &CertificateDer<'_>) -> Option<KeyHash> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     Some(hash_of(parsed.subject_public_key_info().as_ref()))
@@ -106,6 +106,6 @@ fn warn_if_others_can_read(path: &Path) {
     // A warning, not a refusal: some copies (a FAT stick) cannot keep modes.
     let mode = std::fs::metadata(path).map_or(0, |data| data.permissions().mode());
     if mode & 0o077 != 0 {
-        tracing::warn!("{} can be read by others than its owner: chmod 600 it", path.display());
+        tracing::warn!("{} can be read by users other than its owner: run chmod 600 on it", path.display());
     }
 }

@@ -97,7 +97,7 @@ impl Ingest for Polls {
             family(
                 "tallyd_poll_readings_total",
                 "counter",
-                "Readings of polled files that were counted.",
+                "Readings of polled files that succeeded.",
                 &|poll| Some(poll.readings as f64),
             ),
             family("tallyd_poll_errors_total", "counter", "Readings of polled files that failed.", &|poll| {
@@ -106,13 +106,14 @@ impl Ingest for Polls {
             family(
                 "tallyd_poll_failing",
                 "gauge",
-                "1 if the latest reading of a polled file failed, or hangs.",
+                "1 if the latest reading of a polled file failed or hangs.",
                 &|poll| Some(f64::from(u8::from(poll.error.is_some()))),
             ),
             family(
                 "tallyd_poll_last_reading_time_seconds",
                 "gauge",
-                "When a polled file was read well last, seconds since 1970 by this box's wall clock.",
+                "Time of the last good reading of a polled file, in seconds since 1970 by this box's wall \
+                 clock.",
                 &|poll| poll.last_at.map(|ms| ms as f64 / 1e3),
             ),
         ]

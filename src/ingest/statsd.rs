@@ -150,24 +150,16 @@ impl Ingest for Statsd {
         let refused = Family::new(
             "tallyd_statsd_refused_total",
             "counter",
-            "StatsD lines and values that were refused, by reason.",
+            "StatsD lines and values refused, by reason.",
         );
         vec![
-            Family::counter(
-                "tallyd_statsd_datagrams_total",
-                "StatsD datagrams that were read.",
-                received_datagrams,
-            ),
+            Family::counter("tallyd_statsd_datagrams_total", "StatsD datagrams read.", received_datagrams),
             Family::counter(
                 "tallyd_statsd_lost_datagrams_total",
                 "StatsD datagrams that the kernel dropped because the receive buffer was full.",
                 lost,
             ),
-            Family::counter(
-                "tallyd_statsd_values_total",
-                "Values of StatsD lines that were counted.",
-                metrics,
-            ),
+            Family::counter("tallyd_statsd_values_total", "StatsD values counted.", metrics),
             refused_by
                 .iter()
                 .fold(refused, |family, (reason, count)| family.with([("reason", reason)], count)),

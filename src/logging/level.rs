@@ -1,12 +1,12 @@
-//! What the log should say: the value of `TALLYD_LOG`, with the words that people use for levels.
+//! Parses `TALLYD_LOG`, with the usual names for levels.
 
-/// What is logged where nothing else was said.
+/// The default level.
 pub(super) const DEFAULT: &str = "info";
 
 /// What may stand alone, without a level, beside what has `::` or `[`.
 const TARGETS: [&str; 5] = ["tallyd", "quinn", "quinn_proto", "rustls", "hyper"];
 
-/// A level as the log's filter calls it, from the words of other programs, in any case.
+/// Maps the level names of other programs, in any case, to those of the log's filter.
 fn level(word: &str) -> Option<&'static str> {
     Some(match word.to_ascii_lowercase().as_str() {
         "off" | "none" | "no" | "never" | "quiet" | "silent" | "0" => "off",
@@ -20,7 +20,7 @@ fn level(word: &str) -> Option<&'static str> {
     })
 }
 
-/// What the filter is to be told, and what is wrong with the text, in a line: then it is the default.
+/// Returns the filter's text and, if the value is wrong, a line that says why; the filter is the default then.
 /// `None` or empty: the default.
 pub fn directives(text: Option<&str>) -> (String, Option<String>) {
     let text = text.map(str::trim).unwrap_or_default();
@@ -50,18 +50,18 @@ fn directive(part: &str) -> Result<String, String> {
         Some((_, value)) if value.ends_with('}') || value.ends_with(']') => Ok(part.to_owned()),
         Some((target, word)) => match level(word.trim()) {
             Some(level) => Ok(format!("{}={level}", target.trim())),
-            None => Err(format!("{word:?} is no level")),
+            None => Err(format!("{word:?} is not a level")),
         },
         // A target alone means all of it. A word that is none would silence everything.
         None if TARGETS.contains(&part) || part.contains("::") || part.contains('[') => Ok(part.to_owned()),
-        None => Err(format!("{part:?} is no level")),
+        None => Err(format!("{part:?} is not a level")),
     }
 }
 
 fn wrong(text: &str, why: &str) -> String {
     format!(
-        "TALLYD_LOG is {text:?}, and {why}: use off, error, warn, info, debug or trace, or TARGET=LEVEL such as \
-         tallyd::transport=debug; logging at {DEFAULT}"
+        "TALLYD_LOG is {text:?}, and {why}: use off, error, warn, info, debug or trace, or TARGET=LEVEL such \
+         as tallyd::transport=debug; the log level is {DEFAULT}"
     )
 }
 

@@ -97,7 +97,7 @@ pub(super) async fn to_any_address(broker: String, network: NetworkOptions) -> i
             }
         })
         .collect();
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     while let Some(connected) = tries.next().await {
         match connected {
             Ok(stream) => return Ok(stream),

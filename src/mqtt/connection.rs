@@ -174,7 +174,7 @@ impl<T: Send + 'static> Connection<T> {
         let notice = self
             .client
             .try_publish_tracked(message.topic, message.payload, options)
-            .map_err(|error| format!("the MQTT client did not take a message: {error}"))?;
+            .map_err(|error| format!("the MQTT client rejected a message: {error}"))?;
         self.notices.push(Box::pin(async move { (name, judge(notice.wait_async().await)) }));
         Ok(())
     }
@@ -186,7 +186,7 @@ impl<T: Send + 'static> Connection<T> {
         let notice = self
             .client
             .try_subscribe_many_tracked([filter])
-            .map_err(|error| format!("the MQTT client did not take a subscription: {error}"))?;
+            .map_err(|error| format!("the MQTT client rejected a subscription: {error}"))?;
         self.notices.push(Box::pin(async move {
             let result = match notice.wait_async().await {
                 Ok(ack) => match ack.return_codes.first().and_then(|code| refused_filter(*code)) {
@@ -242,7 +242,7 @@ impl<T: Send + 'static> Connection<T> {
             }
         };
         if tokio::time::timeout(DISCONNECT_TIMEOUT, farewell).await.is_err() {
-            tracing::debug!("the broker's connection did not close in order; its will stands all the same");
+            tracing::debug!("the connection to the broker did not close cleanly; the will remains in force");
         }
     }
 }
@@ -276,7 +276,7 @@ fn judge(result: Result<PublishResult, PublishNoticeError>) -> Result<(), Option
             Err(Some(Refusal { code, what: format!("{}{said}", reasons::of_message(code)) }))
         }
         Ok(other) => {
-            let what = format!("answered as {other:?}, which QoS 1 does not know");
+            let what = format!("answered with {other:?}, which QoS 1 does not have");
             Err(Some(Refusal { code: UNSPECIFIED, what }))
         }
         Err(PublishNoticeError::Recv | PublishNoticeError::SessionReset) => Err(None),

@@ -26,8 +26,8 @@ pub(super) fn not_connected(error: &ConnectionError, target: &Target) -> Ending 
     let mut ending = ending(error, section);
     if !target.url.tls && !ending.explained && matches!(error, ConnectionError::MqttState(_)) {
         ending.what.push_str(&format!(
-            ", before it answered: if this is the broker's TLS port, write mqtts:// into {section}.url, or else the \
-             port at which it speaks MQTT"
+            ", before it answered: if this is the broker's TLS port, use mqtts:// in {section}.url, else set \
+             the port of MQTT"
         ));
     }
     ending
@@ -50,7 +50,7 @@ fn describe(error: &ConnectionError, section: &str) -> String {
         ConnectionError::Tls(TlsError::Io(error)) => of_handshake(error, section),
         ConnectionError::Tls(TlsError::DNSName(error)) => {
             format!(
-                "the host in {section}.url is none that a certificate can name ({error}): write its DNS name or address"
+                "a certificate cannot name the host in {section}.url ({error}): use a DNS name or an address"
             )
         }
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
@@ -63,10 +63,10 @@ fn describe(error: &ConnectionError, section: &str) -> String {
             StateError::Io(error) | StateError::Deserialization(MqttBytesError::Io(error)),
         ) => format!("the connection to the broker broke: {error}"),
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
-            "the broker does not answer any more; the link is down, or the broker hangs".to_owned()
+            "the broker no longer answers; the link is down, or the broker hangs".to_owned()
         }
         ConnectionError::MqttState(StateError::Deserialization(error)) => {
-            format!("the broker sent what MQTT 5 does not know ({error}); it must speak MQTT 5")
+            format!("the broker sent data that is not MQTT 5 ({error}); it must support MQTT 5")
         }
         other => other.to_string(),
     }
@@ -87,8 +87,8 @@ fn of_io(error: &std::io::Error, section: &str) -> String {
 fn of_handshake(error: &std::io::Error, section: &str) -> String {
     of_tls(error, section).unwrap_or_else(|| {
         format!(
-            "the connection broke in the TLS handshake ({error}): does the broker speak TLS at this port? Use its TLS \
-             port (8883 as a rule), or mqtt:// without TLS"
+            "the connection broke in the TLS handshake ({error}): does the broker use TLS on this port? Use \
+             its TLS port (usually 8883), or mqtt:// without TLS"
         )
     })
 }

@@ -53,7 +53,7 @@ impl Limits {
 pub(super) fn check_qos(connack: &ConnAck, section: &str) -> Result<(), String> {
     match connack.properties.as_ref().and_then(|properties| properties.max_qos) {
         Some(0) => Err(format!(
-            "the broker takes messages of QoS 0 only: {}",
+            "the broker accepts messages of QoS 0 only: {}",
             reasons::of_connection(QOS_NOT_SUPPORTED, section)
         )),
         _ => Ok(()),

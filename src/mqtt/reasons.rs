@@ -2,25 +2,25 @@
 
 /// What a code means, and what helps against it wherever it comes ("" if nothing is known to).
 fn words(code: u8) -> Option<(&'static str, &'static str)> {
-    const MAY_PUBLISH: &str = "give the site's user the right to publish to its topics (Mosquitto: acl_file)";
+    const MAY_PUBLISH: &str = "allow the site's user to publish to its topics (Mosquitto: acl_file)";
     Some(match code {
-        0x80 => ("unspecified error", "the broker's own log says more"),
-        0x81 => ("malformed packet", "the broker's own log says more"),
-        0x82 => ("protocol error", "the broker's own log says more"),
-        0x83 => ("implementation specific error", "the broker's own log says more"),
-        0x84 => ("unsupported protocol version", "the broker must speak MQTT 5"),
-        0x85 => ("client identifier not valid", "let the broker admit client ids that begin with tallyd-"),
+        0x80 => ("unspecified error", "see the broker's log"),
+        0x81 => ("malformed packet", "see the broker's log"),
+        0x82 => ("protocol error", "see the broker's log"),
+        0x83 => ("implementation specific error", "see the broker's log"),
+        0x84 => ("unsupported protocol version", "the broker must support MQTT 5"),
+        0x85 => ("client identifier not valid", "allow client ids that begin with tallyd- at the broker"),
         0x86 => ("bad user name or password", ""),
         0x87 => ("not authorized", ""),
         0x88 => ("server unavailable", ""),
         0x89 => ("server busy", ""),
-        0x8a => ("banned", "the broker has blocked this client: lift that there"),
+        0x8a => ("banned", "the broker has banned this client: lift the ban there"),
         0x8b => ("server shutting down", ""),
         0x8c => ("bad authentication method", ""),
         0x8d => ("keep alive timeout", "the link to the broker is slow or loses packets"),
         0x8e => ("session taken over", "another client uses the same client id"),
         0x8f => ("topic filter invalid", MAY_PUBLISH),
-        0x90 => ("topic name invalid", "the broker limits what a topic is: its length, levels or characters"),
+        0x90 => ("topic name invalid", "the broker limits topics by length, levels or characters"),
         0x91 => ("packet identifier in use", ""),
         0x93 => ("receive maximum exceeded", ""),
         0x94 => ("topic alias invalid", ""),
@@ -28,23 +28,21 @@ fn words(code: u8) -> Option<(&'static str, &'static str)> {
             ("packet too large", "raise the broker's limit (Mosquitto: max_packet_size, message_size_limit)")
         }
         0x96 => ("message rate too high", "raise the broker's limit"),
-        0x97 => ("quota exceeded", "raise the broker's limit, or free what it counts"),
-        0x98 => ("administrative action", "somebody at the broker closed the connection"),
-        0x99 => ("payload format invalid", "the broker checks payloads: let it take the site's"),
+        0x97 => ("quota exceeded", "raise the broker's limit, or free some of the quota"),
+        0x98 => ("administrative action", "an administrator of the broker closed the connection"),
+        0x99 => ("payload format invalid", "the broker checks payloads: make it accept the site's"),
         0x9a => (
             "retain not supported",
-            "let the broker keep retained messages (Mosquitto: retain_available true)",
+            "enable retained messages at the broker (Mosquitto: retain_available true)",
         ),
-        0x9b => {
-            ("QoS not supported", "tallyd needs QoS 1 to know what is delivered (Mosquitto: max_qos 1 or 2)")
-        }
+        0x9b => ("QoS not supported", "tallyd needs QoS 1 to confirm deliveries (Mosquitto: max_qos 1 or 2)"),
         0x9c | 0x9d => ("use another server", ""),
         0x9f => ("connection rate exceeded", "too many connections in a short time"),
         0xa0 => ("maximum connect time", ""),
         0xa2 => ("wildcard subscriptions not supported", ""),
         // As MQTT 3.1.1 brokers answer a CONNECT of version 5.
-        1 => ("unacceptable protocol version", "the broker must speak MQTT 5"),
-        2 => ("client identifier rejected", "let the broker admit client ids that begin with tallyd-"),
+        1 => ("unacceptable protocol version", "the broker must support MQTT 5"),
+        2 => ("client identifier rejected", "allow client ids that begin with tallyd- at the broker"),
         3 => ("server unavailable", ""),
         4 => ("bad user name or password", ""),
         5 => ("not authorized", ""),
@@ -64,10 +62,12 @@ pub(crate) fn named(code: u8) -> String {
 pub(super) fn of_connection(code: u8, section: &str) -> String {
     let advice = match code {
         4 | 5 | 0x86 | 0x8c => {
-            &*format!("check the user in {section}.url, its password and whether the broker knows it")
+            &*format!("check the user in {section}.url, its password, and whether the broker knows the user")
         }
-        0x87 => &*format!("check the user in {section}.url, its password, and what the broker lets it do"),
-        0x9c | 0x9d => &*format!("write the other broker into {section}.url"),
+        0x87 => &*format!(
+            "check the user in {section}.url, its password, and the user's permissions at the broker"
+        ),
+        0x9c | 0x9d => &*format!("set {section}.url to the other broker"),
         _ => words(code).map_or("", |(_, advice)| advice),
     };
     with_advice(code, advice)
@@ -76,7 +76,7 @@ pub(super) fn of_connection(code: u8, section: &str) -> String {
 /// Why a message was refused, with what to do.
 pub(crate) fn of_message(code: u8) -> String {
     let advice = match code {
-        0x87 => "give the site's user the right to publish to its topics (Mosquitto: acl_file)",
+        0x87 => "allow the site's user to publish to its topics (Mosquitto: acl_file)",
         _ => words(code).map_or("", |(_, advice)| advice),
     };
     with_advice(code, advice)

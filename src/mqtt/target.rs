@@ -43,7 +43,7 @@ pub(crate) struct Target {
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// A file that the configuration names cannot be read.
-    #[error("cannot read {file}: {error}; check the path and who may read it")]
+    #[error("cannot read {file}: {error}; check the path and its permissions")]
     Unreadable {
         /// Which.
         file: PathBuf,
@@ -66,8 +66,8 @@ pub enum AccessError {
     },
     /// No authority to check the broker's certificate by.
     #[error(
-        "no certificate authorities found in {looked_in}; name a PEM file in {section}.ca_file, \
-         or install the package ca-certificates"
+        "no certificate authorities found in {looked_in}; set {section}.ca_file to a PEM file, or install \
+         the package ca-certificates"
     )]
     NoAuthorities {
         /// The section of the configuration.
@@ -123,8 +123,8 @@ fn read_password(file: &Path) -> Result<Secret, AccessError> {
         Secret::first_line(file).map_err(|error| AccessError::Unreadable { file: file.to_owned(), error })?;
     let wrong = |what| Err(AccessError::NotAPassword { file: file.to_owned(), what });
     match secret.reveal().len() {
-        0 => wrong("its first line is empty"),
-        length if length > SECRET_BYTES_MAX => wrong("its first line is longer than 4096 bytes"),
+        0 => wrong("the first line is empty"),
+        length if length > SECRET_BYTES_MAX => wrong("the first line is longer than 4096 bytes"),
         _ => Ok(secret),
     }
 }

@@ -76,44 +76,59 @@ fn from_system(section: &'static str) -> Result<RootCertStore, AccessError> {
 /// Why a handshake failed, in words, with what to do.
 pub(super) fn describe(error: &rustls::Error, section: &str) -> String {
     match error {
-        rustls::Error::InvalidCertificate(why) => format!("the broker's certificate is not accepted: {}", certificate(why, section)),
+        rustls::Error::InvalidCertificate(why) => {
+            format!("the broker's certificate is not accepted: {}", certificate(why, section))
+        }
         rustls::Error::InvalidMessage(_) => {
-            "the broker does not speak TLS at this port; use its TLS port (8883 as a rule), or mqtt:// without TLS".to_owned()
+            "the broker does not use TLS on this port; use its TLS port (usually 8883), or mqtt:// without \
+             TLS"
+            .to_owned()
         }
         rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
-                format!("the broker ended the TLS handshake ({}); it may ask for a certificate of the client, which tallyd does not have: let it take user and password", in_words(alert))
+                format!(
+                    "the broker ended the TLS handshake ({}); it may require a client certificate, which \
+                     tallyd does not have: let it accept user and password",
+                    in_words(alert)
+                )
             }
             AlertDescription::ProtocolVersion => {
-                "the broker offers neither TLS 1.2 nor 1.3: allow one of them there".to_owned()
+                "the broker offers neither TLS 1.2 nor 1.3: enable one of them there".to_owned()
             }
-            alert => format!("the broker ended the TLS handshake: {}; its own log says more", in_words(alert)),
+            alert => format!("the broker ended the TLS handshake: {}; see the broker's log", in_words(alert)),
         },
         rustls::Error::PeerIncompatible(why) => {
-            format!("the broker and tallyd have no TLS in common ({}): allow TLS 1.2 or 1.3 with modern ciphers there", in_words(why))
+            format!(
+                "the broker and tallyd have no common TLS version or cipher ({}): enable TLS 1.2 or 1.3 with \
+                 modern ciphers there",
+                in_words(why)
+            )
         }
         other => format!("TLS: {other}"),
     }
 }
 
 fn certificate(why: &CertificateError, section: &str) -> String {
-    let make_v3 = "make it again as version 3 with subjectAltName (openssl x509 -req ... -extfile with subjectAltName=DNS:NAME)";
+    let make_v3 = "reissue it as version 3 with subjectAltName (openssl x509 -req ... -extfile with \
+        subjectAltName=DNS:NAME)";
     match why {
         CertificateError::UnknownIssuer => {
             format!(
-                "an authority that this box does not know has signed it; name that authority's certificate (PEM) in \
-                 {section}.ca_file, or the broker's own if it is self-signed"
+                "it is signed by an unknown authority; set {section}.ca_file to that authority's certificate \
+                 (PEM), or to the broker's own if it is self-signed"
             )
         }
         CertificateError::NotValidForName => {
-            format!("it is for another name than {section}.url has; write a name that the certificate has there")
+            format!(
+                "it is for a name other than the one in {section}.url; use a name that the certificate has"
+            )
         }
         CertificateError::NotValidForNameContext { expected, presented } => {
             let names: Vec<&str> = presented.iter().map(|name| plain_name(name)).collect();
             let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
             format!(
-                "it is not for {:?} but for {names}; write such a name into {section}.url, or make the certificate \
-                 again with subjectAltName=DNS:{}",
+                "it is not for {:?} but for {names}; use such a name in {section}.url, or reissue the \
+                 certificate with subjectAltName=DNS:{}",
                 expected.to_str(),
                 expected.to_str()
             )
@@ -122,26 +137,37 @@ fn certificate(why: &CertificateError, section: &str) -> String {
             "it has expired; renew it at the broker, or set this box's clock if that is wrong".to_owned()
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "it is not valid yet by this box's clock; set the clock, or wait until a time service has".to_owned()
+            "it is not valid yet by this box's clock; set the clock, or wait until a time service sets it"
+                .to_owned()
         }
         CertificateError::BadSignature => {
-            format!("its signature is wrong: {section}.ca_file has another authority of the same name; take the present one")
+            format!(
+                "its signature is wrong: {section}.ca_file has another authority of the same name; use the \
+                 present one"
+            )
         }
         CertificateError::Revoked => "it was revoked; renew it at the broker".to_owned(),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "it is not meant for a server (extendedKeyUsage); make one for serverAuth".to_owned()
+            "it is not valid for a server (extendedKeyUsage); issue one for serverAuth".to_owned()
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "it is signed in a way that is not taken any more (SHA-1, short RSA keys); make it again with SHA-256".to_owned()
+            "its signature algorithm is no longer accepted (SHA-1, short RSA keys); reissue it with SHA-256"
+                .to_owned()
         }
         // These have no names of their own in the library's errors.
         other => match format!("{other:?}") {
             text if text.contains("UnsupportedCertVersion") => {
-                format!("it is of X.509 version 1, which TLS does not take; {make_v3}, or allow TLS 1.3 at the broker and name this very certificate in {section}.ca_file")
+                format!(
+                    "it has X.509 version 1, which TLS does not accept; {make_v3}, or enable TLS 1.3 at the \
+                     broker and set {section}.ca_file to this very certificate"
+                )
             }
             text if text.contains("CaUsedAsEndEntity") => {
-                format!("it is an authority's; name this very certificate in {section}.ca_file, or make one for the broker that the authority signs")
+                format!(
+                    "it belongs to an authority; set {section}.ca_file to this very certificate, or issue \
+                     one for the broker that the authority signs"
+                )
             }
             _ => format!("{}; {make_v3}", in_words(other)),
         },
@@ -204,12 +230,12 @@ mod tests {
         let expected = rustls::pki_types::ServerName::try_from("broker").unwrap();
         let told =
             describe(&CertificateError::NotValidForNameContext { expected, presented }.into(), "upstream");
-        assert!(told.contains("not for \"broker\" but for elsewhere.example, 10.0.0.1; write"), "{told}");
+        assert!(told.contains("not for \"broker\" but for elsewhere.example, 10.0.0.1; use"), "{told}");
         for (error, text) in [
             (rustls::Error::AlertReceived(AlertDescription::AccessDenied), "handshake: access denied;"),
             (rustls::Error::AlertReceived(AlertDescription::HandshakeFailure), "(handshake failure)"),
             (rustls::PeerIncompatible::NoCipherSuitesInCommon.into(), "(no cipher suites in common)"),
-            (CertificateError::BadEncoding.into(), "bad encoding; make it again"),
+            (CertificateError::BadEncoding.into(), "bad encoding; reissue it"),
         ] {
             assert!(describe(&error, "upstream").contains(text), "{}", describe(&error, "upstream"));
         }

@@ -47,7 +47,7 @@ async fn mqtts_checks_the_brokers_certificate() {
     let broker = tls_broker(keys.path(), "");
     assert_told(
         tried(&broker, "mqtts", keys.path().join("rogue.pem")).await,
-        "name that authority's certificate (PEM) in upstream.ca_file",
+        "set upstream.ca_file to that authority's certificate (PEM)",
     );
     assert_eq!(tried(&broker, "mqtts", keys.path().join("ca.pem")).await, Ok(()));
 }
@@ -99,7 +99,7 @@ async fn what_is_wrong_with_a_certificate_is_said_with_what_to_do() {
     }
     // TLS to a port that has none.
     let plain = Broker::start("");
-    assert_told(tried(&plain, "mqtts", keys.path().join("ca.pem")).await, "TLS port (8883 as a rule)");
+    assert_told(tried(&plain, "mqtts", keys.path().join("ca.pem")).await, "TLS port (usually 8883)");
     // And the other way round.
     let broker = tls_broker(keys.path(), "");
     assert_told(tried(&broker, "mqtt", keys.path().join("ca.pem")).await, "mqtts://");

@@ -28,24 +28,24 @@ pub struct BrokerUrl {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerUrlError {
     /// Neither `mqtt://` nor `mqtts://`.
-    #[error("a broker's URL begins with mqtt:// or mqtts://")]
+    #[error("a broker's URL must begin with mqtt:// or mqtts://")]
     Scheme,
     /// No host.
-    #[error("a broker's URL names a host: mqtt://HOST[:PORT]")]
+    #[error("a broker's URL must name a host: mqtt://HOST[:PORT]")]
     Host,
     /// An IPv6 address that is not in brackets, or with TLS.
-    #[error("an IPv6 address stands in brackets, mqtt://[::1]:1883; with mqtts:// use the broker's name")]
+    #[error("an IPv6 address needs brackets, mqtt://[::1]:1883; with mqtts:// use the broker's name")]
     Ipv6,
     /// No number from 1 to 65535.
-    #[error("the port of a broker's URL is a number from 1 to 65535")]
+    #[error("the port of a broker's URL must be from 1 to 65535")]
     Port,
     /// A path or query.
-    #[error("a broker's URL ends after the port; topics have keys of their own")]
+    #[error("a broker's URL must end after the port; topics have keys of their own")]
     Path,
     /// User or password do not decode.
     #[error(
-        "user and password in a broker's URL are percent-encoded UTF-8 of at most 4096 bytes, a user without \
-         control characters"
+        "user and password in a broker's URL must be percent-encoded UTF-8 of at most 4096 bytes, and the \
+         user without control characters"
     )]
     Credentials,
 }

@@ -248,7 +248,7 @@ impl Batches {
         {
             let body = std::mem::take(&mut batch.body);
             let left = std::mem::replace(batch, Batch::of_body(body));
-            left.give_up("this box stopped before the site had answered");
+            left.give_up("this box stopped before the site answered");
         }
     }
 
@@ -289,7 +289,7 @@ impl Batches {
     pub(super) fn refused(&mut self, why: OpenRefused) {
         if self.epoch.is_none() && self.refused != Some(why) {
             tracing::error!(
-                "the site opens no epoch for this box, which cannot commit what it counts: {why}"
+                "the site opens no epoch for this box, so the box cannot commit what it counts: {why}"
             );
             self.refused = Some(why);
         }

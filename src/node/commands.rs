@@ -76,7 +76,7 @@ impl Node {
         }
         match self.raft.leader() {
             Some(leader) if self.send(leader, Lane::Requests, &Frame::Transfer { to }) => Ok(()),
-            _ => refused("this box reaches no leader".to_owned()),
+            _ => refused("this box is not connected to a leader".to_owned()),
         }
     }
 }

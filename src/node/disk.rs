@@ -83,7 +83,7 @@ impl Jobs {
     /// Hands over a job.
     pub(super) fn ask(&self, job: Job) {
         if self.0.send(job).is_err() {
-            error!("the disk thread is gone: nothing more is acknowledged; restart this box");
+            error!("the disk thread ended: this box acknowledges nothing more; restart it");
         }
     }
 }
@@ -124,7 +124,7 @@ impl Drop for DiskThread {
         let until = self.end_by.map_or(until, |end| end.min(until));
         while !thread.is_finished() {
             if Instant::now() > until {
-                return warn!("the disk does not answer: not waiting for it any longer");
+                return warn!("the disk does not answer: no longer waiting for it");
             }
             thread::sleep(Duration::from_millis(1));
         }

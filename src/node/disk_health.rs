@@ -68,23 +68,24 @@ impl DiskFault {
     const fn advice(self) -> &'static str {
         match self {
             DiskFault::Full => {
-                "free some space on the data directory's file system; this box then goes on by itself"
+                "free some space on the data directory's file system; this box then resumes by itself"
             }
             DiskFault::ReadOnly => {
-                "see the system's log for why the file system is read-only, check it and mount it to be written; \
-                 this box then goes on by itself"
+                "find out from the system's log why the file system is read-only, check it and remount it \
+                 read-write; this box then resumes by itself"
             }
             DiskFault::Failing => {
-                "this box tries again by itself; if it stays so, see the system's log, check the card or disk, and \
-                 replace it"
+                "this box retries by itself; if the trouble persists, see the system's log, check the card \
+                 or disk, and replace it"
             }
             DiskFault::Hung => {
-                "this box goes on by itself once the disk answers; if it stays so, see the system's log and \
-                 replace the card or disk"
+                "this box resumes by itself once the disk answers; if the trouble persists, see the system's \
+                 log and replace the card or disk"
             }
             DiskFault::Damaged => {
-                "stop this box and do not start it on this data again: replace the card or disk; if the site's \
-                 other boxes run, set this one up anew, else restore a backup"
+                "stop this box and do not start it on this data again: replace the card or disk; if the \
+                 site's other boxes run, replace this box (`tallyd provision --extend DIR --replace`), else \
+                 restore a backup"
             }
         }
     }
@@ -182,7 +183,7 @@ impl DiskHealth {
         }
         writing.given_up = true;
         let ticket = writing.ticket;
-        let what = format!("a write to the log has not come back for {} ms", waited.as_millis());
+        let what = format!("a write to the log has not finished for {} ms", waited.as_millis());
         self.set(DiskFault::Hung, what, moment);
         Some(ticket)
     }
@@ -217,7 +218,7 @@ impl Node {
     /// group stays with the disk; when it answers, its content is written again.
     pub(super) fn give_up_hung_disk(&mut self) {
         let Some(ticket) = self.disk_health.hung(self.moment) else { return };
-        error!("the disk has hung: this box acknowledges nothing until it answers");
+        error!("the disk hangs: this box acknowledges nothing until the disk answers");
         self.shared.metrics.disk_hangs.raise();
         self.disk_changed();
         if deliberate::is(Bug::CallsHungWritten) {
@@ -236,13 +237,13 @@ impl Node {
         {
             self.shared.metrics.disk_failures.raise();
             if answered == (Answered::Failed { anew: true }) {
-                error!("the disk does not take writes, so this box acknowledges nothing: {error}");
+                error!("the disk rejects writes, so this box acknowledges nothing: {error}");
                 self.disk_changed();
             }
             return self.persist_failed(ticket);
         }
         if answered == (Answered::Written { again: true }) {
-            info!("the disk takes writes again");
+            info!("the disk accepts writes again");
             self.disk_changed();
         }
         if let Some(since) = since {

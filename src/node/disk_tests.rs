@@ -190,7 +190,7 @@ async fn a_leader_whose_disk_takes_nothing_hands_over_says_so_reads_on_and_comes
         assert!(status.storage.since.is_some() && status.storage.advice.is_some());
         assert!(site.total(leader) >= 1, "it goes on reading what it knows");
         let refused = handle.add(one_part(None)).await.unwrap_err().to_string();
-        assert!(refused.contains(state.as_str()) && refused.contains("ask another box"), "{refused}");
+        assert!(refused.contains(state.as_str()) && refused.contains("try another box"), "{refused}");
         site.boxes[leader].fs.break_down(None);
         wait(|| handle.status().storage.state.is_none() && handle.status().ready).await;
         assert!(handle.status().storage.what.is_none());
@@ -217,7 +217,7 @@ async fn a_follower_whose_disk_fails_disturbs_nobody() {
     // Nor is it given leadership, however wanted.
     let wanted = Some(site.boxes[follower].handle.identity().node_id());
     let refused = site.boxes[leader].handle.transfer(wanted).await.unwrap_err().to_string();
-    assert!(refused.contains("takes no writes"), "{refused}");
+    assert!(refused.contains("rejects writes"), "{refused}");
     assert!(site.boxes[follower].handle.ready().await.is_err(), "it hears the leader and cannot commit");
     site.boxes[follower].fs.break_down(None);
     site.end().await;

@@ -1,12 +1,12 @@
-//! What the site can lose from now on, in words.
+//! The fault tolerance of the site, in words.
 
 use tally_core::raft::MemberRole;
 
 use super::{MemberStatus, Tolerates};
 
-/// What can fail from now on: boxes that are reachable beyond a majority. `witness_for`: whom the witness
-/// stands in for, as the leader knows; `refused`: the witness does not vote for this box. While the members change,
-/// majorities of two groups are needed, and what is said is of the one that bears less.
+/// How many failures the site tolerates: the boxes that are connected beyond a majority. `witness_for`: the box that the
+/// witness stands in for, as the leader knows; `refused`: the witness does not vote for this box. While the members
+/// change, majorities of two groups are needed, and the result is that of the weaker group.
 pub(super) fn tolerates(members: &[MemberStatus], witness_for: Option<&str>, refused: bool) -> Tolerates {
     let is_witness = |member: &MemberStatus| member.membership == Some(MemberRole::Witness);
     let of = |votes: &dyn Fn(&MemberStatus) -> bool| {
@@ -28,13 +28,13 @@ pub(super) fn tolerates(members: &[MemberStatus], witness_for: Option<&str>, ref
     let before = of(&|member| member.outgoing);
     let (_, worse) =
         [before, now].into_iter().min_by_key(|(majority, of)| (*majority, of.failures)).unwrap_or_default();
-    Tolerates { text: format!("the members change; {}", worse.text), ..worse }
+    Tolerates { text: format!("the members are changing; {}", worse.text), ..worse }
 }
 
-/// Of a box that is no member any more.
+/// The fault tolerance that a removed box reports.
 pub(super) fn removed() -> Tolerates {
     let text =
-        "this box was removed from the site: it counts no more; stop it, and set it up anew to use it again"
+        "this box was removed from the site and counts no more; stop it; to use it again, provision it anew"
             .to_owned();
     Tolerates { failures: 0, text }
 }
@@ -44,14 +44,14 @@ fn of_boxes(voters: usize, up: usize) -> Tolerates {
     let failures = up.saturating_sub(quorum) as u64;
     let text = if up < quorum {
         format!(
-            "{} of {voters} reachable: nothing is committed until {} more return",
+            "{} of {voters} connected: nothing is committed until {}",
             some_boxes(up),
-            some_boxes(quorum - up)
+            more_boxes(quorum - up)
         )
     } else if failures == 0 {
-        format!("{} of {voters} reachable: tolerates no failure", some_boxes(up))
+        format!("{} of {voters} connected: tolerates no failure", some_boxes(up))
     } else {
-        format!("{} of {voters} reachable: tolerates {failures} failing", some_boxes(up))
+        format!("{} of {voters} connected: tolerates {}", some_boxes(up), failure_count(failures))
     };
     Tolerates { failures, text }
 }
@@ -72,14 +72,15 @@ fn beside_witness(
     if refused && !away.is_empty() {
         let away = away.join(" or ");
         let text = format!(
-            "no leader until {away} returns: it may have counted, together with the witness, what this box has not"
+            "no leader until {away} returns: together with the witness it may have committed entries that \
+             this box lacks"
         );
         return Tolerates { failures: 0, text };
     }
     let reachable = match (away.is_empty(), witness.connected) {
         (true, true) => format!("{} and a witness", in_words(all)),
-        (false, true) => format!("{} of {all} and the witness reachable", some_boxes(up)),
-        (_, false) => format!("{} of {all} reachable, the witness is not", some_boxes(up)),
+        (false, true) => format!("{} of {all} and the witness connected", some_boxes(up)),
+        (_, false) => format!("{} of {all} connected, without the witness", some_boxes(up)),
     };
     if votes < quorum {
         let mut missing = away;
@@ -91,21 +92,29 @@ fn beside_witness(
     }
     // Until a box that was away has caught up, what was counted without it is at the others alone.
     if let Some(name) = witness_for.filter(|name| !away.contains(name)) {
-        let text =
-            format!("{reachable}; {name} catches up: tolerates no failure of another box until it has");
+        let text = format!(
+            "{reachable}; {name} is catching up: tolerates no failure of another box until it has caught up"
+        );
         return Tolerates { failures: 0, text };
     }
     let failures = (votes - quorum) as u64;
     let text = match failures {
         0 => format!("{reachable}: tolerates no failure"),
-        1 => format!("{reachable}: tolerates one failure"),
-        _ => format!("{reachable}: tolerates {failures} failures"),
+        _ => format!("{reachable}: tolerates {}", failure_count(failures)),
     };
     Tolerates { failures, text }
 }
 
 fn some_boxes(count: usize) -> String {
     if count == 1 { "1 box".to_owned() } else { format!("{count} boxes") }
+}
+
+fn more_boxes(count: usize) -> String {
+    if count == 1 { "1 more box returns".to_owned() } else { format!("{count} more boxes return") }
+}
+
+fn failure_count(count: u64) -> String {
+    if count == 1 { "1 failure".to_owned() } else { format!("{count} failures") }
 }
 
 fn in_words(boxes: usize) -> String {
@@ -142,14 +151,15 @@ mod tests {
     #[test]
     fn two_boxes_and_a_witness_in_words() {
         for (up, witness, failures, text) in [
-            ([true, true], true, 1, "two boxes and a witness: tolerates one failure"),
-            ([true, false], true, 0, "1 box of 2 and the witness reachable: tolerates no failure"),
-            ([true, true], false, 0, "2 boxes of 2 reachable, the witness is not: tolerates no failure"),
+            ([true, true], true, 1, "two boxes and a witness: tolerates 1 failure"),
+            ([true, false], true, 0, "1 box of 2 and the witness connected: tolerates no failure"),
+            ([true, true], false, 0, "2 boxes of 2 connected, without the witness: tolerates no failure"),
             (
                 [true, false],
                 false,
                 0,
-                "1 box of 2 reachable, the witness is not: nothing is committed until box2 or w returns",
+                "1 box of 2 connected, without the witness: nothing is committed until box2 or w \
+                 returns",
             ),
         ] {
             assert_eq!(says(&site(&up, witness), None, false), (failures, text.to_owned()));
@@ -161,7 +171,11 @@ mod tests {
         let (failures, text) = says(&site(&[true, true], true), Some("box2"), false);
         assert_eq!(
             (failures, &*text),
-            (0, "two boxes and a witness; box2 catches up: tolerates no failure of another box until it has")
+            (
+                0,
+                "two boxes and a witness; box2 is catching up: tolerates no failure of another box until it \
+                 has caught up"
+            )
         );
         let (failures, text) = says(&site(&[true, false], true), None, true);
         assert!(failures == 0 && text.starts_with("no leader until box2 returns: "), "{text}");
@@ -192,7 +206,11 @@ mod tests {
         let (failures, text) = says(&members, None, false);
         assert_eq!(
             (failures, &*text),
-            (0, "the members change; 1 box of 2 reachable: nothing is committed until 1 box more return")
+            (
+                0,
+                "the members are changing; 1 box of 2 connected: nothing is committed until 1 more box \
+                 returns"
+            )
         );
         // One of two is replaced: the old group bears nothing, the new one of three one failure.
         let mut members: Vec<_> = ["a", "b", "c", "d"].map(|name| member(name, VOTER, true)).into();
@@ -202,7 +220,7 @@ mod tests {
         let (failures, text) = says(&members, None, false);
         assert_eq!(
             (failures, &*text),
-            (0, "the members change; 2 boxes of 2 reachable: tolerates no failure")
+            (0, "the members are changing; 2 boxes of 2 connected: tolerates no failure")
         );
     }
 
@@ -211,12 +229,12 @@ mod tests {
         let boxes =
             |up: &[bool]| -> Vec<MemberStatus> { up.iter().map(|up| member("b", VOTER, *up)).collect() };
         for (up, failures, text) in [
-            (&[true][..], 0, "1 box of 1 reachable: tolerates no failure"),
-            (&[true, true, true][..], 1, "3 boxes of 3 reachable: tolerates 1 failing"),
+            (&[true][..], 0, "1 box of 1 connected: tolerates no failure"),
+            (&[true, true, true][..], 1, "3 boxes of 3 connected: tolerates 1 failure"),
             (
                 &[true, false, false][..],
                 0,
-                "1 box of 3 reachable: nothing is committed until 1 box more return",
+                "1 box of 3 connected: nothing is committed until 1 more box returns",
             ),
         ] {
             assert_eq!(says(&boxes(up), None, false), (failures, text.to_owned()));

@@ -27,7 +27,7 @@ use crate::transport::TransportMetrics;
 /// How long a request waits for its answer before it is told that there is none.
 pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(10);
 /// What a box says that has had no leader for a while.
-pub(super) const NO_LEADER: &str = "this box has heard no leader for a while; ask another box";
+pub(super) const NO_LEADER: &str = "this box has had no leader for a while; try another box";
 /// How long handing leadership over may take.
 const TRANSFER_WAIT: Duration = Duration::from_secs(3);
 
@@ -143,7 +143,7 @@ impl Handle {
             Ok(Err(_)) => Err(unknown("this box stopped")),
             Err(_) => Err(match shared.accumulator.withdraw(id) {
                 Withdrawn::BeforeItsBatch => RequestError::NotCommitted {
-                    why: "the site did not commit in time, and this add was taken back".to_owned(),
+                    why: "the site did not commit in time, and this add was withdrawn".to_owned(),
                 },
                 Withdrawn::TooLate => unknown("the site did not commit in time"),
             }),
@@ -203,9 +203,9 @@ impl Handle {
                 Err(RequestError::TooManySources)
             }
             Applied::Opened { result: Err(OpenRefused::BadName), .. } => {
-                Err(RequestError::NotCommitted { why: format!("{source:?} cannot name a source") })
+                Err(RequestError::NotCommitted { why: format!("{source:?} is not a source name") })
             }
-            _ => Err(unknown("the site gave another answer")),
+            _ => Err(unknown("the site returned an unexpected answer")),
         }
     }
 
@@ -226,7 +226,7 @@ impl Handle {
         let body = self.site(|site| super::encode_report(site, source, &report, open))?;
         match self.propose(body).await? {
             Applied::Report { verdict, .. } => Ok(verdict),
-            _ => Err(unknown("the site gave another answer").into()),
+            _ => Err(unknown("the site returned an unexpected answer").into()),
         }
     }
 
@@ -259,7 +259,7 @@ impl Handle {
         let body = entry::set(random_u128() as u64, key, value);
         match self.propose(body).await? {
             Applied::Set { result, .. } => result.map_err(SetError::Invalid),
-            _ => Err(unknown("the site gave another answer").into()),
+            _ => Err(unknown("the site returned an unexpected answer").into()),
         }
     }
 
@@ -274,7 +274,7 @@ impl Handle {
                 Err(RequestError::NotCommitted { why: why.to_string() }.into())
             }
             Applied::Member { result, .. } => Ok(result?),
-            _ => Err(unknown("the site gave another answer").into()),
+            _ => Err(unknown("the site returned an unexpected answer").into()),
         }
     }
 
@@ -295,12 +295,11 @@ impl Handle {
             Some(to) => view.leader == Some(to),
             None => view.leader.is_some() && view.leader != before,
         };
-        let why = || {
-            RequestError::NotCommitted {
-            why: "leadership has not moved in time; the other box may be behind, its disk unhealthy, or the leader may not \
-                  reach it: asked at the leader itself, this command says which"
+        let why = || RequestError::NotCommitted {
+            why: "the transfer did not finish in time: the other box may be behind, its disk may be \
+                unhealthy, or the leader may not be connected to it; repeat the command at the leader to see \
+                which"
                 .to_owned(),
-        }
         };
         match tokio::time::timeout(TRANSFER_WAIT, role.wait_for(handed)).await {
             Ok(Ok(view)) => Ok(view.leader.unwrap_or_default()),
@@ -316,7 +315,7 @@ impl Handle {
     pub async fn step_clock(&self) -> Result<(SiteTime, SiteTime), RequestError> {
         match self.propose(entry::step_clock()).await? {
             Applied::Stepped { from, to } => Ok((from, to)),
-            _ => Err(unknown("the site gave another answer")),
+            _ => Err(unknown("the site returned an unexpected answer")),
         }
     }
 
@@ -441,7 +440,7 @@ impl Handle {
         match &self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).refused {
             None => Ok(()),
             Some(why) => {
-                let why = format!("the site opens no epoch for this box, what it counts waits here: {why}");
+                let why = format!("the site opens no epoch for this box, so its counts wait: {why}");
                 Err(RequestError::NotCommitted { why })
             }
         }
@@ -461,8 +460,8 @@ impl Handle {
         if self.shared.state_ok.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let why =
-            "this box's state differs from that of a majority and is got anew; ask another box".to_owned();
+        let why = "this box's state differs from that of a majority and is being replaced; try another box"
+            .to_owned();
         Err(RequestError::NotCommitted { why })
     }
 

@@ -75,8 +75,8 @@ impl Node {
     fn tell_of_held(&mut self, told: LeaderTime) {
         match told.held {
             Some(held) if !self.heartbeats.held => warn!(
-                "the boxes' clocks say {} ms, site time says {} ms: so long a jump is held until a majority of \
-                 the voters is synchronised and agrees, or `tallyd clock step` is said",
+                "the boxes' clocks say {} ms, and site time is {} ms: this jump is held until a majority of \
+                 the voters is synchronised and agrees, or until you run `tallyd clock step`",
                 held.0, told.site.0
             ),
             None if self.heartbeats.held => info!("site time follows the boxes' clocks again"),
@@ -193,8 +193,8 @@ impl Node {
         self.shared.metrics.leader_lateness.raise();
         if self.shown_lateness().is_none() {
             warn!(
-                "this leader's loop woke {late:?} late, which is longer than the election timeout ({timeout:?}): this \
-                 machine has too little processor time, or stood still"
+                "this leader's loop woke {late:?} late, longer than the election timeout ({timeout:?}): this \
+                 machine has too little processor time, or was suspended"
             );
         }
         self.heartbeats.late_leader = Some((now, late));
@@ -239,7 +239,7 @@ impl Node {
                 info!("election timeout {:?}, heartbeat every {:?}", wanted.0, wanted.1);
                 self.heartbeats.in_force = wanted;
             }
-            Err(error) => warn!("the adaptive timeout {wanted:?} is not taken: {error}"),
+            Err(error) => warn!("cannot apply the adaptive timeout {wanted:?}: {error}"),
         }
     }
 

@@ -108,7 +108,7 @@ impl Node {
             match self.append_checked(&envelope) {
                 Ok(index) => self.tell_commit_to(from, index),
                 Err(_) if from == me => self.batches.not_sent(now),
-                Err(why) => debug!("a body of another box was not taken: {why}"),
+                Err(why) => debug!("rejected an entry of another box: {why}"),
             }
         }
         if let Some(until) = self.windows_due()

@@ -73,9 +73,7 @@ impl Node {
         };
         let Some(common) = common.filter(|common| *common > level) else { return };
         if self.levels.may_raise(self.moment.now) && self.append(entry::level(common)).is_ok() {
-            info!(
-                "all members can apply feature level {common}: the site is raised to it from level {level}"
-            );
+            info!("all members support feature level {common}: raising the site from level {level}");
         }
     }
 }

@@ -163,7 +163,7 @@ impl Node {
     }
 
     pub(super) fn on_configuration(&mut self, entry: &ConfigurationEntry) {
-        info!("the group is, as of entry {}: {:?}", entry.index, entry.configuration);
+        info!("configuration of entry {}: {:?}", entry.index, entry.configuration);
         self.count_voters_clocks();
         self.know_members();
     }
@@ -199,7 +199,7 @@ impl Node {
         if let Some(links) = &self.links
             && let Err(error) = links.set_members(&list)
         {
-            warn!("the members cannot be connected: {error}");
+            warn!("cannot connect to the members: {error}");
         }
     }
 
@@ -255,14 +255,14 @@ impl Node {
             let names: Vec<String> = away.iter().map(|id| self.name_of(*id)).collect();
             self.members.next_step = now + LOOK_EVERY;
             return self.members.wait(format!(
-                "nothing could be committed afterwards, since {} cannot be reached",
+                "the site could not commit afterwards, because {} cannot be reached",
                 names.join(" and ")
             ));
         }
         let core_now = self.now();
         match self.raft.change_membership(core_now, &changes, Leave::ByItself) {
             Ok((range, configuration)) => {
-                info!("the members change: {changes:?}");
+                info!("changing the members: {changes:?}");
                 self.members.waits = None;
                 let position = Position { index: range.first, term: range.term, subterm: range.subterm };
                 self.store_own(position, Some(configuration));

@@ -144,12 +144,10 @@ impl Default for NodeConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// What is on disk does not fit this site.
-    #[error(
-        "the snapshot on disk cannot be read in: {0}; restore this box from another one or from a backup"
-    )]
+    #[error("the snapshot on disk cannot be installed: {0}; replace this box, or restore it from a backup")]
     Snapshot(#[from] SnapshotError),
     /// The members or the log do not fit the core.
-    #[error("the site's members or the log on disk do not fit: {0}")]
+    #[error("the members of the site and the log on disk do not match: {0}")]
     Setup(#[from] SetupError),
     /// No thread for the disk.
     #[error("cannot start the disk thread: {0}")]
@@ -161,7 +159,8 @@ pub enum StartError {
 pub enum NodeError {
     /// An entry that this program cannot read.
     #[error(
-        "entry {index} of the site's log cannot be read ({why}): the site runs a newer version; update this box"
+        "entry {index} of the site's log cannot be decoded ({why}): the site runs a newer version; update \
+         this box"
     )]
     Entry {
         /// Which.
@@ -170,7 +169,7 @@ pub enum NodeError {
         why: String,
     },
     /// The disk thread is gone.
-    #[error("the disk thread ended; nothing more can be acknowledged; restart this box")]
+    #[error("the disk thread ended; this box acknowledges nothing more; restart it")]
     Disk,
 }
 

@@ -31,8 +31,8 @@ pub fn encode_report(
     let is_decided_later = site.level() >= Level::TWO && !deliberate::is(Bug::KindByReceiver);
     let falling = if is_decided_later { report.falling() } else { BTreeSet::new() };
     if report.has_readings() && site.level() < Level::TWO {
-        let why = "the site takes readings of meters once all its boxes run this release; add what they grew by until \
-                   then"
+        let why = "the site accepts readings of meters once all its boxes run this release; until then add \
+            the growth"
             .to_owned();
         return Err(RequestError::NotCommitted { why }.into());
     }
@@ -96,8 +96,8 @@ pub(super) fn timed(
     let latest = now.0.saturating_add(2 * settings.window_base().as_millis());
     if last.at.0 > latest {
         return Err(format!(
-            "sample: last_at: {} is later than any box's clock can be ahead (site time is {}); compare the sender's \
-             clock with site time (GET /v1/status)",
+            "sample: last_at: {} is in the future (site time is {}); compare the sender's clock with site \
+             time (GET /v1/status)",
             last.at, now
         ));
     }

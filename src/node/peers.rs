@@ -103,7 +103,7 @@ impl Node {
             Ok(Handled::Append(range)) => self.take_entries(message, range, payloads),
             Ok(Handled::Nothing) => {}
             // Only a snapshot's message leads to this, and those come in parts.
-            Ok(Handled::Install(_)) => debug!("box {from} announced a snapshot without its parts"),
+            Ok(Handled::Install(_)) => debug!("box {from} announced a snapshot without parts"),
             Err(why) => {
                 self.refuse(from, why.into());
                 return false;
@@ -142,7 +142,7 @@ impl Node {
         self.gathered.drop_copy(&envelope);
         match self.append_checked(&envelope) {
             Ok(index) => self.tell_commit_to(from, index),
-            Err(why) => debug!("a body of another box was not taken: {why}"),
+            Err(why) => debug!("rejected an entry of another box: {why}"),
         }
     }
 
@@ -234,7 +234,7 @@ impl Node {
         };
         let entries = match result {
             Ok(entries) => entries,
-            Err(error) => return warn!("entries for box {to} cannot be read: {error}"),
+            Err(error) => return warn!("cannot read entries for box {to}: {error}"),
         };
         // The log may have been overwritten meanwhile, and less may have been read than was asked for.
         let same =

@@ -99,7 +99,8 @@ impl Proposals {
     pub(super) fn applied(&mut self, tag: u64, applied: Applied) {
         let Some(pending) = self.pending.remove(&tag) else { return };
         let result = if pending.copies > 1 && could_be_applied_later(&applied) {
-            let why = "a copy of this report came too early, another may still be applied".to_owned();
+            let why =
+                "a copy of this report came out of order, and another copy may still be applied".to_owned();
             Err(RequestError::OutcomeUnknown { why })
         } else {
             Ok(applied)
@@ -149,10 +150,10 @@ impl Pending {
 
     fn give_up(self) {
         let error = if self.copies == 0 {
-            let why = "no leader could be reached in time; nothing was sent".to_owned();
+            let why = "no leader was connected in time; nothing was sent".to_owned();
             RequestError::NotCommitted { why }
         } else {
-            let why = "the leader that this was sent to did not answer in time".to_owned();
+            let why = "the leader that received the request did not answer in time".to_owned();
             RequestError::OutcomeUnknown { why }
         };
         let _ = self.reply.send(Err(error));

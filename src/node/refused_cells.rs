@@ -20,7 +20,7 @@ impl RefusedCells {
             if !std::mem::replace(told, true) {
                 new += 1;
                 warn!(
-                    "the site refused something that was counted at this box: {why} (the first of its kind; \
+                    "the site refused counts of this box: {why} (the first such refusal; \
                      tallyd_refused_cells_total counts them)"
                 );
             }

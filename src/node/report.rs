@@ -121,9 +121,9 @@ impl Node {
             leader_late: self.shared.metrics.leader_lateness.get(),
             text: self.shown_lateness().map(|late| {
                 format!(
-                    "this leader's loop woke {} ms late, longer than an election timeout: other boxes may take it for \
-                     dead. This machine has too little processor time or stands still now and then: give tallyd more \
-                     (CPUWeight=, nice), or move what else runs there",
+                    "this leader's loop woke {} ms late, longer than an election timeout: other boxes may \
+                     consider it failed. This machine has too little processor time, or is suspended now and \
+                     then: give tallyd more (CPUWeight=, nice), or move other programs away",
                     late.as_millis()
                 )
             }),
@@ -241,8 +241,8 @@ fn held_in_words(held_ms: u64, site_ms: u64) -> String {
     let apart_s = held_ms.abs_diff(site_ms) / 1000;
     let way = if held_ms >= site_ms { "ahead of" } else { "behind" };
     format!(
-        "the boxes' clocks are {apart_s} s {way} site time, and too few of them are synchronised to be believed: \
-         synchronise a majority of the boxes, or say `tallyd clock step` if the clocks are right"
+        "the boxes' clocks are {apart_s} s {way} site time, and too few of them are synchronised to be \
+         trusted: synchronise a majority of the boxes, or run `tallyd clock step` if the clocks are right"
     )
 }
 

@@ -41,15 +41,16 @@ pub(super) fn beyond(stats: &Stats) -> Option<String> {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     if snapshot_bytes.saturating_mul(3) > bytes_max {
         return Some(format!(
-            "a snapshot of the state has {} MiB, more than a third of storage.bytes_max ({} MiB), so log and snapshots \
-             take more than that: raise it on a larger partition, or keep fewer series and summaries",
+            "a snapshot of the state has {} MiB, more than a third of storage.bytes_max ({} MiB), so log and \
+             snapshots exceed the limit: raise it on a larger partition, or keep fewer series and summaries",
             mib(snapshot_bytes),
             mib(bytes_max)
         ));
     }
     (bytes_used > bytes_max).then(|| {
         format!(
-            "log and snapshots take {} MiB, more than storage.bytes_max ({} MiB): the next snapshot frees what it covers",
+            "log and snapshots take {} MiB, more than storage.bytes_max ({} MiB): the next snapshot frees \
+             the log that it covers",
             mib(bytes_used),
             mib(bytes_max)
         )
@@ -89,7 +90,7 @@ impl Node {
         }
         match beyond(&stats) {
             Some(words) if is_large => warn!("{words}"),
-            _ => info!("the state is small enough for storage.bytes_max again"),
+            _ => info!("the state fits storage.bytes_max again"),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::storage::{FileSystem, Owner, Recovered, Storage};
 use crate::transport::{Event, Transport};
 
 /// What a box's node runs on.
-#[allow(missing_debug_implementations, reason = "a file system has no useful text")]
+#[allow(missing_debug_implementations, reason = "a file system error has no useful text")]
 pub struct RunnerParts<F: FileSystem> {
     /// Who this box is.
     pub identity: Identity,

@@ -226,15 +226,15 @@ impl Node {
             Ok(Some(_)) if self.state_check.is_out() => self.disk.ask(Job::CloseSnapshot { to }),
             Ok(Some(head)) => {
                 info!(
-                    "box {to} is far behind, or its state is wrong: it is offered the snapshot up to entry {}",
+                    "box {to} is far behind, or its state is wrong: offering it the snapshot up to entry {}",
                     head.position.index
                 );
                 let outgoing = Outgoing::new(head, message.term, self.moment.now);
                 self.snapshots.outgoing.insert(to, outgoing);
                 self.send_offer(to);
             }
-            Ok(None) => warn!("box {to} needs a snapshot and there is none"),
-            Err(error) => warn!("the snapshot for box {to} cannot be read: {error}"),
+            Ok(None) => warn!("box {to} needs a snapshot, and this box has none"),
+            Err(error) => warn!("cannot read the snapshot for box {to}: {error}"),
         }
     }
 
@@ -268,7 +268,7 @@ impl Node {
             Err(error) => {
                 self.snapshots.outgoing.remove(&to);
                 self.disk.ask(Job::CloseSnapshot { to });
-                return warn!("the snapshot for box {to} cannot be read: {error}");
+                return warn!("cannot read the snapshot for box {to}: {error}");
             }
         };
         if let Some(outgoing) = self.snapshots.outgoing.get_mut(&to) {
@@ -331,7 +331,7 @@ impl Node {
                 }
             }
             Taken::Damaged => {
-                let detail = "its checksum is wrong; it is asked for anew";
+                let detail = "its checksum is wrong; requesting it again";
                 self.shared.metrics.dropped.drop_because(from, Reason::BadSnapshot, detail);
             }
             Taken::Unfit => self.refuse(from, Reason::PartNotAwaited),

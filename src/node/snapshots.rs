@@ -195,7 +195,7 @@ impl Node {
                 self.log_begins(first);
             }
             Err(error) => {
-                warn!("no snapshot was written, the log grows on: {error}");
+                warn!("cannot write a snapshot; the log keeps growing: {error}");
                 self.shared.metrics.snapshot_failures.raise();
                 let grown = self.storage_metrics.replay_bytes.load(Ordering::Relaxed);
                 self.snapshots.not_before_bytes = grown + self.config.snapshot_log_bytes / 4;
@@ -209,7 +209,7 @@ impl Node {
         let refuse = |why: &str| metrics.dropped.drop_because(whole.from, Reason::BadSnapshot, why);
         let site = match Site::restore(&self.founding, &whole.bytes) {
             Ok(site) if site.applied() == whole.head.position.index => site,
-            Ok(_) => return refuse("it is of another index than was said"),
+            Ok(_) => return refuse("its index is not the announced one"),
             Err(error) => return refuse(&error.to_string()),
         };
         let message = Message { term: whole.term, body: Body::Snapshot { last: whole.head.position } };
@@ -221,7 +221,7 @@ impl Node {
         };
         match self.raft.handle_message(now, whole.from, &message, configuration.as_ref(), &self.tail) {
             Ok(Handled::Install(position)) => {
-                info!("took in a snapshot up to entry {}", position.index);
+                info!("installed a snapshot up to entry {}", position.index);
                 self.tail = super::Tail::new(position, Vec::new());
                 self.snapshots.took_in(position, whole.bytes.into());
                 *self.site() = site;

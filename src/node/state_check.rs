@@ -149,7 +149,7 @@ impl Node {
         match &judgement {
             Judgement::Same => {
                 if self.state_check.judgement != Judgement::Same {
-                    info!("the states of the boxes are the same again");
+                    info!("the states of the boxes agree again");
                 }
             }
             Judgement::Differs { .. } if is_due => {
@@ -204,7 +204,7 @@ impl Node {
         let Some(peer) = asked else { return };
         out.asked = Some((peer, now));
         let index = out.least;
-        info!("asks {} for the state of the site at entry {index} or later", self.name_of(peer));
+        info!("requesting the state of the site at entry {index} or later from {}", self.name_of(peer));
         self.send(peer, Lane::Requests, &Frame::StateWant { index });
     }
 
@@ -290,14 +290,17 @@ impl Node {
         match restored {
             Ok(site) if site.applied() == position.index => self.replace_state(site, whole.from),
             Ok(_) => self.refuse(whole.from, Reason::BadSnapshot),
-            Err(why) => warn!("the state that {} sent cannot be read: {why}", self.name_of(whole.from)),
+            Err(why) => warn!("cannot read the state that {} sent: {why}", self.name_of(whole.from)),
         }
     }
 
     fn replace_state(&mut self, site: Site, from: NodeId) {
         let index = site.applied();
         *self.site() = site;
-        info!("has the state of entry {index} from {}: in service again", self.name_of(from));
+        info!(
+            "installed the state of entry {index} from {}: this box is in service again",
+            self.name_of(from)
+        );
         self.state_check.replaced();
         self.shared.state_ok.store(true, Ordering::Relaxed);
         // What this box has on its disk may be wrong: a restart must not bring it back.
@@ -319,19 +322,20 @@ impl Node {
         match judgement {
             Judgement::Same => String::new(),
             Judgement::Wrong { index, with } => format!(
-                "this box's state differs from that of a majority ({}) at entry {index}: it is out of service until it \
-                 has theirs. Its memory or its disk may be bad; if this comes again, replace the board",
+                "this box's state differs from that of a majority ({}) at entry {index}: it is out of \
+                 service until it has theirs. Its memory or disk may be faulty; if this happens again, \
+                 replace the board",
                 named(with)
             ),
             Judgement::Differs { index, others, majority: true } => format!(
-                "the state of {} differs from that of a majority, this box's, at entry {index}: it takes itself out of \
-                 service and gets the state anew",
+                "the state of {} differs from that of a majority, which includes this box, at entry {index}: \
+                 that box goes out of service and replaces its state",
                 named(others)
             ),
             Judgement::Differs { index, others, majority: false } => format!(
-                "the states of this box and of {} differ at entry {index}, and there is no majority that tells which is \
-                 right: both go on. Start the boxes that are away; if there are none, compare the totals at both, and \
-                 make the wrong one anew (`tallyd provision --extend DIR --replace`)",
+                "the states of this box and of {} differ at entry {index}, and no majority shows which is \
+                 right: both keep running. Start the boxes that are down; if there are none, compare the \
+                 totals of both, and replace the wrong one (`tallyd provision --extend DIR --replace`)",
                 named(others)
             ),
         }

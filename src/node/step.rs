@@ -86,7 +86,7 @@ impl Node {
                 Event::BecameLeader { noop } => {
                     self.shared.metrics.leaderships.raise();
                     self.count_campaign();
-                    info!("this box leads, in term {}", noop.term);
+                    info!("this box is the leader in term {}", noop.term);
                     self.tail.push(noop, Bytes::new());
                     self.members.begin_to_lead(noop.index);
                     self.close_proposed = LogIndex::ZERO;
@@ -94,7 +94,7 @@ impl Node {
                     self.begin_leading();
                 }
                 Event::SteppedDown { term } => {
-                    info!("this box does not lead any more (term {term})");
+                    info!("this box is no longer the leader (term {term})");
                     self.end_transfer();
                     self.end_leading();
                     for (peer, id) in self.reads.stepped_down(self.moment.now) {
@@ -109,10 +109,10 @@ impl Node {
                     self.shared.metrics.leader_changes.raise();
                     match leader.filter(|_| !self.leads()) {
                         Some(id) => {
-                            let name = self.members.get(id).map_or("a box that is not known", |it| &it.name);
-                            info!("{name} leads, in term {term}");
+                            let name = self.members.get(id).map_or("an unknown box", |it| &it.name);
+                            info!("{name} is the leader in term {term}");
                         }
-                        None if !self.leads() => info!("no leader is known, in term {term}"),
+                        None if !self.leads() => info!("no leader is known in term {term}"),
                         None => {}
                     }
                 }
@@ -150,10 +150,10 @@ impl Node {
         let now = self.now();
         let (stamp, step) = if entry::is_step_clock(body) {
             let stepped = self.leader_clock.step(now, self.moment.wall);
-            let (stamp, step) = stepped.ok_or("too few boxes were heard to know what their clocks say")?;
+            let (stamp, step) = stepped.ok_or("too few boxes answered to compare their clocks")?;
             (stamp, Some(step))
         } else {
-            (self.stamp().ok_or("too few boxes were heard to know the time")?, None)
+            (self.stamp().ok_or("too few boxes answered to know the time")?, None)
         };
         let payload = envelope.stamped(stamp);
         let range = self.raft.propose(now, 1, payload.len() as u64).map_err(|error| error.to_string())?;
@@ -288,7 +288,7 @@ impl Node {
                 Some(entries) => entries,
                 None => {
                     // What is not durable never leaves memory; if it did, acknowledging would be a lie.
-                    error!("entries {first} to {last} are to be written and not in memory");
+                    error!("entries {first} to {last} must be written and are not in memory");
                     let now = self.now();
                     return self.raft.handle_persist_failed(now, ticket);
                 }
@@ -373,8 +373,8 @@ impl Node {
         let held = self.site().held_jumps_len();
         if held > self.jumps_held {
             warn!(
-                "{held} jumps of meters beyond their step_max are not counted before a later reading confirms them: \
-                 GET /v1/status shows them (meters.jumps)"
+                "{held} jumps of meters beyond step_max are held until a later reading confirms them: GET \
+                 /v1/status shows them (meters.jumps)"
             );
         }
         self.jumps_held = held;
@@ -409,11 +409,11 @@ impl Node {
             }
             Applied::Malformed => {
                 self.shared.metrics.entries_malformed.raise();
-                warn!("entry {index} is malformed: it changes nothing, on every box alike");
+                warn!("entry {index} is malformed: no box applies it");
             }
             Applied::Level(level) => info!("the site is at feature level {level}"),
             Applied::Stepped { from, to } => {
-                warn!("an operator has set site time from {from} ms to {to} ms");
+                warn!("an operator set site time from {from} ms to {to} ms");
                 self.shared.clock.stepped(*to);
             }
             _ => {}
@@ -451,12 +451,15 @@ impl Node {
             }
             Verdict::OutOfOrder { last } if *last >= Some(number) => {
                 self.shared.accumulator.settle(&mut batch);
-                batch.give_up("the batch was applied before, and what became of its cells is forgotten");
+                batch.give_up(
+                    "the batch was applied before, and the site has forgotten the results of its cells",
+                );
                 match last {
                     // Somebody else used the numbers that would come next: under them nothing new would be counted.
                     Some(last) if *last >= self.batches.following() => {
                         warn!(
-                            "this box's epoch was used elsewhere (is its directory a copy?); a new one is opened"
+                            "this box's epoch was used elsewhere (is its data directory a copy?); opening a \
+                             new one"
                         );
                         self.batches.give_up_kept(LastApplied::Number(*last));
                         self.batches.reopen(self.random.next_u128(), None);
@@ -466,21 +469,21 @@ impl Node {
             }
             Verdict::UnknownEpoch { last } if last.may_include(number) => {
                 // It was applied, or nobody knows: it never goes again, so nothing is counted twice.
-                warn!("the site has closed this box's epoch; a new one is opened");
+                warn!("the site closed this box's epoch; opening a new one");
                 self.shared.accumulator.settle(&mut batch);
-                batch.give_up("the site has closed this box's epoch, and forgotten what became of this");
+                batch.give_up("the site closed this box's epoch and has forgotten the result");
                 let given_up = self.batches.give_up_kept(*last);
                 if given_up > 0 {
                     error!(
-                        "the site has forgotten what became of {given_up} more batches that were saved at a stop: they \
-                         are not sent again, since they may be counted already"
+                        "the site has forgotten the results of {given_up} more batches that were saved at a \
+                         stop: they are not sent again, because they may already be counted"
                     );
                 }
                 self.batches.reopen(self.random.next_u128(), None);
             }
             Verdict::Changed { .. } | Verdict::OutOfOrder { .. } | Verdict::UnknownEpoch { .. } => {
                 // Certainly not applied, and never will be under this number.
-                warn!("the site refused this box's report ({verdict:?}); it goes again under a new epoch");
+                warn!("the site refused this box's report ({verdict:?}); sending it again under a new epoch");
                 self.batches.reopen(self.random.next_u128(), Some(batch));
             }
         }

@@ -124,7 +124,7 @@ impl Node {
     pub(super) fn answer_before_stop(&mut self) {
         let Some(by) = self.answer_by else { return };
         if self.moment.now >= by || self.shared.leaderless.load(Ordering::Relaxed) {
-            self.shared.accumulator.give_up_waiting("this box stops");
+            self.shared.accumulator.give_up_waiting("this box is stopping");
             self.batches.leave_waiters();
         }
     }
@@ -144,9 +144,7 @@ impl Node {
             Saving::Done => return,
             Saving::Asked => {
                 if now >= times.end_by {
-                    tracing::error!(
-                        "the disk does not take it in time: what was gathered and not committed may not be saved"
-                    );
+                    tracing::error!("the disk does not answer in time: uncommitted counts may not be saved");
                     self.lose_gathered();
                 } else if self.stopping.as_mut().and_then(|it| it.again_at.take_if(|at| *at <= now)).is_some()
                 {
@@ -234,10 +232,7 @@ impl Node {
         let failed = self.failed.take();
         let backlog = self.shared.accumulator.backlog();
         if self.stopping.is_some() && backlog.cells > 0 {
-            tracing::warn!(
-                "{} series were counted after the stop was asked for: those counts are lost",
-                backlog.cells
-            );
+            tracing::warn!("counts of {} series arrived after the stop began and are lost", backlog.cells);
         }
         match self.stopping.take() {
             None => Left { failed, end_by: None, replies: Vec::new(), lost: false },

@@ -74,8 +74,8 @@ impl TransferReason {
         match self {
             TransferReason::Broker => "the leader does not reach the broker and this box does",
             TransferReason::Disk => "the leader's disk is unhealthy or slow",
-            TransferReason::Stopping => "the leader stops",
-            TransferReason::Asked => "somebody asked for it",
+            TransferReason::Stopping => "the leader is stopping",
+            TransferReason::Asked => "an operator requested it",
             TransferReason::State => "the leader's state differs from that of a majority",
         }
     }

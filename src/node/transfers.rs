@@ -24,15 +24,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(super) enum LeadershipTransferError {
     /// Nobody could take it.
     #[error(
-        "no other voter answers, has caught up and has a disk that takes writes, so nobody could take over; \
-         see `tallyd members`"
+        "no other voter is connected, caught up and able to write to its disk, so none could take over; see \
+         `tallyd status`"
     )]
     NoCandidate,
     /// That one could not.
-    #[error("the disk of {0} takes no writes, as it says: it could not lead")]
+    #[error("{0} reports that its disk rejects writes: it could not lead")]
     DiskUnhealthy(String),
     /// The others are no majority without this box, whose own vote cannot be stored.
-    #[error("the other boxes that answer are no majority without this one")]
+    #[error("the other connected boxes are not a majority without this one")]
     NoMajority,
     /// It does not answer, or lacks too much.
     #[error("{name} does not answer, or has not caught up ({behind} entries behind)")]
@@ -127,7 +127,7 @@ impl Node {
             other => other.into(),
         })?;
         let name = self.name_of(to);
-        info!("transfers leadership to {name} ({})", reason.as_str());
+        info!("transferring leadership to {name} ({})", reason.as_str());
         self.transfers.pending = Some(PendingTransfer { to, reason, term: self.raft.term() });
         self.transfers.successors.on_transfer(self.moment.now);
         let voters: Vec<NodeId> = self.raft.configuration().voters().collect();
@@ -150,14 +150,14 @@ impl Node {
         self.transfers.successors.on_transfer(self.moment.now);
         if to == self.shared.identity.node_id() {
             let from = self.name_of(from);
-            info!("{from} transfers leadership to this box, because {}", reason.in_words());
+            info!("{from} is transferring leadership to this box, because {}", reason.in_words());
         }
     }
 
     /// The successor did not take over.
     pub(super) fn transfer_failed(&mut self, to: NodeId) {
         let name = self.name_of(to);
-        info!("{name} did not take leadership over");
+        info!("{name} did not take over leadership");
         self.transfers.successors.transfer_failed(self.moment.now);
         self.note_transfer(false);
     }
@@ -195,7 +195,7 @@ impl Node {
                     self.transfers.withheld = Some(ticket);
                     return;
                 }
-                Err(why) => warn!("leadership cannot be transferred: {why}; this box steps down"),
+                Err(why) => warn!("cannot transfer leadership: {why}; this box steps down"),
             }
         }
         let now = self.now();
@@ -243,13 +243,13 @@ impl Node {
             if let Some((to, reason)) = self.transfers.wish.transfer {
                 let why = match reason {
                     TransferReason::Broker => {
-                        "this box has not reached the broker for a while, and that one does"
+                        "this box has not reached the broker for a while, and the other box does"
                     }
-                    _ => "the disk of this box has been many times slower for minutes",
+                    _ => "the disk of this box has been many times slower than the others' for minutes",
                 };
-                warn!("leadership goes to {}: {why}", self.name_of(to));
+                warn!("transferring leadership to {}: {why}", self.name_of(to));
                 if let Err(error) = self.transfer_leadership(Some(to), reason) {
-                    info!("leadership is not transferred: {error}");
+                    info!("cannot transfer leadership: {error}");
                 }
             }
         }

@@ -44,13 +44,13 @@ pub struct Unsent {
 /// Why a file cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum UnsentError {
-    #[error("it is damaged (its checksum or a length is wrong)")]
+    #[error("the file is damaged (its checksum or a length is wrong)")]
     Damaged,
-    #[error("a newer release wrote it (version {0})")]
+    #[error("a newer release wrote the file (version {0})")]
     Newer(u32),
-    #[error("it belongs to another box or site")]
+    #[error("the file belongs to another box or site")]
     Foreign,
-    #[error("one of its batches cannot be read")]
+    #[error("a batch in the file cannot be decoded")]
     Batch,
 }
 
@@ -135,10 +135,7 @@ pub fn read_unsent<F: FileSystem>(storage: &Storage<F>, owner: Owner) -> Option<
         Ok(None) => return None,
         Ok(Some(bytes)) => match Unsent::decode(&bytes, owner) {
             Ok(unsent) => {
-                info!(
-                    "{} batches that were gathered before the last stop, and not committed, are sent now",
-                    unsent.bodies.len()
-                );
+                info!("sending {} batches that were saved uncommitted at the last stop", unsent.bodies.len());
                 return Some(unsent);
             }
             Err(why) => why.to_string(),
@@ -147,12 +144,12 @@ pub fn read_unsent<F: FileSystem>(storage: &Storage<F>, owner: Owner) -> Option<
     };
     match storage.set_unsent_aside() {
         Ok(name) => error!(
-            "{UNSENT} cannot be used: {why}. What was gathered before the last stop, and not committed, is not counted; \
-             the file is kept as {name}"
+            "cannot use {UNSENT}: {why}. Counts that were uncommitted at the last stop are not counted; the \
+             file is kept as {name}"
         ),
         Err(error) => error!(
-            "{UNSENT} cannot be used: {why}. What was gathered before the last stop, and not committed, is not counted; \
-             the file cannot be renamed either ({error}): copy it before the next stop writes another in its place"
+            "cannot use {UNSENT}: {why}. Counts that were uncommitted at the last stop are not counted; the \
+             file cannot be renamed either ({error}): copy it before the next stop overwrites it"
         ),
     }
     None
@@ -183,7 +180,7 @@ impl Node {
             Some(FileTask::Remove) => {
                 self.disk.ask(Job::KeepUnsent { bytes: None, leaving: false });
                 self.batches.file_is_over(self.random.next_u128());
-                info!("all that was gathered before the last stop is settled");
+                info!("all batches saved at the last stop are settled");
             }
             None => {}
         }
@@ -193,8 +190,8 @@ impl Node {
         if leaving {
             if let Err(error) = &result {
                 error!(
-                    "what was gathered and not committed cannot be saved: {UNSENT}: {error}; it is tried again until this \
-                     stop is over: free space, or see to the disk"
+                    "cannot save uncommitted counts: {UNSENT}: {error}; retrying until this stop ends: free \
+                     some space, or check the disk"
                 );
                 return self.not_saved();
             }
@@ -211,7 +208,7 @@ impl Node {
         if deliberate::is(Bug::SavesNothing) {
             return super::Saving::Done;
         }
-        self.shared.accumulator.give_up_waiting("this box stops");
+        self.shared.accumulator.give_up_waiting("this box is stopping");
         self.batches.leave_waiters();
         let (mut unsent, is_saved) = self.batches.unsent();
         let (source, epoch) = unsent.epoch.unwrap_or((SourceId(0), Epoch(0)));
@@ -230,13 +227,15 @@ impl Node {
             if let Some(stopping) = &mut self.stopping {
                 stopping.lost = true;
             }
-            error!("counts of {left} series find no room in {UNSENT} and are lost: it has {bytes} bytes");
+            error!(
+                "counts of {left} series do not fit into {UNSENT} and are lost: the file has {bytes} bytes"
+            );
         }
         if unsent.bodies.is_empty() || (is_saved && fresh == 0) {
             return super::Saving::Done;
         }
         warn!(
-            "{} batches could not be committed in time: they are saved in {UNSENT} and sent at the next start",
+            "{} batches were not committed in time: saved in {UNSENT}, to be sent at the next start",
             unsent.bodies.len()
         );
         self.save_for_next_incarnation(unsent.encode(self.owner()));

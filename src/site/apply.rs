@@ -1,4 +1,4 @@
-//! Applying entries: the only way in which a site changes.
+//! Applies entries, the only way in which a site changes.
 
 mod meters;
 
@@ -21,14 +21,15 @@ use super::sources::Judged;
 use super::view::{Applied, KeyOutcome, Refusal, SeriesId, Stamp, Verdict};
 use crate::deliberate::{self, Bug};
 
-/// How many keys whose lifetime is over one entry takes out at most.
+/// The most expired keys that one entry removes.
 const EXPIRED_MAX: u32 = 256;
 
 impl Site {
-    /// Applies one entry, the one after the last, and says what came of it.
+    /// Applies the next entry and returns the result.
     ///
-    /// An error changes nothing; the box must not go on to the next entry: it is of a newer release. A body of a
-    /// known kind that is malformed changes nothing either, and is passed ([`Applied::Malformed`]): no version
+    /// An error changes nothing; the box must not continue with the next entry, because this one is of a newer
+    /// release. A body of a
+    /// known kind that is malformed changes nothing either, and is skipped ([`Applied::Malformed`]): no version
     /// could apply it, so stopping at it would stop every box for good.
     ///
     /// # Errors
@@ -187,7 +188,7 @@ impl Site {
         })
     }
 
-    /// Holds a number that is not delivered; any other is passed over.
+    /// Holds a number that is not delivered; ignores any other.
     fn hold(&mut self, seq: u64, cause: u8) {
         let found = self.outbox.numbered(seq.saturating_sub(1), 1).next();
         if let Some(summary) = found.filter(|summary| summary.seq == Some(seq)) {
@@ -295,7 +296,7 @@ impl Site {
         Ok(Verdict::Receipt { repeated: false, refused, keyed })
     }
 
-    /// Adds one cell; returns the total with it.
+    /// Adds one cell; returns the new total.
     fn apply_cell(&mut self, cell: &Cell<'_>, clock: &Clock) -> Result<i128, Refusal> {
         let (window, amount) = self.table.within(cell.window, cell.amount, clock, cell.is_open)?;
         let (id, amount) = match cell.series {
@@ -326,7 +327,7 @@ impl Site {
         self.add_amount(id, window, amount, clock)
     }
 
-    /// Adds to a series that is there; returns the total with it.
+    /// Adds to an existing series; returns the new total.
     fn add_amount(
         &mut self,
         id: SeriesId,

@@ -1,10 +1,10 @@
-//! Cheap 64-bit mixing: the running digest of effects, and hashes of bytes. Against chance, not
+//! Cheap 64-bit mixing: the running digest of effects, and hashes of bytes. It protects against chance, not
 //! against an adversary.
 
 /// An odd constant without structure (the golden ratio's fraction).
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// One more value into a running digest; order counts.
+/// Adds a value to a running digest; the order matters.
 #[inline]
 #[must_use]
 pub(super) const fn mix(digest: u64, value: u64) -> u64 {
@@ -12,7 +12,7 @@ pub(super) const fn mix(digest: u64, value: u64) -> u64 {
     (wide ^ (wide >> 29)).rotate_left(17)
 }
 
-/// Many bytes into a running digest, their number included.
+/// Adds bytes and their number to a running digest.
 #[must_use]
 pub(super) fn mix_bytes(digest: u64, bytes: &[u8]) -> u64 {
     let mut digest = mix(digest, bytes.len() as u64);

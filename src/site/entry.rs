@@ -39,19 +39,19 @@ pub enum SourceKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     /// Not in the form that this version writes.
-    #[error("the entry is malformed: it ends early, or says what no version writes")]
+    #[error("the entry is malformed: it ends early, or has content that no version writes")]
     Malformed,
     /// A kind of entry that this version does not know.
-    #[error("the entry is of kind {0}, which this version does not know: a newer one wrote it")]
+    #[error("the entry has kind {0}, which this version does not know: a newer version wrote it")]
     UnknownKind(u8),
     /// A feature level that this version cannot apply.
     #[error(
-        "the site was raised to feature level {0}, this program knows levels up to {max}: update this box",
+        "the site was raised to feature level {0}; this program supports levels up to {max}: update this box",
         max = Level::MAX
     )]
     Level(Level),
     /// An index that is not the one after the last applied.
-    #[error("the entry has index {index}, and the last one applied has {applied}")]
+    #[error("the entry has index {index}, and the last applied entry has {applied}")]
     NotNext {
         /// Its index.
         index: u64,

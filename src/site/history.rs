@@ -1,4 +1,4 @@
-//! Recent closed windows, to look at: bounded for each series and in all, oldest out.
+//! The history of recently closed windows: limited for each series and in all; the oldest are dropped.
 //!
 //! Each series has a queue of its own; a queue of series ids tells the order in which windows were
 //! closed. A window that its series' bound has pushed out leaves its id there, which counts in the

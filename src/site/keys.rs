@@ -1,4 +1,4 @@
-//! Idempotency keys: what was added under which, for as long as a key lives.
+//! Idempotency keys, and the adds that were made under them, for the lifetime of a key.
 //!
 //! Records of 52 bytes lie in chunks in the order in which they came, which is the order in which
 //! they expire; an index finds them by key. Its shards grow one by one, so that no entry pays for

@@ -104,7 +104,8 @@ impl<T: From<Bytes> + Deref<Target = [u8]>> Envelope<T> {
 pub const NOBODY: u64 = 0;
 
 impl Envelope<Body> {
-    /// Nobody waits for this body: at the leader it may wait for others'. A leader of an earlier release takes it as it takes
+    /// Nobody waits for this body: at the leader it may wait for others'. A leader of an earlier release takes it as
+    /// it takes
     /// any other.
     pub const fn patient(inside: Body) -> Envelope<Body> {
         Envelope::tagged(NOBODY, inside)

@@ -1,4 +1,4 @@
-//! The feature level: which rules the entries of a site's log are applied by.
+//! The feature level: the rules by which the entries of a site's log are applied.
 //!
 //! A box of an older release must never meet an entry that it cannot read, nor apply one otherwise
 //! than its neighbours. So what is new in a release (kinds of entries, settings, rules) is in force
@@ -23,16 +23,16 @@ impl Level {
     /// for a clock, a box never for a full table of sources; `clock step` back lowers the watermark;
     /// names of up to 200 bytes.
     pub const TWO: Level = Level(2);
-    /// The highest that this program can apply.
+    /// The highest level that this program supports.
     pub const MAX: Level = Level::TWO;
 
-    /// `None` for zero, which is no level.
+    /// Makes a level; `None` for zero.
     #[must_use]
     pub const fn new(level: u32) -> Option<Level> {
         if level == 0 { None } else { Some(Level(level)) }
     }
 
-    /// As a number, 1 or more.
+    /// The level as a number, 1 or more.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
@@ -73,7 +73,7 @@ impl Site {
         self.set_level(level);
     }
 
-    /// Has the rooms go by the rules of a level.
+    /// Sets the rules of a level in all parts of the state.
     pub(super) fn set_level(&mut self, level: Level) {
         self.level = level;
         self.sources.level = level;

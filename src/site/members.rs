@@ -1,4 +1,4 @@
-//! The boxes of the site as all of them agreed: who they are, what each is meant to be, and which
+//! The agreed members of the site: their identities, their intended roles, and which
 //! configuration of the group is in force.
 
 use serde::{Deserialize, Serialize};
@@ -56,48 +56,52 @@ pub enum MemberChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemberRefused {
     /// Not a name, not an address, or the number 0.
-    #[error("a member has a number from 1 on, a name of 1 to 32 of a-z 0-9 -, and an address HOST:PORT")]
+    #[error("a member needs a number of 1 or more, a name (1 to 32 of a-z 0-9 -) and an address HOST:PORT")]
     Malformed,
     /// The site does not know its members yet.
-    #[error("the site's first leader has not yet told its members; try again in a moment")]
+    #[error("the site's first leader has not yet recorded its members; retry in a moment")]
     TooEarly,
     /// Nobody of that name.
     #[error("the site has no member of this name; `tallyd members` lists them")]
     NoSuchMember,
     /// The name is another member's.
-    #[error("the name belongs to another member; choose another one")]
+    #[error("the name belongs to another member; choose another name")]
     NameTaken,
     /// It is known under another name.
-    #[error("the site knows this box, by its number and key, under another name, and a name stays")]
+    #[error("the site knows this box, by its number and key, under another name, and a name cannot change")]
     OtherName,
     /// The number is another member's, or was a removed one's.
     #[error(
-        "the number belongs to another member, or did before it was removed; make a new identity with \
-         `tallyd provision --extend`"
+        "the number belongs to another member, or to one that was removed; make a new identity with `tallyd \
+         provision --extend`"
     )]
     IdUsed,
     /// The key is another member's: a copied data directory.
-    #[error("another member has the same key: the data directory was copied; make a new identity")]
+    #[error(
+        "another member has the same key, so the data directory was copied; make a new identity with `tallyd \
+         provision --extend`"
+    )]
     KeyTaken,
     /// The address is another member's.
     #[error("another member has the same address")]
     AddressTaken,
     /// As many as there may be.
     #[error(
-        "a site has at most 9 members, with those that are leaving; remove one first, or wait until it has left"
+        "a site has at most 9 members, including those that are being removed; remove one first, or wait \
+         until a removal is complete"
     )]
     TooMany,
     /// Somebody must vote.
-    #[error("it is the last voter of the site; promote another member first")]
+    #[error("this is the last voter of the site; promote another member first")]
     LastVoter,
     /// One witness is enough.
-    #[error("the site has a witness already; remove it first")]
+    #[error("the site already has a witness; remove it first")]
     SecondWitness,
     /// A witness has no log, and a box is no witness.
-    #[error("a witness stays a witness, and a box stays a box: remove it and add it under a new identity")]
+    #[error("a box cannot become a witness, nor a witness a box: remove it and add it under a new identity")]
     WitnessForLife,
     /// The site cannot remember the number of another removed member.
-    #[error("the site has removed as many members as it can remember")]
+    #[error("the site cannot remember more removed members")]
     TooManyRemoved,
 }
 

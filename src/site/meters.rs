@@ -1,6 +1,6 @@
-//! Meters: the last accepted reading of each (meter, series), by which readings become increases.
+//! Meters: the last accepted reading of each pair of meter and series, which turns readings into increases.
 //!
-//! What a reading comes to is the core's [`tally_core::meter::step`]; here is what it is compared with.
+//! [`tally_core::meter::step`] evaluates a reading; this module keeps the state that it is compared with.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
-//! The replicated state machine, pure: what the same log makes the same on every box.
+//! The replicated state machine, without I/O: the same log makes the same state on every box.
 //!
-//! Entries ([`entry`]) go in by [`Site::apply`], one after the other; everything else reads. Each
-//! room below keeps one part of the state and writes it into a snapshot itself.
+//! [`Site::apply`] applies entries ([`entry`]), one after the other; everything else reads. Each
+//! module below keeps one part of the state and writes it into a snapshot itself.
 
 mod apply;
 mod body;
@@ -61,20 +61,20 @@ pub use set_aside::{HELD_MANY, SERIES_HELD_MAX};
 pub use settings::Settings;
 pub use view::*;
 
-/// What provisioning decided for good.
+/// The facts about a site that provisioning fixed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootstrapSettings {
     /// The site's name.
     pub site: String,
-    /// Random; part of every summary's identity.
+    /// The random id of the site, a part of every summary's identity.
     pub site_id: u64,
     /// The span of windows until a setting says otherwise.
     pub base_span: Span,
-    /// The feature level that it begins with: that of the release that provisioned it.
+    /// The initial feature level: that of the release that provisioned the site.
     pub level: Level,
 }
 
-/// Why a snapshot was not taken in.
+/// Why a snapshot was not installed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
     /// Not a snapshot, or damaged.
@@ -82,17 +82,19 @@ pub enum SnapshotError {
     Damaged(&'static str),
     /// A version that this program does not read.
     #[error(
-        "the snapshot has version {0}, this program reads versions 1 to 4: a newer one wrote it; update this box"
+        "the snapshot has version {0}; this program supports versions 1 to 4: a newer one wrote it; update \
+         this box"
     )]
     Version(u32),
-    /// Of a feature level that this program cannot apply.
+    /// A feature level that this program does not support.
     #[error(
-        "the snapshot is of a site at feature level {0}, this program knows levels up to {max}: update this box",
+        "the snapshot belongs to a site at feature level {0}; this program supports levels up to {max}: \
+         update this box",
         max = Level::MAX
     )]
     Level(Level),
-    /// Of a site with another id.
-    #[error("the snapshot is of site {found:016x}, this is site {expected:016x}")]
+    /// A snapshot of another site.
+    #[error("the snapshot belongs to site {found:016x}; this is site {expected:016x}")]
     Foreign {
         /// The id in the snapshot.
         found: u64,
@@ -124,7 +126,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// A site to which nothing has happened.
+    /// Makes a site without any entries.
     #[must_use]
     pub fn new(founding: &BootstrapSettings) -> Site {
         let site_id = founding.site_id;
@@ -238,13 +240,13 @@ impl Site {
         self.table.names.get(id.0)
     }
 
-    /// A series as it is.
+    /// The present state of a series.
     #[must_use]
     pub fn series(&self, id: SeriesId) -> SeriesView {
         self.table.view(id)
     }
 
-    /// How many series there are; their ids are those below.
+    /// The number of series; their ids are the numbers below.
     #[must_use]
     pub const fn series_len(&self) -> usize {
         self.table.rows.len()
@@ -341,7 +343,7 @@ impl Site {
         self.held_jumps_len() > 0 && self.find(series).is_some_and(|id| self.meters.holds(id, meter))
     }
 
-    /// Up to `limit` of them.
+    /// Up to `limit` jumps of meters that wait to be confirmed.
     #[must_use]
     pub fn held_jumps(&self, limit: usize) -> Vec<HeldJump> {
         self.meters.held().take(limit).collect()
@@ -365,7 +367,7 @@ impl Site {
         self.outbox.unnumbered_len()
     }
 
-    /// How many of them may be given one: all but those of series of which many numbers are held.
+    /// How many of them can be numbered: all except those of series of which many numbers are held.
     #[must_use]
     pub fn numberable_len(&self) -> usize {
         let stopped = self.set_aside.stopped().map(|series| self.outbox.unnumbered_of(series));
@@ -390,19 +392,19 @@ impl Site {
         self.outbox.numbered(after_seq, limit).cloned().collect()
     }
 
-    /// How many numbered summaries are held because the broker does not take them.
+    /// The number of summaries that are held because the broker refuses them.
     #[must_use]
     pub fn held_len(&self) -> usize {
         self.set_aside.len()
     }
 
-    /// Whether this number is one of them.
+    /// Whether this number is held.
     #[must_use]
     pub fn holds(&self, seq: u64) -> bool {
         self.set_aside.has(seq)
     }
 
-    /// Up to `limit` of those after a number, in order. `delivered` may be beyond them.
+    /// Up to `limit` held summaries after a number, in order. `delivered` may be beyond them.
     #[must_use]
     pub fn held(&self, after_seq: u64, limit: usize) -> Vec<Held> {
         self.set_aside.after(after_seq, limit).cloned().collect()

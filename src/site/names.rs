@@ -41,7 +41,7 @@ impl Names {
         self.index.find(hash(self.seed, name), |id| self.get(*id) == name).copied()
     }
 
-    /// Takes a name that is not there; the caller bounds how many there are.
+    /// Adds a new name; the caller limits their number.
     pub(super) fn push(&mut self, name: &str) -> u32 {
         debug_assert!(self.find(name).is_none());
         let id = self.ends.len() as u32;

@@ -1,5 +1,5 @@
-//! Spans of site time that were lived through and then stepped back from: windows in there were summarised once, so
-//! what they get when site time comes by again is an addend, marked late.
+//! Spans of site time that the site passed and then stepped back from: windows in them were already summarised, so
+//! when site time passes again, they get additional summaries, marked late.
 
 use super::view::Stamp;
 use crate::codec::{Malformed, Reader};

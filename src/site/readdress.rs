@@ -1,4 +1,4 @@
-//! A report's body under another address: for a box whose epoch was closed while a batch was frozen.
+//! Readdresses the body of a report, for a box whose epoch was closed while a batch was frozen.
 
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 

@@ -1,4 +1,4 @@
-//! Which cells of a report were refused, in a few bytes: a repeated report gets the same receipt.
+//! The refused cells of a report, in a few bytes, so that a repeated report gets the same receipt.
 
 use super::entry::REPORT_CELLS_MAX;
 use super::view::Refusal;

@@ -1,5 +1,5 @@
-//! Which changes of settings and members were made already: a box that gets no answer sends its request again, and a
-//! second copy that comes later must not undo what was changed in between.
+//! The changes of settings and members that were already made: a box without an answer sends its request again, and a
+//! late second copy must not undo later changes.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! Numbered summaries that the broker does not take: held apart, so that those after them go on.
+//! Numbered summaries that the broker refuses: held apart, so that later summaries continue.
 //!
 //! `Delivered` passes over what is in here; it stays until a leader has brought it to the broker after
 //! all ([`super::entry::released`]). Of a series of which many are held no more are numbered: its windows wait in the

@@ -1,4 +1,4 @@
-//! The replicated settings: every limit that the state machine reads, typed and bounded.
+//! The replicated settings: every limit of the state machine, typed and bounded.
 
 use tally_core::id::SeriesName;
 use tally_core::window::{SPAN_MS_MAX, Span};
@@ -43,8 +43,8 @@ struct Number {
 }
 
 const SPANS_KEY: &str = "window.spans";
-const SPANS_HELP: &str = "longer spans for some series: PATTERN=SPAN, comma-separated, the first that matches; \
-                          PATTERN is a name or a prefix that ends in /*; SPAN is a multiple of window.base";
+const SPANS_HELP: &str = "longer spans for some series: a comma-separated list of PATTERN=SPAN, of which the \
+    first match applies; PATTERN is a name or a prefix that ends in /*; SPAN is a multiple of window.base";
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -79,67 +79,68 @@ const KEYS_MAX: usize = 11;
 const KEYS_AGE: usize = 12;
 
 const NUMBERS: [Number; 13] = [
-    number("window.base", Unit::Duration, (100, SPAN_MS_MAX), 60_000, "the span of a window"),
-    number("window.grace", Unit::Duration, (0, MINUTE), 2000, "how long after its end a window is closed"),
-    number("series.max", Unit::Count, (1, 1_000_000), 20_000, "how many series the site can have"),
-    number("sources.max", Unit::Count, (1, 1_000_000), 10_000, "how many sources the site remembers"),
+    number("window.base", Unit::Duration, (100, SPAN_MS_MAX), 60_000, "span of a window"),
+    number("window.grace", Unit::Duration, (0, MINUTE), 2000, "time after its end at which a window closes"),
+    number("series.max", Unit::Count, (1, 1_000_000), 20_000, "maximum number of series in the site"),
+    number(
+        "sources.max",
+        Unit::Count,
+        (1, 1_000_000),
+        10_000,
+        "maximum number of sources that the site remembers",
+    ),
     number(
         "sources.silent_age",
         Unit::Duration,
         (HOUR, 3650 * DAY),
         30 * DAY,
-        "a source silent for so long must open a new epoch; of its old ones only the last numbers are kept",
+        "a source that is silent for this long must open a new epoch; of its old epochs the site keeps only \
+         the last numbers",
     ),
     number(
         "sources.folded_age",
         Unit::Duration,
         (HOUR, 3650 * DAY),
         400 * DAY,
-        "how long the last numbers of a silent source are kept",
+        "how long the site keeps the last numbers of a silent source",
     ),
     number(
         "outbox.summaries_max",
         Unit::Count,
         (1004, 10_000_000),
         100_000,
-        "how many summaries wait for delivery before neighbouring windows are merged",
+        "number of waiting summaries above which neighbouring windows are merged",
     ),
     number(
         "outbox.bytes_max",
         Unit::Bytes,
         (MIB, 4 * GIB),
         64 * MIB,
-        "how many bytes of summaries wait for delivery before neighbouring windows are merged",
+        "bytes of waiting summaries above which neighbouring windows are merged",
     ),
     number(
         "outbox.numbered_max",
         Unit::Count,
         (1, 100_000),
         1000,
-        "how many summaries may have a number and not be delivered",
+        "maximum number of summaries that are numbered and not delivered",
     ),
     number(
         "history.windows_max",
         Unit::Count,
         (1, 1_000_000),
         1440,
-        "how many closed windows of a series are kept to look at",
+        "closed windows of a series kept as history",
     ),
     number(
         "history.bytes_max",
         Unit::Bytes,
         (64 * KIB, 4 * GIB),
         32 * MIB,
-        "how many bytes of closed windows are kept to look at",
+        "bytes of closed windows kept as history",
     ),
-    number(
-        "keys.max",
-        Unit::Count,
-        (1, 16_000_000),
-        1_000_000,
-        "how many idempotency keys can be live at once",
-    ),
-    number("keys.age", Unit::Duration, (3000, 7 * DAY), 15 * MINUTE, "how long an idempotency key lives"),
+    number("keys.max", Unit::Count, (1, 16_000_000), 1_000_000, "maximum number of live idempotency keys"),
+    number("keys.age", Unit::Duration, (3000, 7 * DAY), 15 * MINUTE, "lifetime of an idempotency key"),
 ];
 
 impl Settings {
@@ -334,7 +335,7 @@ impl Settings {
     pub(super) fn from_parts(founding_base: Span, values: &[u64], spans: &str) -> Result<Settings, String> {
         let mut settings = Settings::new(founding_base);
         if values.len() > NUMBERS.len() {
-            return Err(format!("{} settings, this version knows {}", values.len(), NUMBERS.len()));
+            return Err(format!("{} settings; this version knows {}", values.len(), NUMBERS.len()));
         }
         for (place, value) in values.iter().enumerate() {
             let number = &NUMBERS[place];
@@ -389,12 +390,12 @@ fn parse_span_rule(rule: &str) -> Result<SpanRule, String> {
     let name = if prefix { &pattern[..pattern.len() - 1] } else { pattern };
     let checked = if prefix { &name[..name.len() - 1] } else { name };
     if checked.contains('*') {
-        return Err(format!("{SPANS_KEY}: in {pattern:?} a star can only be the last segment"));
+        return Err(format!("{SPANS_KEY}: in {pattern:?} a star must be the last segment"));
     }
     SeriesName::stored(checked).map_err(|why| format!("{SPANS_KEY}: {pattern:?}: {why}"))?;
     let millis = Unit::Duration.parse(span).map_err(|why| format!("{SPANS_KEY}: {why}"))?;
     let span = Span::from_millis(millis)
-        .ok_or_else(|| format!("{SPANS_KEY}: a span is between 1ms and 31d, not {}", span.trim()))?;
+        .ok_or_else(|| format!("{SPANS_KEY}: a span must be from 1ms to 31d, not {}", span.trim()))?;
     Ok(SpanRule { name: name.to_string(), prefix, span })
 }
 

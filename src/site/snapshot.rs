@@ -1,4 +1,4 @@
-//! The whole state as bytes, and back: fixed-width integers in a fixed order, room by room.
+//! Encodes and decodes the whole state: fixed-width integers in a fixed order, module by module.
 //!
 //! Equal states have equal bytes, whatever their history, and a restored site goes on as the
 //! one whose bytes it was given would.

@@ -1,4 +1,4 @@
-//! Sources, their epochs and how far each epoch's reports have come.
+//! Sources, their epochs, and the last applied report of each epoch.
 //!
 //! A source that reports is live: its latest epochs take reports. One that was silent for long is
 //! folded: of its epochs only the last numbers are kept, for a source that wants to know what

@@ -1,4 +1,4 @@
-//! What the tests of this room share: a site with a clock and sources that report to it.
+//! Shared helpers of this module's tests: a site with a clock, and sources that report to it.
 
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
 use tally_core::report::{Amount, Kind, Sample};

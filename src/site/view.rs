@@ -1,4 +1,4 @@
-//! What the site shows to those who read it: plain values, no references into the state.
+//! The values that readers of the site get: plain values, no references into the state.
 
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 use tally_core::report::{Amount, Kind, Last, Sum};
@@ -11,7 +11,7 @@ use super::members::MemberRefused;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeriesId(pub u32);
 
-/// A series and what it came to.
+/// A series and its total.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SeriesView {
     /// By number.
@@ -43,7 +43,7 @@ pub struct SampleView {
     pub last: Last,
 }
 
-/// What one series did in one window (or in several that were thinned together).
+/// What was added to one series in one window (or in several merged ones).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     /// Its number, once it has one.
@@ -58,13 +58,13 @@ pub struct Summary {
     pub amount: Amount,
     /// Sum of the series' increases over all numbers up to this one; once it has a number.
     pub total: Option<i128>,
-    /// An addend for a window that was closed before.
+    /// The summary adds to a window that had already closed.
     pub late: bool,
     /// Whether the leader's clock was synchronised when the window was closed.
     pub synced: bool,
 }
 
-/// A numbered summary that the broker does not take, set aside for later.
+/// A numbered summary that the broker refuses, set aside for later.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
     /// The summary, with its number.
@@ -84,12 +84,12 @@ pub struct Stamp {
     pub synced: bool,
 }
 
-/// What applying an entry came to: told to whoever waits for it, on every box alike.
+/// The result of applying an entry, equal on every box; waiters receive it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Applied {
-    /// An entry that answers nobody (a leader's first, a closed window, a tick).
+    /// An entry without waiters (a leader's first, a closed window, a tick).
     Nothing,
-    /// A report was judged.
+    /// A report was applied or refused.
     Report {
         /// Whose.
         source: SourceId,
@@ -99,7 +99,7 @@ pub enum Applied {
         number: ReportNumber,
         /// A hash of its content, as its entry names it.
         hash: u64,
-        /// What came of it.
+        /// The result.
         verdict: Verdict,
     },
     /// An epoch was opened (or found open under the same nonce).
@@ -116,7 +116,7 @@ pub enum Applied {
         /// The new value in its normal form, or why it was refused.
         result: Result<String, String>,
     },
-    /// A body of a known kind that cannot be read: it changes nothing, on every box alike.
+    /// A malformed body of a known kind, which no box applies.
     Malformed,
     /// Summaries got numbers, were delivered, set aside or released.
     Outbox,
@@ -144,15 +144,15 @@ pub enum Applied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenRefused {
     /// As many sources as the site keeps.
-    #[error("the site remembers as many sources as it may; raise the setting sources.max")]
+    #[error("the site already remembers sources.max sources; raise that setting")]
     TooManySources,
     /// The name is empty, or longer than [`super::entry::SOURCE_NAME_BYTES_MAX`] bytes, or has
     /// control characters.
-    #[error("the name cannot name a source")]
+    #[error("the name is not a source name")]
     BadName,
 }
 
-/// What became of a report.
+/// The result of a report.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// Applied, now or before: `repeated` tells which.
@@ -204,7 +204,7 @@ impl LastApplied {
     }
 }
 
-/// Why a cell was refused where it was applied.
+/// Why the site refused a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The series is of another kind.
@@ -216,36 +216,30 @@ pub enum Refusal {
     },
     /// The total would overflow.
     Overflow,
-    /// The site has as many series as it may.
+    /// The site already has `series.max` series.
     TooManySeries,
-    /// The window begins later than any box's clock can be ahead.
+    /// The window lies in the future.
     WindowInFuture,
     /// The cell's content is out of bounds (a sample whose parts do not belong together, say).
     Malformed,
-    /// The site has as many meters as it may have series.
+    /// The site already has `series.max` meters.
     TooManyMeters,
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Refusal::WrongKind { is, asked } => write!(f, "the series is a {is}, not a {asked}"),
+            Refusal::WrongKind { is, asked } => write!(f, "the series has kind {is}, not {asked}"),
             Refusal::Overflow => f.write_str("the total would overflow"),
-            Refusal::TooManySeries => {
-                f.write_str("the site has as many series as it may (setting series.max)")
-            }
-            Refusal::WindowInFuture => {
-                f.write_str("the window begins later than any clock of the site can be ahead")
-            }
-            Refusal::Malformed => f.write_str("the parts of the sample do not belong together"),
-            Refusal::TooManyMeters => {
-                f.write_str("the site keeps as many meters as it may have series (setting series.max)")
-            }
+            Refusal::TooManySeries => f.write_str("the site already has series.max series"),
+            Refusal::WindowInFuture => f.write_str("the window lies in the future"),
+            Refusal::Malformed => f.write_str("the parts of the sample contradict each other"),
+            Refusal::TooManyMeters => f.write_str("the site already keeps series.max meters"),
         }
     }
 }
 
-/// A jump of a meter that is not counted before a later reading confirms it.
+/// A jump of a meter that is held until a later reading confirms it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldJump {
     /// The meter's name.
@@ -260,7 +254,7 @@ pub struct HeldJump {
     pub heard: SiteTime,
 }
 
-/// What became of an add with an idempotency key.
+/// The result of an add with an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum KeyOutcome {
     /// Added now.
@@ -279,7 +273,7 @@ pub enum KeyOutcome {
     },
     /// The key is known with another series or amount; nothing was added.
     Reused,
-    /// Too long on its way for the key's lifetime; nothing was added now, an earlier try may have been.
+    /// The try took longer than the key's lifetime; nothing was added now, but an earlier try may have been.
     Stale,
     /// No room for a key; nothing was added.
     TableFull,

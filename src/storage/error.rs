@@ -10,7 +10,7 @@ use tally_core::id::LogIndex;
 pub enum OpenError {
     /// Another process holds the lock.
     #[error(
-        "another tallyd{} runs on the data directory {}: stop it, or start this one with another --data-dir",
+        "another tallyd{} uses the data directory {}: stop it, or start this one with another --data-dir",
         .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default(),
         .dir.display()
     )]
@@ -22,8 +22,8 @@ pub enum OpenError {
     },
     /// The directory's format has a larger number than this release knows.
     #[error(
-        "the data directory {} was written by a newer version of tallyd (data format {found}; this one \
-         knows up to {known}): start that version or a later one", .dir.display()
+        "a newer version of tallyd wrote the data directory {} (data format {found}; this one supports up to \
+         {known}): start that version or a later one", .dir.display()
     )]
     Newer {
         /// The data directory.
@@ -64,7 +64,7 @@ pub enum OpenError {
         advice: String,
     },
     /// The disk is full.
-    #[error("no space left for {}: free some; nothing was lost", .path.display())]
+    #[error("no space left for {}: free some space; nothing was lost", .path.display())]
     NoSpace {
         /// The file or directory.
         path: PathBuf,
@@ -110,10 +110,10 @@ pub enum WriteError {
         source: io::Error,
     },
     /// An earlier write or sync failed; what is on disk must be read again first.
-    #[error("an earlier write to the log failed; it has to be read again from the disk first")]
+    #[error("an earlier write to the log failed; the log must first be read back from the disk")]
     Poisoned,
     /// An earlier write or sync failed, and what is on disk cannot be read again yet.
-    #[error("after a failed write the log has to be read again, and that failed: {0}")]
+    #[error("cannot read the log back after a failed write: {0}")]
     Unrecovered(Box<OpenError>),
     /// The caller asked for what cannot be (a gap in the log, say). Nothing was written.
     #[error("refused to write: {0}")]
@@ -124,7 +124,7 @@ pub enum WriteError {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The entries are covered by the snapshot and gone from the log.
-    #[error("entry {asked} is compacted away; the log begins with {first}")]
+    #[error("entry {asked} was compacted; the log begins with entry {first}")]
     Compacted {
         /// The index asked for.
         asked: LogIndex,
@@ -132,7 +132,7 @@ pub enum ReadError {
         first: LogIndex,
     },
     /// The log does not go that far.
-    #[error("entry {asked} is not there; the log ends with {last}")]
+    #[error("entry {asked} does not exist; the log ends with entry {last}")]
     Missing {
         /// The index asked for.
         asked: LogIndex,
@@ -174,7 +174,7 @@ impl OpenError {
     /// Adds what is known to be intact to what is certain about damage.
     pub(super) fn whole_up_to(mut self, index: LogIndex) -> OpenError {
         if let OpenError::Damaged { certain, .. } = &mut self {
-            certain.push_str(&format!(" What comes before it is whole, up to entry {index}."));
+            certain.push_str(&format!(" The log before it is intact, up to entry {index}."));
         }
         self
     }

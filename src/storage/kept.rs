@@ -26,7 +26,7 @@ impl<F: FileSystem> Storage<F> {
         };
         let size = file.size()?;
         if size > bytes_max {
-            return Err(io::Error::other(format!("it has {size} bytes, and {bytes_max} are the most")));
+            return Err(io::Error::other(format!("the file has {size} bytes, more than {bytes_max}")));
         }
         let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
         let read = file.read_at(0, &mut bytes)?;

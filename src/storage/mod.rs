@@ -58,8 +58,8 @@ const FORMAT_VERSION: u32 = 1;
 
 /// What to do about damage in a site of several boxes, and in a site of one.
 const RESTORE_ADVICE: &str = "Nothing was changed. Check the disk. If the site's other boxes run, remove \
-    this box from the site there (tallyd member remove), move this data directory away (keep it) and set \
-    the box up anew, as a new member; it gets everything from them. If this box is alone, restore the \
+    this box from the site there (tallyd member remove), move this data directory away (keep it) and set the \
+    box up again as a new member; it receives everything from them. If this box is alone, restore the \
     directory from a backup.";
 
 /// An entry of the log.

@@ -149,8 +149,8 @@ fn newest_missing<F: FileSystem>(log: &Log<F>, scan: &Scan) -> OpenError {
         file: segment::path(&log.place.dir, next),
         offset: 0,
         certain: format!(
-            "the newest segment of the log is missing; the log is whole up to entry {}, and what came after it \
-             is gone, perhaps with this box's vote.",
+            "the newest segment of the log is missing; the log is intact up to entry {}; later entries are \
+             gone, perhaps with this box's vote.",
             scan.index.last().index
         ),
         advice: RESTORE_ADVICE.to_string(),
@@ -163,8 +163,8 @@ fn gone<F: FileSystem>(log: &Log<F>, scan: &Scan, acknowledged: u64) -> OpenErro
         file: log.segments.back().map(|segment| segment.path.clone()).unwrap_or_default(),
         offset: log.offset,
         certain: format!(
-            "groups {} to {acknowledged} were acknowledged and are gone: the disk said that they were durable \
-             (the log is whole up to entry {}).",
+            "groups {} to {acknowledged} were acknowledged and are gone, although the disk reported them \
+             durable (the log is intact up to entry {}).",
             scan.sequence,
             scan.index.last().index
         ),
@@ -190,7 +190,7 @@ fn no_log(dir: &Path, snapshot: Option<Position>) -> OpenError {
         file: dir.to_path_buf(),
         offset: 0,
         certain: format!(
-            "the log is gone: {snapshot}; with the log this box's vote is lost, which could let two boxes lead.",
+            "the log is gone: {snapshot}; this box's vote is lost with it, which could allow two leaders.",
         ),
         advice: RESTORE_ADVICE.to_string(),
     }
@@ -338,7 +338,8 @@ fn open_segment<F: FileSystem>(
     if bytes < header.bytes {
         return Err(OpenError::Damaged {
             certain: format!(
-                "the file was made {} bytes long and has {bytes}: its end is missing, with whatever was written there.",
+                "the file was made {} bytes long and has {bytes}: its end is missing, with anything written \
+                 there.",
                 header.bytes
             ),
             offset: bytes,
@@ -384,12 +385,13 @@ impl Scan {
             let bytes = Bytes::copy_from_slice(bytes);
             let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
             let spot = Spot { first: LogIndex::ZERO, segment: segment.number, offset, bytes: length };
-            let taken =
-                group::decode(&bytes).ok_or("it is not readable").and_then(|group| self.take(group, spot));
+            let taken = group::decode(&bytes)
+                .ok_or("the group cannot be decoded")
+                .and_then(|group| self.take(group, spot));
             taken.map_err(|what| OpenError::Damaged {
                 file: segment.path.clone(),
                 offset,
-                certain: format!("group {} has a right checksum, but {what}.", self.sequence),
+                certain: format!("group {} has a valid checksum, but {what}.", self.sequence),
                 advice: RESTORE_ADVICE.to_string(),
             })?;
             offset += u64::from(length).next_multiple_of(BLOCK);
@@ -399,13 +401,13 @@ impl Scan {
 
     fn take(&mut self, group: Group, mut spot: Spot) -> Result<(), &'static str> {
         if group.sequence != self.sequence {
-            return Err("it is not the next one: groups before it are missing");
+            return Err("groups before it are missing");
         }
         if group.last_before != self.index.last().index {
             return Err("it does not follow the end of the log");
         }
         if group.facts.truncate.is_some_and(|to| to.index > self.index.last().index) {
-            return Err("it cuts the log after its end");
+            return Err("it truncates the log after its end");
         }
         self.sequence = self.sequence.saturating_add(1);
         self.boot = group.facts.boot.unwrap_or(self.boot);
@@ -439,8 +441,8 @@ impl Scan {
                 file: before.path.clone(),
                 offset,
                 certain: format!(
-                    "group {} should be here and cannot be read, but the segment after it begins with group \
-                     {}: entries {} to {} or more were acknowledged and are damaged.",
+                    "group {} should be here and cannot be read, but the next segment begins with group {}: \
+                     entries {} to {} or later were acknowledged and are damaged.",
                     self.sequence,
                     header.sequence,
                     self.index.last().index.next(),
@@ -471,9 +473,9 @@ impl Scan {
                     file: tail.path.clone(),
                     offset: end,
                     certain: format!(
-                        "group {} should be here and cannot be read, but a later one, at byte {offset}, can: what \
-                         lies between was acknowledged and is damaged (the log is whole up to entry {}, and went \
-                         to entry {later} or further).",
+                        "group {} should be here and cannot be read, but a later one, at byte {offset}, can: \
+                         the groups between were acknowledged and are damaged (the log is intact up to entry \
+                         {}, and went to entry {later} or further).",
                         self.sequence,
                         self.index.last().index
                     ),
@@ -492,7 +494,7 @@ impl Scan {
         let expected = Expected { salt: tail.salt, sequence: self.sequence, last_before };
         let Some((at, byte)) = self.window.wrong_byte(tail, end, expected)? else {
             if self.window.unfinished(tail, end, self.sequence)? {
-                tracing::info!(file = %tail.path.display(), offset = end, "cut a write that did not finish");
+                tracing::info!(file = %tail.path.display(), offset = end, "truncated an unfinished write");
             }
             return Ok(false);
         };
@@ -500,7 +502,7 @@ impl Scan {
         let offset = end + at;
         tracing::warn!(
             file = %tail.path.display(), offset,
-            "put right a wrong byte in the last group of the log: check the disk"
+            "repaired a corrupt byte in the last group of the log: check the disk"
         );
         // A write torn here leaves the byte as it was or right.
         tail.file.write_at(offset, &[byte]).map_err(error)?;
@@ -560,8 +562,9 @@ fn log_lost<F: FileSystem>(log: &Log<F>, scan: &Scan, snapshot: Position) -> Ope
         file: log.segments.back().map(|segment| segment.path.clone()).unwrap_or_default(),
         offset: log.offset,
         certain: format!(
-            "the log ends here, with entry {}, but this box made its snapshot when the log went to entry {} or \
-             further: the end of the log is gone (is a later segment missing?), perhaps with this box's vote.",
+            "the log ends here, with entry {}, but this box wrote its snapshot when the log went to entry {} \
+             or further: the end of the log is gone (is a later segment missing?), perhaps with this box's \
+             vote.",
             scan.index.last().index,
             snapshot.index
         ),

@@ -85,11 +85,11 @@ impl SegmentHeader {
         let damaged = |certain: &str| OpenError::Damaged {
             file: file.to_path_buf(),
             offset: 0,
-            certain: format!("{certain}, so what this segment holds cannot be trusted."),
+            certain: format!("{certain}, so the content of this segment cannot be trusted."),
             advice: super::RESTORE_ADVICE.to_string(),
         };
         if block.len() != BLOCK_BYTES || &block[..MAGIC.len()] != MAGIC {
-            return Err(damaged("the first block of the segment is not one"));
+            return Err(damaged("the first block is not a segment header"));
         }
         let (version, header) =
             SegmentHeader::fields(block).map_err(|_| damaged("the first block is too short"))?;
@@ -104,7 +104,7 @@ impl SegmentHeader {
             return Err(foreign(file, header.owner, owner));
         }
         if header.number != expected {
-            return Err(damaged(&format!("this is segment {} under another's name", header.number)));
+            return Err(damaged(&format!("this is segment {} under the name of another", header.number)));
         }
         Ok(header)
     }

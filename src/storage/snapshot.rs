@@ -208,7 +208,7 @@ impl<S: StoredFile> Saving<S> {
         if at + read == total && crc == self.crc && named == Some(crc) && is_whole(&header) {
             return Ok(Progress::Done);
         }
-        Err(io::Error::other("read back: it is not what was written"))
+        Err(io::Error::other("the data read back differs from the data written"))
     }
 }
 
@@ -266,7 +266,7 @@ impl<S: StoredFile> SnapshotReader<S> {
             .ok()
             .filter(|fields| read == HEADER_BYTES && is_whole(&header) && fields.position == position);
         let Some(fields) = fields else {
-            let what = "the header of the snapshot is not what it was".to_owned();
+            let what = "the header of the snapshot has changed".to_owned();
             return Err(ReadError::Damaged { file: path, offset: 0, what });
         };
         let head = SnapshotHead { position, total: fields.length, crc: fields.body_crc };
@@ -310,7 +310,7 @@ pub(super) fn load<F: FileSystem>(
     let read = file.read_at(0, &mut head).map_err(LoadError::Io)?;
     let damaged = |what: &str| LoadError::Damaged(what.to_string());
     if read < HEADER_BYTES || &head[..MAGIC.len()] != MAGIC {
-        return Err(damaged("it does not begin as a snapshot does"));
+        return Err(damaged("the file does not begin like a snapshot"));
     }
     let fields = fields(&head).map_err(|_| damaged("its header is too short"))?;
     if !is_whole(&head) {
@@ -333,7 +333,7 @@ pub(super) fn load<F: FileSystem>(
         return Err(LoadError::Refused(foreign(&path, fields.owner, owner)));
     }
     if fields.position != position {
-        return Err(damaged("it is a snapshot of another position under this name"));
+        return Err(damaged("the file is a snapshot of another position under this name"));
     }
     Ok(Loaded { bytes, foreign: fields.foreign })
 }
@@ -377,7 +377,7 @@ pub(super) fn remove_stale<F: FileSystem>(fs: &F, dir: &Path, chosen: Option<Pos
         if (name == UNFINISHED || named(&name).is_some_and(older))
             && let Err(error) = fs.remove(&dir.join(&name))
         {
-            tracing::warn!(file = %dir.join(name).display(), %error, "a stale file could not be removed");
+            tracing::warn!(file = %dir.join(name).display(), %error, "cannot remove a stale file");
         }
     }
 }
@@ -388,7 +388,7 @@ pub(super) fn remove_others<F: FileSystem>(fs: &F, dir: &Path, keep: Position) {
     for other in list(fs, dir).unwrap_or_default().into_iter().filter(|other| *other != keep) {
         let path = path(dir, other);
         if let Err(error) = fs.remove(&path) {
-            tracing::warn!(file = %path.display(), %error, "an old snapshot could not be removed");
+            tracing::warn!(file = %path.display(), %error, "cannot remove an old snapshot");
         }
     }
 }

@@ -209,7 +209,7 @@ fn damage_before_a_whole_group_is_refused_and_nothing_is_changed() {
         let OpenError::Damaged { file, offset, .. } = &error else { panic!("{error}") };
         assert_eq!((file, *offset), (&segment(1), 2 * BLOCK));
         let text = error.to_string();
-        assert!(text.contains("whole up to entry 1, and went to entry 2 or further"), "{text}");
+        assert!(text.contains("intact up to entry 1, and went to entry 2 or further"), "{text}");
         assert!(text.contains("move this data directory away"), "{text}");
         assert_eq!(fs.contents(&segment(1)), before);
     }
@@ -226,7 +226,7 @@ fn damage_at_the_end_of_a_segment_that_another_follows_is_refused() {
     let error = reopen(&fs).map(|_| ()).unwrap_err();
     let OpenError::Damaged { file, offset, certain, .. } = &error else { panic!("{error}") };
     assert_eq!((file, *offset), (&full(1), 7 * BLOCK));
-    assert!(certain.contains("entries 7 to 7 or more"), "{certain}");
+    assert!(certain.contains("entries 7 to 7 or later"), "{certain}");
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn a_segment_that_is_missing_or_under_a_wrong_name_is_refused() {
     for (gone, says) in [
         (full(1), "the log begins with entry 8, but the snapshot ends with entry 0"),
         (full(2), "the log begins with entry 15"),
-        (segment(3), "the newest segment of the log is missing; the log is whole up to entry 14"),
+        (segment(3), "the newest segment of the log is missing; the log is intact up to entry 14"),
     ] {
         let fs = FaultyFileSystem::new(1);
         let (mut storage, _) = open(&fs).unwrap();
@@ -414,7 +414,7 @@ fn a_lie_of_the_disk_that_recovery_meets_is_told() {
         let OpenError::Damaged { file, offset, certain, .. } = &error else { panic!("{error}") };
         assert_eq!((file, *offset), (&segment(1), 3 * BLOCK));
         assert!(certain.contains("acknowledged and are gone"), "{error}");
-        assert!(certain.contains("whole up to entry 2"), "{error}");
+        assert!(certain.contains("intact up to entry 2"), "{error}");
         assert!(storage.is_poisoned());
     }
 }
@@ -475,7 +475,7 @@ fn data_of_a_newer_version_is_refused() {
     fs.damage(&dir().join("format"), |bytes| *bytes = b"tallyd data 2\n".to_vec());
     let error = open(&fs).map(|_| ()).unwrap_err();
     assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error}");
-    assert!(error.to_string().contains("written by a newer version"), "{error}");
+    assert!(error.to_string().contains("a newer version of tallyd wrote"), "{error}");
     fs.damage(&dir().join("format"), |bytes| *bytes = b"photos\n".to_vec());
     assert!(matches!(open(&fs), Err(OpenError::Damaged { .. })));
 }

@@ -182,7 +182,7 @@ impl<F: FileSystem> Storage<F> {
     /// The disk did not take it; what was durable before still is.
     pub fn step_snapshot(&mut self, saving: &mut Saving<F::File>) -> Result<bool, WriteError> {
         if saving.serial() != self.begun {
-            return Err(WriteError::Invalid("a snapshot that another one has taken the place of".to_owned()));
+            return Err(WriteError::Invalid("a snapshot that was replaced by another".to_owned()));
         }
         let Place { owner, metrics, .. } = &self.log.place;
         let progress = match saving.step(&self.fs, &self.snapshot_dir, *owner, metrics) {

@@ -1,4 +1,4 @@
-//! Connections that others make.
+//! Accepts connections from other boxes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use super::peer::{Fresh, Peer};
 use super::refusal::CLOSE_REFUSED;
 use super::{Refusal, TransportShared, link};
 
-/// Handshakes under way at once: each costs some processor time and a few KiB before the other side has
+/// The most simultaneous handshakes: each costs some processor time and a few KiB before the other side has
 /// proved anything.
 const HANDSHAKES_MAX: usize = 32;
-/// From so many on, a peer first proves that its address is not forged.
+/// With this many handshakes, a peer must first prove that its address is not forged.
 const HANDSHAKES_UNVALIDATED_MAX: usize = 8;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(3);
 
@@ -47,7 +47,7 @@ async fn admit(shared: Arc<TransportShared>, incoming: Incoming) {
     }
 }
 
-/// The peer, proved, and its connection; or why not (`None`: it went away by itself).
+/// Returns the authenticated peer and its connection, or the refusal (`None`: the peer went away by itself).
 async fn handshake(
     shared: &TransportShared,
     incoming: Incoming,

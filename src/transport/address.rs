@@ -1,4 +1,4 @@
-//! Which IP versions this box's socket has, and which addresses of a peer it can dial.
+//! The IP versions of this box's socket, and the addresses of a peer that it can dial.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -16,7 +16,7 @@ pub(super) struct Versions {
 }
 
 impl Versions {
-    /// Of a socket that is bound to this address.
+    /// The versions of a socket that is bound to this address.
     fn of(listen: SocketAddr, only_v6: bool) -> Versions {
         match listen {
             SocketAddr::V4(_) => Versions { v4: true, v6: false },
@@ -29,7 +29,7 @@ impl Versions {
         if address.is_ipv4() { self.v4 } else { self.v6 }
     }
 
-    /// Of the addresses of a peer those that can be dialled, or why none can.
+    /// Returns the addresses of a peer that can be dialled, or why none can.
     pub(super) fn reachable(
         self,
         found: Vec<SocketAddr>,
@@ -47,7 +47,7 @@ impl Versions {
     }
 }
 
-/// Whether this machine knows a way to an address: it asks the system and sends nothing.
+/// Whether this machine has a route to an address. Asks the system and sends nothing.
 pub(super) fn has_route(address: SocketAddr) -> bool {
     let from = match address {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -64,8 +64,8 @@ pub(super) fn has_route(address: SocketAddr) -> bool {
     })
 }
 
-/// As people write it: an IPv4 address that came by a socket of both versions is shown as one.
-pub(super) fn shown(address: SocketAddr) -> SocketAddr {
+/// Returns the address in its usual form: an IPv4 address from a socket of both versions becomes a plain IPv4 address.
+pub(super) fn display_form(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
@@ -96,7 +96,7 @@ fn bind_one(listen: SocketAddr) -> io::Result<(UdpSocket, Versions)> {
             Ok(()) => false,
             Err(error) => {
                 tracing::info!(
-                    "this system keeps {listen} to IPv6 ({error}): peers are reached by IPv6 alone"
+                    "this system limits {listen} to IPv6 ({error}): only peers with IPv6 can connect"
                 );
                 true
             }
@@ -162,7 +162,7 @@ mod tests {
             let from = UdpSocket::bind("127.0.0.1:0").unwrap();
             from.send_to(b"x", ("127.0.0.1", port)).unwrap();
             let (_, by) = socket.recv_from(&mut [0; 8]).unwrap();
-            assert_eq!(shown(by), from.local_addr().unwrap());
+            assert_eq!(display_form(by), from.local_addr().unwrap());
         }
     }
 }

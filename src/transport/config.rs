@@ -1,4 +1,4 @@
-//! How QUIC is tuned: for a LAN, low latency and little memory.
+//! The configuration of QUIC: for a LAN, low latency and little memory.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,23 +19,23 @@ use super::tls::{self, Pins};
 use super::{Lane, TransportError};
 use crate::identity::Keys;
 
-/// A peer that says nothing for so long is gone. (Raft notices much sooner; this frees the connection.)
+/// A connection to a peer that is silent for this long ends. (Raft notices much sooner; this frees the connection.)
 const IDLE_MAX: VarInt = VarInt::from_u32(3000);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Until the round trip is measured. The usual 333 ms would make a lost first packet cost a second;
+/// The assumed round trip before it is measured. The usual 333 ms would make a lost first packet cost a second;
 /// this repeats it after 60 ms, which on a slower network only sends one packet too many.
 const RTT_INITIAL: Duration = Duration::from_millis(20);
 
-/// How long a peer may wait before it acknowledges: bounds how late a lost last packet is noticed.
+/// How long a peer may wait before it acknowledges. This limits how late a lost last packet is noticed.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
-/// So many packets may come before one acknowledgement goes: fewer packets under load.
+/// How many packets one acknowledgement may cover, which saves packets under load.
 const ACK_PACKETS: u32 = 8;
 
-/// What a stream may have under way unread: 1 Gbit/s at 8 ms.
+/// The most unread bytes of a stream: enough for 1 Gbit/s at 8 ms.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 
-/// Binds the port and makes the endpoint; tells which IP versions it has.
+/// Binds the port and makes the endpoint; returns also its IP versions.
 pub(super) fn endpoint(
     keys: &Keys,
     pins: &Arc<Pins>,
@@ -43,12 +43,12 @@ pub(super) fn endpoint(
 ) -> Result<(quinn::Endpoint, Versions), TransportError> {
     let fail = |source: io::Error| {
         let remedy = match source.kind() {
-            io::ErrorKind::AddrInUse => "another program, a running tallyd perhaps, has this port",
+            io::ErrorKind::AddrInUse => "another program, perhaps another tallyd, uses this port",
             io::ErrorKind::AddrNotAvailable => {
-                "the address is not one of this machine's; [::] means all of them"
+                "this machine does not have this address; [::] stands for all addresses"
             }
             io::ErrorKind::PermissionDenied => {
-                "use a port from 1024 on, or run with the right to bind lower ones"
+                "use a port of 1024 or more, or run with the permission to bind lower ports"
             }
             _ => "check the address",
         };
@@ -73,7 +73,7 @@ pub(super) fn endpoint(
     Ok((endpoint, versions))
 }
 
-/// How a peer is dialled.
+/// Makes the configuration for dialling a peer.
 pub(super) fn client(keys: &Keys, pins: &Arc<Pins>, peer: NodeId) -> Result<ClientConfig, TransportError> {
     let tls = tls::client(keys, pins, peer).map_err(|error| TransportError::Tls(error.to_string()))?;
     let tls = QuicClientConfig::try_from(tls).map_err(|error| TransportError::Tls(error.to_string()))?;

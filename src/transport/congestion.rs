@@ -8,7 +8,7 @@ use std::time::Instant;
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 use quinn_proto::RttEstimator;
 
-/// What may always be in flight: what a cheap switch and the socket's buffer take in one burst.
+/// Bytes that may always be in flight: as many as a cheap switch and the socket's buffer accept in one burst.
 const FLOOR_BYTES: u64 = 64 * 1024;
 const INITIAL_BYTES: u64 = 256 * 1024;
 

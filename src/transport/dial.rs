@@ -1,4 +1,4 @@
-//! Connections that this box makes.
+//! Dials the other boxes.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -15,18 +15,18 @@ use crate::random;
 
 const DELAY_FIRST: Duration = Duration::from_millis(20);
 const DELAY_MAX: Duration = Duration::from_secs(1);
-/// One dial; QUIC repeats its first packet several times meanwhile.
+/// The time limit of one dial; QUIC repeats its first packet several times meanwhile.
 const DIAL_TIME_MAX: Duration = Duration::from_millis(1500);
-/// A connection that held so long was a good one.
+/// A connection that lasted this long resets the backoff.
 const GOOD_AFTER: Duration = Duration::from_secs(2);
-/// A peer that cannot be reached is said so once in this time.
+/// The interval at which an unreachable peer is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// When a connection is lost both sides dial; the one that does not decide lets the other begin.
+/// When a connection is lost, both sides dial; the side that does not decide gives the other this head start.
 const YIELD: Duration = Duration::from_millis(10);
 
-/// Dials whenever there is no connection, for ever.
+/// Dials a peer whenever there is no connection to it. Never returns.
 pub(super) async fn keep_connected(shared: Arc<TransportShared>, peer: Arc<Peer>) {
-    let mut connected = peer.connected();
+    let mut connected = peer.watch_connected();
     let mut tries = Tries::default();
     let mut logged: Option<Instant> = None;
     loop {
@@ -71,7 +71,7 @@ pub(super) async fn keep_connected(shared: Arc<TransportShared>, peer: Arc<Peer>
         // Not at the first try: at a start of the whole site the others may be a moment later.
         if tries.made > 3 && logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             logged = Some(Instant::now());
-            tracing::warn!("cannot reach {} at {}: {why}; trying on", peer.name, peer.address);
+            tracing::warn!("cannot reach {} at {}: {why}; retrying", peer.name, peer.address);
         }
     }
 }
@@ -80,7 +80,7 @@ async fn in_time<T>(step: impl Future<Output = Result<T, String>>) -> Result<T, 
     tokio::time::timeout(DIAL_TIME_MAX, step).await.unwrap_or_else(|_| Err("no answer".into()))
 }
 
-/// One try at one of the peer's addresses.
+/// Tries one of the peer's addresses once.
 async fn connect(shared: &TransportShared, peer: &Peer, tries: u32) -> Result<Connection, String> {
     let address = resolve(shared, peer, tries).await?;
     let connecting = shared
@@ -90,8 +90,8 @@ async fn connect(shared: &TransportShared, peer: &Peer, tries: u32) -> Result<Co
     connecting.await.map_err(|error| explain(shared, peer, address, &error))
 }
 
-/// Waits until the peer has taken the connection: it judges this box's key only after this side's
-/// handshake is done, and then its incarnation, which stands at the beginning of the control lane, and then opens
+/// Waits until the peer has accepted the connection: the peer checks this box's key only after this side's
+/// handshake is done, then the incarnation at the beginning of the control lane, and then opens
 /// its own control lane.
 async fn confirm(
     shared: &TransportShared,
@@ -128,19 +128,19 @@ fn explain(shared: &TransportShared, peer: &Peer, address: SocketAddr, error: &C
     error.to_string()
 }
 
-/// The peer's address now; of a name with several those that can be reached are tried by turns.
+/// Resolves the peer's address. If a name has several addresses, the reachable ones are tried in turn.
 async fn resolve(shared: &TransportShared, peer: &Peer, tries: u32) -> Result<SocketAddr, String> {
     // The key tells whether it is still the right box.
     let found = crate::resolve::addresses_or_last(&peer.address).await?;
     let reachable = shared.versions.reachable(found, address::has_route).map_err(|refusal| {
-        shared.metrics.refused(refusal).raise();
+        shared.metrics.refusals_of(refusal).raise();
         peer.note_refusal(refusal);
         refusal.explain().to_owned()
     })?;
     Ok(turn(reachable, tries))
 }
 
-/// At the first try the one that the system prefers, then each in turn, in whatever order a look-up has them.
+/// Picks the address for a try: first the one that the system prefers, then each in turn, in any order of a lookup.
 fn turn(mut addresses: Vec<SocketAddr>, tries: u32) -> SocketAddr {
     let place = (tries as usize).saturating_sub(1);
     if place > 0 {

@@ -5,20 +5,20 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// Bytes of the length.
 pub const HEAD_BYTES: usize = 4;
 
-/// Shorter frames are copied together before they are handed to QUIC; longer ones are handed over as
+/// Shorter frames are copied into one buffer for QUIC; longer ones are passed to QUIC as
 /// they are.
 const COPY_BYTES_MAX: usize = 4096;
 
-/// How much memory a frame that is announced gets before its bytes are there.
+/// The most memory that is reserved for an announced frame before its bytes arrive.
 const RESERVE_BYTES_MAX: usize = 64 * 1024;
 
-/// Takes frames out of the bytes of one stream.
+/// Decodes the frames of one stream.
 #[derive(Debug)]
 pub struct Decoder {
     frame_bytes_max: usize,
     head: [u8; HEAD_BYTES],
     head_len: usize,
-    /// The frame that has begun: what is there of it, and its length.
+    /// The incomplete frame: its bytes so far, and its length.
     partial: Option<(BytesMut, usize)>,
 }
 
@@ -31,7 +31,7 @@ impl Decoder {
         Decoder { frame_bytes_max, head: [0; HEAD_BYTES], head_len: 0, partial: None }
     }
 
-    /// The next frame, in memory of its own; `None` when `input` is used up.
+    /// Returns the next frame, in memory of its own; `None` when `input` is used up.
     ///
     /// # Errors
     /// [`Oversized`] for a frame beyond its bound.
@@ -71,16 +71,16 @@ impl Decoder {
     }
 }
 
-/// Makes few chunks of many frames, so that one call hands them all to QUIC.
+/// Encodes many frames into a few chunks, so that one call passes them all to QUIC.
 #[derive(Debug, Default)]
 pub struct Encoder {
-    /// Kept, so that its memory is used again once QUIC has let go of it.
+    /// Kept so that its memory is reused once QUIC has released it.
     buffer: BytesMut,
     chunks: Vec<Bytes>,
 }
 
 impl Encoder {
-    /// The chunks of these frames, in order. The frames are within their lane's bound.
+    /// Returns the chunks of these frames, in order. The frames are within their lane's bound.
     pub fn encode(&mut self, frames: &[Bytes]) -> &mut [Bytes] {
         self.chunks.clear();
         let copied: usize = frames.iter().map(|frame| HEAD_BYTES + copied_bytes(frame)).sum();

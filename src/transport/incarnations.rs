@@ -1,6 +1,6 @@
-//! Which incarnation of a box this is. A box raises its boot number durably at each start and tells it to each
-//! peer, with a random number that no other process has. A box that moved shows the incarnation that is known; one
-//! that restarted, a later one. An earlier one means that its disk was emptied or put back, and that it
+//! Checks incarnations. A box raises its boot counter durably at each start and sends it to each
+//! peer, with a random number that no other process has. A box that moved has the known incarnation; one
+//! that restarted has a later one. An earlier one means that its disk was emptied or restored, and that it
 //! may have forgotten a vote or what it acknowledged; two incarnations at once are a box and its copy.
 
 use std::collections::BTreeMap;
@@ -15,31 +15,32 @@ use super::Refusal;
 use super::peer::Peer;
 use crate::identity::write_file;
 
-/// Of what peers this box has seen which incarnation, in the data directory.
+/// The file in the data directory with the latest incarnation of each peer that this box has seen.
 const FILE: &str = "peers.seen";
 /// Bytes of an incarnation on the wire.
 pub const INCARNATION_BYTES: usize = 16;
 /// Bytes of a [`Hello`] on the wire.
 pub(super) const HELLO_BYTES: usize = 8 + INCARNATION_BYTES;
 
-/// A packet of a process that is gone may still be under way for so long.
+/// How long a packet of a process that ended may still be in flight.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Within so many looks, a second together, a live peer acknowledges a probe, if the dial is to end in time. Looks and
-/// not time: after a standstill of this box the acknowledgements are here and not taken in yet.
+/// The number of checks, one second in all, within which a live peer acknowledges a probe, so that the dial ends in
+/// time. Checks and
+/// not time: after a standstill of this box, acknowledgements have arrived and are not processed yet.
 const LOOKS: u32 = 10;
 const PROBE_EVERY: Duration = Duration::from_millis(100);
 
 /// One run of a box's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incarnation {
-    /// How often its data directory was opened.
+    /// The boot counter: how often the data directory was opened.
     pub boot: u64,
-    /// Random: two processes with the same boot number are two.
+    /// A random number, which distinguishes two processes with the same boot counter.
     pub nonce: u64,
 }
 
 impl Incarnation {
-    /// As it stands at the beginning of the control lane.
+    /// Encodes the incarnation as it is sent at the beginning of the control lane.
     pub fn to_bytes(self) -> [u8; INCARNATION_BYTES] {
         let mut bytes = [0; INCARNATION_BYTES];
         bytes[..8].copy_from_slice(&self.boot.to_le_bytes());
@@ -47,7 +48,7 @@ impl Incarnation {
         bytes
     }
 
-    /// What a peer said there.
+    /// Decodes the incarnation that a peer sent.
     pub fn from_bytes(bytes: [u8; INCARNATION_BYTES]) -> Incarnation {
         let number = |at: usize| {
             let mut number = [0; 8];
@@ -58,8 +59,9 @@ impl Incarnation {
     }
 }
 
-/// What a box says of itself at the beginning of the control lane. Who it is its key has proved; under which number
-/// the site knows that key is another matter: a box that takes itself for another member neither votes nor leads.
+/// What a box sends about itself at the beginning of the control lane. Its key has proved its identity; the number
+/// under which
+/// the site knows that key is a separate matter: a box that has another number neither votes nor leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hello {
     /// Its number, as its own identity has it.
@@ -83,7 +85,7 @@ impl Hello {
     }
 }
 
-/// This box's incarnation, and the latest ones of the others that it has seen.
+/// This box's incarnation, and the latest incarnations of the others that it has seen.
 #[derive(Debug)]
 pub struct Incarnations {
     own: Incarnation,
@@ -94,24 +96,25 @@ pub struct Incarnations {
 struct Seen {
     incarnations: Mutex<BTreeMap<u64, Incarnation>>,
     path: PathBuf,
-    /// What the file holds. Locked from before `incarnations` are looked at until they are written: writers that
-    /// pass each other do not put an older text over a newer one.
+    /// The content of the file. Locked from before `incarnations` is read until it is written: concurrent writers
+    /// then never replace a newer text by an older one.
     written: Mutex<String>,
 }
 
-/// What a peer's incarnation is to what is known of it.
+/// How a peer's incarnation compares with the known one.
 #[derive(Debug, PartialEq, Eq)]
 enum Compared {
     Known,
     First,
     Later,
-    /// An earlier boot number, or the same in another process: it did not rise.
+    /// An earlier boot counter, or the same one in another process.
     Earlier,
 }
 
 impl Incarnations {
-    /// The incarnation that began when the data directory was opened for the `boot`th time; what was seen of
-    /// the others is read from the directory.
+    /// Makes the incarnation that began when the data directory was opened for the `boot`th time, and reads the
+    /// incarnations of
+    /// the others from the directory.
     pub fn load(dir: &Path, boot: u64) -> Incarnations {
         let path = dir.join(FILE);
         // Without random numbers there would be no keys either; zero only makes copies harder to tell.
@@ -119,7 +122,7 @@ impl Incarnations {
         let seen = match std::fs::read_to_string(&path) {
             Ok(text) => read_seen(&text).unwrap_or_else(|| {
                 tracing::warn!(
-                    "{} is damaged: what was seen of the other boxes is forgotten",
+                    "{} is damaged: the boot counters of the other boxes are forgotten",
                     path.display()
                 );
                 BTreeMap::new()
@@ -139,7 +142,8 @@ impl Incarnations {
         self.own
     }
 
-    /// Whether a peer that says this of itself may connect. Waits, if another incarnation of it is connected, for that one
+    /// Checks whether a peer with this hello may connect. If another incarnation of the peer is connected, waits for
+    /// that one
     /// to end, as it does if its process did.
     pub(super) async fn admit(&self, peer: &Peer, Hello { node, incarnation }: Hello) -> Result<(), Refusal> {
         if node != peer.id {
@@ -168,13 +172,14 @@ impl Incarnations {
         }
     }
 
-    /// Remembers an incarnation that may connect. The thread that makes it durable goes on beside: the disk may hang,
-    /// the connections must not.
+    /// Remembers an incarnation that may connect. A separate thread makes it durable, because the disk may hang and
+    /// connections must not.
     fn remember(&self, id: NodeId, incarnation: Incarnation) -> Option<JoinHandle<()>> {
         self.seen.note(id, incarnation);
         let seen = Arc::clone(&self.seen);
         let writer = std::thread::Builder::new().name("incarnations".to_owned()).spawn(move || seen.write());
-        let failed = |error| tracing::warn!("which boxes were seen is not durable: no thread: {error}");
+        let failed =
+            |error| tracing::warn!("cannot save the boot counters of the other boxes: no thread: {error}");
         writer.map_err(failed).ok()
     }
 }
@@ -191,7 +196,7 @@ impl Seen {
         *known = if known.boot > incarnation.boot { *known } else { incarnation };
     }
 
-    /// Writes what is known by now, which may be more than what its caller noted.
+    /// Writes all that is known now, which may be more than its caller recorded.
     fn write(&self) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let text = seen_text(&self.lock());
@@ -200,7 +205,7 @@ impl Seen {
         }
         match write_file(&self.path, text.as_bytes(), 0o644) {
             Ok(()) => *written = text,
-            Err(error) => tracing::warn!("which boxes were seen is not durable: {error}"),
+            Err(error) => tracing::warn!("cannot save the boot counters of the other boxes: {error}"),
         }
     }
 }
@@ -223,7 +228,7 @@ async fn is_heard(peer: &Peer, incarnation: Incarnation) -> bool {
     false
 }
 
-/// The incarnations seen of boxes, by their numbers, as a file: a line for each box, and a checksum.
+/// Encodes the incarnations of boxes, by number, as the text of a file: a line for each box, and a checksum.
 pub fn seen_text(seen: &BTreeMap<u64, Incarnation>) -> String {
     let mut text: String = seen
         .iter()
@@ -234,7 +239,7 @@ pub fn seen_text(seen: &BTreeMap<u64, Incarnation>) -> String {
     text
 }
 
-/// What [`seen_text`] wrote; `None` if it is damaged.
+/// Parses what [`seen_text`] wrote; `None` if the text is damaged.
 pub fn read_seen(text: &str) -> Option<BTreeMap<u64, Incarnation>> {
     let (lines, crc) = text.rsplit_once("crc ")?;
     if u32::from_str_radix(crc.trim_end(), 16).ok()? != crc32c::crc32c(lines.as_bytes()) {

@@ -1,4 +1,4 @@
-//! One connection at work: frames out of the queues into streams, and out of streams to the node.
+//! Serves one connection: moves frames from the queues into streams, and from streams to the node.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::peer::{Fresh, Link, Peer, Removed};
 use super::refusal::CLOSE_REFUSED;
 use super::{Event, Lane, Refusal, TransportShared};
 
-/// A connection that is not used any more stays so long for what is still under way in it.
+/// How long a replaced connection stays open for data in flight.
 const RETIRE_AFTER: Duration = Duration::from_secs(1);
 
-/// How many pieces of a stream are taken at once.
+/// How many chunks of a stream are read at once.
 const READ_CHUNKS: usize = 32;
 
 /// Opens a lane: its number is the first byte of the stream.
@@ -32,7 +32,7 @@ pub(super) async fn open_lane(connection: &Connection, lane: Lane) -> Result<Sen
     }
 }
 
-/// Opens the control lane and says who this box takes itself for, and in which incarnation.
+/// Opens the control lane and sends this box's hello.
 pub(super) async fn open_control(connection: &Connection, own: Hello) -> Result<SendStream, ConnectionError> {
     let mut stream = open_lane(connection, Lane::Control).await?;
     match stream.write_all(&own.to_bytes()).await {
@@ -41,7 +41,7 @@ pub(super) async fn open_control(connection: &Connection, own: Hello) -> Result<
     }
 }
 
-/// The peer's control lane, and what it says of itself. `Err(None)`: it is no control lane.
+/// Accepts the peer's control lane and its hello. `Err(None)`: the stream is not a control lane.
 pub(super) async fn accept_control(
     connection: &Connection,
 ) -> Result<(RecvStream, Hello), Option<ConnectionError>> {
@@ -60,8 +60,8 @@ pub(super) async fn accept_control(
     Ok((stream, Hello::from_bytes(hello)))
 }
 
-/// Takes a connection in use, if it is the one to use, and serves it until it ends. Returns when the
-/// node has been told; serving goes on beside.
+/// Puts a connection into use, if it is the one to use, and serves it until it ends. Returns when the
+/// node has been informed; a separate task continues to serve the connection.
 pub(super) async fn start(shared: Arc<TransportShared>, peer: Arc<Peer>, fresh: Fresh) {
     let Fresh { connection, control, first, incarnation, dialled_here, begun } = fresh;
     shared.metrics.connections_made.raise();
@@ -71,7 +71,7 @@ pub(super) async fn start(shared: Arc<TransportShared>, peer: Arc<Peer>, fresh: 
         "connection {} with {} at {} ({}, {})",
         added.link.serial,
         peer.name,
-        super::address::shown(added.link.connection.remote_address()),
+        super::address::display_form(added.link.connection.remote_address()),
         if dialled_here { "dialled" } else { "accepted" },
         if added.in_use { "in use" } else { "spare" },
     );
@@ -138,7 +138,7 @@ fn spawn_writers(
     }
 }
 
-/// Writes what is queued for a lane until the connection ends or is not used any more.
+/// Writes the queue of a lane until the connection ends or is replaced.
 async fn write_lane(
     shared: Arc<TransportShared>,
     peer: Arc<Peer>,
@@ -172,7 +172,7 @@ async fn write_lane(
     }
 }
 
-/// Reads all lanes until the connection ends and all that came before is handed over.
+/// Reads all lanes until the connection ends and everything received is delivered to the node.
 async fn read_streams(shared: &Arc<TransportShared>, peer: &Arc<Peer>, link: &Link, first: RecvStream) {
     let mut readers = JoinSet::new();
     let connection = &link.connection;
@@ -184,7 +184,7 @@ async fn read_streams(shared: &Arc<TransportShared>, peer: &Arc<Peer>, link: &Li
     while readers.join_next().await.is_some() {}
 }
 
-/// Reads a lane; one that is not known yet says which it is.
+/// Reads a lane; if the lane is not known yet, the first byte names it.
 async fn read_lane(
     shared: Arc<TransportShared>,
     peer: Arc<Peer>,

@@ -1,15 +1,15 @@
-//! Moves frames between the boxes of the site over QUIC, and knows who is who by the pinned keys; what
-//! the frames mean is none of its business.
+//! Moves frames between the boxes of the site over QUIC, and identifies the boxes by their pinned keys. It does not
+//! interpret frames.
 //!
 //! Between two boxes there is a connection, or for a moment two. In it each lane is a stream in each
-//! direction, made of frames with their length before them; datagrams go beside. Either side dials.
+//! direction, made of frames preceded by their length; datagrams are sent separately. Either side dials.
 //!
 //! * `frame`: frames in a stream of bytes. `queue`: what waits to be sent, bounded.
 //! * `address`: which IP versions the socket has, and which addresses of a peer are dialled.
 //! * `tls`, `config`, `congestion`: who may connect; how QUIC is tuned.
 //! * `peer`: the connections to a box and which of them is used. `link`: one connection at work.
-//! * `incarnations`: which incarnation of a box it is that connects: a restarted one, an emptied one, a copy.
-//! * `dial`, `accept`: how connections come to be. `refusal`: why one did not, counted and logged.
+//! * `incarnations`: the check of a connecting box's incarnation: restarted, emptied, or a copy.
+//! * `dial`, `accept`: how connections are made. `refusal`: why one was refused, counted and logged.
 
 mod accept;
 mod address;
@@ -46,18 +46,18 @@ pub use refusal::{REFUSALS, Refusal};
 /// A stream of frames to each peer; the lanes do not hold each other up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
-    /// Votes, acknowledgements, transfers: small, goes before everything else.
+    /// Votes, acknowledgements, transfers: small frames with the highest priority.
     Control,
     /// Entries of the log.
     Entries,
     /// Requests between boxes: batches, reads.
     Requests,
-    /// Chunks of snapshots: goes last.
+    /// Chunks of snapshots, with the lowest priority.
     Snapshot,
 }
 
 impl Lane {
-    /// All of them; a lane's place is its number in the protocol.
+    /// All lanes; a lane's index is its number in the protocol.
     pub const ALL: [Lane; 4] = [Lane::Control, Lane::Entries, Lane::Requests, Lane::Snapshot];
 
     /// The longest frame, in bytes. A peer that announces a longer one loses its connection.
@@ -82,17 +82,17 @@ impl Lane {
 /// (so peers are held back) and datagrams are dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// From now on frames to this peer go over a new connection. Comes again without a
-    /// `Disconnected` before it when a connection was replaced (the peer was restarted, say): what was
-    /// sent before and not answered may be lost.
+    /// From now on frames to this peer use a new connection. Repeated without a
+    /// `Disconnected` before it when a connection was replaced (the peer restarted, say): frames
+    /// that were sent before and not answered may be lost.
     Connected(NodeId),
-    /// There is no connection to this peer any more; what waited to be sent is dropped.
+    /// The connection to this peer ended; frames that waited to be sent are dropped.
     Disconnected(NodeId),
-    /// A frame came.
+    /// A frame arrived.
     Received {
-        /// Who sent it, as its key proves.
+        /// The sender, authenticated by its key.
         from: NodeId,
-        /// The lane it came on; `None` for a datagram.
+        /// The lane of the frame; `None` for a datagram.
         lane: Option<Lane>,
         /// The frame, in memory of its own.
         frame: Bytes,
@@ -106,25 +106,25 @@ pub struct PeerStatus {
     pub id: u64,
     /// Its name.
     pub name: String,
-    /// Whether frames can be sent to it.
+    /// Whether frames can be sent to the peer.
     pub connected: bool,
-    /// Where it is: of the connection if there is one, else as configured.
+    /// Its address: that of the connection if there is one, else the configured one.
     pub address: String,
     /// Smoothed round-trip time of the connection in microseconds.
     pub rtt_us: Option<u64>,
     /// Bytes that wait to be sent, all lanes.
     pub queued_bytes: u64,
-    /// Why the latest try at a connection was refused, by either side; none since there was a connection.
+    /// Why either side refused the latest connection; `None` once a connection succeeded.
     pub refused: Option<Refusal>,
 }
 
-/// Why a frame was not taken.
+/// Why a frame was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// There is no connection to this peer now.
     #[error("not connected")]
     NotConnected,
-    /// As much waits for this peer and lane as may.
+    /// The queue of this peer and lane is full.
     #[error("the queue is full")]
     Full,
     /// Longer than [`Lane::frame_bytes_max`].
@@ -141,17 +141,17 @@ pub enum TransportError {
     /// The UDP port could not be bound.
     #[error("cannot listen on {address} (UDP, [cluster] listen): {source}; {remedy}")]
     Listen {
-        /// The address asked for.
+        /// The configured address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
         /// What to do.
         remedy: &'static str,
     },
     /// `node.key` is not the key that `identity.json` lists for this box.
     #[error(
-        "node.key is not the key that identity.json lists for {0:?}; copy the box's files anew from where \
-         `tallyd provision` wrote them"
+        "node.key is not the key that identity.json lists for {0:?}; copy the box's files again from the \
+         directory that `tallyd provision` made"
     )]
     OtherKey(String),
     /// TLS could not be set up.
@@ -159,18 +159,18 @@ pub enum TransportError {
     Tls(String),
 }
 
-/// What the transport counted.
+/// The counters of the transport.
 #[derive(Debug, Default)]
 pub struct TransportMetrics {
-    /// Frames handed to connections, datagrams not included.
+    /// Frames sent, without datagrams.
     pub frames_sent: Counter,
-    /// Their bytes.
+    /// Bytes of these frames.
     pub frame_bytes_sent: Counter,
-    /// Frames received, datagrams not included.
+    /// Frames received, without datagrams.
     pub frames_received: Counter,
-    /// Their bytes.
+    /// Bytes of these frames.
     pub frame_bytes_received: Counter,
-    /// Datagrams handed to connections.
+    /// Datagrams sent.
     pub datagrams_sent: Counter,
     /// Datagrams received.
     pub datagrams_received: Counter,
@@ -182,42 +182,42 @@ pub struct TransportMetrics {
     pub connections_ended: Counter,
     /// Dials begun.
     pub dials: Counter,
-    /// Dials that came to nothing.
+    /// Dials that failed.
     pub dials_failed: Counter,
     refused: [Counter; REFUSALS.len()],
 }
 
 impl TransportMetrics {
-    /// How often peers were turned away for a reason.
-    pub fn refused(&self, reason: Refusal) -> &Counter {
+    /// The counter of refused connections for a reason.
+    pub fn refusals_of(&self, reason: Refusal) -> &Counter {
         &self.refused[reason as usize]
     }
 
-    /// The same for all reasons, by the names of these.
+    /// The numbers of refused connections, by the names of all reasons.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        REFUSALS.iter().map(|reason| (reason.as_str(), self.refused(*reason).get()))
+        REFUSALS.iter().map(|reason| (reason.as_str(), self.refusals_of(*reason).get()))
     }
 
     /// All other counters: name, what it counts, value.
     pub fn counters(&self) -> [(&'static str, &'static str, u64); 11] {
         [
-            ("frames_sent", "Frames handed to connections.", &self.frames_sent),
-            ("frame_bytes_sent", "Their bytes.", &self.frame_bytes_sent),
+            ("frames_sent", "Frames sent.", &self.frames_sent),
+            ("frame_bytes_sent", "Bytes of frames.", &self.frame_bytes_sent),
             ("frames_received", "Frames received.", &self.frames_received),
-            ("frame_bytes_received", "Their bytes.", &self.frame_bytes_received),
-            ("datagrams_sent", "Datagrams handed to connections.", &self.datagrams_sent),
+            ("frame_bytes_received", "Bytes of frames.", &self.frame_bytes_received),
+            ("datagrams_sent", "Datagrams sent.", &self.datagrams_sent),
             ("datagrams_received", "Datagrams received.", &self.datagrams_received),
             ("datagrams_dropped", "Datagrams dropped because the node was behind.", &self.datagrams_dropped),
-            ("connections_made", "Connections made, dialled and accepted.", &self.connections_made),
+            ("connections_made", "Connections made, dialled or accepted.", &self.connections_made),
             ("connections_ended", "Connections that ended.", &self.connections_ended),
             ("dials", "Dials begun.", &self.dials),
-            ("dials_failed", "Dials that came to nothing.", &self.dials_failed),
+            ("dials_failed", "Dials that failed.", &self.dials_failed),
         ]
         .map(|(name, help, counter)| (name, help, counter.get()))
     }
 }
 
-/// The box's end of all its connections. Dropping it closes them.
+/// The box's end of all its connections. Dropping the transport closes them.
 #[derive(Debug)]
 pub struct Transport {
     shared: Arc<TransportShared>,
@@ -290,8 +290,8 @@ impl Transport {
         Ok(transport)
     }
 
-    /// From now on these are the members: who is new is dialled and may connect, who is none of them any
-    /// more loses its connections. A member whose address or key changed begins anew.
+    /// Sets the members. New members are dialled and may connect; a removed member
+    /// loses its connections. A member with a changed address or key is treated as new.
     ///
     /// # Errors
     /// TLS cannot be set up for a new member.
@@ -327,7 +327,7 @@ impl Transport {
         Ok(())
     }
 
-    /// What it counts.
+    /// The counters.
     pub fn metrics(&self) -> Arc<TransportMetrics> {
         Arc::clone(&self.shared.metrics)
     }
@@ -340,12 +340,12 @@ impl Transport {
         self.peer(to).ok_or(SendError::NotAPeer)?.queue(lane).push(frame)
     }
 
-    /// Whether [`Transport::send`] would take a frame of moderate size now.
+    /// Whether [`Transport::send`] would accept a frame of moderate size now.
     pub fn has_room(&self, to: NodeId, lane: Lane) -> bool {
         self.peer(to).is_some_and(|peer| peer.queue(lane).has_room())
     }
 
-    /// Sends a frame that may be lost, and overtakes everything. One that does not fit into a packet
+    /// Sends a frame that may be lost, and that overtakes all other frames. A frame that does not fit into a packet
     /// goes on the control lane.
     ///
     /// # Errors
@@ -370,7 +370,7 @@ impl Transport {
             .collect()
     }
 
-    /// Tells the peers that this box goes and frees the port. What is still queued may be lost.
+    /// Closes all connections, which tells the peers that this box stops, and frees the port. Queued frames may be lost.
     pub async fn close(&self) {
         self.shut();
         // The peers are told by the first packet; waiting longer only frees the port in good order.
@@ -379,7 +379,7 @@ impl Transport {
 
     fn shut(&self) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).all.abort_all();
-        self.shared.endpoint.close(refusal::CLOSE_GOING, b"the box stops");
+        self.shared.endpoint.close(refusal::CLOSE_GOING, b"the box is stopping");
     }
 
     fn peer(&self, id: NodeId) -> Option<Arc<Peer>> {

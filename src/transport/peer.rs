@@ -8,7 +8,7 @@ use quinn::{Connection, RecvStream, SendDatagramError, SendStream};
 use tally_core::id::{KeyHash, NodeId};
 use tokio::sync::watch;
 
-use super::address::shown;
+use super::address::display_form;
 use super::queue::Queue;
 use super::refusal::CLOSE_SUPERSEDED;
 use super::{Incarnation, Lane, PeerStatus, Refusal, SendError};
@@ -36,7 +36,7 @@ pub(super) struct Peer {
     /// Held while links change and the node is told, so that it is told in order.
     pub(super) announcing: tokio::sync::Mutex<()>,
     connected: watch::Sender<bool>,
-    /// Why the latest try at a connection was refused, by either side; none since there was a connection.
+    /// Why either side refused the latest connection; `None` once a connection succeeded.
     refused: Mutex<Option<Refusal>>,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct Added {
     pub(super) superfluous: Option<Link>,
 }
 
-/// What the end of a connection came to.
+/// The result of the end of a connection.
 #[derive(Debug)]
 pub(super) enum Removed {
     /// It was not in use.
@@ -118,17 +118,17 @@ impl Peer {
         }
     }
 
-    /// Whether it is this member, at this address and with this key.
+    /// Whether the peer is this member, at this address and with this key.
     pub(super) fn is(&self, member: &MemberRecord) -> bool {
         self.id == member.id && self.address == member.address && self.key == member.key
     }
 
-    /// A connection was refused, here or there.
+    /// Records that one side refused a connection.
     pub(super) fn note_refusal(&self, why: Refusal) {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
-    /// Ends all of its connections.
+    /// Closes all connections to the peer.
     pub(super) fn close(&self, code: quinn::VarInt, why: &[u8]) {
         for link in &self.lock().live {
             link.connection.close(code, why);
@@ -140,7 +140,7 @@ impl Peer {
     }
 
     /// Whether there is a connection, as it changes.
-    pub(super) fn connected(&self) -> watch::Receiver<bool> {
+    pub(super) fn watch_connected(&self) -> watch::Receiver<bool> {
         self.connected.subscribe()
     }
 
@@ -155,7 +155,7 @@ impl Peer {
         }
     }
 
-    /// Takes a connection in. Of two the newest is used, except that of two crossed dials both sides
+    /// Adds a connection. The newer of two is used, except that of two crossed dials both sides
     /// use the decider's, so that they agree.
     pub(super) fn add(
         &self,
@@ -206,7 +206,7 @@ impl Peer {
     }
 
     /// Sends an empty datagram over the connections of other incarnations of this peer, which is acknowledged
-    /// and otherwise ignored, and tells how many packets came over them; `None` if there are none.
+    /// and otherwise ignored, and returns the number of packets received over them; `None` if there are none.
     pub(super) fn probe_other(&self, incarnation: Incarnation) -> Option<u64> {
         let links = self.lock();
         let others = links.live.iter().filter(|link| link.incarnation != incarnation);
@@ -239,7 +239,7 @@ impl Peer {
             name: self.name.clone(),
             connected: connection.is_some(),
             address: connection
-                .map_or_else(|| self.address.clone(), |live| shown(live.remote_address()).to_string()),
+                .map_or_else(|| self.address.clone(), |live| display_form(live.remote_address()).to_string()),
             rtt_us: connection.map(|live| live.rtt().as_micros() as u64),
             queued_bytes: queued as u64,
             refused: *self.refused.lock().unwrap_or_else(PoisonError::into_inner),

@@ -1,4 +1,4 @@
-//! What waits to be sent to one peer on one lane: bounded, and only the connection in use takes from it.
+//! The send queue of one peer and lane. Its size is limited, and only the connection in use takes frames from it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Lane, SendError};
 
-/// How many bytes are handed to QUIC at once, so that a batch is not all of a long queue.
+/// How many bytes are passed to QUIC at once, so that a batch is not an entire long queue.
 const BATCH_BYTES: usize = 256 * 1024;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Queue {
 struct State {
     frames: VecDeque<Bytes>,
     bytes: usize,
-    /// The connection that takes from it; `None` refuses frames.
+    /// The connection that takes frames; `None` refuses frames.
     owner: Option<u64>,
     /// The owner's writer, when it waits.
     writer: Option<Waker>,
@@ -54,7 +54,7 @@ impl Queue {
         self.lock().bytes
     }
 
-    /// Gives the queue to another connection, or to none, which drops what waits.
+    /// Gives the queue to another connection, or to none, which drops all waiting frames.
     pub(super) fn set_owner(&self, owner: Option<u64>) {
         let mut state = self.lock();
         state.owner = owner;

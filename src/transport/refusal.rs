@@ -1,4 +1,4 @@
-//! Why a peer was turned away: counted each time, logged now and then, with the address.
+//! Reasons for refused connections. Each refusal is counted; some are logged, with the address.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use quinn::{ConnectionError, VarInt};
 use super::TransportMetrics;
 use crate::dropped::BoundedLog;
 
-/// The box stops in good order.
+/// The box makes an orderly stop.
 pub(super) const CLOSE_GOING: VarInt = VarInt::from_u32(1);
 /// Another connection is in use.
 pub(super) const CLOSE_SUPERSEDED: VarInt = VarInt::from_u32(2);
-/// The peer was turned away.
+/// The peer was refused.
 pub(super) const CLOSE_REFUSED: VarInt = VarInt::from_u32(3);
 
 /// TLS alerts that the verifiers cause (see tls.rs) and rustls sends; QUIC error codes are 0x100 and
@@ -24,10 +24,10 @@ const ALERT_OTHER_MEMBER: u64 = 49;
 const ALERT_NO_CERTIFICATE: u64 = 116;
 const ALERT_NO_PROTOCOL: u64 = 120;
 
-/// Why a peer was turned away, or turned this box away.
+/// Why one side refused a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// It showed no certificate.
+    /// The peer sent no certificate.
     NoCertificate,
     /// Its key is not that of a member.
     UnknownKey,
@@ -35,7 +35,7 @@ pub enum Refusal {
     OwnKey,
     /// Another member answers at this member's address.
     OtherMember,
-    /// It asked for another site.
+    /// The peer belongs to another site.
     OtherSite,
     /// It speaks another protocol, or another version of this one.
     OtherProtocol,
@@ -43,23 +43,23 @@ pub enum Refusal {
     OversizedFrame,
     /// It opened a lane that does not exist.
     UnknownLane,
-    /// Too many are at the door at once.
+    /// Too many handshakes are in progress.
     TooManyHandshakes,
-    /// It began and did not finish.
+    /// The peer began a handshake and did not complete it.
     HandshakeTimeout,
-    /// Its handshake was wrong in another way.
+    /// The handshake failed in another way.
     HandshakeFailed,
-    /// It turned this box away.
+    /// The peer refused this box.
     RefusedByPeer,
-    /// Its boot number did not rise: an emptied disk, or an old copy of it.
+    /// The peer's boot counter did not increase: its disk was emptied, or is an old copy.
     EarlierIncarnation,
     /// Two processes run under its identity.
     Cloned,
     /// It knows a later incarnation of this box.
     OwnEarlierIncarnation,
-    /// It hears another process under this box's identity.
+    /// The peer is connected to another process under this box's identity.
     OwnClone,
-    /// It takes itself for another member than its key is.
+    /// The peer reports another number than the member that its key belongs to.
     OtherNumber,
     /// It knows this box's key under another number.
     OwnOtherNumber,
@@ -69,7 +69,7 @@ pub enum Refusal {
     PeerIpv6Only,
     /// Its address is IPv4 only, and this box's socket has no IPv4.
     PeerIpv4Only,
-    /// This machine has no way to any of its addresses.
+    /// This machine has no route to any of the peer's addresses.
     NoRoute,
 }
 
@@ -106,7 +106,7 @@ impl serde::Serialize for Refusal {
 }
 
 impl Refusal {
-    /// As metrics name it.
+    /// The name of the reason in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Refusal::NoCertificate => "no-certificate",
@@ -134,50 +134,52 @@ impl Refusal {
         }
     }
 
-    /// In words, with what to do.
+    /// The reason in words, with what to do.
     pub const fn explain(self) -> &'static str {
         match self {
             Refusal::NoCertificate => "it showed no certificate; only boxes of this site may connect here",
             Refusal::UnknownKey => {
-                "its key is not that of a member: it was removed, or not added yet, or one of the sites was provisioned \
-                 anew"
+                "its key is not that of a member: it was removed, or not added yet, or one of the sites was \
+                 provisioned again"
             }
             Refusal::OwnKey => {
-                "it has this box's own key; was the data directory copied to a second box, or does a member's \
-                 address lead back here?"
+                "it has this box's own key; was the data directory copied to a second box, or is a member's \
+                 address this box's own?"
             }
             Refusal::OtherMember => "another member answers there; compare the addresses in identity.json",
-            Refusal::OtherSite => "it asked for another site; compare the addresses of the two sites",
+            Refusal::OtherSite => "it belongs to another site; compare the addresses of the two sites",
             Refusal::OtherProtocol => {
-                "it speaks another protocol or version; do all boxes run the same release?"
+                "it uses another protocol or version; do all boxes run the same release?"
             }
             Refusal::OversizedFrame => {
-                "it announced a frame longer than allowed; do all boxes run the same release?"
+                "it announced a frame that is too long; do all boxes run the same release?"
             }
-            Refusal::UnknownLane => "it opened a lane unknown here; do all boxes run the same release?",
-            Refusal::TooManyHandshakes => "too many connections are being made at once",
-            Refusal::HandshakeTimeout => "it began a connection and did not finish",
-            Refusal::HandshakeFailed => "its handshake was wrong",
+            Refusal::UnknownLane => "it opened an unknown lane; do all boxes run the same release?",
+            Refusal::TooManyHandshakes => "too many connections are being opened at once",
+            Refusal::HandshakeTimeout => "it began a connection and did not complete it",
+            Refusal::HandshakeFailed => "its handshake was malformed",
             Refusal::RefusedByPeer => "it refused this box; its log says why",
             Refusal::EarlierIncarnation => {
-                "its boot number did not rise: its disk was emptied or replaced by an old copy, so it may have \
-                 forgotten its vote and what it acknowledged; remove it from the site and set it up anew, as a new \
-                 member"
+                "its boot counter did not increase: its disk was emptied or replaced by an old copy, so it \
+                 may have forgotten its vote and what it acknowledged; remove it from the site and set it up \
+                 again as a new member"
             }
             Refusal::Cloned => {
                 "another box runs under the same identity; was its card or data directory copied? Stop the copy"
             }
             Refusal::OwnEarlierIncarnation => {
-                "it has seen a later incarnation of this box: this data directory was emptied or is an old copy, and may not \
-                 be used any more; remove this box from the site and set it up anew, as a new member"
+                "it has seen a later incarnation of this box: this data directory was emptied or is an old \
+                 copy, and must not be used; remove this box from the site and set it up again as a new \
+                 member"
             }
             Refusal::OwnClone => {
-                "it hears another box under this one's identity; was this card or data directory copied? Stop one of \
-                 them"
+                "it is connected to another box under this one's identity; was this card or data directory \
+                 copied? Stop one of them"
             }
             Refusal::OtherNumber => {
-                "the site knows its key under another number than it says itself: `tallyd member add` was given a wrong \
-                 --id; remove it, and add it with the number that `tallyd provision --extend` printed"
+                "the site knows its key under another number than it reports: `tallyd member add` was given \
+                 a wrong --id; remove it, and add it with the number that `tallyd provision --extend` \
+                 printed"
             }
             Refusal::OwnOtherNumber => {
                 "the site knows this box's key under another number than identity.json has: `tallyd member add` was \
@@ -185,16 +187,16 @@ impl Refusal {
                  printed"
             }
             Refusal::OwnUnknownKey => {
-                "it does not know this box's key: this box was removed from the site (then stop it), or is not added yet, \
-                 or one of the two was provisioned anew"
+                "it does not know this box's key: this box was removed from the site (then stop it), or is \
+                 not added yet, or one of the two was provisioned again"
             }
             Refusal::PeerIpv6Only => {
-                "its address is IPv6 only and this box listens on IPv4 only: with [::] and the same port in \
-                 cluster.listen it has both"
+                "its address is IPv6 only and this box listens on IPv4 only: set cluster.listen to [::] with \
+                 the same port to have both"
             }
             Refusal::PeerIpv4Only => {
-                "its address is IPv4 only and this box listens on IPv6 only: with [::] and the same port in \
-                 cluster.listen it has both"
+                "its address is IPv4 only and this box listens on IPv6 only: set cluster.listen to [::] with \
+                 the same port to have both"
             }
             Refusal::NoRoute => {
                 "this machine has no route to any of its addresses: is the network up, and do both have addresses of one \
@@ -203,7 +205,7 @@ impl Refusal {
         }
     }
 
-    /// Why a connection could not be made; `None` if nobody refused anybody.
+    /// The refusal that a connection error stands for; `None` if neither side refused.
     pub(super) fn of(error: &ConnectionError) -> Option<Refusal> {
         match error {
             ConnectionError::TransportError(error) => Some(Refusal::of_code(error.code.into())),
@@ -245,7 +247,7 @@ impl Refusal {
     }
 }
 
-/// Counts refusals, and logs some.
+/// Counts refusals and logs some of them.
 #[derive(Debug)]
 pub(super) struct RefusalLog {
     metrics: Arc<TransportMetrics>,
@@ -257,10 +259,10 @@ impl RefusalLog {
         RefusalLog { metrics, log: BoundedLog::default() }
     }
 
-    /// A peer at an address was turned away.
+    /// Counts, and perhaps logs, the refusal of a peer at an address.
     pub(super) fn refuse(&self, reason: Refusal, address: SocketAddr) {
-        self.metrics.refused(reason).raise();
-        let address = super::address::shown(address);
+        self.metrics.refusals_of(reason).raise();
+        let address = super::address::display_form(address);
         let Some(left_out) = self.log.due(reason as usize, Instant::now()) else { return };
         let (name, why) = (reason.as_str(), reason.explain());
         if left_out == 0 {

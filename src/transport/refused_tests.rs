@@ -112,7 +112,9 @@ async fn a_box_of_another_site_at_a_peers_address_is_refused_by_the_dialler() {
     let stranger = other.start(1).await;
     let one = site.start(1).await;
     wait_until(|| {
-        one.metrics.refused(Refusal::UnknownKey).get() + one.metrics.refused(Refusal::RefusedByPeer).get() > 0
+        one.metrics.refusals_of(Refusal::UnknownKey).get()
+            + one.metrics.refusals_of(Refusal::RefusedByPeer).get()
+            > 0
     })
     .await;
     stranger.wait_refused(Refusal::OtherSite).await;
@@ -224,7 +226,7 @@ async fn a_box_that_restarts_or_moves_comes_back_and_one_that_was_emptied_does_n
         let (connection, _control) = enter(&site, Incarnation { boot, nonce }).await;
         assert_refused(&connection, Refusal::EarlierIncarnation).await;
     }
-    assert_eq!(one.metrics.refused(Refusal::EarlierIncarnation).get(), 3);
+    assert_eq!(one.metrics.refusals_of(Refusal::EarlierIncarnation).get(), 3);
     // It is remembered beyond this box's own restart.
     let file = site.dirs[0].path().join("peers.seen");
     wait_until(|| std::fs::read_to_string(&file).is_ok_and(|text| text.starts_with("2 4 "))).await;
@@ -242,7 +244,7 @@ async fn a_copy_that_starts_beside_the_original_is_refused_and_the_original_stay
         let (copy, _control) = enter(&site, Incarnation { boot, nonce: 1 }).await;
         assert_refused(&copy, Refusal::Cloned).await;
     }
-    assert_eq!(one.metrics.refused(Refusal::Cloned).get(), 2);
+    assert_eq!(one.metrics.refusals_of(Refusal::Cloned).get(), 2);
     two.transport.send(NodeId(1), Lane::Control, Bytes::from_static(b"still here")).unwrap();
     assert_eq!(one.frame().await, (Some(Lane::Control), Bytes::from_static(b"still here")));
     assert_eq!(one.metrics.connections_ended.get(), 0);

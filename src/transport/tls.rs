@@ -1,5 +1,5 @@
-//! Who may connect: the public keys that the membership pins decide. A certificate only carries a key;
-//! its dates, names and issuer are not looked at.
+//! Authenticates peers by the public keys that the membership pins. A certificate only carries a key;
+//! its dates, names and issuer are not checked.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -27,12 +27,12 @@ impl Pins {
         Pins { me: identity.node_id(), members: RwLock::new(keys_of(&identity.members)) }
     }
 
-    /// From now on these are the members.
+    /// Replaces the pinned keys by those of these members.
     pub(super) fn replace(&self, members: &[MemberRecord]) {
         *self.members.write().unwrap_or_else(PoisonError::into_inner) = keys_of(members);
     }
 
-    /// Whose certificate it is, if it is another member's.
+    /// Returns the member that a certificate belongs to, if it is another member's.
     pub(super) fn peer(&self, certificate: &CertificateDer<'_>) -> Result<NodeId, CertificateError> {
         let hash = key_hash(certificate).ok_or(CertificateError::BadEncoding)?;
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
@@ -44,7 +44,7 @@ impl Pins {
         }
     }
 
-    /// Whose connection it is.
+    /// Returns the member at the other end of a connection.
     pub(super) fn peer_of(&self, connection: &quinn::Connection) -> Option<NodeId> {
         let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
         self.peer(chain.first()?).ok()
@@ -138,7 +138,7 @@ impl Verifier {
 
 /// Only TLS 1.3 is ever negotiated.
 fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
-    Err(Error::General("TLS 1.2 is not spoken here".into()))
+    Err(Error::General("TLS 1.2 is not supported".into()))
 }
 
 impl ServerCertVerifier for Verifier {

@@ -123,7 +123,7 @@ impl TestBox {
     }
 
     async fn wait_refused(&self, reason: Refusal) {
-        wait_until(|| self.metrics.refused(reason).get() > 0).await;
+        wait_until(|| self.metrics.refusals_of(reason).get() > 0).await;
     }
 }
 
@@ -245,7 +245,7 @@ async fn garbage_does_not_disturb() {
     one.transport.send(NodeId(2), Lane::Control, Bytes::from_static(b"fine")).unwrap();
     assert_eq!(two.frame().await.1, Bytes::from_static(b"fine"));
     assert_eq!((two.metrics.connections_made.get(), two.metrics.connections_ended.get()), (1, 0));
-    assert!(REFUSALS.iter().all(|reason| two.metrics.refused(*reason).get() == 0));
+    assert!(REFUSALS.iter().all(|reason| two.metrics.refusals_of(*reason).get() == 0));
 }
 
 #[test]

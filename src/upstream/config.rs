@@ -51,8 +51,8 @@ pub struct BaseTopic(String);
 /// Why a text is no base topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a base topic has 1 to 256 bytes, no '+', '#', control characters or Unicode noncharacters, does not begin with '$' \
-     and has no slash at either end"
+    "a base topic must have 1 to 256 bytes, no '+', '#', control characters or Unicode noncharacters, no '$' \
+     at the beginning and no slash at either end"
 )]
 pub struct BaseTopicError;
 

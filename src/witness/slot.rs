@@ -1,4 +1,4 @@
-//! A site's witness at work: frames in, records to disk, answers out.
+//! Serves one site: receives frames, writes records, sends answers.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,40 +20,40 @@ use crate::site::MemberRecord;
 use crate::startup;
 use crate::transport::{Event, Lane, Transport};
 
-/// Frames that wait; beyond, the peers' streams are not read. A site says little to its witness.
+/// The most waiting frames; beyond it, the peers' streams are not read. A site sends little to its witness.
 const EVENTS_MAX: usize = 64;
 
-/// What a slot shows of itself.
+/// The part of a slot that its status shows.
 #[derive(Debug)]
 pub(super) struct SlotShared {
-    /// But for the members, who change.
+    /// The identity, except for the members, which change.
     pub(super) identity: Identity,
     members: Mutex<Vec<MemberRecord>>,
     pub(super) transport: Arc<Transport>,
-    /// What members said that led to nothing.
+    /// Messages of members that were dropped.
     pub(super) dropped: DroppedMessages,
-    /// Answers to what was asked.
+    /// Answers sent.
     pub(super) answers: Counter,
-    /// Records that the disk did not take.
+    /// Records that could not be written.
     pub(super) failures: Counter,
     view: Mutex<View>,
 }
 
-/// What the slot writes down after each change.
+/// The state that the slot publishes after each change.
 #[derive(Clone, Debug, Default)]
 pub(super) struct View {
-    /// What is durable.
+    /// The durable record.
     pub(super) record: WitnessRecord,
-    /// How many records were written, in all incarnations of this witness.
+    /// The number of records written in all incarnations of this witness.
     pub(super) writes: u64,
-    /// How often this witness was started.
+    /// The number of starts of this witness.
     pub(super) boot: u64,
-    /// Why the latest record could not be written, until one can.
+    /// Why the latest record could not be written; `None` once a write succeeds.
     pub(super) trouble: Option<String>,
 }
 
 impl SlotShared {
-    /// The site's members, as a leader told them last.
+    /// The site's members, as a leader last sent them.
     pub(super) fn members(&self) -> MutexGuard<'_, Vec<MemberRecord>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,14 +69,14 @@ pub(super) struct Slot {
     witness: Witness,
     store: Store,
     dir: PathBuf,
-    /// Up to where the leader's log went that told the members last.
+    /// The last log index of the leader that last sent the members.
     members_as_of: LogIndex,
     shared: Arc<SlotShared>,
     events: mpsc::Receiver<Event>,
 }
 
 impl Slot {
-    /// Reads the record and begins to listen.
+    /// Reads the record and starts to listen.
     pub(super) async fn open(
         dir: &Path,
         identity: Identity,
@@ -86,7 +86,7 @@ impl Slot {
         let (store, record) = Store::open(dir, &me.name)?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let transport = startup::transport(&identity, dir, store.boot(), listen, sender).await?;
-        info!("{:?} is the witness of site {:?}, at {listen} (UDP)", me.name, identity.site);
+        info!("{:?} is the witness of site {:?}, listening on {listen} (UDP)", me.name, identity.site);
         let view = View { record, writes: store.writes(), boot: store.boot(), trouble: None };
         let shared = SlotShared {
             members: Mutex::new(identity.members.clone()),
@@ -111,7 +111,7 @@ impl Slot {
         Arc::clone(&self.shared)
     }
 
-    /// Serves the site until it is told to stop.
+    /// Serves the site until `stop` is set.
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         loop {
             let event = tokio::select! {
@@ -129,7 +129,7 @@ impl Slot {
         self.shared.transport.close().await;
     }
 
-    /// What a frame leads to; what has to be durable for that is.
+    /// Handles a frame and returns the answer. Everything that must be durable for the answer is.
     async fn take(&mut self, from: NodeId, frame: &Bytes) -> Option<(NodeId, Message)> {
         let message = match said_to_witness(frame) {
             Ok(ToWitness::Core(message)) => message,
@@ -150,15 +150,15 @@ impl Slot {
             Ok(Reaction::Answer(answer)) => Some((from, answer)),
             Ok(Reaction::Store(record)) => self.store(&record).await,
             Err(why) => {
-                debug!("ignored, of box {from}: {why:?}: {message:?}");
+                debug!("ignored a message of box {from}: {why:?}: {message:?}");
                 self.shared.dropped.count_one(from, why.into());
                 None
             }
         }
     }
 
-    /// Takes the members over from a leader: who is new may connect, who left may not any more. It is kept in
-    /// `identity.json`, which is no promise: a list that is lost is told again.
+    /// Accepts the list of members from a leader: new members may connect, removed ones may not. The list is saved in
+    /// `identity.json`. It is not a promise: a leader sends a lost list again.
     async fn know_members(&mut self, from: NodeId, index: LogIndex, mut members: Vec<MemberRecord>) {
         let (site, me) = (&self.shared.identity.site, self.shared.identity.me());
         let own = members.iter().find(|record| record.id == me.id);
@@ -179,13 +179,13 @@ impl Slot {
         let names: Vec<&str> = identity.members.iter().map(|member| member.name.as_str()).collect();
         info!("site {site:?}: the members are {names:?}");
         if let Err(error) = self.shared.transport.set_members(&identity.members) {
-            warn!("site {site:?}: the members cannot be connected: {error}");
+            warn!("site {site:?}: cannot connect to the members: {error}");
         }
         self.shared.members().clone_from(&identity.members);
         let dir = self.dir.clone();
         let saved = tokio::task::spawn_blocking(move || identity.save(&dir)).await;
         if let Ok(Err(error)) = saved {
-            warn!("site {site:?}: the members are known until this process ends only: {error}");
+            warn!("site {site:?}: cannot save the members, so a restart forgets them: {error}");
         }
     }
 
@@ -196,7 +196,7 @@ impl Slot {
         match result {
             Ok(()) => {
                 if view.trouble.take().is_some() {
-                    info!("site {site:?}: records can be written again");
+                    info!("site {site:?}: the record can be written again");
                 }
                 let answer = self.witness.stored();
                 view.record = *self.witness.record();
@@ -209,7 +209,9 @@ impl Slot {
                 self.shared.failures.raise();
                 // It is asked again and again: the same trouble is told once.
                 if view.trouble.as_ref() != Some(&why) {
-                    error!("site {site:?}: nothing is answered, since the record cannot be written: {why}");
+                    error!(
+                        "site {site:?}: the record cannot be written, so the witness answers nothing: {why}"
+                    );
                     view.trouble = Some(why);
                 }
                 None

@@ -1,4 +1,4 @@
-//! What a witness tells of itself over HTTP: status, health, metrics. Nothing can be changed there.
+//! The status, health and metrics of a witness over HTTP, all read-only.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::api::{Answers, ApiConfig, Guard, Name, Problem, Text, json_response, 
 use crate::dropped::REASONS;
 use crate::transport::PeerStatus;
 
-/// All that this process serves.
+/// All slots of this process.
 #[derive(Debug)]
 pub(super) struct Overview {
     pub(super) sites: Vec<Arc<SlotShared>>,
@@ -24,7 +24,7 @@ pub(super) struct Overview {
     started: Instant,
 }
 
-/// A slot that is not served.
+/// A slot that cannot be served.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Refused {
     pub(super) directory: PathBuf,
@@ -65,11 +65,11 @@ struct SiteStatus {
     subterm: u64,
     /// The boxes of that set.
     voters: Vec<String>,
-    /// Records written, ever.
+    /// Records written since the witness was made.
     writes: u64,
-    /// Starts, ever.
+    /// Starts since the witness was made.
     boot: u64,
-    /// The rest: since this process started.
+    /// Answers sent; this and all later figures count since this process started.
     answers: u64,
     ignored: u64,
     malformed: u64,
@@ -80,7 +80,7 @@ struct SiteStatus {
 }
 
 impl Refused {
-    /// Why, with the slot that it is about.
+    /// The reason, with the slot that it concerns.
     fn text(&self) -> String {
         let slot = self.directory.display().to_string();
         if self.why.contains(&slot) { self.why.clone() } else { format!("{slot}: {}", self.why) }
@@ -94,7 +94,7 @@ impl Default for Overview {
 }
 
 impl Overview {
-    /// In a line, for systemd: trouble first.
+    /// The state in a line, for systemd; trouble comes first.
     pub(super) fn line(&self) -> String {
         let not = self.why_not_ready().map_or(String::new(), |why| format!("{why}; "));
         let writes: u64 = self.sites.iter().map(|site| site.view().writes).sum();
@@ -126,31 +126,51 @@ impl Overview {
     fn metrics(&self) -> Text {
         let sites: Vec<SiteStatus> = self.sites.iter().map(|site| SiteStatus::of(site)).collect();
         let mut text = Text::default();
-        text.family("tallyd_build_info", "gauge", "1, with the version.");
+        text.family("tallyd_build_info", "gauge", "Always 1; a label gives the version.");
         text.sample("tallyd_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-        text.gauge("tallyd_ready", "1 if all sites are served.", u8::from(self.why_not_ready().is_none()));
-        text.gauge("tallyd_witness_refused_slots", "Slots that are not served.", self.refused.len());
-        text.gauge("tallyd_uptime_seconds", "Since this process started.", self.started.elapsed().as_secs());
+        text.gauge(
+            "tallyd_ready",
+            "1 if the witness serves all its sites.",
+            u8::from(self.why_not_ready().is_none()),
+        );
+        text.gauge(
+            "tallyd_witness_refused_slots",
+            "Sites that the witness cannot serve.",
+            self.refused.len(),
+        );
+        text.gauge(
+            "tallyd_uptime_seconds",
+            "Time since this process started.",
+            self.started.elapsed().as_secs(),
+        );
         type Figure = (&'static str, &'static str, &'static str, fn(&SiteStatus) -> u64);
         let connected = |site: &SiteStatus| site.peers.iter().filter(|peer| peer.connected).count() as u64;
         let figures: [Figure; 9] = [
-            ("tallyd_witness_writes_total", "counter", "Records written, ever.", |site| site.writes),
+            (
+                "tallyd_witness_writes_total",
+                "counter",
+                "Records written since the witness was made.",
+                |site| site.writes,
+            ),
             ("tallyd_witness_answers_total", "counter", "Messages answered.", |site| site.answers),
-            ("tallyd_witness_ignored_total", "counter", "Messages that led to nothing.", |site| site.ignored),
-            ("tallyd_witness_malformed_total", "counter", "Frames that could not be read.", |site| {
-                site.malformed
-            }),
-            ("tallyd_witness_failures_total", "counter", "Records that the disk did not take.", |site| {
+            ("tallyd_witness_ignored_total", "counter", "Messages ignored.", |site| site.ignored),
+            ("tallyd_witness_malformed_total", "counter", "Malformed frames.", |site| site.malformed),
+            ("tallyd_witness_failures_total", "counter", "Records that could not be written.", |site| {
                 site.failures
             }),
-            ("tallyd_witness_term", "gauge", "The latest term of a promise.", |site| site.term),
-            ("tallyd_witness_last_term", "gauge", "The term of the latest replication set.", |site| {
+            (
+                "tallyd_witness_term",
+                "gauge",
+                "Latest term in which the witness promised something.",
+                |site| site.term,
+            ),
+            ("tallyd_witness_last_term", "gauge", "Term of the latest replication set.", |site| {
                 site.last_term
             }),
-            ("tallyd_witness_subterm", "gauge", "The subterm of the latest replication set.", |site| {
+            ("tallyd_witness_subterm", "gauge", "Subterm of the latest replication set.", |site| {
                 site.subterm
             }),
-            ("tallyd_witness_connected_boxes", "gauge", "Boxes that are connected.", connected),
+            ("tallyd_witness_connected_boxes", "gauge", "Boxes connected.", connected),
         ];
         for (name, kind, help, figure) in figures {
             text.family(name, kind, help);
@@ -168,7 +188,7 @@ impl Overview {
     fn refused_by_reason(&self, text: &mut Text) {
         let labels = |site: &Arc<SlotShared>| (site.identity.site.clone(), site.identity.site_id.to_string());
         let name = "tallyd_witness_refused_total";
-        text.family(name, "counter", "What members sent that led to nothing, by reason.");
+        text.family(name, "counter", "Ignored messages of members, by reason.");
         for site in &self.sites {
             let (of, id) = labels(site);
             for reason in REASONS {
@@ -177,11 +197,7 @@ impl Overview {
             }
         }
         let name = "tallyd_peer_refused_total";
-        text.family(
-            name,
-            "counter",
-            "Connections of peers that were turned away, or turned this one away, by reason.",
-        );
+        text.family(name, "counter", "Connections with peers that either side refused, by reason.");
         for site in &self.sites {
             let (of, id) = labels(site);
             for (reason, value) in site.transport.metrics().refusals() {
@@ -250,8 +266,8 @@ impl Page {
             path => {
                 let path: String = path.chars().take(200).collect();
                 let detail = format!(
-                    "{path} is no resource of a witness: it has /v1/status, /metrics, /healthz and /readyz; counts \
-                     are added and read at the site's boxes"
+                    "a witness has no resource {path}: it has /v1/status, /metrics, /healthz and /readyz; \
+                     add and read counts at the site's boxes"
                 );
                 Err(Problem::new(Name::NotFound, detail))
             }
@@ -268,7 +284,7 @@ impl Answers for Page {
             Method::GET => false,
             Method::HEAD => true,
             _ => {
-                let detail = format!("{} is not for a witness; it takes GET, HEAD", request.method());
+                let detail = format!("{} is not allowed at a witness; allowed: GET, HEAD", request.method());
                 let mut response = Problem::new(Name::MethodNotAllowed, detail).into_response();
                 response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
                 return response;
@@ -278,7 +294,7 @@ impl Answers for Page {
         if head { response.map(|_| Body::empty()) } else { response }
     }
 
-    /// Nobody counts it: there is nothing that a flood could keep this listener from.
+    /// Does nothing: a flood cannot keep this listener from any other work.
     fn turned_away(&self) {}
 }
 

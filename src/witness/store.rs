@@ -1,8 +1,9 @@
-//! What a witness promised, on disk: one small file for each slot.
+//! The promises of a witness on disk: one small file for each slot.
 //!
-//! It is written beside, synced, renamed, and its directory synced. Two fixed places with a checksum would do as
-//! well and save the file system some work, but a record is written twice a failure at most, so that what is plain
-//! and used elsewhere wins: a reader sees the old record or the new one, whatever breaks.
+//! The file is written under another name, synced and renamed, and its directory is synced. Two fixed places with a
+//! checksum would work as
+//! well and save the file system some work, but a record is written at most twice per failure, so the simple method that is
+//! used elsewhere wins: a reader sees either the old or the new record, whatever fails.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -18,37 +19,37 @@ const LOCK: &str = "lock";
 
 const MAGIC: &[u8; 4] = b"TWIT";
 const VERSION: u8 = 1;
-/// Magic, version, three zeros; how often it was opened; how many records were written; CRC-32C.
+/// Magic, version, three zeros; number of opens; number of records written; CRC-32C.
 const HEAD_BYTES: usize = 8 + 8 + 8 + 4;
-/// Bytes of the file.
+/// The size of the file in bytes.
 pub const FILE_BYTES: usize = HEAD_BYTES + WITNESS_RECORD_BYTES;
 
 /// Why a slot's record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another process has the directory.
+    /// Another process uses the directory.
     #[error("{} is in use by another process: stop that one first, or name another directory", dir.display())]
     Locked {
         /// The slot's directory.
         dir: PathBuf,
     },
-    /// Written by a later program.
+    /// A newer program wrote the file.
     #[error(
-        "{}: {what}; nothing was changed: run the newer tallyd that wrote it. Do not delete the file: a witness \
-         that forgot what it promised may elect a leader that lacks what was counted",
+        "{}: {what}; nothing was changed: run the newer tallyd that wrote it. Do not delete the file: a \
+         witness that has forgotten its promises may elect a leader that lacks committed entries",
         path.display()
     )]
     Newer {
         /// The file.
         path: PathBuf,
-        /// Which version of what.
+        /// What has which version.
         what: String,
     },
-    /// Torn, damaged, or something else.
+    /// The file is torn, damaged, or not a witness's state.
     #[error(
-        "{}: {what}; nothing was changed. What this witness promised is lost, so it must not come back as the same \
-         one: remove it from its site (`tallyd member remove {name}` at a box), make a new one (`tallyd provision \
-         --extend DIR --witness NAME=HOST:PORT`), and delete this directory",
+        "{}: {what}; nothing was changed. This witness has lost its promises, so it must not return under \
+         the same identity: remove it from its site (`tallyd member remove {name}` at a box), make a new one \
+         (`tallyd provision --extend DIR --witness NAME=HOST:PORT`), and delete this directory",
         path.display()
     )]
     Damaged {
@@ -59,15 +60,15 @@ pub enum StoreError {
         /// The witness's name.
         name: String,
     },
-    /// The file system refused.
-    #[error("{}: {source}; check that the disk works and that this user may use the directory", path.display())]
+    /// A file operation failed.
+    #[error("{}: {source}; check that the disk works and that this user has access to the directory", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file system refused to take the new state.
+    /// The new state could not be written.
     #[error(transparent)]
     Write(#[from] IdentityError),
 }
@@ -83,8 +84,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Reads the record, or begins with an empty one, and raises the number of this witness's incarnations durably:
-    /// by that its peers notice one whose disk was emptied, put back or copied.
+    /// Reads the record, or starts with an empty one, and raises the boot counter of this witness durably:
+    /// by it, peers recognise a witness whose disk was emptied, restored or copied.
     pub(super) fn open(dir: &Path, name: &str) -> Result<(Store, WitnessRecord), StoreError> {
         let lock = lock(dir)?;
         let path = dir.join(FILE);
@@ -104,17 +105,17 @@ impl Store {
         Ok((store, record))
     }
 
-    /// How often it was opened.
+    /// The boot counter: how often the file was opened.
     pub(super) const fn boot(&self) -> u64 {
         self.boot
     }
 
-    /// How many records were written, in all incarnations.
+    /// The number of records written, in all incarnations.
     pub(super) const fn writes(&self) -> u64 {
         self.writes
     }
 
-    /// Makes a record durable. After an error nobody knows which record is on the disk, and the next write decides.
+    /// Makes a record durable. After an error it is unknown which record the disk has, until the next write succeeds.
     pub(super) async fn write(&mut self, record: &WitnessRecord) -> Result<(), String> {
         let (path, image) = (self.path.clone(), self.image(record, self.writes + 1));
         let written = tokio::task::spawn_blocking(move || write_file(&path, &image, 0o600)).await;
@@ -133,16 +134,16 @@ impl Store {
     }
 }
 
-/// Why the bytes of a file are no witness's state; each says what is wrong.
+/// Why the bytes of a file are not the state of a witness; each variant says what is wrong.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DecodeError {
-    /// Written by a later program.
+    /// A newer program wrote the file.
     Newer(String),
-    /// Torn, damaged, or something else.
+    /// The file is torn, damaged, or not a witness's state.
     Damaged(String),
 }
 
-/// The file: how often it was opened, how many records were written, the record.
+/// Encodes the file: number of opens, number of records written, the record.
 pub fn encode(boot: u64, writes: u64, record: &WitnessRecord) -> [u8; FILE_BYTES] {
     let mut bytes = [0; FILE_BYTES];
     let (head, body) = bytes.split_at_mut(HEAD_BYTES);
@@ -156,14 +157,14 @@ pub fn encode(boot: u64, writes: u64, record: &WitnessRecord) -> [u8; FILE_BYTES
     bytes
 }
 
-/// What [`encode`] wrote: incarnations, writes, record.
+/// Decodes what [`encode`] wrote: number of opens, number of records written, the record.
 ///
 /// # Errors
 /// Why these bytes are no record.
 pub fn decode(bytes: &[u8]) -> Result<(u64, u64, WitnessRecord), DecodeError> {
     let damaged = |what: &str| DecodeError::Damaged(what.to_owned());
     if bytes.get(..4) != Some(MAGIC) {
-        return Err(damaged("this is no witness's state"));
+        return Err(damaged("the file is not the state of a witness"));
     }
     let Some((head, rest)) = bytes.split_first_chunk::<HEAD_BYTES>() else {
         return Err(damaged("the file is too short"));
@@ -173,14 +174,11 @@ pub fn decode(bytes: &[u8]) -> Result<(u64, u64, WitnessRecord), DecodeError> {
         return Err(damaged("the head is torn or damaged"));
     }
     if head[4] != VERSION {
-        let what = format!("the file is of version {}, this program knows {VERSION}", head[4]);
+        let what = format!("the file has version {}; this program supports version {VERSION}", head[4]);
         return Err(DecodeError::Newer(what));
     }
     let Ok(record) = <&[u8; WITNESS_RECORD_BYTES]>::try_from(rest) else {
-        return Err(DecodeError::Damaged(format!(
-            "the file has {} bytes instead of {FILE_BYTES}",
-            bytes.len()
-        )));
+        return Err(DecodeError::Damaged(format!("the file has {} bytes, not {FILE_BYTES}", bytes.len())));
     };
     let record = WitnessRecord::decode(record).map_err(|error| match error {
         RecordError::Version(_) => DecodeError::Newer(error.to_string()),
@@ -276,7 +274,9 @@ mod tests {
         let error = decode(&newer).unwrap_err();
         assert_eq!(
             error,
-            DecodeError::Newer("the witness's record is of version 9, this program knows 1".to_owned())
+            DecodeError::Newer(
+                "the witness's record has version 9; this program supports version 1".to_owned()
+            )
         );
     }
 }

@@ -30,7 +30,7 @@ fn wrong_scripts() -> Result<(), Failed> {
             "a.txt:3: \"disk 1 term 1 vote - log 2/1\": 2/1 does not",
         ),
         ("# x\nnodes 2 witness\ncampaign 3\n", "a.txt:3: \"campaign 3\": 3 is a witness"),
-        ("# x\nnodes 3 witness\n", "a.txt:2: \"nodes 3 witness\": a witness helps beside 2, 4, 6 or 8"),
+        ("# x\nnodes 3 witness\n", "a.txt:2: \"nodes 3 witness\": a witness requires 2, 4, 6 or 8"),
         ("# x\nnodes 2 witness\ndisk 3 term 1 vote 1\n", "a.txt:3: \"disk 3 term 1 vote 1\": a record is"),
         ("nodes 3\n", "a.txt:1: a script begins with a comment"),
         ("# nothing\n", "a.txt: no commands"),

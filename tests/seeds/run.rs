@@ -43,8 +43,8 @@ impl Drop for Named<'_> {
             let (seed, test) = (self.seed, env!("CARGO_CRATE_NAME"));
             let variables = self.setting.variables();
             eprintln!(
-                "seed {seed} failed: {variables}TALLYD_SIM_SEED={seed} cargo test --test {test} the_invariants tells its \
-                 history"
+                "seed {seed} failed: {variables}TALLYD_SIM_SEED={seed} cargo test --test {test} \
+                 the_invariants prints its history"
             );
             if let Some(failed) = self.failed {
                 failed.store(true, Ordering::Relaxed);

@@ -73,14 +73,14 @@ fn damage_is_told_with_its_place_what_is_certain_and_the_way_out() {
     let middle = starts[starts.len() / 2];
     flip(&segment, middle + 45);
     let place = format!("{name}, byte {middle}:");
-    assert_says(&site, &[&place, "the log is whole up to entry", "or further", ADVICE]);
+    assert_says(&site, &[&place, "the log is intact up to entry", "or further", ADVICE]);
     flip(&segment, middle + 45);
 
     let away = data.join("away");
     std::fs::rename(&segment, &away).unwrap();
     assert_says(&site, &[data.join("log").to_str().unwrap(), "the log is gone", ADVICE]);
     std::fs::write(&segment, b"").unwrap();
-    assert_says(&site, &[&format!("{name}, byte 0:"), "first block of the segment is not one", ADVICE]);
+    assert_says(&site, &[&format!("{name}, byte 0:"), "first block is not a segment header", ADVICE]);
     std::fs::rename(&away, &segment).unwrap();
     std::fs::rename(data.join("log"), &away).unwrap();
     assert_says(&site, &[data.join("log").to_str().unwrap(), "the directory is missing", ADVICE]);
@@ -90,7 +90,7 @@ fn damage_is_told_with_its_place_what_is_certain_and_the_way_out() {
     flip(&segment, groups(&segment).last().unwrap() + 50);
     site.start_all();
     assert_eq!(site.boxes[0].total("a"), 6);
-    site.boxes[0].until_log("put right a wrong byte");
+    site.boxes[0].until_log("repaired a corrupt byte");
 }
 
 #[test]
@@ -103,7 +103,10 @@ fn a_damaged_snapshot_is_told_with_the_log_that_there_is() {
     for bytes in [&b""[..], b"TALLYSNP and so on"] {
         std::fs::write(&snapshot, bytes).unwrap();
         let name = format!("{}, byte 0:", snapshot.display());
-        assert_says(&site, &[&name, "it does not begin as a snapshot does", "the log (entries 1 to", ADVICE]);
+        assert_says(
+            &site,
+            &[&name, "the file does not begin like a snapshot", "the log (entries 1 to", ADVICE],
+        );
     }
     std::fs::remove_file(&snapshot).unwrap();
     site.start_all();

@@ -111,7 +111,7 @@ fn a_fourth_and_a_fifth_box_come_and_go_under_load_without_a_failed_add() {
     site.assert_same_digests();
     for name in ["box4", "box5"] {
         let said = changed(&site.boxes[1], &["member", "remove", name], || is_gone(&site.boxes[1], name));
-        assert!(said.is_none_or(|said| said.contains("no member any more")));
+        assert!(said.is_none_or(|said| said.contains("was removed from the site")));
         goes_on(&load);
     }
     until("a box that was not asked says that box4 is gone, too", || {
@@ -133,7 +133,7 @@ fn a_member_that_was_added_is_remembered_by_a_site_that_starts_again() {
     until_is(&site.boxes[0], "box4", "observer");
     let votes = || is(&site.boxes[0], "box4", "voter");
     let said = changed(&site.boxes[0], &["member", "promote", "box4"], votes);
-    assert!(said.is_none_or(|said| said == "box4 is voter\n"));
+    assert!(said.is_none_or(|said| said == "box4 is a voter\n"));
     for one in &mut site.boxes {
         one.kill();
     }
@@ -230,7 +230,7 @@ fn a_leader_that_is_stopped_in_order_is_not_missed() {
     assert_eq!(tally.retries, 0, "some add was not acknowledged at its first try");
     eprintln!("slowest add while the leader was restarted: {slowest:?}");
     // Nobody had to miss it: it said to whom leadership goes before it went.
-    let said = |one: &TestBox| one.log().contains("to this box, because the leader stops");
+    let said = |one: &TestBox| one.log().contains("to this box, because the leader is stopping");
     assert!((0..3).any(|at| at != leader && said(&site.boxes[at])), "it did not transfer leadership");
     site.start_all();
     tally.assert_held(&site);

@@ -61,7 +61,7 @@ fn a_box_under_a_wrong_number_does_not_come_in_and_is_told_why() {
     until("it is in the group, and does not vote", || {
         (site.boxes[0].try_status()?["members"][1]["membership"] == "observer").then_some(())
     });
-    // The way out that was told.
+    // The remedy that the message names.
     let name = site.boxes[1].name.clone();
     assert!(try_told(&site.boxes[0], &["member", "remove", &name]).status.success());
     let id = made["id"].to_string();
@@ -84,7 +84,7 @@ fn a_box_without_which_nothing_could_be_committed_is_not_removed() {
     let other = (0..3).find(|at| *at != dead && *at != leader).unwrap();
     let other_name = site.boxes[other].name.clone();
     for what in ["remove", "demote"] {
-        let why = format!("since {dead_name} is not reached");
+        let why = format!("because {dead_name} is not connected");
         refused(&site.boxes[leader], &["member", what, &other_name], &why);
     }
     site.boxes[leader].add("parts", 5);
@@ -107,14 +107,14 @@ fn a_box_without_which_nothing_could_be_committed_is_not_removed() {
 fn nobody_is_asked_to_lead_who_could_not() {
     let mut site = Site::start(1);
     let alone = &["leader", "transfer"];
-    refused(&site.boxes[0], alone, "no other box that votes");
+    refused(&site.boxes[0], alone, "no other voter");
     let made = site.extend(place());
     let member = format!("{}={}", site.boxes[1].name, made["address"].as_str().unwrap());
     let (id, key) = (made["id"].to_string(), made["key"].as_str().unwrap().to_owned());
     let arguments = ["member", "add", &member, "--id", &id, "--key", &key, "--role", "observer"];
     assert!(try_told(&site.boxes[0], &arguments).status.success());
     let name = site.boxes[1].name.clone();
-    refused(&site.boxes[0], &["leader", "transfer", &name], "only a box that votes can lead");
+    refused(&site.boxes[0], &["leader", "transfer", &name], "only a voter can lead");
     // A new address of an observer makes no voter of it.
     let arguments = ["member", "add", &member, "--id", &id, "--key", &key, "--no-wait", "--json"];
     let output = try_told(&site.boxes[0], &arguments);
@@ -122,5 +122,5 @@ fn nobody_is_asked_to_lead_who_could_not() {
     assert!(output.status.success() && said.contains("observer"), "{output:?}");
     let renamed = format!("other={}", made["address"].as_str().unwrap());
     let arguments = ["member", "add", &renamed, "--id", &id, "--key", &key];
-    refused(&site.boxes[0], &arguments, "a name stays");
+    refused(&site.boxes[0], &arguments, "a name cannot change");
 }

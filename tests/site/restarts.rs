@@ -103,7 +103,7 @@ fn a_follower_that_is_far_behind_catches_up() {
     assert!(oldest[0].exists());
     fill_log(&site, leader, || !oldest.iter().any(|file| file.exists()));
     site.boxes[behind].start();
-    site.boxes[behind].until_log("took in a snapshot");
+    site.boxes[behind].until_log("installed a snapshot");
     site.boxes[behind].until_ready();
     site.assert_same_digests();
     assert_eq!(everything(&site, behind), everything(&site, leader));
@@ -130,7 +130,7 @@ fn a_follower_that_is_slightly_behind_catches_up_from_the_log() {
     site.boxes[behind].until_ready();
     load.finish().assert_held(&site);
     site.assert_same_digests();
-    assert!(!site.boxes[behind].log().contains("took in a snapshot"));
+    assert!(!site.boxes[behind].log().contains("installed a snapshot"));
 }
 
 #[test]

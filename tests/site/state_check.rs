@@ -106,7 +106,7 @@ fn a_box_with_a_wrong_bit_takes_itself_out_of_service_and_gets_the_state_anew() 
     let leader = flips.site.leader();
     flips.flip_and_mend(leader);
     flips.assert_right();
-    flips.site.boxes[leader].until_log("transfers leadership to");
+    flips.site.boxes[leader].until_log("transferring leadership to");
     assert!(flips.site.boxes[leader].status()["transfers"]["state"].as_u64() >= Some(1));
 }
 
@@ -115,7 +115,7 @@ fn of_two_boxes_that_differ_both_say_so_and_neither_stops() {
     let mut flips = Flips::start(2);
     std::fs::write(flips.file(1), format!("a {BIT}")).unwrap();
     flips.until_checks(|_, check| {
-        let says = check["text"].as_str()?.contains("no majority that tells which is right");
+        let says = check["text"].as_str()?.contains("no majority shows which is right");
         (check["state"] == "differs" && says).then_some(())
     });
     let before = flips.added;

@@ -108,7 +108,7 @@ fn no_signal_loses_what_was_counted() {
         assert_eq!(one.total("a"), counted, "{signal:?}");
     }
     assert!(!one.unsent().exists(), "there was nothing to save");
-    assert_eq!(one.log().matches("SIGUSR1 means nothing").count(), 1);
+    assert_eq!(one.log().matches("SIGUSR1 has no meaning").count(), 1);
 }
 
 #[test]
@@ -116,9 +116,9 @@ fn a_witness_ends_by_what_is_meant_to_end_it_only() {
     let (mut site, mut witness) = Site::provision_with_witness();
     witness.start();
     site.start_all();
-    witness.until_log("tells its state");
+    witness.until_log("serves its status");
     witness.signal(Signal::USR1);
-    witness.until_log("SIGUSR1 means nothing");
+    witness.until_log("SIGUSR1 has no meaning");
     witness.signal(Signal::HUP);
     witness.until_log("nothing was changed");
     witness.end_by(Signal::QUIT);
@@ -139,8 +139,8 @@ fn a_reload_says_what_it_takes_over_and_what_it_cannot() {
     let new = text.replace("\"1h\"", "\"10ms\"").replace("[api]\n", "[api]\nconnections_max = 77\n");
     std::fs::write(&file, new).unwrap();
     one.signal(Signal::HUP);
-    one.until_log("commit.interval is 10ms from now on");
-    one.until_log("what has changed in api.connections_max is in force after a restart only");
+    one.until_log("commit.interval is now 10ms");
+    one.until_log("changes of api.connections_max take effect only after a restart");
     one.until_total("a", 3);
     assert!(one.process.as_mut().unwrap().ended().is_none());
 }
@@ -275,8 +275,8 @@ fn a_damaged_file_is_told_and_set_aside_and_so_is_another_boxs() {
     std::fs::write(site.boxes[2].unsent(), &bad).unwrap();
     std::fs::write(site.boxes[0].unsent(), &good).unwrap();
     site.start_all();
-    site.boxes[2].until_log("it is damaged");
-    site.boxes[0].until_log("it belongs to another box or site");
+    site.boxes[2].until_log("the file is damaged");
+    site.boxes[0].until_log("the file belongs to another box or site");
     for at in [0, 2] {
         let aside = site.boxes[at].directory.join("unsent.batches.aside-1");
         assert_eq!(std::fs::read(aside).unwrap(), if at == 0 { good.clone() } else { bad.clone() });

@@ -148,7 +148,7 @@ fn a_leader_that_does_not_reach_the_broker_hands_over_to_the_box_that_does() {
     assert_eq!(told["last"]["to"], site.boxes[successor].name);
     let metrics = site.boxes[leader].client().get("/metrics").unwrap().text();
     assert!(metrics.contains("tallyd_leadership_transfers_total{reason=\"broker\"} 1\n"), "{metrics}");
-    site.boxes[successor].until_log("transfers leadership to this box");
+    site.boxes[successor].until_log("is transferring leadership to this box");
     assert_eq!(until_connected(&site), successor);
     let all = [("a".to_owned(), 7)].into();
     Ledger::until_all(&subscriber, &all).assert_sound();
@@ -256,7 +256,7 @@ fn an_add_without_a_quorum_is_certainly_not_done_and_said_so() {
     let mut client = site.boxes[survivor].client();
     let refused = until("the box that is left says that it hears no leader", || {
         let answer = client.post("/v1/counters/before", "{\"add\":1}").ok()?;
-        answer.text().contains("heard no leader").then_some(answer)
+        answer.text().contains("had no leader").then_some(answer)
     });
     assert_eq!(refused.status, 503);
     assert!(refused.header("retry-after").is_some());

@@ -129,7 +129,7 @@ fn one_failure(
 #[test]
 fn either_box_may_be_killed_and_the_other_goes_on_and_the_witness_hardly_writes() {
     let (mut site, witness) = start();
-    until_says(&site.boxes[0], "two boxes and a witness: tolerates one failure");
+    until_says(&site.boxes[0], "two boxes and a witness: tolerates 1 failure");
     let load = Load::start(&site, 4);
     goes_on(&load);
     // Each of them while it follows and while it leads.
@@ -191,7 +191,7 @@ fn is_not_missed(site: &Site, witness: &mut TestBox, load: &Load) -> bool {
     let standstill = Standstill::watch();
     let (before, boot_before) = (seen(witness), boot(witness));
     witness.kill();
-    until_says(&site.boxes[0], "the witness is not: tolerates no failure");
+    until_says(&site.boxes[0], "without the witness: tolerates no failure");
     goes_on(load);
     witness.start();
     until_peers(witness, 2);
@@ -274,7 +274,7 @@ fn a_running_site_of_two_is_given_a_witness() {
     let (id, key) = (made["id"].to_string(), made["key"].as_str().unwrap());
     let arguments = ["member", "add", &member, "--id", &id, "--key", key, "--role", "witness"];
     let said = changed(&site.boxes[0], &arguments, || is(&site.boxes[0], "w", "witness"));
-    assert!(said.is_none_or(|said| said == "w is witness\n"));
+    assert!(said.is_none_or(|said| said == "w is the witness\n"));
     until_peers(&witness, 2);
     site.boxes.iter().for_each(|one| until_tolerates(one, 1));
     goes_on(&load);
@@ -306,7 +306,7 @@ fn a_record_of_a_newer_version_is_refused_and_so_is_a_witness_that_forgot() {
     newer[4] = 2;
     let checksum = crc32c::crc32c(&newer[..24]).to_le_bytes();
     newer[24..28].copy_from_slice(&checksum);
-    refused(&newer, &["version 2", "this program knows 1", "run the newer tallyd"]);
+    refused(&newer, &["version 2", "this program supports version 1", "run the newer tallyd"]);
     let mut damaged = good.clone();
     *damaged.last_mut().unwrap() ^= 1;
     refused(&damaged, &["torn or damaged", "tallyd member remove w", "--extend DIR --witness"]);
@@ -315,9 +315,9 @@ fn a_record_of_a_newer_version_is_refused_and_so_is_a_witness_that_forgot() {
     witness.start();
     for one in &site.boxes {
         until("the box sees that the witness is in an earlier incarnation", || {
-            one.log().contains("boot number did not rise").then_some(())
+            one.log().contains("boot counter did not increase").then_some(())
         });
-        until_says(one, "the witness is not");
+        until_says(one, "without the witness");
     }
     witness.kill();
     std::fs::write(&file, good).unwrap();
@@ -392,7 +392,7 @@ fn one_process_is_the_witness_of_many_sites_and_a_bad_slot_harms_no_other() {
     until("the first site is served", || {
         let status = witness.try_status()?;
         let refused = status["refused"][0]["why"].as_str()?;
-        assert!(refused.contains("witness.state: this is no witness's state"), "{refused}");
+        assert!(refused.contains("witness.state: the file is not the state of a witness"), "{refused}");
         (status["sites"].as_array()?.len() == 1 && status["ready"] == false).then_some(())
     });
     assert_eq!(witness.client().get("/readyz").unwrap().status, 503);
@@ -409,7 +409,7 @@ fn a_box_is_run_as_a_box_and_a_witness_as_a_witness() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(1) && said.contains(words), "{said}");
     };
-    refused(&site.boxes[0], Some("--witness"), "which is no witness: run it without --witness");
+    refused(&site.boxes[0], Some("--witness"), "which is not a witness: run it without --witness");
     refused(&witness, None, "the witness of its site: run it with --witness");
     site.start_all();
     assert!(!witness.directory.join("log").exists());

@@ -25,18 +25,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything that must hold before a change lands: format, lints, documentation, tests,
-    /// microcontroller build, dependencies. Changes nothing; installs what is missing.
+    /// Check everything that must hold before a change lands: format, lints, documentation, tests,
+    /// microcontroller build, dependencies. Changes no files; installs missing tools.
     Verify,
-    /// A site of three boxes on this machine: counts, loses its leader, and proves that nothing was lost.
+    /// Run a site of three boxes on this machine that counts, loses its leader, and proves that nothing was lost.
     Demo(demo::Arguments),
-    /// The figures of a site of three boxes on this machine, several rounds with medians.
+    /// Measure a site of three boxes on this machine, in several rounds with medians.
     Bench(bench::Arguments),
-    /// Plays the simulation's seeds from a start by chance, and runs the fuzzers, until the time is up.
+    /// Run the simulations from a random seed on, and the fuzzers, until the time is up.
     Soak(soak::Arguments),
-    /// How large the core is on a microcontroller; fails if it is larger than it may be.
+    /// Measure the core on a microcontroller; fail if it is larger than allowed.
     Size(size::Arguments),
-    /// Builds the core for microcontrollers, fetching what that needs.
+    /// Build the core for microcontrollers; fetch what that needs.
     Targets(targets::Arguments),
 }
 

@@ -141,7 +141,7 @@ impl Site {
                 return Ok(leader);
             }
             if began.elapsed() > READY_TIMEOUT {
-                bail!("no box leads after {} s", READY_TIMEOUT.as_secs());
+                bail!("no box is the leader after {} s", READY_TIMEOUT.as_secs());
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -198,7 +198,7 @@ impl Site {
         loop {
             if let Some(status) = child.try_wait()? {
                 if !status.success() {
-                    bail!("{name} did not stop in order ({status})");
+                    bail!("{name} did not stop cleanly ({status})");
                 }
                 return Ok(began.elapsed());
             }
@@ -245,7 +245,7 @@ impl Site {
                 return Ok((leader, since.elapsed()));
             }
             if since.elapsed() > READY_TIMEOUT {
-                bail!("no other box leads {} s after {name} was killed", READY_TIMEOUT.as_secs());
+                bail!("no other box is the leader {} s after {name} was killed", READY_TIMEOUT.as_secs());
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -322,7 +322,7 @@ impl Drop for OneBox {
 
 fn signal(child: &Child, which: Signal) -> Result<()> {
     let id =
-        i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a process has a number above 0")?;
+        i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a process id is greater than 0")?;
     kill_process(id, which).with_context(|| format!("cannot send {which:?} to process {}", child.id()))
 }
 

@@ -23,11 +23,11 @@ const BOUNDS: [(&str, Option<&str>, &str, u64); 4] = [
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Name so many of the largest functions, too.
+    /// Also list this many of the largest functions.
     #[arg(long, default_value_t = 0)]
     functions: usize,
 
-    /// Build the library from the distribution's sources even if rustup has it.
+    /// Build the standard library from the distribution's sources even if rustup has it.
     #[arg(long)]
     from_source: bool,
 }
@@ -62,7 +62,7 @@ pub(crate) fn size(arguments: &Arguments) -> Result<()> {
             .for_each(|(name, bytes)| println!("{bytes:>8} {name}"));
     }
     if !exceeded.is_empty() {
-        bail!("larger than it may be: {}", exceeded.join("; "));
+        bail!("too large: {}", exceeded.join("; "));
     }
     Ok(())
 }
@@ -74,7 +74,7 @@ pub(crate) fn check() -> Result<String> {
     for (program, symbol, name, most) in BOUNDS {
         let bytes = programs.bytes(program, symbol)?;
         if bytes > most {
-            bail!("{name}: {bytes} bytes, at most {most} may be");
+            bail!("{name}: {bytes} bytes, more than {most}");
         }
         line.push(format!("{name}: {bytes} of {most} bytes"));
     }
@@ -116,7 +116,7 @@ impl Program {
     fn read(path: &Path) -> Result<Program> {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let file = object::File::parse(bytes.as_slice())
-            .with_context(|| format!("{} is no program", path.display()))?;
+            .with_context(|| format!("{} is not a program", path.display()))?;
         let named = file.symbols().filter(|symbol| symbol.size() > 0);
         let mut symbols: Vec<_> =
             named.map(|symbol| (symbol.name().unwrap_or("?").to_owned(), symbol.size())).collect();

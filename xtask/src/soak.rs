@@ -19,13 +19,13 @@ use simulation::Simulation;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// For how long, building not counted.
+    /// Duration in minutes, without the build.
     #[arg(long, value_name = "N", default_value_t = 10)]
     minutes: u64,
-    /// The simulations' first seed; by chance unless it is given.
+    /// First seed of the simulations; default: random.
     #[arg(long, value_name = "SEED")]
     first: Option<u64>,
-    /// So many voters in each of the sites of cores alone; 1 to 7 by chance unless it is given.
+    /// Number of voters in each site of cores; default: 1 to 7 at random.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=7))]
     voters: Option<u64>,
 }
@@ -59,8 +59,8 @@ pub(crate) fn soak(arguments: &Arguments) -> Result<()> {
     // The fuzzers have one; on a machine with one core both share it.
     let threads = processors.saturating_sub(1).max(1);
     println!(
-        "== for {} s: the simulations from seed {first} on with {threads} threads (whole sites for three quarters of the \
-         time, then cores alone), and {} fuzzers by turns",
+        "== for {} s: the simulations, from seed {first} on, with {threads} threads (whole sites for three \
+         quarters of the time, then cores alone), and {} fuzzers in turn",
         span.as_secs(),
         fuzzers.names().len()
     );

@@ -20,7 +20,7 @@ const SUITES: [&str; 5] = ["bookworm-backports", "trixie", "trixie-backports", "
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Build the library from the distribution's sources even if rustup has it.
+    /// Build the standard library from the distribution's sources even if rustup has it.
     #[arg(long)]
     from_source: bool,
 }
@@ -80,12 +80,15 @@ fn library(target: &str) -> Result<Library> {
     }
     let mut reasons = Vec::new();
     if tools::find("rustup").is_some() {
-        println!("fetching the library: rustup target add {target}");
+        println!("fetching the standard library: rustup target add {target}");
         let outcome = run::collect(Command::new("rustup").args(["target", "add", target]))?;
         if outcome.ok && has_library(target)? {
             return Ok(Library::Installed);
         }
-        reasons.push(format!("rustup: {}", outcome.text.trim().lines().last().unwrap_or("no library came")));
+        reasons.push(format!(
+            "rustup: {}",
+            outcome.text.trim().lines().last().unwrap_or("rustup installed no library")
+        ));
     } else {
         reasons.push("rustup: not installed".to_owned());
     }
@@ -94,8 +97,8 @@ fn library(target: &str) -> Result<Library> {
         Err(error) => {
             reasons.push(format!("the distribution's sources: {error:#}"));
             bail!(
-                "there is no standard library for {target} and no way to one:\n  {}\n\
-                 Install rustup and run `rustup target add {target}`, or put the sources of rustc {} at {}",
+                "there is no standard library for {target}, and none can be fetched:\n  {}\nInstall rustup \
+                 and run `rustup target add {target}`, or put the sources of rustc {} at {}",
                 reasons.join("\n  "),
                 rustc_release()?,
                 sources_place()?.display()
@@ -148,10 +151,10 @@ fn fetch_sources(release: &str) -> Result<PathBuf> {
         return Ok(unpacked);
     }
     if tools::find("apt-get").is_none() || tools::find("dpkg").is_none() {
-        bail!("this is no system with apt and dpkg");
+        bail!("this system does not have apt and dpkg");
     }
     let archive = Archive::configured()?;
-    println!("fetching the library's sources for rustc {release} from the distribution (45 MB)");
+    println!("fetching the standard library's sources for rustc {release} from the distribution (45 MB)");
     let mut tried = Vec::new();
     for suite in SUITES {
         let lists = Lists::new(&cache.join("apt"), &archive, suite)?;
@@ -173,7 +176,7 @@ fn fetch_sources(release: &str) -> Result<PathBuf> {
     run::output(&mut unpack)?;
     std::fs::remove_file(&package).with_context(|| format!("cannot remove {}", package.display()))?;
     if !unpacked.join("library/core").is_dir() {
-        bail!("{} does not have the sources where they belong", cache.display());
+        bail!("{} does not have the sources in the expected place", cache.display());
     }
     Ok(unpacked)
 }

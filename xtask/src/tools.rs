@@ -93,7 +93,7 @@ impl Consent {
         if !input.is_terminal() {
             return false;
         }
-        print!("May I run `{wish}`? [Y/n] ");
+        print!("Run `{wish}` now? [Y/n] ");
         let mut answer = [0; 64];
         let read = std::io::stdout().flush().and_then(|()| input.read(&mut answer)).unwrap_or_default();
         matches!(answer[..read].trim_ascii(), b"" | b"y" | b"Y" | b"yes") && read > 0
@@ -124,7 +124,7 @@ pub(crate) fn ensure(tools: &[Tool], consent: Consent) -> Result<()> {
         stop_service(service);
     }
     match missing.iter().find(|tool| find(tool.program()).is_none()) {
-        Some(tool) => bail!("`{wish}` brought no {}; please install it by hand", tool.program()),
+        Some(tool) => bail!("`{wish}` did not install {}; please install it by hand", tool.program()),
         None => Ok(()),
     }
 }

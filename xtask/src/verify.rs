@@ -40,11 +40,11 @@ pub(crate) fn verify() -> Result<()> {
     // What ships is without what the tests have built in.
     let shipped =
         ["clippy", "--locked", "--package", "tallyd", "--lib", "--bins", "--quiet", "--", "-D", "warnings"];
-    report.step("lints of what ships", || quiet(&shipped, &[]));
+    report.step("lints of the shipped code", || quiet(&shipped, &[]));
     let doc = ["doc", "--locked", "--workspace", "--no-deps", "--document-private-items", "--quiet"];
     report.step("documentation", || quiet(&doc, &[("RUSTDOCFLAGS", "-D warnings")]));
     report.step("tests", || tests(&mut counts, &mut said));
-    report.step("proofs, none missing", || proofs(&said, &mut found));
+    report.step("all proofs present", || proofs(&said, &mut found));
     report.step("documentation's tests", || doc_tests(&mut counts));
     for target in targets::CORE_TARGETS {
         report.step(&format!("core for {target}"), || targets::build_core(target, false).map(Step::Passed));
@@ -183,8 +183,7 @@ fn dependencies() -> Result<Step> {
         return Ok(Step::Passed("advisories, licences, bans, sources".to_owned()));
     }
     if advisories.text.contains("failed to fetch advisory database") {
-        let detail =
-            "licences, bans, sources; advisories NOT checked, their database cannot be reached from here";
+        let detail = "licences, bans, sources; advisories NOT checked: their database cannot be reached";
         return Ok(Step::Passed(detail.to_owned()));
     }
     Ok(Step::Failed(advisories.text))

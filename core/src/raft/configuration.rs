@@ -1,4 +1,4 @@
-//! Who belongs to the group: its voters, observers and witness; two halves of voters while it changes.
+//! The configuration of the group: its voters, observers and witness, with two halves of voters while it changes.
 
 use core::fmt;
 
@@ -39,7 +39,7 @@ pub struct ConfigurationEntry {
     pub configuration: Configuration,
 }
 
-/// What a configuration is made of; see [`Configuration::from_parts`].
+/// The parts of a configuration; see [`Configuration::from_parts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConfigurationParts<'a> {
     /// The voters, the witness among them; of the new half if the configuration is joint.
@@ -54,7 +54,7 @@ pub struct ConfigurationParts<'a> {
     pub leaves_by_itself: bool,
 }
 
-/// Why members are no configuration.
+/// Why members do not form a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigurationError {
     /// More members than there is room for.
@@ -66,13 +66,13 @@ pub enum ConfigurationError {
     MemberTwice(NodeId),
     /// A voter is an observer too.
     VoterAndObserver(NodeId),
-    /// Nobody votes who has a log.
+    /// There is no voter with a log.
     NoVoter,
     /// A witness that does not vote.
     WitnessWithoutVote(NodeId),
-    /// There can be one witness only.
+    /// There is more than one witness.
     WitnessTwice(NodeId),
-    /// A witness stands beside an even number of other voters, 8 at most; so many there would be.
+    /// A witness requires an even number of other voters, at most 8; there would be this many.
     WitnessBesideOdd(usize),
     /// Voters other than the witness change while it stays: take it out, change them, put it in.
     WitnessInBothHalves(NodeId),
@@ -88,13 +88,13 @@ impl fmt::Display for ConfigurationError {
             ConfigurationError::VoterAndObserver(id) => {
                 write!(f, "node {id} cannot be a voter and an observer at once")
             }
-            ConfigurationError::NoVoter => f.write_str("a site needs one voter at least"),
+            ConfigurationError::NoVoter => f.write_str("a site needs at least one voter"),
             ConfigurationError::WitnessWithoutVote(id) => write!(f, "the witness {id} must be a voter"),
             ConfigurationError::WitnessTwice(id) => {
-                write!(f, "a site has at most one witness, node {id} would be a second one")
+                write!(f, "a site has at most one witness; node {id} would be a second one")
             }
             ConfigurationError::WitnessBesideOdd(voters) => {
-                write!(f, "a witness helps beside 2, 4, 6 or 8 other voters, here there would be {voters}")
+                write!(f, "a witness requires 2, 4, 6 or 8 other voters; there would be {voters}")
             }
             ConfigurationError::WitnessInBothHalves(id) => write!(
                 f,
@@ -107,7 +107,7 @@ impl fmt::Display for ConfigurationError {
 
 impl core::error::Error for ConfigurationError {}
 
-/// One wish of a change of membership.
+/// One step of a membership change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A new member follows as observer.

@@ -1,4 +1,4 @@
-//! Who leads: pre-votes, votes, terms, stepping down. Election restriction by `(term, subterm, index)`.
+//! Elections: pre-votes, votes, terms, stepping down. The election restriction compares `(term, subterm, index)`.
 
 use super::member::MemberRole;
 use super::message::{Body, HardState, Message, Position};

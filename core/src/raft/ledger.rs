@@ -1,4 +1,4 @@
-//! Bytes that are on their way, up to which index: to one follower, or to being committed.
+//! Bytes in flight by index: to one follower, or to being committed.
 
 use heapless::Deque;
 

@@ -1,5 +1,5 @@
-//! Changing the members: by joint consensus, one change at a time. A configuration is in force at a node from
-//! the moment its entry is in that node's log, and no more when the entry is dropped.
+//! Membership changes by joint consensus, one at a time. A configuration is in force at a node from
+//! the moment its entry is in that node's log until the entry is dropped.
 //!
 //! A leader begins a change only when the configuration before is committed, so at most one configuration entry
 //! of any log is not: remembering the one before the latest is enough to go back.
@@ -13,10 +13,10 @@ use super::{Ignored, Mutation, Raft, Role};
 use crate::id::{LogIndex, NodeId, Subterm};
 use crate::time::Instant;
 
-/// Why the members were not changed; nothing was.
+/// Why the members were not changed. A refused change changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MembershipError {
-    /// Ask the leader.
+    /// This node is not the leader.
     NotLeader,
     /// This leader has not yet committed an entry of its own term: ask again soon.
     TooEarly,
@@ -51,23 +51,23 @@ pub enum MembershipError {
 impl fmt::Display for MembershipError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MembershipError::NotLeader => f.write_str("this node does not lead"),
+            MembershipError::NotLeader => f.write_str("this node is not the leader"),
             MembershipError::TooEarly => {
-                f.write_str("this leader has not yet committed an entry of its term: try again soon")
+                f.write_str("this leader has not yet committed an entry of its term: retry soon")
             }
             MembershipError::InProgress => f.write_str(
-                "the change before is not complete: try again soon, or leave its joint configuration first",
+                "the previous change is not complete: retry soon, or leave its joint configuration first",
             ),
-            MembershipError::Transferring => f.write_str("leadership is being transferred: try again soon"),
-            MembershipError::NotJoint => f.write_str("no change is under way"),
-            MembershipError::AlreadyMember(id) => write!(f, "node {id} is a member already"),
-            MembershipError::NotMember(id) => write!(f, "node {id} is no member"),
-            MembershipError::NotObserver(id) => write!(f, "node {id} is no observer"),
-            MembershipError::NotVoter(id) => write!(f, "node {id} is no voter with a log"),
+            MembershipError::Transferring => f.write_str("leadership is being transferred: retry soon"),
+            MembershipError::NotJoint => f.write_str("no change is in progress"),
+            MembershipError::AlreadyMember(id) => write!(f, "node {id} is already a member"),
+            MembershipError::NotMember(id) => write!(f, "node {id} is not a member"),
+            MembershipError::NotObserver(id) => write!(f, "node {id} is not an observer"),
+            MembershipError::NotVoter(id) => write!(f, "node {id} is not a voter with a log"),
             MembershipError::NotCaughtUp { id, behind } => {
-                write!(f, "node {id} has not caught up: it lacks {behind} entries; try again later")
+                write!(f, "node {id} has not caught up: it is {behind} entries behind; retry later")
             }
-            MembershipError::Unchanged => f.write_str("the members are so already"),
+            MembershipError::Unchanged => f.write_str("the members already have these roles"),
             MembershipError::Configuration(error) => error.fmt(f),
         }
     }
@@ -84,7 +84,7 @@ impl From<ConfigurationError> for MembershipError {
 /// How a joint configuration is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// By whoever leads once it is committed.
+    /// By the leader, once the configuration is committed.
     ByItself,
     /// When [`leave_joint`](Raft::leave_joint) is called.
     WhenAsked,

@@ -1,10 +1,10 @@
-//! What nodes say to each other, and what the core says to its driver. No payloads: messages name
+//! The messages between nodes, and those between the core and its driver. There are no payloads: messages name
 //! ranges of the log; the driver adds the entry bytes on sending and strips them on receiving.
 
 use super::witness::NodeSet;
 use crate::id::{LogIndex, NodeId, Subterm, Term};
 
-/// Where an entry stands and under whom it was written. Two logs that agree on a position agree
+/// The place of an entry in the log, and its leader's term. Two logs that agree on a position agree
 /// on everything before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
@@ -40,14 +40,14 @@ pub struct Message {
     /// The sender's term; for a pre-vote and a granted answer to one, the term of the campaign that
     /// it asks for.
     pub term: Term,
-    /// What it says.
+    /// The body of the message.
     pub body: Body,
 }
 
-/// What a message says.
+/// The body of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// Would you vote for me? Changes nothing at the receiver.
+    /// A pre-vote request, which changes nothing at the receiver.
     PreVote {
         /// The end of the candidate's log.
         last: Position,
@@ -57,7 +57,7 @@ pub enum Body {
         /// Yes or no.
         granted: bool,
     },
-    /// Vote for me.
+    /// A vote request.
     Vote {
         /// The end of the candidate's log.
         last: Position,
@@ -93,7 +93,7 @@ pub enum Body {
         /// The latest position in the follower's log at or below `previous` that could match.
         hint: Position,
     },
-    /// I lead. Small, so that bulk cannot delay it; may overtake appends.
+    /// A heartbeat of the leader. It is small, so that bulk cannot delay it, and may overtake appends.
     Heartbeat {
         /// The leader's commit index; the follower takes it up to what it knows to match.
         commit: LogIndex,
@@ -112,9 +112,9 @@ pub enum Body {
         /// The last entry that the snapshot covers.
         last: Position,
     },
-    /// Campaign at once: I transfer leadership to you.
+    /// A request to campaign at once, because the leader transfers leadership to the receiver.
     TimeoutNow,
-    /// To the witness: vote for me, as these did already. Answered as by other voters.
+    /// A vote request to the witness, with the votes granted so far. Answered as by other voters.
     WitnessVote {
         /// A pre-vote: changes nothing at the witness.
         pre: bool,
@@ -139,7 +139,7 @@ pub enum Body {
         /// Whether it is in the witness's record.
         taken: bool,
     },
-    /// To the witness: do I lead still? Answered with the round, as a heartbeat.
+    /// A ping to the witness, to confirm leadership. Answered with the round, like a heartbeat.
     WitnessPing {
         /// The round.
         round: u64,
@@ -223,16 +223,16 @@ impl Message {
     }
 }
 
-/// What must survive a restart besides the log.
+/// The state that must survive a restart besides the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HardState {
     /// The latest term seen.
     pub term: Term,
-    /// For whom this node voted in that term.
+    /// The candidate that this node voted for in that term.
     pub vote: Option<NodeId>,
 }
 
-/// What the driver makes durable: in this order, in one group with one sync. One at a time: the
+/// A group that the driver makes durable, in this order, with one sync. There is one group at a time: the
 /// core yields no other until [`handle_persisted`](super::Raft::handle_persisted) was told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persist {

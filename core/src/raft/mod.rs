@@ -13,11 +13,12 @@
 //!    [`read_confirmed`](Raft::read_confirmed) once their index is applied.
 //!
 //! Sending (3) before the disk (4) lets a leader's entries travel while they are written; what depends
-//! on the disk is not yielded before the disk has it. The rooms: `election` decides who leads, `replication`
-//! brings the logs together, `snapshot` helps those who are too far behind, `membership` changes who belongs to
+//! on the disk is not yielded before the disk has it. The modules: `election` elects the leader, `replication`
+//! copies the log, `snapshot` serves nodes that are too far behind, `membership` changes the members of
 //! the group, `transfer` transfers leadership, `witness` is a member
 //! without a log and `replication_set` how the others count it, `read` confirms reads, `output` yields messages and events,
-//! `persist` is the gate to the disk, `configuration`, `set`, `log` and `quorum` are the arithmetic, `mutation` is for tests.
+//! `persist` is the gate to the disk, `configuration`, `set`, `log` and `quorum` are the arithmetic, `mutation` is for
+//! tests.
 //!
 //! Small functions that are marked never to be inlined are called from many places: on a microcontroller each copy
 //! is paid for.
@@ -76,7 +77,7 @@ use read::Rounds;
 use timer::{Jitter, Timers};
 use transfer::Transfer;
 
-/// What a node does at present.
+/// The role of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Follows a leader or waits for one. Observers never do anything else.
@@ -89,7 +90,7 @@ pub enum Role {
     Leader,
 }
 
-/// What the driver has to do about its log after a message.
+/// What the driver must do with its log after a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Handled {
@@ -195,8 +196,8 @@ pub struct Raft<const NODES: usize = 9, const RUNS: usize = 32, M: Mutation = No
 }
 
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
-    /// Takes a message in. Snapshot messages are handed over once the driver holds the snapshot, whole
-    /// and verified. What is returned is to be done before anything else is called.
+    /// Handles a message. The driver passes a snapshot message once it has the snapshot, complete
+    /// and verified. The driver must do what is returned before it calls anything else.
     ///
     /// `configuration` is what the payload of the *first* entry of an append holds, if that is a configuration
     /// entry; the others need no looking at, since a configuration entry begins a subterm and is therefore the
@@ -257,7 +258,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
     }
 
-    /// Does what is due at `now`; nothing if nothing is.
+    /// Does everything that is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.clock(now);
         if self.timers.tick <= self.now && self.role != Role::Follower {
@@ -292,7 +293,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// The group of this ticket is durable.
     pub fn handle_persisted(&mut self, now: Instant, ticket: u64) {
         self.clock(now);
-        if !self.gate.persisted(ticket, M::VOUCH_FOR_REPLACED) {
+        if !self.gate.on_persisted(ticket, M::VOUCH_FOR_REPLACED) {
             return;
         }
         match self.role {
@@ -343,13 +344,13 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         self.gate.stable()
     }
 
-    /// What this node does.
+    /// The role of this node.
     #[must_use]
     pub const fn role(&self) -> Role {
         self.role
     }
 
-    /// Who leads, as far as this node knows.
+    /// The leader, as far as this node knows.
     #[must_use]
     pub const fn leader(&self) -> Option<NodeId> {
         self.leader

@@ -1,4 +1,4 @@
-//! What goes out: messages and events, derived from the state when asked.
+//! Output: messages and events, derived from the state when asked.
 
 use heapless::Vec;
 
@@ -10,7 +10,7 @@ use super::{Mutation, Raft, Role};
 use crate::id::{LogIndex, NodeId, Term};
 use crate::time::Instant;
 
-/// What changed for the driver.
+/// A change that the driver must know of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// This node leads. The driver stores an empty payload at `noop` before it calls anything else;
@@ -35,28 +35,28 @@ pub enum Event {
     },
     /// Another configuration is in force, for as long as its entry is in the log.
     ConfigurationChanged(ConfigurationEntry),
-    /// The handing over came to nothing; this node leads on.
+    /// The transfer failed; this node continues to lead.
     TransferFailed {
-        /// Who was to lead.
+        /// The intended successor.
         to: NodeId,
     },
-    /// Another leader, or none, or another term.
+    /// The leader or the term changed.
     LeaderChanged {
-        /// Who leads, as far as is known.
+        /// The leader, if known.
         leader: Option<NodeId>,
         /// In which term.
         term: Term,
     },
 }
 
-/// A node at a glance.
+/// A summary of a node's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status<const NODES: usize> {
-    /// What it does.
+    /// The role of the node.
     pub role: Role,
     /// Its term.
     pub term: Term,
-    /// Whom it follows.
+    /// The leader that it follows.
     pub leader: Option<NodeId>,
     /// The end of its log.
     pub last: Position,
@@ -66,18 +66,18 @@ pub struct Status<const NODES: usize> {
     pub durable: LogIndex,
     /// The configuration in force, and where it stands.
     pub configuration: ConfigurationEntry,
-    /// To whom a leader transfers leadership.
+    /// The successor of a leadership transfer in progress.
     pub transfer: Option<NodeId>,
     /// For which voter the witness stands in, at a leader.
     pub witness_for: Option<NodeId>,
     /// The witness does not vote for this candidate, because another voter may have more: there is no leader
     /// until that one returns.
     pub refused_by_witness: bool,
-    /// What a leader knows of the other members; empty otherwise.
+    /// The leader's view of the other members; empty at other nodes.
     pub peers: Vec<PeerStatus, NODES>,
 }
 
-/// A member as its leader sees it.
+/// The leader's view of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
     /// Who.
@@ -162,7 +162,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         }
     }
 
-    /// The node at a glance.
+    /// A summary of the node's state.
     #[must_use]
     pub fn status(&self) -> Status<NODES> {
         let timeout = self.config.election_timeout;

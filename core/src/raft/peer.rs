@@ -1,4 +1,4 @@
-//! Another member as this node sees it: what is owed to it, and how far a leader has brought it.
+//! This node's view of another member: what it must send to the member, and the leader's replication progress.
 
 use core::ops::{Deref, DerefMut, Index, IndexMut};
 

@@ -1,4 +1,4 @@
-//! The persist gate: what is durable, what is on its way there, and what therefore may be said.
+//! The persist gate: what is durable, what is being written, and what may therefore be sent.
 
 use super::log::Log;
 use super::message::{HardState, Persist, Position};
@@ -110,7 +110,7 @@ impl Gate {
     }
 
     /// The group is durable. `false` if the ticket is not the outstanding one.
-    pub(super) fn persisted(&mut self, ticket: u64, vouches_for_replaced: bool) -> bool {
+    pub(super) fn on_persisted(&mut self, ticket: u64, vouches_for_replaced: bool) -> bool {
         let Some(done) = self.landed(ticket) else { return false };
         debug_assert!(done.covers <= done.end, "a group vouches for no more than it wrote");
         self.hard_state = done.hard_state.unwrap_or(self.hard_state);

@@ -1,4 +1,4 @@
-//! Majorities: what most voters have reached, in each half of a configuration.
+//! Majorities: the value that a majority of voters has reached, in each half of a configuration.
 
 use super::configuration::{CONFIGURATION_MEMBERS_MAX, Configuration};
 use super::set::Set;

@@ -21,7 +21,7 @@ pub struct Read {
 /// Why a read cannot be confirmed here and now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadError {
-    /// Ask the leader.
+    /// This node is not the leader.
     NotLeader,
     /// This leader has not yet committed an entry of its own term, so it does not know what is
     /// committed: ask again soon.
@@ -31,7 +31,7 @@ pub enum ReadError {
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            ReadError::NotLeader => "this node does not lead",
+            ReadError::NotLeader => "this node is not the leader",
             ReadError::TooEarly => "this leader has not yet committed an entry of its term",
         })
     }

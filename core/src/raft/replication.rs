@@ -1,4 +1,4 @@
-//! Bringing the logs together: a leader's appends and what it learns from the answers; a follower's
+//! Replication of the log: a leader's appends and what it learns from the answers; a follower's
 //! judgement of an append; what is committed.
 
 use core::fmt;
@@ -10,10 +10,10 @@ use super::{Handled, Ignored, Mutation, Raft, Role};
 use crate::id::LogIndex;
 use crate::time::Instant;
 
-/// Why a proposal was not taken; nothing was changed.
+/// Why a proposal was refused. A refused proposal changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProposeError {
-    /// Ask the leader.
+    /// This node is not the leader.
     NotLeader,
     /// As much is uncommitted as may be: try again when something was committed.
     Full,
@@ -26,10 +26,10 @@ pub enum ProposeError {
 impl fmt::Display for ProposeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            ProposeError::NotLeader => "this node does not lead",
-            ProposeError::Full => "too much waits to be committed",
+            ProposeError::NotLeader => "this node is not the leader",
+            ProposeError::Full => "too many bytes wait to be committed",
             ProposeError::Transferring => "leadership is being transferred",
-            ProposeError::Empty => "a proposal has one entry at least",
+            ProposeError::Empty => "a proposal needs at least one entry",
         })
     }
 }

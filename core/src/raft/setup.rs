@@ -1,4 +1,4 @@
-//! What a node starts from: its configuration, the members, what was durable.
+//! The inputs of a start: the node's settings, the members, and the durable state.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -15,7 +15,7 @@ use super::{Mutation, Raft, Role};
 use crate::id::{LogIndex, NodeId, Subterm};
 use crate::time::{Duration, Instant};
 
-/// How a node behaves.
+/// The settings of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// This node.
@@ -23,7 +23,7 @@ pub struct Config {
     /// Without a leader for this long, up to twice as long (by chance), a node campaigns. At least
     /// twice `heartbeat_interval`.
     pub election_timeout: Duration,
-    /// A leader shows itself this often.
+    /// The interval of a leader's heartbeats.
     pub heartbeat_interval: Duration,
     /// Decides the chances; another one on each node.
     pub seed: u64,
@@ -36,7 +36,7 @@ pub struct Config {
     pub uncommitted_bytes_max: u64,
 }
 
-/// What was durable before the start.
+/// The state that was durable before the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Durable {
     /// Term and vote.
@@ -69,10 +69,11 @@ impl fmt::Display for SetupError {
         match self {
             SetupError::Configuration(error) => error.fmt(f),
             SetupError::Timeouts => f.write_str(
-                "the election timeout must be twice the heartbeat interval or more, and that more than zero",
+                "the election timeout must be at least twice the heartbeat interval, which must be more than \
+                 zero",
             ),
             SetupError::Inconsistent => f.write_str(
-                "the durable log does not fit its snapshot or the durable term: it is not this core's",
+                "the durable log does not match its snapshot or the durable term: it belongs to another node",
             ),
         }
     }
@@ -89,7 +90,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         const {
             assert!(
                 NODES > 0 && NODES <= super::CONFIGURATION_MEMBERS_MAX,
-                "more nodes than a configuration can have"
+                "more nodes than a configuration allows"
             )
         }
         check(&config, &durable)?;

@@ -1,4 +1,4 @@
-//! When something is due: the election deadline with its jitter, the leader's tick.
+//! Timers: the election deadline with its jitter, and the leader's tick.
 
 use crate::time::{Duration, Instant};
 

@@ -9,13 +9,13 @@ use crate::time::Instant;
 /// Why leadership is not transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferError {
-    /// Ask the leader.
+    /// This node is not the leader.
     NotLeader,
-    /// It leads already.
+    /// The node is already the leader.
     ToItself,
-    /// It is no voter, or has no log to lead with.
+    /// The node is not a voter, or has no log to lead with.
     NotVoter(NodeId),
-    /// It has not caught up or does not answer.
+    /// The node has not caught up or does not answer.
     NotCaughtUp {
         /// Who.
         id: NodeId,
@@ -29,11 +29,11 @@ pub enum TransferError {
 impl fmt::Display for TransferError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TransferError::NotLeader => f.write_str("this node does not lead"),
-            TransferError::ToItself => f.write_str("this node leads already"),
-            TransferError::NotVoter(id) => write!(f, "node {id} is no voter that could lead"),
+            TransferError::NotLeader => f.write_str("this node is not the leader"),
+            TransferError::ToItself => f.write_str("this node is already the leader"),
+            TransferError::NotVoter(id) => write!(f, "node {id} is not a voter that could lead"),
             TransferError::NotCaughtUp { id, behind } => {
-                write!(f, "node {id} does not answer or has not caught up: it lacks {behind} entries")
+                write!(f, "node {id} does not answer or has not caught up: it is {behind} entries behind")
             }
             TransferError::InProgress(id) => write!(f, "leadership is being transferred to node {id}"),
         }
@@ -51,7 +51,8 @@ pub(super) struct Transfer {
 }
 
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
-    /// A leader transfers leadership to a voter that has caught up. It takes no proposals until it is led, or for an election
+    /// A leader transfers leadership to a voter that has caught up. It takes no proposals until it is led, or for an
+    /// election
     /// timeout; [`Event::TransferFailed`](super::Event::TransferFailed) tells that it leads on.
     ///
     /// # Errors
@@ -78,7 +79,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         Ok(())
     }
 
-    /// To whom a leader would best transfer leadership: the voter that has most of its log, of those that answer.
+    /// The best successor: of the voters that answer, the one that has most of the leader's log.
     #[must_use]
     pub fn successor(&self) -> Option<NodeId> {
         let timeout = self.config.election_timeout;

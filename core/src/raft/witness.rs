@@ -1,8 +1,8 @@
 //! The witness: a member that votes and keeps a few tens of bytes instead of a log (extended Raft, by Joshua Zhang).
 //! Usable without the rest of the core, on a microcontroller as in a daemon.
 //!
-//! A witness is two message handlers over one record; whatever it promises is in the record before it is said.
-//! The driver hands a [`Message`] to [`handle`](Witness::handle), which gives an answer to send at once, or a record
+//! A witness is two message handlers over one record; the record holds every promise before an answer is sent.
+//! The driver passes a [`Message`] to [`handle`](Witness::handle), which returns an answer to send at once, or a record
 //! to be made durable; when it is, [`stored`](Witness::stored) gives the answer.
 
 use core::fmt;
@@ -89,7 +89,7 @@ pub struct WitnessRecord {
     pub voters: NodeSet,
 }
 
-/// Why bytes are no record.
+/// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordError {
     /// The checksum does not fit: torn or damaged.
@@ -105,7 +105,10 @@ impl fmt::Display for RecordError {
         match self {
             RecordError::Checksum => f.write_str("the witness's record is torn or damaged"),
             RecordError::Version(version) => {
-                write!(f, "the witness's record is of version {version}, this program knows {VERSION}")
+                write!(
+                    f,
+                    "the witness's record has version {version}; this program supports version {VERSION}"
+                )
             }
             RecordError::Content => f.write_str("the witness's record contradicts itself"),
         }
@@ -168,7 +171,7 @@ impl WitnessRecord {
     }
 }
 
-/// What follows from a message.
+/// The result of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Reaction {
@@ -195,13 +198,13 @@ impl<M: Mutation> Witness<M> {
         Witness { record, storing: None, mutation: PhantomData }
     }
 
-    /// What is durable.
+    /// The durable record.
     #[must_use]
     pub const fn record(&self) -> &WitnessRecord {
         &self.record
     }
 
-    /// Takes a message of a member in.
+    /// Handles a message of a member.
     ///
     /// # Errors
     /// Why the message was ignored; nothing has changed.

@@ -1,5 +1,5 @@
 "use strict";
-// Whatever came from outside (names of series, boxes, sites) goes into the page by textContent only.
+// Data from outside (names of series, boxes, sites) enters the page by textContent only.
 
 const ROWS_MAX = 200;
 const WINDOWS = 60;
@@ -9,7 +9,7 @@ const byId = (id) => document.getElementById(id);
 const rows = new Map(); // name of a series -> what its row shows
 let prefix = "";
 let siteSeries = 0;
-let watching = null; // what ends the present watch
+let watching = null; // aborts the present watch
 let token = sessionStorage.getItem("token") || "";
 
 // ---- talking to this box ----
@@ -19,7 +19,7 @@ async function ask(path, signal) {
   const response = await fetch(path, { headers, signal, cache: "no-store" });
   if (response.status === 401) {
     byId("login").hidden = false;
-    throw new Error("a token is needed");
+    throw new Error("token required");
   }
   byId("login").hidden = true;
   if (!response.ok) {
@@ -29,8 +29,8 @@ async function ask(path, signal) {
   return response;
 }
 
-// Totals have up to 128 bits, a JSON number of this language 53: longer ones are kept as text. Inside a
-// string of JSON every quote has a backslash before it, so the key cannot be met in a name.
+// Totals have up to 128 bits, a JavaScript number has 53: longer totals are kept as text. Inside a JSON
+// string every quote has a backslash before it, so the pattern cannot match inside a name.
 function parse(text) {
   return JSON.parse(text.replace(/"(total|increase|up|down|value)":(-?\d{16,})/g, '"$1":"$2"'));
 }
@@ -77,7 +77,7 @@ async function refreshStatus() {
     showStatus(await read("/v1/status"));
     byId("trouble").hidden = true;
   } catch (error) {
-    pill("not reached", "bad");
+    pill("no answer", "bad");
     byId("trouble").textContent = "This box does not answer: " + error.message;
     byId("trouble").hidden = !byId("login").hidden;
   }
@@ -99,11 +99,12 @@ function showStatus(status) {
   byId("boxes").replaceChildren(...status.members.map((member) => boxCard(member, status)));
   byId("tolerates").textContent = status.tolerates.text;
   const out = status.upstream || {};
-  const words = { off: "no broker set", standby: "another box sends", connecting: "connecting", connected: "connected" };
+  const sender = status.leader ? "sent by " + status.leader : "no leader to send";
+  const words = { off: "no broker configured", standby: sender, connecting: "connecting", connected: "connected" };
   figures([
-    ["Waiting in the outbox", digits(status.outbox.waiting)],
-    ["Numbered to", digits(status.outbox.numbered)],
-    ["Delivered to", digits(status.outbox.delivered)],
+    ["Waiting in outbox", digits(status.outbox.waiting)],
+    ["Numbered up to", digits(status.outbox.numbered)],
+    ["Delivered up to", digits(status.outbox.delivered)],
     ["Broker", words[out.state] || out.state || "none", out.state === "connecting" ? "wait" : ""],
     [status.clock.synced ? "Site time" : "Site time, not synchronised", clock(status.clock.site_ms, true), status.clock.synced ? "" : "wait"],
   ]);
@@ -116,7 +117,7 @@ function showStatus(status) {
   showCount();
 }
 
-// What the broker does not take: each held summary with its series, topic and cause.
+// Shows what the broker refuses: each held summary with its series, topic and cause.
 function showRefused(out) {
   const held = (out.held_first || []).map((one) => `Held: ${one.series}, number ${one.seq}, topic ${one.topic}: ${one.cause}`);
   const more = (out.held || 0) - held.length;
@@ -135,7 +136,7 @@ function showRefused(out) {
 function boxCard(member, status) {
   const here = member.name === status.node;
   const reached = here || member.connected;
-  const role = member.membership === "observer" ? "observer" : reached ? member.role : "not reached";
+  const role = member.membership === "observer" ? "observer" : reached ? member.role : "not connected";
   const card = element("li", (member.role === "leader" && reached ? "leader" : "") + (reached ? "" : " away"));
   const top = element("div", "top");
   top.append(element("span", "name", member.name), element("span", "role", role));
@@ -171,8 +172,8 @@ async function loadSeries() {
 function showCount() {
   const shown = digits(rows.size);
   let text = shown + " of " + digits(siteSeries) + " series";
-  if (!rows.complete && rows.size) text = "The first " + text + "; type how a name begins to see others";
-  else if (!rows.size) text = prefix ? "No series begins with that" : "Nothing is counted yet: tallyd add coffee";
+  if (!rows.complete && rows.size) text = "The first " + text + "; type a prefix to see others";
+  else if (!rows.size) text = prefix ? "No series name begins with this" : "Nothing counted yet; try: tallyd add coffee";
   byId("count").textContent = text;
 }
 
@@ -204,7 +205,7 @@ function showTotal(row, series) {
 function changed(series) {
   const row = rows.get(series.series);
   if (row) return showTotal(row, series);
-  // A new one: into its place by name, as far as there is room.
+  // A new series goes to its place by name, as far as there is room.
   if (rows.size >= ROWS_MAX || !rows.complete) return;
   let before = null;
   for (const item of byId("series").children) {
@@ -214,7 +215,7 @@ function changed(series) {
   showCount();
 }
 
-// Windows are fetched for the rows that are looked at, a few at a time.
+// Windows are fetched for visible rows only, a few at a time.
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     if (!entry.isIntersecting || entry.target.row.wanted) continue;
@@ -276,7 +277,7 @@ function svg(name, attributes, text) {
 function draw(row) {
   const windows = row.windows;
   if (!windows.length) {
-    row.plot.replaceChildren(element("div", "none", "no window is closed yet"));
+    row.plot.replaceChildren(element("div", "none", "no window has closed yet"));
     return;
   }
   const isSample = row.kind === "sample";
@@ -349,7 +350,7 @@ async function watch() {
   while (!present.signal.aborted) {
     try {
       const response = await ask("/v1/watch?prefix=" + encodeURIComponent(prefix), present.signal);
-      // What changed between two watches is in a fresh page.
+      // A fresh page has the changes that came between two watches.
       await loadSeries();
       await follow(response.body.pipeThrough(new TextDecoderStream()).getReader());
     } catch (error) {

@@ -26,7 +26,7 @@ pub enum ControlError {
         error: WireError,
     },
     /// The box answered something else.
-    #[error("{url}: {what} was answered with status {status}: {body}")]
+    #[error("{url}: {what} returned status {status}: {body}")]
     Status {
         /// Which box.
         url: String,
@@ -38,7 +38,7 @@ pub enum ControlError {
         body: String,
     },
     /// The answer has not the form that is documented.
-    #[error("{url}: the answer to {what} is not as documented: {why}")]
+    #[error("{url}: the answer to {what} is not in the documented form: {why}")]
     Form {
         /// Which box.
         url: String,
@@ -90,7 +90,7 @@ impl Control {
     /// The box cannot be asked, or answers otherwise than it should.
     pub async fn status(&mut self) -> Result<Value, ControlError> {
         let body = self.get("/v1/status").await?;
-        self.parsed("/v1/status", &body)
+        self.parse("/v1/status", &body)
     }
 
     /// Who leads.
@@ -102,7 +102,7 @@ impl Control {
         let leader = status.get("leader").and_then(Value::as_str).map(str::to_owned);
         match status.get("term").and_then(Value::as_u64) {
             Some(term) => Ok(Leadership { leader, term }),
-            None => Err(self.form("/v1/status", "it has no term".to_owned())),
+            None => Err(self.form("/v1/status", "the status has no term".to_owned())),
         }
     }
 
@@ -116,7 +116,7 @@ impl Control {
         let (status, body) = self.ask("GET", &path, b"").await?;
         // A series that is not there yet was looked for all the same.
         if status != 200 && status != 404 {
-            return Err(self.refused(&path, status, &body));
+            return Err(self.refusal(&path, status, &body));
         }
         let mut totals = HashMap::new();
         let mut after = String::new();
@@ -128,7 +128,7 @@ impl Control {
             for entry in page.series {
                 let Some(total) = entry.total else { continue };
                 let total = total.get().trim_matches('"').parse();
-                let total = total.map_err(|_| self.form(&path, "a total is no number".to_owned()))?;
+                let total = total.map_err(|_| self.form(&path, "a total is not a number".to_owned()))?;
                 totals.insert(entry.series, total);
             }
             match page.next {
@@ -146,17 +146,17 @@ impl Control {
         let path = format!("/v1/sources/{source}/epochs");
         let (status, body) = self.ask("POST", &path, b"").await?;
         if !matches!(status, 200 | 201) {
-            return Err(self.refused(&path, status, &body));
+            return Err(self.refusal(&path, status, &body));
         }
-        let answer: Value = self.parsed(&path, &body)?;
+        let answer: Value = self.parse(&path, &body)?;
         let epoch = answer.get("epoch").and_then(Value::as_str).map(str::to_owned);
-        epoch.ok_or_else(|| self.form(&path, "it has no epoch".to_owned()))
+        epoch.ok_or_else(|| self.form(&path, "the answer has no epoch".to_owned()))
     }
 
     async fn get(&mut self, path: &str) -> Result<Vec<u8>, ControlError> {
         match self.ask("GET", path, b"").await? {
             (200, body) => Ok(body),
-            (status, body) => Err(self.refused(path, status, &body)),
+            (status, body) => Err(self.refusal(path, status, &body)),
         }
     }
 
@@ -174,11 +174,11 @@ impl Control {
         }
     }
 
-    fn parsed(&self, what: &str, body: &[u8]) -> Result<Value, ControlError> {
+    fn parse(&self, what: &str, body: &[u8]) -> Result<Value, ControlError> {
         serde_json::from_slice(body).map_err(|error| self.form(what, error.to_string()))
     }
 
-    fn refused(&self, what: &str, status: u16, body: &[u8]) -> ControlError {
+    fn refusal(&self, what: &str, status: u16, body: &[u8]) -> ControlError {
         let body = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
         ControlError::Status { url: self.target.url.clone(), what: what.to_owned(), status, body }
     }

@@ -113,7 +113,7 @@ impl Gaps {
     }
 
     /// Those found, in order of time.
-    pub fn found(&self) -> &[Gap] {
+    pub fn list(&self) -> &[Gap] {
         &self.kept
     }
 }
@@ -161,7 +161,7 @@ mod tests {
             gaps.mark(begun + Duration::from_millis(ms));
         }
         let found: Vec<(f64, f64)> = gaps
-            .found()
+            .list()
             .iter()
             .map(|gap| ((gap.from_unix_ms - gaps.begun_unix_ms).round(), gap.ms.round()))
             .collect();

@@ -130,7 +130,7 @@ impl Load {
         let all = async {
             while let Some(ended) = self.clients.join_next().await {
                 if let Err(error) = ended {
-                    self.shared.tally().count_error(&format!("client ended: {error}"));
+                    self.shared.tally().count_error(&format!("a a client ended: {error}"));
                 }
             }
         };
@@ -154,7 +154,7 @@ impl Load {
 }
 
 impl LoadState {
-    fn ended(&self) -> bool {
+    fn has_ended(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == END
     }
 
@@ -204,7 +204,7 @@ impl Client {
             None => Wire::connect(target).await.ok(),
         };
         self.shared.connected.add_permits(1);
-        while !self.shared.ended() {
+        while !self.shared.has_ended() {
             self.script.advance();
             let begun = Instant::now();
             let done = self.settle().await;
@@ -275,9 +275,9 @@ impl Client {
             Err(_) => {
                 self.wire = None;
                 if self.open {
-                    Try::Unknown("no answer in time".to_owned())
+                    Try::Unknown("no answer within the time limit".to_owned())
                 } else {
-                    Try::NotCounted("no connection in time".to_owned())
+                    Try::NotCounted("no connection within the time limit".to_owned())
                 }
             }
         }

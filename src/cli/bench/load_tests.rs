@@ -154,7 +154,7 @@ async fn with_a_key_an_add_is_tried_at_the_next_box_until_it_is_known() {
     let proof = proof(&tally, held);
     assert!(proof.acknowledged > 0);
     assert_eq!((proof.lost, proof.doubled, proof.unknown), (0, 0, 0), "{:?}", tally.errors);
-    assert!(tally.errors.contains_key("no answer in time"), "{:?}", tally.errors);
+    assert!(tally.errors.contains_key("no answer within the time limit"), "{:?}", tally.errors);
     assert!(tally.errors.keys().any(|kind| kind.starts_with("not connected")), "{:?}", tally.errors);
 }
 

@@ -159,7 +159,7 @@ impl BenchRun {
             before,
             after,
             proof,
-            gaps: tally.gaps.found().to_vec(),
+            gaps: tally.gaps.list().to_vec(),
             cost: Cost::new(boxes, client_cpu_s, tally.adds),
         }
     }
@@ -292,7 +292,7 @@ fn notes(text: &mut String, run: &BenchRun) {
         let name = |leadership: &Leadership| leadership.leader.clone().unwrap_or_else(|| "nobody".to_owned());
         let _ = writeln!(
             text,
-            "{} clients: led by {} in term {}, then by {} in term {}",
+            "{} clients: {} led in term {}, then {} in term {}",
             run.clients,
             name(&run.before),
             run.before.term,

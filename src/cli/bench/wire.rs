@@ -33,7 +33,7 @@ pub enum WireError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// What came is not the HTTP/1.1 that this reader knows.
-    #[error("not an answer that this reader knows: {0}")]
+    #[error("not a valid answer: {0}")]
     Malformed(&'static str),
 }
 
@@ -59,10 +59,10 @@ impl BenchTarget {
     /// # Errors
     /// What is wrong with the URL, in words.
     pub fn parse(url: &str) -> Result<BenchTarget, String> {
-        let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url:?}: an http:// URL is needed"))?;
+        let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url:?}: not an http:// URL"))?;
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains(['/', '@', '?']) {
-            return Err(format!("{url:?}: http://HOST:PORT is needed, without a path or user"));
+            return Err(format!("{url:?}: must be http://HOST:PORT, without a path or user"));
         }
         let with_port = if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
             authority.to_owned()
@@ -100,7 +100,7 @@ impl Wire {
                 break head;
             }
             if self.buffer.len() > HEAD_BYTES_MAX {
-                return Err(WireError::Malformed("a head of over 16 KiB"));
+                return Err(WireError::Malformed("the header is over 16 KiB"));
             }
         };
         let end = head.bytes + head.body_bytes;
@@ -108,7 +108,7 @@ impl Wire {
             self.read_more().await?;
         }
         if self.buffer.len() > end {
-            return Err(WireError::Malformed("bytes after the answer"));
+            return Err(WireError::Malformed("there are there are bytes after the answer"));
         }
         Ok(Answer { status: head.status, body: &self.buffer[head.bytes..] })
     }
@@ -143,23 +143,23 @@ impl Head {
             {
                 number(&[*a, *b, *c]).ok_or(WireError::Malformed("no status"))?
             }
-            _ => return Err(WireError::Malformed("no status line of HTTP/1.1")),
+            _ => return Err(WireError::Malformed("the status line is not HTTP/1.1")),
         };
         let mut body_bytes = None;
         for line in lines {
             let Some(colon) = line.iter().position(|&byte| byte == b':') else {
-                return Err(WireError::Malformed("a field without a colon"));
+                return Err(WireError::Malformed("a header field has no colon"));
             };
             let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
             if name.eq_ignore_ascii_case(b"content-length") {
                 body_bytes = Some(number(value).ok_or(WireError::Malformed("no length"))?);
             } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-                return Err(WireError::Malformed("a chunked body"));
+                return Err(WireError::Malformed("the body is chunked"));
             }
         }
         let body_bytes = body_bytes.ok_or(WireError::Malformed("no content-length"))?;
         if body_bytes > BODY_BYTES_MAX {
-            return Err(WireError::Malformed("a body of over 8 MiB"));
+            return Err(WireError::Malformed("the body is over 8 MiB"));
         }
         let status = u16::try_from(status).map_err(|_| WireError::Malformed("no status"))?;
         Ok(Some(Head { status, bytes: end + 4, body_bytes }))

@@ -1,11 +1,11 @@
-//! What an answer says about its try: done, certainly not done, refused, or unknown.
+//! What an answer says about its try: done, not done, refused, or unknown.
 
 use std::fmt;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// A refusal: trying again would come to the same.
+/// A refusal: another try would have the same result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestRefused {
     /// The HTTP status.
@@ -23,13 +23,13 @@ pub struct RequestRefused {
 pub(super) enum Judged {
     /// Done.
     Done,
-    /// This try was certainly not done; another may be.
+    /// This try was not done; another may be.
     NotDone(String),
     /// This try may have been done or not.
     Unknown(String),
-    /// Certainly not done, for want of room: time may help.
+    /// Not done for lack of room; a later try may succeed.
     OverBound(Box<RequestRefused>),
-    /// Certainly not done, and never will be.
+    /// Not done, and no later try would be.
     RequestRefused(Box<RequestRefused>),
 }
 
@@ -44,7 +44,7 @@ impl RequestRefused {
 impl fmt::Display for RequestRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.name.is_empty() {
-            return write!(f, "answered with status {}: {}", self.status, self.detail);
+            return write!(f, "returned status {}: {}", self.status, self.detail);
         }
         write!(f, "{}: {}", self.name, self.detail)
     }
@@ -57,7 +57,7 @@ pub(super) fn judge(status: u16, body: &[u8]) -> Judged {
         return match serde_json::from_slice::<&RawValue>(body) {
             Ok(json) if json.get().starts_with('{') => Judged::Done,
             _ => Judged::Unknown(format!(
-                "answers with status {status}, but not as tallyd does; is it another program?"
+                "returned status {status}, but not in tallyd's form; does another program listen there?"
             )),
         };
     }
@@ -118,6 +118,6 @@ mod tests {
             assert!(matches!(judge(status, b"<html>"), Judged::Unknown(_)), "{status}");
         }
         let Judged::RequestRefused(refused) = judge(404, b"<html>\x1b[2J") else { panic!() };
-        assert_eq!(refused.to_string(), "answered with status 404: <html>[2J");
+        assert_eq!(refused.to_string(), "returned status 404: <html>[2J");
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn targets(list: &str) -> Result<Vec<ServerUrl>, String> {
     let targets: Vec<ServerUrl> =
         list.split(',').map(str::trim).filter(|url| !url.is_empty()).map(target).collect::<Result<_, _>>()?;
     if targets.is_empty() {
-        return Err("--url: no address; one is like http://127.0.0.1:7480".to_owned());
+        return Err("--url: no address given; use one such as http://127.0.0.1:7480".to_owned());
     }
     Ok(targets)
 }
@@ -35,10 +35,13 @@ fn target(url: &str) -> Result<ServerUrl, String> {
         Some(("http", rest)) => rest,
         Some(("https", _)) => {
             return Err(format!(
-                "--url {url}: https is not in this release; reach the box by http over a network of your own, or through a tunnel"
+                "--url {url}: this release does not support https; reach the box over http on a trusted \
+                 network, or through a tunnel"
             ));
         }
-        Some((scheme, _)) => return Err(format!("--url {url}: {scheme} is not http")),
+        Some((scheme, _)) => {
+            return Err(format!("--url {url}: the scheme {scheme} is not supported; use http"));
+        }
         None => url,
     };
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -49,7 +52,7 @@ fn target(url: &str) -> Result<ServerUrl, String> {
     }
     let has_port = authority.rsplit(']').next().is_some_and(|tail| tail.contains(':'));
     if has_port && uri.port_u16().is_none() {
-        return Err(format!("--url {url}: the port is a number from 1 to 65535"));
+        return Err(format!("--url {url}: the port must be from 1 to 65535"));
     }
     let port = uri.port_u16().unwrap_or(PORT);
     let base = path.trim_end_matches('/');
@@ -82,8 +85,8 @@ mod tests {
         for (url, says) in [
             ("", "no address"),
             (" , ", "no address"),
-            ("https://box1", "https is not in this release"),
-            ("ftp://box1", "ftp is not http"),
+            ("https://box1", "this release does not support https"),
+            ("ftp://box1", "the scheme ftp is not supported"),
             ("http://", "is not HOST:PORT"),
             ("http://a b", "is not HOST:PORT"),
             ("http://user@box1", "is not HOST:PORT"),

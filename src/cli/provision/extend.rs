@@ -35,7 +35,7 @@ pub(super) struct Replaced {
 /// Makes a further box, or a witness, for the site that was provisioned into `dir`.
 pub(super) fn extend(dir: &Path, args: &ProvisionArgs) -> Result<Extended, ProvisionError> {
     let Ok([new]) = <[BoxPlan; 1]>::try_from(plans(args)?) else {
-        return Err(usage("--extend makes one member at a time: one --box, or one --witness"));
+        return Err(usage("--extend makes one member at a time: give one --box, or one --witness"));
     };
     let file = dir.join(SITE_FILE);
     let mut site = read_site(&file)?;
@@ -78,12 +78,11 @@ pub(super) fn extend(dir: &Path, args: &ProvisionArgs) -> Result<Extended, Provi
 fn read_site(file: &Path) -> Result<Provisioned, ProvisionError> {
     let text = fs::read(file).map_err(|error| {
         failed(format!(
-            "cannot read {}: {error}; --extend names the directory that `tallyd provision --out` made",
+            "cannot read {}: {error}; --extend takes the directory that `tallyd provision --out` made",
             file.display()
         ))
     })?;
-    serde_json::from_slice(&text)
-        .map_err(|error| failed(format!("{} cannot be understood: {error}", file.display())))
+    serde_json::from_slice(&text).map_err(|error| failed(format!("cannot parse {}: {error}", file.display())))
 }
 
 /// A further member has a name and an address of its own.
@@ -91,16 +90,16 @@ fn check_new(site: &Provisioned, new: &BoxPlan) -> Result<(), ProvisionError> {
     let (option, address) = (new.option(), new.address());
     if let Some(other) = site.boxes.iter().find(|other| other.name == new.name) {
         return Err(usage(format!(
-            "{option}: the name {:?} is taken, by number {} at {}: choose another, or make that one anew with \
-             --replace",
+            "{option}: the name {:?} is already used, by number {} at {}: choose another, or replace that \
+             member with --replace",
             new.name, other.id, other.address
         )));
     }
     match site.boxes.iter().find(|other| other.address == address) {
         None => Ok(()),
         Some(other) => Err(usage(format!(
-            "{option}: the address {address} is taken, by {:?}: choose another, or make that one anew with \
-             --replace {} {}={address}",
+            "{option}: the address {address} is already used, by {:?}: choose another, or replace that \
+             member with --replace {} {}={address}",
             other.name,
             option_of(other.role),
             other.name
@@ -114,19 +113,19 @@ fn to_replace(site: &Provisioned, new: &BoxPlan) -> Result<ProvisionedBox, Provi
     let Some(old) = site.boxes.iter().find(|other| other.name == new.name) else {
         let names: Vec<&str> = site.boxes.iter().map(|each| each.name.as_str()).collect();
         return Err(usage(format!(
-            "--replace: the site has no {:?}; it has {}; a further one is made without --replace",
+            "--replace: the site has no {:?}; it has {}; to add a member, leave --replace out",
             new.name,
             names.join(", ")
         )));
     };
     if option_of(old.role) != option {
         let right = option_of(old.role);
-        return Err(usage(format!("{option}: {:?} is made anew with {right} {0}={address}", new.name)));
+        return Err(usage(format!("{option}: to replace {:?}, use {right} {0}={address}", new.name)));
     }
     match site.boxes.iter().find(|other| other.address == address && other.name != new.name) {
         None => Ok(old.clone()),
         Some(other) => Err(usage(format!(
-            "{option}: the address {address} is taken, by {:?}: choose another",
+            "{option}: the address {address} is already used, by {:?}: choose another",
             other.name
         ))),
     }
@@ -147,7 +146,8 @@ fn set_aside(dir: &Path, old: &ProvisionedBox) -> Result<Replaced, ProvisionErro
     let name = format!("{}.old-{id}", old.name);
     let further = (2..).map(|turn| dir.join(format!("{name}-{turn}")));
     let mut free = std::iter::once(dir.join(&name)).chain(further);
-    let to = free.find(|path| fs::symlink_metadata(path).is_err()).expect("there is always a further name");
+    let to =
+        free.find(|path| fs::symlink_metadata(path).is_err()).expect("there is always another free name");
     let moved = fs::rename(&from, &to).and_then(|()| fs::File::open(dir)?.sync_all());
     moved.map_err(|error| {
         failed(format!("cannot move {} to {}: {error}; nothing was replaced", from.display(), to.display()))

@@ -1,25 +1,25 @@
-//! What is to be done with what `tallyd provision` made, in words.
+//! The steps that follow `tallyd provision`, in words.
 
 use tally_core::raft::MemberRole;
 
 use super::extend::{Extended, Replaced};
 use super::{Provisioned, ProvisionedBox};
 
-/// Why a box's configuration is not left in its data directory.
+/// The step that moves a box's configuration out of its data directory, and why.
 const MOVE_CONFIG: &str = concat!(
-    "     move tallyd.toml out of it to /etc/tallyd/tallyd.toml: then a box whose data disk is not mounted does\n",
-    "     not start, where without any configuration it would found a rival site\n",
+    "     move tallyd.toml from it to /etc/tallyd/tallyd.toml: a box whose data disk is not mounted then does not\n",
+    "     start; without any configuration it would found a rival site\n",
 );
 
-/// Where the files go.
+/// The step that copies the files.
 fn copy(directory: &str, whose: &str) -> String {
     format!(
-        "copy the files in {directory} to the data directory of {whose} (/var/lib/tallyd for root), by a safe \
-         way:\n     node.key is its secret\n"
+        "copy the files in {directory} to the data directory of {whose} (/var/lib/tallyd for root) over a \
+         secure channel:\n     node.key is its secret\n"
     )
 }
 
-/// After a further member was made.
+/// The steps after another member was made.
 pub(super) fn next_steps_of(extended: &Extended) -> String {
     let Extended { made, replaces } = extended;
     let ProvisionedBox { id, name, address, key, role, directory } = made;
@@ -27,7 +27,7 @@ pub(super) fn next_steps_of(extended: &Extended) -> String {
     let mut steps = Vec::new();
     if replaces.is_some() {
         steps.push(format!(
-            "if {name} is still a member (tallyd members), tell the site, at any of its boxes:\n     \
+            "if {name} is still a member (see tallyd members), remove it, at any box of the site:\n     \
              tallyd member remove {name}\n"
         ));
     }
@@ -36,8 +36,8 @@ pub(super) fn next_steps_of(extended: &Extended) -> String {
             " --witness",
             " --role witness",
             "",
-            "\nA site has one witness, beside an even number of voting boxes: with an odd number it waits until that \
-             changes.\n",
+            "\nA site has at most one witness, beside an even number of voting boxes. With an odd number it waits until \
+             that changes.\n",
         ),
         false => ("", "", MOVE_CONFIG, ""),
     };
@@ -45,7 +45,7 @@ pub(super) fn next_steps_of(extended: &Extended) -> String {
     steps.push(format!("{}{config}", copy("this directory", whose)));
     steps.push(format!("start it: tallyd run{flag} --data-dir DATA-DIRECTORY\n"));
     steps.push(format!(
-        "tell the site, at any of its boxes:\n     \
+        "add it to the site, at any box:\n     \
          tallyd member add {name}={address} --id {id} --key {key}{role}\n"
     ));
     let steps: String = (1..).zip(steps).map(|(number, step)| format!("  {number}. {step}")).collect();
@@ -55,16 +55,16 @@ pub(super) fn next_steps_of(extended: &Extended) -> String {
 
 fn of_the_old(old: &Replaced, name: &str) -> String {
     let place = match &old.directory {
-        Some(directory) => format!("The one before, number {}, is in {}", old.id, directory.display()),
-        None => format!("The one before had number {}", old.id),
+        Some(directory) => format!("The old directory, of number {}, is now {}", old.id, directory.display()),
+        None => format!("The old one had number {}", old.id),
     };
     format!(
-        "{place}.\nDo not start the old {name} again with its old disk: empty its data directory before it gets the \
-         new files.\n"
+        "{place}.\nDo not start the old {name} on its old disk again: empty its data directory before you copy the new \
+         files to it.\n"
     )
 }
 
-/// After a site was made.
+/// The steps after a site was made.
 pub(super) fn next_steps(made: &Provisioned) -> String {
     let mut text = format!("Made site {} ({}):\n", made.site, made.site_id);
     for each in &made.boxes {
@@ -74,7 +74,7 @@ pub(super) fn next_steps(made: &Provisioned) -> String {
     }
     text.push_str(&format!(
         "\nNext, for each box:\n  1. {}{MOVE_CONFIG}  2. start it: tallyd run --data-dir DATA-DIRECTORY\n  \
-         3. look: tallyd status\n",
+         3. check: tallyd status\n",
         copy("its directory", "the box")
     ));
     if let Some(witness) = made.boxes.iter().find(|each| each.role == MemberRole::Witness) {
@@ -84,6 +84,6 @@ pub(super) fn next_steps(made: &Provisioned) -> String {
             copy("its directory", "the witness")
         ));
     }
-    text.push_str("Keep ca.key safe and off the boxes.\n");
+    text.push_str("Keep ca.key in a safe place, and not on the boxes.\n");
     text
 }

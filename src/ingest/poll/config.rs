@@ -294,7 +294,11 @@ mod tests {
     #[test]
     fn each_wrong_value_is_an_error_that_names_its_key() {
         for (from, to, message) in [
-            ("host/context-switches", "host//x", "ingest.poll[3].series: a series name has no empty segment"),
+            (
+                "host/context-switches",
+                "host//x",
+                "ingest.poll[3].series: a series name must not have an empty segment",
+            ),
             ("/proc/stat", "stat", "ingest.poll[3].file: \"stat\" is not an absolute path"),
             (r"(\d+)", r"(\d+", "ingest.poll[3].pattern: not a usable regular expression"),
             (r"(\d+)", r"(\d{1000}){1000}", "ingest.poll[3].pattern: not a usable regular expression"),

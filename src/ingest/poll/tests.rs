@@ -227,7 +227,7 @@ async fn a_series_of_another_kind_is_an_error_and_what_it_missed_is_not_forgotte
     fixture.write("n 1\n");
     let polls = fixture.start(PollKind::Counter);
     eventually(&polls, "refused", |status| {
-        status.error.as_ref().is_some_and(|error| error.contains("a sample, not a counter"))
+        status.error.as_ref().is_some_and(|error| error.contains("the series has kind sample, not counter"))
     })
     .await;
     assert_eq!((polls.status()[0].last, fixture.accumulator.backlog().cells), (None, 1), "the sample alone");

@@ -48,7 +48,10 @@ impl PartialEq for StatsdListen {
 impl<'de> Deserialize<'de> for StatsdListen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected an address such as \"127.0.0.1:8125\", or a list of such")]
+        #[serde(
+            untagged,
+            expecting = "expected an address such as \"127.0.0.1:8125\", or a list of addresses"
+        )]
         enum Said {
             One(String),
             Several(Vec<String>),

@@ -16,16 +16,16 @@ pub struct Formats(Vec<&'static dyn Format>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatsError {
     /// One that there is not.
-    #[error("no format is called {name:?}; there are {all}", all = all())]
+    #[error("there is no format {name:?}; the formats are {all}", all = all())]
     Unknown {
         /// What was written.
         name: String,
     },
     /// One that is named twice.
-    #[error("{0:?} stands there twice")]
+    #[error("{0:?} is listed twice")]
     Twice(&'static str),
     /// None.
-    #[error("no format is named; there are {all}", all = all())]
+    #[error("the list has no format; the formats are {all}", all = all())]
     Empty,
 }
 
@@ -161,7 +161,7 @@ mod tests {
             }
         }
         assert!(told(&["xml"]).contains("\"xml\""));
-        assert_eq!(told(&["json", "json"]), "\"json\" stands there twice");
+        assert_eq!(told(&["json", "json"]), "\"json\" is listed twice");
         assert_eq!(formats(&["json"]).unwrap(), Formats::default());
     }
 }

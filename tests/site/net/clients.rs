@@ -149,8 +149,8 @@ impl Notes {
         }
         assert!(sum.adds > 0 && sum.reads > site.boxes.len(), "nothing was told");
         eprintln!(
-            "linearizable: {} adds acknowledged (after {} retries, the slowest took {:?}), {} reads; {} adds of unknown \
-             outcome, of which {} counted; {} adds certainly not counted",
+            "linearizable: {} adds acknowledged (after {} retries, the slowest took {:?}), {} reads; {} adds \
+             of unknown outcome, of which {} counted; {} adds not counted",
             sum.adds, self.retries, self.slowest, sum.reads, sum.unknown, sum.counted, self.not_counted
         );
         eprintln!(

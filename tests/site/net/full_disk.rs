@@ -37,7 +37,7 @@ fn a_box_with_a_full_disk_steps_down_and_comes_back() {
                 said["what"].is_string() && said["advice"].is_string(),
                 "it says what and what to do: {said}"
             );
-            net.site.boxes[full].until_log("does not take writes");
+            net.site.boxes[full].until_log("rejects writes");
             let others: Vec<usize> = (0..BOXES).filter(|at| *at != full).collect();
             let leads = until("another box leads", || net.leader_among(&others));
             assert_ne!(net.site.boxes[full].status()["role"], "leader");

@@ -47,7 +47,7 @@ fn turned_away(net: &mut NetSite, series: &str) -> Option<(usize, usize)> {
     until("it says that it hears no leader, or leadership moved", || {
         if let Ok(answer) = client.post("/v1/counters/meanwhile", "{\"add\":1}")
             && answer.status == 503
-            && answer.text().contains("heard no leader")
+            && answer.text().contains("had no leader")
         {
             return Some(());
         }

@@ -29,7 +29,7 @@ fn beside_a_witness_a_full_disk_hands_leadership_to_the_other_box() {
         let full = full.expect("an election came between again and again");
         let other = 1 - full;
         site.boxes[other]
-            .until_log("transfers leadership to this box, because the leader's disk is unhealthy");
+            .until_log("is transferring leadership to this box, because the leader's disk is unhealthy");
         site.boxes[other].add("a", 2);
         let answer = site.boxes[full].client().get("/readyz").unwrap();
         assert_eq!(answer.status, 503, "it hears a leader and cannot commit: {}", answer.text());

@@ -116,7 +116,7 @@ fn a_box_ends_in_time_while_it_reads_its_configuration_in_vain() {
             one.until_ready();
             let Some(_hung) = HungDirectory::mount(&place) else { return };
             let process = one.process.as_ref().unwrap();
-            let told = || process.output().matches("the configuration is being read").count();
+            let told = || process.output().matches("is still reading the configuration").count();
             let before = told();
             until("it says that it still reads", || {
                 process.signal(Signal::HUP);

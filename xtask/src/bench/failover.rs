@@ -73,7 +73,7 @@ fn once(program: &Path, site: &mut Site, fate: Fate) -> Result<(f64, Value)> {
     while began.elapsed() < Duration::from_secs(1) || super::applied(site, &leader)? < applied + APPLIED_FIRST
     {
         if began.elapsed() > RUNNING_TIMEOUT {
-            bail!("the bench counts nothing");
+            bail!("the bench counted nothing");
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -96,18 +96,18 @@ fn once(program: &Path, site: &mut Site, fate: Fate) -> Result<(f64, Value)> {
         bail!("the bench failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let report = parsed(&String::from_utf8_lossy(&output.stdout))?;
-    let run = report.pointer("/runs/0").context("the bench reports no run")?;
+    let run = report.pointer("/runs/0").context("the bench reported no run")?;
     Ok((gap_after(run, gone_unix_ms)?, run["proof"].clone()))
 }
 
 /// How long after that moment the next add was acknowledged.
 fn gap_after(run: &Value, gone_unix_ms: f64) -> Result<f64> {
-    let gaps = run["gaps"].as_array().context("the bench lists no gaps")?;
+    let gaps = run["gaps"].as_array().context("the bench listed no gaps")?;
     let ends = gaps.iter().filter_map(|gap| {
         let from = gap["from_unix_ms"].as_f64()?;
         let end = from + gap["ms"].as_f64()?;
         // Adds that were on their way may be acknowledged a little after the leader is gone.
         (end > gone_unix_ms && from < gone_unix_ms + 100.0 + CLOCK_SLACK_MS).then_some(end - gone_unix_ms)
     });
-    ends.reduce(f64::max).context("no gap in the acknowledgements where the leader went")
+    ends.reduce(f64::max).context("the acknowledgements have no gap where the leader failed")
 }

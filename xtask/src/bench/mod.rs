@@ -21,16 +21,16 @@ use failover::Fate;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// How many rounds; the median of each figure is shown; 0 leaves them out
+    /// Number of rounds, of which the median of each figure is shown; 0 skips them
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=20))]
     rounds: u8,
-    /// How long each run of a round is measured, in seconds
+    /// Measured duration of each run of a round, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u32,
-    /// How many leaders are killed, and how many fall silent; 0 leaves that out
+    /// Number of leaders that are killed, and of leaders that fall silent; 0 skips this
     #[arg(long, default_value_t = 20)]
     failovers: u16,
-    /// How many leaders are restarted on purpose; 0 leaves that out
+    /// Number of planned restarts of leaders; 0 skips this
     #[arg(long, default_value_t = 20)]
     restarts: u16,
     /// Instead of all that: what idling and counting sites write to their disks
@@ -108,7 +108,7 @@ fn urls(site: &mut Site, first: &str) -> Result<String> {
 fn applied(site: &Site, name: &str) -> Result<u64> {
     let view = site.views().into_iter().find(|view| view.name == name);
     let status = view.and_then(|view| view.status).with_context(|| format!("{name} does not answer"))?;
-    status["applied"].as_u64().context("the status says nothing of what is applied")
+    status["applied"].as_u64().context("the status has no applied index")
 }
 
 fn empty(folder: &Path) -> Result<()> {

@@ -77,7 +77,7 @@ fn once(program: &Path, site: &mut Site) -> Result<Value> {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(1) || applied(site, &leader)? < before + APPLIED_FIRST {
         if began.elapsed() > RUNNING_TIMEOUT {
-            bail!("the bench counts nothing");
+            bail!("the bench counted nothing");
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -104,7 +104,7 @@ fn finish(bench: Child) -> Result<Value> {
         bail!("the bench failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let report = parsed(&String::from_utf8_lossy(&output.stdout))?;
-    report.pointer("/runs/0").cloned().context("the bench reports no run")
+    report.pointer("/runs/0").cloned().context("the bench reported no run")
 }
 
 /// What counts of a run.

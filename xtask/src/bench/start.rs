@@ -27,7 +27,7 @@ pub(super) fn measure(program: &Path, folder: &Path) -> Result<Value> {
     }
     let mut site = fresh_site(program, &folder.join("returning"))?;
     site.wait_ready()?;
-    let leader = site.leader().context("no box says that it leads")?;
+    let leader = site.leader().context("no box is the leader")?;
     let names: Vec<String> = site.views().into_iter().map(|view| view.name).collect();
     let follower = names.iter().find(|name| **name != leader).context("a site of one box")?;
     let mut returning = Vec::new();
@@ -54,7 +54,7 @@ fn alone(program: &Path, folder: &Path) -> Result<f64> {
     let began = Instant::now();
     let mut child = Ended(command.spawn().context("the daemon cannot be started")?);
     wait_ready(api, began, || match child.0.try_wait()? {
-        Some(status) => bail!("a box alone ended by itself ({status})"),
+        Some(status) => bail!("a single box ended by itself ({status})"),
         None => Ok(()),
     })
 }

@@ -74,7 +74,8 @@ const MB: f64 = 1e-6;
 /// Prints the table; gives the medians by name.
 pub(super) fn print(rounds: &[Value], failovers: &Value) -> Result<Map<String, Value>> {
     println!(
-        "\nkeys.max was {KEYS_MAX} in the runs with keys; load entered through one box, but for the failovers through all\n"
+        "\nkeys.max was {KEYS_MAX} in the runs with keys; load entered through one box, in the failover runs \
+         through all\n"
     );
     println!("{:<44}{:>12}  {:>12}  {:<}", "", "median", "to reach", "rounds");
     let mut medians = Map::new();
@@ -86,7 +87,7 @@ pub(super) fn print(rounds: &[Value], failovers: &Value) -> Result<Map<String, V
         let of = |round: &Value| round.pointer(pointer).and_then(Value::as_f64).map(|value| value * factor);
         let values: Vec<f64> = rounds.iter().filter_map(of).collect();
         let shown: Vec<String> = values.iter().map(|value| format!("{value:.2}")).collect();
-        let middle = median(values).with_context(|| format!("nothing was measured at {pointer}"))?;
+        let middle = median(values).with_context(|| format!("no measurement at {pointer}"))?;
         println!("{name:<44}{middle:>12.2}  {to_reach:>12}  {}", shown.join("  "));
         medians.insert(full_name(&mut last, name), json!(middle));
     }

@@ -39,7 +39,10 @@ impl Broker {
         let began = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if began.elapsed() > START_TIMEOUT {
-                bail!("mosquitto does not listen; see {}", folder.join("mosquitto.log").display());
+                bail!(
+                    "mosquitto does not accept connections; see {}",
+                    folder.join("mosquitto.log").display()
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -104,7 +104,7 @@ impl Clients {
         }
         let mut state = self.shared.state();
         match state.trouble.take() {
-            Some(what) => bail!("a client was refused: {what}"),
+            Some(what) => bail!("a client's request was refused: {what}"),
             None => Ok(state.acknowledged.clone()),
         }
     }

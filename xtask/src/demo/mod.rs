@@ -41,10 +41,10 @@ const REFRESH: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// End by itself after about this long; exit status 0 only if acknowledged, held and received agree.
+    /// End after about this many seconds; exit status 0 only if acknowledged, held and received counts agree.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(30..))]
     seconds: Option<u64>,
-    /// Install what is missing without asking.
+    /// Install missing tools without asking.
     #[arg(long)]
     yes: bool,
     /// Build and run with all optimisations (takes longer to build).
@@ -78,7 +78,8 @@ pub(crate) fn demo(arguments: &Arguments) -> Result<()> {
         Show { began: Instant::now(), interrupted, screen: Screen::new(&folder), fate: Fate::Waiting };
     show.watch(arguments, &mut site, &subscriber, &clients)?;
     let acknowledged = clients.finish()?;
-    show.screen.note("no more adds; waiting for the last windows to close and their summaries to arrive");
+    show.screen
+        .note("adds have stopped; waiting for the last windows to close and their summaries to arrive");
     let proof = proof::await_agreement(&site, &subscriber, &acknowledged, |site, subscriber| {
         show.screen.draw(site, subscriber, &acknowledged);
     })?;
@@ -91,12 +92,12 @@ pub(crate) fn demo(arguments: &Arguments) -> Result<()> {
     drop(broker);
     match (proof.holds(), &show.fate) {
         (true, Fate::Back { .. }) => Ok(()),
-        (true, _) => bail!("all three agree, but no leader was killed and started again in that time"),
+        (true, _) => bail!("all three agree, but no leader was killed and restarted in that time"),
         (false, _) => bail!("the three do NOT agree; logs and data are in {}", folder.display()),
     }
 }
 
-/// What became of the leader.
+/// The fate of the leader.
 enum Fate {
     Waiting,
     Killed { name: String, at: Instant },
@@ -129,14 +130,14 @@ impl Show {
             site.check()?;
             self.advance(now, kill_at, site, clients)?;
             if let Some(what) = clients.trouble() {
-                bail!("a client was refused: {what}");
+                bail!("a client's request was refused: {what}");
             }
             self.screen.draw(site, subscriber, &clients.acknowledged());
             std::thread::sleep(REFRESH);
         }
     }
 
-    /// Kills the leader when it is time, tells who took over, starts the dead box again.
+    /// Kills the leader when it is time, reports its successor, and restarts the dead box.
     fn advance(
         &mut self,
         now: Duration,
@@ -146,14 +147,15 @@ impl Show {
     ) -> Result<()> {
         match &self.fate {
             Fate::Waiting if now >= kill_at => {
-                let name = site.leader().context("no box says that it leads")?;
-                self.screen.note(&format!("kill -9 of {name}, the leader"));
+                let name = site.leader().context("no box is the leader")?;
+                self.screen.note(&format!("killed {name}, the leader, with SIGKILL"));
                 let at = site.kill(&name)?;
                 clients.mark(at);
                 let (successor, led) = site.wait_leader_other_than(&name, at)?;
                 let resumed = clients.wait_acknowledged()?;
                 self.screen.note(&format!(
-                    "{successor} took over: it led {} ms after the kill, the next add was acknowledged after {} ms",
+                    "{successor} took over: it became the leader {} ms after the kill, and the next add was \
+                     acknowledged after {} ms",
                     led.as_millis(),
                     resumed.as_millis()
                 ));
@@ -161,7 +163,7 @@ impl Show {
             }
             Fate::Killed { name, at } if at.elapsed() >= DEAD_FOR => {
                 site.revive(name)?;
-                self.screen.note(&format!("{name} is started again, and catches up"));
+                self.screen.note(&format!("{name} was restarted and is catching up"));
                 self.fate = Fate::Back { name: name.clone() };
             }
             Fate::Waiting | Fate::Killed { .. } => {}
@@ -174,7 +176,7 @@ impl Show {
 /// A picture of the page by a browser without a window.
 fn picture(site: &Site, file: &std::path::Path) -> Result<()> {
     let Some(address) = site.api_addresses().first().copied() else { bail!("the site has no boxes") };
-    let browser = tools::find("chromium").context("chromium is not on the path")?;
+    let browser = tools::find("chromium").context("chromium is not in the PATH")?;
     let mut command = std::process::Command::new(browser);
     command
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1200,900"])

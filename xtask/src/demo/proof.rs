@@ -66,11 +66,11 @@ fn held(site: &Site) -> Result<BTreeMap<&'static str, Vec<Value>>> {
 
 fn total(address: SocketAddr, series: &str) -> Result<Value> {
     let answer = http::get(address, &format!("/v1/series/{series}"))
-        .with_context(|| format!("the box at {address} does not tell what it holds of {series}"))?;
+        .with_context(|| format!("the box at {address} does not return {series}"))?;
     if answer.status != 200 {
-        bail!("{address} does not tell {series}: status {}, {}", answer.status, answer.body);
+        bail!("{address} does not return {series}: status {}, {}", answer.status, answer.body);
     }
-    answer.body.get("total").cloned().with_context(|| format!("{address} tells no total of {series}"))
+    answer.body.get("total").cloned().with_context(|| format!("{address} returns no total of {series}"))
 }
 
 /// The boxes' digest, if all have applied the same index just now.
@@ -148,7 +148,7 @@ impl Proof {
             Some((applied, digest)) => {
                 line(self.same_digest(), format!("all boxes at entry {applied}: digest {digest}"))
             }
-            None => line(false, "the boxes did not come to the same entry".to_owned()),
+            None => line(false, "the boxes did not reach the same entry".to_owned()),
         }
         line(self.holds(), "acknowledged = held = summed up".to_owned());
     }

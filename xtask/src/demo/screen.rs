@@ -54,7 +54,7 @@ impl Screen {
             self.revived = true;
             if self.terminal {
                 self.note(&format!(
-                    "three boxes again, {name} among them; Ctrl-C ends the demo with its proof"
+                    "all three boxes run again, including {name}; press Ctrl-C to end the demo with its proof"
                 ));
             }
         }
@@ -146,7 +146,7 @@ fn draw_table(text: &mut String, books: &Books, acknowledged: &Acknowledged) {
         "\n  {} summaries up to number {last}, {} of them repeats; the site is {}\n",
         books.received,
         books.repeated,
-        if books.state.is_empty() { "silent so far" } else { &books.state }
+        if books.state.is_empty() { "no status yet" } else { &books.state }
     );
 }
 

@@ -169,7 +169,7 @@ fn failure(name: &str, text: &str) -> String {
         None => {
             let last: Vec<&str> = text.lines().rev().take(20).collect();
             let last = last.into_iter().rev().collect::<Vec<_>>().join("\n  ");
-            format!("{name} ended in disorder:\n  {last}")
+            format!("{name} ended abnormally:\n  {last}")
         }
     }
 }

@@ -69,7 +69,7 @@ impl Simulation {
             .envs(self.voters.map(|voters| ("TALLYD_SIM_VOTERS", voters.to_string())));
         let stop = |_: &_| {
             if let Err(error) = std::fs::write(&self.stop, b"") {
-                println!("cannot tell the simulation to end: {}: {error}", self.stop.display());
+                println!("cannot tell the simulation to stop: {}: {error}", self.stop.display());
             }
         };
         let ended = process::run(&mut command, clock, stop, |line| {
@@ -137,7 +137,7 @@ mod tests {
         );
         assert!(played.failures.is_empty());
         let text =
-            "seed 7 failed: TALLYD_SIM_SEED=7 cargo test --test sim the_invariants tells its history\n";
+            "seed 7 failed: TALLYD_SIM_SEED=7 cargo test --test sim the_invariants prints its history\n";
         let played = Played::read(1, &process::Ended { ok: false, text: text.to_owned() });
         assert_eq!(played.failures, [text.trim_end()]);
         let played = Played::read(1, &process::Ended { ok: false, text: "killed".to_owned() });

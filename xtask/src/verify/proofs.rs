@@ -85,7 +85,7 @@ impl Said {
 }
 
 fn read(file: &Path) -> Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("nextest left no report at {}", file.display()))
+    std::fs::read_to_string(file).with_context(|| format!("nextest wrote no report at {}", file.display()))
 }
 
 impl Proofs {
@@ -97,7 +97,7 @@ impl Proofs {
                 || format!("a test says {said:?}, which is not `KIND: NUMBER THINGS, NUMBER THINGS`");
             let (kind, figures) = said.split_once(": ").with_context(unreadable)?;
             if !KINDS.iter().any(|(_, known, _)| *known == kind) {
-                bail!("a test says that it is a proof of the kind {kind:?}, which nobody has heard of");
+                bail!("a test reports a proof of the unknown kind {kind:?}");
             }
             for figure in figures.split(", ") {
                 let (number, what) = figure.split_once(' ').with_context(unreadable)?;
