@@ -16,6 +16,7 @@ use crate::identity::{Identity, IdentityError, Keys, Role, check_address, is_nam
 use crate::ingest::poll::Polls;
 use crate::ingest::statsd::{Statsd, StatsdError};
 use crate::metrics::Metrics;
+use crate::mqtt::AccessError;
 use crate::node::{Handle, MemberStatus, NodeConfig, NodeError, Runner, RunnerParts, StartError, StopTimes};
 use crate::reload::Reload;
 use crate::service;
@@ -23,7 +24,7 @@ use crate::signals::{self, Heard, Signals};
 use crate::site::units::Unit;
 use crate::storage::{Budget, OpenError, Owner, RealFileSystem, Storage, partition_bytes};
 use crate::transport::{Incarnations, Transport, TransportError, TransportMetrics};
-use crate::upstream::{self, Upstream, UpstreamError};
+use crate::upstream::{self, Upstream};
 
 /// Where a configuration is looked for when none is named, after the data directory.
 const SYSTEM_CONFIG: &str = "/etc/tallyd/tallyd.toml";
@@ -49,7 +50,7 @@ pub enum RunError {
     #[error(transparent)]
     Api(#[from] ApiError),
     #[error(transparent)]
-    Upstream(#[from] UpstreamError),
+    Upstream(#[from] AccessError),
     #[error(transparent)]
     Node(#[from] NodeError),
     #[error(transparent)]

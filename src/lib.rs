@@ -13,6 +13,7 @@ pub mod identity;
 pub mod ingest;
 pub mod logging;
 pub mod metrics;
+pub mod mqtt;
 pub mod node;
 pub mod outside;
 pub mod random;

@@ -311,6 +311,11 @@ fn upstream(value: &Value) -> String {
     if let Some(url) = value["url"].as_str() {
         words = format!("{words}, {}", text::printable(url));
     }
+    let formats = value["formats"].as_array().into_iter().flatten().map(|format| of(format, "name"));
+    let formats = formats.collect::<Vec<String>>().join(" and ");
+    if !formats.is_empty() {
+        words = format!("{words}, in {formats}");
+    }
     if !value["last_error"].is_null() {
         words = format!("{words}; trouble: {}", part(&value["last_error"]));
     }
@@ -354,7 +359,7 @@ mod tests {
             "outbox": {"waiting": 1, "unnumbered": 1, "numbered": 5, "delivered": 5},
             "clock": {"site_ms": 0, "synced": true, "text": "the clocks are far ahead"}, "storage": {"state": "ok"},
             "transfers": {"last": {"to": "box2", "reason": "broker", "at": 0}},
-            "upstream": {"state": "connected", "url": "mqtt://b:1883", "last_error": {"what": "gone"}}, "ingest": {"statsd": {"datagrams": 7, "examples": {}}},
+            "upstream": {"state": "connected", "url": "mqtt://b:1883", "formats": [{"name": "json"}, {"name": "cbor"}], "last_error": {"what": "gone"}}, "ingest": {"statsd": {"datagrams": 7, "examples": {}}},
         });
         let text = in_words(&status);
         for line in [
@@ -362,7 +367,7 @@ mod tests {
             "leader box2 in term 3; no further box may fail",
             "box2  leader    b:1      yes          0.25 ms",
             "box3  unknown   c:1      NO",
-            "upstream  connected, mqtt://b:1883; trouble: what gone",
+            "upstream  connected, mqtt://b:1883, in json and cbor; trouble: what gone",
             "statsd    datagrams 7",
             "transfer  leadership went to box2 at 1970-01-01 00:00:00Z: this box did not reach the broker",
             "clock     1970-01-01 00:00:00Z, synchronised; HELD: the clocks are far ahead",

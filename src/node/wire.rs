@@ -268,7 +268,7 @@ pub(crate) fn said_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
     })
 }
 
-/// What a witness answers: it has neither a clock nor a adaptive to tell.
+/// What a witness answers: it has neither a clock nor timeouts to report.
 pub(crate) fn said_by_witness(message: Message) -> Bytes {
     match message.body {
         Body::HeartbeatAnswer { .. } => {

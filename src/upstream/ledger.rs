@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::format::Numbered;
+use super::formats::Numbered;
 use crate::site::SeriesId;
 
 /// Names a message that was sent, so that its answer finds its number.

@@ -1,9 +1,9 @@
 //! What a broker says it cannot do: against a real Mosquitto.
 
 use super::broker_harness::*;
-use super::fake_broker::{Act, FakeBroker};
 use super::*;
 use crate::identity::SiteId;
+use crate::mqtt::fake_broker::{Act, FakeBroker};
 
 #[tokio::test]
 async fn a_broker_without_retained_messages_is_connected_without_a_retained_will() {

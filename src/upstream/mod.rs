@@ -1,26 +1,21 @@
 //! Sends summaries upstream by MQTT, from whichever box leads, exactly as the replicated outbox says.
 //!
-//! * `config`: where to, checked. `tls`: whom to trust there.
-//! * `format`: the list of formats; `json` is one. A new format is a file and a line in the list.
+//! * `config`: where to, checked. The connection itself is the room `mqtt`.
+//! * `formats`: the list of formats, one file each. A new format is a file and a line in the list.
 //! * `ledger`: what was sent and acknowledged, pure.
 //! * `session`: one connection's incarnation: fence, number, publish, report as delivered.
-//! * `mqtt`: the connection itself, and the only file that knows the client library.
-//! * `trials`: what the broker refuses, and when it is tried again, pure.
-//! * `topic`: names in topics. `reasons`: MQTT's reason codes in words. `pinned`: a broker's own certificate.
+//! * `trials`: what the broker refuses, and when it is tried again, pure. `reasons`: why, in words.
+//! * `topic`: names in topics.
 //! * `outbox`: what all this needs of the site; `node_outbox`: from whom it gets that.
 
 mod config;
-mod format;
-mod json;
+mod formats;
 mod ledger;
-mod mqtt;
 mod node_outbox;
 mod outbox;
-mod pinned;
 mod reasons;
 mod session;
 mod status;
-mod tls;
 mod topic;
 mod trials;
 
@@ -31,14 +26,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-pub use config::{BaseTopic, BrokerUrl, BrokerUrlError, PASSWORD_CREDENTIAL, UpstreamConfig, UpstreamError};
-pub use format::{Format, Naming, Numbered, SiteState};
-pub use mqtt::Limits;
+pub use config::{BaseTopic, PASSWORD_CREDENTIAL, UpstreamConfig};
+pub use formats::{FormatStatus, Formats, Naming, Numbered, SiteState};
 pub use outbox::{HeldReader, Outbox, Position};
 pub use status::{HeldStatus, OtherSite, Probe, RefusedTopic, Shared, State, Trouble, UpstreamStatus};
 
+use crate::mqtt::{self, AccessError, Learned, Target};
 use crate::node::Handle;
-use mqtt::{Learned, Target};
 use node_outbox::NodeOutbox;
 use session::{End, Session, Setting};
 use trials::Trials;
@@ -61,6 +55,7 @@ pub struct Upstream {
     task: Option<Task>,
     shared: Shared,
     naming: Naming,
+    formats: Formats,
     held: HeldReader,
 }
 
@@ -74,7 +69,7 @@ struct Task {
 ///
 /// # Errors
 /// What the configuration gets wrong: unreadable files, a password without a user, no authorities.
-pub fn spawn(handle: Handle, config: &UpstreamConfig) -> Result<Upstream, UpstreamError> {
+pub fn spawn(handle: Handle, config: &UpstreamConfig) -> Result<Upstream, AccessError> {
     let (site, site_id) = (handle.identity().site.clone(), handle.identity().site_id);
     spawn_on(NodeOutbox::new(handle), &site, site_id, config)
 }
@@ -88,7 +83,7 @@ pub fn spawn_on(
     site: &str,
     site_id: crate::identity::SiteId,
     config: &UpstreamConfig,
-) -> Result<Upstream, UpstreamError> {
+) -> Result<Upstream, AccessError> {
     spawn_with(outbox, site, site_id, config, ANSWER_TIMEOUT)
 }
 
@@ -98,32 +93,21 @@ fn spawn_with(
     site_id: crate::identity::SiteId,
     config: &UpstreamConfig,
     answer_timeout: Duration,
-) -> Result<Upstream, UpstreamError> {
+) -> Result<Upstream, AccessError> {
     let base = config.base.clone().unwrap_or_else(|| BaseTopic::of_site(site));
     let naming = Naming { site: site.to_owned(), site_id, base };
-    let held = outbox.held_reader();
-    let Some(url) = config.url.clone() else {
-        return Ok(Upstream { task: None, shared: Shared::new(None), naming, held });
+    let (held, formats) = (outbox.held_reader(), config.format.clone());
+    let Some(access) = config.access() else {
+        return Ok(Upstream { task: None, shared: Shared::new(None), naming, formats, held });
     };
-    let password = config.password(&url)?;
-    if password.is_some() && url.user.is_none() {
-        return Err(UpstreamError::PasswordWithoutUser);
-    }
-    let tls = if url.tls { Some(tls::client_config(config.ca_file.as_deref())?) } else { None };
-    let shared = Shared::new(Some(url.to_string()));
-    let target = Target {
-        client_id: format!("tallyd-{site}-{}", &site_id.to_string()[..8]),
-        site_id: site_id.to_string(),
-        url,
-        password,
-        tls,
-    };
+    let target = access.open(format!("tallyd-{site}-{}", &site_id.to_string()[..8]))?;
+    let shared = Shared::new(Some(target.url.to_string()));
     let (stop, stopped) = mpsc::channel(1);
     let mut driver = Driver {
         outbox,
         target,
         naming: naming.clone(),
-        formats: config.format.clone(),
+        formats: formats.clone(),
         shared: shared.clone(),
         stopped,
         trials: Trials::default(),
@@ -131,7 +115,7 @@ fn spawn_with(
         answer_timeout,
     };
     let handle = tokio::spawn(async move { driver.run().await });
-    Ok(Upstream { task: Some(Task { stop, handle }), shared, naming, held })
+    Ok(Upstream { task: Some(Task { stop, handle }), shared, naming, formats, held })
 }
 
 impl Upstream {
@@ -144,7 +128,9 @@ impl Upstream {
             series: numbered.name,
             cause: reasons::of_cause(cause),
         });
-        UpstreamStatus { held: held as u64, held_first: shown.collect(), ..self.shared.status() }
+        let status = self.shared.status();
+        let formats = self.formats.status(&self.naming, &status.refuses);
+        UpstreamStatus { formats, held: held as u64, held_first: shown.collect(), ..status }
     }
 
     /// What this process did; cloneable.
@@ -181,7 +167,7 @@ struct Driver<O> {
     outbox: O,
     target: Target,
     naming: Naming,
-    formats: Vec<Format>,
+    formats: Formats,
     shared: Shared,
     stopped: mpsc::Receiver<bool>,
     trials: Trials,
@@ -346,12 +332,10 @@ mod broker_harness;
 #[cfg(test)]
 mod broker_tests;
 #[cfg(test)]
-mod fake_broker;
+mod formats_tests;
 #[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
 mod probe_tests;
 #[cfg(test)]
 mod refused_tests;
-#[cfg(test)]
-mod tls_tests;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::format::{Numbered, SiteState};
+use super::formats::{Numbered, SiteState};
 use super::outbox::{HeldReader, Outbox, Position};
 use crate::node::{BrokerWish, Handle, RequestError, RoleView};
 use crate::site::{Level, SeriesId, Site, Summary};

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::format::{Numbered, SiteState};
+use super::formats::{Numbered, SiteState};
 use crate::node::BrokerWish;
 use crate::site::SeriesId;
 

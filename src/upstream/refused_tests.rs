@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::broker_harness::*;
-use super::fake_broker::{Act, FakeBroker};
 use super::*;
+use crate::mqtt::fake_broker::{Act, FakeBroker};
 
 /// Mosquitto with an ACL file that can be changed.
 struct Ruled {

@@ -16,13 +16,12 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::Backoff;
-use super::format::{Format, Message, Naming, Numbered, SiteState};
-use super::json;
+use super::formats::{Formats, Naming, Numbered, SiteState, json};
 use super::ledger::{Ledger, Queue, Token};
-use super::mqtt::{Answer, Connection, Ending, IN_FLIGHT_MAX, Learned, Target};
 use super::outbox::{Outbox, Position};
 use super::status::Shared;
 use super::trials::{self, Trials};
+use crate::mqtt::{Answer, Connection, Ending, IN_FLIGHT_MAX, Learned, Message, Target};
 use crate::site::SeriesId;
 
 /// How long a confirmed leadership is relied on: a box that was paused for longer asks again before
@@ -114,7 +113,7 @@ pub(super) struct Setting<'a> {
     pub(super) term: u64,
     pub(super) target: &'a Target,
     pub(super) naming: &'a Naming,
-    pub(super) formats: &'a [Format],
+    pub(super) formats: &'a Formats,
     pub(super) shared: &'a Shared,
     pub(super) trials: &'a mut Trials,
     pub(super) learned: &'a mut Learned,

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 
 use super::GOOD_AFTER;
-use super::config::BrokerUrl;
-use super::mqtt::{Ending, Limits, WILL_DELAY_S};
+use super::formats::FormatStatus;
 use crate::clock::wall_ms;
 use crate::metrics::Counter;
+use crate::mqtt::{BrokerUrl, Ending, Limits, WILL_DELAY_S};
 
 /// How the upstream is, on this box.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -19,6 +19,8 @@ pub struct UpstreamStatus {
     pub state: State,
     /// Since when it is so, Unix milliseconds of this box's clock.
     pub since: u64,
+    /// In which formats summaries are published.
+    pub formats: Vec<FormatStatus>,
     /// Summaries handed to the broker by this process, repeats included.
     pub published: u64,
     /// Summaries known to be with the broker, as counted by this process.
@@ -185,6 +187,7 @@ impl Shared {
             url: inner.url.clone(),
             state: view.state,
             since: view.since,
+            formats: Vec::new(),
             published: inner.published.get(),
             acknowledged: inner.acknowledged.get(),
             refused: inner.refused.get(),

@@ -8,17 +8,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a topic may contain the character: no wildcards, and nothing that a broker may take for malformed
-/// (control characters; noncharacters, over which Mosquitto closes the connection).
-pub(super) fn is_allowed(c: char) -> bool {
-    !matches!(c, '+' | '#') && !c.is_control() && !is_noncharacter(c)
-}
-
-/// U+FDD0 to U+FDEF, and the last two of each plane.
-fn is_noncharacter(c: char) -> bool {
-    let code = u32::from(c);
-    (0xfdd0..=0xfdef).contains(&code) || code & 0xfffe == 0xfffe
-}
+use crate::mqtt::is_allowed;
 
 /// The levels of a topic that stand for a series.
 pub(super) fn of_series(name: &str) -> Cow<'_, str> {

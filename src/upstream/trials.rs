@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::format::Numbered;
+use super::formats::Numbered;
 use crate::site::SeriesId;
 
 /// So many connections break over a message that travels alone until it is taken for refused.

@@ -11,6 +11,8 @@ mod soak;
 mod targets;
 mod tools;
 mod verify;
+#[cfg(test)]
+mod walks;
 
 use clap::{Parser, Subcommand};
 

@@ -2,7 +2,7 @@
 
 use super::publish::target_of;
 use super::*;
-use crate::upstream::mqtt::Refusal;
+use crate::mqtt::Refusal;
 use crate::upstream::reasons;
 
 impl<O: Outbox> Session<'_, O> {

@@ -28,7 +28,7 @@ impl<O: Outbox> Session<'_, O> {
     }
 
     fn aside_message(&self, numbered: &Numbered, cause: u8) -> Message {
-        let format = self.is.formats.first().copied().unwrap_or(Format::Json);
+        let format = self.is.formats.first();
         let topic = self.is.naming.summary_topic(&numbered.name);
         format.undeliverable(self.is.naming, numbered, &topic, &reasons::of_cause(cause))
     }
@@ -160,7 +160,7 @@ impl<O: Outbox> Session<'_, O> {
 
     /// A held summary for its own topic, if the broker takes one of its size.
     fn own_message(&self, held: &Numbered) -> Option<Message> {
-        let format = self.is.formats.first().copied().unwrap_or(Format::Json);
+        let format = self.is.formats.first();
         let message = format.summary(self.is.naming, held)?;
         self.connection.too_large(&message).is_none().then_some(message)
     }

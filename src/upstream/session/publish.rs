@@ -108,7 +108,7 @@ impl<O: Outbox> Session<'_, O> {
         }
         self.subscribed = true;
         let topic = self.is.naming.status_topic();
-        let message = Message { topic, payload: Vec::new(), retain: false, content_type: "", seq: None };
+        let message = Message { topic, ..Message::default() };
         Some(self.out(Sent::Subscription, message))
     }
 

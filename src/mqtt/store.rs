@@ -3,10 +3,10 @@
 use futures_util::future::BoxFuture;
 use rumqttc::{PersistedAckMode, PersistedSession, SessionStore, SessionStoreKey};
 
-use super::{IN_FLIGHT_MAX, SESSION_EXPIRY_S};
+use super::options::{IN_FLIGHT_MAX, SESSION_EXPIRY_S};
 
 /// Tells the library that this client had a session before in which nothing was left under way. That
-/// is true: what the outbox holds is published again anyway. Without it the library refuses to go on
+/// is true: whoever sends sends again what was not acknowledged. Without it the library refuses to go on
 /// with a session that the broker kept.
 #[derive(Debug)]
 pub(super) struct NothingPending;

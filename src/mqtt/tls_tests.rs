@@ -1,35 +1,12 @@
 //! TLS to a real Mosquitto: which certificates are taken, and what is said of the others.
 
-use super::broker_harness::*;
+use std::path::{Path, PathBuf};
+
+use super::testing::*;
 use super::*;
 
-#[tokio::test]
-async fn mqtts_checks_the_brokers_certificate() {
-    let keys = tempfile::tempdir().unwrap();
-    write_certificate(keys.path(), &write_authority(keys.path(), "ca"));
-    write_authority(keys.path(), "rogue");
-    let tls = format!("keyfile {0}/key.pem\ncertfile {0}/cert.pem", keys.path().display());
-    let broker = Broker::start(&tls);
-    let site = Site::new();
-    site.lead("box1", 1);
-    site.count([0]);
-    let url: BrokerUrl = format!("mqtts://localhost:{}", broker.port).parse().unwrap();
-    let config = |name: &str| UpstreamConfig {
-        url: Some(url.clone()),
-        ca_file: Some(keys.path().join(name)),
-        ..UpstreamConfig::default()
-    };
-    let refused = site.start("box1", &config("rogue.pem"));
-    trouble(&refused, "name that authority's certificate").await;
-    assert_eq!((refused.shared().status().connections, site.delivered()), (0, 0));
-    refused.stop(false).await;
-    let upstream = site.start("box1", &config("ca.pem"));
-    site.until_delivered(1).await;
-    upstream.stop(true).await;
-}
-
 /// Runs openssl in a directory.
-fn openssl(directory: &std::path::Path, arguments: &str) {
+fn openssl(directory: &Path, arguments: &str) {
     let output = std::process::Command::new("openssl")
         .current_dir(directory)
         .args(arguments.split_whitespace())
@@ -38,13 +15,41 @@ fn openssl(directory: &std::path::Path, arguments: &str) {
     assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn tls_broker(keys: &std::path::Path, more: &str) -> Broker {
+fn tls_broker(keys: &Path, more: &str) -> Broker {
     Broker::start(&format!("keyfile {0}/key.pem\ncertfile {0}/cert.pem\n{more}", keys.display()))
 }
 
-fn config(broker: &Broker, host: &str, ca_file: std::path::PathBuf) -> UpstreamConfig {
-    let url = format!("mqtts://{host}:{}", broker.port).parse().unwrap();
-    UpstreamConfig { url: Some(url), ca_file: Some(ca_file), ..UpstreamConfig::default() }
+/// What comes of a connection to `SCHEME://localhost`, by the authorities of a file.
+async fn tried(broker: &Broker, scheme: &str, ca_file: PathBuf) -> Result<(), String> {
+    let url: BrokerUrl = format!("{scheme}://localhost:{}", broker.port).parse().unwrap();
+    let access = Access {
+        section: "upstream",
+        url: &url,
+        password_file: None,
+        credential: "none",
+        ca_file: Some(&ca_file),
+    };
+    let target = access.open("tallyd-test".to_owned()).unwrap();
+    probe(target, "box1".to_owned()).await
+}
+
+#[track_caller]
+fn assert_told(result: Result<(), String>, text: &str) {
+    let told = result.expect_err(text);
+    assert!(told.contains(text), "{told}");
+}
+
+#[tokio::test]
+async fn mqtts_checks_the_brokers_certificate() {
+    let keys = tempfile::tempdir().unwrap();
+    write_certificate(keys.path(), &write_authority(keys.path(), "ca"));
+    write_authority(keys.path(), "rogue");
+    let broker = tls_broker(keys.path(), "");
+    assert_told(
+        tried(&broker, "mqtts", keys.path().join("rogue.pem")).await,
+        "name that authority's certificate (PEM) in upstream.ca_file",
+    );
+    assert_eq!(tried(&broker, "mqtts", keys.path().join("ca.pem")).await, Ok(()));
 }
 
 #[tokio::test]
@@ -60,12 +65,7 @@ async fn a_self_signed_certificate_given_as_ca_file_is_taken_whatever_it_says() 
             openssl(keys.path(), "x509 -req -in request.pem -signkey key.pem -days 2 -out cert.pem");
         }
         let broker = tls_broker(keys.path(), tls);
-        let site = Site::new();
-        site.lead("box1", 1);
-        site.count([0]);
-        let upstream = site.start("box1", &config(&broker, "localhost", keys.path().join("cert.pem")));
-        site.until_delivered(1).await;
-        upstream.stop(true).await;
+        assert_eq!(tried(&broker, "mqtts", keys.path().join("cert.pem")).await, Ok(()), "{version} {tls}");
     }
 }
 
@@ -78,12 +78,7 @@ async fn another_broker_with_the_same_certificate_but_not_its_key_is_refused() {
     // Another certificate for the same name by an authority of the same name.
     write_certificate(keys.path(), &write_authority(keys.path(), "ca"));
     let broker = tls_broker(keys.path(), "");
-    let site = Site::new();
-    site.lead("box1", 1);
-    let refused = site.start("box1", &config(&broker, "localhost", pinned));
-    trouble(&refused, "the broker's certificate is not accepted").await;
-    assert_eq!(refused.shared().status().connections, 0);
-    refused.stop(false).await;
+    assert_told(tried(&broker, "mqtts", pinned).await, "the broker's certificate is not accepted");
 }
 
 #[tokio::test]
@@ -100,23 +95,12 @@ async fn what_is_wrong_with_a_certificate_is_said_with_what_to_do() {
     {
         openssl(keys.path(), &format!("{sign} {extra}"));
         let broker = tls_broker(keys.path(), "");
-        let site = Site::new();
-        site.lead("box1", 1);
-        let refused = site.start("box1", &config(&broker, "localhost", keys.path().join("ca.pem")));
-        trouble(&refused, text).await;
-        refused.stop(false).await;
+        assert_told(tried(&broker, "mqtts", keys.path().join("ca.pem")).await, text);
     }
     // TLS to a port that has none.
     let plain = Broker::start("");
-    let site = Site::new();
-    site.lead("box1", 1);
-    let refused = site.start("box1", &config(&plain, "localhost", keys.path().join("ca.pem")));
-    trouble(&refused, "TLS port (8883 as a rule)").await;
-    refused.stop(false).await;
+    assert_told(tried(&plain, "mqtts", keys.path().join("ca.pem")).await, "TLS port (8883 as a rule)");
     // And the other way round.
     let broker = tls_broker(keys.path(), "");
-    let url = format!("mqtt://localhost:{}", broker.port).parse().unwrap();
-    let refused = site.start("box1", &UpstreamConfig { url: Some(url), ..UpstreamConfig::default() });
-    trouble(&refused, "mqtts://").await;
-    refused.stop(false).await;
+    assert_told(tried(&broker, "mqtt", keys.path().join("ca.pem")).await, "mqtts://");
 }

@@ -3,11 +3,13 @@
 use rumqttc::mqttbytes::Error as MqttBytesError;
 use rumqttc::{ConnectReturnCode, ConnectionError, DisconnectReasonCode, StateError, TlsError};
 
-use super::super::{reasons, tls};
-use super::{CONNECT_TIMEOUT, Ending};
+use super::connection::Ending;
+use super::options::CONNECT_TIMEOUT;
+use super::target::Target;
+use super::{reasons, tls};
 
-/// Why a connection ended.
-pub(super) fn ending(error: &ConnectionError) -> Ending {
+/// Why a connection ended. `section`: see [`Target`].
+pub(super) fn ending(error: &ConnectionError, section: &str) -> Ending {
     let refused = unknown_acknowledgement(error);
     let explained = match error {
         ConnectionError::MqttState(StateError::ServerDisconnect { .. })
@@ -15,43 +17,44 @@ pub(super) fn ending(error: &ConnectionError) -> Ending {
         ConnectionError::Tls(_) => true,
         _ => refused.is_some(),
     };
-    Ending { what: describe(error), explained, refused, ..Ending::default() }
+    Ending { what: describe(error, section), explained, refused, ..Ending::default() }
 }
 
-/// Why a connection did not come about, to a broker that was asked with or without TLS.
-pub(super) fn not_connected(error: &ConnectionError, with_tls: bool) -> Ending {
-    let mut ending = ending(error);
-    if !with_tls && !ending.explained && matches!(error, ConnectionError::MqttState(_)) {
-        ending.what.push_str(
-            ", before it answered: if this is the broker's TLS port, write mqtts:// into upstream.url, or else the \
-             port at which it speaks MQTT",
-        );
+/// Why a connection did not come about.
+pub(super) fn not_connected(error: &ConnectionError, target: &Target) -> Ending {
+    let section = target.section;
+    let mut ending = ending(error, section);
+    if !target.url.tls && !ending.explained && matches!(error, ConnectionError::MqttState(_)) {
+        ending.what.push_str(&format!(
+            ", before it answered: if this is the broker's TLS port, write mqtts:// into {section}.url, or else the \
+             port at which it speaks MQTT"
+        ));
     }
     ending
 }
 
 /// In words only.
-fn describe(error: &ConnectionError) -> String {
+fn describe(error: &ConnectionError, section: &str) -> String {
     if let Some(code) = unknown_acknowledgement(error) {
         return format!("the broker refused a message: {}", reasons::of_message(code));
     }
     match error {
         ConnectionError::ConnectionRefused(code) => {
-            format!("the broker refused the connection: {}", reasons::of_connection(code_of(*code)))
+            format!("the broker refused the connection: {}", reasons::of_connection(code_of(*code), section))
         }
         ConnectionError::Timeout(_) => {
             format!("no answer from the broker within {} s", CONNECT_TIMEOUT.as_secs())
         }
-        ConnectionError::Io(error) => of_io(error),
-        ConnectionError::Tls(TlsError::TLS(error)) => tls::describe(error),
-        ConnectionError::Tls(TlsError::Io(error)) => of_handshake(error),
+        ConnectionError::Io(error) => of_io(error, section),
+        ConnectionError::Tls(TlsError::TLS(error)) => tls::describe(error, section),
+        ConnectionError::Tls(TlsError::Io(error)) => of_handshake(error, section),
         ConnectionError::Tls(TlsError::DNSName(error)) => {
             format!(
-                "the host in upstream.url is none that a certificate can name ({error}): write its DNS name or address"
+                "the host in {section}.url is none that a certificate can name ({error}): write its DNS name or address"
             )
         }
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
-            closed(*reason_code, reason_string.as_deref()).what
+            closed(*reason_code, reason_string.as_deref(), section).what
         }
         ConnectionError::MqttState(StateError::ConnectionAborted) => {
             "the broker closed the connection without a reason".to_owned()
@@ -70,18 +73,19 @@ fn describe(error: &ConnectionError) -> String {
 }
 
 /// The broker said goodbye.
-pub(super) fn closed(code: DisconnectReasonCode, said: Option<&str>) -> Ending {
+pub(super) fn closed(code: DisconnectReasonCode, said: Option<&str>, section: &str) -> Ending {
     let said = said.map(|text| format!(" ({text})")).unwrap_or_default();
-    let what = format!("the broker closed the connection: {}{said}", reasons::of_connection(code as u8));
+    let what =
+        format!("the broker closed the connection: {}{said}", reasons::of_connection(code as u8, section));
     Ending { what, explained: true, ..Ending::default() }
 }
 
-fn of_io(error: &std::io::Error) -> String {
-    of_tls(error).unwrap_or_else(|| format!("cannot reach the broker: {error}"))
+fn of_io(error: &std::io::Error, section: &str) -> String {
+    of_tls(error, section).unwrap_or_else(|| format!("cannot reach the broker: {error}"))
 }
 
-fn of_handshake(error: &std::io::Error) -> String {
-    of_tls(error).unwrap_or_else(|| {
+fn of_handshake(error: &std::io::Error, section: &str) -> String {
+    of_tls(error, section).unwrap_or_else(|| {
         format!(
             "the connection broke in the TLS handshake ({error}): does the broker speak TLS at this port? Use its TLS \
              port (8883 as a rule), or mqtt:// without TLS"
@@ -90,8 +94,9 @@ fn of_handshake(error: &std::io::Error) -> String {
 }
 
 /// What TLS says, if it is from there.
-fn of_tls(error: &std::io::Error) -> Option<String> {
-    error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).map(tls::describe)
+fn of_tls(error: &std::io::Error, section: &str) -> Option<String> {
+    let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    Some(tls::describe(inner, section))
 }
 
 /// The code of an acknowledgement that the library does not know, as Mosquitto's 0x95 (packet too large): it

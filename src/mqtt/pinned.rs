@@ -1,4 +1,4 @@
-//! Checks a broker's certificate: by the authorities, or because it is itself one that `upstream.ca_file` holds.
+//! Checks a broker's certificate: by the authorities, or because it is itself one that the section's `ca_file` holds.
 //!
 //! A self-signed certificate that is given as `ca_file` is compared byte for byte. It vouches for itself then:
 //! neither its name nor its dates nor what it may be used for matter, since nobody else has its key. That the

@@ -8,8 +8,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
-use super::config::UpstreamError;
 use super::pinned::Verifier;
+use super::target::AccessError;
 
 /// Where systems keep their authorities in one PEM file: Debian, Fedora, SUSE, Alpine.
 const SYSTEM_BUNDLES: [&str; 4] = [
@@ -21,13 +21,16 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 
 /// A client's configuration that trusts the file's authorities and certificates, or else the system's
 /// authorities (`SSL_CERT_FILE` first, as everywhere).
-pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, UpstreamError> {
+pub(super) fn client_config(
+    section: &'static str,
+    ca_file: Option<&Path>,
+) -> Result<Arc<ClientConfig>, AccessError> {
     let (roots, pinned) = match ca_file {
-        Some(file) => from_bundle(file)?,
+        Some(file) => from_bundle(section, file)?,
         // What is in there vouches for others; it is not meant as a broker's own.
-        None => (from_system()?, Vec::new()),
+        None => (from_system(section)?, Vec::new()),
     };
-    let wrong = |error: &dyn std::fmt::Display| UpstreamError::Tls(error.to_string());
+    let wrong = |error: &dyn std::fmt::Display| AccessError::Tls { section, what: error.to_string() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
@@ -42,9 +45,12 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>,
     Ok(Arc::new(config))
 }
 
-fn from_bundle(file: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), UpstreamError> {
+fn from_bundle(
+    section: &'static str,
+    file: &Path,
+) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), AccessError> {
     let bytes = crate::outside::read(file)
-        .map_err(|error| UpstreamError::Unreadable { file: file.to_owned(), error })?;
+        .map_err(|error| AccessError::Unreadable { file: file.to_owned(), error })?;
     let certificates: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok).collect();
     let mut roots = RootCertStore::empty();
@@ -52,25 +58,25 @@ fn from_bundle(file: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static
     // is told by the handshake.
     roots.add_parsable_certificates(certificates.iter().cloned());
     if roots.is_empty() {
-        return Err(UpstreamError::NoAuthorities { looked_in: file.display().to_string() });
+        return Err(AccessError::NoAuthorities { section, looked_in: file.display().to_string() });
     }
     Ok((roots, certificates))
 }
 
-fn from_system() -> Result<RootCertStore, UpstreamError> {
+fn from_system(section: &'static str) -> Result<RootCertStore, AccessError> {
     let named = crate::environment::value("SSL_CERT_FILE").map(PathBuf::from);
     let places: Vec<PathBuf> = named.into_iter().chain(SYSTEM_BUNDLES.map(PathBuf::from)).collect();
-    let found = places.iter().filter(|file| file.exists()).find_map(|file| from_bundle(file).ok());
+    let found = places.iter().filter(|file| file.exists()).find_map(|file| from_bundle(section, file).ok());
     found.map(|(roots, _)| roots).ok_or_else(|| {
         let places: Vec<String> = places.iter().map(|file| file.display().to_string()).collect();
-        UpstreamError::NoAuthorities { looked_in: places.join(", ") }
+        AccessError::NoAuthorities { section, looked_in: places.join(", ") }
     })
 }
 
 /// Why a handshake failed, in words, with what to do.
-pub(super) fn describe(error: &rustls::Error) -> String {
+pub(super) fn describe(error: &rustls::Error, section: &str) -> String {
     match error {
-        rustls::Error::InvalidCertificate(why) => format!("the broker's certificate is not accepted: {}", certificate(why)),
+        rustls::Error::InvalidCertificate(why) => format!("the broker's certificate is not accepted: {}", certificate(why, section)),
         rustls::Error::InvalidMessage(_) => {
             "the broker does not speak TLS at this port; use its TLS port (8883 as a rule), or mqtt:// without TLS".to_owned()
         }
@@ -90,22 +96,23 @@ pub(super) fn describe(error: &rustls::Error) -> String {
     }
 }
 
-fn certificate(why: &CertificateError) -> String {
+fn certificate(why: &CertificateError, section: &str) -> String {
     let make_v3 = "make it again as version 3 with subjectAltName (openssl x509 -req ... -extfile with subjectAltName=DNS:NAME)";
     match why {
         CertificateError::UnknownIssuer => {
-            "an authority that this box does not know has signed it; name that authority's certificate (PEM) in \
-             upstream.ca_file, or the broker's own if it is self-signed"
-                .to_owned()
+            format!(
+                "an authority that this box does not know has signed it; name that authority's certificate (PEM) in \
+                 {section}.ca_file, or the broker's own if it is self-signed"
+            )
         }
         CertificateError::NotValidForName => {
-            "it is for another name than upstream.url has; write a name that the certificate has there".to_owned()
+            format!("it is for another name than {section}.url has; write a name that the certificate has there")
         }
         CertificateError::NotValidForNameContext { expected, presented } => {
             let names: Vec<&str> = presented.iter().map(|name| plain_name(name)).collect();
             let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
             format!(
-                "it is not for {:?} but for {names}; write such a name into upstream.url, or make the certificate \
+                "it is not for {:?} but for {names}; write such a name into {section}.url, or make the certificate \
                  again with subjectAltName=DNS:{}",
                 expected.to_str(),
                 expected.to_str()
@@ -118,7 +125,7 @@ fn certificate(why: &CertificateError) -> String {
             "it is not valid yet by this box's clock; set the clock, or wait until a time service has".to_owned()
         }
         CertificateError::BadSignature => {
-            "its signature is wrong: upstream.ca_file has another authority of the same name; take the present one".to_owned()
+            format!("its signature is wrong: {section}.ca_file has another authority of the same name; take the present one")
         }
         CertificateError::Revoked => "it was revoked; renew it at the broker".to_owned(),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
@@ -131,10 +138,10 @@ fn certificate(why: &CertificateError) -> String {
         // These have no names of their own in the library's errors.
         other => match format!("{other:?}") {
             text if text.contains("UnsupportedCertVersion") => {
-                format!("it is of X.509 version 1, which TLS does not take; {make_v3}, or allow TLS 1.3 at the broker and name this very certificate in upstream.ca_file")
+                format!("it is of X.509 version 1, which TLS does not take; {make_v3}, or allow TLS 1.3 at the broker and name this very certificate in {section}.ca_file")
             }
             text if text.contains("CaUsedAsEndEntity") => {
-                "it is an authority's; name this very certificate in upstream.ca_file, or make one for the broker that the authority signs".to_owned()
+                format!("it is an authority's; name this very certificate in {section}.ca_file, or make one for the broker that the authority signs")
             }
             _ => format!("{}; {make_v3}", in_words(other)),
         },
@@ -170,15 +177,15 @@ mod tests {
     fn a_file_without_certificates_names_itself() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ca.pem");
-        assert!(matches!(client_config(Some(&file)), Err(UpstreamError::Unreadable { .. })));
+        assert!(matches!(client_config("upstream", Some(&file)), Err(AccessError::Unreadable { .. })));
         std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-        let error = client_config(Some(&file)).unwrap_err().to_string();
+        let error = client_config("upstream", Some(&file)).unwrap_err().to_string();
         assert!(error.contains("ca.pem"), "{error}");
     }
 
     #[test]
     fn what_is_wrong_with_a_certificate_is_told_with_what_to_do() {
-        let told = |why| describe(&rustls::Error::InvalidCertificate(why));
+        let told = |why| describe(&rustls::Error::InvalidCertificate(why), "upstream");
         for (why, text) in [
             (CertificateError::UnknownIssuer, "upstream.ca_file"),
             (CertificateError::NotValidForName, "upstream.url"),
@@ -195,7 +202,8 @@ mod tests {
     fn nothing_is_told_in_the_words_of_the_library() {
         let presented = vec!["DnsName(\"elsewhere.example\")".to_owned(), "IpAddress(10.0.0.1)".to_owned()];
         let expected = rustls::pki_types::ServerName::try_from("broker").unwrap();
-        let told = describe(&CertificateError::NotValidForNameContext { expected, presented }.into());
+        let told =
+            describe(&CertificateError::NotValidForNameContext { expected, presented }.into(), "upstream");
         assert!(told.contains("not for \"broker\" but for elsewhere.example, 10.0.0.1; write"), "{told}");
         for (error, text) in [
             (rustls::Error::AlertReceived(AlertDescription::AccessDenied), "handshake: access denied;"),
@@ -203,7 +211,7 @@ mod tests {
             (rustls::PeerIncompatible::NoCipherSuitesInCommon.into(), "(no cipher suites in common)"),
             (CertificateError::BadEncoding.into(), "bad encoding; make it again"),
         ] {
-            assert!(describe(&error).contains(text), "{}", describe(&error));
+            assert!(describe(&error, "upstream").contains(text), "{}", describe(&error, "upstream"));
         }
     }
 
@@ -213,6 +221,6 @@ mod tests {
         let file = directory.path().join("ca.pem");
         let made = rcgen::generate_simple_self_signed(vec!["broker".to_owned()]).unwrap();
         std::fs::write(&file, made.cert.pem()).unwrap();
-        assert!(client_config(Some(&file)).is_ok());
+        assert!(client_config("upstream", Some(&file)).is_ok());
     }
 }

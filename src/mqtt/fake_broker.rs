@@ -6,11 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::UpstreamConfig;
+use super::BrokerUrl;
 
 /// What becomes of a message on a topic, or of a subscription (`subscribe TOPIC`).
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Act {
+pub(crate) enum Act {
     Take,
     /// With a reason code.
     Refuse(u8),
@@ -22,17 +22,17 @@ pub(super) enum Act {
 
 type Rule = Box<dyn FnMut(&str) -> Act + Send>;
 
-pub(super) struct FakeBroker {
+pub(crate) struct FakeBroker {
     port: u16,
     task: JoinHandle<()>,
     /// Topics of messages, in order, whatever became of them.
-    pub(super) published: Arc<Mutex<Vec<String>>>,
+    pub(crate) published: Arc<Mutex<Vec<String>>>,
     rule: Arc<Mutex<Rule>>,
 }
 
 impl FakeBroker {
     /// `connack`: the answer to CONNECT from its reason code on.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         connack: &'static [u8],
         rule: impl FnMut(&str) -> Act + Send + 'static,
     ) -> FakeBroker {
@@ -55,17 +55,16 @@ impl FakeBroker {
     }
 
     /// Answers otherwise from now on.
-    pub(super) fn answer(&self, rule: impl FnMut(&str) -> Act + Send + 'static) {
+    pub(crate) fn answer(&self, rule: impl FnMut(&str) -> Act + Send + 'static) {
         *self.rule.lock().unwrap() = Box::new(rule);
     }
 
-    pub(super) fn count(&self, topic: &str) -> usize {
+    pub(crate) fn count(&self, topic: &str) -> usize {
         self.published.lock().unwrap().iter().filter(|one| *one == topic).count()
     }
 
-    pub(super) fn config(&self) -> UpstreamConfig {
-        let url = format!("mqtt://127.0.0.1:{}", self.port).parse().unwrap();
-        UpstreamConfig { url: Some(url), ..UpstreamConfig::default() }
+    pub(crate) fn url(&self) -> BrokerUrl {
+        format!("mqtt://127.0.0.1:{}", self.port).parse().unwrap()
     }
 }
 
