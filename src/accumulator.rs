@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::clock::SiteClock;
 use crate::deliberate::{self, Bug};
-use crate::node::{Added, RequestError};
+use crate::request::{Added, RequestError};
 use crate::site::{Refusal, Site};
 
 mod batch;

@@ -3,6 +3,7 @@ use super::slots::WINDOWS_APART_MAX;
 use super::*;
 use crate::clock::JUMP_MS_MAX;
 use crate::clock::TimeSource;
+use crate::site::StampedEntry;
 use crate::site::entry::SeriesRef;
 use crate::site::entry::{KeyedAdd, ReportWriter};
 use tally_core::id::{Epoch, ReportNumber, SourceId};
@@ -239,7 +240,7 @@ fn a_site(series: &[(&str, Kind)], series_max: &str) -> Arc<Mutex<Site>> {
     let stamp = Stamp { site: SiteTime(1_000_000), elapsed: Elapsed(0), synced: true };
     let mut apply = |body: &[u8]| {
         let index = site.applied().next();
-        site.apply(index, &entry::stamped(stamp, body)).unwrap();
+        site.apply(index, &StampedEntry::new(stamp, body)).unwrap();
     };
     apply(&entry::open(SourceKind::Box, "other", 1, Epoch(9)));
     let mut report = ReportWriter::new(SourceId(1), Epoch(9), ReportNumber::FIRST, 0);

@@ -1,17 +1,21 @@
 //! The configuration file: TOML to validated types. Every key is optional; an unknown one is an error
 //! that names it, its line and the nearest known one.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+mod found;
+
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+pub use self::found::Found;
+use crate::environment::Says;
 use crate::identity::is_name;
-use crate::ingest::poll::{Poll, PollConfig};
+use crate::ingest::IngestSection;
 use crate::node::TimeoutBounds;
-use crate::site::units::Unit;
 use crate::storage::Budget;
+use crate::units::{self, Unit, socket_address};
 use crate::upstream::UpstreamConfig;
 
 /// What a file (and the environment) said, checked.
@@ -56,10 +60,10 @@ pub struct ClusterSection {
     pub advertise: Option<String>,
     /// Without a leader for a timeout, up to twice as long, a box campaigns. The timeout follows the
     /// measured round trips and disk syncs, and is at least this.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub election_timeout_min: Duration,
     /// And at most this.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub election_timeout_max: Duration,
 }
 
@@ -105,82 +109,12 @@ impl Default for ApiSection {
     }
 }
 
-/// `[ingest]`: the ways in.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct IngestSection {
-    /// `[ingest.statsd]`
-    pub statsd: StatsdSection,
-    /// `[[ingest.poll]]`
-    pub poll: Vec<PollConfig>,
-}
-
-/// `[ingest.statsd]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StatsdSection {
-    /// UDP.
-    pub listen: StatsdListen,
-}
-
-/// Where StatsD is listened to: a list of addresses, or one; `"off"`, `""` or an empty list turns it off.
-#[derive(Clone, Debug)]
-pub struct StatsdListen {
-    /// The addresses.
-    pub addresses: Vec<SocketAddr>,
-    /// Nobody said so: then the second is left out where there is no IPv6.
-    pub is_default: bool,
-}
-
-impl Default for StatsdListen {
-    fn default() -> StatsdListen {
-        let addresses = vec![
-            SocketAddr::from((Ipv4Addr::LOCALHOST, STATSD_PORT)),
-            SocketAddr::from((Ipv6Addr::LOCALHOST, STATSD_PORT)),
-        ];
-        StatsdListen { addresses, is_default: true }
-    }
-}
-
-/// The same addresses, whoever said so.
-impl PartialEq for StatsdListen {
-    fn eq(&self, other: &StatsdListen) -> bool {
-        self.addresses == other.addresses
-    }
-}
-
-impl<'de> Deserialize<'de> for StatsdListen {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected an address such as \"127.0.0.1:8125\", or a list of such")]
-        enum Said {
-            One(String),
-            Several(Vec<String>),
-        }
-        let texts = match Said::deserialize(deserializer)? {
-            Said::One(text) => vec![text],
-            Said::Several(texts) => texts,
-        };
-        let texts = texts.iter().filter(|text| !matches!(text.as_str(), "" | "off"));
-        let mut addresses = texts
-            .map(|text| address(text, "127.0.0.1:8125"))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(serde::de::Error::custom)?;
-        addresses.dedup();
-        if addresses.len() > STATSD_ADDRESSES_MAX {
-            let what = format!("{} addresses, at most {STATSD_ADDRESSES_MAX} can be", addresses.len());
-            return Err(serde::de::Error::custom(what));
-        }
-        Ok(StatsdListen { addresses, is_default: false })
-    }
-}
-
 /// `[commit]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CommitSection {
     /// For counts that nobody waits for.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub interval: Duration,
 }
 
@@ -195,7 +129,7 @@ impl Default for CommitSection {
 #[serde(default, deny_unknown_fields)]
 pub struct StorageSection {
     /// What log, snapshots and spare files may have together; absent: a quarter of the partition, at most 256 MiB.
-    #[serde(deserialize_with = "size")]
+    #[serde(deserialize_with = "units::size")]
     pub bytes_max: Option<u64>,
 }
 
@@ -220,19 +154,7 @@ pub enum ConfigError {
     },
 }
 
-/// How a variable of the environment says a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Says {
-    /// As it is.
-    Text,
-    /// In digits.
-    Number,
-    /// Divided by commas.
-    Texts,
-}
-
-/// All keys but those of `[[ingest.poll]]`, of which there are any number. Each can be overridden by a variable of
-/// the environment.
+/// The keys outside `[ingest]` that a variable of the environment can override.
 const KEYS: &[(&str, Says)] = &[
     ("node.name", Says::Text),
     ("node.data_dir", Says::Text),
@@ -243,7 +165,6 @@ const KEYS: &[(&str, Says)] = &[
     ("api.listen", Says::Text),
     ("api.token_file", Says::Text),
     ("api.connections_max", Says::Number),
-    ("ingest.statsd.listen", Says::Texts),
     ("upstream.url", Says::Text),
     ("upstream.base", Says::Text),
     ("upstream.password_file", Says::Text),
@@ -253,13 +174,13 @@ const KEYS: &[(&str, Says)] = &[
     ("storage.bytes_max", Says::Text),
 ];
 
-/// Where StatsD clients send, if nobody told them another port.
-const STATSD_PORT: u16 = 8125;
-/// More addresses for StatsD are a mistake.
-const STATSD_ADDRESSES_MAX: usize = 16;
-
 /// What the variables of the environment begin with.
 const PREFIX: &str = "TALLYD_";
+
+/// All keys that a variable can override: each but those of lists such as `[[ingest.poll]]`.
+fn keys() -> impl Iterator<Item = (&'static str, Says)> {
+    KEYS.iter().chain(IngestSection::KEYS.iter().copied().flatten()).copied()
+}
 
 /// The variable that overrides a key.
 fn variable(key: &str) -> String {
@@ -276,7 +197,7 @@ const UNKNOWN_NAMED_MAX: usize = 20;
 /// A warning of variables that look like this program's and are not: a slip, or what a service manager made of its
 /// own accord (Kubernetes does for each of its services). `None`: there are none.
 pub fn unknown_variables(names: impl Iterator<Item = String>) -> Option<String> {
-    let overriding = KEYS.iter().map(|(key, _)| variable(key));
+    let overriding = keys().map(|(key, _)| variable(key));
     let known: Vec<String> = overriding.chain(OTHER_VARIABLES.iter().map(ToString::to_string)).collect();
     let is_tests = |name: &str| TEST_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     let mut unknown: Vec<String> =
@@ -296,6 +217,9 @@ pub fn unknown_variables(names: impl Iterator<Item = String>) -> Option<String> 
 
 impl Config {
     /// Reads a file (none: the defaults), then what the environment overrides.
+    ///
+    /// # Errors
+    /// Which file or key is wrong, and how.
     pub fn load(
         file: Option<&Path>,
         environment: impl Fn(&str) -> Option<String>,
@@ -310,6 +234,9 @@ impl Config {
     }
 
     /// Reads the text of a file, then what the environment overrides; `place` is what errors call the file.
+    ///
+    /// # Errors
+    /// Which key is wrong, and how.
     pub fn read(
         text: &str,
         place: &str,
@@ -317,9 +244,8 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         // First alone, so that an error names the file's own line.
         let plain = Config::parse(text, place)?;
-        let overrides: Vec<_> = KEYS
-            .iter()
-            .map(|(key, says)| (variable(key), *key, *says))
+        let overrides: Vec<_> = keys()
+            .map(|(key, says)| (variable(key), key, says))
             .filter_map(|(name, key, says)| Some((environment(&name)?, name, key, says)))
             // One that is empty is not set.
             .filter(|(value, ..)| !value.trim().is_empty())
@@ -374,30 +300,8 @@ impl Config {
                 Unit::Bytes.format(Budget::LEAST)
             ));
         }
-        self.polls().map_err(|what| ConfigError::Wrong { place: place.to_owned(), what })?;
+        self.ingest.check().map_err(|what| ConfigError::Wrong { place: place.to_owned(), what })?;
         Ok(self)
-    }
-
-    /// The polled files, checked.
-    pub fn polls(&self) -> Result<Vec<Poll>, String> {
-        let checked = self.ingest.poll.iter().enumerate().map(|(place, poll)| poll.check(place));
-        checked.collect::<Result<_, _>>().map_err(|error| error.to_string())
-    }
-}
-
-impl Says {
-    fn value(self, text: &str) -> Result<toml::Value, String> {
-        let texts = || text.split(',').map(str::trim).filter(|one| !one.is_empty());
-        match self {
-            Says::Text => Ok(toml::Value::String(text.to_owned())),
-            Says::Number => match text.trim().parse() {
-                Ok(number) => Ok(toml::Value::Integer(number)),
-                Err(_) => Err(format!("{text:?} is not a whole number such as 1024")),
-            },
-            Says::Texts => {
-                Ok(toml::Value::Array(texts().map(|one| toml::Value::String(one.to_owned())).collect()))
-            }
-        }
     }
 }
 
@@ -447,28 +351,14 @@ fn wrong(text: &str, place: &str, error: &toml::de::Error) -> ConfigError {
     ConfigError::Wrong { place, what }
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    Unit::Duration.parse(&text).map(Duration::from_millis).map_err(serde::de::Error::custom)
-}
-
-fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    Unit::Bytes.parse(&text).map(Some).map_err(serde::de::Error::custom)
-}
-
-fn address(text: &str, example: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is not an IP address and port such as {example}"))
-}
-
 fn cluster_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
-    address(&text, "[::]:7400").map_err(serde::de::Error::custom)
+    socket_address(&text, "[::]:7400").map_err(serde::de::Error::custom)
 }
 
 fn api_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
-    address(&text, "127.0.0.1:7480").map_err(serde::de::Error::custom)
+    socket_address(&text, "127.0.0.1:7480").map_err(serde::de::Error::custom)
 }
 
 fn node_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

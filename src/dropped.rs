@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tally_core::id::NodeId;
 use tally_core::raft::Ignored;
 
-use crate::metrics::Counter;
+use crate::figures::Counter;
 
 /// At most one line in this time for each reason: a peer that tries all day must not fill the disk.
 pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);

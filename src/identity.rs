@@ -15,10 +15,10 @@ pub use authority::{Authority, Issued};
 pub use files::{CA_CERTIFICATE, CA_KEY, IDENTITY, NODE_CERTIFICATE, NODE_KEY};
 pub(crate) use files::{check_address, create_directory, write_file};
 pub use keys::{Keys, key_hash};
-pub(crate) use keys::{hex, unhex};
 
-pub use crate::site::MEMBERS_MAX;
+use crate::random::NoRandom;
 use crate::site::{Level, NAME_BYTES_MAX};
+pub use crate::site::{MEMBERS_MAX, MemberRecord};
 
 /// A site's random identity, made when it is founded; 16 hexadecimal digits in text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,44 +49,6 @@ impl TryFrom<String> for SiteId {
     }
 }
 
-/// What a member of the site may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Votes and is counted.
-    Voter,
-    /// Replicates only.
-    Observer,
-    /// Keeps a record of a few bytes and breaks ties.
-    Witness,
-}
-
-impl Role {
-    /// As people and programs read it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Role::Voter => "voter",
-            Role::Observer => "observer",
-            Role::Witness => "witness",
-        }
-    }
-}
-
-/// A box of the site, as every box knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberInfo {
-    /// Its number in the Raft group.
-    pub id: u64,
-    /// Its name, 1 to 32 of `a-z 0-9 -`.
-    pub name: String,
-    /// Where its peers reach it: HOST:PORT, QUIC over UDP. Empty in a site of one that nobody dials.
-    pub address: String,
-    /// Voter or observer.
-    pub role: Role,
-    /// SHA-256 of its public key (SubjectPublicKeyInfo), hexadecimal: this decides who is who.
-    pub key: String,
-}
-
 /// The file `identity.json` of a data directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,7 +65,7 @@ pub struct Identity {
     #[serde(default = "first_level", skip_serializing_if = "is_first_level")]
     pub level: u32,
     /// All boxes of the site, this one included, by number.
-    pub members: Vec<MemberInfo>,
+    pub members: Vec<MemberRecord>,
 }
 
 /// What files of the first release do not say.
@@ -126,13 +88,13 @@ impl Identity {
     ///
     /// # Panics
     /// Never for an identity that was loaded: loading checks that the box is a member.
-    pub fn me(&self) -> &MemberInfo {
+    pub fn me(&self) -> &MemberRecord {
         self.member(self.node_id()).expect("a loaded identity names its own box among the members")
     }
 
     /// The member of that number.
-    pub fn member(&self, id: NodeId) -> Option<&MemberInfo> {
-        self.members.iter().find(|member| member.id == id.0)
+    pub fn member(&self, id: NodeId) -> Option<&MemberRecord> {
+        self.members.iter().find(|member| member.id == id)
     }
 }
 
@@ -171,6 +133,12 @@ pub enum IdentityError {
     /// Keys or certificates could not be made.
     #[error("cannot make keys: {0}")]
     Crypto(String),
+}
+
+impl From<NoRandom> for IdentityError {
+    fn from(_: NoRandom) -> IdentityError {
+        IdentityError::Crypto("the system gives no random numbers".into())
+    }
 }
 
 #[cfg(test)]

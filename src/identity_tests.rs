@@ -2,6 +2,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use tally_core::id::KeyHash;
+use tally_core::raft::MemberRole;
 
 fn founded() -> (tempfile::TempDir, Identity) {
     let dir = tempfile::tempdir().unwrap();
@@ -9,13 +11,13 @@ fn founded() -> (tempfile::TempDir, Identity) {
     (dir, identity)
 }
 
-fn member(id: u64) -> MemberInfo {
-    MemberInfo {
-        id,
+fn member(id: u64) -> MemberRecord {
+    MemberRecord {
+        id: NodeId(id),
         name: format!("box{id}"),
         address: format!("10.0.0.{id}:7400"),
-        role: Role::Voter,
-        key: format!("{id:064x}"),
+        role: MemberRole::Voter,
+        key: KeyHash([id as u8; 32]),
     }
 }
 
@@ -71,19 +73,18 @@ type Spoil = fn(&mut Identity);
 #[test]
 fn an_identity_that_contradicts_itself_is_refused_with_file_reason_and_remedy() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&str, Spoil); 14] = [
+    let cases: [(&str, Spoil); 13] = [
         ("number 3, is not among", |identity| identity.node = 3),
         ("0 members", |identity| identity.members.clear()),
         ("10 members", |identity| identity.members = (1..=10).map(member).collect()),
         ("none of the members votes", |identity| {
-            identity.members.iter_mut().for_each(|each| each.role = Role::Observer);
+            identity.members.iter_mut().for_each(|each| each.role = MemberRole::Observer);
         }),
-        ("number 1 is given to", |identity| identity.members[1].id = 1),
-        ("numbers begin at 1", |identity| identity.members[1].id = 0),
+        ("number 1 is given to", |identity| identity.members[1].id = NodeId(1)),
+        ("numbers begin at 1", |identity| identity.members[1].id = NodeId(0)),
         ("\"box1\" is given to two", |identity| identity.members[1].name = "box1".into()),
         ("\"Box\"", |identity| identity.members[1].name = "Box".into()),
-        ("same key", |identity| identity.members[1].key = identity.members[0].key.clone()),
-        ("64 hexadecimal", |identity| identity.members[1].key = "12".into()),
+        ("same key", |identity| identity.members[1].key = identity.members[0].key),
         ("same address", |identity| identity.members[1].address = identity.members[0].address.clone()),
         ("has no address", |identity| identity.members[1].address = String::new()),
         ("not a port", |identity| identity.members[1].address = "10.0.0.2:0".into()),
@@ -112,6 +113,16 @@ fn an_identity_that_is_no_json_or_has_unknown_keys_is_refused() {
     fs::write(dir.path().join(IDENTITY), text).unwrap();
     let error = Identity::load(dir.path()).unwrap_err().to_string();
     assert!(error.contains("colour"), "{error}");
+}
+
+#[test]
+fn a_key_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    identity_of_two().save(dir.path()).unwrap();
+    let text = fs::read_to_string(dir.path().join(IDENTITY)).unwrap();
+    fs::write(dir.path().join(IDENTITY), text.replace(&"02".repeat(32), "12")).unwrap();
+    let error = Identity::load(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("identity.json") && error.contains("\"12\", expected a key as 64"), "{error}");
 }
 
 #[test]

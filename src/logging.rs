@@ -21,7 +21,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 pub use level::directives;
 
-use crate::metrics::Counter;
+use crate::figures::Counter;
 
 /// So much may wait to be written, in bytes.
 const QUEUE_BYTES_MAX: usize = 256 << 10;

@@ -1,12 +1,37 @@
 //! Random numbers: nonces, tags, seeds. From the system, or, in a simulation, from its seed.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// The system gives no random numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoRandom;
+
+/// Random bytes from the system, good enough for keys.
+///
+/// # Errors
+/// The system gives none.
+pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], NoRandom> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandom)?;
+    Ok(bytes)
+}
 
 /// 128 random bits from the system.
 pub fn random_u128() -> u128 {
-    let random = ring::rand::SystemRandom::new();
-    let bytes = ring::rand::generate::<[u8; 16]>(&random);
-    u128::from_le_bytes(bytes.expect("the system's random source works once the process runs").expose())
+    u128::from_le_bytes(bytes().expect("the system's random source works once the process runs"))
+}
+
+/// A number that nobody guesses and no other process has, without asking the system each time: nothing for keys.
+pub(crate) fn quick(seed: u64) -> u64 {
+    RandomState::new().hash_one(seed)
+}
+
+/// Evenly from 0 to 1, to spread what would else happen at once.
+pub(crate) fn jitter() -> f64 {
+    quick(0) as f64 / u64::MAX as f64
 }
 
 /// What a room draws its random numbers from.
@@ -41,7 +66,7 @@ impl Random {
 }
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
-pub(crate) fn split_mix(state: &mut u64) -> u64 {
+pub fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -63,5 +88,7 @@ mod tests {
         assert_ne!(numbers(7), numbers(8));
         assert_ne!(numbers(7)[0], numbers(7)[1]);
         assert_ne!(Random::default().next_u128(), Random::default().next_u128());
+        assert_ne!(quick(7), quick(7));
+        assert!((0.0..=1.0).contains(&jitter()));
     }
 }

@@ -7,11 +7,7 @@ use ring::digest::{Digest, SHA256, digest};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use crate::config::{
-    ApiSection, ClusterSection, CommitSection, Config, IngestSection, NodeSection, StatsdSection,
-    StorageSection,
-};
-use crate::daemon::configuration;
+use crate::config::{ApiSection, ClusterSection, CommitSection, Config, Found, NodeSection, StorageSection};
 use crate::upstream::UpstreamConfig;
 
 /// The configuration as it runs, and where it came from.
@@ -78,7 +74,7 @@ impl Reload {
         }
         let (file, data_dir) = (self.file.clone(), self.data_dir.clone());
         let read = move || {
-            configuration(file, data_dir).map(|(config, ..)| {
+            Config::find(file, data_dir).map(|Found { config, .. }| {
                 let contents = Contents::of(&config);
                 (config, contents)
             })
@@ -139,11 +135,10 @@ fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
     let NodeSection { name, data_dir } = node;
     let ClusterSection { listen, advertise, election_timeout_min, election_timeout_max } = cluster;
     let ApiSection { listen: api_listen, token_file, connections_max } = api;
-    let IngestSection { statsd: StatsdSection { listen: statsd }, poll } = ingest;
     let UpstreamConfig { url, password_file, ca_file, base, format } = upstream;
     let StorageSection { bytes_max } = storage;
     let CommitSection { interval } = commit;
-    let keys = [
+    let before = [
         ("node.name", *name == new.node.name),
         ("node.data_dir", *data_dir == new.node.data_dir),
         ("cluster.listen", *listen == new.cluster.listen),
@@ -153,8 +148,8 @@ fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
         ("api.listen", *api_listen == new.api.listen),
         ("api.token_file", *token_file == new.api.token_file),
         ("api.connections_max", *connections_max == new.api.connections_max),
-        ("ingest.statsd.listen", *statsd == new.ingest.statsd.listen),
-        ("ingest.poll", *poll == new.ingest.poll),
+    ];
+    let after = [
         ("upstream.url", *url == new.upstream.url),
         ("upstream.base", *base == new.upstream.base),
         ("upstream.password_file", *password_file == new.upstream.password_file),
@@ -163,7 +158,10 @@ fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
         ("storage.bytes_max", *bytes_max == new.storage.bytes_max),
         (INTERVAL, *interval == new.commit.interval),
     ];
-    keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
+    let names = |keys: &[(&'static str, bool)]| -> Vec<&'static str> {
+        keys.iter().filter(|(_, same)| !same).map(|(key, _)| *key).collect()
+    };
+    [names(&before), ingest.changed(&new.ingest), names(&after)].concat()
 }
 
 #[cfg(test)]

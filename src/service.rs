@@ -71,24 +71,24 @@ impl Service {
 
 /// What `systemctl status` shows of a box: trouble with the disk first.
 pub fn line(status: &NodeStatus) -> String {
-    let disk = match &status.storage.what {
-        Some(what) => format!("disk {}: {what}; ", status.storage.state),
-        None => String::new(),
+    let disk = match (status.storage.state, &status.storage.what) {
+        (Some(fault), Some(what)) => format!("disk {}: {what}; ", fault.as_str()),
+        _ => String::new(),
     };
-    format!("{disk}{}; {}; applied {}", status.role, status.tolerates.text, status.applied)
+    format!("{disk}{}; {}; applied {}", status.role.as_str(), status.tolerates.text, status.applied)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::{DiskFault, NodeRole};
 
     #[test]
     fn the_line_begins_with_what_is_wrong_with_the_disk() {
-        let mut status = NodeStatus { role: "follower", applied: 7, ..NodeStatus::default() };
+        let mut status = NodeStatus { role: NodeRole::Follower, applied: 7, ..NodeStatus::default() };
         status.tolerates.text = "2 of 3".to_owned();
-        status.storage.state = "ok";
         assert_eq!(line(&status), "follower; 2 of 3; applied 7");
-        status.storage.state = "full";
+        status.storage.state = Some(DiskFault::Full);
         status.storage.what = Some("no space left for /data/log".to_owned());
         assert_eq!(line(&status), "disk full: no space left for /data/log; follower; 2 of 3; applied 7");
     }

@@ -16,16 +16,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tally_core::raft::MemberRole;
 use tracing::{error, info, warn};
 
-use crate::api;
-use crate::config::Config;
-use crate::daemon::{self, RunError};
-use crate::identity::{IDENTITY, Identity, Role};
+use crate::api::{self, ApiError};
+use crate::config::{Config, ConfigError, Found};
+use crate::identity::{IDENTITY, Identity, IdentityError};
 use crate::reload::Reload;
 use crate::service;
-use crate::signals::{self, Heard, Signals};
+use crate::signals::{self, Signals};
+use crate::startup::{self, StartupError};
 use slot::Slot;
 use status::{Overview, Page};
 pub use store::StoreError;
@@ -33,10 +33,31 @@ pub use store::StoreError;
 /// How long records that are being written, and requests, may take to end in good order.
 const END_WAIT: Duration = Duration::from_secs(6);
 
+/// Why the witness does not run.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each wraps another room's error, which says it all")]
+pub enum WitnessError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Startup(#[from] StartupError),
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error("{0}")]
+    Other(String),
+}
+
 /// `tallyd run --witness`, until a signal stops it.
-pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<(), RunError> {
+///
+/// # Errors
+/// Why the witness does not start, or cannot go on.
+pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<(), WitnessError> {
     let mut signals = Signals::ignore_others();
-    let (config, dir, _) = daemon::configuration(config_file.clone(), data_dir.clone())?;
+    let Found { config, dir, .. } = Config::find(config_file.clone(), data_dir.clone())?;
     let listener = api::bind(config.api.listen).await?;
     let mut overview = Overview::default();
     let mut slots = Vec::new();
@@ -57,40 +78,30 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
         }
     }
     if slots.is_empty() {
-        return Err(RunError::Other(format!("none of the witnesses in {} can be served", dir.display())));
+        return Err(WitnessError::Other(format!("none of the witnesses in {} can be served", dir.display())));
     }
     signals.listen_to_stops();
     let overview = Arc::new(overview);
-    let (stop, stopped) = watch::channel(false);
-    let slots: Vec<_> = slots.into_iter().map(|slot| tokio::spawn(slot.run(stopped.clone()))).collect();
-    let api_config = daemon::api_config(&config)?;
+    let api_config = startup::api_config(&config)?;
     let page = Page::new(&api_config, overview.clone());
-    let serving = tokio::spawn(async move { api::serve(listener, page, &api_config, stopped).await });
+    let serving = startup::serve(listener, page, api_config);
+    let run = |slot: Slot| tokio::spawn(slot.run(serving.stop.subscribe()));
+    let slots: Vec<_> = slots.into_iter().map(run).collect();
     let service = service::ready(move || overview.line());
     info!("the witness tells its state at http://{}/v1/status", config.api.listen);
 
     let mut reload = Reload::new(config, config_file, data_dir).of_witness();
-    loop {
-        tokio::select! {
-            heard = signals.next() => match heard {
-                Heard::Stop(signal) => {
-                    info!("{signal}: stopping");
-                    break;
-                }
-                Heard::Reload => reload.begin(),
-            },
-            _ = reload.done() => {}
-        }
-    }
-    signals::end_within(daemon::STOP_MAX);
+    // It commits nothing.
+    startup::until_stopped(&mut signals, &mut reload, async |_| ()).await;
+    signals::end_within(startup::STOP_MAX);
     service.stopping();
     // A record that is being written is finished, and answered.
-    let _ = stop.send(true);
+    let _ = serving.stop.send(true);
     let ended = async {
         for slot in slots {
             let _ = slot.await;
         }
-        let _ = serving.await;
+        let _ = serving.task.await;
     };
     if tokio::time::timeout(END_WAIT, ended).await.is_err() {
         warn!("not everything ended in time (a disk that does not answer?): not waiting any longer");
@@ -99,18 +110,18 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
 }
 
 /// The directory itself, if it has an identity, else all in it that have one.
-fn slot_directories(dir: &Path) -> Result<Vec<PathBuf>, RunError> {
+fn slot_directories(dir: &Path) -> Result<Vec<PathBuf>, WitnessError> {
     if dir.join(IDENTITY).exists() {
         return Ok(vec![dir.to_owned()]);
     }
     let entries = std::fs::read_dir(dir).map_err(|error| {
-        RunError::Other(format!("{}: {error}; --data-dir names the witness's directory", dir.display()))
+        WitnessError::Other(format!("{}: {error}; --data-dir names the witness's directory", dir.display()))
     })?;
     let directories = entries.flatten().map(|entry| entry.path());
     let mut slots: Vec<PathBuf> = directories.filter(|path| path.join(IDENTITY).exists()).collect();
     slots.sort();
     if slots.is_empty() {
-        return Err(RunError::Other(format!(
+        return Err(WitnessError::Other(format!(
             "neither {} nor a directory in it holds an {IDENTITY}: copy the witness's directory that `tallyd \
              provision --witness` made",
             dir.display()
@@ -120,12 +131,12 @@ fn slot_directories(dir: &Path) -> Result<Vec<PathBuf>, RunError> {
 }
 
 /// Opens a slot. `config`: what was read already, if it is the slot's own.
-async fn open(dir: &Path, config: Option<&Config>) -> Result<Slot, RunError> {
+async fn open(dir: &Path, config: Option<&Config>) -> Result<Slot, WitnessError> {
     let Some(identity) = Identity::load(dir)? else {
-        return Err(RunError::Other(format!("{}: its {IDENTITY} is gone", dir.display())));
+        return Err(WitnessError::Other(format!("{}: its {IDENTITY} is gone", dir.display())));
     };
-    if identity.me().role != Role::Witness {
-        return Err(RunError::Other(format!(
+    if identity.me().role != MemberRole::Witness {
+        return Err(WitnessError::Other(format!(
             "{} belongs to {:?}, which is no witness: run it without --witness",
             dir.display(),
             identity.me().name
@@ -137,7 +148,7 @@ async fn open(dir: &Path, config: Option<&Config>) -> Result<Slot, RunError> {
         // What the environment says is for the process, not for one of its slots.
         None => Config::load(file.as_deref(), |_| None)?,
     };
-    daemon::check_agreement(&own, &identity, dir)?;
+    startup::check_agreement(&own, &identity, dir)?;
     let listen = match (config, file) {
         (None, None) => everywhere(&identity.me().address),
         _ => own.cluster.listen,

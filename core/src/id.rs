@@ -19,6 +19,7 @@ macro_rules! number {
 
 number!(
     /// A member of the Raft group (a box or a witness); unique in a site, never reused.
+    #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
     NodeId
 );
 number!(
@@ -100,6 +101,67 @@ impl ReportNumber {
 impl fmt::Display for ReportNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// SHA-256 of the public key (SubjectPublicKeyInfo) in a member's certificate: it decides who is who. In text, 64
+/// hexadecimal digits.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyHash(pub [u8; 32]);
+
+impl KeyHash {
+    /// Reads 64 hexadecimal digits; `None` for anything else.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<KeyHash> {
+        let digits = text.as_bytes();
+        let mut hash = [0; 32];
+        if digits.len() != 2 * hash.len() {
+            return None;
+        }
+        for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |at: usize| char::from(pair[at]).to_digit(16);
+            *byte = (digit(0)? << 4 | digit(1)?) as u8;
+        }
+        Some(KeyHash(hash))
+    }
+}
+
+impl fmt::Display for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for KeyHash {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for KeyHash {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<KeyHash, D::Error> {
+        struct Digits;
+        impl serde::de::Visitor<'_> for Digits {
+            type Value = KeyHash;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key as 64 hexadecimal digits")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<KeyHash, E> {
+                KeyHash::from_hex(text)
+                    .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_str(Digits)
     }
 }
 
@@ -227,7 +289,7 @@ impl core::error::Error for SeriesNameError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::string::String;
+    use std::string::{String, ToString};
 
     #[test]
     fn names_that_mqtt_could_not_carry_are_refused() {
@@ -262,6 +324,19 @@ mod tests {
             assert!(SeriesName::new(&String::from(neighbour)).is_ok(), "{neighbour:?}");
         }
         assert_eq!(SeriesName::stored("a+"), Err(SeriesNameError::Forbidden('+')));
+    }
+
+    #[test]
+    fn a_key_hash_is_64_hexadecimal_digits() {
+        let text: String =
+            (0..32).flat_map(|byte: u32| [char::from_digit(byte / 16, 16).unwrap(), 'c']).collect();
+        let hash = KeyHash::from_hex(&text).unwrap();
+        assert_eq!(hash.to_string(), text);
+        assert_eq!((hash.0[0], hash.0[31]), (0x0c, 0x1c));
+        assert_eq!(KeyHash::from_hex(&text.to_uppercase()), Some(hash));
+        for wrong in [&text[1..], &text.replace('c', "g"), &text.replace('c', "ä"), "", "+c"] {
+            assert_eq!(KeyHash::from_hex(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

@@ -45,12 +45,6 @@ impl Kind {
             Kind::Sample => "sample",
         }
     }
-
-    /// The kind of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Kind> {
-        [Kind::Counter, Kind::Updown, Kind::Sample].into_iter().find(|kind| kind.as_str() == name)
-    }
 }
 
 impl fmt::Display for Kind {
@@ -166,11 +160,17 @@ impl Sample {
     }
 
     /// Both together; `other` arrived later.
+    ///
+    /// # Errors
+    /// [`Overflow`] if the sum does not fit.
     pub fn merged(self, other: Sample) -> Result<Sample, Overflow> {
         self.merged_by(other, Ties::Later)
     }
 
     /// Both together, with a rule for ties of `last`; `other` arrived later.
+    ///
+    /// # Errors
+    /// [`Overflow`] if the sum does not fit.
     pub fn merged_by(self, other: Sample, ties: Ties) -> Result<Sample, Overflow> {
         Ok(Sample {
             count: self.count.checked_add(other.count).ok_or(Overflow)?,
@@ -267,11 +267,17 @@ impl Amount {
     }
 
     /// Both together; `other` arrived later. Neither is changed on an error.
+    ///
+    /// # Errors
+    /// [`MergeError`] if the kinds differ or the sum does not fit.
     pub fn merged(self, other: Amount) -> Result<Amount, MergeError> {
         self.merged_by(other, Ties::Later)
     }
 
     /// Both together, with a rule for ties of a sample's `last`.
+    ///
+    /// # Errors
+    /// [`MergeError`] if the kinds differ or the sum does not fit.
     pub fn merged_by(self, other: Amount, ties: Ties) -> Result<Amount, MergeError> {
         let add = |a: u128, b: u128| a.checked_add(b).ok_or(MergeError::Overflow);
         Ok(match (self, other) {
@@ -285,6 +291,9 @@ impl Amount {
     }
 
     /// What it adds to the series' total (for samples: to the count).
+    ///
+    /// # Errors
+    /// [`Overflow`] if it does not fit.
     pub fn increase(&self) -> Result<i128, Overflow> {
         let signed = |value: u128| i128::try_from(value).map_err(|_| Overflow);
         match self {

@@ -5,14 +5,14 @@ use tally_core::time::SiteTime;
 use tokio::sync::oneshot;
 
 use super::{MeterSlot, Outcome, Slot};
-use crate::node::{Added, RequestError};
-use crate::site::{KeyOutcome, Refusal, SeriesId, Site};
+use crate::request::{Added, RequestError};
+use crate::site::{Body, KeyOutcome, Refusal, SeriesId, Site};
 
 /// A batch that is on its way, unchanged until its receipt comes.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The encoded report.
-    pub body: Vec<u8>,
+    /// The report.
+    pub body: Body,
     /// The hash of its content that the entry names.
     pub hash: u64,
     /// Its cells without a key, in order: which slot, window and kind.
@@ -45,7 +45,7 @@ impl Waiter {
 
 impl Batch {
     /// One that nobody waits for.
-    pub fn of_body(body: Vec<u8>) -> Batch {
+    pub fn of_body(body: Body) -> Batch {
         Batch { body, ..Batch::default() }
     }
 

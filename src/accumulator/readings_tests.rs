@@ -10,7 +10,7 @@ use super::*;
 use crate::accumulator::Limits;
 use crate::clock::{SiteClock, TimeSource};
 use crate::site::entry::SourceKind;
-use crate::site::{Applied, BootstrapSettings, Level, Site, Stamp, Verdict, entry};
+use crate::site::{Applied, BootstrapSettings, Level, Site, Stamp, StampedEntry, Verdict, entry};
 
 /// 2025, in the middle of a window.
 const NOW: SiteTime = SiteTime(1_763_858_430_000);
@@ -45,7 +45,7 @@ impl OneBox {
         let stamp = Stamp { site: self.now, elapsed: Elapsed(self.now.0 - NOW.0), synced: true };
         let mut site = self.site.lock().unwrap();
         let next = site.applied().next();
-        site.apply(next, &entry::stamped(stamp, body)).unwrap()
+        site.apply(next, &StampedEntry::new(stamp, body)).unwrap()
     }
 
     /// Reads a number after so many milliseconds.

@@ -9,7 +9,8 @@ use tally_core::report::Kind;
 
 use super::problem::{Asked, Problem};
 use super::{ADDS, BODY_BYTES_MAX, body, forms, parse};
-use crate::node::{Add, Handle};
+use crate::node::Handle;
+use crate::request::Add;
 
 /// The kind and the raw name of the series, if the path is one that adds are posted to.
 pub(super) fn target(path: &str) -> Option<(Kind, &str)> {

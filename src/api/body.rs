@@ -15,7 +15,7 @@ pub const REPORT_BYTES_MAX: usize = 1 << 20;
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// How long a body may take to arrive.
-pub const BODY_TIME_MAX: Duration = Duration::from_secs(10);
+pub(super) const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Reads a body. One that is announced or turns out larger than `bytes_max` is not read on.
 pub(super) async fn read<B>(body: B, bytes_max: usize) -> Result<Bytes, Problem>

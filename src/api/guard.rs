@@ -6,8 +6,8 @@ use axum::http::{HeaderMap, Method, Request, header};
 use ring::hmac;
 use ring::rand::SystemRandom;
 
-use super::Secret;
 use super::problem::{Name, Problem};
+use crate::secret::Secret;
 
 /// The checks of one listener.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Guard {
         let token = token.map(|secret| {
             let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
                 .expect("the system's random generator works: identities and epochs need it too");
-            let tag = hmac::sign(&key, secret.expose());
+            let tag = hmac::sign(&key, secret.reveal().as_bytes());
             Token { key, tag }
         });
         let names_are_local = token.is_none() && listen.ip().is_loopback();
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_token_opens_everything_but_only_the_right_one() {
-        let secret = Secret::new(b"s3cret".to_vec());
+        let secret = Secret::new("s3cret");
         let guard = Guard::new("0.0.0.0:7480".parse().unwrap(), Some(&secret));
         let get = |path: &str, headers: &[(&str, &str)]| asks(&guard, Method::GET, path, headers);
         assert_eq!(get("/v1/series", &[("host", "box1.plant")]), Some(Name::Unauthorized));

@@ -1,5 +1,6 @@
 //! The API over a real site of one box: every answer is checked against the description of the API.
 
+use super::problem::TYPE_PREFIX;
 use super::*;
 use crate::identity::Identity;
 use crate::metrics::Metrics;

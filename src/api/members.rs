@@ -7,31 +7,34 @@ use axum::extract::{RawPathParams, State};
 use axum::http::{Request, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tally_core::id::NodeId;
+use tally_core::id::{KeyHash, NodeId};
+use tally_core::raft::MemberRole;
 
 use super::problem::{Name, Problem};
 use super::reads::to_json;
 use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
-use crate::identity::{Role, check_address, is_name, unhex};
-use crate::node::{MemberError, MemberStatus, NodeStatus};
-use crate::site::{MemberChange, MemberRecord, MemberRefused, MemberRole};
+use crate::identity::{check_address, is_name};
+use crate::node::{MemberStatus, NodeStatus, role_or_none};
+use crate::request::MemberError;
+use crate::site::{MemberChange, MemberRecord, MemberRefused};
 
 const EXAMPLE: &str = r#"{"id": 4, "name": "box4", "address": "10.0.0.14:7400", "key": "64 hexadecimal digits", "role": "voter"}"#;
 
 /// A member as the API shows it.
 #[derive(Serialize)]
 struct MemberForm {
-    id: u64,
+    id: NodeId,
     name: String,
     address: String,
     /// What it is meant to be.
-    role: &'static str,
+    #[serde(with = "role_or_none")]
+    role: Option<MemberRole>,
     /// What it is at present.
-    membership: &'static str,
+    #[serde(with = "role_or_none")]
+    membership: Option<MemberRole>,
     connected: bool,
     matched: Option<u64>,
-    /// SHA-256 of its public key.
-    key: String,
+    key: KeyHash,
 }
 
 #[derive(Deserialize)]
@@ -42,13 +45,13 @@ struct AddBody {
     address: String,
     key: String,
     /// Absent: as it is, if it is known; else a voter.
-    role: Option<Role>,
+    role: Option<MemberRole>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RoleBody {
-    role: Role,
+    role: MemberRole,
 }
 
 #[derive(Deserialize)]
@@ -90,15 +93,18 @@ pub(super) async fn add(
         let known = site.members().iter().find(|member| (member.id, member.key) == (record.id, record.key));
         known.map(|member| member.role)
     });
-    record.role = role.map(site_role).or(known).unwrap_or(MemberRole::Voter);
-    let role = Some(role_of(record.role));
+    record.role = role.or(known).unwrap_or(MemberRole::Voter);
+    let role = Some(record.role);
     let name = record.name.clone();
     change(&shared, &MemberChange::Put(record)).await?;
     changed(&shared, &name, role)
 }
 
 /// The member that the body of `POST /v1/members` names, and its role if it says one.
-pub fn member_of(body: &[u8]) -> Result<(MemberRecord, Option<Role>), Problem> {
+///
+/// # Errors
+/// What is wrong with the request, as it is answered.
+pub fn member_of(body: &[u8]) -> Result<(MemberRecord, Option<MemberRole>), Problem> {
     let AddBody { id, name, address, key, role } = parse::json(body, EXAMPLE)?;
     if id == 0 {
         return Err(Problem::malformed("id: members have numbers from 1 on"));
@@ -107,7 +113,7 @@ pub fn member_of(body: &[u8]) -> Result<(MemberRecord, Option<Role>), Problem> {
         return Err(Problem::malformed(format!("name: {name:?} is not 1 to 32 of a-z 0-9 -")));
     }
     check_address(&address).map_err(|why| Problem::malformed(format!("address: {why}")))?;
-    let Some(key) = unhex(&key) else {
+    let Some(key) = KeyHash::from_hex(&key) else {
         let why = "key: not 64 hexadecimal digits; `tallyd provision --extend` prints the key of a new box";
         return Err(Problem::malformed(why));
     };
@@ -123,10 +129,10 @@ pub(super) async fn set_role(
     let name = name_in(&params);
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
     let RoleBody { role } = parse::json(&body, r#"{"role": "voter"}"#)?;
-    if role == Role::Observer {
+    if role == MemberRole::Observer {
         check_goes_on_without(&shared, &name).await?;
     }
-    change(&shared, &MemberChange::Role { name: name.clone(), role: site_role(role) }).await?;
+    change(&shared, &MemberChange::Role { name: name.clone(), role }).await?;
     changed(&shared, &name, Some(role))
 }
 
@@ -161,13 +167,13 @@ pub(super) async fn transfer(
         ));
     }
     let leader = shared.node.transfer(to).await?;
-    let name = members.into_iter().find(|member| member.id == leader.0).map(|member| member.name);
+    let name = members.into_iter().find(|member| member.id == leader).map(|member| member.name);
     to_json(&json!({"leader": name})).map(json_response)
 }
 
 /// It votes and has a log.
 fn could_lead(member: &MemberStatus) -> bool {
-    member.votes && member.membership == "voter"
+    member.votes && member.membership == Some(MemberRole::Voter)
 }
 
 /// A member that could lead, by its role.
@@ -175,11 +181,11 @@ fn who_could_lead(status: &NodeStatus, name: &str) -> Result<NodeId, Problem> {
     let member = status.members.iter().find(|member| member.name == name);
     let member = member.ok_or_else(|| refused(MemberRefused::NoSuchMember))?;
     if could_lead(member) {
-        return Ok(NodeId(member.id));
+        return Ok(member.id);
     }
     let what = match member.membership {
-        "none" => "is not in the group".to_owned(),
-        other => format!("is {other}"),
+        None => "is not in the group".to_owned(),
+        Some(role) => format!("is {}", role.as_str()),
     };
     Err(Problem::new(Name::MemberRefused, format!("{name} {what}: only a box that votes can lead")))
 }
@@ -228,9 +234,8 @@ async fn change(shared: &Shared, change: &MemberChange) -> Result<(), Problem> {
 }
 
 /// The answer to a change that was accepted, with what keeps a witness from its place, if something does.
-fn changed(shared: &Shared, name: &str, role: Option<Role>) -> Result<Response<Body>, Problem> {
+fn changed(shared: &Shared, name: &str, role: Option<MemberRole>) -> Result<Response<Body>, Problem> {
     let note = shared.node.site(|site| waiting_witness(site.members()));
-    let role = role.map(Role::as_str);
     to_json(&json!({"name": name, "role": role, "note": note})).map(json_response)
 }
 
@@ -260,22 +265,6 @@ fn name_in(params: &RawPathParams) -> String {
     params.iter().next().map(|(_, value)| value.to_owned()).unwrap_or_default()
 }
 
-const fn role_of(role: MemberRole) -> Role {
-    match role {
-        MemberRole::Voter => Role::Voter,
-        MemberRole::Observer => Role::Observer,
-        MemberRole::Witness => Role::Witness,
-    }
-}
-
-const fn site_role(role: Role) -> MemberRole {
-    match role {
-        Role::Voter => MemberRole::Voter,
-        Role::Observer => MemberRole::Observer,
-        Role::Witness => MemberRole::Witness,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,7 +275,7 @@ mod tests {
             id: NodeId(id),
             name: format!("box{id}"),
             address: String::new(),
-            key: [0; 32],
+            key: KeyHash([0; 32]),
             role,
         };
         let (voter, observer) = (MemberRole::Voter, MemberRole::Observer);

@@ -9,14 +9,15 @@ use std::sync::atomic::Ordering;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Response;
-use serde_json::Value;
 
 mod broker;
 
 use super::{Shared, typed_response};
 use crate::dropped::{DroppedMessages, REASONS};
+use crate::figures::Family;
 use crate::metrics::Metrics;
-use crate::node::status::{AdaptiveTimeoutStatus, NodeStatus, STORAGE_STATES};
+use crate::node::status::{AdaptiveTimeoutStatus, DISK_OK, NodeRole, NodeStatus, StateVerdict};
+use crate::node::{DiskFault, TransferReason};
 use crate::transport::TransportMetrics;
 
 /// `GET /metrics`
@@ -55,7 +56,7 @@ fn raft(text: &mut Text, status: &NodeStatus) {
         1,
     );
     text.gauge("tallyd_ready", "1 if this box can commit.", u8::from(status.ready));
-    text.gauge("tallyd_leader", "1 if this box leads.", u8::from(status.role == "leader"));
+    text.gauge("tallyd_leader", "1 if this box leads.", u8::from(status.role == NodeRole::Leader));
     text.gauge("tallyd_term", "The current term.", status.term);
     text.gauge(
         "tallyd_commit_index",
@@ -77,7 +78,7 @@ fn raft(text: &mut Text, status: &NodeStatus) {
     text.gauge(
         "tallyd_state_out_of_service",
         "1 while this box's state is known to be wrong and it gets it anew.",
-        u64::from(status.state_check.state == "out-of-service"),
+        u64::from(status.state_check.state == StateVerdict::OutOfService),
     );
     text.counter(
         "tallyd_campaigns_total",
@@ -97,13 +98,13 @@ fn raft(text: &mut Text, status: &NodeStatus) {
     );
     let transfers = &status.transfers;
     for (reason, count) in [
-        ("broker", transfers.broker),
-        ("disk", transfers.disk),
-        ("stopping", transfers.stopping),
-        ("asked", transfers.asked),
-        ("state", transfers.state),
+        (TransferReason::Broker, transfers.broker),
+        (TransferReason::Disk, transfers.disk),
+        (TransferReason::Stopping, transfers.stopping),
+        (TransferReason::Asked, transfers.asked),
+        (TransferReason::State, transfers.state),
     ] {
-        text.sample("tallyd_leadership_transfers_total", &[("reason", reason)], count);
+        text.sample("tallyd_leadership_transfers_total", &[("reason", reason.as_str())], count);
     }
     text.counter(
         "tallyd_leadership_transfers_failed_total",
@@ -205,7 +206,7 @@ fn adaptive_timeout(text: &mut Text, adaptive_timeout: &AdaptiveTimeoutStatus) {
 }
 
 fn disk(text: &mut Text, storage: &crate::node::status::StorageStatus) {
-    text.gauge("tallyd_storage_ok", "1 if the disk takes writes.", u8::from(storage.state == "ok"));
+    text.gauge("tallyd_storage_ok", "1 if the disk takes writes.", u8::from(storage.state.is_none()));
     text.counter(
         "tallyd_storage_written_bytes_total",
         "Bytes written to log and snapshots by this process.",
@@ -221,8 +222,9 @@ fn disk(text: &mut Text, storage: &crate::node::status::StorageStatus) {
         millis(storage.waiting_ms),
     );
     text.family("tallyd_storage_state", "gauge", "1 for the state that the disk is in.");
-    for state in STORAGE_STATES {
-        text.sample("tallyd_storage_state", &[("state", state)], u8::from(storage.state == state));
+    for state in std::iter::once(None).chain(DiskFault::ALL.map(Some)) {
+        let name = state.map_or(DISK_OK, DiskFault::as_str);
+        text.sample("tallyd_storage_state", &[("state", name)], u8::from(storage.state == state));
     }
     text.counter(
         "tallyd_snapshot_failures_total",
@@ -265,10 +267,9 @@ fn ways_in(text: &mut Text, status: &NodeStatus) {
         "Cells of batches that were refused where they were applied.",
         accumulator.refused,
     );
-    if let Some(part) = status.ingest.get("statsd") {
-        statsd(text, part);
+    for family in status.ingest_figures.values().flat_map(|figures| figures.iter()) {
+        text.told(family);
     }
-    polled(text, status);
     // What the ways in show of themselves: their numbers, by the way's name and the number's.
     text.family("tallyd_ingest", "untyped", "Figures of the ways in; /v1/status tells what they are.");
     for (way, part) in &status.ingest {
@@ -277,60 +278,6 @@ fn ways_in(text: &mut Text, status: &NodeStatus) {
                 text.sample("tallyd_ingest", &[("way", way), ("figure", name)], value);
             }
         }
-    }
-}
-
-/// Polled files, by series and place in the configuration: two may be counted in the same series.
-fn polled(text: &mut Text, status: &NodeStatus) {
-    let polls = status.ingest.get("poll").and_then(|polls| polls.as_array());
-    let polls: Vec<_> = polls.into_iter().flatten().zip(0..).collect();
-    let mut family = |name: &str, kind: &str, help: &str, value: &dyn Fn(&Value) -> Option<f64>| {
-        text.family(name, kind, help);
-        for (poll, place) in &polls {
-            let place: String = i32::to_string(place);
-            let series = poll["series"].as_str().unwrap_or_default();
-            if let Some(value) = value(poll) {
-                text.sample(name, &[("series", series), ("poll", &place)], value);
-            }
-        }
-    };
-    family("tallyd_poll_readings_total", "counter", "Readings of polled files that were counted.", &|poll| {
-        poll["readings"].as_f64()
-    });
-    family("tallyd_poll_errors_total", "counter", "Readings of polled files that failed.", &|poll| {
-        poll["errors"].as_f64()
-    });
-    family(
-        "tallyd_poll_failing",
-        "gauge",
-        "1 if the latest reading of a polled file failed, or hangs.",
-        &|poll| Some(f64::from(u8::from(!poll["error"].is_null()))),
-    );
-    family(
-        "tallyd_poll_last_reading_time_seconds",
-        "gauge",
-        "When a polled file was read well last, seconds since 1970 by this box's wall clock.",
-        &|poll| poll["last_at"].as_f64().map(|ms| ms / 1e3),
-    );
-}
-
-/// StatsD, by what it shows of itself.
-fn statsd(text: &mut Text, part: &serde_json::Value) {
-    for (name, member, help) in [
-        ("tallyd_statsd_datagrams_total", "received_datagrams", "StatsD datagrams that were read."),
-        (
-            "tallyd_statsd_lost_datagrams_total",
-            "lost",
-            "StatsD datagrams that the kernel dropped because the receive buffer was full.",
-        ),
-        ("tallyd_statsd_values_total", "metrics", "Values of StatsD lines that were counted."),
-    ] {
-        text.counter(name, help, part[member].as_u64().unwrap_or(0));
-    }
-    let name = "tallyd_statsd_refused_total";
-    text.family(name, "counter", "StatsD lines and values that were refused, by reason.");
-    for (reason, count) in part["refused_by"].as_object().into_iter().flatten() {
-        text.sample(name, &[("reason", reason)], count.as_u64().unwrap_or(0));
     }
 }
 
@@ -442,6 +389,15 @@ impl Text {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
+    /// A family as another room tells it.
+    fn told(&mut self, family: &Family) {
+        self.family(family.name, family.kind, family.help);
+        for (labels, value) in &family.samples {
+            let labels: Vec<(&str, &str)> = labels.iter().map(|(label, value)| (*label, &**value)).collect();
+            self.sample(family.name, &labels, value);
+        }
+    }
+
     pub(crate) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.0.push_str(name);
         for (place, (label, value)) in labels.iter().enumerate() {
@@ -491,15 +447,10 @@ mod tests {
             held_ms: Some(7_201_000),
             ..Default::default()
         };
-        status.ingest.insert(
-            "statsd".to_owned(),
-            json!({"datagrams": 5, "listen": ["x"], "lost": 3, "refused_by": {"bad-value": 2}}),
-        );
-        let polls = [
-            json!({"series": "n", "readings": 5, "errors": 2, "error": null, "last_at": 7_500}),
-            json!({"series": "n", "readings": 0, "errors": 1, "error": "cannot", "last_at": null}),
-        ];
-        status.ingest.insert("poll".to_owned(), json!(polls));
+        status.ingest.insert("statsd".to_owned(), json!({"datagrams": 5, "listen": ["x"], "lost": 3}));
+        let lines = Family::new("tallyd_statsd_refused_total", "counter", "Lines that were refused.");
+        let figures = [lines.with([("reason", "bad-value")], 2).with([("reason", "set")], 0)];
+        status.ingest_figures.insert("statsd", figures.into());
         raft(&mut text, &status);
         site(&mut text, &status);
         adaptive_timeout(&mut text, &status.adaptive_timeout);
@@ -526,18 +477,9 @@ mod tests {
             }
         }
         assert!(text.0.contains("tallyd_ingest{way=\"statsd\",figure=\"datagrams\"} 5\n"), "{}", text.0);
-        assert!(text.0.contains("tallyd_statsd_lost_datagrams_total 3\n"), "{}", text.0);
         assert!(text.0.contains("tallyd_statsd_refused_total{reason=\"bad-value\"} 2\n"), "{}", text.0);
         assert!(text.0.contains("tallyd_member_rtt_seconds{member=\"\"} 0.00007\n"), "{}", text.0);
         assert!(text.0.contains("tallyd_clock_offset_seconds{member=\"\"} -1.5\n"), "{}", text.0);
-        for line in [
-            "tallyd_poll_errors_total{series=\"n\",poll=\"0\"} 2\n",
-            "tallyd_poll_failing{series=\"n\",poll=\"0\"} 0\n",
-            "tallyd_poll_failing{series=\"n\",poll=\"1\"} 1\n",
-            "tallyd_poll_last_reading_time_seconds{series=\"n\",poll=\"0\"} 7.5\n",
-        ] {
-            assert!(text.0.contains(line), "{line}: {}", text.0);
-        }
         assert!(text.0.contains("tallyd_clock_held_seconds 7200\n"), "{}", text.0);
     }
 }

@@ -35,14 +35,14 @@ use hyper::body::Incoming;
 use tally_core::report::Kind;
 use tower::ServiceExt;
 
-pub use body::{BODY_BYTES_MAX, BODY_TIME_MAX, REPORT_BYTES_MAX};
+pub use body::{BODY_BYTES_MAX, REPORT_BYTES_MAX};
 pub use members::member_of;
-pub use parse::{KEY_BYTES_MAX, VALUES_MAX};
-pub use problem::{Name, Problem, TYPE_PREFIX};
+pub use problem::{Name, Problem};
 pub use report_body::CELLS_MAX;
 pub use server::{Answers, ApiError, bind, serve};
 
 use crate::node::Handle;
+use crate::secret::Secret;
 pub(crate) use guard::Guard;
 pub(crate) use metrics::{Text, log_figures};
 
@@ -63,28 +63,6 @@ impl ApiConfig {
     /// Defaults but for where it listens.
     pub fn new(listen: SocketAddr) -> ApiConfig {
         ApiConfig { listen, token: None, connections_max: 1024, idle_max: Duration::from_secs(60) }
-    }
-}
-
-/// Bytes that are not shown, not even when debugging.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
-
-impl Secret {
-    /// Keeps the bytes, without white space at either end (the newline of a file).
-    pub fn new(bytes: Vec<u8>) -> Secret {
-        Secret(bytes.trim_ascii().to_vec())
-    }
-
-    /// The bytes themselves.
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
     }
 }
 

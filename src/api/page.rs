@@ -22,8 +22,8 @@ const NONCE: &str = "NONCE-OF-THIS-ANSWER";
 
 /// `GET /`
 pub(super) async fn page() -> Result<Response<Body>, Problem> {
-    let nonce = ring::rand::generate::<[u8; 16]>(&ring::rand::SystemRandom::new())
-        .map(|random| format!("{:032x}", u128::from_be_bytes(random.expose())))
+    let nonce = crate::random::bytes()
+        .map(|random| format!("{:032x}", u128::from_be_bytes(random)))
         .map_err(|_| Problem::new(Name::NotReady, "the system's random generator does not answer"))?;
     let mut response = typed_response("text/html; charset=utf-8", PAGE.replace(NONCE, &nonce));
     let headers = response.headers_mut();

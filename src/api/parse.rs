@@ -88,6 +88,9 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
 }
 
 /// The amount in the body of an add to a series of that kind.
+///
+/// # Errors
+/// What is wrong with the request, as it is answered.
 pub fn amount(kind: Kind, body: &[u8], now: SiteTime) -> Result<Amount, Problem> {
     match kind {
         Kind::Counter => {

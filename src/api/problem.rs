@@ -5,11 +5,11 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 use tally_core::report::Kind;
 
-use crate::node::RequestError;
+use crate::request::RequestError;
 use crate::site::Refusal;
 
 /// What stands before the stable name in a problem's `type`.
-pub const TYPE_PREFIX: &str = "urn:tallyd:error:";
+pub(super) const TYPE_PREFIX: &str = "urn:tallyd:error:";
 
 /// Why a request was not done: the stable name decides the status and the title.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,11 +140,6 @@ impl Problem {
     pub fn with(mut self, key: &str, value: Value) -> Problem {
         self.members.insert(key.to_owned(), value);
         self
-    }
-
-    /// The status it is answered with.
-    pub fn status(&self) -> StatusCode {
-        self.name.parts().1
     }
 
     /// The answer.

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::forms::{SeriesForm, SummaryForm};
 use super::problem::{Name, Problem};
 use super::{Shared, json_response, parse, typed_response};
-use crate::node::{Handle, RequestError};
+use crate::node::Handle;
+use crate::request::RequestError;
 
 /// The most series of one page.
 const PAGE_MAX: usize = 1000;

@@ -14,7 +14,7 @@ use super::decimal;
 use super::map_only::MapOnly;
 use super::problem::{Name, Problem};
 use crate::identity::is_name;
-use crate::node::{NamedReport, ReportAmount, ReportCell, ReportReading, UNTIMED};
+use crate::request::{NamedReport, ReportAmount, ReportCell, ReportReading, UNTIMED};
 use crate::site::{METER_NAME_BYTES_MAX, is_meter_name};
 
 /// The most cells of one report.

@@ -13,7 +13,7 @@ use super::problem::{self, Asked, Name, Problem};
 use super::report_body::{self, Format};
 use super::{BODY_BYTES_MAX, REPORT_BYTES_MAX, Shared, body, json_response, parse};
 use crate::identity::is_name;
-use crate::node::{NamedReport, ReportError};
+use crate::request::{NamedReport, ReportError};
 use crate::site::{LastApplied, Refusal, Verdict};
 
 /// `POST /v1/reports`
@@ -208,9 +208,10 @@ mod tests {
         assert_eq!((order.name, &order.members["last"]), (Name::OutOfOrder, &json!(null)));
         assert!(order.detail.ends_with("the next is 1"));
         let unknown = problem(Verdict::UnknownEpoch { last: LastApplied::Number(seven) });
-        assert_eq!((unknown.name, unknown.status().as_u16()), (Name::UnknownEpoch, 409));
+        assert_eq!(unknown.name, Name::UnknownEpoch);
         assert!(unknown.detail.contains("/v1/sources/p/epochs"));
         assert_eq!(unknown.members["last"], json!(7));
+        assert_eq!(unknown.into_response().status().as_u16(), 409);
         let none = problem(Verdict::UnknownEpoch { last: LastApplied::None });
         assert_eq!(none.members["last"], json!(0), "known, and nothing was applied");
         let forgotten = problem(Verdict::UnknownEpoch { last: LastApplied::Unknown });

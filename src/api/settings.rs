@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::problem::{Name, Problem};
 use super::reads::to_json;
 use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
-use crate::node::SetError;
+use crate::request::SetError;
 
 /// A setting with its value.
 #[derive(Serialize)]

@@ -138,8 +138,8 @@ fn body(kind: KindArg, amount: &str) -> Result<Bytes, ClientError> {
 }
 
 fn random_key() -> Result<String, ClientError> {
-    ring::rand::generate::<[u8; 16]>(&ring::rand::SystemRandom::new())
-        .map(|random| format!("cli-{:032x}", u128::from_be_bytes(random.expose())))
+    crate::random::bytes()
+        .map(|random| format!("cli-{:032x}", u128::from_be_bytes(random)))
         .map_err(|_| ClientError::NotTried("the system's random generator does not answer".to_owned()))
 }
 

@@ -233,7 +233,8 @@ impl Site<'_> {
     }
 
     async fn scripts(&self, clients: u32, control: &mut Control) -> Result<Vec<Script>, BenchError> {
-        let nonce = random_nonce();
+        // Keys of another run must not come again: they would not be counted.
+        let nonce = crate::random::quick(crate::clock::wall_ms());
         let mut scripts = Vec::with_capacity(clients as usize);
         for client in 0..clients {
             let requests = Arc::clone(&self.requests);
@@ -319,15 +320,6 @@ impl Meter {
         let own = self.own.zip(Figures::of(std::process::id()).ok());
         (boxes, own.map_or(0.0, |(before, after)| after.cpu_s - before.cpu_s))
     }
-}
-
-/// Keys of another run must not come again: they would not be counted.
-fn random_nonce() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    let mut hasher = std::hash::RandomState::new().build_hasher();
-    hasher.write_u32(std::process::id());
-    hasher.write_u64(crate::clock::wall_ms());
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::client::answer::{Judged, RequestRefused, judge};
+use crate::backoff::Backoff;
+use crate::random;
 
 mod answer;
 mod url;
@@ -41,6 +43,8 @@ const SHARE_LEAST: Duration = Duration::from_secs(1);
 
 /// How long is waited after each box was tried once: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// By which part of itself that wait is moved at random.
+const PAUSE_SPREAD: f64 = 0.25;
 
 /// What is said of an address that refuses connections.
 const NOBODY: &str =
@@ -183,7 +187,7 @@ impl Client {
     /// [`ClientError::Failed`], [`ClientError::NotTried`] or [`ClientError::Unknown`].
     pub async fn call(&self, call: &Call) -> Result<Bytes, ClientError> {
         let mut history = History::default();
-        let mut pause = PAUSE.0;
+        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1, PAUSE_SPREAD);
         loop {
             let mut reached = false;
             for target in &self.targets {
@@ -206,8 +210,8 @@ impl Client {
             if call.policy != Policy::Repeatable && !reached {
                 return Err(history.end());
             }
+            let pause = backoff.next(random::jitter());
             sleep(pause.min(self.deadline.saturating_duration_since(Instant::now()))).await;
-            pause = (pause * 2).min(PAUSE.1);
             if Instant::now() >= self.deadline {
                 return Err(history.end());
             }

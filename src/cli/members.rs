@@ -3,15 +3,21 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 use hyper::Method;
 use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as ValueError;
 use serde_json::{Value, json};
+use tally_core::id::NodeId;
+use tally_core::raft::MemberRole;
 
 use super::client::{Call, Client, ClientError, Policy, Server};
 use super::reads::{outcome, parsed, print_json};
 use super::text::{Side, Table};
 use super::{print, print_done, text};
+use crate::node::role_or_none;
 
 /// How often is looked whether a change is in force.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -76,8 +82,8 @@ struct AddArgs {
     #[arg(long, value_name = "HEX")]
     key: String,
     /// What it is to be [default: voter; what it is, for a new address of a member]
-    #[arg(long, value_enum)]
-    role: Option<RoleArg>,
+    #[arg(long, value_parser = role_parser())]
+    role: Option<MemberRole>,
     #[command(flatten)]
     change: Change,
 }
@@ -103,13 +109,6 @@ struct Change {
     no_wait: bool,
     #[command(flatten)]
     server: Server,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum RoleArg {
-    Voter,
-    Observer,
-    Witness,
 }
 
 /// Hand leadership over to another box
@@ -149,11 +148,13 @@ struct List {
 
 #[derive(Deserialize)]
 struct Member {
-    id: u64,
+    id: NodeId,
     name: String,
     address: String,
-    role: String,
-    membership: String,
+    #[serde(with = "role_or_none")]
+    role: Option<MemberRole>,
+    #[serde(with = "role_or_none")]
+    membership: Option<MemberRole>,
     connected: bool,
 }
 
@@ -169,7 +170,7 @@ struct LastTransfer {
 struct Accepted {
     #[serde(rename = "name")]
     _name: String,
-    role: Option<String>,
+    role: Option<MemberRole>,
     note: Option<String>,
 }
 
@@ -191,14 +192,11 @@ fn wait_time(text: &str) -> Result<Duration, String> {
     if ["0", "0s", "0ms"].contains(&text) { Ok(Duration::ZERO) } else { text::duration(text) }
 }
 
-impl RoleArg {
-    const fn as_str(self) -> &'static str {
-        match self {
-            RoleArg::Voter => "voter",
-            RoleArg::Observer => "observer",
-            RoleArg::Witness => "witness",
-        }
-    }
+/// The role of a member, by its name.
+fn role_parser() -> impl TypedValueParser<Value = MemberRole> {
+    let role =
+        |name: String| MemberRole::deserialize(IntoDeserializer::<ValueError>::into_deserializer(name));
+    PossibleValuesParser::new(MemberRole::ALL.map(MemberRole::as_str)).try_map(role)
 }
 
 pub(super) async fn list(args: MembersArgs) -> Result<(), ClientError> {
@@ -217,10 +215,9 @@ pub(super) async fn list(args: MembersArgs) -> Result<(), ClientError> {
     ];
     let mut table = Table::new(&columns);
     for member in &list.members {
-        let is = match member.membership == member.role {
-            true => member.role.clone(),
-            false => format!("{}, to become {}", member.membership, member.role),
-        };
+        let [now, becomes] =
+            [member.membership, member.role].map(|role| role.map_or("none", MemberRole::as_str));
+        let is = if now == becomes { now.to_owned() } else { format!("{now}, to become {becomes}") };
         let reached = if member.connected { "yes" } else { "no" };
         table.row([
             member.name.clone(),
@@ -236,13 +233,12 @@ pub(super) async fn list(args: MembersArgs) -> Result<(), ClientError> {
 pub(super) async fn change(args: MemberArgs) -> Result<(), ClientError> {
     match args.command {
         MemberCommand::Add(AddArgs { member: (name, address), id, key, role, change }) => {
-            let role = role.map(RoleArg::as_str);
             let body = json!({"id": id, "name": name, "address": address, "key": key, "role": role});
-            let wished = Wished { name: &name, id: Some(id), role };
+            let wished = Wished { name: &name, id: Some(NodeId(id)), role };
             ask(&change, Method::POST, "/v1/members".to_owned(), Some(body), wished).await
         }
-        MemberCommand::Promote(args) => set_role(&args, "voter").await,
-        MemberCommand::Demote(args) => set_role(&args, "observer").await,
+        MemberCommand::Promote(args) => set_role(&args, MemberRole::Voter).await,
+        MemberCommand::Demote(args) => set_role(&args, MemberRole::Observer).await,
         MemberCommand::Remove(NamedArgs { name, change }) => {
             let path = format!("/v1/members/{}", text::in_path(&name));
             ask(&change, Method::DELETE, path, None, Wished { name: &name, id: None, role: None }).await
@@ -250,7 +246,7 @@ pub(super) async fn change(args: MemberArgs) -> Result<(), ClientError> {
     }
 }
 
-async fn set_role(args: &NamedArgs, role: &str) -> Result<(), ClientError> {
+async fn set_role(args: &NamedArgs, role: MemberRole) -> Result<(), ClientError> {
     let path = format!("/v1/members/{}", text::in_path(&args.name));
     let wished = Wished { name: &args.name, id: None, role: Some(role) };
     ask(&args.change, Method::PUT, path, Some(json!({ "role": role })), wished).await
@@ -260,16 +256,16 @@ async fn set_role(args: &NamedArgs, role: &str) -> Result<(), ClientError> {
 struct Wished<'a> {
     name: &'a str,
     /// Its number, where it is known: one who leaves can have had the same name.
-    id: Option<u64>,
+    id: Option<NodeId>,
     /// What the member is then; `None`: no member, or what the answer says.
-    role: Option<&'a str>,
+    role: Option<MemberRole>,
 }
 
 impl Wished<'_> {
     fn holds(&self, members: &[Member]) -> bool {
         let is_meant =
             |member: &&Member| member.name == self.name && self.id.is_none_or(|id| member.id == id);
-        members.iter().find(is_meant).map(|member| &*member.membership) == self.role
+        members.iter().find(is_meant).map(|member| member.membership) == self.role.map(Some)
     }
 }
 
@@ -286,11 +282,11 @@ async fn ask(
     // Sent again, it could undo what somebody else has changed meanwhile.
     let answer = client.call(&Call { method, path, body, key: None, policy: Policy::Once }).await?;
     let Accepted { note, role, .. } = outcome(&answer)?;
-    let wished = &Wished { role: wished.role.or(role.as_deref()), ..wished };
+    let wished = &Wished { role: wished.role.or(role), ..wished };
     let Wished { name, role, .. } = *wished;
     let note = note.as_deref().map(text::printable);
     // What keeps a witness waiting: then there is nothing to wait for here.
-    let is_kept = note.is_some() && role == Some("witness");
+    let is_kept = note.is_some() && role == Some(MemberRole::Witness);
     let in_force = !is_kept && comes_into_force(change, wished).await;
     if change.server.json {
         let said = json!({"name": name, "role": role, "in_force": in_force, "note": note});
@@ -298,15 +294,17 @@ async fn ask(
     }
     let note = note.map_or(String::new(), |note| format!("{note}\n"));
     print_done(&match (role, in_force) {
-        (Some(role), false) if is_kept => format!("{name} is to be {role}\n{note}"),
-        (Some(role), true) => format!("{name} is {role}\n{note}"),
+        (Some(role), false) if is_kept => format!("{name} is to be {}\n{note}", role.as_str()),
+        (Some(role), true) => format!("{name} is {}\n{note}", role.as_str()),
         (None, true) => format!("{name} is no member any more\n{note}"),
-        (Some("voter"), false) => {
+        (Some(MemberRole::Voter), false) => {
             format!(
                 "{name} is to vote: it will once it runs, is reached and has caught up (tallyd members)\n{note}"
             )
         }
-        (Some(role), false) => format!("{name} is to be {role}: it is on its way (tallyd members)\n{note}"),
+        (Some(role), false) => {
+            format!("{name} is to be {}: it is on its way (tallyd members)\n{note}", role.as_str())
+        }
         (None, false) => format!("{name} is to leave: it is on its way (tallyd members)\n{note}"),
     })
 }
@@ -363,19 +361,22 @@ mod tests {
 
     #[test]
     fn the_one_who_leaves_is_not_taken_for_the_one_who_comes_under_the_same_name() {
-        let member = |id, membership: &str| Member {
-            id,
+        let [voter, observer] = [MemberRole::Voter, MemberRole::Observer].map(Some);
+        let member = |id, membership| Member {
+            id: NodeId(id),
             name: "box3".to_owned(),
             address: String::new(),
-            role: "voter".to_owned(),
-            membership: membership.to_owned(),
+            role: voter,
+            membership,
             connected: true,
         };
-        let new = Wished { name: "box3", id: Some(4), role: Some("voter") };
-        assert!(!new.holds(&[member(3, "voter"), member(4, "observer")]));
-        assert!(new.holds(&[member(3, "voter"), member(4, "voter")]));
+        let new = Wished { name: "box3", id: Some(NodeId(4)), role: voter };
+        assert!(!new.holds(&[member(3, voter), member(4, observer)]));
+        assert!(new.holds(&[member(3, voter), member(4, voter)]));
+        assert!(!new.holds(&[member(4, None)]), "added, and not in the group yet");
         let gone = Wished { name: "box3", id: None, role: None };
-        assert!(!gone.holds(&[member(3, "voter")]));
+        assert!(!gone.holds(&[member(3, voter)]));
+        assert!(!gone.holds(&[member(3, None)]), "it is a member still");
         assert!(gone.holds(&[]));
     }
 }

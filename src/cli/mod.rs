@@ -113,6 +113,9 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 /// The arguments of this process; or what it ends with: help, the version, wrong usage.
+///
+/// # Errors
+/// The exit status, where help or a complaint was printed instead.
 pub fn arguments() -> Result<Cli, ExitCode> {
     let mut command = environment::without_empty(Cli::command());
     let matches = command.try_get_matches_from_mut(std::env::args_os());
@@ -168,13 +171,16 @@ fn run_daemon(args: RunArgs) -> Result<(), String> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
-    let result = match args.witness {
-        true => runtime.block_on(crate::witness::run(args.config, args.data_dir)),
-        false => runtime.block_on(crate::daemon::run(args.config, args.data_dir)),
-    };
+    let RunArgs { witness, config, data_dir } = args;
+    let result = runtime.block_on(async {
+        match witness {
+            true => crate::witness::run(config, data_dir).await.map_err(|error| error.to_string()),
+            false => crate::daemon::run(config, data_dir).await.map_err(|error| error.to_string()),
+        }
+    });
     // A file or a look-up of a name may still hang; nobody waits for it any more.
     runtime.shutdown_background();
-    result.map_err(|error| error.to_string())
+    result
 }
 
 /// The commands that talk to the API, or to nobody.

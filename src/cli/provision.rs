@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use tally_core::id::{KeyHash, NodeId};
+use tally_core::raft::MemberRole;
 use tally_core::window::Span;
 
 mod extend;
@@ -17,10 +19,11 @@ use texts::{next_steps, next_steps_of};
 
 use crate::identity::first_level;
 use crate::identity::{
-    Authority, Identity, IdentityError, Issued, MEMBERS_MAX, MemberInfo, Role, SiteId, check_address,
+    Authority, Identity, IdentityError, Issued, MEMBERS_MAX, MemberRecord, SiteId, check_address,
     create_directory, is_name, write_file,
 };
 use crate::site::Level;
+use crate::units::Unit;
 
 /// The file in the output directory that says what was made; no box needs it.
 const SITE_FILE: &str = "site.json";
@@ -105,26 +108,29 @@ pub struct Provisioned {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProvisionedBox {
     /// Its number.
-    pub id: u64,
+    pub id: NodeId,
     /// Its name.
     pub name: String,
     /// Where the others reach it.
     pub address: String,
-    /// SHA-256 of its public key, hexadecimal.
-    pub key: String,
+    /// The hash of its public key.
+    pub key: KeyHash,
     /// What it is, or was when it was made.
     #[serde(default = "voter")]
-    pub role: Role,
+    pub role: MemberRole,
     /// Its data directory, ready to copy.
     pub directory: PathBuf,
 }
 
 /// What older files do not say.
-const fn voter() -> Role {
-    Role::Voter
+const fn voter() -> MemberRole {
+    MemberRole::Voter
 }
 
 /// Runs the command and prints what was made.
+///
+/// # Errors
+/// Why nothing was made.
 pub fn run(args: &ProvisionArgs, out: &mut dyn Write) -> Result<(), ProvisionError> {
     let text = match &args.extend {
         Some(dir) => {
@@ -142,6 +148,9 @@ pub fn run(args: &ProvisionArgs, out: &mut dyn Write) -> Result<(), ProvisionErr
 }
 
 /// Makes the directory.
+///
+/// # Errors
+/// Why nothing was made.
 pub fn provision(args: &ProvisionArgs) -> Result<Provisioned, ProvisionError> {
     let plan = Plan::new(args)?;
     check_empty(&plan.out)?;
@@ -163,7 +172,7 @@ struct Plan {
 }
 
 struct BoxPlan {
-    role: Role,
+    role: MemberRole,
     name: String,
     host: String,
     port: u16,
@@ -217,17 +226,17 @@ impl Plan {
             .iter()
             .map(|each| authority.issue(&each.name, site_id))
             .collect::<Result<_, IdentityError>>()?;
-        let members: Vec<MemberInfo> = self
+        let members: Vec<MemberRecord> = self
             .boxes
             .iter()
             .zip(&issued)
             .zip(1..)
-            .map(|((each, issued), id)| MemberInfo {
-                id,
+            .map(|((each, issued), id)| MemberRecord {
+                id: NodeId(id),
                 name: each.name.clone(),
                 address: each.address(),
                 role: each.role,
-                key: issued.key_hash.clone(),
+                key: issued.key_hash,
             })
             .collect();
         authority.save(&self.out)?;
@@ -237,7 +246,7 @@ impl Plan {
             window_ms: self.window_ms,
             level: Level::MAX.get(),
             boxes: Vec::with_capacity(members.len()),
-            last_id: members.iter().map(|member| member.id).max().unwrap_or(0),
+            last_id: members.iter().map(|member| member.id.0).max().unwrap_or(0),
         };
         for ((each, issued), member) in self.boxes.iter().zip(&issued).zip(&members) {
             let directory = self.out.join(&each.name);
@@ -247,13 +256,13 @@ impl Plan {
             Identity {
                 site: self.site.clone(),
                 site_id,
-                node: member.id,
+                node: member.id.0,
                 window_ms: self.window_ms,
                 level: Level::MAX.get(),
                 members: members.clone(),
             }
             .save(&directory)?;
-            let MemberInfo { id, name, address, role, key } = member.clone();
+            let MemberRecord { id, name, address, role, key } = member.clone();
             made.boxes.push(ProvisionedBox { id, name, address, key, role, directory });
         }
         write_file(&self.out.join(SITE_FILE), json(&made).as_bytes(), 0o644)?;
@@ -274,13 +283,13 @@ impl Plan {
 
 /// The boxes that the arguments name, and the witness, if there is one, after them.
 fn plans(args: &ProvisionArgs) -> Result<Vec<BoxPlan>, ProvisionError> {
-    let boxes = args.boxes.iter().map(|text| BoxPlan::parse(text, Role::Voter));
-    boxes.chain(args.witness.iter().map(|text| BoxPlan::parse(text, Role::Witness))).collect()
+    let boxes = args.boxes.iter().map(|text| BoxPlan::parse(text, MemberRole::Voter));
+    boxes.chain(args.witness.iter().map(|text| BoxPlan::parse(text, MemberRole::Witness))).collect()
 }
 
 impl BoxPlan {
-    fn parse(text: &str, role: Role) -> Result<BoxPlan, ProvisionError> {
-        let option = if role == Role::Witness { "--witness" } else { "--box" };
+    fn parse(text: &str, role: MemberRole) -> Result<BoxPlan, ProvisionError> {
+        let option = if role == MemberRole::Witness { "--witness" } else { "--box" };
         let (name, address) =
             text.split_once('=').ok_or_else(|| usage(format!("{option}: {text:?} is not NAME=HOST:PORT")))?;
         if !is_name(name) {
@@ -297,7 +306,7 @@ impl BoxPlan {
 
     /// The option that asked for it.
     const fn option(&self) -> &'static str {
-        if matches!(self.role, Role::Witness) { "--witness" } else { "--box" }
+        if matches!(self.role, MemberRole::Witness) { "--witness" } else { "--box" }
     }
 
     fn address(&self) -> String {
@@ -338,21 +347,10 @@ fn parse_ip(host: &str) -> Option<IpAddr> {
 
 /// A span such as `60s`, in milliseconds: whole numbers of `ms`, `s`, `m`, `h` or `d`.
 fn parse_span(text: &str) -> Result<u64, ProvisionError> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let unit_ms = match unit {
-        "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        "d" => Some(86_400_000),
-        _ => None,
-    };
-    unit_ms
-        .zip(number.parse::<u64>().ok())
-        .and_then(|(unit, number)| number.checked_mul(unit))
+    // Shorter ones are for tests, which found sites without this command.
+    let millis = Unit::Duration.parse(text).ok();
+    millis
         .and_then(Span::from_millis)
-        // Shorter ones are for tests, which found sites without this command.
         .filter(|span| span.as_millis() >= 1000)
         .map(Span::as_millis)
         .ok_or_else(|| {

@@ -165,7 +165,7 @@ fn a_further_box_has_the_next_number_the_sites_authority_and_follows_in_silence(
     let printed = String::from_utf8(printed).unwrap();
     let identity = Identity::load(&out.join("box9")).unwrap().unwrap();
     assert_eq!((identity.node, identity.site_id), (3, made.site_id));
-    assert_eq!((identity.me().role, identity.members.len()), (Role::Observer, 3));
+    assert_eq!((identity.me().role, identity.members.len()), (MemberRole::Observer, 3));
     assert!(identity.matches(&crate::identity::Keys::load(&out.join("box9")).unwrap()));
     let command = format!("tallyd member add box9=10.0.0.19:7400 --id 3 --key {}", identity.me().key);
     assert!(printed.contains(&command), "{printed}");
@@ -180,7 +180,7 @@ fn a_further_box_has_the_next_number_the_sites_authority_and_follows_in_silence(
         other => panic!("{other:?}"),
     }
     let next = Command::try_parse_from(["x", "--extend", path, "--box", "box10=10.0.0.20:7400"]).unwrap();
-    assert_eq!(extend(&out, &next.args).unwrap().made.id, 4);
+    assert_eq!(extend(&out, &next.args).unwrap().made.id, NodeId(4));
     match extend(dir.path(), &next.args) {
         Err(ProvisionError::Failed(text)) => assert!(text.contains("site.json"), "{text}"),
         other => panic!("{other:?}"),
@@ -228,8 +228,8 @@ fn a_witness_is_provisioned_beside_an_even_number_of_boxes_only() {
     assert!(refused.contains("even number of boxes") && refused.contains("not 3"), "{refused}");
     assert!(!out.exists());
     let made = provision(&with(&THREE[..2])).unwrap();
-    let roles: Vec<Role> = made.boxes.iter().map(|each| each.role).collect();
-    assert_eq!(roles, [Role::Voter, Role::Voter, Role::Witness]);
+    let roles: Vec<MemberRole> = made.boxes.iter().map(|each| each.role).collect();
+    assert_eq!(roles, [MemberRole::Voter, MemberRole::Voter, MemberRole::Witness]);
     for each in &made.boxes {
         let identity = Identity::load(&each.directory).unwrap().unwrap();
         assert_eq!(identity.members.iter().map(|member| member.role).collect::<Vec<_>>(), roles);
@@ -252,18 +252,19 @@ fn a_site_is_extended_by_a_witness_or_by_a_box_and_by_one_at_a_time() {
     let extended = extend(&out, &extending("p --extend x --witness w=10.0.0.5:7407")).unwrap();
     let said = next_steps_of(&extended);
     let made = extended.made;
-    assert_eq!((made.id, made.role), (3, Role::Witness));
+    assert_eq!((made.id, made.role), (NodeId(3), MemberRole::Witness));
     assert!(said.contains("tallyd run --witness") && !said.contains("tallyd run --data-dir"), "{said}");
     assert!(
         said.contains(&format!("tallyd member add w=10.0.0.5:7407 --id 3 --key {} --role witness", made.key))
     );
     let identity = Identity::load(&made.directory).unwrap().unwrap();
-    assert_eq!((identity.members.len(), identity.me().role), (3, Role::Witness));
+    assert_eq!((identity.members.len(), identity.me().role), (3, MemberRole::Witness));
     // A box that comes later begins without the witness, of which its site tells it.
     let made = extend(&out, &extending("p --extend x --box box3=box3.lan:7400")).unwrap().made;
     let identity = Identity::load(&made.directory).unwrap().unwrap();
-    let known: Vec<(u64, Role)> = identity.members.iter().map(|member| (member.id, member.role)).collect();
-    assert_eq!(known, [(1, Role::Voter), (2, Role::Voter), (4, Role::Observer)]);
+    let known: Vec<(u64, MemberRole)> =
+        identity.members.iter().map(|member| (member.id.0, member.role)).collect();
+    assert_eq!(known, [(1, MemberRole::Voter), (2, MemberRole::Voter), (4, MemberRole::Observer)]);
 }
 
 fn extending(text: &str) -> ProvisionArgs {
@@ -279,7 +280,7 @@ fn refused(out: &Path, text: &str) -> String {
 
 fn listed(out: &Path) -> Vec<(u64, String)> {
     let site: Provisioned = serde_json::from_slice(&fs::read(out.join(SITE_FILE)).unwrap()).unwrap();
-    site.boxes.into_iter().map(|each| (each.id, each.address)).collect()
+    site.boxes.into_iter().map(|each| (each.id.0, each.address)).collect()
 }
 
 #[test]
@@ -289,12 +290,12 @@ fn a_box_that_is_replaced_keeps_its_name_and_gets_another_number_and_key() {
     let made = provision(&args(out, &THREE)).unwrap();
     let old_key = fs::read(out.join("box3").join(NODE_KEY)).unwrap();
     let extended = extend(out, &extending("p --extend x --replace --box box3=box3.lan:7400")).unwrap();
-    assert_eq!((extended.made.id, &*extended.made.address), (4, "box3.lan:7400"));
+    assert_eq!((extended.made.id, &*extended.made.address), (NodeId(4), "box3.lan:7400"));
     assert_ne!(extended.made.key, made.boxes[2].key);
     assert_eq!(fs::read(out.join("box3.old-3").join(NODE_KEY)).unwrap(), old_key);
     let identity = Identity::load(&out.join("box3")).unwrap().unwrap();
     assert!(identity.matches(&Keys::load(&out.join("box3")).unwrap()));
-    let known: Vec<u64> = identity.members.iter().map(|member| member.id).collect();
+    let known: Vec<u64> = identity.members.iter().map(|member| member.id.0).collect();
     assert_eq!((identity.node, known), (4, vec![1, 2, 4]));
     let said = next_steps_of(&extended);
     let steps = said.split_once("Next:\n").unwrap().1;
@@ -303,7 +304,7 @@ fn a_box_that_is_replaced_keeps_its_name_and_gets_another_number_and_key() {
     assert!(said.contains("Do not start the old box3 again") && said.contains("box3.old-3"), "{said}");
     // Once more, at another address: the number of the one that had the highest is not given again.
     let again = extend(out, &extending("p --extend x --replace --box box3=10.0.0.33:7400")).unwrap();
-    assert_eq!(again.made.id, 5);
+    assert_eq!(again.made.id, NodeId(5));
     assert!(out.join("box3.old-4").join(NODE_KEY).exists());
     let site = [(1, "10.0.0.11:7400"), (2, "10.0.0.12:7401"), (5, "10.0.0.33:7400")];
     assert_eq!(listed(out), site.map(|(id, address)| (id, address.to_owned())));
@@ -320,12 +321,12 @@ fn numbers_are_not_given_again_where_the_one_that_had_the_highest_is_listed_no_m
     site.boxes.pop();
     fs::write(&file, json(&site)).unwrap();
     let made = extend(out, &extending("p --extend x --box box9=10.0.0.19:7400")).unwrap().made;
-    assert_eq!(made.id, 4);
+    assert_eq!(made.id, NodeId(4));
     // A file of before says no last number.
     let text = fs::read_to_string(&file).unwrap().replace("\"last_id\": 4", "\"other\": 0");
     fs::write(&file, text).unwrap();
     let made = extend(out, &extending("p --extend x --box box10=10.0.0.20:7400")).unwrap().made;
-    assert_eq!(made.id, 5);
+    assert_eq!(made.id, NodeId(5));
 }
 
 #[test]
@@ -339,27 +340,27 @@ fn a_replacement_that_broke_off_is_made_by_the_same_command() {
     fs::create_dir(out.join("box3")).unwrap();
     fs::write(out.join("box3").join(NODE_KEY), "half").unwrap();
     let again = extending("p --extend x --replace --box box3=box3.lan:7400");
-    assert_eq!(extend(out, &again).unwrap().made.id, 4);
+    assert_eq!(extend(out, &again).unwrap().made.id, NodeId(4));
     assert_eq!(fs::read(out.join("box3.old-3").join(NODE_KEY)).unwrap(), old_key);
     assert_eq!(fs::read_to_string(out.join("box3.old-3-2").join(NODE_KEY)).unwrap(), "half");
     // A whole new one is there that the list does not have yet: it goes by its own number.
     let file = out.join(SITE_FILE);
     let mut site: Provisioned = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    site.boxes.last_mut().unwrap().id = 3;
+    site.boxes.last_mut().unwrap().id = NodeId(3);
     fs::write(&file, json(&site)).unwrap();
-    assert_eq!(extend(out, &again).unwrap().made.id, 5);
+    assert_eq!(extend(out, &again).unwrap().made.id, NodeId(5));
     assert!(out.join("box3.old-4").join(NODE_KEY).exists());
     // Nothing is there: somebody has moved it to its machine.
     fs::remove_dir_all(out.join("box3")).unwrap();
     let extended = extend(out, &again).unwrap();
     assert_eq!(extended.replaces.unwrap().directory, None);
-    assert_eq!(extended.made.id, 6);
+    assert_eq!(extended.made.id, NodeId(6));
     // What cannot be made leaves the list as it is, and the next try makes it.
     fs::rename(out.join("ca.key"), out.join("away")).unwrap();
     assert!(matches!(extend(out, &again), Err(ProvisionError::Failed(_))));
     assert!(out.join("box3").join(NODE_KEY).exists());
     fs::rename(out.join("away"), out.join("ca.key")).unwrap();
-    assert_eq!(extend(out, &again).unwrap().made.id, 7);
+    assert_eq!(extend(out, &again).unwrap().made.id, NodeId(7));
     assert_eq!(listed(out).len(), 3);
 }
 
@@ -385,7 +386,7 @@ fn what_clashes_with_a_member_is_said_and_whose_it_is() {
     }
     assert_eq!(fs::read(out.join(SITE_FILE)).unwrap(), before);
     let made = extend(out, &extending("p --extend x --replace --witness w=10.0.0.5:7407")).unwrap().made;
-    assert_eq!((made.id, made.role), (4, Role::Witness));
+    assert_eq!((made.id, made.role), (NodeId(4), MemberRole::Witness));
     assert!(out.join("w.old-3").exists());
     assert!(Command::try_parse_from(["p", "--replace", "--site", "p", "--box", THREE[0]]).is_err());
 }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::client::{Call, Client, ClientError, Server};
 use super::text::{Side, Table};
 use super::{print, series_name, text};
+use crate::units::Unit;
 
 /// The most series asked for at once.
 const PAGE: usize = 1000;
@@ -190,7 +191,7 @@ fn window_table(windows: &Windows) -> Table {
     columns.push(("", Side::Left));
     let mut table = Table::new(&columns);
     for window in &windows.windows {
-        let mut row = vec![text::time(window.start), text::span(window.span)];
+        let mut row = vec![text::time(window.start), Unit::Duration.format(window.span)];
         let whole = |value: Option<u128>| value.map_or(String::new(), |value| value.to_string());
         let float = |value: Option<f64>| value.map_or(String::new(), text::number);
         match windows.kind.as_str() {

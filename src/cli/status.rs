@@ -1,12 +1,15 @@
 //! `tallyd status`: how the asked box and its site are.
 
 use clap::Args;
+use serde::Deserialize;
 use serde_json::Value;
+use tally_core::raft::MemberRole;
 
 use super::client::{Call, Client, ClientError, Server};
 use super::reads::{parsed, print_json};
 use super::text::{Side, Table};
 use super::{print, text};
+use crate::node::NodeRole;
 
 /// Show how a box and its site are
 #[derive(Args, Clone, Debug)]
@@ -26,7 +29,7 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
         return print_json(&body);
     }
     let status: Value = parsed(&args.server, &body)?;
-    if status["role"] == "witness" {
+    if said(&status["role"]) == Some(MemberRole::Witness) {
         return print(&super::witness::in_words(&status));
     }
     print(&in_words(&status))
@@ -34,8 +37,8 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
 
 fn in_words(status: &Value) -> String {
     let ready = if status["ready"] == true { "ready" } else { "NOT READY" };
-    let role = match status["role"].as_str() {
-        Some("none") => "no member of it (removed, or not yet added)".to_owned(),
+    let role = match said(&status["role"]) {
+        Some(NodeRole::None) => "no member of it (removed, or not yet added)".to_owned(),
         _ => of(status, "role"),
     };
     let leader =
@@ -79,9 +82,7 @@ fn in_words(status: &Value) -> String {
     let ways_in = status["ingest"].as_object().into_iter().flatten();
     for (name, ingest) in ways_in.filter(|(_, ingest)| !ingest.as_array().is_some_and(Vec::is_empty)) {
         lines.push(format!("{name:<9} {}", part(ingest)));
-        lines.extend(
-            bad_readings(ingest).chain(refused_lines(ingest)).map(|what| format!("{:<9} {what}", "")),
-        );
+        lines.extend(troubles(ingest).chain(refused_lines(ingest)).map(|what| format!("{:<9} {what}", "")));
     }
     lines.push(format!(
         "version   {}, up {}",
@@ -197,8 +198,10 @@ fn members(status: &Value) -> Table {
         ("", Side::Left),
     ]);
     for member in status["members"].as_array().into_iter().flatten() {
-        let role =
-            if member["membership"] == "observer" { "observer".to_owned() } else { of(member, "role") };
+        let role = match said(&member["membership"]) {
+            Some(MemberRole::Observer) => MemberRole::Observer.as_str().to_owned(),
+            _ => of(member, "role"),
+        };
         // A name can have been another box's; older answers have no number.
         let here = match status["node_id"].as_u64() {
             Some(id) => member["id"] == id,
@@ -252,6 +255,11 @@ fn refusals(status: &Value) -> impl Iterator<Item = String> {
     status["members"].as_array().into_iter().flatten().filter_map(of_member)
 }
 
+/// What a word says; `None`: nothing that this version knows.
+fn said<'a, T: Deserialize<'a>>(word: &'a Value) -> Option<T> {
+    T::deserialize(word).ok()
+}
+
 /// A member of an object as a text, whatever it is.
 pub(super) fn of(value: &Value, key: &str) -> String {
     match &value[key] {
@@ -275,13 +283,17 @@ fn part(value: &Value) -> String {
     words.join(", ")
 }
 
-/// Polled files that hang or of which the latest reading was none.
-fn bad_readings(polls: &Value) -> impl Iterator<Item = String> {
-    let bad = |poll: &Value| {
-        let why = poll["error"].as_str()?;
-        Some(format!("{} from {}: {}", of(poll, "series"), of(poll, "file"), text::printable(why)))
+/// What is wrong with each of several ways in of a kind: what it reads, and the error.
+fn troubles(ingest: &Value) -> impl Iterator<Item = String> {
+    let trouble = |way: &Value| {
+        let why = way["error"].as_str()?;
+        let reads = match way["file"].is_string() {
+            true => format!("{} from {}", of(way, "series"), of(way, "file")),
+            false => of(way, "reads"),
+        };
+        Some(format!("{reads}: {}", text::printable(why)))
     };
-    polls.as_array().into_iter().flatten().filter_map(bad)
+    ingest.as_array().into_iter().flatten().filter_map(trouble)
 }
 
 /// What was refused, with an example of each reason.
@@ -383,12 +395,15 @@ mod tests {
             "poll": [
                 {"series": "a", "file": "/proc/stat", "error": null},
                 {"series": "b", "file": "/mnt/b", "error": "the file has not answered for 9 s", "reading_since": 1}],
+            "later": [{"reads": "mqtt://b:1883 #", "error": "gone", "messages": 4}],
             "statsd": {"metrics": 7, "refused": [{"count": 2, "reason": "the value is not a number", "example": "a:x|c"}]},
         }});
         let lines = lines_of(&status);
         for line in [
             "poll      2 of them",
             "          b from /mnt/b: the file has not answered for 9 s",
+            "later     1 of them",
+            "          mqtt://b:1883 #: gone",
             "statsd    metrics 7",
             "          refused 2: the value is not a number, such as \"a:x|c\"",
         ] {

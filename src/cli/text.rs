@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::site::units::Unit;
+use crate::units::Unit;
 
 /// What stands in a path as it is.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
@@ -136,16 +136,6 @@ fn date(mut day: u64) -> (u64, usize, u64) {
     (year, month, day + 1)
 }
 
-/// A span in milliseconds as people say it.
-pub(super) fn span(ms: u64) -> String {
-    for (unit_ms, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
-        if ms >= unit_ms && ms.is_multiple_of(unit_ms) {
-            return format!("{}{unit}", ms / unit_ms);
-        }
-    }
-    format!("{ms}ms")
-}
-
 /// How long something has been, to its two largest units.
 pub(super) fn seconds(seconds: u64) -> String {
     match seconds {
@@ -212,7 +202,6 @@ mod tests {
         ] {
             assert_eq!(number(value), text);
         }
-        assert_eq!((span(60_000), span(1500), span(3_600_000)), ("1m".into(), "1500ms".into(), "1h".into()));
         assert_eq!((seconds(59), seconds(3601)), ("59s".into(), "1h 0m".into()));
         assert_eq!((bytes(512), bytes(1536)), ("512 B".into(), "1.5 KiB".into()));
     }

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::client::{Client, ClientError, Server};
 use super::{print, text};
+use crate::units::Unit;
 
 /// The longest line of the stream that is taken, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
@@ -125,7 +126,7 @@ fn shown((event, data): &Event, json: bool) -> String {
         return format!("{series}  {}\n", exact(data, "total"));
     }
     let start = value["start"].as_u64().map_or(String::new(), text::time);
-    let span = value["span"].as_u64().map_or(String::new(), text::span);
+    let span = value["span"].as_u64().map_or(String::new(), |ms| Unit::Duration.format(ms));
     let amount = match value["kind"].as_str() {
         Some("counter") => format!("+{}", exact(data, "increase")),
         Some("updown") => format!("+{} -{}", exact(data, "up"), exact(data, "down")),

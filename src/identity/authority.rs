@@ -7,11 +7,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SerialNumber,
 };
-use ring::rand::{SecureRandom, SystemRandom};
+use tally_core::id::KeyHash;
 
 use super::files::{CA_CERTIFICATE, CA_KEY, NODE_CERTIFICATE, NODE_KEY, invalid, read, write_file};
-use super::keys::{hex, sha256};
+use super::keys::hash_of;
 use super::{IdentityError, SiteId};
+use crate::random;
 
 const REMEDY: &str = "name the directory that `tallyd provision --out` made; it has ca.key and ca.crt";
 
@@ -23,8 +24,8 @@ pub struct Authority {
 
 /// What a box needs to be known by: its new private key and the certificate for it.
 pub struct Issued {
-    /// SHA-256 of the public key, hexadecimal, as members list it.
-    pub key_hash: String,
+    /// The hash of the public key, as members list it.
+    pub key_hash: KeyHash,
     private_pem: String,
     certificate_pem: String,
     authority_pem: String,
@@ -32,12 +33,18 @@ pub struct Issued {
 
 impl Authority {
     /// Makes a new authority for a site.
+    ///
+    /// # Errors
+    /// Keys cannot be made.
     pub fn found(site: &str, site_id: SiteId) -> Result<Authority, IdentityError> {
         let issuer = issuer(site, site_id, new_key()?)?;
         Ok(Authority { certificate_pem: issuer.pem(), issuer })
     }
 
     /// Reads `ca.key` and `ca.crt` from where [`Authority::save`] wrote them.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is not what it has to be.
     pub fn load(dir: &Path, site: &str, site_id: SiteId) -> Result<Authority, IdentityError> {
         let (key_path, certificate_path) = (dir.join(CA_KEY), dir.join(CA_CERTIFICATE));
         let key = String::from_utf8_lossy(&read(&key_path, REMEDY)?).into_owned();
@@ -48,6 +55,9 @@ impl Authority {
     }
 
     /// Makes a key for a box and certifies it.
+    ///
+    /// # Errors
+    /// Keys cannot be made.
     pub fn issue(&self, node: &str, site_id: SiteId) -> Result<Issued, IdentityError> {
         let key = new_key()?;
         let mut params = params(node)?;
@@ -59,7 +69,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer).map_err(crypto)?;
         Ok(Issued {
-            key_hash: hex(&sha256(&key.subject_public_key_info())),
+            key_hash: hash_of(&key.subject_public_key_info()),
             private_pem: key.serialize_pem(),
             certificate_pem: certificate.pem(),
             authority_pem: self.certificate_pem.clone(),
@@ -67,6 +77,9 @@ impl Authority {
     }
 
     /// Writes `ca.key` and `ca.crt` into a directory.
+    ///
+    /// # Errors
+    /// A file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         write_file(&dir.join(CA_KEY), self.issuer.key().serialize_pem().as_bytes(), 0o600)?;
         write_file(&dir.join(CA_CERTIFICATE), self.certificate_pem.as_bytes(), 0o644)
@@ -86,6 +99,9 @@ fn issuer(
 
 impl Issued {
     /// Writes `node.key`, `node.crt` and `ca.crt` into a directory.
+    ///
+    /// # Errors
+    /// A file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         write_file(&dir.join(NODE_KEY), self.private_pem.as_bytes(), 0o600)?;
         write_file(&dir.join(NODE_CERTIFICATE), self.certificate_pem.as_bytes(), 0o644)?;
@@ -125,10 +141,7 @@ fn params(common_name: &str) -> Result<CertificateParams, IdentityError> {
     // RFC 5280, 4.1.2.5: 9999-12-31 is for certificates without a known end.
     params.not_before = rcgen::date_time_ymd(1970, 1, 1);
     params.not_after = rcgen::date_time_ymd(9999, 12, 31);
-    let mut serial = [0; 16];
-    SystemRandom::new()
-        .fill(&mut serial)
-        .map_err(|_| IdentityError::Crypto("the system gives no random numbers".into()))?;
+    let mut serial = random::bytes::<16>()?;
     // Positive, and of the same length for all.
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));

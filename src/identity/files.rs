@@ -5,11 +5,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use ring::rand::{SecureRandom, SystemRandom};
+use tally_core::id::NodeId;
+use tally_core::raft::MemberRole;
 use tally_core::window::Span;
 
 use super::authority::Authority;
-use super::{Identity, IdentityError, Keys, MEMBERS_MAX, MemberInfo, Role, SiteId, is_name};
+use super::{Identity, IdentityError, Keys, MEMBERS_MAX, MemberRecord, SiteId, is_name};
+use crate::random;
 use crate::site::{ADDRESS_BYTES_MAX, Level};
 
 /// Who this box is and who the others are.
@@ -28,6 +30,9 @@ const REMEDY_IO: &str = "check that the disk works and that this user may use th
 
 impl Identity {
     /// Reads and checks `identity.json` of a data directory; `None` if there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not what it has to be.
     pub fn load(dir: &Path) -> Result<Option<Identity>, IdentityError> {
         let path = dir.join(IDENTITY);
         let bytes = match fs::read(&path) {
@@ -39,6 +44,9 @@ impl Identity {
     }
 
     /// Reads and checks what stands in an `identity.json`; the error says what is wrong.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
     pub fn read(bytes: &[u8]) -> Result<Identity, String> {
         let identity: Identity =
             serde_json::from_slice(bytes).map_err(|error| format!("cannot be understood: {error}"))?;
@@ -47,6 +55,9 @@ impl Identity {
     }
 
     /// Writes `identity.json` into a data directory, durably.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         let mut text = serde_json::to_vec_pretty(self).expect("an identity has only texts and numbers");
         text.push(b'\n');
@@ -56,6 +67,9 @@ impl Identity {
     /// Founds a site of one box in a data directory: keys, certificates and, last, `identity.json`,
     /// so that a power cut in the middle leaves an unfounded directory. The authority's key stays in
     /// the directory, for the boxes that join later. The base span of windows is 60 s.
+    ///
+    /// # Errors
+    /// A name cannot be one, keys cannot be made, or a file cannot be written.
     pub fn found_single(
         dir: &Path,
         site: &str,
@@ -75,11 +89,11 @@ impl Identity {
         let issued = authority.issue(node, site_id)?;
         authority.save(dir)?;
         issued.save(dir)?;
-        let me = MemberInfo {
-            id: 1,
+        let me = MemberRecord {
+            id: NodeId(1),
             name: node.into(),
             address: address.into(),
-            role: Role::Voter,
+            role: MemberRole::Voter,
             key: issued.key_hash,
         };
         let window_ms = Span::DEFAULT.as_millis();
@@ -122,7 +136,7 @@ impl Identity {
         if self.member(self.node_id()).is_none() {
             return Err(format!("its own box, number {}, is not among the members", self.node));
         }
-        if !self.members.iter().any(|member| member.role == Role::Voter) {
+        if !self.members.iter().any(|member| member.role == MemberRole::Voter) {
             return Err("none of the members votes".into());
         }
         for (at, member) in self.members.iter().enumerate() {
@@ -131,16 +145,13 @@ impl Identity {
         Ok(())
     }
 
-    fn check_member(&self, at: usize, member: &MemberInfo) -> Result<(), String> {
-        let MemberInfo { id, name, address, key, role: _ } = member;
-        if *id == 0 {
+    fn check_member(&self, at: usize, member: &MemberRecord) -> Result<(), String> {
+        let MemberRecord { id, name, address, key, role: _ } = member;
+        if id.0 == 0 {
             return Err(format!("the member {name:?} has the number 0; numbers begin at 1"));
         }
         if !is_name(name) {
             return Err(format!("the name {name:?} of member {id} is not 1 to 32 of a-z 0-9 -"));
-        }
-        if key.len() != 64 || !key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(format!("the key of member {name:?} is not 64 hexadecimal digits in lower case"));
         }
         if address.is_empty() && self.members.len() > 1 {
             return Err(format!("member {name:?} has no address; only a site of one box can do without"));
@@ -169,11 +180,7 @@ impl Identity {
 impl SiteId {
     /// A new one from the system's random numbers.
     pub(crate) fn random() -> Result<SiteId, IdentityError> {
-        let mut bytes = [0; 8];
-        SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_| IdentityError::Crypto("the system gives no random numbers".into()))?;
-        Ok(SiteId(u64::from_be_bytes(bytes)))
+        Ok(SiteId(u64::from_be_bytes(random::bytes()?)))
     }
 }
 

@@ -7,6 +7,7 @@ use ring::{digest, hkdf};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::ParsedCertificate;
+use tally_core::id::KeyHash;
 
 use super::IdentityError;
 use super::files::{NODE_CERTIFICATE, NODE_KEY, invalid, read};
@@ -17,11 +18,14 @@ const REMEDY: &str = "copy the box's files anew from where `tallyd provision` wr
 pub struct Keys {
     private: PrivatePkcs8KeyDer<'static>,
     certificate: CertificateDer<'static>,
-    hash: [u8; 32],
+    hash: KeyHash,
 }
 
 impl Keys {
     /// Reads `node.key` and `node.crt` of a data directory and checks that they belong together.
+    ///
+    /// # Errors
+    /// A file cannot be read, is not what it has to be, or the two do not belong together.
     pub fn load(dir: &Path) -> Result<Keys, IdentityError> {
         let (key_path, certificate_path) = (dir.join(NODE_KEY), dir.join(NODE_CERTIFICATE));
         warn_if_others_can_read(&key_path);
@@ -36,16 +40,16 @@ impl Keys {
         let signer =
             rustls::crypto::ring::sign::any_supported_type(&PrivateKeyDer::from(private.clone_key()))
                 .map_err(|_| invalid(&key_path, "is of a kind that is not supported (Ed25519 is)", REMEDY))?;
-        let own = signer.public_key().map(|key| sha256(key.as_ref()));
+        let own = signer.public_key().map(|key| hash_of(key.as_ref()));
         if own != Some(hash) {
             return Err(invalid(&certificate_path, "certifies another key than the one in node.key", REMEDY));
         }
         Ok(Keys { private, certificate, hash })
     }
 
-    /// SHA-256 of the public key (SubjectPublicKeyInfo), hexadecimal, as members list it.
-    pub fn key_hash(&self) -> String {
-        hex(&self.hash)
+    /// The hash of the public key, as members list it.
+    pub const fn key_hash(&self) -> KeyHash {
+        self.hash
     }
 
     /// The private key, for TLS.
@@ -83,34 +87,18 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// SHA-256 of a certificate's SubjectPublicKeyInfo; `None` for what is no certificate. Neither its
+/// The hash of the public key in a certificate; `None` for what is no certificate. Neither its
 /// dates nor its signature are looked at.
-pub fn key_hash(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
+pub fn key_hash(certificate: &CertificateDer<'_>) -> Option<KeyHash> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
-    Some(sha256(parsed.subject_public_key_info().as_ref()))
+    Some(hash_of(parsed.subject_public_key_info().as_ref()))
 }
 
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// 32 bytes from 64 hexadecimal digits.
-pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (place, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
-    }
-    Some(bytes)
-}
-
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// The hash of a public key (SubjectPublicKeyInfo).
+pub(super) fn hash_of(public_key: &[u8]) -> KeyHash {
     let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    hash
+    hash.copy_from_slice(digest::digest(&digest::SHA256, public_key).as_ref());
+    KeyHash(hash)
 }
 
 fn warn_if_others_can_read(path: &Path) {

@@ -22,12 +22,14 @@ use tally_core::time::SiteTime;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-pub use self::config::{Poll, PollConfig, PollConfigError, PollProblem};
+pub use self::config::{Poll, PollConfig, PollConfigError, PollProblem, checked};
 pub use self::state::PollStatus;
 use self::state::State;
 pub use self::track::{PollKind, Reading, ReadingError, Tracker};
+use super::{Destination, Ingest};
 use crate::accumulator::{Accumulator, Bulk, MeterRead, MeterSlot, NotTaken, ReadingsMode};
 use crate::clock::SiteClock;
+use crate::figures::Family;
 use crate::site::METER_NAME_BYTES_MAX;
 
 /// When a reading that the site did not take is sent again.
@@ -60,37 +62,89 @@ impl From<NotTaken> for PollError {
     }
 }
 
+impl Ingest for Polls {
+    type Section = Vec<PollConfig>;
+    /// In the order of the configuration.
+    type Status = Vec<PollStatus>;
+    type Error = PollConfigError;
+
+    fn check(section: &Vec<PollConfig>) -> Result<(), String> {
+        checked(section).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn changed(running: &Vec<PollConfig>, new: &Vec<PollConfig>) -> Vec<&'static str> {
+        if running == new { Vec::new() } else { vec!["ingest.poll"] }
+    }
+
+    /// Also where nothing is polled: the status shows an empty list.
+    fn start(section: &Vec<PollConfig>, to: &Destination<'_>) -> Result<Option<Polls>, PollConfigError> {
+        Ok(Some(Polls::begin(checked(section)?, to)))
+    }
+
+    fn status(&self) -> Vec<PollStatus> {
+        self.states.iter().map(|state| state.status()).collect()
+    }
+
+    /// By series and place in the configuration: two may be counted in the same series.
+    fn figures(&self) -> Vec<Family> {
+        let polls = self.status();
+        let family = |name, kind, help, value: &dyn Fn(&PollStatus) -> Option<f64>| {
+            let family = Family::new(name, kind, help);
+            polls.iter().enumerate().fold(family, |family, (place, poll)| match value(poll) {
+                Some(value) => family.with([("series", &poll.series), ("poll", &place.to_string())], value),
+                None => family,
+            })
+        };
+        vec![
+            family(
+                "tallyd_poll_readings_total",
+                "counter",
+                "Readings of polled files that were counted.",
+                &|poll| Some(poll.readings as f64),
+            ),
+            family("tallyd_poll_errors_total", "counter", "Readings of polled files that failed.", &|poll| {
+                Some(poll.errors as f64)
+            }),
+            family(
+                "tallyd_poll_failing",
+                "gauge",
+                "1 if the latest reading of a polled file failed, or hangs.",
+                &|poll| Some(f64::from(u8::from(poll.error.is_some()))),
+            ),
+            family(
+                "tallyd_poll_last_reading_time_seconds",
+                "gauge",
+                "When a polled file was read well last, seconds since 1970 by this box's wall clock.",
+                &|poll| poll.last_at.map(|ms| ms as f64 / 1e3),
+            ),
+        ]
+    }
+
+    /// A file that hangs is not waited for.
+    async fn stop(self) {}
+}
+
 impl Polls {
-    /// Begins to poll for a box; to be called on the runtime. `node`: its name and number, by which its meters are told
-    /// from those of others and of the board that it replaced, which began to count elsewhere.
-    pub fn start(
-        polls: Vec<Poll>,
-        node: &str,
-        accumulator: &Arc<Accumulator>,
-        clock: &Arc<SiteClock>,
-    ) -> Polls {
+    /// Begins to poll for a box. Its meters are told by its name and number from those of others and of the board that it
+    /// replaced, which began to count elsewhere.
+    fn begin(polls: Vec<Poll>, to: &Destination<'_>) -> Polls {
         let mut tasks = JoinSet::new();
         let states = polls.into_iter().map(|poll| {
             let state = Arc::new(State::new(poll));
             let poller = Poller {
-                meter: meter_name(node, &state.poll),
+                meter: meter_name(to.node, &state.poll),
                 state: Arc::clone(&state),
                 tracked: Tracked::default(),
                 began: Instant::now(),
                 again_at: None,
-                accumulator: Arc::clone(accumulator),
-                clock: Arc::clone(clock),
+                accumulator: Arc::clone(to.accumulator),
+                clock: Arc::clone(to.clock),
             };
             tasks.spawn(poller.run());
             state
         });
         let states = states.collect();
         Polls { states, _tasks: tasks }
-    }
-
-    /// How each of them does, in the order of the configuration.
-    pub fn status(&self) -> Vec<PollStatus> {
-        self.states.iter().map(|state| state.status()).collect()
     }
 }
 

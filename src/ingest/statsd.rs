@@ -4,6 +4,7 @@
 //! Exact from the moment a datagram was read. What the kernel dropped before that is read from the
 //! socket's own counter and shown; what does not parse is counted by reason, with an example each.
 
+mod config;
 mod drops;
 mod name;
 pub mod number;
@@ -22,10 +23,13 @@ use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 use serde::Serialize;
 
+pub use self::config::{StatsdListen, StatsdSection};
 use self::parse::Reason;
 use self::receiver::Receiver;
+use super::{Destination, Ingest};
 use crate::accumulator::Accumulator;
-use crate::metrics::Counter;
+use crate::environment::Says;
+use crate::figures::{Counter, Family};
 
 /// What is asked of the kernel to hold while the thread does not run.
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
@@ -96,20 +100,102 @@ pub struct Refused {
     pub example: String,
 }
 
+impl Ingest for Statsd {
+    type Section = StatsdSection;
+    type Status = StatsdStatus;
+    type Error = StatsdError;
+
+    const KEYS: &'static [(&'static str, Says)] = &[("ingest.statsd.listen", Says::Texts)];
+
+    fn check(_: &StatsdSection) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn changed(running: &StatsdSection, new: &StatsdSection) -> Vec<&'static str> {
+        let StatsdSection { listen } = running;
+        if *listen == new.listen { Vec::new() } else { vec!["ingest.statsd.listen"] }
+    }
+
+    fn start(section: &StatsdSection, to: &Destination<'_>) -> Result<Option<Statsd>, StatsdError> {
+        let StatsdListen { addresses, is_default } = &section.listen;
+        let listens = !addresses.is_empty();
+        listens.then(|| Statsd::listen(addresses, *is_default, Arc::clone(to.accumulator))).transpose()
+    }
+
+    fn status(&self) -> StatsdStatus {
+        let shared = &self.shared;
+        let refused = shared.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused_by =
+            Reason::ALL.iter().zip(&*refused).map(|(reason, (count, _))| (reason.label(), *count)).collect();
+        let refused = Reason::ALL.iter().zip(&*refused).filter(|(_, (count, _))| *count > 0);
+        StatsdStatus {
+            refused_by,
+            listen: self.addresses.clone(),
+            received_datagrams: shared.datagrams.get(),
+            metrics: shared.metrics.get(),
+            refused: refused
+                .map(|(reason, (count, example))| Refused {
+                    reason: reason.as_str(),
+                    count: *count,
+                    example: example.clone(),
+                })
+                .collect(),
+            lost: shared.lost.get(),
+            receive_buffer_bytes: shared.receive_buffer_bytes,
+        }
+    }
+
+    fn figures(&self) -> Vec<Family> {
+        let StatsdStatus { received_datagrams, metrics, refused_by, lost, .. } = self.status();
+        let refused = Family::new(
+            "tallyd_statsd_refused_total",
+            "counter",
+            "StatsD lines and values that were refused, by reason.",
+        );
+        vec![
+            Family::counter(
+                "tallyd_statsd_datagrams_total",
+                "StatsD datagrams that were read.",
+                received_datagrams,
+            ),
+            Family::counter(
+                "tallyd_statsd_lost_datagrams_total",
+                "StatsD datagrams that the kernel dropped because the receive buffer was full.",
+                lost,
+            ),
+            Family::counter(
+                "tallyd_statsd_values_total",
+                "Values of StatsD lines that were counted.",
+                metrics,
+            ),
+            refused_by
+                .iter()
+                .fold(refused, |family, (reason, count)| family.with([("reason", reason)], count)),
+        ]
+    }
+
+    /// Counts what has arrived and ends the thread, also while more comes: it reads no more than the receive buffer
+    /// holds.
+    async fn stop(self) {
+        // It joins a thread, which the runtime must not wait for. A panic in there is in the log already.
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+}
+
 impl Statsd {
     /// Listens on these addresses (port 0: any free one) and counts into `accumulator`. `lenient`: one of a family that
     /// this system does not have is left out, if there is another.
     ///
     /// # Errors
     /// An address cannot be had, or the system gave no thread.
-    pub fn start(
-        listen: &[SocketAddr],
+    pub fn listen(
+        addresses: &[SocketAddr],
         lenient: bool,
         accumulator: Arc<Accumulator>,
     ) -> Result<Statsd, StatsdError> {
         let mut sockets = Vec::new();
-        for (place, address) in listen.iter().copied().enumerate() {
-            let others = sockets.len() + listen.len() - place - 1;
+        for (place, address) in addresses.iter().copied().enumerate() {
+            let others = sockets.len() + addresses.len() - place - 1;
             match UdpSocket::bind(address) {
                 Ok(socket) => sockets.push(socket),
                 Err(error) if lenient && others > 0 && lacks_family(&error) => {
@@ -150,41 +236,15 @@ impl Statsd {
     }
 
     /// Where it listens.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    #[cfg(test)]
+    fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
+}
 
-    /// What came in so far.
-    pub fn status(&self) -> StatsdStatus {
-        let shared = &self.shared;
-        let refused = shared.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused_by =
-            Reason::ALL.iter().zip(&*refused).map(|(reason, (count, _))| (reason.label(), *count)).collect();
-        let refused = Reason::ALL.iter().zip(&*refused).filter(|(_, (count, _))| *count > 0);
-        StatsdStatus {
-            refused_by,
-            listen: self.addresses.clone(),
-            received_datagrams: shared.datagrams.get(),
-            metrics: shared.metrics.get(),
-            refused: refused
-                .map(|(reason, (count, example))| Refused {
-                    reason: reason.as_str(),
-                    count: *count,
-                    example: example.clone(),
-                })
-                .collect(),
-            lost: shared.lost.get(),
-            receive_buffer_bytes: shared.receive_buffer_bytes,
-        }
-    }
-
-    /// Counts what has arrived and ends the thread, also while more comes: it reads no more than the receive buffer
-    /// holds.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
+/// Counts what has arrived, too.
+impl Drop for Statsd {
+    fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         // A full event counter wakes just as well.
         let _ = rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes());
@@ -193,12 +253,6 @@ impl Statsd {
         {
             tracing::error!("the StatsD thread had ended by a panic");
         }
-    }
-}
-
-impl Drop for Statsd {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 

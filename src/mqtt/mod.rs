@@ -3,7 +3,7 @@
 //! It knows brokers, not what is said to them: no summaries, no site, no section of the configuration but by the
 //! name that it is given ([`Target::section`]).
 //!
-//! * `url`: a broker's address. `secret`: its password. `tls`: whom to trust; `pinned`: a broker's own certificate.
+//! * `url`: a broker's address. `tls`: whom to trust; `pinned`: a broker's own certificate.
 //! * `target`: all of that together, checked. `options`: the same for the client library; `store`: what that asks for
 //!   of earlier sessions.
 //! * `connect`: the way to CONNACK, and the probe. `limits`: what the broker says that it can do.
@@ -17,7 +17,6 @@ mod limits;
 mod options;
 mod pinned;
 mod reasons;
-mod secret;
 mod store;
 mod target;
 mod tls;

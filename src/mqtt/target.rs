@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use super::secret::Secret;
 use super::tls;
 use super::url::BrokerUrl;
+use crate::secret::Secret;
 
 /// What a section of the configuration says of a broker.
 #[derive(Clone, Copy, Debug)]
@@ -106,11 +106,26 @@ impl Access<'_> {
             return Ok(self.url.password.clone());
         }
         if let Some(file) = self.password_file {
-            return Secret::read(file).map(Some);
+            return read_password(file).map(Some);
         }
         let Some(directory) = crate::environment::value("CREDENTIALS_DIRECTORY") else { return Ok(None) };
         let file = Path::new(&directory).join(self.credential);
-        if file.exists() { Secret::read(&file).map(Some) } else { Ok(None) }
+        if file.exists() { read_password(&file).map(Some) } else { Ok(None) }
+    }
+}
+
+/// The longest user name or password, in bytes.
+pub(super) const SECRET_BYTES_MAX: usize = 4096;
+
+/// The first line of a file.
+fn read_password(file: &Path) -> Result<Secret, AccessError> {
+    let secret =
+        Secret::first_line(file).map_err(|error| AccessError::Unreadable { file: file.to_owned(), error })?;
+    let wrong = |what| Err(AccessError::NotAPassword { file: file.to_owned(), what });
+    match secret.reveal().len() {
+        0 => wrong("its first line is empty"),
+        length if length > SECRET_BYTES_MAX => wrong("its first line is longer than 4096 bytes"),
+        _ => Ok(secret),
     }
 }
 

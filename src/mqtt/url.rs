@@ -5,8 +5,9 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
-use super::secret::{SECRET_BYTES_MAX, Secret};
+use super::target::SECRET_BYTES_MAX;
 use super::topic;
+use crate::secret::Secret;
 
 /// A broker's address: `mqtt://` or `mqtts://`, `[USER[:PASSWORD]@]HOST[:PORT]`. Shown without its password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]

@@ -188,12 +188,7 @@ impl World {
     }
 
     fn below(&mut self, limit: u64) -> u64 {
-        // SplitMix64.
-        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.chance;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit.max(1)
+        crate::random::split_mix(&mut self.chance) % limit.max(1)
     }
 
     fn after(&mut self, span: u64, what: What) {

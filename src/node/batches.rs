@@ -14,7 +14,7 @@ use super::instants::Instants;
 use super::unsent::Unsent;
 use crate::accumulator::{Backlog, Batch};
 use crate::deliberate::{self, Bug};
-use crate::site::{LastApplied, OpenRefused, readdressed};
+use crate::site::{Body, LastApplied, OpenRefused, readdressed};
 
 /// How long a batch waits for the clients that were just answered.
 const GATHER: Duration = Duration::from_millis(5);
@@ -34,7 +34,7 @@ pub(super) struct Batches {
     next: ReportNumber,
     in_flight: Option<InFlight>,
     /// Batches that an earlier incarnation froze: they follow the one in flight, the first of them under the next number.
-    kept: VecDeque<Vec<u8>>,
+    kept: VecDeque<Body>,
     file: File,
     /// The disk is about it.
     file_asked: bool,
@@ -322,6 +322,7 @@ impl Batches {
 
     /// A batch was frozen under the next number. `patient`: nobody waits for it, nor for what follows it.
     pub(super) fn frozen(&mut self, batch: Batch, patient: bool, now: Instant) {
+        debug_assert!(self.is_settled(), "one batch is in flight, and its number is the one after the last");
         self.in_flight = Some(InFlight { patient, ..InFlight::new(batch, self.next) });
         self.next = self.next.next();
         self.instants.went(now);
@@ -330,7 +331,7 @@ impl Batches {
 
     /// The body to send now to the leader of this term, if it is due, and whether it is patient. What goes again is not,
     /// and goes at once if somebody has come to wait behind it (`hurry`).
-    pub(super) fn next_send(&mut self, term: Term, hurry: bool, now: Instant) -> Option<(&[u8], bool)> {
+    pub(super) fn next_send(&mut self, term: Term, hurry: bool, now: Instant) -> Option<(&Body, bool)> {
         if matches!(self.file, File::Stale(_) | File::Writing) {
             return None;
         }

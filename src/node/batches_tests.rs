@@ -59,12 +59,12 @@ fn counts_that_nobody_waits_for_go_once_an_interval() {
 fn a_batch_without_a_receipt_goes_again_unchanged_and_at_once_to_a_new_leader() {
     let (mut batches, now) = open();
     let mut batch = Batch::default();
-    batch.body = vec![1, 2];
+    batch.body = vec![1, 2].into();
     batches.frozen(batch, false, now);
-    assert_eq!(batches.next_send(Term(1), false, now), Some((&[1, 2][..], false)));
+    assert_eq!(batches.next_send(Term(1), false, now), Some((&Body::from(vec![1, 2]), false)));
     assert_eq!(batches.next_send(Term(1), false, now), None);
-    assert_eq!(batches.next_send(Term(2), false, now), Some((&[1, 2][..], false)));
-    assert_eq!(batches.next_send(Term(2), false, now + RESEND_FIRST), Some((&[1, 2][..], false)));
+    assert_eq!(batches.next_send(Term(2), false, now), Some((&Body::from(vec![1, 2]), false)));
+    assert_eq!(batches.next_send(Term(2), false, now + RESEND_FIRST), Some((&Body::from(vec![1, 2]), false)));
     assert!(!batches.should_freeze(waiting(5), true, now));
 }
 

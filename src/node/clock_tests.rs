@@ -4,18 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tally_core::id::{LogIndex, Term};
-use tally_core::raft::{HardState, Position};
+use tally_core::id::{LogIndex, NodeId, Term};
+use tally_core::raft::{HardState, MemberRole, Position};
 use tally_core::report::Amount;
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tokio::sync::mpsc;
 
-use super::{Add, Handle, NodeConfig, Runner, RunnerParts, StopTimes, proposals};
+use super::{Handle, NodeConfig, Runner, RunnerParts, StopTimes};
 use crate::clock::{LeaderTime, wall_ms};
-use crate::identity::{Authority, Identity, MemberInfo, Role, SiteId};
+use crate::identity::{Authority, Identity, MemberRecord, SiteId};
 use crate::metrics::Metrics;
-use crate::site::{BootstrapSettings, Site, Stamp, entry};
+use crate::request::Add;
+use crate::site::{Body, BootstrapSettings, Envelope, Site, Stamp, StampedEntry, entry};
 use crate::storage::faulty::FaultyFileSystem;
 use crate::storage::{Entry, Options, Owner, Storage, WriteGroup};
 
@@ -27,12 +28,12 @@ fn stamp(site: u64, elapsed: u64) -> Stamp {
 }
 
 /// A box that stopped right after it applied the first of these stamped bodies, which its snapshot covers.
-fn box_with_log(bodies: &[(Stamp, Vec<u8>)]) -> (Runner, Handle) {
+fn box_with_log(bodies: &[(Stamp, Body)]) -> (Runner, Handle) {
     let site_id = SiteId::random().unwrap();
     let authority = Authority::found("test", site_id).unwrap();
     let key = authority.issue("box1", site_id).unwrap().key_hash;
     let (name, address) = ("box1".to_owned(), "127.0.0.1:1".to_owned());
-    let members = vec![MemberInfo { id: 1, name, address, role: Role::Voter, key }];
+    let members = vec![MemberRecord { id: NodeId(1), name, address, role: MemberRole::Voter, key }];
     let identity = Identity { site: "test".into(), site_id, node: 1, window_ms: 60_000, level: 1, members };
     let base_span = Span::from_millis(identity.window_ms).unwrap();
     let founding = BootstrapSettings {
@@ -43,13 +44,12 @@ fn box_with_log(bodies: &[(Stamp, Vec<u8>)]) -> (Runner, Handle) {
     };
     let (fs, owner) = (FaultyFileSystem::new(1), Owner { site_id: site_id.0, node: 1 });
 
-    let payloads: Vec<_> = bodies.iter().map(|(stamp, body)| entry::stamped(*stamp, body)).collect();
+    let stamped: Vec<_> = bodies.iter().map(|(stamp, body)| StampedEntry::new(*stamp, body)).collect();
     let mut site = Site::new(&founding);
-    site.apply(LogIndex(1), &payloads[0]).unwrap();
+    site.apply(LogIndex(1), &stamped[0]).unwrap();
     let at = |index| Position { index: LogIndex(index), term: Term(1), ..Position::ZERO };
-    let entries = payloads.iter().zip(1..);
-    let entries =
-        entries.map(|(payload, index)| Entry { position: at(index), payload: proposals::plain(payload) });
+    let payloads = stamped.into_iter().map(|entry| Envelope::plain(entry).encode());
+    let entries = payloads.zip(1..).map(|(payload, index)| Entry { position: at(index), payload });
     let hard_state = Some(HardState { term: Term(1), ..HardState::default() });
     let group = WriteGroup { hard_state, entries: entries.collect(), ..WriteGroup::default() };
     let (mut storage, _) = Storage::open(fs.clone(), Path::new("/data"), owner, Options::default()).unwrap();

@@ -5,7 +5,8 @@ use super::successors::TransferReason;
 use tally_core::id::NodeId;
 
 use super::wire::Frame;
-use super::{Node, RequestError, Stopping, proposals};
+use super::{Node, Stopping, proposals};
+use crate::request::RequestError;
 use crate::transport::Lane;
 
 impl Node {
@@ -14,14 +15,14 @@ impl Node {
         match command {
             Command::Propose { body, reply } => {
                 let tag = self.random.next_u64().max(proposals::NOBODY + 1);
-                self.proposals.add(tag, &body, reply, now);
+                self.proposals.add(tag, body, reply, now);
             }
             Command::ProposeLocally { reply, .. } if self.state_check.is_out() => {
                 let why = "this box's state is wrong".to_owned();
                 // The asker may have gone.
                 let _ = reply.send(Err(RequestError::NotCommitted { why }));
             }
-            Command::ProposeLocally { body, reply } => match self.append(proposals::plain(&body)) {
+            Command::ProposeLocally { body, reply } => match self.append(body) {
                 Ok(index) => {
                     self.local_proposals.insert(index, (self.raft.term(), reply));
                 }

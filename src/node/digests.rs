@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tally_core::id::{LogIndex, NodeId};
 
-use crate::site::codec::{Malformed, Reader, put_varint};
+use crate::codec::{Malformed, Reader, put_varint};
 
 /// Digests at the multiples of these indexes are kept,
 const STEPS: [u64; 3] = [8, 256, 8192];

@@ -20,59 +20,69 @@ const RETRY_MOST: Duration = Duration::from_secs(10);
 
 /// What keeps the disk from taking writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TroubleKind {
+pub enum DiskFault {
+    /// No space is left.
     Full,
+    /// The file system is mounted so.
     ReadOnly,
+    /// It reports errors.
     Failing,
+    /// It does not answer.
     Hung,
+    /// What it holds cannot be read.
     Damaged,
 }
 
-impl TroubleKind {
-    fn of(error: &WriteError) -> TroubleKind {
+impl DiskFault {
+    /// All there are.
+    pub const ALL: [DiskFault; 5] =
+        [DiskFault::Full, DiskFault::ReadOnly, DiskFault::Failing, DiskFault::Hung, DiskFault::Damaged];
+
+    fn of(error: &WriteError) -> DiskFault {
         match error {
-            WriteError::NoSpace { .. } => TroubleKind::Full,
-            WriteError::ReadOnly { .. } => TroubleKind::ReadOnly,
+            WriteError::NoSpace { .. } => DiskFault::Full,
+            WriteError::ReadOnly { .. } => DiskFault::ReadOnly,
             WriteError::Unrecovered(error) => match **error {
-                OpenError::NoSpace { .. } => TroubleKind::Full,
-                OpenError::ReadOnly { .. } => TroubleKind::ReadOnly,
-                OpenError::Damaged { .. } => TroubleKind::Damaged,
-                _ => TroubleKind::Failing,
+                OpenError::NoSpace { .. } => DiskFault::Full,
+                OpenError::ReadOnly { .. } => DiskFault::ReadOnly,
+                OpenError::Damaged { .. } => DiskFault::Damaged,
+                _ => DiskFault::Failing,
             },
-            WriteError::Io { .. } | WriteError::Poisoned | WriteError::Invalid(_) => TroubleKind::Failing,
+            WriteError::Io { .. } | WriteError::Poisoned | WriteError::Invalid(_) => DiskFault::Failing,
         }
     }
 
     /// As status and metrics name it.
-    pub(super) const fn as_str(self) -> &'static str {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
-            TroubleKind::Full => "full",
-            TroubleKind::ReadOnly => "read-only",
-            TroubleKind::Failing => "failing",
-            TroubleKind::Hung => "hung",
-            TroubleKind::Damaged => "damaged",
+            DiskFault::Full => "full",
+            DiskFault::ReadOnly => "read-only",
+            DiskFault::Failing => "failing",
+            DiskFault::Hung => "hung",
+            DiskFault::Damaged => "damaged",
         }
     }
 
     /// What to do about it.
     const fn advice(self) -> &'static str {
         match self {
-            TroubleKind::Full => {
+            DiskFault::Full => {
                 "free some space on the data directory's file system; this box then goes on by itself"
             }
-            TroubleKind::ReadOnly => {
+            DiskFault::ReadOnly => {
                 "see the system's log for why the file system is read-only, check it and mount it to be written; \
                  this box then goes on by itself"
             }
-            TroubleKind::Failing => {
+            DiskFault::Failing => {
                 "this box tries again by itself; if it stays so, see the system's log, check the card or disk, and \
                  replace it"
             }
-            TroubleKind::Hung => {
+            DiskFault::Hung => {
                 "this box goes on by itself once the disk answers; if it stays so, see the system's log and \
                  replace the card or disk"
             }
-            TroubleKind::Damaged => {
+            DiskFault::Damaged => {
                 "stop this box and do not start it on this data again: replace the card or disk; if the site's \
                  other boxes run, set this one up anew, else restore a backup"
             }
@@ -83,7 +93,7 @@ impl TroubleKind {
 /// The disk does not take writes.
 #[derive(Clone, Debug)]
 pub(super) struct Trouble {
-    pub(super) kind: TroubleKind,
+    pub(super) kind: DiskFault,
     /// What the system said, with the file.
     pub(super) what: String,
     /// Since when, Unix milliseconds of this box's clock.
@@ -173,7 +183,7 @@ impl DiskHealth {
         writing.given_up = true;
         let ticket = writing.ticket;
         let what = format!("a write to the log has not come back for {} ms", waited.as_millis());
-        self.set(TroubleKind::Hung, what, moment);
+        self.set(DiskFault::Hung, what, moment);
         Some(ticket)
     }
 
@@ -189,12 +199,12 @@ impl DiskHealth {
             Err(error) => {
                 self.retry_at = Some(moment.now + self.retry_wait);
                 self.retry_wait = (self.retry_wait * 2).min(RETRY_MOST);
-                Answered::Failed { anew: self.set(TroubleKind::of(error), error.to_string(), moment) }
+                Answered::Failed { anew: self.set(DiskFault::of(error), error.to_string(), moment) }
             }
         }
     }
 
-    fn set(&mut self, kind: TroubleKind, what: String, moment: Moment) -> bool {
+    fn set(&mut self, kind: DiskFault, what: String, moment: Moment) -> bool {
         let before = self.trouble.as_ref().map(|trouble| (trouble.kind, trouble.since_ms));
         let since_ms = before.map_or_else(|| moment.wall_ms(), |(_, since)| since);
         self.trouble = Some(Trouble { kind, what, since_ms });
@@ -282,7 +292,7 @@ mod tests {
             now = due;
         }
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
-        assert_eq!(health.trouble().unwrap().kind, TroubleKind::Full);
+        assert_eq!(health.trouble().unwrap().kind, DiskFault::Full);
         health.handed(9, 0, now);
         assert_eq!(health.answered(&Ok(()), at(now)), Answered::Written { again: true });
         assert!(health.trouble().is_none() && health.may_write(now));
@@ -325,7 +335,7 @@ mod tests {
         assert_eq!(health.hung(at(late)), Some(7));
         assert_eq!(health.hung(at(late + Duration::from_secs(99))), None);
         assert!(!health.may_write(late + Duration::from_secs(99)));
-        assert_eq!(health.trouble().unwrap().kind, TroubleKind::Hung);
+        assert_eq!(health.trouble().unwrap().kind, DiskFault::Hung);
         assert_eq!(health.answered(&Ok(()), at(late)), Answered::Written { again: true });
         assert!(health.may_write(late));
     }

@@ -6,13 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tally_core::id::NodeId;
+use tally_core::raft::MemberRole;
 use tally_core::report::Amount;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{Add, Handle, NodeConfig, NodeError, Runner, RunnerParts, StopTimes};
-use crate::identity::{Authority, Identity, Keys, MemberInfo, Role, SiteId};
+use super::{DiskFault, Handle, NodeConfig, NodeError, Runner, RunnerParts, StopTimes, TransferReason};
+use crate::identity::{Authority, Identity, Keys, MemberRecord, SiteId};
 use crate::metrics::Metrics;
+use crate::request::Add;
 use crate::storage::faulty::{Fault, FaultyFileSystem};
 use crate::storage::{Options, Owner, Storage};
 use crate::transport::{Event, Incarnations, Transport, TransportMetrics};
@@ -49,7 +52,13 @@ impl TestSite {
             let issued = authority.issue(&name, site_id).unwrap();
             issued.save(dir.path()).unwrap();
             let address = socket.local_addr().unwrap().to_string();
-            members.push(MemberInfo { id, name, address, role: Role::Voter, key: issued.key_hash });
+            members.push(MemberRecord {
+                id: NodeId(id),
+                name,
+                address,
+                role: MemberRole::Voter,
+                key: issued.key_hash,
+            });
             dirs.push(dir);
         }
         drop(sockets);
@@ -105,7 +114,7 @@ impl TestSite {
         };
         wait(|| {
             let first = applied(&self.boxes[0]);
-            self.boxes.iter().all(|one| applied(one) == first && one.handle.status().storage.state == "ok")
+            self.boxes.iter().all(|one| applied(one) == first && one.handle.status().storage.state.is_none())
         })
         .await;
         for at in 0..self.boxes.len() {
@@ -157,9 +166,9 @@ async fn wait(condition: impl Fn() -> bool) {
 #[tokio::test]
 async fn a_leader_whose_disk_takes_nothing_hands_over_says_so_reads_on_and_comes_back() {
     for (kind, state) in [
-        (ErrorKind::StorageFull, "full"),
-        (ErrorKind::ReadOnlyFilesystem, "read-only"),
-        (ErrorKind::Other, "failing"),
+        (ErrorKind::StorageFull, DiskFault::Full),
+        (ErrorKind::ReadOnlyFilesystem, DiskFault::ReadOnly),
+        (ErrorKind::Other, DiskFault::Failing),
     ] {
         let mut site = TestSite::start(3).await;
         let leader = site.leader().await;
@@ -168,22 +177,22 @@ async fn a_leader_whose_disk_takes_nothing_hands_over_says_so_reads_on_and_comes
         let handle = site.boxes[leader].handle.clone();
         let other = (leader + 1) % 3;
         site.add(other).await;
-        wait(|| handle.status().storage.state == state).await;
+        wait(|| handle.status().storage.state == Some(state)).await;
         wait(|| site.agreed_leader().is_some_and(|next| next != leader)).await;
         for _ in 0..5 {
             site.add(other).await;
         }
         let status = handle.status();
         assert_eq!((status.transfers.disk, status.transfers.failed), (1, 0), "it did not just step down");
-        assert_eq!(status.transfers.last.map(|last| last.reason), Some("disk"));
+        assert_eq!(status.transfers.last.map(|last| last.reason), Some(TransferReason::Disk));
         assert!(!status.ready && handle.ready().await.is_err());
         assert!(status.storage.what.is_some_and(|what| what.contains("/data/log")));
         assert!(status.storage.since.is_some() && status.storage.advice.is_some());
         assert!(site.total(leader) >= 1, "it goes on reading what it knows");
         let refused = handle.add(one_part(None)).await.unwrap_err().to_string();
-        assert!(refused.contains(state) && refused.contains("ask another box"), "{refused}");
+        assert!(refused.contains(state.as_str()) && refused.contains("ask another box"), "{refused}");
         site.boxes[leader].fs.break_down(None);
-        wait(|| handle.status().storage.state == "ok" && handle.status().ready).await;
+        wait(|| handle.status().storage.state.is_none() && handle.status().ready).await;
         assert!(handle.status().storage.what.is_none());
         assert!(handle.status().storage.failures > 0);
         site.add(leader).await;
@@ -224,7 +233,7 @@ async fn of_two_boxes_the_one_with_an_unhealthy_disk_stands_down_since_the_other
     let asked = site.boxes[1 - leader].handle.clone();
     let asking = tokio::spawn(async move { asked.add(one_part(Some("two".to_owned()))).await });
     let handle = site.boxes[leader].handle.clone();
-    wait(|| handle.status().storage.state == "full" && !handle.role().borrow().leads).await;
+    wait(|| handle.status().storage.state == Some(DiskFault::Full) && !handle.role().borrow().leads).await;
     assert_eq!(handle.status().transfers.disk, 0);
     site.boxes[leader].fs.break_down(None);
     // Committed by whoever leads then, or told that it is not known: then it is asked for again.
@@ -271,14 +280,14 @@ async fn a_leader_whose_disk_hangs_hands_over_and_goes_on_when_it_answers() {
     // The others have it on their disks.
     site.add(leader).await;
     let handle = site.boxes[leader].handle.clone();
-    wait(|| handle.status().storage.state == "hung").await;
+    wait(|| handle.status().storage.state == Some(DiskFault::Hung)).await;
     wait(|| site.agreed_leader().is_some_and(|next| next != leader)).await;
     site.add((leader + 1) % 3).await;
     assert_eq!(site.total(leader), 2);
     assert!(handle.status().storage.waiting_ms >= 400);
     assert_eq!(handle.status().transfers.disk, 1);
     site.boxes[leader].fs.hang(false);
-    wait(|| handle.status().storage.state == "ok").await;
+    wait(|| handle.status().storage.state.is_none()).await;
     site.add(leader).await;
     site.end().await;
 }
@@ -294,7 +303,7 @@ async fn a_follower_whose_disk_hangs_disturbs_nobody() {
     while site.boxes[follower].handle.status().storage.waiting_ms < 1500 {
         site.add(leader).await;
     }
-    assert_eq!(site.boxes[follower].handle.status().storage.state, "hung");
+    assert_eq!(site.boxes[follower].handle.status().storage.state, Some(DiskFault::Hung));
     assert_eq!((site.agreed_leader(), site.boxes[leader].handle.status().term), (Some(leader), term));
     site.boxes[follower].fs.hang(false);
     site.end().await;
@@ -375,7 +384,7 @@ async fn a_box_whose_disk_never_answers_can_still_be_stopped() {
         let handle = handle.clone();
         async move { handle.add(one_part(None)).await }
     });
-    wait(|| handle.status().storage.state == "hung").await;
+    wait(|| handle.status().storage.state == Some(DiskFault::Hung)).await;
     let times = StopTimes::from(Instant::now());
     handle.stop(times).await;
     task.await.unwrap().unwrap();

@@ -1,16 +1,19 @@
 //! What the site can lose from now on, in words.
 
+use tally_core::raft::MemberRole;
+
 use super::{MemberStatus, Tolerates};
 
 /// What can fail from now on: boxes that are reachable beyond a majority. `witness_for`: whom the witness
 /// stands in for, as the leader knows; `refused`: the witness does not vote for this box. While the members change,
 /// majorities of two groups are needed, and what is said is of the one that bears less.
 pub(super) fn tolerates(members: &[MemberStatus], witness_for: Option<&str>, refused: bool) -> Tolerates {
+    let is_witness = |member: &MemberStatus| member.membership == Some(MemberRole::Witness);
     let of = |votes: &dyn Fn(&MemberStatus) -> bool| {
         let boxes: Vec<&MemberStatus> =
-            members.iter().filter(|member| member.membership != "witness" && votes(member)).collect();
+            members.iter().filter(|member| !is_witness(member) && votes(member)).collect();
         let up = boxes.iter().filter(|member| member.connected).count();
-        match members.iter().find(|member| member.membership == "witness" && votes(member)) {
+        match members.iter().find(|member| is_witness(member) && votes(member)) {
             None => (up > boxes.len() / 2, of_boxes(boxes.len(), up)),
             Some(witness) => {
                 let majority = up + usize::from(witness.connected) > boxes.len().div_ceil(2);
@@ -119,13 +122,16 @@ fn in_words(boxes: usize) -> String {
 mod tests {
     use super::*;
 
-    fn member(name: &str, membership: &'static str, connected: bool) -> MemberStatus {
+    const VOTER: MemberRole = MemberRole::Voter;
+
+    fn member(name: &str, role: MemberRole, connected: bool) -> MemberStatus {
+        let membership = Some(role);
         MemberStatus { name: name.to_owned(), membership, connected, votes: true, ..MemberStatus::default() }
     }
 
     fn site(up: &[bool], witness: bool) -> Vec<MemberStatus> {
-        let boxes = (1..).zip(up).map(|(number, up)| member(&format!("box{number}"), "voter", *up));
-        boxes.chain([member("w", "witness", witness)]).collect()
+        let boxes = (1..).zip(up).map(|(number, up)| member(&format!("box{number}"), VOTER, *up));
+        boxes.chain([member("w", MemberRole::Witness, witness)]).collect()
     }
 
     fn says(members: &[MemberStatus], witness_for: Option<&str>, refused: bool) -> (u64, String) {
@@ -180,8 +186,7 @@ mod tests {
     #[test]
     fn while_the_members_change_the_group_that_bears_less_is_told() {
         // Of three, with one away, another one leaves: the two that stay cannot go on.
-        let mut members =
-            vec![member("a", "voter", true), member("b", "voter", true), member("c", "voter", false)];
+        let mut members = vec![member("a", VOTER, true), member("b", VOTER, true), member("c", VOTER, false)];
         members.iter_mut().for_each(|member| member.outgoing = true);
         members[1].votes = false;
         let (failures, text) = says(&members, None, false);
@@ -190,7 +195,7 @@ mod tests {
             (0, "the members change; 1 box of 2 reachable: nothing is committed until 1 box more return")
         );
         // One of two is replaced: the old group bears nothing, the new one of three one failure.
-        let mut members: Vec<_> = ["a", "b", "c", "d"].map(|name| member(name, "voter", true)).into();
+        let mut members: Vec<_> = ["a", "b", "c", "d"].map(|name| member(name, VOTER, true)).into();
         members[0].outgoing = true;
         members[1].outgoing = true;
         members[1].votes = false;
@@ -204,7 +209,7 @@ mod tests {
     #[test]
     fn boxes_alone_are_told_as_ever() {
         let boxes =
-            |up: &[bool]| -> Vec<MemberStatus> { up.iter().map(|up| member("b", "voter", *up)).collect() };
+            |up: &[bool]| -> Vec<MemberStatus> { up.iter().map(|up| member("b", VOTER, *up)).collect() };
         for (up, failures, text) in [
             (&[true][..], 0, "1 box of 1 reachable: tolerates no failure"),
             (&[true, true, true][..], 1, "3 boxes of 3 reachable: tolerates 1 failing"),

@@ -11,15 +11,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::accumulator::{Accumulator, Outcome, Withdrawn};
 use crate::clock::SiteClock;
+use crate::figures::Family;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
-use crate::node::requests::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
-use crate::node::status::NodeStatus;
+use crate::node::disk_health::DiskFault;
+use crate::node::status::{DISK_OK, NodeStatus};
 use crate::node::stopping::StopTimes;
 use crate::node::successors::Reach;
 use crate::random::random_u128;
+use crate::request::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
 use crate::site::entry::{self, SourceKind};
-use crate::site::{Applied, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
+use crate::site::{Applied, Body, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
 use crate::transport::TransportMetrics;
 
 /// How long a request waits for its answer before it is told that there is none.
@@ -85,9 +87,9 @@ pub struct BrokerWish {
 #[derive(Debug)]
 pub enum Command {
     /// Get a body into the log and say what applying it came to.
-    Propose { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    Propose { body: Body, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Propose here or not at all: only a leader may.
-    ProposeLocally { body: Vec<u8>, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    ProposeLocally { body: Body, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Hand leadership over, here or by asking the leader. The answer tells whether that was begun.
     Transfer { to: Option<NodeId>, reply: oneshot::Sender<Result<(), RequestError>> },
     /// Write the loop's part of the status down.
@@ -110,11 +112,16 @@ impl Handle {
     }
 
     /// Adds to a series and waits until that is committed and applied here.
-    pub async fn add(&self, add: Add) -> Result<Added, RequestError> {
+    #[cfg(test)]
+    pub(crate) async fn add(&self, add: Add) -> Result<Added, RequestError> {
         self.add_within(add, REQUEST_WAIT).await
     }
 
-    /// The same for a client that waits no longer than this: it hears in time what became of the add.
+    /// Adds to a series and waits until that is committed and applied here, for a client that waits no longer than
+    /// `patience`: it hears in time what became of the add.
+    ///
+    /// # Errors
+    /// Why there is no result: nothing was done, or nobody knows whether it was.
     pub async fn add_within(&self, add: Add, patience: Duration) -> Result<Added, RequestError> {
         let shared = &*self.shared;
         self.check_able()?;
@@ -179,6 +186,9 @@ impl Handle {
     }
 
     /// Opens an epoch of a named source. The same nonce gets the same epoch.
+    ///
+    /// # Errors
+    /// Why no epoch is open, or that nobody knows whether it is.
     pub async fn open_epoch(
         &self,
         source: &str,
@@ -200,6 +210,9 @@ impl Handle {
     }
 
     /// Hands over a numbered report of a named source and tells how the site judged it.
+    ///
+    /// # Errors
+    /// Why the report has no verdict.
     pub async fn report(&self, report: NamedReport) -> Result<Verdict, ReportError> {
         let source = match self.site(|site| site.source(&report.source)) {
             Some(source) => source,
@@ -219,6 +232,9 @@ impl Handle {
 
     /// Confirms the leader and catches up with it: reads of the local site that begin when this
     /// returns see everything that was acknowledged before it was called.
+    ///
+    /// # Errors
+    /// Why there is no result: nothing was done, or nobody knows whether it was.
     pub async fn fence(&self) -> Result<(), RequestError> {
         self.check_leader()?;
         let (reply, answer) = oneshot::channel();
@@ -226,6 +242,9 @@ impl Handle {
     }
 
     /// Whether this box can commit now: its disk takes writes, and a quorum confirms the leader.
+    ///
+    /// # Errors
+    /// Why not, as it is answered.
     pub async fn ready(&self) -> Result<(), RequestError> {
         self.check_able()?;
         self.check_taken()?;
@@ -233,6 +252,9 @@ impl Handle {
     }
 
     /// Changes a replicated setting; gives its value in normal form.
+    ///
+    /// # Errors
+    /// Why the setting is not changed, or that nobody knows whether it is.
     pub async fn set(&self, key: &str, value: &str) -> Result<String, SetError> {
         let body = entry::set(random_u128() as u64, key, value);
         match self.propose(body).await? {
@@ -242,6 +264,9 @@ impl Handle {
     }
 
     /// Changes the members: accepted, and brought into force from then on by whoever leads.
+    ///
+    /// # Errors
+    /// Why the members do not change, or that nobody knows whether they do.
     pub async fn change_members(&self, change: &MemberChange) -> Result<(), MemberError> {
         let body = entry::member(random_u128() as u64, change);
         match self.propose(body).await? {
@@ -255,6 +280,9 @@ impl Handle {
 
     /// Transfers leadership to a box, or to the one that is best prepared; returns the new leader when there
     /// is one.
+    ///
+    /// # Errors
+    /// Why there is no result: nothing was done, or nobody knows whether it was.
     pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, RequestError> {
         let mut role = self.role();
         let before = role.borrow_and_update().leader;
@@ -282,6 +310,9 @@ impl Handle {
 
     /// An operator's word that the boxes' clocks are right: site time becomes what they say, however far
     /// ahead or behind. What it was, and what it is now.
+    ///
+    /// # Errors
+    /// Why there is no result: nothing was done, or nobody knows whether it was.
     pub async fn step_clock(&self) -> Result<(SiteTime, SiteTime), RequestError> {
         match self.propose(entry::step_clock()).await? {
             Applied::Stepped { from, to } => Ok((from, to)),
@@ -290,21 +321,33 @@ impl Handle {
     }
 
     /// Gives the next `count` summaries their numbers. Only at the leader.
+    ///
+    /// # Errors
+    /// Why there is no result: nothing was done, or nobody knows whether it was.
     pub async fn number(&self, count: u32) -> Result<(), RequestError> {
         self.propose_locally(entry::number(count)).await
     }
 
     /// Says that the broker has acknowledged all summaries up to a number. Only at the leader.
+    ///
+    /// # Errors
+    /// Why there is no result: nothing was done, or nobody knows whether it was.
     pub async fn delivered(&self, up_to: u64) -> Result<(), RequestError> {
         self.propose_locally(entry::delivered(up_to)).await
     }
 
     /// Holds a number that the broker does not take, so that those after it go on. Only at the leader.
+    ///
+    /// # Errors
+    /// Why there is no result: nothing was done, or nobody knows whether it was.
     pub async fn set_aside(&self, seq: u64, cause: u8) -> Result<(), RequestError> {
         self.propose_locally(entry::set_aside(seq, cause)).await
     }
 
     /// Says that a held number was delivered after all. Only at the leader.
+    ///
+    /// # Errors
+    /// Why there is no result: nothing was done, or nobody knows whether it was.
     pub async fn released(&self, seq: u64) -> Result<(), RequestError> {
         self.propose_locally(entry::released(seq)).await
     }
@@ -347,16 +390,20 @@ impl Handle {
     }
 
     /// The same, with the loop's part, which may be some 100 ms old else, as of now.
+    ///
+    /// # Errors
+    /// Why there is no result: nothing was done, or nobody knows whether it was.
     pub async fn fresh_status(&self) -> Result<NodeStatus, RequestError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Refresh { reply }, answer).await?;
         Ok(self.status())
     }
 
-    /// Adds a part to the status that another room fills.
-    pub fn show_ingest(&self, name: &str, part: serde_json::Value) {
+    /// Shows how a way in is, and its figures.
+    pub fn show_ingest(&self, name: &'static str, part: serde_json::Value, figures: Vec<Family>) {
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.ingest.insert(name.to_owned(), part);
+        status.ingest_figures.insert(name, figures.into());
     }
 
     /// Shows how the way out is.
@@ -415,8 +462,9 @@ impl Handle {
             return Ok(());
         }
         let storage = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).storage.clone();
-        let what = storage.what.unwrap_or_default();
-        let why = format!("this box's disk takes no writes ({}: {what}); ask another box", storage.state);
+        let (state, what) =
+            (storage.state.map_or(DISK_OK, DiskFault::as_str), storage.what.unwrap_or_default());
+        let why = format!("this box's disk takes no writes ({state}: {what}); ask another box");
         Err(RequestError::NotCommitted { why })
     }
 
@@ -438,6 +486,9 @@ impl Handle {
     }
 
     /// Whether this box's state may be shown: one that is known to be wrong is shown to nobody.
+    ///
+    /// # Errors
+    /// This box is out of service.
     pub fn check_state(&self) -> Result<(), RequestError> {
         if self.shared.state_ok.load(Ordering::Relaxed) {
             return Ok(());
@@ -456,13 +507,13 @@ impl Handle {
         Ok(())
     }
 
-    async fn propose(&self, body: Vec<u8>) -> Result<Applied, RequestError> {
+    async fn propose(&self, body: Body) -> Result<Applied, RequestError> {
         self.check_able()?;
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Propose { body, reply }, answer).await
     }
 
-    async fn propose_locally(&self, body: Vec<u8>) -> Result<(), RequestError> {
+    async fn propose_locally(&self, body: Body) -> Result<(), RequestError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::ProposeLocally { body, reply }, answer).await.map(|_| ())
     }

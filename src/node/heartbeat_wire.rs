@@ -3,7 +3,7 @@
 use tally_core::time::{Duration, Instant, SiteTime};
 
 use crate::clock::{LeaderTime, Wall};
-use crate::site::codec::{Malformed, Reader, put_varint};
+use crate::codec::{Malformed, Reader, put_varint};
 
 /// The latest time, in milliseconds, that a leader can tell: as late as entries can carry.
 pub(super) const TIME_MS_MAX: u64 = (1 << 48) - 1;

@@ -8,11 +8,11 @@ use tally_core::raft::{MemberRole, Message};
 use tally_core::time::{Duration as CoreDuration, Instant as CoreInstant};
 use tracing::{info, warn};
 
+use super::Node;
 use super::adaptive_timeout::AdaptiveTimeout;
 use super::leader_clock::Logged;
 use super::site_time::Reading;
 use super::wire::{Frame, HeartbeatAnswerExtra, HeartbeatExtra};
-use super::{Node, proposals};
 use crate::clock::{LeaderTime, Wall};
 use crate::site::Stamp;
 
@@ -91,7 +91,7 @@ impl Node {
         let applied = self.site().applied();
         let unapplied =
             (applied.0 + 1..=self.tail.last().0).filter_map(|index| self.tail.payload(LogIndex(index)));
-        let logged = Logged::of(unapplied.filter_map(|payload| Some(proposals::split(payload)?.1)));
+        let logged = Logged::of(unapplied);
         let known = self.shared.clock.site_if_known().max(Some(stamp.site));
         let elapsed = stamp.elapsed.max(logged.elapsed);
         self.leader_clock.applied(Stamp { elapsed, ..stamp }, now);

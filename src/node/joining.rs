@@ -5,13 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId};
 use tracing::debug;
 
+use super::Node;
 use super::wire::APPEND_BYTES_MAX;
-use super::{Node, proposals};
-use crate::site::entry;
+use crate::site::{Body, Envelope, entry};
 
 /// An idle site's elapsed time goes on in the log at least this often, so that a key taken after a
 /// long silence is not taken for old.
@@ -24,17 +23,17 @@ const BODY_BYTES: usize = 64;
 /// What a leader has gathered for its next append.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    envelopes: Vec<(NodeId, Bytes)>,
+    bodies: Vec<(NodeId, Body)>,
     bytes: usize,
     /// When all of it goes; `None`: nothing is waited with.
     until: Option<Instant>,
 }
 
 impl Gathered {
-    /// Takes an envelope of a box that nobody waits for.
-    fn take(&mut self, from: NodeId, envelope: Bytes, wait: Duration, now: Instant) {
-        self.bytes += envelope.len() + BODY_BYTES;
-        self.envelopes.push((from, envelope));
+    /// Takes a body of a box that nobody waits for.
+    fn take(&mut self, from: NodeId, body: Body, wait: Duration, now: Instant) {
+        self.bytes += body.len() + BODY_BYTES;
+        self.bodies.push((from, body));
         self.open(wait, now);
         if self.bytes > GATHERED_BYTES_MAX {
             self.hurry(now);
@@ -52,8 +51,8 @@ impl Gathered {
     }
 
     /// The same goes by itself now, since somebody waits behind it.
-    pub(super) fn drop_copy(&mut self, envelope: &Bytes) {
-        self.envelopes.retain(|(_, gathered)| gathered != envelope);
+    pub(super) fn drop_copy(&mut self, body: &Body) {
+        self.bodies.retain(|(_, gathered)| gathered != body);
     }
 
     /// Whoever leads no more has nothing to append.
@@ -68,10 +67,10 @@ impl Gathered {
 }
 
 impl Node {
-    /// Puts an envelope that nobody waits for into the log, with what others send at the same instant.
-    pub(super) fn gather(&mut self, from: NodeId, envelope: Bytes) {
+    /// Puts a body that nobody waits for into the log, with what others send at the same instant.
+    pub(super) fn gather(&mut self, from: NodeId, body: Body) {
         let wait = self.batches.join_wait();
-        self.gathered.take(from, envelope, wait, self.moment.now);
+        self.gathered.take(from, body, wait, self.moment.now);
     }
 
     /// What a leader proposes because time has passed.
@@ -83,7 +82,7 @@ impl Node {
             self.gathered.open(self.batches.join_wait(), self.moment.now);
         }
         if stamp.elapsed.since_ms(last.elapsed.max(self.ticked)) >= TICK_EVERY_MS
-            && self.append(proposals::plain(&entry::tick())).is_ok()
+            && self.append(entry::tick()).is_ok()
         {
             self.ticked = stamp.elapsed;
         }
@@ -105,15 +104,15 @@ impl Node {
         }
         let gathered = std::mem::take(&mut self.gathered);
         let me = self.shared.identity.node_id();
-        for (from, envelope) in gathered.envelopes {
-            match self.append_checked(envelope) {
+        for (from, body) in gathered.bodies {
+            match self.append_checked(&Envelope::plain(body)) {
                 Ok(index) => self.tell_commit_to(from, index),
                 Err(_) if from == me => self.batches.not_sent(now),
                 Err(why) => debug!("a body of another box was not taken: {why}"),
             }
         }
         if let Some(until) = self.windows_due()
-            && let Ok(index) = self.append(proposals::plain(&entry::close(until)))
+            && let Ok(index) = self.append(entry::close(until))
         {
             self.close_proposed = index;
         }
@@ -133,9 +132,13 @@ mod tests {
 
     const WAIT: Duration = Duration::from_millis(100);
 
+    fn body(text: &str) -> Body {
+        text.as_bytes().into()
+    }
+
     fn gathered(now: Instant) -> Gathered {
         let mut gathered = Gathered::default();
-        gathered.take(NodeId(2), Bytes::from_static(b"two"), WAIT, now);
+        gathered.take(NodeId(2), body("two"), WAIT, now);
         gathered
     }
 
@@ -143,9 +146,9 @@ mod tests {
     fn what_comes_later_goes_with_the_first() {
         let now = Instant::now();
         let mut gathered = gathered(now);
-        gathered.take(NodeId(3), Bytes::from_static(b"three"), WAIT, now + WAIT / 2);
+        gathered.take(NodeId(3), body("three"), WAIT, now + WAIT / 2);
         gathered.open(WAIT, now + WAIT / 2);
-        assert_eq!((gathered.due(), gathered.envelopes.len()), (Some(now + WAIT), 2));
+        assert_eq!((gathered.due(), gathered.bodies.len()), (Some(now + WAIT), 2));
     }
 
     #[test]
@@ -163,17 +166,17 @@ mod tests {
     fn a_copy_that_goes_by_itself_does_not_go_twice() {
         let now = Instant::now();
         let mut gathered = gathered(now);
-        gathered.drop_copy(&Bytes::from_static(b"three"));
-        assert_eq!(gathered.envelopes.len(), 1);
-        gathered.drop_copy(&Bytes::from_static(b"two"));
-        assert!(gathered.envelopes.is_empty());
+        gathered.drop_copy(&body("three"));
+        assert_eq!(gathered.bodies.len(), 1);
+        gathered.drop_copy(&body("two"));
+        assert!(gathered.bodies.is_empty());
     }
 
     #[test]
     fn much_is_not_waited_with() {
         let now = Instant::now();
         let mut gathered = gathered(now);
-        gathered.take(NodeId(3), Bytes::from(vec![0; GATHERED_BYTES_MAX]), WAIT, now);
+        gathered.take(NodeId(3), vec![0; GATHERED_BYTES_MAX].into(), WAIT, now);
         assert_eq!(gathered.due(), Some(now));
     }
 }

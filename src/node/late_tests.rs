@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tally_core::id::{LogIndex, NodeId, Term};
-use tally_core::raft::{Body, Message};
+use tally_core::raft::{Body, MemberRole, Message};
 use tally_core::report::Amount;
 use tokio::sync::mpsc;
 
 use super::wire::Frame;
-use super::{Add, NodeConfig, Runner, RunnerParts, StopTimes};
-use crate::identity::{Authority, Identity, MemberInfo, Role, SiteId};
+use super::{NodeConfig, Runner, RunnerParts, StopTimes};
+use crate::identity::{Authority, Identity, MemberRecord, SiteId};
 use crate::metrics::Metrics;
+use crate::request::Add;
 use crate::storage::faulty::FaultyFileSystem;
 use crate::storage::{Options, Owner, Storage};
 use crate::transport::Event;
@@ -24,9 +25,9 @@ fn parts(metrics: &Arc<Metrics>) -> (RunnerParts<FaultyFileSystem>, mpsc::Sender
     let member = |id: u64, role| {
         let name = format!("box{id}");
         let key = authority.issue(&name, site_id).unwrap().key_hash;
-        MemberInfo { id, name, address: format!("127.0.0.1:{id}"), role, key }
+        MemberRecord { id: NodeId(id), name, address: format!("127.0.0.1:{id}"), role, key }
     };
-    let members = vec![member(1, Role::Voter), member(2, Role::Observer)];
+    let members = vec![member(1, MemberRole::Voter), member(2, MemberRole::Observer)];
     let identity = Identity { site: "test".into(), site_id, node: 1, window_ms: 60_000, level: 1, members };
     let (fs, owner) = (FaultyFileSystem::new(1), Owner { site_id: site_id.0, node: 1 });
     let (storage, recovered) = Storage::open(fs, Path::new("/data"), owner, Options::default()).unwrap();

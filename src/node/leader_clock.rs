@@ -2,13 +2,13 @@
 //! (`site_time` decides), and elapsed time, which every box counts on so that a leader's end stops
 //! nothing.
 
+use bytes::Bytes;
 use tally_core::id::NodeId;
 use tally_core::time::{Duration, Elapsed, Instant, SiteTime};
 
-use super::proposals;
 use super::site_time::{Decided, Offset, Reading, SiteTimes};
 use crate::clock::{LeaderTime, SiteClock, TimeSource, Wall};
-use crate::site::{Site, Stamp, entry};
+use crate::site::{Envelope, Site, Stamp, StampedEntry, entry};
 use crate::storage::Entry;
 
 /// Site time and elapsed time as the leader counts them on.
@@ -40,10 +40,11 @@ pub(super) struct Logged {
 }
 
 impl Logged {
-    /// Of entries without their envelopes, in their order.
-    pub(super) fn of<'a>(unapplied: impl Iterator<Item = &'a [u8]>) -> Logged {
+    /// Of what the log holds, in its order.
+    pub(super) fn of<'a>(unapplied: impl Iterator<Item = &'a Bytes>) -> Logged {
         let mut logged = Logged::default();
-        for (stamp, body) in unapplied.filter_map(entry::stamp_of) {
+        for envelope in unapplied.filter_map(Envelope::<StampedEntry>::read) {
+            let Ok((stamp, body)) = envelope.inside.split() else { continue };
             let is_step = entry::is_step_clock(body);
             logged.stepped |= is_step;
             logged.site = if is_step { Some(stamp.site) } else { logged.site.max(Some(stamp.site)) };
@@ -63,7 +64,7 @@ impl Logged {
 /// applied before another box can be heard.
 pub(super) fn begun(site: &Site, entries: &[Entry], time: TimeSource) -> SiteClock {
     let unapplied = entries.iter().filter(|entry| entry.position.index > site.applied());
-    let logged = Logged::of(unapplied.filter_map(|entry| Some(proposals::split(&entry.payload)?.1)));
+    let logged = Logged::of(unapplied.map(|entry| &entry.payload));
     let begun = logged.site_after(Some(site.stamp().site));
     let clock = SiteClock::new(begun.unwrap_or_default(), site.stamp().elapsed, time);
     // What is not committed may go again, an operator's step even.
@@ -194,7 +195,8 @@ mod tests {
     #[test]
     fn a_log_that_is_not_applied_tells_how_far_site_time_and_elapsed_time_have_come() {
         let entry_at = |site: u64, elapsed: u64, synced: bool, body: &[u8]| {
-            entry::stamped(Stamp { site: SiteTime(site), elapsed: Elapsed(elapsed), synced }, body)
+            let stamp = Stamp { site: SiteTime(site), elapsed: Elapsed(elapsed), synced };
+            Envelope::plain(StampedEntry::new(stamp, body)).encode()
         };
         let (tick, step) = (entry::tick(), entry::step_clock());
         let payloads = [
@@ -206,7 +208,7 @@ mod tests {
             entry_at(5_020, 11, true, &tick),
             entry_at(5_010, 10, true, &tick),
         ];
-        let of = |count: usize| Logged::of(payloads.iter().take(count).map(|payload| &payload[..]));
+        let of = |count: usize| Logged::of(payloads.iter().take(count));
         assert_eq!(of(0), Logged::default());
         let logged = of(3);
         assert_eq!(

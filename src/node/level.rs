@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tally_core::id::NodeId;
+use tally_core::raft::MemberRole;
 use tracing::info;
 
+use super::Node;
 use super::wire::Frame;
-use super::{Node, proposals};
-use crate::site::{Level, MemberRecord, MemberRole, entry};
+use crate::site::{Level, MemberRecord, entry};
 use crate::transport::Lane;
 
 /// A raise that was proposed is not proposed again for so long: it may be under way.
@@ -71,9 +72,7 @@ impl Node {
             (site.level(), self.levels.common(me, site.members()).filter(|_| known))
         };
         let Some(common) = common.filter(|common| *common > level) else { return };
-        if self.levels.may_raise(self.moment.now)
-            && self.append(proposals::plain(&entry::level(common))).is_ok()
-        {
+        if self.levels.may_raise(self.moment.now) && self.append(entry::level(common)).is_ok() {
             info!(
                 "all members can apply feature level {common}: the site is raised to it from level {level}"
             );
@@ -84,13 +83,14 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tally_core::id::KeyHash;
 
     fn member(id: u64, role: MemberRole) -> MemberRecord {
         MemberRecord {
             id: NodeId(id),
             name: format!("box{id}"),
             address: String::new(),
-            key: [id as u8; 32],
+            key: KeyHash([id as u8; 32]),
             role,
         }
     }

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use tally_core::id::NodeId;
 
-use crate::identity::MemberInfo;
+use crate::identity::MemberRecord;
 use crate::transport::{Lane, PeerStatus, SendError, Transport, TransportError};
 
 /// What carries frames to the other boxes: the transport, or a simulated network.
@@ -33,7 +33,7 @@ pub trait Links: Debug + Send + Sync {
     ///
     /// # Errors
     /// No connection to one of them could be set up.
-    fn set_members(&self, members: &[MemberInfo]) -> Result<(), TransportError>;
+    fn set_members(&self, members: &[MemberRecord]) -> Result<(), TransportError>;
 }
 
 impl Links for Transport {
@@ -53,7 +53,7 @@ impl Links for Transport {
         Transport::peers(self)
     }
 
-    fn set_members(&self, members: &[MemberInfo]) -> Result<(), TransportError> {
+    fn set_members(&self, members: &[MemberRecord]) -> Result<(), TransportError> {
         Transport::set_members(self, members)
     }
 }

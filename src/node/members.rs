@@ -9,14 +9,14 @@ use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId};
 use tally_core::raft::{
     Change, Configuration, ConfigurationEntry, ConfigurationError, ConfigurationParts, Leave, Member,
-    MemberRole as CoreRole, MembershipError, Position,
+    MemberRole, MembershipError, Position,
 };
 use tracing::{info, warn};
 
+use super::Node;
 use super::wire::Frame;
-use super::{Node, proposals};
-use crate::identity::{Identity, MemberInfo, Role as MemberKind, hex, unhex};
-use crate::site::{ConfigurationRecord, MemberRecord, MemberRole, Part, Site, entry};
+use crate::identity::Identity;
+use crate::site::{ConfigurationRecord, Envelope, MemberRecord, Part, Site, entry};
 use crate::storage::Entry;
 use crate::transport::Lane;
 
@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Members {
     /// Everybody whom the site names or named while the configuration still does.
-    known: BTreeMap<NodeId, MemberInfo>,
+    known: BTreeMap<NodeId, MemberRecord>,
     /// The next step is not tried before.
     next_step: Instant,
     /// Nothing is left to be changed, until something changes.
@@ -46,12 +46,10 @@ impl Members {
     /// Those whom the site names (before it does, the identity), and those whom the log brings: it says who they are
     /// before anybody can say that it is committed, which may take them.
     pub(super) fn new(identity: &Identity, site: &Site, entries: &[Entry], now: Instant) -> Members {
-        let provisioned = identity.members.iter().filter_map(record_of).collect();
-        let contents =
-            entries.iter().filter_map(|entry| proposals::split(&entry.payload).map(|(_, content)| content));
-        let known = site.members_to_come(provisioned, contents);
+        let stamped = entries.iter().filter_map(|entry| Some(Envelope::read(&entry.payload)?.inside));
+        let known = site.members_to_come(identity.members.clone(), stamped);
         Members {
-            known: known.iter().map(|record| (record.id, info_of(record))).collect(),
+            known: known.into_iter().map(|record| (record.id, record)).collect(),
             next_step: now,
             settled: false,
             waits: None,
@@ -72,7 +70,7 @@ impl Members {
         self.witness_untold = true;
     }
 
-    pub(super) fn get(&self, id: NodeId) -> Option<&MemberInfo> {
+    pub(super) fn get(&self, id: NodeId) -> Option<&MemberRecord> {
         self.known.get(&id)
     }
 
@@ -88,19 +86,16 @@ impl Members {
         }
     }
 
-    /// Everybody whom a connection is kept to: members, and those who are to hear that they are none any more.
-    fn connected(&self) -> Vec<MemberInfo> {
+    /// Everybody whom a connection is kept to, by number: members, and those who are to hear that they are none any more.
+    fn connected(&self) -> Vec<MemberRecord> {
         self.known.values().cloned().collect()
     }
 }
 
 /// The configuration that the site was provisioned with.
 pub(super) fn founding(identity: &Identity) -> Result<Configuration, ConfigurationError> {
-    let members: Vec<Member> = identity
-        .members
-        .iter()
-        .map(|member| Member { id: NodeId(member.id), role: core_role(member.role) })
-        .collect();
+    let member = |record: &MemberRecord| Member { id: record.id, role: record.role };
+    let members: Vec<Member> = identity.members.iter().map(member).collect();
     Configuration::new(&members)
 }
 
@@ -120,9 +115,11 @@ pub(super) fn latest(
 }
 
 /// The configuration that an entry brings, if it brings one.
-pub fn of_payload(payload: &[u8]) -> Option<Result<Configuration, ConfigurationError>> {
-    let (_, content) = proposals::split(payload)?;
-    entry::configuration_of(content).map(|parts| from_parts(&parts))
+///
+/// # Errors
+/// The entry names members that are no configuration.
+pub fn of_payload(payload: &Bytes) -> Option<Result<Configuration, ConfigurationError>> {
+    entry::configuration_of(&Envelope::read(payload)?.inside).map(|parts| from_parts(&parts))
 }
 
 /// The core's form of what an entry says.
@@ -151,14 +148,6 @@ fn to_parts(configuration: &Configuration) -> ConfigurationRecord {
     ConfigurationRecord { parts, leaves_by_itself: configuration.leaves_by_itself() }
 }
 
-const fn core_role(kind: MemberKind) -> CoreRole {
-    match kind {
-        MemberKind::Voter => CoreRole::Voter,
-        MemberKind::Observer => CoreRole::Observer,
-        MemberKind::Witness => CoreRole::Witness,
-    }
-}
-
 impl Node {
     /// A leader's own entry: a configuration, or nothing.
     pub(super) fn store_own(&mut self, position: Position, configuration: Option<Configuration>) {
@@ -167,7 +156,7 @@ impl Node {
             Some(configuration) => {
                 let body = entry::configuration(&to_parts(&configuration));
                 let stamp = self.stamp().unwrap_or_else(|| self.site().stamp());
-                proposals::plain(&entry::stamped(stamp, &body))
+                Envelope::plain(body).stamped(stamp)
             }
         };
         self.tail.push(position, payload);
@@ -182,13 +171,13 @@ impl Node {
     /// Takes over what the site says of its members, and lets go of those who are gone for good.
     pub(super) fn know_members(&mut self) {
         self.members.settled = false;
-        let mut known: BTreeMap<NodeId, MemberInfo> = {
+        let mut known: BTreeMap<NodeId, MemberRecord> = {
             let site = self.site();
             if site.members().is_empty() {
                 return;
             }
             let named = site.members().iter().chain(site.members_leaving());
-            named.map(|record| (record.id, info_of(record))).collect()
+            named.map(|record| (record.id, record.clone())).collect()
         };
         for (id, member) in &self.members.known {
             if !known.contains_key(id) && self.raft.peers().any(|peer| peer == *id) {
@@ -215,7 +204,7 @@ impl Node {
     }
 
     /// The members: whom the site names, and whom the configuration in force still has.
-    pub(super) fn member_list(&self) -> Vec<MemberInfo> {
+    pub(super) fn member_list(&self) -> Vec<MemberRecord> {
         let agreed: Vec<NodeId> = self.site().members().iter().map(|member| member.id).collect();
         let configuration = self.raft.configuration();
         let is_member =
@@ -238,9 +227,8 @@ impl Node {
         let wishes: Vec<(NodeId, MemberRole)> =
             self.site().members().iter().map(|member| (member.id, member.role)).collect();
         if wishes.is_empty() {
-            let mut records: Vec<MemberRecord> = self.members.known.values().filter_map(record_of).collect();
-            records.sort_by_key(|record| record.id);
-            if self.append(proposals::plain(&entry::bootstrap(&records))).is_ok() {
+            let records = self.members.connected();
+            if self.append(entry::bootstrap(&records)).is_ok() {
                 // Once is enough: it is applied or this box does not lead any more.
                 self.members.next_step = now + Duration::from_secs(1);
             }
@@ -296,13 +284,12 @@ impl Node {
         if !self.members.witness_untold || !self.leads() || self.site().applied() < self.members.leads_from {
             return;
         }
-        let witness = self.members.known.values().find(|member| member.role == MemberKind::Witness);
-        let Some(witness) = witness.map(|member| NodeId(member.id)) else {
+        let witness = self.members.known.values().find(|member| member.role == MemberRole::Witness);
+        let Some(witness) = witness.map(|member| member.id) else {
             self.members.witness_untold = false;
             return;
         };
-        let members: Vec<MemberRecord> = self.members.known.values().filter_map(record_of).collect();
-        let frame = Frame::Members { index: self.site().applied(), members };
+        let frame = Frame::Members { index: self.site().applied(), members: self.members.connected() };
         // Connected anew, it is told then.
         self.members.witness_untold =
             self.connected.contains(&witness) && !self.send(witness, Lane::Control, &frame);
@@ -314,7 +301,7 @@ impl Node {
         let lags =
             |id: NodeId| status.peers.iter().find(|peer| peer.id == id).is_none_or(|peer| !peer.caught_up);
         let to_promote = wishes.iter().filter(|(id, role)| {
-            *role == MemberRole::Voter && configuration.role(*id) == Some(CoreRole::Observer)
+            *role == MemberRole::Voter && configuration.role(*id) == Some(MemberRole::Observer)
         });
         to_promote.map(|(id, _)| *id).filter(|id| lags(*id)).collect()
     }
@@ -388,16 +375,16 @@ fn next_changes(
     let mut changes = Vec::new();
     for id in configuration.ids() {
         match (configuration.role(id), wish_of(id)) {
-            (Some(CoreRole::Witness), _) => {}
+            (Some(MemberRole::Witness), _) => {}
             (Some(_), None) => changes.push(Change::Remove(id)),
-            (Some(CoreRole::Observer), Some(MemberRole::Voter)) if !lagging.contains(&id) => {
+            (Some(MemberRole::Observer), Some(MemberRole::Voter)) if !lagging.contains(&id) => {
                 changes.push(Change::Promote(id));
             }
-            (Some(CoreRole::Voter), Some(MemberRole::Observer)) => changes.push(Change::Demote(id)),
+            (Some(MemberRole::Voter), Some(MemberRole::Observer)) => changes.push(Change::Demote(id)),
             _ => {}
         }
     }
-    let voters = |now: Option<CoreRole>| now == Some(CoreRole::Voter);
+    let voters = |now: Option<MemberRole>| now == Some(MemberRole::Voter);
     let others_now = configuration.ids().filter(|id| voters(configuration.role(*id))).count();
     let changes_voters = |change: &Change| match change {
         Change::Promote(_) | Change::Demote(_) => true,
@@ -414,36 +401,6 @@ fn next_changes(
         _ => {}
     }
     changes
-}
-
-/// As identities have it.
-pub(crate) fn info_of(record: &MemberRecord) -> MemberInfo {
-    MemberInfo {
-        id: record.id.0,
-        name: record.name.clone(),
-        address: record.address.clone(),
-        role: match record.role {
-            MemberRole::Voter => MemberKind::Voter,
-            MemberRole::Observer => MemberKind::Observer,
-            MemberRole::Witness => MemberKind::Witness,
-        },
-        key: hex(&record.key),
-    }
-}
-
-/// The replicated form of a member; `None` for a key that is none, which a loaded identity has not.
-pub(super) fn record_of(member: &MemberInfo) -> Option<MemberRecord> {
-    Some(MemberRecord {
-        id: NodeId(member.id),
-        name: member.name.clone(),
-        address: member.address.clone(),
-        role: match member.role {
-            MemberKind::Voter => MemberRole::Voter,
-            MemberKind::Observer => MemberRole::Observer,
-            MemberKind::Witness => MemberRole::Witness,
-        },
-        key: unhex(&member.key)?,
-    })
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
 use proptest::prelude::*;
+use tally_core::id::KeyHash;
 use tally_core::raft::Member;
 
 use super::*;
+use crate::site::{Body, StampedEntry};
 
-fn configuration(members: &[(u64, CoreRole)]) -> Configuration {
+fn configuration(members: &[(u64, MemberRole)]) -> Configuration {
     let members: Vec<Member> =
         members.iter().map(|(id, role)| Member { id: NodeId(*id), role: *role }).collect();
     Configuration::new(&members).unwrap()
 }
 
 fn voters(ids: &[u64]) -> Configuration {
-    configuration(&ids.iter().map(|id| (*id, CoreRole::Voter)).collect::<Vec<_>>())
+    configuration(&ids.iter().map(|id| (*id, MemberRole::Voter)).collect::<Vec<_>>())
 }
 
 fn wishes(list: &[(u64, MemberRole)]) -> Vec<(NodeId, MemberRole)> {
@@ -27,10 +29,10 @@ fn a_new_voter_comes_in_as_observer_and_is_promoted_when_it_has_caught_up() {
     let wish = wishes(&[(1, VOTER), (2, VOTER), (3, VOTER), (4, VOTER)]);
     assert_eq!(next_changes(&voters(&[1, 2, 3]), &wish, &[]), [Change::AddObserver(NodeId(4))]);
     let with = configuration(&[
-        (1, CoreRole::Voter),
-        (2, CoreRole::Voter),
-        (3, CoreRole::Voter),
-        (4, CoreRole::Observer),
+        (1, MemberRole::Voter),
+        (2, MemberRole::Voter),
+        (3, MemberRole::Voter),
+        (4, MemberRole::Observer),
     ]);
     assert_eq!(next_changes(&with, &wish, &[NodeId(4)]), []);
     assert_eq!(next_changes(&with, &wish, &[]), [Change::Promote(NodeId(4))]);
@@ -49,7 +51,7 @@ fn a_witness_stands_beside_an_even_number_of_others_and_leaves_while_they_change
     assert_eq!(next_changes(&voters(&[1, 2]), &wish, &[]), [Change::AddWitness(NodeId(9))]);
     let alone = wishes(&[(1, VOTER), (9, WITNESS)]);
     assert_eq!(next_changes(&voters(&[1]), &alone, &[]), []);
-    let with = configuration(&[(1, CoreRole::Voter), (2, CoreRole::Voter), (9, CoreRole::Witness)]);
+    let with = configuration(&[(1, MemberRole::Voter), (2, MemberRole::Voter), (9, MemberRole::Witness)]);
     assert_eq!(next_changes(&with, &wish, &[]), []);
     let changes = next_changes(&with, &alone, &[]);
     assert_eq!(changes, [Change::Remove(NodeId(2)), Change::Remove(NodeId(9))]);
@@ -57,13 +59,13 @@ fn a_witness_stands_beside_an_even_number_of_others_and_leaves_while_they_change
 
 /// The configuration after a change that needs no joint one, or after the joint one is left.
 fn changed(configuration: &Configuration, changes: &[Change]) -> Configuration {
-    let mut members: BTreeMap<NodeId, CoreRole> =
+    let mut members: BTreeMap<NodeId, MemberRole> =
         configuration.ids().map(|id| (id, configuration.role(id).unwrap())).collect();
     for change in changes {
         match *change {
-            Change::AddObserver(id) | Change::Demote(id) => members.insert(id, CoreRole::Observer),
-            Change::AddWitness(id) => members.insert(id, CoreRole::Witness),
-            Change::Promote(id) => members.insert(id, CoreRole::Voter),
+            Change::AddObserver(id) | Change::Demote(id) => members.insert(id, MemberRole::Observer),
+            Change::AddWitness(id) => members.insert(id, MemberRole::Witness),
+            Change::Promote(id) => members.insert(id, MemberRole::Voter),
             Change::Remove(id) => members.remove(&id),
         };
     }
@@ -87,7 +89,7 @@ fn a_wish() -> impl Strategy<Value = Vec<(NodeId, MemberRole)>> {
 }
 
 fn identity(ids: &[u64]) -> Identity {
-    let members = ids.iter().map(|id| info_of(&record(*id, *id))).collect();
+    let members = ids.iter().map(|id| record(*id, *id)).collect();
     let site_id = crate::identity::SiteId(7);
     Identity { site: "plant7".to_owned(), site_id, node: ids[0], window_ms: 60_000, level: 1, members }
 }
@@ -97,24 +99,24 @@ fn record(id: u64, key: u64) -> MemberRecord {
         id: NodeId(id),
         name: format!("box{key}"),
         address: format!("10.0.0.{key}:7400"),
-        key: [key as u8; 32],
+        key: KeyHash([key as u8; 32]),
         role: VOTER,
     }
 }
 
-fn log(bodies: &[Vec<u8>]) -> Vec<Entry> {
-    let entry = |(index, body): (u64, &Vec<u8>)| Entry {
+fn log(bodies: &[Body]) -> Vec<Entry> {
+    let entry = |(index, body): (u64, &Body)| Entry {
         position: Position { index: LogIndex(index), ..Position::ZERO },
-        payload: proposals::plain(&entry::stamped(crate::site::Stamp::default(), body)),
+        payload: Envelope::plain(StampedEntry::new(crate::site::Stamp::default(), body)).encode(),
     };
     (1..).zip(bodies).map(entry).collect()
 }
 
-fn put(record: MemberRecord) -> Vec<u8> {
+fn put(record: MemberRecord) -> Body {
     entry::member(1, &crate::site::MemberChange::Put(record))
 }
 
-fn known(identity: &Identity, bodies: &[Vec<u8>]) -> Vec<MemberRecord> {
+fn known(identity: &Identity, bodies: &[Body]) -> Vec<MemberRecord> {
     let founding = crate::site::BootstrapSettings {
         site: identity.site.clone(),
         site_id: identity.site_id.0,
@@ -122,19 +124,19 @@ fn known(identity: &Identity, bodies: &[Vec<u8>]) -> Vec<MemberRecord> {
         level: crate::site::Level::ONE,
     };
     let members = Members::new(identity, &Site::new(&founding), &log(bodies), Instant::now());
-    members.connected().iter().filter_map(record_of).collect()
+    members.connected()
 }
 
 #[test]
 fn a_box_that_starts_knows_whom_its_log_adds_and_not_whom_the_site_refuses() {
     let three = identity(&[1, 2, 3]);
-    let provisioned: Vec<MemberRecord> = three.members.iter().filter_map(record_of).collect();
+    let provisioned = three.members.clone();
     assert_eq!(known(&three, &[]), provisioned);
     let found = entry::bootstrap(&provisioned);
     // Under a number, a name, a key, an address of another member.
     let number = put(record(2, 4));
     let name = put(MemberRecord { name: "box3".to_owned(), ..record(4, 4) });
-    let key = put(MemberRecord { key: [1; 32], ..record(4, 4) });
+    let key = put(MemberRecord { key: KeyHash([1; 32]), ..record(4, 4) });
     let address = put(MemberRecord { address: "10.0.0.1:7400".to_owned(), ..record(4, 4) });
     for refused in [number, name, key, address] {
         assert_eq!(known(&three, &[found.clone(), refused.clone()]), provisioned);
@@ -156,7 +158,7 @@ fn a_change_that_would_leave_no_majority_of_those_who_answer_is_not_made() {
     assert_eq!(away_after(&three, &[Change::Demote(NodeId(2))], &[3]), [3]);
     assert_eq!(away_after(&three, &[Change::Remove(NodeId(3))], &[3]), NOBODY, "the dead one may go");
     assert_eq!(away_after(&three, &[Change::Promote(NodeId(4))], &[3]), NOBODY);
-    let with = configuration(&[(1, CoreRole::Voter), (2, CoreRole::Voter), (9, CoreRole::Witness)]);
+    let with = configuration(&[(1, MemberRole::Voter), (2, MemberRole::Voter), (9, MemberRole::Witness)]);
     assert_eq!(
         away_after(&with, &[Change::Remove(NodeId(9))], &[2]),
         [2],
@@ -183,13 +185,8 @@ proptest! {
             }
             let others = wish.iter().filter(|(_, role)| *role == VOTER).count();
             for (id, role) in &wish {
-                let expected = match role {
-                    MemberRole::Voter => Some(CoreRole::Voter),
-                    MemberRole::Observer => Some(CoreRole::Observer),
-                    MemberRole::Witness if others % 2 == 0 => Some(CoreRole::Witness),
-                    MemberRole::Witness => None,
-                };
-                prop_assert_eq!(now.role(*id), expected);
+                let can_be = *role != WITNESS || others.is_multiple_of(2);
+                prop_assert_eq!(now.role(*id), can_be.then_some(*role));
             }
             prop_assert!(now.ids().all(|id| wish.iter().any(|(wished, _)| *wished == id)));
         }
@@ -201,19 +198,12 @@ proptest! {
         let members: Vec<Member> = wish
             .iter()
             .filter(|(_, role)| *role != WITNESS || others.is_multiple_of(2))
-            .map(|(id, role)| Member {
-                id: *id,
-                role: match role {
-                    MemberRole::Voter => CoreRole::Voter,
-                    MemberRole::Observer => CoreRole::Observer,
-                    MemberRole::Witness => CoreRole::Witness,
-                },
-            })
+            .map(|(id, role)| Member { id: *id, role: *role })
             .collect();
         let configuration = Configuration::new(&members).unwrap();
         prop_assert_eq!(from_parts(&to_parts(&configuration)), Ok(configuration));
         let body = entry::configuration(&to_parts(&configuration));
-        let payload = proposals::plain(&entry::stamped(crate::site::Stamp::default(), &body));
+        let payload = Envelope::plain(StampedEntry::new(crate::site::Stamp::default(), &body)).encode();
         prop_assert_eq!(of_payload(&payload), Some(Ok(configuration)));
     }
 }

@@ -35,7 +35,6 @@ mod proposals;
 mod reads;
 mod refused_cells;
 mod report;
-mod requests;
 mod room;
 mod runner;
 mod site_time;
@@ -68,17 +67,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use adaptive_timeout::TimeoutBounds;
 pub use disk::{DiskWorker, Done, Job, Jobs, Next};
+pub use disk_health::DiskFault;
 pub use handle::{BrokerWish, Command, Handle, RoleView};
 pub use links::Links;
-pub(crate) use members::info_of;
 pub use members::of_payload as configuration_in;
 pub use named::encode_report;
-pub(crate) use named::incarnation_hash;
-pub use proposals::split as split_envelope;
-pub use requests::{
-    Add, Added, MemberError, NamedReport, ReportAmount, ReportCell, ReportError, ReportReading, RequestError,
-    SetError, UNTIMED,
-};
 pub use runner::{Runner, RunnerParts};
 pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
@@ -92,6 +85,7 @@ use crate::clock::{Moment, SiteClock, TimeSource};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::random::Random;
+use crate::request::RequestError;
 use crate::site::{Applied, BootstrapSettings, Level, Site, SnapshotError};
 use crate::storage::{Recovered, StorageMetrics};
 use crate::transport::{Event, TransportMetrics};

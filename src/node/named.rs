@@ -10,10 +10,10 @@ use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::SiteTime;
 
 use super::handle::first_bytes;
-use super::requests::{NamedReport, ReportAmount, ReportError, ReportReading, RequestError, UNTIMED};
 use crate::deliberate::{self, Bug};
+use crate::request::{NamedReport, ReportAmount, ReportError, ReportReading, RequestError, UNTIMED};
 use crate::site::entry::{ReportWriter, SeriesRef};
-use crate::site::{Level, Settings, Site};
+use crate::site::{Body, Level, Settings, Site};
 
 /// A named source's report as a body. `open`: site time, for cells that name no window.
 ///
@@ -24,7 +24,7 @@ pub fn encode_report(
     source: SourceId,
     report: &NamedReport,
     open: SiteTime,
-) -> Result<Vec<u8>, ReportError> {
+) -> Result<Body, ReportError> {
     let base = site.settings().window_base();
     // At level 2 the kind is decided where the cell is applied: this box may not know the series yet. So is the window,
     // if the source names none: this box may be ahead of site time.
@@ -146,11 +146,6 @@ fn hash_reading(context: &mut Context, reading: &ReportReading) {
         context.update(&[u8::from(number.is_some())]);
         context.update(&number.unwrap_or_default().to_le_bytes());
     }
-}
-
-/// A name of a meter's incarnation, as readings say it: a hash, never 0.
-pub(crate) fn incarnation_hash(name: &[u8]) -> u64 {
-    u64::from_le_bytes(first_bytes(&digest::digest(&SHA256, name))).max(1)
 }
 
 /// Hashes an amount without the time of a sample's last value, which the box may have put there.

@@ -11,6 +11,7 @@ use super::wire::{APPEND_BYTES_MAX, Frame};
 use super::{Node, members, proposals, successors};
 use crate::deliberate::{self, Bug};
 use crate::dropped::Reason;
+use crate::site::Envelope;
 use crate::site::entry::{self, BodyKind};
 use crate::storage::{Entry, ReadError};
 use crate::transport::{Event, Lane};
@@ -91,7 +92,7 @@ impl Node {
                 return false;
             }
         }
-        let configuration = match payloads.first().and_then(|first| members::of_payload(first)).transpose() {
+        let configuration = match payloads.first().and_then(members::of_payload).transpose() {
             Ok(configuration) => configuration,
             Err(_) => {
                 self.refuse(from, Reason::BadConfiguration);
@@ -124,20 +125,22 @@ impl Node {
     /// Another box asks to get a body into the log. Without an answer: that box sees it applied, or
     /// sends it again.
     fn on_propose(&mut self, from: NodeId, envelope: &Bytes) {
-        let checked = proposals::split(envelope).map(|(_, body)| entry::check(body));
-        match checked {
+        let Some(envelope) = Envelope::<crate::site::Body>::read(envelope) else {
+            return self.refuse(from, Reason::UnreadableBody);
+        };
+        match entry::check(&envelope.inside) {
             // Only leaders make these, of what they know: one from elsewhere would be in force with some boxes.
-            Some(Ok(BodyKind::Configuration | BodyKind::Bootstrap | BodyKind::Level)) => {
+            Ok(BodyKind::Configuration | BodyKind::Bootstrap | BodyKind::Level) => {
                 return self.refuse(from, Reason::BadConfiguration);
             }
-            Some(Ok(_)) => {}
-            _ => return self.refuse(from, Reason::UnreadableBody),
+            Ok(_) => {}
+            Err(_) => return self.refuse(from, Reason::UnreadableBody),
         }
-        match proposals::of_nobody(envelope) {
-            Some(envelope) if self.leads() => return self.gather(from, envelope),
-            _ => self.gathered.drop_copy(envelope),
+        if envelope.tag == Some(proposals::NOBODY) && self.leads() {
+            return self.gather(from, envelope.inside);
         }
-        match self.append_checked(envelope.clone()) {
+        self.gathered.drop_copy(&envelope.inside);
+        match self.append_checked(&envelope) {
             Ok(index) => self.tell_commit_to(from, index),
             Err(why) => debug!("a body of another box was not taken: {why}"),
         }

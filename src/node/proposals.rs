@@ -4,14 +4,13 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
 use hashbrown::HashMap;
 use tally_core::id::{ReportNumber, Term};
 use tokio::sync::oneshot;
 
 use super::handle::{NO_LEADER, REQUEST_WAIT};
-use super::requests::RequestError;
-use crate::site::{Applied, Verdict};
+use crate::request::RequestError;
+use crate::site::{Applied, Body, Envelope, Verdict};
 
 /// Most requests that may be on their way from one box.
 const PENDING_MAX: usize = 16_384;
@@ -22,59 +21,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// A body is given up here a little before its client gives up, so that the client hears why.
 const GIVE_UP: Duration = REQUEST_WAIT.saturating_sub(Duration::from_millis(500));
 
-/// Nobody waits under this tag.
-pub(super) const NOBODY: u64 = 0;
-
-const PLAIN: u8 = 0;
-const TAGGED: u8 = 1;
-
-/// A body without a tag, as it travels to the leader and into the log.
-pub(super) fn plain(body: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(1 + body.len());
-    out.put_u8(PLAIN);
-    out.put_slice(body);
-    out.freeze()
-}
-
-/// A body that nobody waits for, on its way to the leader: it may wait there for others'. A leader of an earlier release
+/// Nobody waits under this tag: what has it may wait at the leader for others' to go along. A leader of an earlier release
 /// takes it as it takes any other.
-pub(super) fn patient(body: &[u8]) -> Bytes {
-    tagged(NOBODY, body)
-}
-
-/// The envelope for the log, if nobody waits for what is in this one.
-pub(super) fn of_nobody(envelope: &Bytes) -> Option<Bytes> {
-    match split(envelope)? {
-        (Some(NOBODY), body) => Some(plain(body)),
-        _ => None,
-    }
-}
-
-/// A body with a tag.
-fn tagged(tag: u64, body: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(9 + body.len());
-    out.put_u8(TAGGED);
-    out.put_u64_le(tag);
-    out.put_slice(body);
-    out.freeze()
-}
-
-/// Divides what `plain` and `tagged` made, or what a leader made of it: envelope and content.
-pub fn split(bytes: &[u8]) -> Option<(Option<u64>, &[u8])> {
-    match bytes.split_first()? {
-        (&PLAIN, content) => Some((None, content)),
-        (&TAGGED, rest) => {
-            let (tag, content) = rest.split_first_chunk::<8>()?;
-            Some((Some(u64::from_le_bytes(*tag)), content))
-        }
-        _ => None,
-    }
-}
-
-/// The same envelope around other content.
-pub(super) fn reenvelope(tag: Option<u64>, content: &[u8]) -> Bytes {
-    tag.map_or_else(|| plain(content), |tag| tagged(tag, content))
-}
+pub(super) const NOBODY: u64 = 0;
 
 /// Who waits for which tag.
 #[derive(Debug, Default)]
@@ -84,7 +33,7 @@ pub(super) struct Proposals {
 
 #[derive(Debug)]
 struct Pending {
-    envelope: Bytes,
+    envelope: Envelope<Body>,
     reply: oneshot::Sender<Result<Applied, RequestError>>,
     /// How many went off.
     copies: u32,
@@ -98,7 +47,7 @@ impl Proposals {
     pub(super) fn add(
         &mut self,
         tag: u64,
-        body: &[u8],
+        body: Body,
         reply: oneshot::Sender<Result<Applied, RequestError>>,
         now: Instant,
     ) {
@@ -107,7 +56,7 @@ impl Proposals {
             let _ = reply.send(Err(RequestError::TooBusy));
             return;
         }
-        let envelope = tagged(tag, body);
+        let envelope = Envelope::tagged(tag, body);
         self.pending.insert(tag, Pending { envelope, reply, copies: 0, began: now, tried: None });
     }
 
@@ -131,7 +80,7 @@ impl Proposals {
     }
 
     /// The envelope to send, counted as sent.
-    pub(super) fn send(&mut self, tag: u64, term: Term, now: Instant) -> Option<Bytes> {
+    pub(super) fn send(&mut self, tag: u64, term: Term, now: Instant) -> Option<Envelope<Body>> {
         let pending = self.pending.get_mut(&tag)?;
         pending.copies += 1;
         pending.tried = Some((term, now + RESEND));
@@ -231,25 +180,8 @@ mod tests {
     fn with(now: Instant) -> (Proposals, Answer) {
         let mut proposals = Proposals::default();
         let (reply, answer) = oneshot::channel();
-        proposals.add(5, b"body", reply, now);
+        proposals.add(5, Body::from(&b"body"[..]), reply, now);
         (proposals, answer)
-    }
-
-    #[test]
-    fn an_envelope_comes_apart_as_it_was_put_together() {
-        assert_eq!(split(&plain(b"x")), Some((None, &b"x"[..])));
-        assert_eq!(split(&tagged(9, b"x")), Some((Some(9), &b"x"[..])));
-        assert_eq!(split(&[TAGGED, 1]), None);
-        assert_eq!(split(&[9]), None);
-        assert_eq!(split(&[]), None);
-    }
-
-    #[test]
-    fn what_nobody_waits_for_is_known_and_loses_its_tag() {
-        assert_eq!(of_nobody(&patient(b"x")), Some(plain(b"x")));
-        assert_eq!(of_nobody(&plain(b"x")), None);
-        assert_eq!(of_nobody(&tagged(9, b"x")), None);
-        assert_eq!(of_nobody(&Bytes::from_static(&[TAGGED, 0])), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tally_core::id::{LogIndex, NodeId, Term};
 use tokio::sync::oneshot;
 
 use super::handle::{NO_LEADER, REQUEST_WAIT};
-use super::requests::RequestError;
+use crate::request::RequestError;
 
 type Reply = oneshot::Sender<Result<(), RequestError>>;
 

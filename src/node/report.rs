@@ -12,12 +12,11 @@ use super::handle::Shared;
 use super::site_time::Offset;
 use super::{
     AccumulatorStatus, AdaptiveTimeoutStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus,
-    LevelStatus, MemberStatus, MetersStatus, Node, NodeStatus, OutboxStatus, StorageStatus, fault_tolerance,
-    room,
+    LevelStatus, MemberStatus, MetersStatus, Node, NodeRole, NodeStatus, OutboxStatus, StorageStatus,
+    fault_tolerance, room,
 };
 use crate::clock::Wall;
-use crate::identity::Role as MemberKind;
-use crate::site::{Level, Site};
+use crate::site::{Level, MemberRecord, Site};
 use crate::transport::Refusal;
 
 /// How many held jumps are shown.
@@ -45,12 +44,12 @@ impl Node {
         status.site_id = identity.site_id.to_string();
         status.role = match self.raft.role() {
             // It may ask for votes, until it knows that its removal is committed.
-            Role::PreCandidate | Role::Candidate if role.is_none() => "none",
-            Role::Follower if role == Some(MemberRole::Observer) => "observer",
-            Role::Follower if role.is_none() => "none",
-            Role::Leader => "leader",
-            Role::Follower => "follower",
-            Role::PreCandidate | Role::Candidate => "candidate",
+            Role::PreCandidate | Role::Candidate if role.is_none() => NodeRole::None,
+            Role::Follower if role == Some(MemberRole::Observer) => NodeRole::Observer,
+            Role::Follower if role.is_none() => NodeRole::None,
+            Role::Leader => NodeRole::Leader,
+            Role::Follower => NodeRole::Follower,
+            Role::PreCandidate | Role::Candidate => NodeRole::Candidate,
         };
         status.leader = self.raft.leader().and_then(name);
         status.term = self.raft.term().0;
@@ -90,7 +89,7 @@ impl Node {
         let since = self.disk_health.writing_since();
         let waiting = since.map_or(Duration::ZERO, |since| self.moment.now.saturating_duration_since(since));
         StorageStatus {
-            state: trouble.map_or("ok", |trouble| trouble.kind.as_str()),
+            state: trouble.map(|trouble| trouble.kind),
             what: trouble.map(|trouble| trouble.what.clone()),
             since: trouble.map(|trouble| trouble.since_ms),
             advice: trouble.map(Trouble::advice),
@@ -153,35 +152,30 @@ impl Node {
         let leader = self.raft.leader();
         let configuration = self.raft.configuration();
         let own = self.condition();
-        let leaving: Vec<u64> = self.site().members_leaving().iter().map(|record| record.id.0).collect();
-        let of = |member: &crate::identity::MemberInfo| {
-            let is_me = member.id == identity.node;
-            let link = links.iter().find(|link| link.id == member.id);
-            let peer = progress.peers.iter().find(|peer| peer.id.0 == member.id);
+        let leaving: Vec<NodeId> = self.site().members_leaving().iter().map(|record| record.id).collect();
+        let of = |member: &MemberRecord| {
+            let is_me = member.id == identity.node_id();
+            let link = links.iter().find(|link| link.id == member.id.0);
+            let peer = progress.peers.iter().find(|peer| peer.id == member.id);
             // A connection to a box that lost its power lives on for seconds; the leader knows sooner. Nothing
             // is asked of a witness while all is well.
-            let answers = peer.is_none_or(|peer| peer.active) || member.role == MemberKind::Witness;
+            let answers = peer.is_none_or(|peer| peer.active) || member.role == MemberRole::Witness;
             let connected = is_me || (link.is_some_and(|link| link.connected) && answers);
             let follows = connected && leader.is_some();
-            let clock = offsets.iter().find(|offset| offset.member.0 == member.id);
-            let said = if is_me { own } else { self.transfers.successors.condition(NodeId(member.id)) };
+            let clock = offsets.iter().find(|offset| offset.member == member.id);
+            let said = if is_me { own } else { self.transfers.successors.condition(member.id) };
             MemberStatus {
                 id: member.id,
                 name: member.name.clone(),
-                membership: match configuration.role(NodeId(member.id)) {
-                    Some(MemberRole::Voter) => "voter",
-                    Some(MemberRole::Observer) => "observer",
-                    Some(MemberRole::Witness) => "witness",
-                    None => "none",
-                },
-                intended: if leaving.contains(&member.id) { "none" } else { member.role.as_str() },
-                key: member.key.clone(),
+                membership: configuration.role(member.id),
+                intended: Some(member.role).filter(|_| !leaving.contains(&member.id)),
+                key: member.key,
                 role: match leader {
-                    Some(leader) if leader.0 == member.id => "leader",
-                    _ if connected && member.role == MemberKind::Witness => "witness",
-                    _ if follows && member.role == MemberKind::Observer => "observer",
-                    _ if follows => "follower",
-                    _ => "unknown",
+                    Some(leader) if leader == member.id => NodeRole::Leader,
+                    _ if connected && member.role == MemberRole::Witness => NodeRole::Witness,
+                    _ if follows && member.role == MemberRole::Observer => NodeRole::Observer,
+                    _ if follows => NodeRole::Follower,
+                    _ => NodeRole::Unknown,
                 },
                 address: member.address.clone(),
                 connected,
@@ -194,8 +188,8 @@ impl Node {
                 clock_synced: clock.map(|clock| clock.synced),
                 disk_ok: said.disk_ok,
                 broker: said.broker,
-                votes: configuration.voters().any(|id| id.0 == member.id),
-                outgoing: configuration.outgoing().any(|id| id.0 == member.id),
+                votes: configuration.voters().any(|id| id == member.id),
+                outgoing: configuration.outgoing().any(|id| id == member.id),
                 refused: link.and_then(|link| link.refused),
                 refused_because: link.and_then(|link| link.refused).map(Refusal::explain),
             }

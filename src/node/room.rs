@@ -8,7 +8,7 @@ use tally_core::id::LogIndex;
 use tally_core::raft::LogView;
 use tracing::{info, warn};
 
-use super::disk_health::TroubleKind;
+use super::disk_health::DiskFault;
 use super::{Node, wire};
 use crate::storage::{Budget, Stats};
 
@@ -59,7 +59,7 @@ pub(super) fn beyond(stats: &Stats) -> Option<String> {
 impl Node {
     /// Whether a snapshot is wanted for the space that it frees, when the log has grown by so many bytes.
     pub(super) fn wants_room(&self, grown: u64) -> bool {
-        let full = self.disk_health.trouble().is_some_and(|trouble| trouble.kind == TroubleKind::Full);
+        let full = self.disk_health.trouble().is_some_and(|trouble| trouble.kind == DiskFault::Full);
         let low = self.storage_metrics.low.load(Ordering::Relaxed);
         let bytes_max = self.storage_metrics.bytes_max.load(Ordering::Relaxed);
         // Where others have filled the partition it is low for ever: then it is to be worth it.

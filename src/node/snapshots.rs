@@ -11,7 +11,7 @@ use tally_core::raft::{Body, Handled, LogView, Message, Persist, Position};
 use tracing::{info, warn};
 
 use super::disk::Job;
-use super::disk_health::TroubleKind;
+use super::disk_health::DiskFault;
 use super::snapshot_transfer::{Incoming, Outgoing};
 use super::{Node, members, room};
 use crate::dropped::Reason;
@@ -145,8 +145,7 @@ impl Node {
     pub(super) fn snapshot_if_due(&mut self) {
         self.forget_transfers();
         // A wrong state is kept nowhere; on a full disk a snapshot frees what it covers.
-        let is_unhealthy =
-            self.disk_health.trouble().is_some_and(|trouble| trouble.kind != TroubleKind::Full);
+        let is_unhealthy = self.disk_health.trouble().is_some_and(|trouble| trouble.kind != DiskFault::Full);
         if is_unhealthy || self.state_check.is_out() {
             return;
         }

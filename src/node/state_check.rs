@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use super::digests::{Judgement, Points, judge};
 use super::disk::Job;
 use super::snapshot_transfer::{Incoming, Taken};
-use super::status::StateCheckStatus;
+use super::status::{StateCheckStatus, StateVerdict};
 use super::successors::TransferReason;
 use super::wire::{Frame, SnapshotPart};
 use super::{Level, Node};
@@ -345,9 +345,9 @@ impl Node {
             None => Some(self.difference(&self.state_check.judgement)).filter(|text| !text.is_empty()),
         };
         let state = match (&self.state_check.out, &self.state_check.judgement) {
-            (Some(_), _) => "out-of-service",
-            (None, Judgement::Same) => "ok",
-            (None, _) => "differs",
+            (Some(_), _) => StateVerdict::OutOfService,
+            (None, Judgement::Same) => StateVerdict::Ok,
+            (None, _) => StateVerdict::Differs,
         };
         let compared_with = self.state_check.told.len() as u64;
         let mismatches = self.shared.metrics.digest_mismatches.get();

@@ -1,9 +1,82 @@
 //! What a box tells of itself and its site: `/v1/status`, `tallyd status`, the page, metrics.
 
-use serde::Serialize;
-use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+use tally_core::id::{KeyHash, NodeId};
+use tally_core::raft::MemberRole;
+
+use super::disk_health::DiskFault;
+use super::successors::TransferReason;
+use crate::figures::Family;
 use crate::transport::Refusal;
+
+/// What a node does at present, as far as the one that tells it knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeRole {
+    /// It leads.
+    Leader,
+    /// It follows, and votes.
+    Follower,
+    /// It campaigns.
+    Candidate,
+    /// It follows, and does not vote.
+    Observer,
+    /// It is the witness.
+    Witness,
+    /// It is no member, not yet or not any more.
+    #[default]
+    None,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl NodeRole {
+    /// The role as people and programs read it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            NodeRole::Leader => "leader",
+            NodeRole::Follower => "follower",
+            NodeRole::Candidate => "candidate",
+            NodeRole::Observer => "observer",
+            NodeRole::Witness => "witness",
+            NodeRole::None => "none",
+            NodeRole::Unknown => "unknown",
+        }
+    }
+}
+
+/// The role of a member that may have none: then it is `none`.
+pub mod role_or_none {
+    use super::{Deserialize, MemberRole, Serialize, Serializer};
+    use serde::Deserializer;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Word {
+        None,
+        #[serde(untagged)]
+        Role(MemberRole),
+    }
+
+    pub(crate) fn serialize<S: Serializer>(
+        role: &Option<MemberRole>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        role.map_or(Word::None, Word::Role).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<MemberRole>, D::Error> {
+        Ok(match Word::deserialize(from)? {
+            Word::None => None,
+            Word::Role(role) => Some(role),
+        })
+    }
+}
 
 /// Feature levels.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -25,8 +98,8 @@ pub struct NodeStatus {
     pub site: String,
     /// The site's random identity.
     pub site_id: String,
-    /// `leader`, `follower`, `candidate` or `observer`; `none`: it is no member, not yet or not any more.
-    pub role: &'static str,
+    /// What it does at present.
+    pub role: NodeRole,
     /// The leader's name, if one is known.
     pub leader: Option<String>,
     /// The current term.
@@ -80,6 +153,9 @@ pub struct NodeStatus {
     pub pid: u32,
     /// The ways in (StatsD, polled files), by name.
     pub ingest: serde_json::Map<String, Value>,
+    /// Their figures for `/metrics`, by name.
+    #[serde(skip)]
+    pub ingest_figures: BTreeMap<&'static str, Arc<[Family]>>,
     /// The way out.
     pub upstream: Value,
 }
@@ -114,20 +190,22 @@ pub struct HeldJumpStatus {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct MemberStatus {
     /// Its number.
-    pub id: u64,
+    pub id: NodeId,
     /// Its name.
     pub name: String,
-    /// `voter`, `observer` or `witness`; `none`: not (yet, or any more) in the configuration in force.
-    pub membership: &'static str,
-    /// `leader`, `follower`, `observer`, `witness`, or `unknown` as far as this box can tell.
-    pub role: &'static str,
+    /// Its role in the configuration in force; none: it is not (yet, or any more) in it.
+    #[serde(with = "role_or_none")]
+    pub membership: Option<MemberRole>,
+    /// What it does at present, as far as this box can tell.
+    pub role: NodeRole,
     /// Where its peers reach it.
     pub address: String,
-    /// SHA-256 of its public key, hexadecimal. For `GET /v1/members`.
+    /// The hash of its public key. For `GET /v1/members`.
     #[serde(skip)]
-    pub key: String,
-    /// What it is meant to be (`none`: to leave); it becomes that when it can.
-    pub intended: &'static str,
+    pub key: KeyHash,
+    /// The role that it is meant to have (none: it is to leave); it has that when it can.
+    #[serde(with = "role_or_none")]
+    pub intended: Option<MemberRole>,
     /// Whether this box has a live connection to it, and, at the leader, whether a box with a log answered
     /// within the last election timeout (true for itself).
     pub connected: bool,
@@ -184,22 +262,34 @@ pub struct TransfersStatus {
 }
 
 /// A handing over.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct LastTransfer {
     /// To which box.
     pub to: String,
-    /// `broker`, `disk`, `stopping`, `asked` or `state`.
-    pub reason: &'static str,
+    /// Why.
+    pub reason: TransferReason,
     /// When, Unix milliseconds of this box's clock.
     pub at: u64,
+}
+
+/// What digests say of this box's state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateVerdict {
+    /// It is the other boxes'.
+    #[default]
+    Ok,
+    /// It differs from another box's, and is not known to be wrong.
+    Differs,
+    /// It is wrong, and is got anew from a box of the majority.
+    OutOfService,
 }
 
 /// Digests of the boxes' states, compared.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StateCheckStatus {
-    /// `ok`; `differs`: from another box's, and this one is not known to be wrong; `out-of-service`: this one is
-    /// wrong, and is got anew from a box of the majority.
-    pub state: &'static str,
+    /// What they say of this box's.
+    pub state: StateVerdict,
     /// What that means and what to do; absent when the state is `ok`.
     pub text: Option<String>,
     /// With so many other boxes that are connected it is compared.
@@ -271,15 +361,21 @@ pub struct ClockStatus {
     pub elapsed_ms: u64,
 }
 
-/// What `storage.state` can be.
-pub const STORAGE_STATES: [&str; 6] = ["ok", "full", "read-only", "failing", "hung", "damaged"];
+/// What `storage.state` is while the disk takes writes.
+pub const DISK_OK: &str = "ok";
+
+/// What keeps the disk from taking writes, if something does: else it is `ok`.
+fn disk_state<S: Serializer>(fault: &Option<DiskFault>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(fault.map_or(DISK_OK, DiskFault::as_str))
+}
 
 /// Disk.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StorageStatus {
-    /// `ok`, or what keeps the disk from taking writes: `full`, `read-only`, `failing`, `hung`,
-    /// `damaged`. Reads of what is in memory go on; nothing is acknowledged.
-    pub state: &'static str,
+    /// What keeps the disk from taking writes, if something does. Reads of what is in memory go on; nothing is
+    /// acknowledged.
+    #[serde(serialize_with = "disk_state")]
+    pub state: Option<DiskFault>,
     /// What the system said, with the file; absent when the state is `ok`.
     pub what: Option<String>,
     /// Since when, Unix milliseconds of this box's clock.
@@ -340,4 +436,48 @@ pub struct ElectionStatus {
     pub campaigns: u64,
     /// How often the leader that this box knows changed.
     pub leader_changes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{json, to_value};
+
+    #[test]
+    fn json_has_the_words_that_people_read() {
+        for role in MemberRole::ALL {
+            assert_eq!(to_value(role).unwrap(), role.as_str());
+        }
+        for reason in TransferReason::ALL {
+            assert_eq!(to_value(reason).unwrap(), reason.as_str());
+        }
+        for (role, word) in [
+            (NodeRole::Leader, "leader"),
+            (NodeRole::Follower, "follower"),
+            (NodeRole::Candidate, "candidate"),
+            (NodeRole::Observer, "observer"),
+            (NodeRole::Witness, "witness"),
+            (NodeRole::None, "none"),
+            (NodeRole::Unknown, "unknown"),
+        ] {
+            assert_eq!((to_value(role).unwrap(), role.as_str()), (json!(word), word));
+        }
+        let states = [StateVerdict::Ok, StateVerdict::Differs, StateVerdict::OutOfService];
+        assert_eq!(to_value(states).unwrap(), json!(["ok", "differs", "out-of-service"]));
+        let disk =
+            |state| to_value(StorageStatus { state, ..StorageStatus::default() }).unwrap()["state"].clone();
+        assert_eq!(disk(None), "ok");
+        assert_eq!(disk(Some(DiskFault::ReadOnly)), "read-only");
+    }
+
+    #[test]
+    fn a_member_without_a_role_says_none_and_is_read_as_that() {
+        for (membership, word) in [(None, "none"), (Some(MemberRole::Witness), "witness")] {
+            let member = MemberStatus { id: NodeId(3), membership, ..MemberStatus::default() };
+            let said = to_value(&member).unwrap();
+            assert_eq!((&said["id"], &said["membership"]), (&json!(3), &json!(word)));
+            assert_eq!(role_or_none::deserialize(&said["membership"]).unwrap(), membership);
+        }
+        assert!(role_or_none::deserialize(&json!("None")).is_err());
+    }
 }

@@ -8,11 +8,12 @@ use tracing::{error, info, warn};
 use super::disk::Job;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
-use super::{Node, NodeError, RequestError, RoleView, proposals};
+use super::{Node, NodeError, RoleView, proposals};
 use crate::accumulator::{Batch, Limits, ReadingsMode};
 use crate::deliberate::{self, Bug};
+use crate::request::RequestError;
 use crate::site::entry::{self, ReportWriter, SourceKind};
-use crate::site::{Applied, LastApplied, Level, OpenRefused, Verdict};
+use crate::site::{Applied, Body, Envelope, LastApplied, Level, OpenRefused, Verdict};
 use crate::storage::WriteGroup;
 use crate::transport::Lane;
 
@@ -128,18 +129,21 @@ impl Node {
         self.role.send_if_modified(|role| std::mem::replace(role, view) != view);
     }
 
-    /// Puts an envelope into the log under this leader's stamp.
-    pub(super) fn append(&mut self, envelope: Bytes) -> Result<LogIndex, String> {
+    /// Puts a body into the log under this leader's stamp.
+    pub(super) fn append(&mut self, body: Body) -> Result<LogIndex, String> {
+        self.append_envelope(&Envelope::plain(body))
+    }
+
+    /// The same with the envelope that it came in.
+    fn append_envelope(&mut self, envelope: &Envelope<Body>) -> Result<LogIndex, String> {
         // By the very code that will apply it, whoever made it: what cannot be read must not get into the log.
-        if let Some((_, body)) = proposals::split(&envelope) {
-            entry::check(body).map_err(|error| error.to_string())?;
-        }
+        entry::check(&envelope.inside).map_err(|error| error.to_string())?;
         self.append_checked(envelope)
     }
 
-    /// The same for an envelope of whose body [`entry::check`] has said that it can be read.
-    pub(super) fn append_checked(&mut self, envelope: Bytes) -> Result<LogIndex, String> {
-        let Some((tag, body)) = proposals::split(&envelope) else { return Err("no envelope".to_owned()) };
+    /// The same for a body of which [`entry::check`] has said that it can be read.
+    pub(super) fn append_checked(&mut self, envelope: &Envelope<Body>) -> Result<LogIndex, String> {
+        let body = &envelope.inside;
         if body.len() as u64 + 64 > u64::from(APPEND_BYTES_MAX) {
             return Err(format!("an entry has at most {APPEND_BYTES_MAX} bytes"));
         }
@@ -151,7 +155,7 @@ impl Node {
         } else {
             (self.stamp().ok_or("too few boxes were heard to know the time")?, None)
         };
-        let payload = proposals::reenvelope(tag, &entry::stamped(stamp, body));
+        let payload = envelope.stamped(stamp);
         let range = self.raft.propose(now, 1, payload.len() as u64).map_err(|error| error.to_string())?;
         self.tail.replace_from(range, std::iter::once(payload));
         self.gathered.hurry(self.moment.now);
@@ -162,17 +166,17 @@ impl Node {
     }
 
     /// Sends an envelope to whoever leads.
-    fn pass_to_leader(&mut self, envelope: Bytes) -> bool {
+    fn pass_to_leader(&mut self, envelope: &Envelope<Body>) -> bool {
         if self.leads() {
-            if let Some(envelope) = proposals::of_nobody(&envelope) {
-                self.gather(self.shared.identity.node_id(), envelope);
+            if envelope.tag == Some(proposals::NOBODY) {
+                self.gather(self.shared.identity.node_id(), envelope.inside.clone());
                 return true;
             }
-            self.gathered.drop_copy(&envelope);
-            return self.append(envelope).is_ok();
+            self.gathered.drop_copy(&envelope.inside);
+            return self.append_envelope(envelope).is_ok();
         }
         match self.raft.leader() {
-            Some(leader) => self.send(leader, Lane::Requests, &Frame::Propose(envelope)),
+            Some(leader) => self.send(leader, Lane::Requests, &Frame::Propose(envelope.encode())),
             None => false,
         }
     }
@@ -195,7 +199,7 @@ impl Node {
             let epoch = tally_core::id::Epoch((nonce >> 64) as u64);
             let body = entry::open(SourceKind::Box, &name, nonce, epoch);
             self.batches.asked(term, now);
-            self.pass_to_leader(proposals::plain(&body));
+            self.pass_to_leader(&Envelope::plain(body));
             return;
         }
         let Some((source, epoch)) = self.batches.epoch() else { return };
@@ -212,11 +216,12 @@ impl Node {
         }
         let hurry = backlog.waiting > 0 || self.is_stopping();
         if let Some((body, patient)) = self.batches.next_send(term, hurry, now) {
-            let envelope = if patient { proposals::patient(body) } else { proposals::plain(body) };
+            let tag = patient.then_some(proposals::NOBODY);
+            let envelope = Envelope { tag, inside: body.clone() };
             if deliberate::is(Bug::AnswersWhenSent) {
                 self.batches.answer_at_once(&self.shared.site);
             }
-            if !self.pass_to_leader(envelope) {
+            if !self.pass_to_leader(&envelope) {
                 self.batches.not_sent(now);
             }
         }
@@ -228,7 +233,7 @@ impl Node {
         for tag in self.proposals.due(term, now) {
             let Some(term) = term else { return };
             if let Some(envelope) = self.proposals.send(tag, term, now)
-                && !self.pass_to_leader(envelope)
+                && !self.pass_to_leader(&envelope)
             {
                 self.proposals.not_sent(tag, now);
             }
@@ -289,6 +294,10 @@ impl Node {
                 }
             },
         };
+        debug_assert!(
+            entries.is_sorted_by(|before, after| before.position.index.next() == after.position.index),
+            "the disk gets entries without a gap"
+        );
         let installing = self.snapshots.install_with(&persist);
         let truncate_after = truncation(&persist, installing.is_some());
         let group = WriteGroup { hard_state: persist.hard_state, truncate_after, entries };
@@ -316,14 +325,19 @@ impl Node {
         }
         while index < commit && self.failed.is_none() {
             index = index.next();
-            let Some(payload) = self.tail.payload(index).cloned() else {
+            let Some(payload) = self.tail.payload(index) else {
                 warn!("entry {index} is committed and not in memory");
                 return;
             };
-            let (tag, content) = proposals::split(&payload).unwrap_or((None, &[]));
+            let Envelope { tag, inside: entry } = Envelope::read(payload).unwrap_or_default();
             let (applied, digest) = {
                 let mut site = self.site();
-                (site.apply(index, content), site.digest())
+                let applied = site.apply(index, &entry);
+                debug_assert!(
+                    applied.is_err() || site.applied() == index,
+                    "entries are applied one after the other"
+                );
+                (applied, site.digest())
             };
             self.state_check.applied(index, digest);
             match applied {

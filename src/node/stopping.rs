@@ -10,13 +10,9 @@ use super::disk::Job;
 use super::successors::TransferReason;
 use super::{Node, NodeError};
 
-/// How long an orderly stop waits for what was counted here to be committed, where nobody says otherwise,
-const STOP_WAIT: Duration = Duration::from_secs(5);
-/// and then for the disk to save what was not.
-const SAVE_WAIT: Duration = Duration::from_secs(2);
 /// A disk that does not take it is asked again after so long.
 const SAVE_AGAIN: Duration = Duration::from_millis(250);
-/// And, of the first, for another box that could lead.
+/// How long a stop waits for another box that could lead.
 const SUCCESSOR_WAIT: Duration = Duration::from_secs(1);
 
 /// Until when a stop does what.
@@ -28,11 +24,12 @@ pub struct StopTimes {
     pub end_by: Instant,
 }
 
+#[cfg(test)]
 impl StopTimes {
-    /// Where nobody says otherwise.
-    pub fn from(now: Instant) -> StopTimes {
-        let commit_by = now + STOP_WAIT;
-        StopTimes { commit_by, end_by: commit_by + SAVE_WAIT }
+    /// Enough for what a test has.
+    pub(super) fn from(now: Instant) -> StopTimes {
+        let commit_by = now + Duration::from_secs(5);
+        StopTimes { commit_by, end_by: commit_by + Duration::from_secs(2) }
     }
 }
 

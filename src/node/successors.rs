@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use tally_core::id::NodeId;
 
 use super::wire::Condition;
@@ -31,7 +32,8 @@ const REST: Duration = Duration::from_secs(60);
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// Why leadership is transferred.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TransferReason {
     /// The leader does not reach the broker.
     Broker,

@@ -177,7 +177,7 @@ impl Node {
             *self.transfers.done.entry(pending.reason).or_default() += 1;
             let to = self.name_of(pending.to);
             self.transfers.last =
-                Some(LastTransfer { to, reason: pending.reason.as_str(), at: self.moment.wall_ms() });
+                Some(LastTransfer { to, reason: pending.reason, at: self.moment.wall_ms() });
         } else {
             self.transfers.failed += 1;
         }

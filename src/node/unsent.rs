@@ -17,7 +17,7 @@ use super::batches::FileTask;
 use super::disk::Job;
 use crate::deliberate::{self, Bug};
 use crate::site::entry::{self, BodyKind, ReportWriter};
-use crate::site::readdressed;
+use crate::site::{Body, readdressed};
 use crate::storage::{FileSystem, Owner, Storage, UNSENT};
 
 const MAGIC: &[u8; 8] = b"TLYUNSNT";
@@ -38,7 +38,7 @@ pub struct Unsent {
     /// The number of the first.
     pub(super) first: ReportNumber,
     /// As they are sent.
-    pub(super) bodies: Vec<Vec<u8>>,
+    pub(super) bodies: Vec<Body>,
 }
 
 /// Why a file cannot be used.
@@ -107,12 +107,12 @@ impl Unsent {
             // What no leader would take would be sent for ever.
             let is_report = entry::check(body) == Ok(BodyKind::Report);
             let is_addressed = epoch.is_none_or(|(source, epoch)| {
-                readdressed(body, source, epoch, number).is_ok_and(|same| same == body)
+                readdressed(body, source, epoch, number).is_ok_and(|same| *same == *body)
             });
             if !is_report || !is_addressed {
                 return Err(UnsentError::Batch);
             }
-            bodies.push(body.to_vec());
+            bodies.push(body.into());
             number = number.next();
         }
         if !rest.is_empty() {
@@ -216,7 +216,7 @@ impl Node {
         let (mut unsent, is_saved) = self.batches.unsent();
         let (source, epoch) = unsent.epoch.unwrap_or((SourceId(0), Epoch(0)));
         let mut number = self.batches.following();
-        let mut bytes: usize = unsent.bodies.iter().map(Vec::len).sum();
+        let mut bytes: usize = unsent.bodies.iter().map(|body| body.len()).sum();
         let (mut fresh, mut left) = (0, self.shared.accumulator.backlog().cells);
         while left > 0 && bytes < BYTES_MAX {
             let batch = self.shared.accumulator.freeze(ReportWriter::new(source, epoch, number, 0));

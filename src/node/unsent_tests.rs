@@ -16,7 +16,7 @@ fn number(number: u64) -> ReportNumber {
     ReportNumber::new(number).unwrap()
 }
 
-fn body(source: u64, epoch: u64, at: u64, amount: u128) -> Vec<u8> {
+fn body(source: u64, epoch: u64, at: u64, amount: u128) -> Body {
     let mut writer = ReportWriter::new(SourceId(source), Epoch(epoch), number(at), 0);
     writer.cell(SeriesRef::Id(SeriesId(5)), SiteTime(60_000), &Amount::Counter(amount));
     writer.finish_hashed().0
@@ -55,7 +55,7 @@ fn a_batch_that_says_another_number_is_not_taken() {
     let mut unsent = three();
     unsent.bodies.swap(0, 1);
     assert_eq!(Unsent::decode(&unsent.encode(OWNER), OWNER), Err(UnsentError::Batch));
-    unsent.bodies[0] = vec![0xff; 9];
+    unsent.bodies[0] = vec![0xff; 9].into();
     assert_eq!(Unsent::decode(&unsent.encode(OWNER), OWNER), Err(UnsentError::Batch));
 }
 
@@ -76,7 +76,7 @@ fn saved_batches_go_in_order_and_what_is_new_goes_after_them_under_another_epoch
     for at in 4..7 {
         assert!(batches.file_task(now).is_none());
         assert!(!batches.should_freeze(backlog, true, now));
-        assert_eq!(batches.next_send(Term(1), false, now), Some((&body(3, 9, at, at.into())[..], false)));
+        assert_eq!(batches.next_send(Term(1), false, now), Some((&body(3, 9, at, at.into()), false)));
         assert!(batches.judged(SourceId(3), Epoch(9), number(at)).is_some());
         batches.follow();
     }
@@ -121,7 +121,7 @@ fn what_the_site_certainly_did_not_apply_goes_under_a_new_epoch_once_the_file_sa
     let later = now + Duration::from_secs(1);
     assert!(matches!(batches.file_task(later), Some(FileTask::Write(_))));
     batches.file_done(true, later);
-    assert_eq!(batches.next_send(Term(1), false, later), Some((&expected[0][..], false)));
+    assert_eq!(batches.next_send(Term(1), false, later), Some((&expected[0], false)));
 }
 
 #[test]

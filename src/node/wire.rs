@@ -9,7 +9,7 @@ pub use super::digests::Points;
 pub use super::heartbeat_wire::{Condition, HeartbeatAnswerExtra, HeartbeatExtra};
 use super::heartbeat_wire::{answer, heartbeat, put_answer, put_heartbeat_extra};
 use super::successors::TransferReason;
-use crate::site::codec::{Malformed, Reader, put_varint};
+use crate::codec::{Malformed, Reader, put_varint};
 use crate::site::{Level, MemberRecord, put_records, read_records};
 use crate::storage::SnapshotHead;
 
@@ -182,6 +182,9 @@ impl Frame {
     }
 
     /// From bytes that a peer sent.
+    ///
+    /// # Errors
+    /// [`Malformed`] for bytes that are no frame.
     pub fn decode(frame: &Bytes) -> Result<Frame, Malformed> {
         let mut reader = Reader::new(frame);
         let kind = reader.u8()?;

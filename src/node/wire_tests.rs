@@ -1,18 +1,19 @@
 use super::super::heartbeat_wire::TIME_MS_MAX;
 use super::*;
 use crate::clock::{LeaderTime, Wall};
-use crate::site::MemberRole;
 use proptest::prelude::*;
+use tally_core::id::KeyHash;
+use tally_core::raft::MemberRole;
 use tally_core::time::{Duration, Instant, SiteTime};
 
-fn records() -> impl Strategy<Value = (String, [u8; 32], u8)> {
-    ("[a-z0-9-]{1,32}", any::<[u8; 32]>(), 0u8..3)
+fn records() -> impl Strategy<Value = (String, KeyHash, u8)> {
+    ("[a-z0-9-]{1,32}", any::<[u8; 32]>().prop_map(KeyHash), 0u8..3)
 }
 
 /// Numbered in order, as they are told.
-fn members(of: Vec<(String, [u8; 32], u8)>) -> Vec<MemberRecord> {
+fn members(of: Vec<(String, KeyHash, u8)>) -> Vec<MemberRecord> {
     let role = |role| [MemberRole::Voter, MemberRole::Observer, MemberRole::Witness][usize::from(role)];
-    let record = |(id, (name, key, kind)): (u64, (String, [u8; 32], u8))| {
+    let record = |(id, (name, key, kind)): (u64, (String, KeyHash, u8))| {
         let address = format!("10.0.0.{id}:7400");
         MemberRecord { id: NodeId(id), name, address, key, role: role(kind) }
     };

@@ -7,10 +7,11 @@ use tally_core::report::{Amount, Kind};
 use tally_core::time::SiteTime;
 
 use super::Site;
-use super::body::{self, Body, Cell, CellKey, CellSeries, Report};
+use super::body::{self, Cell, CellKey, CellSeries, DecodedBody, Report};
 use super::digest::{mix, mix_bytes};
 use super::entry::{EntryError, SourceKind};
 use super::keys::KeyRecord;
+use super::layers::StampedEntry;
 use super::level::Level;
 use super::outbox::Marks;
 use super::packed::Packed;
@@ -29,14 +30,17 @@ impl Site {
     /// An error changes nothing; the box must not go on to the next entry: it is of a newer release. A body of a
     /// known kind that is malformed changes nothing either, and is passed ([`Applied::Malformed`]): no version
     /// could apply it, so stopping at it would stop every box for good.
-    pub fn apply(&mut self, index: LogIndex, payload: &[u8]) -> Result<Applied, EntryError> {
+    ///
+    /// # Errors
+    /// The entry is not the next one, or of a newer release.
+    pub fn apply(&mut self, index: LogIndex, entry: &StampedEntry) -> Result<Applied, EntryError> {
         if index != self.applied.next() {
             return Err(EntryError::NotNext { index: index.0, applied: self.applied.0 });
         }
-        let applied = if payload.is_empty() {
+        let applied = if entry.is_empty() {
             Applied::Nothing
         } else {
-            match body::read(payload) {
+            match body::read(entry) {
                 Ok((stamp, body)) => self.apply_stamped(index, stamp, body)?,
                 Err(EntryError::Malformed) => Applied::Malformed,
                 Err(error) => return Err(error),
@@ -51,14 +55,14 @@ impl Site {
         &mut self,
         index: LogIndex,
         stamp: Stamp,
-        body: Body<'_>,
+        body: DecodedBody<'_>,
     ) -> Result<Applied, EntryError> {
         let before = self.stamp.site;
         self.advance_stamp(stamp);
         self.keys.expire(self.stamp.elapsed, self.settings.keys_age_ms(), EXPIRED_MAX);
         self.settle_meters(index);
         match body {
-            Body::StepClock => Ok(self.step_clock(before, stamp.site)),
+            DecodedBody::StepClock => Ok(self.step_clock(before, stamp.site)),
             body => self.apply_body(index, body),
         }
     }
@@ -108,9 +112,9 @@ impl Site {
         Applied::Stepped { from, to }
     }
 
-    fn apply_body(&mut self, index: LogIndex, body: Body<'_>) -> Result<Applied, EntryError> {
+    fn apply_body(&mut self, index: LogIndex, body: DecodedBody<'_>) -> Result<Applied, EntryError> {
         let now = self.stamp.elapsed;
-        if let Body::Set { nonce, .. } | Body::Member { nonce, .. } = &body {
+        if let DecodedBody::Set { nonce, .. } | DecodedBody::Member { nonce, .. } = &body {
             if !self.requests.is_first(*nonce) {
                 // Whoever asked was told when the first copy was applied.
                 return Ok(Applied::Nothing);
@@ -118,61 +122,63 @@ impl Site {
             self.digest = mix(self.digest, *nonce);
         }
         Ok(match body {
-            Body::Report(report) => return self.apply_report(index, &report),
-            Body::Open { kind, name, nonce, epoch } => {
+            DecodedBody::Report(report) => return self.apply_report(index, &report),
+            DecodedBody::Open { kind, name, nonce, epoch } => {
                 self.sources.age(now, &self.settings);
                 let result = self.sources.open(kind, name, nonce, epoch, now, &self.settings);
                 let (source, epoch) = result.map_or((0, 0), |(source, epoch)| (source.0, epoch.0));
                 self.digest = mix(mix(self.digest, source), epoch);
                 Applied::Opened { nonce, result }
             }
-            Body::Close { until } => {
+            DecodedBody::Close { until } => {
                 self.sources.age(now, &self.settings);
                 self.close(until);
                 Applied::Nothing
             }
-            Body::Number { count } => {
+            DecodedBody::Number { count } => {
                 let set_aside = &self.set_aside;
                 let is_stopped = |series| set_aside.stops(series);
                 self.digest = self.outbox.number(count, &self.settings, is_stopped, self.digest);
                 Applied::Outbox
             }
-            Body::Delivered { up_to } => {
+            DecodedBody::Delivered { up_to } => {
                 self.outbox.deliver(up_to);
                 self.digest = mix(self.digest, self.outbox.delivered_up_to());
                 Applied::Outbox
             }
-            Body::Set { nonce, key, value } => Applied::Set { nonce, result: self.set(key, value) },
-            Body::Tick => {
+            DecodedBody::Set { nonce, key, value } => Applied::Set { nonce, result: self.set(key, value) },
+            DecodedBody::Tick => {
                 self.sources.age(now, &self.settings);
                 Applied::Nothing
             }
-            Body::Bootstrap(members) => {
+            DecodedBody::Bootstrap(members) => {
                 self.digest = self.members.bootstrap(members, self.digest);
                 Applied::Members
             }
-            Body::Member { nonce, change } => {
+            DecodedBody::Member { nonce, change } => {
                 let changed = self.members.change(change, self.digest);
                 self.digest = changed.unwrap_or(self.digest);
                 Applied::Member { nonce, result: changed.map(|_| ()) }
             }
-            Body::Configuration(parts) => {
+            DecodedBody::Configuration(parts) => {
                 self.digest = self.members.enforce(parts, self.digest);
                 Applied::Members
             }
             // Neither is proposed below that level.
-            Body::SetAside { .. } | Body::Released { .. } if self.level < Level::TWO => Applied::Nothing,
-            Body::SetAside { seq, cause } => {
+            DecodedBody::SetAside { .. } | DecodedBody::Released { .. } if self.level < Level::TWO => {
+                Applied::Nothing
+            }
+            DecodedBody::SetAside { seq, cause } => {
                 self.hold(seq, cause);
                 Applied::Outbox
             }
-            Body::Released { seq } => {
+            DecodedBody::Released { seq } => {
                 self.digest = self.set_aside.release(seq, self.digest);
                 Applied::Outbox
             }
             // Needs the time before its own stamp: see `apply`.
-            Body::StepClock => Applied::Nothing,
-            Body::Level(level) => {
+            DecodedBody::StepClock => Applied::Nothing,
+            DecodedBody::Level(level) => {
                 self.raise_level(level);
                 Applied::Level(level)
             }

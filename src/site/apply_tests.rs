@@ -1,7 +1,8 @@
 use super::entry::BodyKind;
 use super::testing::*;
 use super::*;
-use tally_core::id::{Epoch, LogIndex, NodeId, ReportNumber, SeriesName, SourceId};
+use tally_core::id::{Epoch, KeyHash, LogIndex, NodeId, ReportNumber, SeriesName, SourceId};
+use tally_core::raft::MemberRole;
 use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::{Elapsed, SiteTime};
 
@@ -299,18 +300,21 @@ fn an_entry_that_is_not_the_next_or_of_a_newer_release_changes_nothing() {
     driver.add(&mut reporter, "parts", ONE);
     let before = driver.site.snapshot();
     let next = driver.site.applied().next();
-    let tick = entry::stamped(driver.now, &entry::tick());
+    let tick = StampedEntry::new(driver.now, &entry::tick());
     for index in [LogIndex(0), driver.site.applied(), next.next()] {
         let error = driver.site.apply(index, &tick).unwrap_err();
         assert_eq!(error, EntryError::NotNext { index: index.0, applied: next.0 - 1 });
     }
-    let unknown = entry::stamped(driver.now, &[99]);
+    let unknown = StampedEntry::new(driver.now, &[99]);
     assert_eq!(driver.site.apply(next, &unknown), Err(EntryError::UnknownKind(99)));
     let newer = [entry::level(Level::MAX)[0], 3];
     let level = Level::new(3).unwrap();
-    assert_eq!(driver.site.apply(next, &entry::stamped(driver.now, &newer)), Err(EntryError::Level(level)));
+    assert_eq!(
+        driver.site.apply(next, &StampedEntry::new(driver.now, &newer)),
+        Err(EntryError::Level(level))
+    );
     assert_eq!(driver.site.snapshot(), before);
-    assert_eq!(driver.site.apply(next, &[]), Ok(Applied::Nothing));
+    assert_eq!(driver.site.apply(next, &StampedEntry::default()), Ok(Applied::Nothing));
 }
 
 #[test]
@@ -321,21 +325,21 @@ fn a_malformed_entry_of_a_known_kind_is_passed_and_adds_nothing() {
     let mut writer = ReportWriter::new(reporter.source, reporter.epoch, reporter.next, 1);
     writer.cell(named("parts", &ONE), driver.window(), &ONE);
     writer.cell(named("others", &ONE), driver.window(), &ONE);
-    let cut = entry::stamped(driver.now, &writer.finish());
+    let cut = StampedEntry::new(driver.now, &writer.finish());
     let far = Stamp { site: SiteTime(1 << 48), ..driver.now };
-    let far = entry::stamped(far, &entry::tick());
+    let far = StampedEntry::new(far, &entry::tick());
     // What a door of the first release let through: an address that no box can decode.
     let record = MemberRecord {
         id: NodeId(7),
         name: "box7".to_owned(),
         address: format!("10.0.0.7:{:0>300}", 7400),
-        key: [7; 32],
+        key: KeyHash([7; 32]),
         role: MemberRole::Voter,
     };
-    let member = entry::stamped(driver.now, &entry::member(1, &MemberChange::Put(record)));
-    for payload in [&cut[..cut.len() - 1], &far, &member, &[0]] {
+    let member = StampedEntry::new(driver.now, &entry::member(1, &MemberChange::Put(record)));
+    for entry in [StampedEntry::from(&cut[..cut.len() - 1]), far, member, StampedEntry::from(vec![0])] {
         let next = driver.site.applied().next();
-        assert_eq!(driver.site.apply(next, payload), Ok(Applied::Malformed));
+        assert_eq!(driver.site.apply(next, &entry), Ok(Applied::Malformed));
         assert_eq!(driver.site.applied(), next);
     }
     assert_eq!((driver.total("parts"), driver.site.find("others")), (1, None));
@@ -414,7 +418,7 @@ fn a_late_copy_of_a_change_does_not_undo_what_was_changed_in_between() {
         id: NodeId(id),
         name: format!("box{id}"),
         address: String::new(),
-        key: [id as u8; 32],
+        key: KeyHash([id as u8; 32]),
         role: MemberRole::Voter,
     };
     let add = entry::member(3, &MemberChange::Put(record(2)));
@@ -425,7 +429,7 @@ fn a_late_copy_of_a_change_does_not_undo_what_was_changed_in_between() {
     assert_eq!(driver.site.members(), [record(1)]);
     // A box that comes by a snapshot knows that, too.
     let mut restored = Site::restore(&founding(), &driver.site.snapshot()).unwrap();
-    let payload = entry::stamped(driver.site.stamp(), &first);
+    let payload = StampedEntry::new(driver.site.stamp(), &first);
     assert_eq!(restored.apply(restored.applied().next(), &payload), Ok(Applied::Nothing));
     assert_eq!(restored.settings().keys_max(), 200);
 }

@@ -1,26 +1,27 @@
-//! Reading what [`super::entry`] writes: borrowed from the payload, bounded, never a panic.
+//! Reading what [`super::entry`] writes: borrowed from the entry, bounded, never a panic.
 
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 use tally_core::meter::{GLITCH_WINDOW_MS, MeterRule, Reading};
 use tally_core::report::{Amount, Kind, Last, Sample, Sum};
 use tally_core::time::{Elapsed, SiteTime};
 
-use super::codec::{Malformed, Reader, unzigzag};
 use super::entry::{
     BOOTSTRAP, CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED,
     CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED, EntryError, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE,
     MEMBER_ROLE, NUMBER, OPEN, READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN,
-    READING_NOISE, READING_STEP_MAX, RELEASED, REPORT, REPORT_CELLS_MAX, SET, SET_ASIDE, STAMP_MAX,
-    STEP_CLOCK, SourceKind, TICK,
+    READING_NOISE, READING_STEP_MAX, RELEASED, REPORT, REPORT_CELLS_MAX, SET, SET_ASIDE, STEP_CLOCK,
+    SourceKind, TICK,
 };
+use super::layers::StampedEntry;
 use super::level::Level;
 use super::members::{self, ConfigurationRecord, MemberChange, MemberRecord};
 use super::meters::MeterReading;
 use super::view::{SeriesId, Stamp};
+use crate::codec::{Malformed, Reader, unzigzag};
 
 /// A body, read but not judged.
 #[derive(Clone, Debug)]
-pub(super) enum Body<'a> {
+pub(super) enum DecodedBody<'a> {
     Open { kind: SourceKind, name: &'a str, nonce: u128, epoch: Epoch },
     Report(Report<'a>),
     Close { until: SiteTime },
@@ -75,37 +76,25 @@ pub(super) struct CellKey {
     pub(super) taken: Elapsed,
 }
 
-/// The stamp and the body after it.
-pub(super) fn split(payload: &[u8]) -> Result<(Stamp, &[u8]), EntryError> {
-    let mut reader = Reader::new(payload);
-    let site = SiteTime(reader.varint()?);
-    let elapsed = Elapsed(reader.varint()?);
-    let synced = reader.bool()?;
-    if site.0 > STAMP_MAX || elapsed.0 > STAMP_MAX {
-        return Err(EntryError::Malformed);
-    }
-    Ok((Stamp { site, elapsed, synced }, reader.rest()))
+/// An entry, its cells included, as far as it can be read at all: what apply goes by, and what a leader checks
+/// before it appends.
+pub(super) fn read(entry: &StampedEntry) -> Result<(Stamp, DecodedBody<'_>), EntryError> {
+    let (stamp, body) = entry.split()?;
+    Ok((stamp, DecodedBody::read(body)?))
 }
 
-/// A whole payload, its cells included, as far as it can be read at all: what apply goes by, and what
-/// a leader checks before it appends.
-pub(super) fn read(payload: &[u8]) -> Result<(Stamp, Body<'_>), EntryError> {
-    let (stamp, body) = split(payload)?;
-    Ok((stamp, Body::read(body)?))
-}
-
-impl<'a> Body<'a> {
+impl<'a> DecodedBody<'a> {
     /// Reads a body with all that is in it.
-    pub(super) fn read(body: &'a [u8]) -> Result<Body<'a>, EntryError> {
-        let body = Body::decode(body)?;
-        if let Body::Report(report) = &body {
+    pub(super) fn read(body: &'a [u8]) -> Result<DecodedBody<'a>, EntryError> {
+        let body = DecodedBody::decode(body)?;
+        if let DecodedBody::Report(report) = &body {
             report.check_cells()?;
         }
         Ok(body)
     }
 
     /// Reads a body; a report's cells stay as they are.
-    pub(super) fn decode(body: &'a [u8]) -> Result<Body<'a>, EntryError> {
+    pub(super) fn decode(body: &'a [u8]) -> Result<DecodedBody<'a>, EntryError> {
         let mut reader = Reader::new(body);
         let body = match reader.u8()? {
             OPEN => {
@@ -116,26 +105,26 @@ impl<'a> Body<'a> {
                 };
                 let nonce = reader.u128()?;
                 let epoch = Epoch(reader.u64()?);
-                Body::Open { kind, nonce, epoch, name: reader.text()? }
+                DecodedBody::Open { kind, nonce, epoch, name: reader.text()? }
             }
             REPORT => {
                 let source = SourceId(reader.varint()?);
                 let number = ReportNumber::new(reader.varint()?).ok_or(EntryError::Malformed)?;
                 let epoch = Epoch(reader.u64()?);
                 let hash = reader.u64()?;
-                return Ok(Body::Report(Report { source, epoch, number, hash, cells: reader }));
+                return Ok(DecodedBody::Report(Report { source, epoch, number, hash, cells: reader }));
             }
-            CLOSE => Body::Close { until: SiteTime(reader.varint()?) },
-            NUMBER => {
-                Body::Number { count: u32::try_from(reader.varint()?).map_err(|_| EntryError::Malformed)? }
-            }
-            DELIVERED => Body::Delivered { up_to: reader.varint()? },
-            SET => Body::Set { nonce: reader.u64()?, key: reader.text()?, value: reader.text()? },
-            TICK => Body::Tick,
-            BOOTSTRAP => Body::Bootstrap(members::read_records(&mut reader)?),
-            MEMBER => Body::Member { nonce: reader.u64()?, change: read_change(&mut reader)? },
-            CONFIGURATION => Body::Configuration(members::read_parts(&mut reader)?),
-            STEP_CLOCK => Body::StepClock,
+            CLOSE => DecodedBody::Close { until: SiteTime(reader.varint()?) },
+            NUMBER => DecodedBody::Number {
+                count: u32::try_from(reader.varint()?).map_err(|_| EntryError::Malformed)?,
+            },
+            DELIVERED => DecodedBody::Delivered { up_to: reader.varint()? },
+            SET => DecodedBody::Set { nonce: reader.u64()?, key: reader.text()?, value: reader.text()? },
+            TICK => DecodedBody::Tick,
+            BOOTSTRAP => DecodedBody::Bootstrap(members::read_records(&mut reader)?),
+            MEMBER => DecodedBody::Member { nonce: reader.u64()?, change: read_change(&mut reader)? },
+            CONFIGURATION => DecodedBody::Configuration(members::read_parts(&mut reader)?),
+            STEP_CLOCK => DecodedBody::StepClock,
             LEVEL => {
                 let level = u32::try_from(reader.varint()?).ok().and_then(Level::new);
                 let level = level.ok_or(EntryError::Malformed)?;
@@ -143,10 +132,10 @@ impl<'a> Body<'a> {
                 if level > Level::MAX {
                     return Err(EntryError::Level(level));
                 }
-                Body::Level(level)
+                DecodedBody::Level(level)
             }
-            SET_ASIDE => Body::SetAside { seq: reader.varint()?, cause: reader.u8()? },
-            RELEASED => Body::Released { seq: reader.varint()? },
+            SET_ASIDE => DecodedBody::SetAside { seq: reader.varint()?, cause: reader.u8()? },
+            RELEASED => DecodedBody::Released { seq: reader.varint()? },
             kind => return Err(EntryError::UnknownKind(kind)),
         };
         reader.done()?;

@@ -6,17 +6,17 @@
 
 mod reading;
 
-use bytes::Bytes;
 use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
-use super::body::Body;
-use super::codec::{Malformed, put_bytes, put_varint, put_varint_u128, zigzag};
+use super::body::DecodedBody;
 use super::digest;
+use super::layers::{Body, StampedEntry};
 use super::level::Level;
 use super::members::{self, ConfigurationRecord, MemberChange, MemberRecord};
-use super::view::{SeriesId, Stamp};
+use super::view::SeriesId;
+use crate::codec::{Malformed, put_bytes, put_varint, put_varint_u128, zigzag};
 pub use reading::ReadingCell;
 pub(super) use reading::*;
 
@@ -25,9 +25,6 @@ pub const SOURCE_NAME_BYTES_MAX: usize = 96;
 
 /// The most cells of one report, keyed adds included.
 pub const REPORT_CELLS_MAX: u32 = 1 << 16;
-
-/// Stamps are times of at most 48 bits: the year 10889.
-pub(super) const STAMP_MAX: u64 = (1 << 48) - 1;
 
 /// Whose name a source's name is: the two kinds do not share names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -136,7 +133,7 @@ pub(super) const CELL_KNOWN: u8 = 0b0111_1111;
 /// nonce opened one before. A name of more than [`SOURCE_NAME_BYTES_MAX`] bytes is refused where
 /// it is applied.
 #[must_use]
-pub fn open(kind: SourceKind, name: &str, nonce: u128, epoch: Epoch) -> Vec<u8> {
+pub fn open(kind: SourceKind, name: &str, nonce: u128, epoch: Epoch) -> Body {
     let mut out = Vec::with_capacity(name.len() + 32);
     out.push(OPEN);
     out.push(match kind {
@@ -146,70 +143,72 @@ pub fn open(kind: SourceKind, name: &str, nonce: u128, epoch: Epoch) -> Vec<u8> 
     out.extend_from_slice(&nonce.to_le_bytes());
     out.extend_from_slice(&epoch.0.to_le_bytes());
     put_bytes(&mut out, name.as_bytes());
-    out
+    out.into()
 }
 
 /// Closes every open window that ends at `until` or before. See `Site::close_due`.
 #[must_use]
-pub fn close(until: SiteTime) -> Vec<u8> {
+pub fn close(until: SiteTime) -> Body {
     with_number(CLOSE, until.0)
 }
 
 /// Gives the next `count` summaries their numbers, or as many as there are and may be.
 #[must_use]
-pub fn number(count: u32) -> Vec<u8> {
+pub fn number(count: u32) -> Body {
     with_number(NUMBER, u64::from(count))
 }
 
 /// Everything numbered up to `up_to` was delivered.
 #[must_use]
-pub fn delivered(up_to: u64) -> Vec<u8> {
+pub fn delivered(up_to: u64) -> Body {
     with_number(DELIVERED, up_to)
 }
 
 /// The broker does not take a number: it is held while those after it go on. `cause`: see
 /// [`super::Held`]. Only proposed at feature level 2.
 #[must_use]
-pub fn set_aside(seq: u64, cause: u8) -> Vec<u8> {
-    let mut out = with_number(SET_ASIDE, seq);
+pub fn set_aside(seq: u64, cause: u8) -> Body {
+    let mut out = Vec::with_capacity(12);
+    out.push(SET_ASIDE);
+    put_varint(&mut out, seq);
     out.push(cause);
-    out
+    out.into()
 }
 
 /// A held number was delivered after all. Only proposed at feature level 2.
 #[must_use]
-pub fn released(seq: u64) -> Vec<u8> {
+pub fn released(seq: u64) -> Body {
     with_number(RELEASED, seq)
 }
 
 /// Changes a setting. The nonce names the request in [`super::Applied::Set`].
 #[must_use]
-pub fn set(nonce: u64, key: &str, value: &str) -> Vec<u8> {
+pub fn set(nonce: u64, key: &str, value: &str) -> Body {
     let mut out = Vec::with_capacity(key.len() + value.len() + 16);
     out.push(SET);
     out.extend_from_slice(&nonce.to_le_bytes());
     put_bytes(&mut out, key.as_bytes());
     put_bytes(&mut out, value.as_bytes());
-    out
+    out.into()
 }
 
 /// Carries nothing but its stamp.
 #[must_use]
-pub fn tick() -> Vec<u8> {
-    vec![TICK]
+pub fn tick() -> Body {
+    vec![TICK].into()
 }
 
 /// The members that the site was provisioned with, by number: taken if the site knows none yet.
 #[must_use]
-pub fn bootstrap(members: &[MemberRecord]) -> Vec<u8> {
+pub fn bootstrap(members: &[MemberRecord]) -> Body {
     let mut out = vec![BOOTSTRAP];
     members::put_records(&mut out, members);
-    out
+    out.into()
 }
 
 /// Changes the members. The nonce names the request in [`super::Applied::Member`].
 #[must_use]
-pub fn member(nonce: u64, change: &MemberChange) -> Vec<u8> {
+pub fn member(nonce: u64, change: &MemberChange) -> Body {
     let mut out = vec![MEMBER];
     out.extend_from_slice(&nonce.to_le_bytes());
     match change {
@@ -227,37 +226,37 @@ pub fn member(nonce: u64, change: &MemberChange) -> Vec<u8> {
             put_bytes(&mut out, name.as_bytes());
         }
     }
-    out
+    out.into()
 }
 
 /// A configuration of the group, by its leader alone.
 #[must_use]
-pub fn configuration(parts: &ConfigurationRecord) -> Vec<u8> {
+pub fn configuration(parts: &ConfigurationRecord) -> Body {
     let mut out = vec![CONFIGURATION];
     members::put_parts(&mut out, parts);
-    out
+    out.into()
 }
 
-/// The configuration that a whole payload brings, if it is such an entry.
+/// The configuration that an entry brings, if it is such an entry.
 #[must_use]
-pub fn configuration_of(payload: &[u8]) -> Option<ConfigurationRecord> {
-    let (_, body) = super::body::split(payload).ok()?;
-    match Body::decode(body).ok()? {
-        Body::Configuration(parts) => Some(parts),
+pub fn configuration_of(entry: &StampedEntry) -> Option<ConfigurationRecord> {
+    let (_, body) = entry.split().ok()?;
+    match DecodedBody::decode(body).ok()? {
+        DecodedBody::Configuration(parts) => Some(parts),
         _ => None,
     }
 }
 
-/// What a whole payload says of who the members are, if it is such an entry.
-pub(super) fn said_of_members(payload: &[u8]) -> Option<SaidOfMembers> {
-    let (_, body) = super::body::split(payload).ok()?;
+/// What an entry says of who the members are, if it is such an entry.
+pub(super) fn said_of_members(entry: &StampedEntry) -> Option<SaidOfMembers> {
+    let (_, body) = entry.split().ok()?;
     // Most entries are of another kind, and long.
     if !matches!(body.first(), Some(&MEMBER | &BOOTSTRAP)) {
         return None;
     }
-    match Body::decode(body).ok()? {
-        Body::Bootstrap(records) => Some(SaidOfMembers::Bootstrap(records)),
-        Body::Member { change, .. } => Some(SaidOfMembers::Change(change)),
+    match DecodedBody::decode(body).ok()? {
+        DecodedBody::Bootstrap(records) => Some(SaidOfMembers::Bootstrap(records)),
+        DecodedBody::Member { change, .. } => Some(SaidOfMembers::Change(change)),
         _ => None,
     }
 }
@@ -272,8 +271,8 @@ pub(super) enum SaidOfMembers {
 /// An operator's word: site time becomes what the leader stamps on this entry, back even. The leader
 /// asks [`is_step_clock`] and stamps what the boxes' clocks say.
 #[must_use]
-pub fn step_clock() -> Vec<u8> {
-    vec![STEP_CLOCK]
+pub fn step_clock() -> Body {
+    vec![STEP_CLOCK].into()
 }
 
 /// Whether a body is that word.
@@ -284,52 +283,38 @@ pub fn is_step_clock(body: &[u8]) -> bool {
 
 /// Raises the feature level. By a leader, once every member can apply it.
 #[must_use]
-pub fn level(level: Level) -> Vec<u8> {
+pub fn level(level: Level) -> Body {
     with_number(LEVEL, u64::from(level.get()))
 }
 
-fn with_number(kind: u8, number: u64) -> Vec<u8> {
+fn with_number(kind: u8, number: u64) -> Body {
     let mut out = Vec::with_capacity(11);
     out.push(kind);
     put_varint(&mut out, number);
-    out
-}
-
-/// A whole payload: the leader's stamp before a body. Its times have at most 48 bits.
-#[must_use]
-pub fn stamped(stamp: Stamp, body: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(body.len() + 24);
-    put_varint(&mut out, stamp.site.0);
-    put_varint(&mut out, stamp.elapsed.0);
-    out.push(u8::from(stamp.synced));
-    out.extend_from_slice(body);
-    Bytes::from(out)
-}
-
-/// A leader's stamp and the body after it; `None`: there is no stamp, as before the empty entries of a new term.
-#[must_use]
-pub fn stamp_of(payload: &[u8]) -> Option<(Stamp, &[u8])> {
-    super::body::split(payload).ok()
+    out.into()
 }
 
 /// Whether a body is well formed, by the very code that applies it: a leader asks before it appends a
 /// body, whoever made it.
+///
+/// # Errors
+/// Why no box of this release could apply it.
 pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
-    Ok(match Body::read(body)? {
-        Body::Open { .. } => BodyKind::Open,
-        Body::Report(_) => BodyKind::Report,
-        Body::Close { .. } => BodyKind::Close,
-        Body::Number { .. } => BodyKind::Number,
-        Body::Delivered { .. } => BodyKind::Delivered,
-        Body::Set { .. } => BodyKind::Set,
-        Body::Tick => BodyKind::Tick,
-        Body::Bootstrap(_) => BodyKind::Bootstrap,
-        Body::Member { .. } => BodyKind::Member,
-        Body::Configuration(_) => BodyKind::Configuration,
-        Body::StepClock => BodyKind::StepClock,
-        Body::Level(_) => BodyKind::Level,
-        Body::SetAside { .. } => BodyKind::SetAside,
-        Body::Released { .. } => BodyKind::Released,
+    Ok(match DecodedBody::read(body)? {
+        DecodedBody::Open { .. } => BodyKind::Open,
+        DecodedBody::Report(_) => BodyKind::Report,
+        DecodedBody::Close { .. } => BodyKind::Close,
+        DecodedBody::Number { .. } => BodyKind::Number,
+        DecodedBody::Delivered { .. } => BodyKind::Delivered,
+        DecodedBody::Set { .. } => BodyKind::Set,
+        DecodedBody::Tick => BodyKind::Tick,
+        DecodedBody::Bootstrap(_) => BodyKind::Bootstrap,
+        DecodedBody::Member { .. } => BodyKind::Member,
+        DecodedBody::Configuration(_) => BodyKind::Configuration,
+        DecodedBody::StepClock => BodyKind::StepClock,
+        DecodedBody::Level(_) => BodyKind::Level,
+        DecodedBody::SetAside { .. } => BodyKind::SetAside,
+        DecodedBody::Released { .. } => BodyKind::Released,
     })
 }
 
@@ -420,17 +405,17 @@ impl ReportWriter {
 
     /// The body.
     #[must_use]
-    pub fn finish(self) -> Vec<u8> {
-        self.out
+    pub fn finish(self) -> Body {
+        self.out.into()
     }
 
     /// The body with a hash of its cells in place of the one given at the start, and that hash.
     #[must_use]
-    pub fn finish_hashed(mut self) -> (Vec<u8>, u64) {
+    pub fn finish_hashed(mut self) -> (Body, u64) {
         let cells_at = self.hash_at + 8;
         let hash = digest::of_bytes(&self.out[cells_at..]);
         self.out[self.hash_at..cells_at].copy_from_slice(&hash.to_le_bytes());
-        (self.out, hash)
+        (self.out.into(), hash)
     }
 
     /// Bytes of the body so far.
@@ -452,8 +437,8 @@ impl ReportWriter {
     }
 
     /// How many keyed adds so far.
-    #[must_use]
-    pub const fn keyed_adds(&self) -> u32 {
+    #[cfg(test)]
+    pub(crate) const fn keyed_adds(&self) -> u32 {
         self.keyed
     }
 

@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use tally_core::report::{Amount, Ties};
 use tally_core::time::SiteTime;
 
-use super::codec::{Malformed, Reader};
 use super::outbox::Marks;
 use super::packed::Packed;
 use super::series::Closed;
 use super::settings::Settings;
 use super::view::{SeriesId, Summary};
+use crate::codec::{Malformed, Reader};
 
 /// Bytes that a window is counted as: its record, with what a queue keeps free.
 const RECORD_BYTES: u64 = 48;

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use hashbrown::HashTable;
 use tally_core::time::{Elapsed, SiteTime};
 
-use super::codec::{Malformed, Reader};
 use super::digest::mix;
+use crate::codec::{Malformed, Reader};
 
 /// The bytes of a record: key 16, check 8, total 16, time 6, added 6.
 const RECORD: usize = 52;

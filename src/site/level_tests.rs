@@ -33,7 +33,7 @@ fn entries() -> Vec<&'static [u8]> {
 fn upgraded() -> Site {
     let mut site = Site::new(&first());
     for entry in entries() {
-        site.apply(site.applied().next(), entry).unwrap();
+        site.apply(site.applied().next(), &entry.into()).unwrap();
     }
     site
 }
@@ -44,7 +44,7 @@ fn this_release_applies_an_older_release_s_log_as_that_one_did() {
     let mut digests = DIGESTS.lines();
     for entry in entries() {
         let index = site.applied().next();
-        site.apply(index, entry).unwrap();
+        site.apply(index, &entry.into()).unwrap();
         if index.0.is_multiple_of(20) {
             assert_eq!(format!("{:016x}", site.digest()), digests.next().unwrap(), "entry {index}");
         }
@@ -63,7 +63,7 @@ fn boxes_that_come_by_the_log_and_by_an_older_snapshot_are_raised_alike() {
     bodies.push(entry::open(SourceKind::Named, "src1", 77, Epoch(5)));
     bodies.push(entry::tick());
     for body in bodies {
-        let payload = entry::stamped(stamp, &body);
+        let payload = StampedEntry::new(stamp, &body);
         let applied = sites.each_mut().map(|site| site.apply(site.applied().next(), &payload).unwrap());
         assert_eq!(applied[0], applied[1]);
         assert_eq!(sites[0].level(), Level::TWO, "never lowered again");

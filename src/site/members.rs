@@ -1,10 +1,12 @@
 //! The boxes of the site as all of them agreed: who they are, what each is meant to be, and which
 //! configuration of the group is in force.
 
-use tally_core::id::NodeId;
+use serde::{Deserialize, Serialize};
+use tally_core::id::{KeyHash, NodeId};
+use tally_core::raft::MemberRole;
 
-use super::codec::{Malformed, Reader, put_bytes, put_varint};
 use super::digest::{mix, mix_bytes};
+use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 
 /// The most members that a site may have.
 pub const MEMBERS_MAX: usize = 9;
@@ -16,19 +18,8 @@ pub const NAME_BYTES_MAX: usize = 32;
 /// The numbers of removed members that are kept. A site that has removed more takes no more out.
 const RETIRED_MAX: usize = 4096;
 
-/// What a member is meant to be. It becomes that when it can: a voter once it has caught up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MemberRole {
-    /// Votes and is counted.
-    Voter,
-    /// Replicates only.
-    Observer,
-    /// Keeps a record of a few bytes and breaks ties.
-    Witness,
-}
-
-/// A member as all boxes know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A member as all boxes know it, and as identities list it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberRecord {
     /// Its number in the Raft group; never used again.
     pub id: NodeId,
@@ -36,10 +27,10 @@ pub struct MemberRecord {
     pub name: String,
     /// HOST:PORT, QUIC over UDP. Empty: it is not dialled, it dials.
     pub address: String,
-    /// SHA-256 of its public key (SubjectPublicKeyInfo): this decides who is who.
-    pub key: [u8; 32],
-    /// What it is meant to be.
+    /// What it is meant to be. It becomes that when it can: a voter once it has caught up.
     pub role: MemberRole,
+    /// The hash of its public key: this decides who is who.
+    pub key: KeyHash,
 }
 
 /// A change that somebody asks for.
@@ -345,7 +336,7 @@ fn is_sound(record: &MemberRecord) -> bool {
 pub(super) fn put_record(out: &mut Vec<u8>, record: &MemberRecord) {
     put_varint(out, record.id.0);
     out.push(role_code(record.role));
-    out.extend_from_slice(&record.key);
+    out.extend_from_slice(&record.key.0);
     put_bytes(out, record.name.as_bytes());
     put_bytes(out, record.address.as_bytes());
 }
@@ -353,7 +344,7 @@ pub(super) fn put_record(out: &mut Vec<u8>, record: &MemberRecord) {
 pub(super) fn read_record(reader: &mut Reader<'_>) -> Result<MemberRecord, Malformed> {
     let id = NodeId(reader.varint()?);
     let role = read_role(reader)?;
-    let key = reader.array::<32>()?;
+    let key = KeyHash(reader.array()?);
     let (name, address) = (reader.text()?.to_owned(), reader.text()?.to_owned());
     let record = MemberRecord { id, name, address, key, role };
     if is_sound(&record) { Ok(record) } else { Err(Malformed) }

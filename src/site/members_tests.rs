@@ -7,7 +7,7 @@ fn record(id: u64, role: MemberRole) -> MemberRecord {
         id: NodeId(id),
         name: format!("box{id}"),
         address: format!("10.0.0.{id}:7400"),
-        key: [id as u8; 32],
+        key: KeyHash([id as u8; 32]),
         role,
     }
 }
@@ -51,7 +51,7 @@ fn what_is_anothers_is_refused_and_changes_nothing() {
     let cases = [
         (MemberRecord { id: NodeId(2), ..fresh.clone() }, MemberRefused::IdUsed),
         (MemberRecord { name: "box1".into(), ..fresh.clone() }, MemberRefused::NameTaken),
-        (MemberRecord { key: [3; 32], ..fresh.clone() }, MemberRefused::KeyTaken),
+        (MemberRecord { key: KeyHash([3; 32]), ..fresh.clone() }, MemberRefused::KeyTaken),
         (MemberRecord { address: "10.0.0.1:7400".into(), ..fresh.clone() }, MemberRefused::AddressTaken),
         (MemberRecord { name: "Box 4".into(), ..fresh.clone() }, MemberRefused::Malformed),
         (MemberRecord { id: NodeId(0), ..fresh.clone() }, MemberRefused::Malformed),
@@ -103,7 +103,7 @@ fn who_was_removed_is_known_until_the_configuration_is_without_it() {
     members.enforce(in_force(&[1, 2, 3]), 0);
     members.change(remove("box2"), 0).unwrap();
     assert_eq!(members.leaving(), [record(2, MemberRole::Voter)]);
-    let copied = MemberRecord { key: [2; 32], ..record(4, MemberRole::Voter) };
+    let copied = MemberRecord { key: KeyHash([2; 32]), ..record(4, MemberRole::Voter) };
     assert_eq!(members.change(MemberChange::Put(copied), 0), Err(MemberRefused::KeyTaken));
     members.enforce(in_force(&[1, 3]), 0);
     assert_eq!(members.leaving(), []);

@@ -11,9 +11,9 @@ use tally_core::meter::{
 };
 use tally_core::time::{Elapsed, SiteTime};
 
-use super::codec::{Malformed, Reader, put_bytes};
 use super::digest::{mix, mix_bytes};
 use super::view::{HeldJump, Refusal, SeriesId};
+use crate::codec::{Malformed, Reader, put_bytes};
 
 /// The longest name of a meter, in bytes.
 pub const METER_NAME_BYTES_MAX: usize = 128;

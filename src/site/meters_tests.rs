@@ -150,7 +150,7 @@ fn what_cannot_be_a_reading_is_refused_and_changes_nothing() {
     let tag = body.iter().rposition(|byte| byte & 0b0010_0000 != 0 && byte & 0b1100_0000 == 0);
     let tag = tag.filter(|_| entry::check(&body).is_ok()).unwrap();
     for flag in [0b0000_0001, 0b0000_0010, 0b0001_0000] {
-        let mut other = body.clone();
+        let mut other = body.to_vec();
         let at = other[..tag].iter().rposition(|byte| *byte == 0b0010_1000).unwrap_or(tag);
         other[at] |= flag;
         assert_eq!(entry::check(&other), Err(EntryError::Malformed), "{flag:#b}");
@@ -277,7 +277,7 @@ fn a_damaged_room_of_meters_is_refused_or_goes_on() {
             let Ok(mut site) = Site::restore(&founding(), &mutated) else { continue };
             let mut now = driver.now;
             now.site.0 += 100_000;
-            site.apply(site.applied().next(), &entry::stamped(now, &entry::tick())).unwrap();
+            site.apply(site.applied().next(), &StampedEntry::new(now, &entry::tick())).unwrap();
             let mut goes_on = Driver { site, now, log: Vec::new() };
             let mut four = goes_on.open("box4", 4);
             for meter in ["plain", "fallen", "jumped", "jumped from zero"] {

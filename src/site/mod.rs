@@ -5,13 +5,13 @@
 
 mod apply;
 mod body;
-pub(crate) mod codec;
 mod digest;
 pub mod entry;
 #[cfg(debug_assertions)]
 mod flip;
 mod history;
 mod keys;
+mod layers;
 mod level;
 mod members;
 mod meters;
@@ -27,7 +27,6 @@ mod set_aside;
 mod settings;
 mod snapshot;
 mod sources;
-pub(crate) mod units;
 mod view;
 
 use std::collections::BTreeMap;
@@ -47,12 +46,13 @@ use series::Table;
 use set_aside::SetAside;
 use sources::Sources;
 
-pub use codec::Malformed;
+pub use crate::codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
+pub use layers::{Body, Envelope, StampedEntry};
 pub use level::Level;
 pub use members::{
     ADDRESS_BYTES_MAX, ConfigurationRecord, MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused,
-    MemberRole, NAME_BYTES_MAX, Part,
+    NAME_BYTES_MAX, Part,
 };
 pub(crate) use members::{put_records, read_records};
 pub use meters::{METER_NAME_BYTES_MAX, is_meter_name};
@@ -167,20 +167,20 @@ impl Site {
         self.digest
     }
 
-    /// Who may be a member by what these entries (whole payloads, in their order) say beyond what is applied: those
+    /// Who may be a member by what these entries, in their order, say beyond what is applied: those
     /// that were provisioned, those whom the site names now, and those whom it will have named if the entries are
     /// committed. Of a change that will be refused nothing is taken: it is judged here as where it is applied.
     #[must_use]
-    pub fn members_to_come<'a>(
+    pub fn members_to_come(
         &self,
         provisioned: Vec<MemberRecord>,
-        payloads: impl Iterator<Item = &'a [u8]>,
+        entries: impl Iterator<Item = StampedEntry>,
     ) -> Vec<MemberRecord> {
         let mut members = self.members.clone();
         let mut named: BTreeMap<NodeId, MemberRecord> =
             provisioned.into_iter().map(|record| (record.id, record)).collect();
         named.extend(members.known().map(|record| (record.id, record.clone())));
-        for said in payloads.filter_map(entry::said_of_members) {
+        for said in entries.filter_map(|entry| entry::said_of_members(&entry)) {
             match said {
                 entry::SaidOfMembers::Bootstrap(records) => {
                     members.bootstrap(records, 0);
@@ -257,8 +257,8 @@ impl Site {
     }
 
     /// The span of the windows that a series opens now.
-    #[must_use]
-    pub fn span(&self, id: SeriesId) -> Span {
+    #[cfg(test)]
+    pub(crate) fn span(&self, id: SeriesId) -> Span {
         self.settings.span_for(self.name(id))
     }
 
@@ -300,15 +300,9 @@ impl Site {
     }
 
     /// The box of that name as a source.
-    #[must_use]
-    pub fn box_source(&self, name: &str) -> Option<SourceId> {
+    #[cfg(test)]
+    pub(crate) fn box_source(&self, name: &str) -> Option<SourceId> {
         self.sources.find(SourceKind::Box, name)
-    }
-
-    /// A source's kind and name.
-    #[must_use]
-    pub fn source_name(&self, source: SourceId) -> Option<(SourceKind, &str)> {
-        self.sources.name(source)
     }
 
     /// How many sources the site remembers, folded ones included.
@@ -354,8 +348,8 @@ impl Site {
     }
 
     /// Bytes of the summaries that wait, as `outbox.bytes_max` counts them.
-    #[must_use]
-    pub fn outbox_bytes(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn outbox_bytes(&self) -> u64 {
         self.outbox.bytes()
     }
 

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hasher};
 use hashbrown::HashTable;
 use tally_core::id::SeriesName;
 
-use super::codec::{Malformed, Reader};
+use crate::codec::{Malformed, Reader};
 
 /// A chunk of the order is split when it has so many ids: an insertion moves few bytes.
 const CHUNK_MAX: usize = 512;

@@ -209,6 +209,10 @@ impl Outbox {
         is_stopped: impl Fn(u32) -> bool,
         mut digest: u64,
     ) -> u64 {
+        debug_assert!(
+            deliberate::is(Bug::NumbersAnew) || self.last - self.delivered == self.numbered.len() as u64,
+            "numbers follow each other without a gap"
+        );
         let mut at = self.queue.first;
         for _ in 0..count {
             while let Some(node) = self.nodes.get(at as usize)

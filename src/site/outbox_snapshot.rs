@@ -3,7 +3,7 @@
 use tally_core::report::Amount;
 
 use super::*;
-use crate::site::codec::{Malformed, Reader};
+use crate::codec::{Malformed, Reader};
 
 impl Outbox {
     pub(in crate::site) fn put(&self, out: &mut Vec<u8>) {
@@ -98,6 +98,7 @@ impl Outbox {
     }
 
     /// The bytes, counted one by one.
+    #[cfg(test)]
     pub(in crate::site) fn counted_bytes(&self) -> u64 {
         let unnumbered = self.unnumbered().into_iter();
         let bytes = unnumbered.map(|summary| SUMMARY_BYTES + Packed::new(summary.amount).heap_bytes());

@@ -189,7 +189,7 @@ fn a_restored_outbox_goes_on_with_the_sweep() {
     };
     let restored = |outbox: &Outbox| {
         let out = bytes(outbox);
-        Outbox::read(&mut crate::site::codec::Reader::new(&out), |_, _| true).unwrap()
+        Outbox::read(&mut crate::codec::Reader::new(&out), |_, _| true).unwrap()
     };
     let mut steps = 0;
     loop {

@@ -5,8 +5,8 @@ use tally_core::id::SourceId;
 use tally_core::report::{Amount, Last, Sample, Sum, Ties};
 use tally_core::time::SiteTime;
 
-use super::codec::{Malformed, Reader};
 use super::digest::mix;
+use crate::codec::{Malformed, Reader};
 
 /// An amount, small ones in place.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,8 +1,8 @@
 //! Spans of site time that were lived through and then stepped back from: windows in there were summarised once, so
 //! what they get when site time comes by again is an addend, marked late.
 
-use super::codec::{Malformed, Reader};
 use super::view::Stamp;
+use crate::codec::{Malformed, Reader};
 
 /// So many spans are told apart; beyond, the two oldest become one.
 const SPANS_MAX: usize = 8;

@@ -207,8 +207,8 @@ impl World {
                 driver.apply(&entry::step_clock());
             }
             Op::Noop => {
-                driver.site.apply(driver.site.applied().next(), &[]).unwrap();
-                driver.log.push(Vec::new());
+                driver.site.apply(driver.site.applied().next(), &StampedEntry::default()).unwrap();
+                driver.log.push(StampedEntry::default());
             }
             Op::Restore => {
                 let bytes = driver.site.snapshot();
@@ -357,7 +357,7 @@ proptest! {
     fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut site = Site::new(&founding());
         let before = site.snapshot();
-        if site.apply(LogIndex(1), &bytes).is_err() {
+        if site.apply(LogIndex(1), &StampedEntry::from(&bytes[..])).is_err() {
             prop_assert!(site.snapshot() == before);
         }
         let _ = entry::check(&bytes);
@@ -422,7 +422,7 @@ fn goes_on(mut site: Site) {
         entry::tick(),
     ] {
         if site.applied().0 < u64::MAX {
-            let _ = site.apply(site.applied().next(), &entry::stamped(now, &body));
+            let _ = site.apply(site.applied().next(), &StampedEntry::new(now, &body));
         }
     }
     let _ = site.page("", None, 100);
@@ -434,15 +434,15 @@ fn goes_on(mut site: Site) {
 fn a_mutated_entry_never_panics_and_is_applied_whole_or_not_at_all() {
     let world = lived();
     let bytes = world.driver.site.snapshot();
-    let payloads: Vec<&Vec<u8>> =
+    let payloads: Vec<&StampedEntry> =
         world.driver.log.iter().filter(|payload| payload.len() > 60).take(2).collect();
     for payload in payloads {
         for at in 0..payload.len() {
             for flip in [1u8, 0x10, 0x80, 0xff] {
-                let mut mutated = payload.clone();
+                let mut mutated = payload.to_vec();
                 mutated[at] ^= flip;
                 let mut site = Site::restore(&founding(), &bytes).unwrap();
-                if site.apply(site.applied().next(), &mutated).is_err() {
+                if site.apply(site.applied().next(), &mutated.into()).is_err() {
                     assert!(site.snapshot() == bytes);
                 }
             }

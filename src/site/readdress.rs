@@ -2,17 +2,20 @@
 
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 
-use super::EntryError;
-use super::codec::{Reader, put_varint};
+use super::{Body, EntryError};
+use crate::codec::{Reader, put_varint};
 
 /// The same cells as another report. Only for a body whose old epoch is closed for good or whose
 /// number another report has: the old one can never be applied any more.
+///
+/// # Errors
+/// [`EntryError::Malformed`] for bytes that do not begin as a report.
 pub fn readdressed(
     body: &[u8],
     source: SourceId,
     epoch: Epoch,
     number: ReportNumber,
-) -> Result<Vec<u8>, EntryError> {
+) -> Result<Body, EntryError> {
     let mut reader = Reader::new(body);
     let kind = reader.u8()?;
     let (_source, _number, _epoch) = (reader.varint()?, reader.varint()?, reader.u64()?);
@@ -22,7 +25,7 @@ pub fn readdressed(
     put_varint(&mut out, number.get());
     out.extend_from_slice(&epoch.0.to_le_bytes());
     out.extend_from_slice(reader.rest());
-    Ok(out)
+    Ok(out.into())
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Which cells of a report were refused, in a few bytes: a repeated report gets the same receipt.
 
-use super::codec::{Malformed, Reader, put_bytes, put_varint};
 use super::entry::REPORT_CELLS_MAX;
 use super::view::Refusal;
+use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 use tally_core::report::Kind;
 
 /// Refused cells, as runs: places skipped, length, reason.

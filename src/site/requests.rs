@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::codec::{Malformed, Reader, put_varint};
+use crate::codec::{Malformed, Reader, put_varint};
 
 /// So many are remembered, the oldest are forgotten. A request is sent again for ten seconds at most, and nobody makes
 /// so many changes in that time.

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use tally_core::report::Amount;
 
-use super::codec::{Malformed, Reader};
 use super::digest::mix;
 use super::outbox::{put_summary, read_summary};
 use super::view::{Held, Summary};
+use crate::codec::{Malformed, Reader};
 
 /// With so many of a series held no more of it are numbered,
 pub const SERIES_HELD_MAX: usize = 16;

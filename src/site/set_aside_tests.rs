@@ -141,7 +141,7 @@ fn at_level_1_nothing_is_held() {
         site.apply(site.applied().next(), payload).unwrap();
     }
     let before = site.held_len();
-    let payload = entry::stamped(driver.now, &entry::set_aside(1, 0));
+    let payload = StampedEntry::new(driver.now, &entry::set_aside(1, 0));
     site.apply(site.applied().next(), &payload).unwrap();
     assert_eq!((before, site.held_len()), (0, 0));
 }

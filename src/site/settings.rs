@@ -4,7 +4,7 @@ use tally_core::id::SeriesName;
 use tally_core::window::{SPAN_MS_MAX, Span};
 
 use super::outbox::{NUMBERED_BYTES, SUMMARY_BYTES_MAX};
-use super::units::Unit;
+use crate::units::Unit;
 
 /// The most rules that `window.spans` can have.
 const SPAN_RULES_MAX: usize = 64;
@@ -259,9 +259,9 @@ impl Settings {
         self.list().into_iter().find(|row| row.0 == key).map(|row| row.1)
     }
 
-    /// What a change would make of a value, in its normal form; or why it is refused. For a check
-    /// before it goes into the log; what counts is where it is applied.
-    pub fn check(&self, key: &str, value: &str) -> Result<String, String> {
+    /// What a change would make of a value, in its normal form; or why it is refused.
+    #[cfg(test)]
+    fn check(&self, key: &str, value: &str) -> Result<String, String> {
         self.clone().set(key, value, 0)
     }
 

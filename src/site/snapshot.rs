@@ -7,7 +7,6 @@ use tally_core::id::LogIndex;
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
-use super::codec::{Malformed, Reader, put_bytes};
 use super::history::History;
 use super::keys::Keys;
 use super::level::Level;
@@ -23,6 +22,7 @@ use super::settings::Settings;
 use super::sources::Sources;
 use super::view::Stamp;
 use super::{BootstrapSettings, Site, SnapshotError};
+use crate::codec::{Malformed, Reader, put_bytes};
 use crate::deliberate::{self, Bug};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
@@ -76,6 +76,9 @@ impl Site {
     }
 
     /// The state that a snapshot of this site holds.
+    ///
+    /// # Errors
+    /// Why these bytes are no snapshot of this site that this release can read.
     pub fn restore(founding: &BootstrapSettings, bytes: &[u8]) -> Result<Site, SnapshotError> {
         let mut reader = Reader::new(bytes);
         if reader.array::<8>().ok() != Some(MAGIC) {
@@ -169,7 +172,7 @@ fn read_head(reader: &mut Reader<'_>) -> Result<(LogIndex, u64, Stamp), Malforme
         1 => true,
         _ => return Err(Malformed),
     };
-    if site.0 > super::entry::STAMP_MAX || elapsed.0 > super::entry::STAMP_MAX {
+    if site.0 > super::layers::STAMP_MAX || elapsed.0 > super::layers::STAMP_MAX {
         return Err(Malformed);
     }
     Ok((applied, digest, Stamp { site, elapsed, synced }))

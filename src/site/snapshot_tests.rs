@@ -1,6 +1,6 @@
 use super::*;
 use crate::site::testing::*;
-use crate::site::{SourceKind, entry};
+use crate::site::{SourceKind, StampedEntry, entry};
 use tally_core::id::Epoch;
 
 #[test]
@@ -90,7 +90,7 @@ fn a_setting_of_the_founding_comes_back_though_it_is_out_of_bounds() {
         BootstrapSettings { base_span: tally_core::window::Span::from_millis(50).unwrap(), ..founding() };
     let mut site = Site::new(&founding);
     let open = entry::open(SourceKind::Box, "box1", 1, Epoch(1));
-    site.apply(LogIndex(1), &entry::stamped(Stamp::default(), &open)).unwrap();
+    site.apply(LogIndex(1), &StampedEntry::new(Stamp::default(), &open)).unwrap();
     let restored = Site::restore(&founding, &site.snapshot()).unwrap();
     assert_eq!(restored.settings().window_base().as_millis(), 50);
 }

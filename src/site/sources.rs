@@ -10,13 +10,13 @@ use tally_core::id::{Epoch, ReportNumber, SourceId};
 use tally_core::report::{Judgement, Numbering};
 use tally_core::time::Elapsed;
 
-use super::codec::{Malformed, Reader, put_bytes};
 use super::digest::mix;
 use super::entry::{SOURCE_NAME_BYTES_MAX, SourceKind};
 use super::level::Level;
 use super::refused::Refused;
 use super::settings::Settings;
 use super::view::{LastApplied, OpenRefused};
+use crate::codec::{Malformed, Reader, put_bytes};
 
 /// How many of a source's epochs take reports.
 const EPOCHS_MAX: usize = 4;

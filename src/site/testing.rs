@@ -26,7 +26,7 @@ pub(super) struct Driver {
     pub(super) site: Site,
     pub(super) now: Stamp,
     /// All payloads so far, to be applied elsewhere.
-    pub(super) log: Vec<Vec<u8>>,
+    pub(super) log: Vec<StampedEntry>,
 }
 
 /// A source with an open epoch that numbers its reports.
@@ -49,8 +49,8 @@ impl Driver {
     }
 
     pub(super) fn apply(&mut self, body: &[u8]) -> Applied {
-        let payload = entry::stamped(self.now, body);
-        self.log.push(payload.to_vec());
+        let payload = StampedEntry::new(self.now, body);
+        self.log.push(payload.clone());
         self.site.apply(self.site.applied().next(), &payload).expect("the entry can be read")
     }
 

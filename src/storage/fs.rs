@@ -13,44 +13,95 @@ pub trait FileSystem: Send {
     type File: StoredFile;
 
     /// Makes a directory and its parents; nothing if it is there.
+    ///
+    /// # Errors
+    /// What the system says.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Opens a file to read and write; `NotFound` if it is not there.
+    ///
+    /// # Errors
+    /// What the system says.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
     /// Makes an empty file to read and write, in the place of one that may be there. The name is
     /// durable after [`sync_dir`](FileSystem::sync_dir).
+    ///
+    /// # Errors
+    /// What the system says.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
     /// Opens a file to read and write, or makes an empty one.
+    ///
+    /// # Errors
+    /// What the system says.
     fn open_or_create(&self, path: &Path) -> io::Result<Self::File>;
     /// Renames a file over whatever has the new name. Durable after `sync_dir`.
+    ///
+    /// # Errors
+    /// What the system says.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file. Durable after `sync_dir`.
+    ///
+    /// # Errors
+    /// What the system says.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// What the system says.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// The names of the files in a directory, in no order.
+    ///
+    /// # Errors
+    /// What the system says.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
     /// How many bytes are free where a directory is.
+    ///
+    /// # Errors
+    /// What the system says.
     fn free(&self, path: &Path) -> io::Result<u64>;
 }
 
 /// An open file; closing it does not sync it.
 pub trait StoredFile: Send {
     /// Its size in bytes.
+    ///
+    /// # Errors
+    /// What the system says.
     fn size(&self) -> io::Result<u64>;
     /// Reads at an offset; how many bytes, less than asked only at the end of the file.
+    ///
+    /// # Errors
+    /// What the system says.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes all of it at an offset. Durable after [`sync_data`](StoredFile::sync_data).
+    ///
+    /// # Errors
+    /// What the system says.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes what was written durable, and the size.
+    ///
+    /// # Errors
+    /// What the system says.
     fn sync_data(&self) -> io::Result<()>;
     /// Makes the file this long and reserves the space, as far as the file system can.
+    ///
+    /// # Errors
+    /// What the system says.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
     /// Makes the file this long.
+    ///
+    /// # Errors
+    /// What the system says.
     fn set_size(&self, bytes: u64) -> io::Result<()>;
     /// Drops what is cached and not waiting to be written, so that reading shows what the disk
     /// holds (after a failed sync the cache holds what the disk may not). As far as the system can.
+    ///
+    /// # Errors
+    /// What the system says.
     fn forget_cache(&self) -> io::Result<()>;
     /// Takes the lock of this file for as long as it is open; whether it was free.
+    ///
+    /// # Errors
+    /// What the system says.
     fn try_lock(&self) -> io::Result<bool>;
 }
 

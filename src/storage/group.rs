@@ -14,8 +14,8 @@ use bytes::Bytes;
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{HardState, Position};
 
-use super::codec::{Reader, put_varint};
 use super::{BLOCK_BYTES, Entry};
+use crate::codec::{Malformed, Reader, put_varint};
 
 const MAGIC: u32 = 0x4759_4C54; // "TLYG"
 /// As it stands in a file.
@@ -132,11 +132,11 @@ pub(super) fn seal(buffer: &mut [u8], salt: u64) {
 /// The length without padding of the group that seems to begin here; `None` if none does.
 pub(super) fn length(start: &[u8]) -> Option<usize> {
     let mut reader = Reader::new(start);
-    if reader.u32()? != MAGIC {
+    if reader.u32().ok()? != MAGIC {
         return None;
     }
-    reader.u32()?;
-    let length = reader.u32()? as usize;
+    reader.u32().ok()?;
+    let length = reader.u32().ok()? as usize;
     (length > HEADER_BYTES && length <= GROUP_BYTES_MAX).then_some(length)
 }
 
@@ -177,6 +177,10 @@ fn second(group: &[u8], salt: u64) -> u64 {
 
 /// Reads a whole group. Payloads share the bytes.
 pub(super) fn decode(bytes: &Bytes) -> Option<Group> {
+    read(bytes).ok()
+}
+
+fn read(bytes: &Bytes) -> Result<Group, Malformed> {
     let mut reader = Reader::new(bytes);
     reader.take(12)?;
     let count = reader.u32()? as usize;
@@ -194,33 +198,33 @@ pub(super) fn decode(bytes: &Bytes) -> Option<Group> {
             last.term = Term(reader.varint()?);
             last.subterm = Subterm(reader.varint()?);
         }
-        let start = reader.at();
-        reader.take(usize::try_from(head >> 1).ok()?)?;
-        entries.push(Entry { position: last, payload: bytes.slice(start..reader.at()) });
+        let payload = reader.take(usize::try_from(head >> 1).map_err(|_| Malformed)?)?;
+        entries.push(Entry { position: last, payload: bytes.slice_ref(payload) });
     }
-    (reader.left() == 0).then_some(Group { sequence, last_before, facts, entries })
+    reader.done()?;
+    Ok(Group { sequence, last_before, facts, entries })
 }
 
-fn take_facts(reader: &mut Reader<'_>) -> Option<Facts> {
-    let flags = reader.byte()?;
+fn take_facts(reader: &mut Reader<'_>) -> Result<Facts, Malformed> {
+    let flags = reader.u8()?;
     let mut facts = Facts::default();
     if flags & HAS_BOOT != 0 {
         facts.boot = Some(reader.varint()?);
     }
     if flags & HAS_HARD_STATE != 0 {
         let term = Term(reader.varint()?);
-        let vote = match reader.byte()? {
+        let vote = match reader.u8()? {
             0 => None,
             1 => Some(NodeId(reader.varint()?)),
-            _ => return None,
+            _ => return Err(Malformed),
         };
         facts.hard_state = Some(HardState { term, vote });
     }
-    let mut position = |flag: u8| -> Option<Option<Position>> {
+    let mut position = |flag: u8| -> Result<Option<Position>, Malformed> {
         if flags & flag == 0 {
-            return Some(None);
+            return Ok(None);
         }
-        Some(Some(Position {
+        Ok(Some(Position {
             index: LogIndex(reader.varint()?),
             term: Term(reader.varint()?),
             subterm: Subterm(reader.varint()?),
@@ -228,5 +232,5 @@ fn take_facts(reader: &mut Reader<'_>) -> Option<Facts> {
     };
     facts.truncate = position(HAS_TRUNCATE)?;
     facts.reset = position(HAS_RESET)?;
-    (flags < HAS_RESET << 1).then_some(facts)
+    if flags < HAS_RESET << 1 { Ok(facts) } else { Err(Malformed) }
 }

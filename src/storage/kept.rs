@@ -15,6 +15,9 @@ const ASIDE_MAX: u32 = 100;
 
 impl<F: FileSystem> Storage<F> {
     /// What it says; `None`: there is none. One of more bytes than this is not read.
+    ///
+    /// # Errors
+    /// The file system refused.
     pub fn unsent(&self, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
         let file = match self.fs.open(&self.dir.join(UNSENT)) {
             Ok(file) => file,
@@ -32,6 +35,9 @@ impl<F: FileSystem> Storage<F> {
     }
 
     /// Writes it anew; durable when this returns. On a full disk spare files and what a snapshot covers give way.
+    ///
+    /// # Errors
+    /// The file system refused.
     pub fn keep_unsent(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut kept = self.try_keep(bytes);
         let is_full = |kept: &io::Result<()>| {
@@ -60,6 +66,9 @@ impl<F: FileSystem> Storage<F> {
     }
 
     /// Removes it, durably.
+    ///
+    /// # Errors
+    /// The file system refused.
     pub fn forget_unsent(&self) -> io::Result<()> {
         match self.fs.remove(&self.dir.join(UNSENT)) {
             Ok(()) => {}
@@ -71,6 +80,9 @@ impl<F: FileSystem> Storage<F> {
     }
 
     /// Gives it another name, which is the answer: it cannot be used, and somebody may want to look at it.
+    ///
+    /// # Errors
+    /// The file system refused.
     pub fn set_unsent_aside(&self) -> io::Result<String> {
         let names = self.fs.list(&self.dir)?;
         let aside = |number: u32| format!("{UNSENT}.aside-{number}");

@@ -8,7 +8,6 @@
 //! (see `snapshot`); after a stop without a quorum `unsent.batches` (see `kept`).
 
 mod budget;
-mod codec;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use tally_core::id::{LogIndex, NodeId, Subterm, Term};
 use tally_core::raft::{HardState, Position};
 
-use super::codec::Reader;
 use super::{BLOCK_BYTES, FORMAT_VERSION, OpenError, Owner};
+use crate::codec::{Malformed, Reader};
 
 const MAGIC: &[u8; 8] = b"TALLYLOG";
 const CRC_END: usize = 12;
@@ -92,7 +92,7 @@ impl SegmentHeader {
             return Err(damaged("the first block of the segment is not one"));
         }
         let (version, header) =
-            SegmentHeader::fields(block).ok_or_else(|| damaged("the first block is too short"))?;
+            SegmentHeader::fields(block).map_err(|_| damaged("the first block is too short"))?;
         if block[MAGIC.len()..CRC_END] != crc32c::crc32c(&block[CRC_END..]).to_le_bytes() {
             return Err(damaged("the checksum of the segment's first block is wrong"));
         }
@@ -109,8 +109,8 @@ impl SegmentHeader {
         Ok(header)
     }
 
-    fn fields(block: &[u8]) -> Option<(u32, SegmentHeader)> {
-        let mut reader = Reader::new(block.get(CRC_END..HEADER_BYTES)?);
+    fn fields(block: &[u8]) -> Result<(u32, SegmentHeader), Malformed> {
+        let mut reader = Reader::new(block.get(CRC_END..HEADER_BYTES).ok_or(Malformed)?);
         let version = reader.u32()?;
         let owner = Owner { site_id: reader.u64()?, node: reader.u64()? };
         let (number, salt, sequence) = (reader.u64()?, reader.u64()?, reader.u64()?);
@@ -121,12 +121,12 @@ impl SegmentHeader {
         };
         let boot = reader.u64()?;
         let (term, vote) = (Term(reader.u64()?), NodeId(reader.u64()?));
-        let flags = reader.byte()?;
+        let flags = reader.u8()?;
         let hard_state = HardState { term, vote: (flags & 1 != 0).then_some(vote) };
         let (reused, bytes) = (flags & 2 != 0, reader.u64()?);
         let header =
             SegmentHeader { owner, number, salt, sequence, previous, hard_state, boot, reused, bytes };
-        Some((version, header))
+        Ok((version, header))
     }
 }
 
@@ -184,6 +184,5 @@ pub(super) fn named(name: &str) -> Named {
 /// A salt that no segment of this directory had before: by number, and not to be guessed by those
 /// who choose payloads.
 pub(super) fn new_salt(number: u64) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(number) ^ number.rotate_left(32)
+    crate::random::quick(number) ^ number.rotate_left(32)
 }

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use tally_core::id::{LogIndex, Subterm, Term};
 use tally_core::raft::Position;
 
-use super::codec::Reader;
 use super::fs::{FileSystem, StoredFile};
 use super::segment::foreign;
 use super::{FORMAT_VERSION, OpenError, Owner, ReadError, StorageMetrics, WriteError};
+use crate::codec::{Malformed, Reader};
 
 const MAGIC: &[u8; 8] = b"TALLYSNP";
 const CRC_END: usize = 12;
@@ -204,7 +204,7 @@ impl<S: StoredFile> Saving<S> {
         }
         let mut header = [0; HEADER_BYTES];
         self.file.read_at(0, &mut header)?;
-        let named = fields(&header).map(|fields| fields.body_crc);
+        let named = fields(&header).ok().map(|fields| fields.body_crc);
         if at + read == total && crc == self.crc && named == Some(crc) && is_whole(&header) {
             return Ok(Progress::Done);
         }
@@ -263,6 +263,7 @@ impl<S: StoredFile> SnapshotReader<S> {
         let mut header = [0; HEADER_BYTES];
         let read = file.read_at(0, &mut header).map_err(error)?;
         let fields = fields(&header)
+            .ok()
             .filter(|fields| read == HEADER_BYTES && is_whole(&header) && fields.position == position);
         let Some(fields) = fields else {
             let what = "the header of the snapshot is not what it was".to_owned();
@@ -278,6 +279,9 @@ impl<S: StoredFile> SnapshotReader<S> {
     }
 
     /// Bytes from an offset on, at most so many. The whole has to be checked by whoever puts it together.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn read(&self, offset: u64, bytes_max: usize) -> Result<Bytes, ReadError> {
         let left = usize::try_from(self.head.total.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; bytes_max.min(left)];
@@ -308,7 +312,7 @@ pub(super) fn load<F: FileSystem>(
     if read < HEADER_BYTES || &head[..MAGIC.len()] != MAGIC {
         return Err(damaged("it does not begin as a snapshot does"));
     }
-    let fields = fields(&head).ok_or_else(|| damaged("its header is too short"))?;
+    let fields = fields(&head).map_err(|_| damaged("its header is too short"))?;
     if !is_whole(&head) {
         return Err(damaged("its header's checksum is wrong"));
     }
@@ -343,9 +347,9 @@ struct Fields {
     body_crc: u32,
 }
 
-fn fields(head: &[u8; HEADER_BYTES]) -> Option<Fields> {
+fn fields(head: &[u8; HEADER_BYTES]) -> Result<Fields, Malformed> {
     let mut reader = Reader::new(&head[CRC_END..]);
-    Some(Fields {
+    Ok(Fields {
         version: reader.u32()?,
         owner: Owner { site_id: reader.u64()?, node: reader.u64()? },
         position: Position {

@@ -11,7 +11,7 @@ use tally_core::raft::{HardState, Position};
 use super::group::Facts;
 use super::log::{Log, Place};
 use super::recovery::Occasion;
-use super::snapshot::{self, LoadError, Progress, Saving, SnapshotReader};
+use super::snapshot::{self, Progress, Saving, SnapshotReader};
 use super::{
     Entry, FileSystem, OpenError, Options, Owner, ReadError, RealFileSystem, Recovered, Stats,
     StorageMetrics, WriteError, WriteGroup, directory, recovery,
@@ -39,6 +39,9 @@ pub struct Storage<F: FileSystem = RealFileSystem> {
 impl<F: FileSystem> Storage<F> {
     /// Locks the directory, reads what is there (founds it if it is empty) and raises the boot
     /// number. Everything in the answer is durable. Writes one block, in a directory that is not new.
+    ///
+    /// # Errors
+    /// The directory is another box's or in use, the disk refused, or the log is damaged.
     pub fn open(
         fs: F,
         dir: &Path,
@@ -65,6 +68,9 @@ impl<F: FileSystem> Storage<F> {
     /// writes. What was acknowledged is in the answer; the group that failed may be. The boot number
     /// stays. On an error the storage stays poisoned; try again later. Acknowledged groups that are
     /// not there (the disk lied) are [`OpenError::Damaged`].
+    ///
+    /// # Errors
+    /// The disk refused, or the log is damaged.
     pub fn recover(&mut self) -> Result<Recovered, OpenError> {
         self.poisoned = true;
         let place = self.log.place.clone();
@@ -83,6 +89,9 @@ impl<F: FileSystem> Storage<F> {
     }
 
     /// Makes a group durable: one write, one sync. Nothing is written for a group that changes nothing.
+    ///
+    /// # Errors
+    /// The disk did not take it; what was durable before still is.
     pub fn write(&mut self, group: &WriteGroup) -> Result<(), WriteError> {
         self.check_poison()?;
         let floor = self.snapshot.map_or(LogIndex::ZERO, |position| position.index);
@@ -92,6 +101,9 @@ impl<F: FileSystem> Storage<F> {
 
     /// Entries from `first` up to `last` (or the log's end), at least one, then no more than
     /// `bytes_max` of payload in all.
+    ///
+    /// # Errors
+    /// The entries are not there, or cannot be read.
     pub fn read(
         &mut self,
         first: LogIndex,
@@ -104,6 +116,9 @@ impl<F: FileSystem> Storage<F> {
     /// Makes a snapshot durable that covers the log up to `position`, and frees the log before it but
     /// for what [`Options`] keep for followers. When the snapshot file cannot be written, the log
     /// is as good as before; see [`is_poisoned`](Storage::is_poisoned).
+    ///
+    /// # Errors
+    /// The disk did not take it; what was durable before still is.
     pub fn save_snapshot(&mut self, position: Position, bytes: Bytes) -> Result<(), WriteError> {
         if self.snapshot == Some(position) {
             return self.check_poison();
@@ -115,6 +130,9 @@ impl<F: FileSystem> Storage<F> {
 
     /// Begins to save a snapshot in pieces; the log can be written between them. It ends one that was
     /// begun before, as an installation does. See [`save_snapshot`](Storage::save_snapshot).
+    ///
+    /// # Errors
+    /// The disk did not take it; what was durable before still is.
     pub fn begin_snapshot(
         &mut self,
         position: Position,
@@ -159,6 +177,9 @@ impl<F: FileSystem> Storage<F> {
 
     /// Writes the next piece; whether that was all, and the log before it is freed. After an error it
     /// is over.
+    ///
+    /// # Errors
+    /// The disk did not take it; what was durable before still is.
     pub fn step_snapshot(&mut self, saving: &mut Saving<F::File>) -> Result<bool, WriteError> {
         if saving.serial() != self.begun {
             return Err(WriteError::Invalid("a snapshot that another one has taken the place of".to_owned()));
@@ -193,6 +214,9 @@ impl<F: FileSystem> Storage<F> {
     }
 
     /// Takes a snapshot that a leader sent: durable, and the log begins anew after it.
+    ///
+    /// # Errors
+    /// The disk did not take it; what was durable before still is.
     pub fn install_snapshot(
         &mut self,
         position: Position,
@@ -251,20 +275,26 @@ impl<F: FileSystem> Storage<F> {
     }
 
     /// The present snapshot, to be read in parts.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or is damaged.
     pub fn open_snapshot(&self) -> Result<Option<SnapshotReader<F::File>>, ReadError> {
         let open = |position| SnapshotReader::open(&self.fs, &self.snapshot_dir, position);
         self.snapshot.map(open).transpose()
     }
 
     /// The present snapshot, read from disk and checked.
-    pub fn load_snapshot(&self) -> Result<Option<(Position, Vec<u8>)>, ReadError> {
+    #[cfg(test)]
+    pub(super) fn load_snapshot(&self) -> Result<Option<(Position, Vec<u8>)>, ReadError> {
         let Some(position) = self.snapshot else { return Ok(None) };
         let path = snapshot::path(&self.snapshot_dir, position);
         match snapshot::load(&self.fs, &self.snapshot_dir, self.log.place.owner, position) {
             Ok(loaded) => Ok(Some((position, loaded.bytes))),
-            Err(LoadError::Io(source)) => Err(ReadError::Io { path, source }),
-            Err(LoadError::Damaged(what)) => Err(ReadError::Damaged { file: path, offset: 0, what }),
-            Err(LoadError::Refused(refusal)) => {
+            Err(snapshot::LoadError::Io(source)) => Err(ReadError::Io { path, source }),
+            Err(snapshot::LoadError::Damaged(what)) => {
+                Err(ReadError::Damaged { file: path, offset: 0, what })
+            }
+            Err(snapshot::LoadError::Refused(refusal)) => {
                 Err(ReadError::Damaged { file: path, offset: 0, what: refusal.to_string() })
             }
         }

@@ -1,7 +1,6 @@
 //! Connections that this box makes.
 
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +10,8 @@ use quinn::{Connection, ConnectionError};
 use super::peer::{Fresh, Peer};
 use super::refusal::CLOSE_REFUSED;
 use super::{Refusal, TransportShared, address, link};
+use crate::backoff::Backoff;
+use crate::random;
 
 const DELAY_FIRST: Duration = Duration::from_millis(20);
 const DELAY_MAX: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ const YIELD: Duration = Duration::from_millis(10);
 /// Dials whenever there is no connection, for ever.
 pub(super) async fn keep_connected(shared: Arc<TransportShared>, peer: Arc<Peer>) {
     let mut connected = peer.connected();
-    let mut backoff = Backoff::default();
+    let mut tries = Tries::default();
     let mut logged: Option<Instant> = None;
     loop {
         if *connected.borrow_and_update() {
@@ -35,7 +36,7 @@ pub(super) async fn keep_connected(shared: Arc<TransportShared>, peer: Arc<Peer>
                 return;
             }
             if since.elapsed() >= GOOD_AFTER {
-                backoff = Backoff::default();
+                tries = Tries::default();
             }
             if !peer.decides {
                 tokio::time::sleep(YIELD).await;
@@ -44,7 +45,7 @@ pub(super) async fn keep_connected(shared: Arc<TransportShared>, peer: Arc<Peer>
         tokio::select! {
             biased;
             _ = connected.wait_for(|connected| *connected) => continue,
-            () = tokio::time::sleep(backoff.next_delay()) => {}
+            () = tokio::time::sleep(tries.next_delay()) => {}
         }
         shared.metrics.dials.raise();
         let begun = Instant::now();
@@ -52,7 +53,7 @@ pub(super) async fn keep_connected(shared: Arc<TransportShared>, peer: Arc<Peer>
         // boxes that each give up their own dial for the other's would have none.
         let outcome = tokio::select! {
             biased;
-            outcome = in_time(connect(&shared, &peer, backoff.tries)) => outcome,
+            outcome = in_time(connect(&shared, &peer, tries.made)) => outcome,
             _ = connected.wait_for(|connected| *connected) => continue,
         };
         let outcome = match outcome {
@@ -68,7 +69,7 @@ pub(super) async fn keep_connected(shared: Arc<TransportShared>, peer: Arc<Peer>
         };
         shared.metrics.dials_failed.raise();
         // Not at the first try: at a start of the whole site the others may be a moment later.
-        if backoff.tries > 3 && logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+        if tries.made > 3 && logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             logged = Some(Instant::now());
             tracing::warn!("cannot reach {} at {}: {why}; trying on", peer.name, peer.address);
         }
@@ -149,22 +150,24 @@ fn turn(mut addresses: Vec<SocketAddr>, tries: u32) -> SocketAddr {
     addresses[place % addresses.len()]
 }
 
-/// None before the first try, then 20 ms, doubling to 1 s, half as much more or less at random.
-#[derive(Debug, Default)]
-struct Backoff {
-    tries: u32,
+/// The dials since the last good connection.
+#[derive(Debug)]
+struct Tries {
+    made: u32,
+    backoff: Backoff,
 }
 
-impl Backoff {
+impl Default for Tries {
+    fn default() -> Tries {
+        Tries { made: 0, backoff: Backoff::new(DELAY_FIRST, DELAY_MAX, 0.5) }
+    }
+}
+
+impl Tries {
+    /// No wait before the first.
     fn next_delay(&mut self) -> Duration {
-        let tries = self.tries;
-        self.tries = tries.saturating_add(1);
-        if tries == 0 {
-            return Duration::ZERO;
-        }
-        let delay = DELAY_FIRST.saturating_mul(1 << (tries - 1).min(16)).min(DELAY_MAX);
-        let random = RandomState::new().hash_one(tries) % 1024;
-        delay / 2 + delay.mul_f64(random as f64 / 1024.0)
+        self.made = self.made.saturating_add(1);
+        if self.made == 1 { Duration::ZERO } else { self.backoff.next(random::jitter()) }
     }
 }
 
@@ -191,14 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn delays_grow_from_none_to_a_second() {
-        let mut backoff = Backoff::default();
-        assert_eq!(backoff.next_delay(), Duration::ZERO);
-        let first = backoff.next_delay();
-        assert!((DELAY_FIRST / 2..DELAY_FIRST * 2).contains(&first), "{first:?}");
+    fn the_first_dial_is_made_at_once_and_the_next_ones_after_waits() {
+        let mut tries = Tries::default();
+        assert_eq!(tries.next_delay(), Duration::ZERO);
+        let first = tries.next_delay();
+        assert!((DELAY_FIRST / 2..=DELAY_FIRST * 3 / 2).contains(&first), "{first:?}");
         for _ in 0..40 {
-            assert!(backoff.next_delay() < DELAY_MAX * 3 / 2);
+            assert!(tries.next_delay() <= DELAY_MAX * 3 / 2);
         }
-        assert!(backoff.next_delay() >= DELAY_MAX / 2);
+        assert!(tries.next_delay() >= DELAY_MAX / 2);
     }
 }

@@ -32,6 +32,9 @@ impl Decoder {
     }
 
     /// The next frame, in memory of its own; `None` when `input` is used up.
+    ///
+    /// # Errors
+    /// [`Oversized`] for a frame beyond its bound.
     pub fn next(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, Oversized> {
         if self.partial.is_none() {
             let Some(length) = self.length(input)? else { return Ok(None) };

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use tally_core::id::NodeId;
 
 use super::Refusal;
@@ -115,9 +114,8 @@ impl Incarnations {
     /// the others is read from the directory.
     pub fn load(dir: &Path, boot: u64) -> Incarnations {
         let path = dir.join(FILE);
-        let mut nonce = [0; 8];
         // Without random numbers there would be no keys either; zero only makes copies harder to tell.
-        let _ = SystemRandom::new().fill(&mut nonce);
+        let nonce = crate::random::bytes().unwrap_or_default();
         let seen = match std::fs::read_to_string(&path) {
             Ok(text) => read_seen(&text).unwrap_or_else(|| {
                 tracing::warn!(

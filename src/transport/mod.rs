@@ -34,8 +34,8 @@ use tally_core::id::NodeId;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::identity::{Identity, Keys, MemberInfo};
-use crate::metrics::Counter;
+use crate::figures::Counter;
+use crate::identity::{Identity, Keys, MemberRecord};
 
 use incarnations::Hello;
 pub use incarnations::{INCARNATION_BYTES, Incarnation, Incarnations, read_seen, seen_text};
@@ -251,6 +251,9 @@ struct TransportShared {
 
 impl Transport {
     /// Listens on a UDP address and begins to dial the other members.
+    ///
+    /// # Errors
+    /// Keys and identity do not belong together, TLS cannot be set up, or the address cannot be listened at.
     pub async fn start(
         identity: &Identity,
         keys: Keys,
@@ -289,7 +292,10 @@ impl Transport {
 
     /// From now on these are the members: who is new is dialled and may connect, who is none of them any
     /// more loses its connections. A member whose address or key changed begins anew.
-    pub fn set_members(&self, members: &[MemberInfo]) -> Result<(), TransportError> {
+    ///
+    /// # Errors
+    /// TLS cannot be set up for a new member.
+    pub fn set_members(&self, members: &[MemberRecord]) -> Result<(), TransportError> {
         self.shared.pins.replace(members);
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let mut peers = self.shared.peers.write().unwrap_or_else(PoisonError::into_inner);
@@ -306,11 +312,11 @@ impl Transport {
             }
             stays
         });
-        for member in members.iter().filter(|member| member.id != self.me.0) {
+        for member in members.iter().filter(|member| member.id != self.me) {
             if peers.iter().any(|peer| peer.is(member)) {
                 continue;
             }
-            let client = config::client(&self.keys, &self.shared.pins, NodeId(member.id))?;
+            let client = config::client(&self.keys, &self.shared.pins, member.id)?;
             let peer = Arc::new(Peer::new(self.me, member, client));
             if !peer.address.is_empty() {
                 let task = tasks.all.spawn(dial::keep_connected(self.shared.clone(), peer.clone()));
@@ -326,12 +332,10 @@ impl Transport {
         Arc::clone(&self.shared.metrics)
     }
 
-    /// The address that it listens on.
-    pub fn local_address(&self) -> std::io::Result<SocketAddr> {
-        self.shared.endpoint.local_addr()
-    }
-
     /// Queues a frame. Never blocks.
+    ///
+    /// # Errors
+    /// No such member, no connection to it, or its queue is full.
     pub fn send(&self, to: NodeId, lane: Lane, frame: Bytes) -> Result<(), SendError> {
         self.peer(to).ok_or(SendError::NotAPeer)?.queue(lane).push(frame)
     }
@@ -343,6 +347,9 @@ impl Transport {
 
     /// Sends a frame that may be lost, and overtakes everything. One that does not fit into a packet
     /// goes on the control lane.
+    ///
+    /// # Errors
+    /// No such member, no connection to it, or the frame is too large.
     pub fn datagram(&self, to: NodeId, frame: Bytes) -> Result<(), SendError> {
         let peer = self.peer(to).ok_or(SendError::NotAPeer)?;
         if peer.send_datagram(&frame)? {

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendDatagramError, SendStream};
-use tally_core::id::NodeId;
+use tally_core::id::{KeyHash, NodeId};
 use tokio::sync::watch;
 
 use super::address::shown;
 use super::queue::Queue;
 use super::refusal::CLOSE_SUPERSEDED;
 use super::{Incarnation, Lane, PeerStatus, Refusal, SendError};
-use crate::identity::MemberInfo;
+use crate::identity::MemberRecord;
 
 /// Two dials, one from each side, have crossed when the second was begun before the first was a
 /// connection, or so shortly after that the other side may see it the other way round.
@@ -27,7 +27,7 @@ pub(super) struct Peer {
     pub(super) id: NodeId,
     pub(super) name: String,
     pub(super) address: String,
-    key: String,
+    key: KeyHash,
     pub(super) client: quinn::ClientConfig,
     /// Whether this box's number is the lower one: it decides where the two sides could disagree.
     pub(super) decides: bool,
@@ -102,14 +102,14 @@ pub(super) enum Removed {
 }
 
 impl Peer {
-    pub(super) fn new(me: NodeId, member: &MemberInfo, client: quinn::ClientConfig) -> Peer {
+    pub(super) fn new(me: NodeId, member: &MemberRecord, client: quinn::ClientConfig) -> Peer {
         Peer {
-            id: NodeId(member.id),
+            id: member.id,
             name: member.name.clone(),
             address: member.address.clone(),
-            key: member.key.clone(),
+            key: member.key,
             client,
-            decides: me.0 < member.id,
+            decides: me < member.id,
             queues: Lane::ALL.map(Queue::new),
             links: Mutex::default(),
             announcing: tokio::sync::Mutex::default(),
@@ -119,8 +119,8 @@ impl Peer {
     }
 
     /// Whether it is this member, at this address and with this key.
-    pub(super) fn is(&self, member: &MemberInfo) -> bool {
-        self.id.0 == member.id && self.address == member.address && self.key == member.key
+    pub(super) fn is(&self, member: &MemberRecord) -> bool {
+        self.id == member.id && self.address == member.address && self.key == member.key
     }
 
     /// A connection was refused, here or there.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tally_core::id::KeyHash;
 
 use super::*;
 
@@ -153,13 +154,13 @@ async fn a_box_that_takes_itself_for_another_member_is_refused_and_both_sides_kn
     assert_eq!(one.transport.peers()[0].refused, Some(Refusal::OtherNumber));
     // Itself: a box whose identity says 4 where the site says 2.
     site.identities[1].node = 4;
-    site.identities[1].members[1].id = 4;
+    site.identities[1].members[1].id = NodeId(4);
     let two = site.start(2).await;
     two.wait_refused(Refusal::OwnOtherNumber).await;
     assert!(!two.transport.peers()[0].connected);
     end(&site, 2, two).await;
     site.identities[1].node = 2;
-    site.identities[1].members[1].id = 2;
+    site.identities[1].members[1].id = NodeId(2);
     let _two = site.start(2).await;
     one.wait_connected(2).await;
     assert_eq!(one.transport.peers()[0].refused, None, "that is over");
@@ -309,13 +310,12 @@ async fn certificates_that_have_run_out_still_connect() {
 }
 
 /// Replaces the certificate by one for the same key that ran out in 2001.
-fn expire(dir: &Path) -> String {
+fn expire(dir: &Path) -> KeyHash {
     let key = rcgen::KeyPair::from_pem(&std::fs::read_to_string(dir.join("node.key")).unwrap()).unwrap();
     let mut params = rcgen::CertificateParams::default();
     params.not_before = rcgen::date_time_ymd(2000, 1, 1);
     params.not_after = rcgen::date_time_ymd(2001, 1, 1);
     let pem = params.self_signed(&key).unwrap().pem();
     std::fs::write(dir.join("node.crt"), &pem).unwrap();
-    let hash = crate::identity::key_hash(&CertificateDer::from_pem_slice(pem.as_bytes()).unwrap());
-    crate::identity::hex(&hash.unwrap())
+    crate::identity::key_hash(&CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap()
 }

@@ -8,9 +8,9 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
-use tally_core::id::NodeId;
+use tally_core::id::{KeyHash, NodeId};
 
-use crate::identity::{Identity, Keys, MemberInfo, key_hash};
+use crate::identity::{Identity, Keys, MemberRecord, key_hash};
 
 /// The version of the protocol; another one is refused by TLS itself.
 const ALPN: &[u8] = b"tally/1";
@@ -19,7 +19,7 @@ const ALPN: &[u8] = b"tally/1";
 #[derive(Debug)]
 pub(super) struct Pins {
     me: NodeId,
-    members: RwLock<Vec<(NodeId, String)>>,
+    members: RwLock<Vec<(NodeId, KeyHash)>>,
 }
 
 impl Pins {
@@ -28,14 +28,13 @@ impl Pins {
     }
 
     /// From now on these are the members.
-    pub(super) fn replace(&self, members: &[MemberInfo]) {
+    pub(super) fn replace(&self, members: &[MemberRecord]) {
         *self.members.write().unwrap_or_else(PoisonError::into_inner) = keys_of(members);
     }
 
     /// Whose certificate it is, if it is another member's.
     pub(super) fn peer(&self, certificate: &CertificateDer<'_>) -> Result<NodeId, CertificateError> {
         let hash = key_hash(certificate).ok_or(CertificateError::BadEncoding)?;
-        let hash = crate::identity::hex(&hash);
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
         match members.iter().find(|(_, key)| *key == hash) {
             // The errors are chosen by the alert they cause, which refusal.rs tells apart.
@@ -52,8 +51,8 @@ impl Pins {
     }
 }
 
-fn keys_of(members: &[MemberInfo]) -> Vec<(NodeId, String)> {
-    members.iter().map(|member| (NodeId(member.id), member.key.clone())).collect()
+fn keys_of(members: &[MemberRecord]) -> Vec<(NodeId, KeyHash)> {
+    members.iter().map(|member| (member.id, member.key)).collect()
 }
 
 /// TLS of the accepting side: any other member may connect.

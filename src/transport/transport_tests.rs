@@ -4,8 +4,10 @@ use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Instant;
 
+use tally_core::raft::MemberRole;
+
 use super::*;
-use crate::identity::{Authority, MemberInfo, Role, SiteId};
+use crate::identity::{Authority, MemberRecord, SiteId};
 
 #[path = "refused_tests.rs"]
 mod refused;
@@ -38,7 +40,13 @@ impl TestSite {
             let issued = authority.issue(&name, site_id).unwrap();
             issued.save(dir.path()).unwrap();
             let address = free_address().to_string();
-            members.push(MemberInfo { id, name, address, role: Role::Voter, key: issued.key_hash });
+            members.push(MemberRecord {
+                id: NodeId(id),
+                name,
+                address,
+                role: MemberRole::Voter,
+                key: issued.key_hash,
+            });
             dirs.push(dir);
         }
         let identity = |node| Identity {

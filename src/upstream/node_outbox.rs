@@ -6,7 +6,8 @@ use tokio::sync::watch;
 
 use super::formats::{Numbered, SiteState};
 use super::outbox::{HeldReader, Outbox, Position};
-use crate::node::{BrokerWish, Handle, RequestError, RoleView};
+use crate::node::{BrokerWish, Handle, RoleView};
+use crate::request::RequestError;
 use crate::site::{Level, SeriesId, Site, Summary};
 
 /// See the module.

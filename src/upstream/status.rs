@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::GOOD_AFTER;
 use super::formats::FormatStatus;
 use crate::clock::wall_ms;
-use crate::metrics::Counter;
+use crate::figures::Counter;
 use crate::mqtt::{BrokerUrl, Ending, Limits, WILL_DELAY_S};
 
 /// How the upstream is, on this box.

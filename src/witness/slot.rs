@@ -10,14 +10,15 @@ use tally_core::raft::{Message, Reaction, Witness, WitnessRecord};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
+use super::WitnessError;
 use super::store::Store;
-use crate::daemon::RunError;
 use crate::dropped::{DroppedMessages, Reason};
-use crate::identity::{Identity, Keys, MemberInfo};
-use crate::metrics::Counter;
-use crate::node::{ToWitness, info_of, said_by_witness, said_to_witness};
+use crate::figures::Counter;
+use crate::identity::Identity;
+use crate::node::{ToWitness, said_by_witness, said_to_witness};
 use crate::site::MemberRecord;
-use crate::transport::{Event, Incarnations, Lane, Transport, TransportMetrics};
+use crate::startup;
+use crate::transport::{Event, Lane, Transport};
 
 /// Frames that wait; beyond, the peers' streams are not read. A site says little to its witness.
 const EVENTS_MAX: usize = 64;
@@ -27,7 +28,7 @@ const EVENTS_MAX: usize = 64;
 pub(super) struct SlotShared {
     /// But for the members, who change.
     pub(super) identity: Identity,
-    members: Mutex<Vec<MemberInfo>>,
+    members: Mutex<Vec<MemberRecord>>,
     pub(super) transport: Arc<Transport>,
     /// What members said that led to nothing.
     pub(super) dropped: DroppedMessages,
@@ -53,7 +54,7 @@ pub(super) struct View {
 
 impl SlotShared {
     /// The site's members, as a leader told them last.
-    pub(super) fn members(&self) -> MutexGuard<'_, Vec<MemberInfo>> {
+    pub(super) fn members(&self) -> MutexGuard<'_, Vec<MemberRecord>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -76,20 +77,21 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Reads the record and begins to listen.
-    pub(super) async fn open(dir: &Path, identity: Identity, listen: SocketAddr) -> Result<Slot, RunError> {
+    pub(super) async fn open(
+        dir: &Path,
+        identity: Identity,
+        listen: SocketAddr,
+    ) -> Result<Slot, WitnessError> {
         let me = identity.me();
         let (store, record) = Store::open(dir, &me.name)?;
-        let keys = Keys::load(dir)?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let incarnations = Incarnations::load(dir, store.boot());
-        let metrics = Arc::new(TransportMetrics::default());
-        let transport = Transport::start(&identity, keys, listen, sender, metrics, incarnations).await?;
+        let transport = startup::transport(&identity, dir, store.boot(), listen, sender).await?;
         info!("{:?} is the witness of site {:?}, at {listen} (UDP)", me.name, identity.site);
         let view = View { record, writes: store.writes(), boot: store.boot(), trouble: None };
         let shared = SlotShared {
             members: Mutex::new(identity.members.clone()),
             identity,
-            transport: Arc::new(transport),
+            transport,
             dropped: DroppedMessages::default(),
             answers: Counter::default(),
             failures: Counter::default(),
@@ -132,7 +134,7 @@ impl Slot {
         let message = match said_to_witness(frame) {
             Ok(ToWitness::Core(message)) => message,
             Ok(ToWitness::Members(index, members)) => {
-                self.know_members(from, index, &members).await;
+                self.know_members(from, index, members).await;
                 return None;
             }
             Ok(ToWitness::Other) => {
@@ -157,15 +159,14 @@ impl Slot {
 
     /// Takes the members over from a leader: who is new may connect, who left may not any more. It is kept in
     /// `identity.json`, which is no promise: a list that is lost is told again.
-    async fn know_members(&mut self, from: NodeId, index: LogIndex, records: &[MemberRecord]) {
+    async fn know_members(&mut self, from: NodeId, index: LogIndex, mut members: Vec<MemberRecord>) {
         let (site, me) = (&self.shared.identity.site, self.shared.identity.me());
-        let own = records.iter().find(|record| record.id.0 == me.id).map(info_of);
+        let own = members.iter().find(|record| record.id == me.id);
         // A leader that was cut off may tell an old list; one without this witness is none to live by.
         if index < self.members_as_of || own.is_none_or(|own| own.key != me.key || own.role != me.role) {
             return self.shared.dropped.count_one(from, Reason::StaleMembers);
         }
         self.members_as_of = index;
-        let mut members: Vec<MemberInfo> = records.iter().map(info_of).collect();
         // What the site calls it and where it says this witness is must agree with this machine's own files.
         members.iter_mut().filter(|member| member.id == me.id).for_each(|own| *own = me.clone());
         if members == *self.shared.members() {

@@ -1,8 +1,7 @@
 use super::*;
-use crate::identity::{MemberInfo, Role};
 use crate::node::{ToWitness, said_to_witness};
-use tally_core::id::{Subterm, Term};
-use tally_core::raft::{Body, NodeSet};
+use tally_core::id::{KeyHash, Subterm, Term};
+use tally_core::raft::{Body, MemberRole, NodeSet};
 
 const BOX: NodeId = NodeId(1);
 
@@ -10,16 +9,20 @@ const BOX: NodeId = NodeId(1);
 async fn slot(dir: &Path) -> Slot {
     let mut identity = Identity::found_single(dir, "plant7", "w", "").unwrap();
     let mut me = identity.members[0].clone();
-    (me.id, me.role, me.address) = (3, Role::Witness, "127.0.0.1:9".to_owned());
-    let peer = |id: u64| MemberInfo {
-        id,
+    (me.id, me.role, me.address) = (NodeId(3), MemberRole::Witness, "127.0.0.1:9".to_owned());
+    let peer = |id: u64| MemberRecord {
+        id: NodeId(id),
         name: format!("box{id}"),
         address: String::new(),
-        role: Role::Voter,
-        key: format!("{id:064x}"),
+        role: MemberRole::Voter,
+        key: key(id),
     };
     (identity.node, identity.members) = (3, vec![peer(1), peer(2), me]);
     Slot::open(dir, identity, SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap()
+}
+
+fn key(id: u64) -> KeyHash {
+    KeyHash([id as u8; 32])
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -88,34 +91,31 @@ fn members_are_learnt_from_a_leader_and_an_older_list_undoes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     run(async {
         let mut slot = slot(dir.path()).await;
-        let record = |id: u64, name: &str, key: &str, role| MemberRecord {
+        let record = |id: u64, name: &str, key, role| MemberRecord {
             id: NodeId(id),
             name: name.to_owned(),
             address: format!("127.0.0.1:{id}"),
-            key: crate::identity::unhex(key).unwrap(),
+            key,
             role,
         };
-        use crate::site::MemberRole::{Voter, Witness};
-        let own = slot.shared.identity.me().key.clone();
+        use MemberRole::{Voter, Witness};
+        let own = slot.shared.identity.me().key;
         let boxes = |ids: &[u64]| -> Vec<MemberRecord> {
-            let boxes = ids.iter().map(|id| record(*id, &format!("box{id}"), &format!("{id:064x}"), Voter));
-            boxes.chain([record(3, "w", &own, Witness)]).collect()
+            let boxes = ids.iter().map(|id| record(*id, &format!("box{id}"), key(*id), Voter));
+            boxes.chain([record(3, "w", own, Witness)]).collect()
         };
         let names = |slot: &Slot| -> Vec<String> {
             slot.shared.members().iter().map(|member| member.name.clone()).collect()
         };
-        slot.know_members(NodeId(1), LogIndex(9), &boxes(&[1, 4])).await;
+        slot.know_members(NodeId(1), LogIndex(9), boxes(&[1, 4])).await;
         assert_eq!(names(&slot), ["box1", "box4", "w"]);
         let kept = Identity::load(dir.path()).unwrap().unwrap();
         assert_eq!((&kept.members, kept.me()), (&*slot.shared.members(), slot.shared.identity.me()));
         // Of a leader that was cut off; without this witness; under another key: nothing of it is taken.
-        slot.know_members(NodeId(1), LogIndex(8), &boxes(&[1, 2])).await;
-        slot.know_members(NodeId(1), LogIndex(10), &boxes(&[1, 2])[..2]).await;
-        let other = [
-            record(1, "box1", &format!("{:064x}", 1), Voter),
-            record(3, "w", &format!("{:064x}", 7), Witness),
-        ];
-        slot.know_members(NodeId(1), LogIndex(11), &other).await;
+        slot.know_members(NodeId(1), LogIndex(8), boxes(&[1, 2])).await;
+        slot.know_members(NodeId(1), LogIndex(10), boxes(&[1, 2])[..2].to_vec()).await;
+        let other = [record(1, "box1", key(1), Voter), record(3, "w", key(7), Witness)];
+        slot.know_members(NodeId(1), LogIndex(11), other.to_vec()).await;
         assert_eq!((names(&slot).len(), slot.shared.dropped.sum(false)), (3, 3));
         assert!(slot.shared.transport.peers().iter().any(|peer| peer.name == "box4"));
     });

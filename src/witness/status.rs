@@ -9,6 +9,7 @@ use axum::http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 use serde::Serialize;
 use tally_core::id::NodeId;
+use tally_core::raft::MemberRole;
 
 use super::slot::SlotShared;
 use crate::api::{Answers, ApiConfig, Guard, Name, Problem, Text, json_response, typed_response};
@@ -33,8 +34,8 @@ pub(super) struct Refused {
 /// The answer of `GET /v1/status` at a witness.
 #[derive(Clone, Debug, Serialize)]
 struct WitnessStatus {
-    /// Always `witness`.
-    role: &'static str,
+    /// Always that of a witness.
+    role: MemberRole,
     /// Whether all sites are served.
     ready: bool,
     sites: Vec<SiteStatus>,
@@ -112,7 +113,7 @@ impl Overview {
 
     fn status(&self) -> WitnessStatus {
         WitnessStatus {
-            role: "witness",
+            role: MemberRole::Witness,
             ready: self.why_not_ready().is_none(),
             sites: self.sites.iter().map(|site| SiteStatus::of(site)).collect(),
             refused: self.refused.clone(),
@@ -196,7 +197,7 @@ impl SiteStatus {
         let view = shared.view().clone();
         let members = shared.members().clone();
         let name = |id: NodeId| {
-            let member = members.iter().find(|member| member.id == id.0);
+            let member = members.iter().find(|member| member.id == id);
             member.map_or_else(|| format!("box {id}"), |member| member.name.clone())
         };
         SiteStatus {

@@ -157,6 +157,9 @@ pub fn encode(boot: u64, writes: u64, record: &WitnessRecord) -> [u8; FILE_BYTES
 }
 
 /// What [`encode`] wrote: incarnations, writes, record.
+///
+/// # Errors
+/// Why these bytes are no record.
 pub fn decode(bytes: &[u8]) -> Result<(u64, u64, WitnessRecord), DecodeError> {
     let damaged = |what: &str| DecodeError::Damaged(what.to_owned());
     if bytes.get(..4) != Some(MAGIC) {

@@ -8,7 +8,7 @@ use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tallyd::site::entry::{self, ReportWriter, SeriesRef, SourceKind};
-use tallyd::site::{Applied, BootstrapSettings, Site, Stamp, Summary};
+use tallyd::site::{Applied, BootstrapSettings, Site, Stamp, StampedEntry, Summary};
 
 use crate::members;
 use crate::plan::Micros;
@@ -48,7 +48,7 @@ impl Machine {
 
     pub(crate) fn apply(&mut self, index: LogIndex, payload: &[u8]) -> Applied {
         assert_eq!(index, self.applied().next(), "entries are applied one after the other");
-        self.0.apply(index, payload).expect("a box reads its own entries")
+        self.0.apply(index, &StampedEntry::from(payload)).expect("a box reads its own entries")
     }
 
     /// The configuration whose entry was applied last, if there was any.
@@ -95,7 +95,7 @@ impl Machine {
             elapsed: Elapsed(elapsed).max(before.elapsed),
             synced: true,
         };
-        Rc::from(&entry::stamped(stamp, body)[..])
+        Rc::from(&StampedEntry::new(stamp, body)[..])
     }
 
     /// What a leader should propose on the site's own account, and the summaries that it publishes before.
@@ -108,7 +108,7 @@ impl Machine {
         } else {
             (self.0.unnumbered_len() > 0).then(|| entry::number(NUMBERED_AT_ONCE))
         };
-        (published, body.map(Rc::from))
+        (published, body.map(|body| Rc::from(&*body)))
     }
 
     /// All windows are closed and all summaries delivered.
@@ -123,7 +123,7 @@ impl Machine {
 
 /// What a source says: open an epoch for me. The box proposes which.
 pub(crate) fn open(name: &str, nonce: u128, epoch: Epoch) -> Rc<[u8]> {
-    Rc::from(entry::open(SourceKind::Named, name, nonce, epoch))
+    Rc::from(&*entry::open(SourceKind::Named, name, nonce, epoch))
 }
 
 /// What a source says: add these amounts to these series, in the window of that moment.
@@ -142,7 +142,7 @@ pub(crate) fn report(
         let name = SeriesName::new(&name).expect("a name");
         writer.cell(SeriesRef::Name(name, Kind::Counter), window, &Amount::Counter(u128::from(*amount)));
     }
-    Rc::from(writer.finish_hashed().0)
+    Rc::from(&*writer.finish_hashed().0)
 }
 
 fn series_name(series: u64) -> String {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
-use tally_core::id::NodeId;
+use tally_core::id::{KeyHash, NodeId};
+use tally_core::raft::MemberRole;
 use tallyd::clock::{Moment, TimeSource, Wall};
-use tallyd::identity::{Identity, MemberInfo, Role, SiteId};
+use tallyd::identity::{Identity, MemberRecord, SiteId};
 use tallyd::metrics::Metrics;
 use tallyd::node::{
     Command, DiskWorker, Done, Handle, Input, Job, Jobs, Next, Node, NodeConfig, NodeParts, TimeoutBounds,
@@ -79,12 +80,12 @@ pub(crate) struct Incarnation {
 }
 
 fn identity(plan: &Plan, node: u64) -> Identity {
-    let member = |id: u64| MemberInfo {
-        id,
+    let member = |id: u64| MemberRecord {
+        id: NodeId(id),
         name: format!("box{id}"),
         address: format!("10.0.0.{id}:7400"),
-        role: Role::Voter,
-        key: format!("{id:064x}"),
+        role: MemberRole::Voter,
+        key: KeyHash([id as u8; 32]),
     };
     Identity {
         site: "simulated".to_owned(),

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tally_core::id::NodeId;
-use tallyd::identity::MemberInfo;
+use tallyd::identity::MemberRecord;
 use tallyd::node::Links;
 use tallyd::transport::{Lane, PeerStatus, SendError, TransportError};
 
@@ -103,7 +103,7 @@ impl Links for Outlet {
         state.connected.iter().map(of).collect()
     }
 
-    fn set_members(&self, _members: &[MemberInfo]) -> Result<(), TransportError> {
+    fn set_members(&self, _members: &[MemberRecord]) -> Result<(), TransportError> {
         Ok(())
     }
 }

@@ -441,7 +441,7 @@ impl World {
                 format!(
                     "\n{}: {} of term {}, applied {}, commit {}, digest {}, {:?}, {:?}, outbox {:?}",
                     one.id,
-                    status.role,
+                    status.role.as_str(),
                     status.term,
                     status.applied,
                     status.commit,

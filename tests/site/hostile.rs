@@ -30,8 +30,8 @@ impl Peer {
     fn start(directory: &Path, port: u16, boot: u64, to: Option<&TestBox>) -> Peer {
         let mut identity = Identity::load(directory).unwrap().unwrap();
         if let Some(to) = to {
-            identity.members.retain(|member| member.id == identity.node || member.id == 1);
-            for member in identity.members.iter_mut().filter(|member| member.id == 1) {
+            identity.members.retain(|member| [identity.node, 1].contains(&member.id.0));
+            for member in identity.members.iter_mut().filter(|member| member.id.0 == 1) {
                 member.address = format!("127.0.0.1:{}", to.quic);
             }
         }

@@ -10,10 +10,10 @@
 
 use core::hash::{Hash, Hasher};
 
-use super::configuration::Configuration;
+use super::configuration::{Configuration, ConfigurationEntry};
 use super::ledger::Ledger;
 use super::log::{Log, TermRun};
-use super::message::{ConfigurationEntry, HardState};
+use super::message::HardState;
 use super::peer::{Attempt, Peer, PeerState, PreVoteReply, Round, Standing};
 use super::persist::{Gate, InFlight};
 use super::read::Rounds;

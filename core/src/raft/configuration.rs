@@ -2,11 +2,11 @@
 
 use core::fmt;
 
+use super::member::{Member, MemberRole};
 use super::membership::MembershipError;
-use super::message::{Member, MemberRole};
 use super::set::{Named, Set};
 use super::witness::WITNESS_VOTERS_MAX;
-use crate::id::NodeId;
+use crate::id::{LogIndex, NodeId};
 
 /// No configuration has more members, whatever [`Raft`](super::Raft) has room for.
 pub const CONFIGURATION_MEMBERS_MAX: usize = 16;
@@ -27,6 +27,16 @@ pub struct Configuration {
     /// Nobody, or the one voter that is a witness.
     witness: Set,
     leaves_by_itself: bool,
+}
+
+/// A configuration and the index of the entry that brought it: zero for the one that a site began with, the
+/// last index that is covered for that of a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ConfigurationEntry {
+    /// Where it stands.
+    pub index: LogIndex,
+    /// The configuration.
+    pub configuration: Configuration,
 }
 
 /// What a configuration is made of; see [`Configuration::from_parts`].
@@ -125,6 +135,9 @@ impl Configuration {
     };
 
     /// A configuration that is not joint.
+    ///
+    /// # Errors
+    /// Why these are no configuration.
     pub fn new(members: &[Member]) -> Result<Configuration, ConfigurationError> {
         let mut configuration = Configuration::EMPTY;
         configuration.take_members(members)?;
@@ -132,6 +145,9 @@ impl Configuration {
     }
 
     /// A configuration as it was taken apart by [`voters`](Configuration::voters) and so on.
+    ///
+    /// # Errors
+    /// Why these are no configuration.
     pub fn from_parts(parts: &ConfigurationParts<'_>) -> Result<Configuration, ConfigurationError> {
         let mut configuration = Configuration::EMPTY;
         configuration.take_parts(parts)?;

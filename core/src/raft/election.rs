@@ -1,6 +1,7 @@
 //! Who leads: pre-votes, votes, terms, stepping down. Election restriction by `(term, subterm, index)`.
 
-use super::message::{Body, HardState, MemberRole, Message, Position};
+use super::member::MemberRole;
+use super::message::{Body, HardState, Message, Position};
 use super::peer::{Measure, PreVoteReply, Standing};
 use super::{Handled, Ignored, Mutation, Raft, Role};
 use crate::id::{NodeId, Subterm, Term};

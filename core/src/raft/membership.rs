@@ -6,8 +6,8 @@
 
 use core::fmt;
 
-use super::configuration::{Change, Configuration, ConfigurationError};
-use super::message::{Body, ConfigurationEntry, EntryRange, Message};
+use super::configuration::{Change, Configuration, ConfigurationEntry, ConfigurationError};
+use super::message::{Body, EntryRange, Message};
 use super::peer::{Peer, Standing};
 use super::{Ignored, Mutation, Raft, Role};
 use crate::id::{LogIndex, NodeId, Subterm};
@@ -94,6 +94,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// A leader changes the members, by all of these wishes at once. The driver stores the configuration as the
     /// payload of the one entry that it gets, before it calls anything else. If voters change the configuration
     /// is joint, and [`Event::OwnEntry`](super::Event::OwnEntry) brings the entry that leaves it.
+    ///
+    /// # Errors
+    /// Why nothing changes now; the configuration stays.
     pub fn change_membership(
         &mut self,
         now: Instant,
@@ -108,6 +111,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
 
     /// A leader leaves the joint configuration, by an entry as with
     /// [`change_membership`](Raft::change_membership).
+    ///
+    /// # Errors
+    /// Why the joint configuration is not left now.
     pub fn leave_joint(&mut self, now: Instant) -> Result<(EntryRange, Configuration), MembershipError> {
         self.clock(now);
         self.may_change()?;

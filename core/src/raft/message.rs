@@ -1,7 +1,6 @@
 //! What nodes say to each other, and what the core says to its driver. No payloads: messages name
 //! ranges of the log; the driver adds the entry bytes on sending and strips them on receiving.
 
-use super::configuration::Configuration;
 use super::witness::NodeSet;
 use crate::id::{LogIndex, NodeId, Subterm, Term};
 
@@ -231,36 +230,6 @@ pub struct HardState {
     pub term: Term,
     /// For whom this node voted in that term.
     pub vote: Option<NodeId>,
-}
-
-/// A member's part in the group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemberRole {
-    /// Votes and is counted.
-    Voter,
-    /// Replicates only.
-    Observer,
-    /// Votes, has no log and keeps a few tens of bytes; see [`Witness`](super::Witness).
-    Witness,
-}
-
-/// A member of the group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Who.
-    pub id: NodeId,
-    /// As what.
-    pub role: MemberRole,
-}
-
-/// A configuration and the index of the entry that brought it: zero for the one that a site began with, the
-/// last index that is covered for that of a snapshot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ConfigurationEntry {
-    /// Where it stands.
-    pub index: LogIndex,
-    /// The configuration.
-    pub configuration: Configuration,
 }
 
 /// What the driver makes durable: in this order, in one group with one sync. One at a time: the

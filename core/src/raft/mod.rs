@@ -27,6 +27,7 @@ mod configuration;
 mod election;
 mod ledger;
 mod log;
+mod member;
 mod membership;
 mod message;
 mod mutation;
@@ -45,8 +46,10 @@ mod transfer;
 mod witness;
 
 pub use configuration::{
-    CONFIGURATION_MEMBERS_MAX, Change, Configuration, ConfigurationError, ConfigurationParts,
+    CONFIGURATION_MEMBERS_MAX, Change, Configuration, ConfigurationEntry, ConfigurationError,
+    ConfigurationParts,
 };
+pub use member::{Member, MemberRole};
 pub use membership::{Leave, MembershipError};
 pub use message::*;
 pub use mutation::{MUTATIONS, Mutation, NoMutation};
@@ -198,6 +201,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// `configuration` is what the payload of the *first* entry of an append holds, if that is a configuration
     /// entry; the others need no looking at, since a configuration entry begins a subterm and is therefore the
     /// first of its range. With a snapshot it is the configuration at its last entry. Else it is `None`.
+    ///
+    /// # Errors
+    /// Why the message was ignored; nothing has changed.
     pub fn handle_message(
         &mut self,
         now: Instant,

@@ -2,8 +2,9 @@
 
 use heapless::Vec;
 
-use super::configuration::Configuration;
-use super::message::{Body, ConfigurationEntry, EntryRange, LogView, MemberRole, Message, Position};
+use super::configuration::{Configuration, ConfigurationEntry};
+use super::member::MemberRole;
+use super::message::{Body, EntryRange, LogView, Message, Position};
 use super::peer::{Measure, PeerState, PreVoteReply, Standing};
 use super::{Mutation, Raft, Role};
 use crate::id::{LogIndex, NodeId, Term};

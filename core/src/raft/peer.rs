@@ -5,7 +5,8 @@ use core::ops::{Deref, DerefMut, Index, IndexMut};
 use heapless::Vec;
 
 use super::ledger::{Ledger, PARTS_MAX};
-use super::message::{MemberRole, Position};
+use super::member::MemberRole;
+use super::message::Position;
 use crate::id::{LogIndex, NodeId, Term};
 use crate::time::{Duration, Instant};
 

@@ -82,6 +82,7 @@ impl Gate {
             return None;
         }
         let last = log.last().index;
+        debug_assert!(self.stable <= self.disk_end, "what is durable is on the disk");
         let reset = self.reset.then(|| log.base());
         let from = reset.map_or(self.stable, |base: Position| base.index);
         let persist = Persist {
@@ -111,6 +112,7 @@ impl Gate {
     /// The group is durable. `false` if the ticket is not the outstanding one.
     pub(super) fn persisted(&mut self, ticket: u64, vouches_for_replaced: bool) -> bool {
         let Some(done) = self.landed(ticket) else { return false };
+        debug_assert!(done.covers <= done.end, "a group vouches for no more than it wrote");
         self.hard_state = done.hard_state.unwrap_or(self.hard_state);
         self.stable = self.stable.max(if vouches_for_replaced { done.end } else { done.covers });
         self.disk_end = done.end;

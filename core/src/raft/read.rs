@@ -84,6 +84,9 @@ impl Rounds {
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// Asks for a linearizable read. Reads that come while a round is on its way share the next one. The
     /// only voter of a site confirms at once.
+    ///
+    /// # Errors
+    /// Why this node cannot vouch for reads now.
     pub fn read_index(&mut self, now: Instant) -> Result<Read, ReadError> {
         self.clock(now);
         if !self.leads_knowingly() {

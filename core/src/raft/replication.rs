@@ -39,6 +39,9 @@ impl core::error::Error for ProposeError {}
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// A leader takes entries, `bytes` of payload together, onto the end of its log: the driver stores the
     /// payloads at the indexes it gets, before it calls anything else.
+    ///
+    /// # Errors
+    /// Why nothing was appended.
     pub fn propose(&mut self, now: Instant, entries: u64, bytes: u64) -> Result<EntryRange, ProposeError> {
         self.clock(now);
         if !self.leads_knowingly() {

@@ -3,10 +3,10 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-use super::configuration::ConfigurationError;
+use super::configuration::{ConfigurationEntry, ConfigurationError};
 use super::ledger::Ledger;
 use super::log::Log;
-use super::message::{ConfigurationEntry, HardState, Position};
+use super::message::{HardState, Position};
 use super::peer::Peers;
 use super::persist::Gate;
 use super::read::Rounds;
@@ -82,6 +82,9 @@ impl core::error::Error for SetupError {}
 
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// A node that was started, or started again. The only voter of a site campaigns at once.
+    ///
+    /// # Errors
+    /// What of the configuration or of what is durable cannot be.
     pub fn new(config: Config, durable: Durable, now: Instant) -> Result<Self, SetupError> {
         const {
             assert!(
@@ -144,6 +147,9 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// depend on it; nodes of one site should agree, so that nobody campaigns against a leader that shows itself less
     /// often. Refused like at the start; then nothing is changed. A node that waits for a leader waits so much longer if
     /// the timeout became longer, and is as it was if it became shorter, until it hears one.
+    ///
+    /// # Errors
+    /// Which bound the timeouts break; those in force stay.
     pub fn set_timeouts(
         &mut self,
         now: Instant,

@@ -53,6 +53,9 @@ pub(super) struct Transfer {
 impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
     /// A leader transfers leadership to a voter that has caught up. It takes no proposals until it is led, or for an election
     /// timeout; [`Event::TransferFailed`](super::Event::TransferFailed) tells that it leads on.
+    ///
+    /// # Errors
+    /// Why leadership stays.
     pub fn transfer(&mut self, now: Instant, to: NodeId) -> Result<(), TransferError> {
         self.clock(now);
         if !self.leads_knowingly() {

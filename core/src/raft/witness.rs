@@ -132,6 +132,9 @@ impl WitnessRecord {
     }
 
     /// From bytes that were stored.
+    ///
+    /// # Errors
+    /// Why these bytes are no record.
     pub fn decode(bytes: &[u8; WITNESS_RECORD_BYTES]) -> Result<WitnessRecord, RecordError> {
         let (body, checksum) = bytes.split_at(WITNESS_RECORD_BYTES - 4);
         if crc32c(body).to_le_bytes() != checksum {
@@ -199,6 +202,9 @@ impl<M: Mutation> Witness<M> {
     }
 
     /// Takes a message of a member in.
+    ///
+    /// # Errors
+    /// Why the message was ignored; nothing has changed.
     pub fn handle(&mut self, from: NodeId, message: &Message) -> Result<Reaction, Ignored> {
         if self.storing.is_some() {
             return Err(Ignored::Busy);

@@ -1,6 +1,7 @@
 //! The configuration file, what the environment puts over it, and the texts that polled files hold.
 
 use tallyd::config::Config;
+use tallyd::ingest::poll::checked;
 
 /// The text of the file, and after zeros: a variable's value, and the text of a polled file.
 pub(crate) fn run(bytes: &[u8]) {
@@ -17,7 +18,7 @@ pub(crate) fn run(bytes: &[u8]) {
     match Config::read(file, "tallyd.toml", environment) {
         Err(error) => assert!(!error.to_string().is_empty()),
         Ok(config) => {
-            let polls = config.polls().expect("it was checked");
+            let polls = checked(&config.ingest.poll).expect("it was checked");
             for poll in polls {
                 for is_whole in [true, false] {
                     let _ = poll.read(polled, is_whole);

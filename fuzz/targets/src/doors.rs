@@ -12,7 +12,8 @@ use tallyd::api::{member_of, parse};
 use tallyd::clock::{SiteClock, TimeSource};
 use tallyd::node::encode_report;
 use tallyd::site::{
-    Applied, BootstrapSettings, Level, MemberChange, ReportWriter, Site, SourceKind, Stamp, entry,
+    Applied, Body, BootstrapSettings, Level, MemberChange, ReportWriter, Site, SourceKind, Stamp,
+    StampedEntry, entry,
 };
 
 const NOW: SiteTime = SiteTime(1_700_000_000_000);
@@ -35,7 +36,7 @@ pub(crate) fn run(bytes: &[u8]) {
 }
 
 /// What a door makes of it, if it lets it in.
-fn door(what: u8, rest: &[u8], site: &Site, (source, epoch): (SourceId, Epoch)) -> Option<Vec<u8>> {
+fn door(what: u8, rest: &[u8], site: &Site, (source, epoch): (SourceId, Epoch)) -> Option<Body> {
     let text = || str::from_utf8(rest).ok();
     match what % 8 {
         0 => Some(entry::member(7, &MemberChange::Put(member_of(rest).ok()?.0))),
@@ -70,7 +71,7 @@ fn door(what: u8, rest: &[u8], site: &Site, (source, epoch): (SourceId, Epoch)) 
 fn applied(site: &mut Site, body: &[u8]) -> Applied {
     assert!(entry::check(body).is_ok(), "a leader would not append it");
     let stamp = Stamp { site: NOW, elapsed: Elapsed(1000), synced: true };
-    site.apply(site.applied().next(), &entry::stamped(stamp, body)).expect("of a kind that is known")
+    site.apply(site.applied().next(), &StampedEntry::new(stamp, body)).expect("of a kind that is known")
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {

@@ -1,13 +1,14 @@
 //! Entries of the log, applied to a site one after the other: bodies of any bytes after stamps of any bytes.
 
-use tally_core::id::{Epoch, NodeId, ReportNumber, SeriesName, SourceId};
+use tally_core::id::{Epoch, KeyHash, NodeId, ReportNumber, SeriesName, SourceId};
 use tally_core::meter::MeterRule;
+use tally_core::raft::MemberRole;
 use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tallyd::site::{
-    BootstrapSettings, ConfigurationRecord, KeyedAdd, MemberChange, MemberRecord, MemberRole, Part,
-    ReportWriter, SeriesRef, Site, SourceKind, Stamp, entry, readdressed,
+    Body, BootstrapSettings, ConfigurationRecord, KeyedAdd, MemberChange, MemberRecord, Part, ReportWriter,
+    SeriesRef, Site, SourceKind, Stamp, StampedEntry, entry, readdressed,
 };
 
 use crate::input::{Input, put_part};
@@ -38,16 +39,17 @@ pub(crate) fn apply(bytes: &[u8]) -> Site {
         }
         let payload = input.part();
         look_at(payload);
+        let entry = &StampedEntry::from(payload);
         let index = site.applied().next();
         let before = (site.digest(), site.stamp());
-        match site.apply(index, payload) {
+        match site.apply(index, entry) {
             Ok(applied) => {
                 assert_eq!(site.applied(), index);
-                assert_eq!(other.apply(index, payload).as_ref(), Ok(&applied), "two replicas differ");
+                assert_eq!(other.apply(index, entry).as_ref(), Ok(&applied), "two replicas differ");
             }
             Err(error) => {
                 assert_eq!((site.digest(), site.stamp(), site.applied().next()), (before.0, before.1, index));
-                assert_eq!(other.apply(index, payload), Err(error), "two replicas differ");
+                assert_eq!(other.apply(index, entry), Err(error), "two replicas differ");
             }
         }
         assert_eq!(site.digest(), other.digest(), "two replicas differ");
@@ -62,8 +64,8 @@ pub(crate) fn apply(bytes: &[u8]) -> Site {
 
 /// What is asked of payloads and bodies without applying them.
 fn look_at(payload: &[u8]) {
-    let _ = entry::configuration_of(payload);
-    let _ = Site::new(&founding()).members_to_come(Vec::new(), std::iter::once(payload));
+    let _ = entry::configuration_of(&payload.into());
+    let _ = Site::new(&founding()).members_to_come(Vec::new(), std::iter::once(payload.into()));
     if entry::check(payload).is_ok() {
         let _ = readdressed(payload, SourceId(7), Epoch(9), ReportNumber::FIRST);
     }
@@ -73,14 +75,14 @@ fn look_at(payload: &[u8]) {
 fn look_around(site: &Site) {
     let _ = (site.close_due(SiteTime(u64::MAX)), site.changed_since(tally_core::id::LogIndex::ZERO, ""));
     for view in site.page("", None, 16) {
-        let _ = (site.windows(view.id, 10), site.span(view.id), site.series_total(view.id));
+        let _ = (site.windows(view.id, 10), site.series_total(view.id));
     }
     let _ = (site.held_jumps(10), site.meters_len());
     let _ = (site.numbered(0, 10), site.closed_after(0, ""), site.members(), site.configuration());
 }
 
 /// Entries as boxes write them.
-pub(crate) fn bodies() -> Vec<Vec<u8>> {
+pub(crate) fn bodies() -> Vec<Body> {
     let name = |text: &'static str| SeriesName::new(text).expect("a name");
     let window = SiteTime(1_700_000_040_000 / 60_000 * 60_000);
     let sample = Sample::observed(21.5, window, SourceId(1)).expect("a value");
@@ -121,7 +123,7 @@ pub(crate) fn bodies() -> Vec<Vec<u8>> {
         id: NodeId(id),
         name: format!("box{id}"),
         address: format!("10.0.0.{id}:7400"),
-        key: [id as u8; 32],
+        key: KeyHash([id as u8; 32]),
         role,
     };
     let part =
@@ -154,7 +156,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     let mut seeds = Vec::new();
     for (place, body) in (0..).zip(bodies()) {
-        let payload = entry::stamped(stamp(place * 20_000), &body);
+        let payload = StampedEntry::new(stamp(place * 20_000), &body);
         let mut one = Vec::new();
         put_part(&mut one, &payload);
         all.extend_from_slice(&one);

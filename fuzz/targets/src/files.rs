@@ -1,8 +1,10 @@
 //! The small files of a data directory, and the certificate that a peer shows.
 
 use rustls_pki_types::CertificateDer;
+use tally_core::id::{KeyHash, NodeId};
+use tally_core::raft::MemberRole;
 use tallyd::cli::provision::Provisioned;
-use tallyd::identity::{Identity, MemberInfo, Role, SiteId, key_hash};
+use tallyd::identity::{Identity, MemberRecord, SiteId, key_hash};
 use tallyd::transport::{Incarnation, read_seen, seen_text};
 
 /// The first byte says which file the rest is.
@@ -37,14 +39,15 @@ pub(crate) fn run(bytes: &[u8]) {
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    let member = |id: u64, role| MemberInfo {
-        id,
+    let member = |id: u64, role| MemberRecord {
+        id: NodeId(id),
         name: format!("box{id}"),
         address: format!("10.0.0.{id}:7400"),
         role,
-        key: format!("{id:064x}"),
+        key: KeyHash([id as u8; 32]),
     };
-    let members = vec![member(1, Role::Voter), member(2, Role::Voter), member(3, Role::Witness)];
+    let members =
+        vec![member(1, MemberRole::Voter), member(2, MemberRole::Voter), member(3, MemberRole::Witness)];
     let identity = Identity {
         site: "plant7".to_owned(),
         site_id: SiteId(77),
@@ -53,7 +56,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         level: 1,
         members,
     };
-    let site = br#"{"site":"plant7","site_id":"000000000000004d","window_ms":60000,"boxes":[{"id":1,"name":"box1","address":"a:1","key":"00","directory":"/x/box1"},{"id":2,"name":"w","address":"b:1","key":"01","role":"witness","directory":"w"}]}"#;
+    let site = br#"{"site":"plant7","site_id":"000000000000004d","window_ms":60000,"boxes":[{"id":1,"name":"box1","address":"a:1","key":"0000000000000000000000000000000000000000000000000000000000000001","directory":"/x/box1"},{"id":2,"name":"w","address":"b:1","key":"0000000000000000000000000000000000000000000000000000000000000002","role":"witness","directory":"w"}]}"#;
     let seen = [(1, Incarnation { boot: 3, nonce: 7 }), (2, Incarnation { boot: u64::MAX, nonce: 0 })]
         .into_iter()
         .collect();

@@ -1,14 +1,14 @@
 //! A lane between boxes: a stream of frames, cut anywhere; what each says; and the answer that it would be.
 
 use bytes::Bytes;
-use tally_core::id::{LogIndex, NodeId, Subterm, Term};
-use tally_core::raft::{Body, EntryRange, Message, NodeSet, Position};
+use tally_core::id::{KeyHash, LogIndex, NodeId, Subterm, Term};
+use tally_core::raft::{Body, EntryRange, MemberRole, Message, NodeSet, Position};
 use tally_core::time::{Duration, Instant, SiteTime};
 use tallyd::clock::LeaderTime;
 use tallyd::clock::Wall;
+use tallyd::node::TransferReason;
 use tallyd::node::wire::{Condition, Frame, HeartbeatAnswerExtra, HeartbeatExtra, SnapshotPart};
-use tallyd::node::{TransferReason, split_envelope};
-use tallyd::site::{MemberRecord, MemberRole, entry};
+use tallyd::site::{Envelope, MemberRecord, entry};
 use tallyd::storage::SnapshotHead;
 use tallyd::transport::frame::{Decoder, Encoder};
 use tallyd::transport::{INCARNATION_BYTES, Incarnation, Lane};
@@ -53,8 +53,8 @@ fn one(bytes: &Bytes) {
     match &frame {
         Frame::Raft { payloads, .. } => assert!(payloads.len() <= bytes.len(), "entries out of nothing"),
         Frame::Propose(envelope) => {
-            if let Some((_, body)) = split_envelope(envelope) {
-                let _ = entry::check(body);
+            if let Some(envelope) = Envelope::<tallyd::site::Body>::read(envelope) {
+                let _ = entry::check(&envelope.inside);
             }
         }
         _ => {}
@@ -87,7 +87,7 @@ pub(crate) fn samples() -> Vec<Frame> {
         id: NodeId(id),
         name: format!("box{id}"),
         address: format!("10.0.0.{id}:7400"),
-        key: [id as u8; 32],
+        key: KeyHash([id as u8; 32]),
         role,
     };
     let tick = Bytes::from([&[0][..], &entry::tick()].concat());

@@ -5,7 +5,7 @@ use tally_core::time::SiteTime;
 use tallyd::api::parse;
 use tallyd::api::report_body::{self, Format};
 use tallyd::api::{CELLS_MAX, Problem};
-use tallyd::node::{NamedReport, ReportAmount};
+use tallyd::request::{NamedReport, ReportAmount};
 
 const NOW: SiteTime = SiteTime(1_700_000_000_000);
 

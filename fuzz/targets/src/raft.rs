@@ -82,7 +82,7 @@ fn group(choice: u8) -> Configuration {
 fn on_frame(node: &mut Node, incoming: &mut Option<Incoming>, from: NodeId, frame: Frame) {
     match frame {
         Frame::Raft { message, payloads } => {
-            let Ok(held) = payloads.first().and_then(|first| configuration_in(first)).transpose() else {
+            let Ok(held) = payloads.first().and_then(configuration_in).transpose() else {
                 return;
             };
             node.receive(from, &message, &payloads, held);

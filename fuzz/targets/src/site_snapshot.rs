@@ -12,7 +12,7 @@ pub(crate) fn run(bytes: &[u8]) {
     // It goes on: whatever passed as a state must bear entries.
     for body in entries::bodies() {
         let stamp = back.stamp();
-        let payload = tallyd::site::entry::stamped(stamp, &body);
+        let payload = tallyd::site::StampedEntry::new(stamp, &body);
         let index = back.applied().next();
         if back.apply(index, &payload).is_err() {
             break;

@@ -74,6 +74,9 @@ struct PageSeries<'a> {
 
 impl Control {
     /// Connects to a box.
+    ///
+    /// # Errors
+    /// The box cannot be asked, or answers otherwise than it should.
     pub async fn connect(target: &BenchTarget) -> Result<Control, ControlError> {
         match Wire::connect(target).await {
             Ok(wire) => Ok(Control { target: target.clone(), wire }),
@@ -82,12 +85,18 @@ impl Control {
     }
 
     /// `GET /v1/status`.
+    ///
+    /// # Errors
+    /// The box cannot be asked, or answers otherwise than it should.
     pub async fn status(&mut self) -> Result<Value, ControlError> {
         let body = self.get("/v1/status").await?;
         self.parsed("/v1/status", &body)
     }
 
     /// Who leads.
+    ///
+    /// # Errors
+    /// The box cannot be asked, or answers otherwise than it should.
     pub async fn leadership(&mut self) -> Result<Leadership, ControlError> {
         let status = self.status().await?;
         let leader = status.get("leader").and_then(Value::as_str).map(str::to_owned);
@@ -99,6 +108,9 @@ impl Control {
 
     /// The totals of all series whose names begin so, as of everything acknowledged before: a
     /// linearizable read of `first` brings the box up to date, then its list is read.
+    ///
+    /// # Errors
+    /// The box cannot be asked, or answers otherwise than it should.
     pub async fn totals(&mut self, first: &str, prefix: &str) -> Result<HashMap<String, i128>, ControlError> {
         let path = format!("/v1/series/{first}");
         let (status, body) = self.ask("GET", &path, b"").await?;
@@ -127,6 +139,9 @@ impl Control {
     }
 
     /// Opens an epoch of a named source.
+    ///
+    /// # Errors
+    /// The box cannot be asked, or answers otherwise than it should.
     pub async fn open_epoch(&mut self, source: &str) -> Result<String, ControlError> {
         let path = format!("/v1/sources/{source}/epochs");
         let (status, body) = self.ask("POST", &path, b"").await?;

@@ -33,6 +33,9 @@ pub struct Usage {
 
 impl Figures {
     /// Reads them; the process is another user's or gone: an error that names it.
+    ///
+    /// # Errors
+    /// The system does not tell, or there is no such process.
     pub fn of(pid: u32) -> io::Result<Figures> {
         let read = |file: &str| {
             let path = format!("/proc/{pid}/{file}");

@@ -49,6 +49,9 @@ impl Datagrams {
 
 /// Sends increments of 1 to all series in turn, `rate` a second (0: as fast as the socket takes them),
 /// for so long. `trains`: several datagrams in one system call.
+///
+/// # Errors
+/// The socket cannot be made or connected.
 pub fn send(
     to: SocketAddr,
     names: &[String],

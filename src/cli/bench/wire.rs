@@ -55,6 +55,9 @@ pub struct Wire {
 
 impl BenchTarget {
     /// Reads `http://HOST:PORT`, a path of `/` allowed. The error says what is wrong with it.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, in words.
     pub fn parse(url: &str) -> Result<BenchTarget, String> {
         let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url:?}: an http:// URL is needed"))?;
         let authority = rest.strip_suffix('/').unwrap_or(rest);
@@ -74,6 +77,9 @@ impl BenchTarget {
 
 impl Wire {
     /// Connects, without delay of small segments.
+    ///
+    /// # Errors
+    /// The connection cannot be made.
     pub async fn connect(target: &BenchTarget) -> io::Result<Wire> {
         let stream = TcpStream::connect(target.address).await?;
         stream.set_nodelay(true)?;
@@ -82,6 +88,9 @@ impl Wire {
 
     /// Sends a request and reads the answer. After an error, or when this future was dropped
     /// halfway, the connection is of no more use.
+    ///
+    /// # Errors
+    /// The connection broke, or the answer is none.
     pub async fn exchange(&mut self, request: &[u8]) -> Result<Answer<'_>, WireError> {
         self.buffer.clear();
         self.stream.write_all(request).await?;

@@ -4,12 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use tally_core::id::NodeId;
+use tally_core::raft::MemberRole;
 
 use super::{
     BoxPlan, ProvisionArgs, ProvisionError, Provisioned, ProvisionedBox, SITE_FILE, check_empty, failed,
     json, plans, usage,
 };
-use crate::identity::{Authority, Identity, MEMBERS_MAX, MemberInfo, Role, create_directory, write_file};
+use crate::identity::{Authority, Identity, MEMBERS_MAX, MemberRecord, create_directory, write_file};
 
 /// What was made; printed with `--json`.
 #[derive(Clone, Debug, Serialize)]
@@ -25,7 +27,7 @@ pub(super) struct Extended {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Replaced {
     /// Its number.
-    pub(super) id: u64,
+    pub(super) id: NodeId,
     /// Where its directory is now; absent if there was none any more.
     pub(super) directory: Option<PathBuf>,
 }
@@ -48,15 +50,15 @@ pub(super) fn extend(dir: &Path, args: &ProvisionArgs) -> Result<Extended, Provi
     let authority = Authority::load(dir, &site.site, site.site_id).map_err(failed)?;
     let issued = authority.issue(&new.name, site.site_id).map_err(failed)?;
     // The number is taken before anything else: what is left of a try that breaks off shares it with nobody.
-    let id = site.boxes.iter().map(|each| each.id).fold(site.last_id, u64::max) + 1;
+    let id = site.boxes.iter().map(|each| each.id.0).fold(site.last_id, u64::max) + 1;
     site.last_id = id;
     write_file(&file, json(&site).as_bytes(), 0o644).map_err(failed)?;
     let replaces = old.map(|old| set_aside(dir, &old)).transpose()?;
     // Whoever has the new one's name is the old one.
     site.boxes.retain(|each| each.name != new.name);
-    let key = issued.key_hash.clone();
+    let key = issued.key_hash;
     let (name, address, role) = (new.name.clone(), new.address(), new.role);
-    let made = ProvisionedBox { id, name, address, key, role, directory };
+    let made = ProvisionedBox { id: NodeId(id), name, address, key, role, directory };
     let identity = identity(&site, &made);
     let mut write = || {
         create_directory(&made.directory)?;
@@ -130,8 +132,8 @@ fn to_replace(site: &Provisioned, new: &BoxPlan) -> Result<ProvisionedBox, Provi
     }
 }
 
-const fn option_of(role: Role) -> &'static str {
-    if matches!(role, Role::Witness) { "--witness" } else { "--box" }
+const fn option_of(role: MemberRole) -> &'static str {
+    if matches!(role, MemberRole::Witness) { "--witness" } else { "--box" }
 }
 
 /// Moves the directory of a member out of the way of its successor, beside it, over nothing.
@@ -141,7 +143,7 @@ fn set_aside(dir: &Path, old: &ProvisionedBox) -> Result<Replaced, ProvisionErro
         return Ok(Replaced { id: old.id, directory: None });
     }
     // A try that broke off may have left a directory of another number here.
-    let id = Identity::load(&from).ok().flatten().map_or(old.id, |identity| identity.node);
+    let id = Identity::load(&from).ok().flatten().map_or(old.id, |identity| identity.node_id());
     let name = format!("{}.old-{id}", old.name);
     let further = (2..).map(|turn| dir.join(format!("{name}-{turn}")));
     let mut free = std::iter::once(dir.join(&name)).chain(further);
@@ -157,22 +159,24 @@ fn set_aside(dir: &Path, old: &ProvisionedBox) -> Result<Replaced, ProvisionErro
 fn identity(site: &Provisioned, made: &ProvisionedBox) -> Identity {
     // The newest of the others, should the site have had more than an identity can list. A witness that it may
     // have is no matter of a box that does not vote yet, nor of another witness.
-    let others = site.boxes.iter().rev().filter(|each| each.role != Role::Witness).take(MEMBERS_MAX - 1);
-    let mut members: Vec<MemberInfo> = others.map(|each| member(each, Role::Voter)).collect();
+    let others =
+        site.boxes.iter().rev().filter(|each| each.role != MemberRole::Witness).take(MEMBERS_MAX - 1);
+    let mut members: Vec<MemberRecord> = others.map(|each| member(each, MemberRole::Voter)).collect();
     members.reverse();
     // A box follows in silence until the site's leader says more.
-    members.push(member(made, if made.role == Role::Witness { made.role } else { Role::Observer }));
+    members
+        .push(member(made, if made.role == MemberRole::Witness { made.role } else { MemberRole::Observer }));
     Identity {
         site: site.site.clone(),
         site_id: site.site_id,
-        node: made.id,
+        node: made.id.0,
         window_ms: site.window_ms,
         level: site.level,
         members,
     }
 }
 
-fn member(each: &ProvisionedBox, role: Role) -> MemberInfo {
+fn member(each: &ProvisionedBox, role: MemberRole) -> MemberRecord {
     let ProvisionedBox { id, name, address, key, role: _, directory: _ } = each.clone();
-    MemberInfo { id, name, address, role, key }
+    MemberRecord { id, name, address, role, key }
 }

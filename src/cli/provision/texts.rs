@@ -1,8 +1,9 @@
 //! What is to be done with what `tallyd provision` made, in words.
 
+use tally_core::raft::MemberRole;
+
 use super::extend::{Extended, Replaced};
 use super::{Provisioned, ProvisionedBox};
-use crate::identity::Role;
 
 /// Why a box's configuration is not left in its data directory.
 const MOVE_CONFIG: &str = concat!(
@@ -22,7 +23,7 @@ fn copy(directory: &str, whose: &str) -> String {
 pub(super) fn next_steps_of(extended: &Extended) -> String {
     let Extended { made, replaces } = extended;
     let ProvisionedBox { id, name, address, key, role, directory } = made;
-    let is_witness = *role == Role::Witness;
+    let is_witness = *role == MemberRole::Witness;
     let mut steps = Vec::new();
     if replaces.is_some() {
         steps.push(format!(
@@ -67,7 +68,7 @@ fn of_the_old(old: &Replaced, name: &str) -> String {
 pub(super) fn next_steps(made: &Provisioned) -> String {
     let mut text = format!("Made site {} ({}):\n", made.site, made.site_id);
     for each in &made.boxes {
-        let role = if each.role == Role::Witness { "  the witness" } else { "" };
+        let role = if each.role == MemberRole::Witness { "  the witness" } else { "" };
         let directory = each.directory.display();
         text.push_str(&format!("  {:<12} {:<24} {directory}{role}\n", each.name, each.address));
     }
@@ -76,7 +77,7 @@ pub(super) fn next_steps(made: &Provisioned) -> String {
          3. look: tallyd status\n",
         copy("its directory", "the box")
     ));
-    if let Some(witness) = made.boxes.iter().find(|each| each.role == Role::Witness) {
+    if let Some(witness) = made.boxes.iter().find(|each| each.role == MemberRole::Witness) {
         text.push_str(&format!(
             "For the witness, {}:\n  1. {}  2. start it: tallyd run --witness --data-dir DATA-DIRECTORY\n",
             witness.name,

@@ -9,6 +9,7 @@ use tally_core::id::{SeriesName, SeriesNameError};
 use tally_core::meter::{self, MeterRule};
 
 use super::track::{self, PollKind, Reading, ReadingError};
+use crate::units::Unit;
 
 /// As written in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -62,6 +63,9 @@ pub(super) struct IncarnationFile {
 
 impl Poll {
     /// What the text of its file says; `is_whole`: it is all that the file has.
+    ///
+    /// # Errors
+    /// Why the text gives no reading.
     pub fn read(&self, text: &[u8], is_whole: bool) -> Result<Reading, ReadingError> {
         track::read(text, is_whole, &self.pattern, self.kind)
     }
@@ -119,8 +123,19 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const EVERY_MIN: Duration = Duration::from_millis(10);
 const EVERY_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// All entries, checked.
+///
+/// # Errors
+/// What is wrong with the first that is.
+pub fn checked(section: &[PollConfig]) -> Result<Vec<Poll>, PollConfigError> {
+    section.iter().enumerate().map(|(place, poll)| poll.check(place)).collect()
+}
+
 impl PollConfig {
     /// Checks all of it. `place` is its place in the list, from 0, for the error's key.
+    ///
+    /// # Errors
+    /// Which key is wrong, and how.
     pub fn check(&self, place: usize) -> Result<Poll, PollConfigError> {
         let wrong = |field: &str| {
             let key = format!("ingest.poll[{place}].{field}");
@@ -213,17 +228,8 @@ fn parse_every(text: &str) -> Result<Duration, PollProblem> {
 }
 
 fn parse_span(text: &str) -> Result<Duration, PollProblem> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(PollProblem::Every(text.to_owned())),
-    };
-    let number: u64 = number.parse().map_err(|_| PollProblem::Every(text.to_owned()))?;
-    Ok(Duration::from_millis(number.saturating_mul(unit_ms)))
+    let millis = Unit::Duration.parse(text).map_err(|_| PollProblem::Every(text.to_owned()))?;
+    Ok(Duration::from_millis(millis))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::config::{IncarnationFile, Poll};
 use super::{PollError, Reading};
-use crate::node::incarnation_hash;
+use crate::request::incarnation_hash;
 
 /// Most of a file that is read.
 pub(super) const FILE_BYTES_MAX: usize = 1 << 20;

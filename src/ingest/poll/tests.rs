@@ -55,7 +55,8 @@ impl Fixture {
 
     fn start_polls(&self, files: &[(PathBuf, PollKind)]) -> Polls {
         let poll = |(file, kind): &(PathBuf, PollKind)| config(file.clone(), *kind).check(0).unwrap();
-        Polls::start(files.iter().map(poll).collect(), "box1", &self.accumulator, &self.clock)
+        let to = Destination { node: "box1", accumulator: &self.accumulator, clock: &self.clock };
+        Polls::begin(files.iter().map(poll).collect(), &to)
     }
 
     fn takes_readings(&self) {
@@ -122,6 +123,31 @@ async fn what_is_read_before_it_is_known_who_counts_it_is_counted_once() {
         eventually(&polls, "two more readings", |status| status.readings > readings + 1).await;
         assert_eq!(fixture.counted(), [counted]);
     }
+}
+
+#[tokio::test]
+async fn two_files_of_one_series_have_figures_of_their_own() {
+    let fixture = Fixture::new();
+    fixture.write("n 1000\n");
+    let good = (fixture.path(), PollKind::Counter);
+    let polls = fixture.start_polls(&[good, (fixture.folder.path().join("none"), PollKind::Counter)]);
+    eventually(&polls, "one is read and the other fails", |status| {
+        status.readings > 0 && polls.status()[1].errors > 0
+    })
+    .await;
+    let figures = polls.figures();
+    let of = |name: &str, place: &str| {
+        let family = figures.iter().find(|family| family.name == name).unwrap();
+        let is_it =
+            |(labels, _): &&(Vec<(&str, String)>, String)| labels.contains(&("poll", place.to_owned()));
+        family.samples.iter().find(is_it).map(|(labels, value)| (labels[0].1.clone(), value.clone()))
+    };
+    let figure = |value: &str| Some(("host/n".to_owned(), value.to_owned()));
+    assert_eq!(of("tallyd_poll_failing", "0"), figure("0"));
+    assert_eq!(of("tallyd_poll_failing", "1"), figure("1"));
+    assert_eq!(of("tallyd_poll_readings_total", "1"), figure("0"));
+    assert!(of("tallyd_poll_last_reading_time_seconds", "0").is_some());
+    assert_eq!(of("tallyd_poll_last_reading_time_seconds", "1"), None, "none was read");
 }
 
 /// What a state shows while its file does not answer.

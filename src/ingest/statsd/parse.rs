@@ -96,6 +96,9 @@ reasons! {
 impl<'a> Line<'a> {
     /// Takes a line apart; it has no newline and is not empty. Values, name and tags are looked at
     /// by whoever uses them: most lines have been seen before.
+    ///
+    /// # Errors
+    /// Why the line is refused.
     pub fn parse(line: &'a [u8]) -> Result<Line<'a>, Reason> {
         let colon = line.iter().position(|&byte| byte == b':').ok_or_else(|| without_colon(line))?;
         let (name, rest) = (&line[..colon], &line[colon + 1..]);
@@ -189,6 +192,9 @@ pub fn plain_count(value: &[u8]) -> Option<u64> {
 }
 
 /// A counter's value of any form, with its sign looked at.
+///
+/// # Errors
+/// Why the value is refused.
 pub fn count(value: &[u8]) -> Result<Decimal, Reason> {
     let unsigned = match value {
         [b'-', rest @ ..] => {
@@ -201,6 +207,9 @@ pub fn count(value: &[u8]) -> Result<Decimal, Reason> {
 }
 
 /// A sampled value. The second part tells whether it has a sign: then it moves a gauge.
+///
+/// # Errors
+/// Why the value is refused.
 pub fn sample(value: &[u8]) -> Result<(f64, bool), Reason> {
     let numeric = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'+' | b'-' | b'e' | b'E');
     // The shape is checked first: Rust's parser reads "inf" and "nan" too.

@@ -291,7 +291,7 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 fn start(accumulator: &Arc<Accumulator>) -> Statsd {
-    Statsd::start(&["127.0.0.1:0".parse().unwrap()], false, Arc::clone(accumulator)).unwrap()
+    Statsd::listen(&["127.0.0.1:0".parse().unwrap()], false, Arc::clone(accumulator)).unwrap()
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn every_datagram_is_counted() {
     let status = statsd.status();
     assert_eq!((status.metrics, status.lost), (20_000, 0));
     assert_eq!(status.refused, []);
-    statsd.stop();
+    drop(statsd);
     assert_holds(&accumulator, &[("a", Amount::Counter(25_000)), ("b", Amount::Counter(10_000))]);
 }
 
@@ -349,7 +349,7 @@ fn what_is_refused_is_counted_by_reason_with_its_first_example() {
 fn several_addresses_count_into_one_book() {
     let accumulator = accumulator(10);
     let listen = ["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
-    let Ok(statsd) = Statsd::start(&listen, false, Arc::clone(&accumulator)) else {
+    let Ok(statsd) = Statsd::listen(&listen, false, Arc::clone(&accumulator)) else {
         assert!(UdpSocket::bind("[::1]:0").is_err(), "there is IPv6");
         return;
     };
@@ -363,7 +363,7 @@ fn several_addresses_count_into_one_book() {
     for address in statsd.addresses() {
         UdpSocket::bind((address.ip(), 0)).unwrap().send_to(b"last:1|c", address).unwrap();
     }
-    statsd.stop();
+    drop(statsd);
     let expected = [("g", samples(&[10.0, 11.0, 6.0, 8.0])), ("last", Amount::Counter(2))];
     assert_holds(&accumulator, &expected);
 }
@@ -375,11 +375,11 @@ fn an_address_of_a_family_that_there_is_not_is_left_out_only_where_nobody_asked_
     let listen = ["127.0.0.1:0".parse().unwrap(), "[2001:db8::1]:8125".parse().unwrap()];
     let turned = [listen[1], listen[0]];
     for listen in [listen, turned] {
-        let statsd = Statsd::start(&listen, true, Arc::clone(&accumulator)).unwrap();
+        let statsd = Statsd::listen(&listen, true, Arc::clone(&accumulator)).unwrap();
         assert_eq!(statsd.addresses().len(), 1);
     }
-    assert!(Statsd::start(&listen[1..], true, Arc::clone(&accumulator)).is_err(), "one is to be there");
-    let error = Statsd::start(&listen, false, Arc::clone(&accumulator)).unwrap_err().to_string();
+    assert!(Statsd::listen(&listen[1..], true, Arc::clone(&accumulator)).is_err(), "one is to be there");
+    let error = Statsd::listen(&listen, false, Arc::clone(&accumulator)).unwrap_err().to_string();
     assert!(error.contains("cannot listen on UDP address [2001:db8::1]:8125"), "{error}");
 }
 
@@ -392,7 +392,7 @@ fn what_arrived_before_the_stop_is_counted() {
     for _ in 0..50 {
         sender.send_to(b"a:1|c", statsd.addresses()[0]).unwrap();
     }
-    statsd.stop();
+    drop(statsd);
     assert_holds(&accumulator, &[("a", Amount::Counter(50))]);
 }
 
@@ -415,7 +415,7 @@ fn a_stop_ends_though_more_and_more_comes() {
         }
         eventually("much came", || statsd.status().received_datagrams > 1000);
         let stopping = Instant::now();
-        statsd.stop();
+        drop(statsd);
         let took = stopping.elapsed();
         ended.store(true, Ordering::Relaxed);
         assert!(took < Duration::from_secs(20), "what comes goes on holding the stop up: {took:?}");
@@ -432,9 +432,9 @@ fn what_a_stop_reads_is_bounded_by_the_buffer_also_when_datagrams_are_empty() {
 fn a_port_in_use_is_an_error_that_names_it_and_the_key() {
     let accumulator = accumulator(10);
     let statsd = start(&accumulator);
-    let error = Statsd::start(statsd.addresses(), true, Arc::clone(&accumulator)).unwrap_err().to_string();
+    let error = Statsd::listen(statsd.addresses(), true, Arc::clone(&accumulator)).unwrap_err().to_string();
     assert!(error.starts_with("ingest.statsd.listen: "), "{error}");
     assert!(error.contains(&statsd.addresses()[0].to_string()) && error.contains("in use"), "{error}");
-    let elsewhere = Statsd::start(&["192.0.2.1:8125".parse().unwrap()], true, accumulator).unwrap_err();
+    let elsewhere = Statsd::listen(&["192.0.2.1:8125".parse().unwrap()], true, accumulator).unwrap_err();
     assert!(elsewhere.to_string().contains("cannot listen on UDP address 192.0.2.1:8125"), "{elsewhere}");
 }

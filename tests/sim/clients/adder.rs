@@ -3,7 +3,7 @@
 
 use tally_core::report::Amount;
 use tallyd::accumulator::{Outcome, Withdrawn};
-use tallyd::node::{Add, RequestError};
+use tallyd::request::{Add, RequestError};
 use tallyd::site::Refusal;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 

@@ -14,8 +14,9 @@ pub(crate) use publisher::Publisher;
 pub(crate) use reader::Reader;
 pub(crate) use reporter::Reporter;
 
-use tallyd::node::{Command, Input, RequestError};
-use tallyd::site::Applied;
+use tallyd::node::{Command, Input};
+use tallyd::request::RequestError;
+use tallyd::site::{Applied, Body};
 use tokio::sync::oneshot;
 
 use crate::boxes::SimBox;
@@ -31,7 +32,7 @@ pub(crate) fn any_box(boxes: &[SimBox], rng: &mut Rng) -> Option<usize> {
 }
 
 /// A body for the log, through a box; its answer comes later.
-pub(crate) fn propose(body: Vec<u8>) -> (Input, Answer) {
+pub(crate) fn propose(body: Body) -> (Input, Answer) {
     let (reply, answer) = oneshot::channel();
     (Input::Command(Command::Propose { body, reply }), answer)
 }

@@ -1,6 +1,7 @@
 //! Reads totals linearizably: of a series that only grows, at whichever box.
 
-use tallyd::node::{Command, Input, RequestError};
+use tallyd::node::{Command, Input};
+use tallyd::request::RequestError;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::boxes::SimBox;

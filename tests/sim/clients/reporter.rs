@@ -1,9 +1,10 @@
 //! A named source: numbered reports of signed amounts, sent again unchanged, at whichever box, until they are judged.
 
 use tally_core::id::{Epoch, ReportNumber, SourceId};
-use tallyd::node::{NamedReport, ReportAmount, ReportCell, encode_report};
+use tallyd::node::encode_report;
+use tallyd::request::{NamedReport, ReportAmount, ReportCell};
 use tallyd::site::entry::{self, SourceKind};
-use tallyd::site::{Applied, Level, Verdict};
+use tallyd::site::{Applied, Body, Level, Verdict};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::boxes::SimBox;
@@ -82,7 +83,7 @@ impl Reporter {
         Some(self.ask(now, place, body))
     }
 
-    fn ask(&mut self, now: Micros, place: usize, body: Vec<u8>) -> (usize, tallyd::node::Input) {
+    fn ask(&mut self, now: Micros, place: usize, body: Body) -> (usize, tallyd::node::Input) {
         let (input, answer) = propose(body);
         self.asked = Some((answer, now + PATIENCE));
         (place, input)

@@ -1,4 +1,9 @@
-//! Durations, sizes and counts as people write them: `60s`, `15m`, `64MiB`, `20000`.
+//! Durations, sizes, counts and addresses as people write them: `60s`, `15m`, `64MiB`, `20000`, `127.0.0.1:7480`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
 
 const DURATIONS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
@@ -55,6 +60,26 @@ impl Unit {
         };
         format!("{text:?} is not {example}")
     }
+}
+
+/// The address that a text says; `example` is what an error shows.
+///
+/// # Errors
+/// It is not an IP address with a port.
+pub(crate) fn socket_address(text: &str, example: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an IP address and port such as {example}"))
+}
+
+/// For `deserialize_with`: a text that says a duration.
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Unit::Duration.parse(&text).map(Duration::from_millis).map_err(serde::de::Error::custom)
+}
+
+/// For `deserialize_with`: a text that says a size in bytes.
+pub(crate) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Unit::Bytes.parse(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 fn factor_of(units: &[(&str, u64)], suffix: &str) -> Option<u64> {

@@ -1,13 +1,13 @@
-//! What is asked of a node, and why a request has no result.
+//! What clients ask of a site, as every room passes it on, and why a request has no result.
 
 use std::collections::BTreeSet;
 
+use ring::digest::{SHA256, digest};
 use tally_core::id::{Epoch, ReportNumber, SERIES_NAME_BYTES_FIRST_MAX};
 use tally_core::meter::MeterRule;
 use tally_core::report::Amount;
 use tally_core::time::SiteTime;
 
-use super::named::incarnation_hash;
 use crate::site::entry::{ReadingCell, SeriesRef};
 use crate::site::{MemberRefused, Refusal};
 
@@ -50,7 +50,7 @@ pub struct NamedReport {
 
 impl NamedReport {
     /// Series to which it makes a negative add: a new one among them becomes an updown, in whatever order they come.
-    pub(super) fn falling(&self) -> BTreeSet<&str> {
+    pub(crate) fn falling(&self) -> BTreeSet<&str> {
         let falls = |cell: &&ReportCell| matches!(cell.amount, ReportAmount::Add(add) if add < 0);
         self.cells.iter().filter(falls).map(|cell| &*cell.series).collect()
     }
@@ -65,6 +65,12 @@ pub struct ReportCell {
     pub window: Option<SiteTime>,
     /// What it adds.
     pub amount: ReportAmount,
+}
+
+/// A name of a meter's incarnation, as readings say it: a hash, never 0.
+pub(crate) fn incarnation_hash(name: &[u8]) -> u64 {
+    let digest = digest(&SHA256, name);
+    digest.as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)).max(1)
 }
 
 /// A reading of a meter.
@@ -84,14 +90,14 @@ pub struct ReportReading {
 
 impl NamedReport {
     /// Whether it has readings of meters.
-    pub(super) fn has_readings(&self) -> bool {
+    pub(crate) fn has_readings(&self) -> bool {
         self.cells.iter().any(|cell| matches!(cell.amount, ReportAmount::Reading(_)))
     }
 }
 
 impl ReportReading {
     /// As the log has it.
-    pub(super) fn as_cell<'a>(&'a self, series: SeriesRef<'a>, heard: SiteTime) -> ReadingCell<'a> {
+    pub(crate) fn as_cell<'a>(&'a self, series: SeriesRef<'a>, heard: SiteTime) -> ReadingCell<'a> {
         let incarnation = self.incarnation.as_ref().map_or(0, |name| incarnation_hash(name.as_bytes()));
         ReadingCell { series, meter: &self.meter, value: self.value, heard, incarnation, rule: self.rule }
     }
