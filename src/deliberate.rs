@@ -61,6 +61,26 @@ bugs! {
     MixesPayloads,
     /// A number of a summary is given twice.
     NumbersAnew,
+    /// Numbers are recorded as delivered when they are sent.
+    DeliversUnacknowledged,
+    /// Who seems to lead publishes, without asking whether it still does.
+    PublishesUnfenced,
+    /// A number that the broker refuses is settled, and held by nobody.
+    DropsRefused,
+    /// Each summary brings its own total along, though a later one was published.
+    RepeatsTotals,
+    /// A new leader does not look at what is held.
+    ForgetsHeld,
+    /// What is held is looked at once on each connection only.
+    ReadsHeldOnce,
+    /// What the broker answers on an earlier connection counts for the present one.
+    CountsOldAnswers,
+    /// A message over which the connection broke once is taken for refused.
+    SetsAsideEarly,
+    /// A refused number is passed over before the site holds it.
+    PassesUnheld,
+    /// A held number is let go of when it is sent again.
+    ReleasesWhenSent,
 }
 
 #[cfg(feature = "simulation")]

@@ -118,7 +118,6 @@ pub(crate) struct Connection<T> {
     driver: Driver,
     notices: FuturesUnordered<Notice<T>>,
     heard: mpsc::Receiver<Vec<u8>>,
-    window: usize,
     limits: Limits,
 }
 
@@ -152,7 +151,6 @@ impl<T: Send + 'static> Connection<T> {
             driver: Driver(tokio::spawn(drive(events, hear, target.section))),
             notices: FuturesUnordered::new(),
             heard,
-            window: limits.window(),
             limits,
         };
         if let Err(what) = check_qos(&connack, target.section) {
@@ -162,28 +160,16 @@ impl<T: Send + 'static> Connection<T> {
         Ok(connection)
     }
 
-    /// How many more messages may be sent now.
-    pub(crate) fn room(&self) -> usize {
-        self.window.saturating_sub(self.notices.len())
-    }
-
     /// What the broker said of itself.
     pub(crate) fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Whether the broker takes a message of that size: its size and the limit if not.
-    pub(crate) fn too_large(&self, message: &Message) -> Option<(usize, u32)> {
-        let max = self.limits.packet_bytes_max?;
-        let size = message.packet_bytes();
-        (size > max as usize).then_some((size, max))
-    }
-
     /// Sends a message, at QoS 1; its answer comes by [`Connection::answer`]. Call it only while
-    /// there is [`Connection::room`].
+    /// fewer than [`Limits::window`] have none.
     pub(crate) fn send(&mut self, name: T, message: Message) -> Result<(), String> {
         let options = PublishOptions::new(QoS::AtLeastOnce)
-            .retain(message.retain && self.limits.retains)
+            .retain(message.retain)
             .properties(message.publish_properties());
         let notice = self
             .client

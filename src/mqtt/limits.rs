@@ -44,7 +44,7 @@ impl Limits {
     }
 
     /// How many messages may await their acknowledgement, at most as many as we ever want.
-    pub(super) fn window(&self) -> usize {
+    pub(crate) fn window(&self) -> usize {
         usize::from(self.receive_max.unwrap_or(u16::MAX).clamp(1, IN_FLIGHT_MAX))
     }
 }

@@ -1,5 +1,5 @@
 //! How patient the boxes are with their leader: the election timeout follows the voters' measured round
-//! trips and disk syncs. Pure: samples in, timeouts out.
+//! trips and disk syncs. Pure: samples in, a adaptive out.
 //!
 //! The leader decides and announces the timeout in its heartbeats, so that all boxes have the same one.
 //! It is a high quantile, not the worst case, that decides: rare stalls are borne by what a timeout

@@ -5,8 +5,9 @@ use super::successors::TransferReason;
 use tally_core::id::NodeId;
 
 use super::wire::Frame;
-use super::{Node, Stopping, proposals};
+use super::{Node, Stopping};
 use crate::request::RequestError;
+use crate::site::NOBODY;
 use crate::transport::Lane;
 
 impl Node {
@@ -14,7 +15,7 @@ impl Node {
         let now = self.moment.now;
         match command {
             Command::Propose { body, reply } => {
-                let tag = self.random.next_u64().max(proposals::NOBODY + 1);
+                let tag = self.random.next_u64().max(NOBODY + 1);
                 self.proposals.add(tag, body, reply, now);
             }
             Command::ProposeLocally { reply, .. } if self.state_check.is_out() => {

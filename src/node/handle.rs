@@ -320,38 +320,6 @@ impl Handle {
         }
     }
 
-    /// Gives the next `count` summaries their numbers. Only at the leader.
-    ///
-    /// # Errors
-    /// Why there is no result: nothing was done, or nobody knows whether it was.
-    pub async fn number(&self, count: u32) -> Result<(), RequestError> {
-        self.propose_locally(entry::number(count)).await
-    }
-
-    /// Says that the broker has acknowledged all summaries up to a number. Only at the leader.
-    ///
-    /// # Errors
-    /// Why there is no result: nothing was done, or nobody knows whether it was.
-    pub async fn delivered(&self, up_to: u64) -> Result<(), RequestError> {
-        self.propose_locally(entry::delivered(up_to)).await
-    }
-
-    /// Holds a number that the broker does not take, so that those after it go on. Only at the leader.
-    ///
-    /// # Errors
-    /// Why there is no result: nothing was done, or nobody knows whether it was.
-    pub async fn set_aside(&self, seq: u64, cause: u8) -> Result<(), RequestError> {
-        self.propose_locally(entry::set_aside(seq, cause)).await
-    }
-
-    /// Says that a held number was delivered after all. Only at the leader.
-    ///
-    /// # Errors
-    /// Why there is no result: nothing was done, or nobody knows whether it was.
-    pub async fn released(&self, seq: u64) -> Result<(), RequestError> {
-        self.propose_locally(entry::released(seq)).await
-    }
-
     /// Commits what was counted here as far as that goes, saves the rest, and stops the node.
     pub async fn stop(&self, times: StopTimes) {
         let (reply, answer) = oneshot::channel();
@@ -513,7 +481,11 @@ impl Handle {
         self.ask(Command::Propose { body, reply }, answer).await
     }
 
-    async fn propose_locally(&self, body: Body) -> Result<(), RequestError> {
+    /// Gets a body into the log from here, or not at all: only a leader may.
+    ///
+    /// # Errors
+    /// Why it is not there, or may not be.
+    pub(crate) async fn propose_locally(&self, body: Body) -> Result<(), RequestError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::ProposeLocally { body, reply }, answer).await.map(|_| ())
     }

@@ -23,17 +23,17 @@ const BODY_BYTES: usize = 64;
 /// What a leader has gathered for its next append.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    bodies: Vec<(NodeId, Body)>,
+    envelopes: Vec<(NodeId, Envelope<Body>)>,
     bytes: usize,
     /// When all of it goes; `None`: nothing is waited with.
     until: Option<Instant>,
 }
 
 impl Gathered {
-    /// Takes a body of a box that nobody waits for.
-    fn take(&mut self, from: NodeId, body: Body, wait: Duration, now: Instant) {
-        self.bytes += body.len() + BODY_BYTES;
-        self.bodies.push((from, body));
+    /// Takes an envelope of a box that nobody waits for.
+    fn take(&mut self, from: NodeId, envelope: Envelope<Body>, wait: Duration, now: Instant) {
+        self.bytes += envelope.inside.len() + BODY_BYTES;
+        self.envelopes.push((from, envelope));
         self.open(wait, now);
         if self.bytes > GATHERED_BYTES_MAX {
             self.hurry(now);
@@ -51,8 +51,8 @@ impl Gathered {
     }
 
     /// The same goes by itself now, since somebody waits behind it.
-    pub(super) fn drop_copy(&mut self, body: &Body) {
-        self.bodies.retain(|(_, gathered)| gathered != body);
+    pub(super) fn drop_copy(&mut self, envelope: &Envelope<Body>) {
+        self.envelopes.retain(|(_, gathered)| gathered != envelope);
     }
 
     /// Whoever leads no more has nothing to append.
@@ -67,10 +67,10 @@ impl Gathered {
 }
 
 impl Node {
-    /// Puts a body that nobody waits for into the log, with what others send at the same instant.
-    pub(super) fn gather(&mut self, from: NodeId, body: Body) {
+    /// Puts an envelope that nobody waits for into the log, with what others send at the same instant.
+    pub(super) fn gather(&mut self, from: NodeId, envelope: Envelope<Body>) {
         let wait = self.batches.join_wait();
-        self.gathered.take(from, body, wait, self.moment.now);
+        self.gathered.take(from, envelope, wait, self.moment.now);
     }
 
     /// What a leader proposes because time has passed.
@@ -104,8 +104,8 @@ impl Node {
         }
         let gathered = std::mem::take(&mut self.gathered);
         let me = self.shared.identity.node_id();
-        for (from, body) in gathered.bodies {
-            match self.append_checked(&Envelope::plain(body)) {
+        for (from, envelope) in gathered.envelopes {
+            match self.append_checked(&envelope) {
                 Ok(index) => self.tell_commit_to(from, index),
                 Err(_) if from == me => self.batches.not_sent(now),
                 Err(why) => debug!("a body of another box was not taken: {why}"),
@@ -132,13 +132,13 @@ mod tests {
 
     const WAIT: Duration = Duration::from_millis(100);
 
-    fn body(text: &str) -> Body {
-        text.as_bytes().into()
+    fn of(body: &[u8]) -> Envelope<Body> {
+        Envelope::plain(body.into())
     }
 
     fn gathered(now: Instant) -> Gathered {
         let mut gathered = Gathered::default();
-        gathered.take(NodeId(2), body("two"), WAIT, now);
+        gathered.take(NodeId(2), of(b"two"), WAIT, now);
         gathered
     }
 
@@ -146,9 +146,9 @@ mod tests {
     fn what_comes_later_goes_with_the_first() {
         let now = Instant::now();
         let mut gathered = gathered(now);
-        gathered.take(NodeId(3), body("three"), WAIT, now + WAIT / 2);
+        gathered.take(NodeId(3), of(b"three"), WAIT, now + WAIT / 2);
         gathered.open(WAIT, now + WAIT / 2);
-        assert_eq!((gathered.due(), gathered.bodies.len()), (Some(now + WAIT), 2));
+        assert_eq!((gathered.due(), gathered.envelopes.len()), (Some(now + WAIT), 2));
     }
 
     #[test]
@@ -166,17 +166,17 @@ mod tests {
     fn a_copy_that_goes_by_itself_does_not_go_twice() {
         let now = Instant::now();
         let mut gathered = gathered(now);
-        gathered.drop_copy(&body("three"));
-        assert_eq!(gathered.bodies.len(), 1);
-        gathered.drop_copy(&body("two"));
-        assert!(gathered.bodies.is_empty());
+        gathered.drop_copy(&of(b"three"));
+        assert_eq!(gathered.envelopes.len(), 1);
+        gathered.drop_copy(&of(b"two"));
+        assert!(gathered.envelopes.is_empty());
     }
 
     #[test]
     fn much_is_not_waited_with() {
         let now = Instant::now();
         let mut gathered = gathered(now);
-        gathered.take(NodeId(3), vec![0; GATHERED_BYTES_MAX].into(), WAIT, now);
+        gathered.take(NodeId(3), of(&vec![0; GATHERED_BYTES_MAX]), WAIT, now);
         assert_eq!(gathered.due(), Some(now));
     }
 }

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use super::disk::{Done, Job};
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
-use super::{Node, members, proposals, successors};
+use super::{Node, members, successors};
 use crate::deliberate::{self, Bug};
 use crate::dropped::Reason;
 use crate::site::Envelope;
@@ -136,10 +136,10 @@ impl Node {
             Ok(_) => {}
             Err(_) => return self.refuse(from, Reason::UnreadableBody),
         }
-        if envelope.tag == Some(proposals::NOBODY) && self.leads() {
-            return self.gather(from, envelope.inside);
+        if envelope.is_patient() && self.leads() {
+            return self.gather(from, Envelope::plain(envelope.inside));
         }
-        self.gathered.drop_copy(&envelope.inside);
+        self.gathered.drop_copy(&envelope);
         match self.append_checked(&envelope) {
             Ok(index) => self.tell_commit_to(from, index),
             Err(why) => debug!("a body of another box was not taken: {why}"),

@@ -21,10 +21,6 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// A body is given up here a little before its client gives up, so that the client hears why.
 const GIVE_UP: Duration = REQUEST_WAIT.saturating_sub(Duration::from_millis(500));
 
-/// Nobody waits under this tag: what has it may wait at the leader for others' to go along. A leader of an earlier release
-/// takes it as it takes any other.
-pub(super) const NOBODY: u64 = 0;
-
 /// Who waits for which tag.
 #[derive(Debug, Default)]
 pub(super) struct Proposals {

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use super::disk::Job;
 use super::reads::Asker;
 use super::wire::{APPEND_BYTES_MAX, Frame};
-use super::{Node, NodeError, RoleView, proposals};
+use super::{Node, NodeError, RoleView};
 use crate::accumulator::{Batch, Limits, ReadingsMode};
 use crate::deliberate::{self, Bug};
 use crate::request::RequestError;
@@ -168,11 +168,11 @@ impl Node {
     /// Sends an envelope to whoever leads.
     fn pass_to_leader(&mut self, envelope: &Envelope<Body>) -> bool {
         if self.leads() {
-            if envelope.tag == Some(proposals::NOBODY) {
-                self.gather(self.shared.identity.node_id(), envelope.inside.clone());
+            if envelope.is_patient() {
+                self.gather(self.shared.identity.node_id(), Envelope::plain(envelope.inside.clone()));
                 return true;
             }
-            self.gathered.drop_copy(&envelope.inside);
+            self.gathered.drop_copy(envelope);
             return self.append_envelope(envelope).is_ok();
         }
         match self.raft.leader() {
@@ -216,8 +216,8 @@ impl Node {
         }
         let hurry = backlog.waiting > 0 || self.is_stopping();
         if let Some((body, patient)) = self.batches.next_send(term, hurry, now) {
-            let tag = patient.then_some(proposals::NOBODY);
-            let envelope = Envelope { tag, inside: body.clone() };
+            let body = body.clone();
+            let envelope = if patient { Envelope::patient(body) } else { Envelope::plain(body) };
             if deliberate::is(Bug::AnswersWhenSent) {
                 self.batches.answer_at_once(&self.shared.site);
             }

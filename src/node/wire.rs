@@ -271,7 +271,7 @@ pub(crate) fn said_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
     })
 }
 
-/// What a witness answers: it has neither a clock nor timeouts to report.
+/// What a witness answers: it has neither a clock nor a adaptive to tell.
 pub(crate) fn said_by_witness(message: Message) -> Bytes {
     match message.body {
         Body::HeartbeatAnswer { .. } => {

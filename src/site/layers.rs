@@ -100,7 +100,21 @@ impl<T: From<Bytes> + Deref<Target = [u8]>> Envelope<T> {
     }
 }
 
+/// Nobody waits under this tag.
+pub const NOBODY: u64 = 0;
+
 impl Envelope<Body> {
+    /// Nobody waits for this body: at the leader it may wait for others'. A leader of an earlier release takes it as it takes
+    /// any other.
+    pub const fn patient(inside: Body) -> Envelope<Body> {
+        Envelope::tagged(NOBODY, inside)
+    }
+
+    /// Whether nobody waits for what is in it.
+    pub fn is_patient(&self) -> bool {
+        self.tag == Some(NOBODY)
+    }
+
     /// The bytes of the envelope with this body under a leader's stamp: what goes into the log.
     #[must_use]
     pub fn stamped(&self, stamp: Stamp) -> Bytes {
@@ -175,6 +189,14 @@ mod tests {
         for wrong in [&[TAGGED, 1][..], &[9], &[]] {
             assert_eq!(Envelope::<Body>::read(&Bytes::copy_from_slice(wrong)), None);
         }
+    }
+
+    #[test]
+    fn only_what_nobody_waits_for_is_patient() {
+        let body = || Body::from(&b"x"[..]);
+        let patient: Envelope<Body> = Envelope::read(&Envelope::patient(body()).encode()).unwrap();
+        assert!(patient.is_patient());
+        assert!(!Envelope::plain(body()).is_patient() && !Envelope::tagged(9, body()).is_patient());
     }
 
     #[test]

@@ -48,7 +48,7 @@ use sources::Sources;
 
 pub use crate::codec::Malformed;
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
-pub use layers::{Body, Envelope, StampedEntry};
+pub use layers::{Body, Envelope, NOBODY, StampedEntry};
 pub use level::Level;
 pub use members::{
     ADDRESS_BYTES_MAX, ConfigurationRecord, MEMBERS_MAX, MemberChange, MemberRecord, MemberRefused,

@@ -185,6 +185,11 @@ impl Site {
         );
     }
 
+    /// The site as a box sees it.
+    pub(super) fn outbox(&self, name: &'static str) -> Node {
+        Node { site: self.clone(), name, changes: self.version.subscribe(), believes: None }
+    }
+
     pub(super) fn start(&self, name: &'static str, config: &UpstreamConfig) -> Upstream {
         self.start_as(name, SITE_ID, config, ANSWER_TIMEOUT)
     }
@@ -196,9 +201,7 @@ impl Site {
         config: &UpstreamConfig,
         answer_timeout: Duration,
     ) -> Upstream {
-        let changes = self.version.subscribe();
-        let outbox = Node { site: self.clone(), name, changes, believes: None };
-        let upstream = spawn_with(outbox, "s", site_id, config, answer_timeout).unwrap();
+        let upstream = spawn_with(self.outbox(name), "s", site_id, config, answer_timeout).unwrap();
         self.state.lock().unwrap().shared = Some(upstream.shared().clone());
         upstream
     }
@@ -212,7 +215,7 @@ pub(super) struct Node {
     believes: Option<Arc<Mutex<Option<u64>>>>,
 }
 
-impl Outbox for Node {
+impl SiteView for Node {
     fn leads(&self) -> Option<u64> {
         if let Some(believes) = &self.believes {
             return *believes.lock().unwrap();
@@ -233,49 +236,12 @@ impl Outbox for Node {
         self.site.state.lock().unwrap().wish
     }
 
-    async fn changed(&mut self) {
-        self.changes.changed().await.unwrap();
-    }
-
-    async fn fence(&self) -> Result<(), String> {
-        if let Some(believes) = &self.believes {
-            *believes.lock().unwrap() = self.site.state.lock().unwrap().leader.get(self.name).copied();
-            self.site.change(|_| ());
-        }
-        Ok(())
-    }
-
-    async fn number(&self, count: u32) -> Result<(), String> {
-        self.site.change(|state| {
-            let room = state.numbered_max as usize - (state.numbered - state.delivered as usize);
-            let before = state.numbered;
-            state.numbered = state.all.len().min(state.numbered + room.min(count as usize));
-            assert!(state.numbered > before, "an entry that numbers nothing");
-            let outstanding = state.numbered - state.delivered as usize;
-            state.numbered_at_once_max = state.numbered_at_once_max.max(outstanding);
-        });
-        Ok(())
-    }
-
     fn sets_aside(&self) -> bool {
         self.site.state.lock().unwrap().sets_aside
     }
 
     fn holds(&self, seq: u64) -> bool {
         self.site.state.lock().unwrap().held.contains_key(&seq)
-    }
-
-    async fn set_aside(&self, seq: u64, cause: u8) -> Result<(), String> {
-        self.site.change(|state| {
-            assert!(state.sets_aside && seq > state.delivered && seq <= state.numbered as u64);
-            state.held.entry(seq).or_insert(cause);
-        });
-        Ok(())
-    }
-
-    async fn released(&self, seq: u64) -> Result<(), String> {
-        self.site.change(|state| assert!(state.held.remove(&seq).is_some(), "{seq} is not held"));
-        Ok(())
     }
 
     fn held(&self) -> Vec<(Numbered, u8)> {
@@ -294,14 +260,6 @@ impl Outbox for Node {
         self.site.state.lock().unwrap().name(series)
     }
 
-    async fn delivered(&self, up_to: u64) -> Result<(), String> {
-        self.site.change(|state| {
-            assert!(up_to <= state.numbered as u64, "delivered what has no number");
-            state.delivered = state.delivered.max(up_to);
-        });
-        Ok(())
-    }
-
     fn position(&self) -> Position {
         let state = self.site.state.lock().unwrap();
         Position {
@@ -309,6 +267,7 @@ impl Outbox for Node {
             numbered_last: state.numbered as u64,
             numberable: state.all.len() - state.numbered,
             numbered_max: state.numbered_max,
+            held: state.held.len(),
         }
     }
 
@@ -322,6 +281,61 @@ impl Outbox for Node {
         let state = self.site.state.lock().unwrap();
         let outbox = state.all.len() - state.delivered as usize;
         SiteState { leader: Some(self.name.to_owned()), boxes: 1, outbox, time: 1 }
+    }
+}
+
+impl Outbox for Node {
+    async fn changed(&mut self) {
+        self.changes.changed().await.unwrap();
+    }
+
+    fn ask(&self, ask: Ask) -> futures_util::future::BoxFuture<'static, Result<(), String>> {
+        match ask {
+            Ask::Fence => self.fence(),
+            Ask::Number(count) => self.number(count),
+            Ask::Delivered(up_to) => self.delivered(up_to),
+            Ask::SetAside { seq, cause } => self.set_aside(seq, cause),
+            Ask::Released(seq) => self.released(seq),
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl Node {
+    fn fence(&self) {
+        if let Some(believes) = &self.believes {
+            *believes.lock().unwrap() = self.site.state.lock().unwrap().leader.get(self.name).copied();
+            self.site.change(|_| ());
+        }
+    }
+
+    fn number(&self, count: u32) {
+        self.site.change(|state| {
+            let room = state.numbered_max as usize - (state.numbered - state.delivered as usize);
+            let before = state.numbered;
+            state.numbered = state.all.len().min(state.numbered + room.min(count as usize));
+            assert!(state.numbered > before, "an entry that numbers nothing");
+            let outstanding = state.numbered - state.delivered as usize;
+            state.numbered_at_once_max = state.numbered_at_once_max.max(outstanding);
+        });
+    }
+
+    fn set_aside(&self, seq: u64, cause: u8) {
+        self.site.change(|state| {
+            assert!(state.sets_aside && seq > state.delivered && seq <= state.numbered as u64);
+            state.held.entry(seq).or_insert(cause);
+        });
+    }
+
+    fn released(&self, seq: u64) {
+        self.site.change(|state| assert!(state.held.remove(&seq).is_some(), "{seq} is not held"));
+    }
+
+    fn delivered(&self, up_to: u64) {
+        self.site.change(|state| {
+            assert!(up_to <= state.numbered as u64, "delivered what has no number");
+            state.delivered = state.delivered.max(up_to);
+        });
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::formats::Numbered;
+use crate::deliberate::{self, Bug};
 use crate::site::SeriesId;
 
 /// Names a message that was sent, so that its answer finds its number.
@@ -117,6 +118,7 @@ impl Queue {
     pub(super) fn pop(&mut self) -> Option<(Numbered, Option<Numbered>)> {
         let numbered = self.waiting.pop_front()?;
         let total = self.totals.remove(&numbered.summary.series);
+        let total = if deliberate::is(Bug::RepeatsTotals) { Some(numbered.clone()) } else { total };
         Some((numbered, total))
     }
 

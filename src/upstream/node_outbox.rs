@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::formats::{Numbered, SiteState};
-use super::outbox::{HeldReader, Outbox, Position};
+use super::outbox::{Ask, HeldReader, Outbox, Position, SiteView};
 use crate::node::{BrokerWish, Handle, RoleView};
 use crate::request::RequestError;
 use crate::site::{Level, SeriesId, Site, Summary};
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct NodeOutbox {
+pub struct NodeOutbox {
     handle: Handle,
     role: watch::Receiver<RoleView>,
     applied: watch::Receiver<u64>,
@@ -20,13 +21,14 @@ pub(super) struct NodeOutbox {
 }
 
 impl NodeOutbox {
-    pub(super) fn new(handle: Handle) -> NodeOutbox {
+    /// The outbox of the node of this handle.
+    pub fn new(handle: Handle) -> NodeOutbox {
         let (role, applied, wish) = (handle.role(), handle.applied(), handle.broker_wish());
         NodeOutbox { handle, role, applied, wish }
     }
 }
 
-impl Outbox for NodeOutbox {
+impl SiteView for NodeOutbox {
     fn leads(&self) -> Option<u64> {
         let role = self.role.borrow();
         role.leads.then_some(role.term)
@@ -44,40 +46,8 @@ impl Outbox for NodeOutbox {
         *self.wish.borrow()
     }
 
-    async fn changed(&mut self) {
-        let changed = tokio::select! {
-            changed = self.role.changed() => changed,
-            changed = self.applied.changed() => changed,
-            changed = self.wish.changed() => changed,
-        };
-        if changed.is_err() {
-            // The node is gone: nothing changes any more, and the stop of the upstream is under way.
-            std::future::pending::<()>().await;
-        }
-    }
-
-    async fn fence(&self) -> Result<(), String> {
-        self.handle.fence().await.map_err(text)
-    }
-
-    async fn number(&self, count: u32) -> Result<(), String> {
-        self.handle.number(count).await.map_err(text)
-    }
-
-    async fn delivered(&self, up_to: u64) -> Result<(), String> {
-        self.handle.delivered(up_to).await.map_err(text)
-    }
-
     fn sets_aside(&self) -> bool {
         self.handle.site(|site| site.level() >= Level::TWO)
-    }
-
-    async fn set_aside(&self, seq: u64, cause: u8) -> Result<(), String> {
-        self.handle.set_aside(seq, cause).await.map_err(text)
-    }
-
-    async fn released(&self, seq: u64) -> Result<(), String> {
-        self.handle.released(seq).await.map_err(text)
     }
 
     fn holds(&self, seq: u64) -> bool {
@@ -103,6 +73,7 @@ impl Outbox for NodeOutbox {
             numbered_last: site.numbered_last(),
             numberable: site.numberable_len(),
             numbered_max: site.settings().outbox_numbered_max(),
+            held: site.held_len(),
         })
     }
 
@@ -124,6 +95,31 @@ impl Outbox for NodeOutbox {
     }
 }
 
+impl Outbox for NodeOutbox {
+    async fn changed(&mut self) {
+        let changed = tokio::select! {
+            changed = self.role.changed() => changed,
+            changed = self.applied.changed() => changed,
+            changed = self.wish.changed() => changed,
+        };
+        if changed.is_err() {
+            // The node is gone: nothing changes any more, and the stop of the upstream is under way.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn ask(&self, ask: Ask) -> BoxFuture<'static, Result<(), String>> {
+        let handle = self.handle.clone();
+        Box::pin(async move {
+            let asked = match ask.body() {
+                None => handle.fence().await,
+                Some(body) => handle.propose_locally(body).await,
+            };
+            asked.map_err(|error: RequestError| error.to_string())
+        })
+    }
+}
+
 fn held(site: &Site, limit: usize) -> Vec<(Numbered, u8)> {
     let held = site.held(0, limit).into_iter();
     held.filter_map(|held| Some((named(site, held.summary)?, held.cause))).collect()
@@ -132,8 +128,4 @@ fn held(site: &Site, limit: usize) -> Vec<(Numbered, u8)> {
 fn named(site: &Site, summary: Summary) -> Option<Numbered> {
     let name = site.name(summary.series).to_owned();
     summary.seq.map(|seq| Numbered { seq, name, summary })
-}
-
-fn text(error: RequestError) -> String {
-    error.to_string()
 }

@@ -3,9 +3,11 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use super::formats::{Numbered, SiteState};
 use crate::node::BrokerWish;
-use crate::site::SeriesId;
+use crate::site::{Body, SeriesId, entry};
 
 /// Gives as many held numbers as asked for, the oldest, and how many there are.
 pub type HeldReader = Arc<dyn Fn(usize) -> (Vec<(Numbered, u8)>, usize) + Send + Sync>;
@@ -21,10 +23,12 @@ pub struct Position {
     pub numberable: usize,
     /// How many may have a number and not be delivered.
     pub numbered_max: u64,
+    /// How many numbers are held.
+    pub held: usize,
 }
 
-/// What the upstream needs of the site. Errors are texts: none of them is decided upon, only shown.
-pub trait Outbox: Send + Sync + 'static {
+/// What the upstream reads of the site. Nothing here waits.
+pub trait SiteView: Send + 'static {
     /// In which term this box leads; `None` if it does not, as far as it knows.
     fn leads(&self) -> Option<u64>;
 
@@ -37,27 +41,8 @@ pub trait Outbox: Send + Sync + 'static {
     /// What is wanted of this box for the same reason.
     fn wish(&self) -> BrokerWish;
 
-    /// Returns when `leads`, `wish` or the outbox may have changed. May be cancelled.
-    fn changed(&mut self) -> impl Future<Output = ()> + Send;
-
-    /// ReadIndex: when it returns, this box knows of every leader and entry that came before the call.
-    fn fence(&self) -> impl Future<Output = Result<(), String>> + Send;
-
-    /// Gives the oldest `count` unnumbered summaries their numbers.
-    fn number(&self, count: u32) -> impl Future<Output = Result<(), String>> + Send;
-
-    /// Records that the broker has everything up to a number.
-    fn delivered(&self, up_to: u64) -> impl Future<Output = Result<(), String>> + Send;
-
     /// Whether refused numbers can be set aside: all boxes know how.
     fn sets_aside(&self) -> bool;
-
-    /// The broker does not take a number: it is held while those after it go on. `cause`: see
-    /// [`crate::site::Held`].
-    fn set_aside(&self, seq: u64, cause: u8) -> impl Future<Output = Result<(), String>> + Send;
-
-    /// A held number was delivered after all.
-    fn released(&self, seq: u64) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Whether a number is held.
     fn holds(&self, seq: u64) -> bool;
@@ -79,4 +64,47 @@ pub trait Outbox: Send + Sync + 'static {
 
     /// For the status topic.
     fn state(&self) -> SiteState;
+}
+
+/// What the upstream asks of the site. An answer comes when it is done, or when it is known or feared not to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// ReadIndex: when it is answered, this box knows of every leader and entry that came before it was asked.
+    Fence,
+    /// Give the oldest so many unnumbered summaries their numbers.
+    Number(u32),
+    /// Record that the broker has everything up to a number.
+    Delivered(u64),
+    /// The broker does not take a number: it is held while those after it go on. `cause`: see
+    /// [`crate::site::Held`].
+    SetAside {
+        /// Which.
+        seq: u64,
+        /// Why.
+        cause: u8,
+    },
+    /// A held number was delivered after all.
+    Released(u64),
+}
+
+impl Ask {
+    /// What the site's log is to have for it; a fence leaves nothing there.
+    pub fn body(self) -> Option<Body> {
+        match self {
+            Ask::Fence => None,
+            Ask::Number(count) => Some(entry::number(count)),
+            Ask::Delivered(up_to) => Some(entry::delivered(up_to)),
+            Ask::SetAside { seq, cause } => Some(entry::set_aside(seq, cause)),
+            Ask::Released(seq) => Some(entry::released(seq)),
+        }
+    }
+}
+
+/// What the running upstream needs of the site. Errors are texts: none of them is decided upon, only shown.
+pub trait Outbox: SiteView {
+    /// Returns when `leads`, `wish` or the outbox may have changed. May be cancelled.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Does what is asked for; meanwhile the site is read on, by the same outbox.
+    fn ask(&self, ask: Ask) -> BoxFuture<'static, Result<(), String>>;
 }

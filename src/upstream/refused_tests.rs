@@ -344,8 +344,12 @@ async fn at_level_1_a_refused_summary_is_tried_again_and_nothing_is_skipped() {
 #[tokio::test]
 async fn what_the_broker_said_is_not_covered_by_how_the_connection_broke() {
     let upstream = Shared::new(None);
-    let said = mqtt::Ending { what: "it said why".to_owned(), explained: true, ..mqtt::Ending::default() };
-    let reset = mqtt::Ending { what: "connection reset".to_owned(), ..mqtt::Ending::default() };
+    let said = crate::mqtt::Ending {
+        what: "it said why".to_owned(),
+        explained: true,
+        ..crate::mqtt::Ending::default()
+    };
+    let reset = crate::mqtt::Ending { what: "connection reset".to_owned(), ..crate::mqtt::Ending::default() };
     for ending in [&said, &reset, &said, &reset] {
         upstream.ended(ending);
     }

@@ -1,6 +1,6 @@
-//! One connection's incarnation: confirm leadership, number, publish in order, report what is acknowledged.
-
+//! One connection's life: number, publish in order, record what is acknowledged, as long as leadership is confirmed.
 //!
+//! * here: what is known of the connection, and one round of work on it.
 //! * `publish`: what goes out next, one message after the other.
 //! * `answers`: what became of it, and of the connection.
 //! * `held`: numbers that the broker does not take.
@@ -10,18 +10,16 @@ mod held;
 mod publish;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use tokio::time::Instant;
-
-use super::Backoff;
-use super::formats::{Formats, Naming, Numbered, SiteState, json};
+use super::backoff::Backoff;
+use super::formats::{Numbered, SiteState, json};
 use super::ledger::{Ledger, Queue, Token};
-use super::outbox::{Outbox, Position};
-use super::status::Shared;
-use super::trials::{self, Trials};
-use crate::mqtt::{Answer, Connection, Ending, IN_FLIGHT_MAX, Learned, Message, Target};
+use super::machine::{Machine, Output};
+use super::outbox::{Ask, Position, SiteView};
+use super::trials;
+use crate::deliberate::{self, Bug};
+use crate::mqtt::{Answer, Ending, IN_FLIGHT_MAX, Limits, Message};
 use crate::site::SeriesId;
 
 /// How long a confirmed leadership is relied on: a box that was paused for longer asks again before
@@ -40,12 +38,12 @@ const STATE_LOOKED_EVERY: Duration = Duration::from_secs(1);
 /// How soon after a look at the outbox the next one is taken: under load it changes all the time.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// And how late at most.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
+
 /// Held numbers are looked through this often, the more of them the more seldom: so often where there are up to a
 /// thousand.
 const HELD_LOOKED_EVERY: Duration = Duration::from_millis(100);
-
-/// How long a farewell may take: recording what was acknowledged needs a quorum, which may be gone.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -60,14 +58,14 @@ pub(super) enum End {
 
 impl End {
     /// Trouble of our own.
-    fn broken(what: impl Into<String>) -> End {
+    pub(super) fn broken(what: impl Into<String>) -> End {
         End::Broken(Ending { what: what.into(), ..Ending::default() })
     }
 }
 
 /// What an answer of the broker belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sent {
+pub(super) enum Sent {
     /// A summary, on its own topic.
     Summary {
         token: Token,
@@ -88,6 +86,8 @@ enum Sent {
     Aside {
         seq: u64,
         token: Option<Token>,
+        /// Why its own topic does not take it.
+        cause: u8,
     },
     /// A held summary, on its own topic.
     Retry {
@@ -101,6 +101,7 @@ enum Sent {
 }
 
 /// A message that is to go out.
+#[derive(Debug)]
 struct Out {
     sent: Sent,
     message: Message,
@@ -108,30 +109,36 @@ struct Out {
     alone: bool,
 }
 
-/// What a session is told and keeps for the next one.
-pub(super) struct Setting<'a> {
-    pub(super) term: u64,
-    pub(super) target: &'a Target,
-    pub(super) naming: &'a Naming,
-    pub(super) formats: &'a Formats,
-    pub(super) shared: &'a Shared,
-    pub(super) trials: &'a mut Trials,
-    pub(super) learned: &'a mut Learned,
-    /// How long the broker may leave all messages unanswered.
-    pub(super) answer_timeout: Duration,
+/// What was asked of the site for this session and has no answer, each by its number.
+#[derive(Debug, Default)]
+struct Asks {
+    /// And when it was asked.
+    fence: Option<(u64, Instant)>,
+    number: Option<u64>,
+    /// And up to where.
+    delivered: Option<(u64, u64)>,
+    /// And which number is to be held, and why.
+    set_aside: Option<(u64, Token, u8)>,
+    /// And which number is not held any more.
+    released: Option<(u64, u64)>,
 }
 
 /// See the module.
-pub(super) struct Session<'a, O> {
-    outbox: &'a mut O,
-    is: Setting<'a>,
-    connection: Connection<Sent>,
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Which connection it is; 0: none.
+    pub(super) connection: u64,
+    /// What the broker said of itself.
+    pub(super) limits: Limits,
+    asks: Asks,
+    /// How many messages were sent.
+    messages: u64,
     ledger: Ledger,
     queue: Queue,
     /// Messages that are to go out next.
     out: VecDeque<Out>,
-    /// What was sent and has no answer, in order.
-    unanswered: VecDeque<Sent>,
+    /// What was sent and has no answer, in order, with the messages' numbers.
+    unanswered: VecDeque<(u64, Sent)>,
     /// When the last answer came, or the first message was sent that waits for one.
     heard: Instant,
     /// What was refused last, if nothing was taken since.
@@ -149,12 +156,12 @@ pub(super) struct Session<'a, O> {
     /// Those of them that are under way again.
     retrying: BTreeSet<u64>,
     /// Those of them that were taken.
-    to_release: Vec<u64>,
+    to_release: VecDeque<u64>,
     held_looked: Option<Instant>,
     /// When the leadership was last confirmed: the start of the successful fence.
-    fenced: Option<Instant>,
+    pub(super) fenced: Option<Instant>,
     /// The last number recorded as delivered, and when that was last tried.
-    reported: (u64, Instant),
+    recorded: (u64, Instant),
     status_sent: Option<(Instant, SiteState)>,
     /// When the site's state was last compared with that.
     state_looked: Option<Instant>,
@@ -166,33 +173,27 @@ pub(super) struct Session<'a, O> {
     /// After trouble that does not end the connection: when numbers go on.
     resume: Option<Instant>,
     backoff: Backoff,
-    ended: bool,
+    /// When the last round of work was.
+    looked: Instant,
+    /// The connection is gone.
+    pub(super) ended: bool,
+    /// It went before anything was published.
+    pub(super) ended_early: Option<Ending>,
 }
 
-impl<'a, O: Outbox> Session<'a, O> {
-    /// Confirms leadership, connects, and confirms it again: a box that was paused must neither push
-    /// the leader's connection out nor publish what it knew before.
-    pub(super) async fn open(outbox: &'a mut O, is: Setting<'a>) -> Result<Session<'a, O>, End> {
-        confirm(outbox, is.term).await?;
-        let now = outbox.state();
-        let nobody = SiteState { leader: None, boxes: 0, ..now };
-        let will = json::status(is.naming, false, &nobody);
-        let connection = Connection::open(is.target, will, is.learned).await.map_err(End::Broken)?;
-        let fence_began = Instant::now();
-        confirm(outbox, is.term).await?;
-        let delivered = outbox.position().delivered;
-        is.shared.connected(connection.limits(), &is.target.url, delivered);
-        outbox.seen(Some(true));
-        is.trials.connected(fence_began);
-        let mut session = Session {
-            outbox,
-            is,
+impl Session {
+    /// Of a connection that is to be made.
+    pub(super) fn new(connection: u64, now: Instant) -> Session {
+        Session {
             connection,
-            ledger: Ledger::new(delivered),
+            limits: Limits::default(),
+            asks: Asks::default(),
+            messages: 0,
+            ledger: Ledger::new(0),
             queue: Queue::default(),
             out: VecDeque::new(),
             unanswered: VecDeque::new(),
-            heard: Instant::now(),
+            heard: now,
             last_refused: None,
             under_way: BTreeMap::new(),
             totals_under_way: BTreeMap::new(),
@@ -200,110 +201,107 @@ impl<'a, O: Outbox> Session<'a, O> {
             settled_held: BTreeSet::new(),
             held: BTreeMap::new(),
             retrying: BTreeSet::new(),
-            to_release: Vec::new(),
+            to_release: VecDeque::new(),
             held_looked: None,
-            fenced: Some(fence_began),
-            reported: (delivered, Instant::now()),
+            fenced: None,
+            recorded: (0, now),
             status_sent: None,
             state_looked: None,
             subscribed: false,
             pace: 1,
             resume: None,
             backoff: Backoff::default(),
+            looked: now,
             ended: false,
-        };
-        session.read_held();
-        Ok(session)
-    }
-
-    /// Runs until the connection or the leadership ends. May be cancelled, then only `close` is left.
-    pub(super) async fn run(&mut self) -> End {
-        loop {
-            match self.round().await {
-                Ok(()) => {}
-                Err(end) => return end,
-            }
+            ended_early: None,
         }
     }
 
-    /// Records what was acknowledged and closes the connection. `last`: no box is left that could lead.
-    pub(super) async fn close(mut self, end: &End, last: bool) {
-        if matches!(end, End::Stopped) {
-            // What is under way is mostly a round trip from being settled.
-            let _ = tokio::time::timeout(FAREWELL, self.settle()).await;
-        }
-        if !matches!(end, End::NotLeading) {
-            let recorded = tokio::time::timeout(FAREWELL, self.report()).await;
-            if !matches!(recorded, Ok(Ok(()))) {
-                tracing::info!(
-                    "upstream: the latest acknowledgements are not recorded; their summaries are repeated"
-                );
-            }
-        }
-        if last && tokio::time::timeout(FAREWELL, self.say_offline()).await.is_err() {
-            tracing::info!("upstream: the broker did not take the offline status; the will says it later");
-        }
-        if !self.ended {
-            self.connection.close(last).await;
-        }
+    /// From here on it publishes what comes after that number.
+    pub(super) fn begin(&mut self, delivered: u64, now: Instant) {
+        self.ledger = Ledger::new(delivered);
+        self.recorded = (delivered, now);
+        self.heard = now;
     }
 
-    /// Takes answers until nothing is under way; what was begun of a number goes out first, the rest does not.
-    async fn settle(&mut self) {
-        while !self.ended {
-            if self.finish_begun().await.is_err() || self.unanswered.is_empty() {
-                return;
-            }
-            let answer = self.connection.answer().await;
-            // Trouble is noted where it is taken; the farewell goes on regardless.
-            let _ = self.take(answer);
-        }
+    /// From when on it is to be woken for changes of the site.
+    pub(super) fn looks_at(&self) -> Instant {
+        self.looked + LOOK_EVERY
     }
 
-    /// Publishes `offline` and waits until the broker has it: Mosquitto delays even the will of a
-    /// session that has ended.
-    async fn say_offline(&mut self) {
-        let nobody = SiteState { leader: None, boxes: 0, ..self.outbox.state() };
-        let message = json::status(self.is.naming, false, &nobody);
-        if self.ended || self.connection.send(Sent::Offline, message).is_err() {
-            return;
-        }
-        self.unanswered.push_back(Sent::Offline);
-        while self.unanswered.contains(&Sent::Offline) {
-            let answer = self.connection.answer().await;
-            if self.take(answer).is_err() {
-                return;
-            }
-        }
+    /// Whether nothing is under way.
+    pub(super) fn is_settled(&self) -> bool {
+        self.unanswered.is_empty() && self.asks.fence.is_none()
     }
 
-    /// One round: do all that is due, then wait for something to happen.
-    async fn round(&mut self) -> Result<(), End> {
+    pub(super) fn has_unanswered(&self, sent: Sent) -> bool {
+        self.unanswered.iter().any(|(_, one)| *one == sent)
+    }
+
+    /// Whether what was acknowledged is being recorded now.
+    pub(super) fn is_recording(&self) -> bool {
+        self.asks.delivered.is_some()
+    }
+
+    /// Up to which number the broker has everything.
+    fn acknowledged(&self) -> u64 {
+        if deliberate::is(Bug::DeliversUnacknowledged) { self.ledger.next() - 1 } else { self.ledger.taken() }
+    }
+
+    /// Whether all that was acknowledged is recorded.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.acknowledged() <= self.recorded.0
+    }
+
+    /// When acknowledged numbers are to be recorded next, if there are any.
+    fn record_due(&self) -> Option<Instant> {
+        let waits = !self.is_recorded() && !self.is_recording();
+        waits.then(|| self.recorded.1 + DELIVERED_EVERY)
+    }
+
+    /// How often the held numbers are looked through.
+    fn held_looked_every(&self) -> Duration {
+        HELD_LOOKED_EVERY * (1 + self.held.len() as u32 / 1000)
+    }
+}
+
+impl<S: SiteView> Machine<S> {
+    /// One round: does all that is due.
+    pub(super) fn round(&mut self) -> Result<(), End> {
         self.check_term()?;
-        let looked = Instant::now();
-        if self.report_due().is_some_and(|due| due <= looked)
-            && let Err(error) = self.report().await
-        {
-            self.is.shared.trouble(&format!("cannot record what was delivered: {error}"));
-            self.reported.1 = Instant::now();
+        let now = self.now;
+        self.session.looked = now;
+        if self.session.record_due().is_some_and(|due| due <= now) {
+            self.record();
         }
-        self.release().await;
-        self.hold().await;
-        if self.resume.is_none_or(|resume| resume <= looked) {
-            self.resume = None;
-            self.fill().await?;
+        self.release();
+        self.hold();
+        if self.session.resume.is_none_or(|resume| resume <= now) {
+            self.session.resume = None;
+            self.fill()?;
         }
-        self.feed_held(looked);
-        self.pump().await?;
-        self.is.shared.refusing(self.refused_topics());
-        self.check_answers()?;
-        self.wait(looked).await
+        self.feed_held(now);
+        self.pump();
+        self.shared.refusing(self.refused_topics());
+        self.check_answers()
+    }
+
+    /// When the next round is to be, though nothing comes.
+    pub(super) fn session_due(&self) -> Instant {
+        let session = &self.session;
+        let looked = session.looked;
+        let held = (!session.held.is_empty()).then(|| looked + session.held_looked_every());
+        let record = session.record_due().map(|due| due.max(looked));
+        let due = [session.resume, held, record].into_iter().flatten().min();
+        let latest = looked + LOOK_EVERY_MAX;
+        due.map_or(latest, |due| due.min(latest))
     }
 
     /// A broker that leaves everything unanswered holds up the site like one that is away.
     fn check_answers(&mut self) -> Result<(), End> {
-        let timeout = self.is.answer_timeout;
-        if self.unanswered.is_empty() || self.heard.elapsed() < timeout {
+        let timeout = self.setting.answer_timeout;
+        let silent = self.now.saturating_duration_since(self.session.heard);
+        if self.session.unanswered.is_empty() || silent < timeout {
             return Ok(());
         }
         let what =
@@ -311,78 +309,63 @@ impl<'a, O: Outbox> Session<'a, O> {
         Err(self.on_end(Ending { what, ..Ending::default() }))
     }
 
-    fn check_term(&self) -> Result<(), End> {
-        if self.outbox.leads() == Some(self.is.term) { Ok(()) } else { Err(End::NotLeading) }
+    pub(super) fn check_term(&self) -> Result<(), End> {
+        if self.site.leads() == Some(self.attempt.term) { Ok(()) } else { Err(End::NotLeading) }
     }
 
-    /// Makes sure that the leadership was confirmed a moment ago. Call it before anything is published.
-    async fn fence(&mut self) -> Result<(), End> {
-        if self.fenced.is_some_and(|at| at.elapsed() < FENCE_VALID) {
-            return Ok(());
+    /// Whether the leadership was confirmed a moment ago. Nothing is published else; it is confirmed anew.
+    fn is_fenced(&mut self) -> bool {
+        let now = self.now;
+        let is_valid = |at: Instant| now.saturating_duration_since(at) < FENCE_VALID;
+        if self.session.fenced.is_some_and(is_valid) || deliberate::is(Bug::PublishesUnfenced) {
+            return true;
         }
-        let began = Instant::now();
-        confirm(self.outbox, self.is.term).await?;
-        self.fenced = Some(began);
-        Ok(())
+        if self.session.asks.fence.is_none() {
+            let ticket = self.ask(Ask::Fence);
+            self.session.asks.fence = Some((ticket, now));
+        }
+        false
     }
 
-    /// When acknowledged numbers are to be recorded next, if there are any.
-    fn report_due(&self) -> Option<Instant> {
-        let (reported, at) = self.reported;
-        (self.ledger.taken() > reported).then(|| at + DELIVERED_EVERY)
+    /// Has the site record what was acknowledged.
+    pub(super) fn record(&mut self) {
+        let taken = self.session.acknowledged();
+        if !self.session.is_recorded() && !self.session.is_recording() {
+            let ticket = self.ask(Ask::Delivered(taken));
+            self.session.asks.delivered = Some((ticket, taken));
+        }
     }
 
-    async fn report(&mut self) -> Result<(), String> {
-        let taken = self.ledger.taken();
-        if taken > self.reported.0 {
-            self.outbox.delivered(taken).await?;
-            self.reported = (taken, Instant::now());
-        }
-        Ok(())
-    }
-
-    /// Waits for an answer, a change or the next moment at which something is due.
-    async fn wait(&mut self, looked: Instant) -> Result<(), End> {
-        if !self.to_hold.is_empty() || !self.to_release.is_empty() {
-            return Ok(());
-        }
-        let mut until = looked + Duration::from_secs(1);
-        if let Some(resume) = self.resume {
-            until = until.min(resume);
-        }
-        if !self.held.is_empty() {
-            until = until.min(looked + self.held_looked_every());
-        }
-        if let Some(due) = self.report_due() {
-            until = until.min(due.max(looked));
-        }
-        let outbox = &mut *self.outbox;
-        let changed = async move {
-            tokio::time::sleep_until(looked + LOOK_EVERY).await;
-            outbox.changed().await;
-        };
-        tokio::select! {
-            answer = self.connection.answer() => {
-                self.take(answer)?;
-                // Those that came with it: one round for all of them.
-                while let Some(answer) = self.connection.answer().now_or_never() {
-                    self.take(answer)?;
-                }
-                Ok(())
+    /// What became of something that was asked of the site.
+    pub(super) fn on_session_asked(&mut self, ticket: u64, result: Result<(), String>) -> Result<(), End> {
+        let (asks, now) = (&mut self.session.asks, self.now);
+        if let Some((_, asked)) = asks.fence.take_if(|(asked, _)| *asked == ticket) {
+            self.confirm(result)?;
+            self.session.fenced = Some(asked);
+        } else if asks.number.take_if(|asked| *asked == ticket).is_some() {
+            if let Err(error) = result {
+                self.shared.trouble(&format!("cannot number summaries: {error}"));
+                self.pause();
             }
-            () = changed => Ok(()),
-            () = tokio::time::sleep_until(until) => Ok(()),
+        } else if let Some((_, up_to)) = asks.delivered.take_if(|(asked, _)| *asked == ticket) {
+            self.session.recorded.1 = now;
+            match result {
+                Ok(()) => self.session.recorded.0 = up_to,
+                Err(error) => self.shared.trouble(&format!("cannot record what was delivered: {error}")),
+            }
+        } else if let Some((_, token, cause)) = asks.set_aside.take_if(|(asked, ..)| *asked == ticket) {
+            self.on_set_aside(token, cause, result);
+        } else if let Some((_, seq)) = asks.released.take_if(|(asked, _)| *asked == ticket) {
+            self.on_released(seq, result);
         }
+        Ok(())
     }
-}
 
-/// Confirms by ReadIndex that this box leads, still in that term.
-async fn confirm(outbox: &impl Outbox, term: u64) -> Result<(), End> {
-    let fence = outbox.fence().await;
-    if outbox.leads() != Some(term) {
-        return Err(End::NotLeading);
+    /// Numbers go on after a while.
+    fn pause(&mut self) {
+        let jitter = self.jitter();
+        self.session.resume = Some(self.now + self.session.backoff.next(jitter));
     }
-    fence.map_err(|error| End::broken(format!("cannot confirm leadership: {error}")))
 }
 
 /// How many summaries are to be numbered now, if any: as many as the entry can number.
@@ -400,7 +383,7 @@ mod tests {
     #[test]
     fn no_more_are_numbered_than_the_setting_lets_be_undelivered() {
         let due = |delivered, numbered_last, numberable, numbered_max| {
-            numbers_due(Position { delivered, numbered_last, numberable, numbered_max })
+            numbers_due(Position { delivered, numbered_last, numberable, numbered_max, held: 0 })
         };
         assert_eq!(due(0, 0, 5_000, 1_000), Some(1_000));
         assert_eq!(due(10, 800, 5_000, 1_000), Some(210));

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::GOOD_AFTER;
 use super::formats::FormatStatus;
+use super::machine::GOOD_AFTER;
 use crate::clock::wall_ms;
 use crate::figures::Counter;
 use crate::mqtt::{BrokerUrl, Ending, Limits, WILL_DELAY_S};
@@ -164,7 +164,8 @@ struct View {
 const LOGGED_MAX: usize = 16;
 
 impl Shared {
-    pub(super) fn new(url: Option<String>) -> Shared {
+    /// Of an upstream to a broker, without secrets; `None`: none is configured.
+    pub fn new(url: Option<String>) -> Shared {
         let view = Mutex::new(View { since: wall_ms(), ..View::default() });
         let counter = Counter::default;
         Shared(Arc::new(Inner {

@@ -10,11 +10,10 @@
 //! however many there are: the connection belongs to those that are taken.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::formats::Numbered;
+use crate::deliberate::{self, Bug};
 use crate::site::SeriesId;
 
 /// So many connections break over a message that travels alone until it is taken for refused.
@@ -191,7 +190,7 @@ impl Trials {
         }
         let strikes = self.strikes.entry(*target).or_default();
         *strikes += 1;
-        if *strikes < STRIKES_MAX {
+        if *strikes < STRIKES_MAX && !deliberate::is(Bug::SetsAsideEarly) {
             return None;
         }
         self.strikes.remove(target);
@@ -254,6 +253,13 @@ impl Trials {
         let is_newer = self.totals.get(&series).is_none_or(|kept| kept.seq <= latest.seq);
         if is_newer && (self.totals.len() < TOTALS_MAX || self.totals.contains_key(&series)) {
             self.totals.insert(series, latest);
+        }
+    }
+
+    /// A total was sent: an older one that is kept must not be tried again after it, whatever becomes of this one.
+    pub(super) fn total_sent(&mut self, latest: &Numbered) {
+        if self.totals.contains_key(&latest.summary.series) {
+            self.keep_total(latest.clone());
         }
     }
 
@@ -373,6 +379,32 @@ mod tests {
         assert!(trials.breaks(Target::Series(SeriesId(7))));
         trials.went_on();
         assert!(!trials.breaks(Target::Series(SeriesId(7))), "refusals cost nothing any more");
+    }
+
+    #[test]
+    fn a_total_that_is_kept_is_not_tried_again_after_a_later_one_was_sent() {
+        let mut trials = Trials::default();
+        let total = |seq| Numbered {
+            seq,
+            name: "parts".to_owned(),
+            summary: crate::site::Summary {
+                seq: Some(seq),
+                series: SeriesId(0),
+                start: tally_core::time::SiteTime(0),
+                span_ms: 1,
+                amount: tally_core::report::Amount::Counter(1),
+                total: Some(i128::from(seq)),
+                late: false,
+                synced: true,
+            },
+        };
+        trials.keep_total(total(5));
+        trials.total_sent(&total(10));
+        // Whatever became of it.
+        assert_eq!(trials.totals_due(&HashSet::new(), Instant::now()), [total(10)]);
+        trials.total_taken(SeriesId(0), 10);
+        trials.total_sent(&total(11));
+        assert_eq!(trials.totals_due(&HashSet::new(), Instant::now()), []);
     }
 
     #[tokio::test]

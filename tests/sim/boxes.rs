@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::links::Outlet;
 use crate::plan::{Micros, Plan};
 
-const SITE_ID: u64 = 0x5151;
+pub(crate) const SITE_ID: SiteId = SiteId(0x5151);
 /// The right time when a history begins, Unix microseconds.
 pub(crate) const START_US: u64 = 20_000 * 86_400_000_000;
 const DIR: &str = "/data";
@@ -89,7 +89,7 @@ fn identity(plan: &Plan, node: u64) -> Identity {
     };
     Identity {
         site: "simulated".to_owned(),
-        site_id: SiteId(SITE_ID),
+        site_id: SITE_ID,
         node,
         window_ms: plan.window_ms,
         level: plan.level,
@@ -141,7 +141,7 @@ impl SimBox {
     /// Begins an incarnation; `false` if its disk does not let it.
     pub(crate) fn start(&mut self, now: Micros, seed: u64) -> bool {
         assert!(self.incarnation.is_none());
-        let owner = Owner { site_id: SITE_ID, node: self.id.0 };
+        let owner = Owner { site_id: SITE_ID.0, node: self.id.0 };
         let (storage, recovered) =
             match Storage::open(self.fs.clone(), Path::new(DIR), owner, self.options.clone()) {
                 Ok(opened) => opened,
@@ -248,7 +248,12 @@ impl SimBox {
 impl Incarnation {
     /// When the node must be woken, in true time.
     pub(crate) fn due(&self, now: Micros) -> Micros {
-        let local = self.node.due().saturating_duration_since(self.time.now());
+        self.true_time(now, self.node.due())
+    }
+
+    /// A time of its monotonic clock, in true time; not before the next moment.
+    pub(crate) fn true_time(&self, now: Micros, at: Instant) -> Micros {
+        let local = at.saturating_duration_since(self.time.now());
         let local = u64::try_from(local.as_micros()).unwrap_or(u64::MAX >> 20).min(u64::MAX >> 20);
         now + (local * 1000).div_ceil(self.permille).max(1)
     }

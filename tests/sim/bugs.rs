@@ -57,6 +57,17 @@ fn each_bug_is_found() {
     println!("proof: deliberate bugs of boxes: {} bugs, {} found", bugs.len(), found.len());
 }
 
+/// What the environment names.
+pub(crate) fn asked_for() -> Option<Setting> {
+    let named = |variable| {
+        let name = std::env::var(variable).ok()?;
+        BUGS.iter().copied().find(|bug| format!("{bug:?}") == name)
+    };
+    let bug = named("TALLYD_SIM_BUG");
+    let bend = bend_for(bug.or_else(|| named("TALLYD_SIM_BEND"))?);
+    Some(Setting { bug, bend, calm: None })
+}
+
 fn hunt(bug: Bug) -> Option<Found> {
     let setting = Setting { bug: Some(bug), bend: bend_for(bug), calm: None };
     (1..=SEEDS).find_map(|seed| {
@@ -81,6 +92,21 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         },
         // A stop while batches of an earlier stop are under way.
         Bug::RemovesFileWhileSaving => |plan| plan.calm = 150_000,
+        // A leader that is cut off while it connects again.
+        Bug::PublishesUnfenced => |plan| {
+            (plan.boxes, plan.calm) = (3, 100_000);
+            (plan.broker.calm, plan.broker.delay_max) = (100_000, 60_000);
+        },
+        // Trouble with the broker, more than with anything else.
+        Bug::ForgetsHeld => |plan| (plan.level, plan.broker.calm) = (2, 150_000),
+        // What is asked of a site whose disk is slow is done only on the next connection.
+        Bug::ReadsHeldOnce => |plan| {
+            (plan.boxes, plan.level, plan.sync_max, plan.broker.calm) = (1, 2, 200_000, 100_000);
+        },
+        // Answers that come late, and connections that do not last.
+        Bug::CountsOldAnswers => |plan| {
+            (plan.broker.calm, plan.broker.late_permille) = (150_000, 500);
+        },
         _ => |_| (),
     }
 }

@@ -25,6 +25,7 @@ impl World {
         self.coverage.count("boxes started");
         let incarnation = self.boxes[place].incarnation.as_ref().expect("it has just started");
         self.coverage.add("incarnations that went on with saved counts", u64::from(incarnation.has_unsent));
+        self.start_upstream(place);
         self.follow_up(place);
         // Its jobs of the start.
         self.after(1, Event::Ask { place, input: None });
@@ -54,6 +55,7 @@ impl World {
     }
 
     fn go_away(&mut self, at: NodeId) {
+        self.drop_upstream(World::place(at));
         for (a, b, serial) in self.network.all() {
             if (a == at || b == at) && self.network.disconnect(a, b, serial) {
                 self.unlink(a, b, serial);
@@ -82,6 +84,7 @@ impl World {
         // Longer than any disk here hangs.
         let times = StopTimes { commit_by, end_by: commit_by + Duration::from_secs(60) };
         let (reply, _) = oneshot::channel();
+        self.stop_upstream(place);
         self.step(at, Some(Input::Command(Command::Stop { times, reply })));
     }
 }

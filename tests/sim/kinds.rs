@@ -1,7 +1,7 @@
 //! What a full run must have come through.
 
 /// Each of these must have happened in a full run.
-pub(crate) const MUST_HAPPEN: [&str; 35] = [
+pub(crate) const MUST_HAPPEN: [&str; 61] = [
     "boxes started",
     "boxes that could not start",
     "power lost at a box",
@@ -37,4 +37,30 @@ pub(crate) const MUST_HAPPEN: [&str; 35] = [
     "reports sent again",
     "reads served",
     "numbers published",
+    "connections to the broker",
+    "broker sessions resumed",
+    "broker sessions begun",
+    "connections to the broker taken over",
+    "connections to the broker that failed",
+    "broker connections broken at a packet",
+    "broker connections broken over a topic",
+    "messages refused",
+    "messages refused at the cost of the connection",
+    "messages refused as too large",
+    "acknowledgements lost",
+    "acknowledgements late",
+    "topics refused for good",
+    "refusals ended",
+    "brokers down",
+    "brokers silent",
+    "boxes that did not reach the broker",
+    "brokers restarted",
+    "brokers restarted without sessions",
+    "probes of the broker",
+    "summaries published",
+    "totals published",
+    "statuses published",
+    "summaries published as undeliverable",
+    "numbers set aside",
+    "numbers released",
 ];

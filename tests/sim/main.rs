@@ -1,10 +1,13 @@
-//! Whole sites in simulated time: the boxes' real driver, accumulator, site, storage and frames, on disks that forget,
-//! tear, fill up, fail and hang, over links that lose, delay and break, with clocks that are wrong. One seed gives one
-//! history; the invariants are looked at as it goes on.
+//! Whole sites in simulated time: the boxes' real driver, accumulator, site, storage, frames and upstream, on disks that
+//! forget, tear, fill up, fail and hang, over links that lose, delay and break, with clocks that are wrong, and with a
+//! broker that refuses, breaks, swallows and forgets. One seed gives one history; the invariants are looked at as it goes
+//! on.
 //!
 //! `TALLYD_SIM_SEED=S` plays one seed and tells what happens. `TALLYD_SIM_SEEDS=N` plays N seeds instead of 2,000,
 //! `TALLYD_SIM_SECONDS=T` plays for so long and tells how far it is; both from `TALLYD_SIM_FIRST=S` on.
 //! `TALLYD_SIM_THREADS=N` plays with so many threads; a long run ends when the file `TALLYD_SIM_STOP` is there.
+//! With `TALLYD_SIM_BUG=NAME` the seed's boxes have that deliberate bug, with `TALLYD_SIM_BEND=NAME` only the trouble that
+//! makes it show.
 //! `TALLYD_SIM_CALM=T` has some trouble every so many microseconds, on average.
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +17,7 @@
 )]
 
 mod boxes;
+mod broker;
 mod bugs;
 mod checks;
 mod clients;
@@ -31,6 +35,8 @@ mod rng;
 mod run;
 mod sim;
 mod trouble;
+mod uplink;
+mod upstreams;
 mod wires;
 mod world;
 
@@ -54,7 +60,7 @@ fn the_invariants_hold_in_every_history() {
         let log =
             tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).without_time().with_ansi(false);
         log.with_writer(std::io::stderr).init();
-        println!("{}", run::named(seed, setting, true));
+        println!("{}", run::named(seed, bugs::asked_for().unwrap_or(setting), true));
         return;
     }
     let first = number("TALLYD_SIM_FIRST").unwrap_or(1);

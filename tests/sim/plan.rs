@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::broker::BrokerPlan;
 use crate::rng::Rng;
 
 /// Microseconds of simulated time.
@@ -36,6 +37,7 @@ pub(crate) struct Plan {
     pub(crate) counts_every: Micros,
     /// Whether the boards have clocks that go on without power.
     pub(crate) has_clocks: bool,
+    pub(crate) broker: BrokerPlan,
 }
 
 impl Plan {
@@ -58,6 +60,7 @@ impl Plan {
             reporters: rng.between(0, 2),
             counts_every: rng.pick(&[20_000, 100_000, 500_000]),
             has_clocks: rng.chance(850),
+            broker: BrokerPlan::new(rng),
         }
     }
 }

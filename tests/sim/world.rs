@@ -7,7 +7,7 @@ use tallyd::transport::Event as LinkEvent;
 
 use crate::boxes::SimBox;
 use crate::checks::{Checks, progress};
-use crate::clients::{Adder, Counter, Operator, Publisher, Reader, Reporter};
+use crate::clients::{Adder, Counter, Operator, Reader, Reporter};
 use crate::coverage::Coverage;
 use crate::links::Sent;
 use crate::network::Network;
@@ -16,6 +16,7 @@ use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::sim::Setting;
 use crate::trouble;
+use crate::upstreams::{Outside, UpstreamEvent};
 
 /// Once nothing is wrong everything is done within so long.
 const PATIENCE: Micros = 120 * SECOND;
@@ -69,8 +70,8 @@ pub(crate) enum Event {
     Reporter(usize),
     Reader,
     Counts(usize),
-    Publisher,
     Operator,
+    Upstream(UpstreamEvent),
     Trouble,
     Start {
         at: NodeId,
@@ -88,6 +89,7 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) held: Vec<(u64, NodeId, NodeId, Sent)>,
     pub(crate) boxes: Vec<SimBox>,
+    pub(crate) outside: Outside,
     pub(crate) checks: Checks,
     pub(crate) coverage: Coverage,
     adders: Vec<Adder>,
@@ -107,6 +109,10 @@ pub(crate) fn play(seed: u64, setting: Setting, trace: bool) -> Coverage {
     world.run_until(end);
     world.heal();
     world.come_to_rest();
+    if world.outside.broker.refuses_anything() {
+        world.end_refusals_for_good();
+        world.come_to_rest();
+    }
     world.check_end();
     world.coverage
 }
@@ -117,13 +123,14 @@ impl World {
         let mut plan = Plan::new(&mut rng);
         (setting.bend)(&mut plan);
         plan.calm = setting.calm.unwrap_or(plan.calm);
-        let boxes =
+        let boxes: Vec<SimBox> =
             (1..=plan.boxes).map(|id| SimBox::new(&plan, id, rng.between(950, 1050), rng.next())).collect();
         let mut world = World {
             now: 0,
             queue: Queue::new(),
             network: Network::new(&plan),
             held: Vec::new(),
+            outside: Outside::new(boxes.len(), plan.level),
             boxes,
             checks: Checks { founded: plan.level, ..Checks::default() },
             coverage: Coverage::default(),
@@ -145,7 +152,8 @@ impl World {
         }
         (0..world.adders.len()).for_each(|place| world.after(300_000, Event::Adder(place)));
         (0..world.reporters.len()).for_each(|place| world.after(300_000, Event::Reporter(place)));
-        for event in [Event::Reader, Event::Dial, Event::Publisher, Event::Operator, Event::Trouble] {
+        let broker = Event::Upstream(UpstreamEvent::Trouble);
+        for event in [Event::Reader, Event::Dial, Event::Operator, Event::Trouble, broker] {
             world.after(100_000, event);
         }
         world
@@ -176,7 +184,8 @@ impl World {
             self.run_until(self.now + 100_000);
             let is_idle =
                 self.adders.iter().all(Adder::is_idle) && self.reporters.iter().all(Reporter::is_idle);
-            if is_idle && progress::is_at_rest(&self.boxes) {
+            let refuses = |series: &str| self.outside.broker.refuses_for_good(series);
+            if is_idle && progress::is_at_rest(&self.boxes, refuses) {
                 return;
             }
             assert!(
@@ -241,6 +250,7 @@ impl World {
             Event::DiskBegins { at, incarnation } => self.disk_begins(at, incarnation),
             Event::DiskDone { at, incarnation, done } => self.disk_done(at, incarnation, done),
             Event::Ask { place, input } => self.step(self.boxes[place].id, input),
+            Event::Upstream(event) => self.upstream_happens(event),
             Event::Start { at } => self.start(at),
             Event::DiskRecovers { at } => {
                 let one = &mut self.boxes[World::place(at)];
@@ -293,13 +303,6 @@ impl World {
                 let span = self.rng.between(1, 2 * self.plan.counts_every);
                 self.after(span, Event::Counts(place));
             }
-            Event::Publisher => {
-                if let Some((place, input)) = Publisher::wake(boxes, rng, checks) {
-                    self.after(1, Event::Ask { place, input: Some(input) });
-                }
-                let span = self.rng.between(20_000, 100_000);
-                self.after(span, Event::Publisher);
-            }
             Event::Operator if begins => {
                 if let Some((place, input)) = Operator::act(boxes, rng, (checks, coverage)) {
                     self.after(1, Event::Ask { place, input: Some(input) });
@@ -347,6 +350,7 @@ impl World {
         for sent in sent {
             self.send(at, sent);
         }
+        self.look_upstream(place);
     }
 
     fn disk_begins(&mut self, at: NodeId, incarnation: u64) {
@@ -400,6 +404,7 @@ impl World {
         self.healed = true;
         self.mend();
         self.network.heal();
+        self.heal_broker();
         for place in 0..self.boxes.len() {
             let one = &mut self.boxes[place];
             one.fs.break_down(None);
@@ -422,7 +427,7 @@ impl World {
         let checks = &self.checks;
         incarnation.handle.site(|site| {
             checks.conservation.holds(site, checks.founded);
-            checks.delivery.holds(site);
+            checks.publications.add_up(site);
             // Where time went back at a box the later value can have the earlier time; before level 2 ties went otherwise.
             let went_back = ["clocks stepped by an operator", "clocks set wrong"];
             if self.plan.level >= 2 && went_back.iter().all(|kind| self.coverage.missing().contains(kind)) {
@@ -430,7 +435,9 @@ impl World {
             }
         });
         self.coverage.add("leaders elected", checks.leaders.terms() as u64);
-        self.coverage.add("numbers published", checks.delivery.numbers() as u64);
+        self.coverage.add("numbers published", checks.publications.numbers() as u64);
+        self.coverage.add("numbers set aside", checks.told.set_aside);
+        self.coverage.add("numbers released", checks.told.released);
     }
 
     fn describe(&self) -> String {
@@ -453,7 +460,7 @@ impl World {
             }
         };
         let clients = format!("\n{:?}\n{:?}", self.adders, self.reporters);
-        self.boxes.iter().map(of).chain([clients]).collect()
+        self.boxes.iter().map(of).chain([clients, self.outside.describe()]).collect()
     }
 }
 
@@ -464,6 +471,7 @@ fn concerned(event: &Event) -> Option<(NodeId, bool)> {
         Event::Linked { at, .. } | Event::Unlinked { at, .. } | Event::Wake { at, .. } => Some((*at, false)),
         Event::DiskBegins { at, .. } | Event::DiskDone { at, .. } => Some((*at, true)),
         Event::Ask { place, .. } => Some((NodeId(*place as u64 + 1), false)),
+        Event::Upstream(event) => event.place().map(|place| (NodeId(place as u64 + 1), false)),
         _ => None,
     }
 }

@@ -3,165 +3,185 @@
 use super::*;
 use crate::upstream::reasons;
 
-impl<O: Outbox> Session<'_, O> {
+impl<S: SiteView> Machine<S> {
     /// The summary of a number goes to the topic for what is undeliverable, or is held if that does not take
     /// it either.
     pub(super) fn go_aside(&mut self, token: Token, cause: u8) {
-        let Some(numbered) = self.under_way.get(&token.seq) else { return };
+        let Some(numbered) = self.session.under_way.get(&token.seq) else { return };
         let message = self.aside_message(numbered, cause);
         let target = trials::Target::Undeliverable;
-        let free = !self.is.trials.is_barred(target, Instant::now())
-            && self.connection.too_large(&message).is_none();
+        let free = !self.trials.is_barred(target, self.now) && !self.too_large(&message);
         // One message at a time finds out whether it is taken by now.
-        let finding_out = self.is.trials.cause(target).is_some() && self.is_aside_under_way();
+        let finding_out = self.trials.cause(target).is_some() && self.is_aside_under_way();
         if free && !finding_out {
-            let out = self.out(Sent::Aside { seq: token.seq, token: Some(token) }, message);
-            self.out.push_front(out);
+            let out = self.out(Sent::Aside { seq: token.seq, token: Some(token), cause }, message);
+            self.session.out.push_front(out);
         } else {
-            self.to_hold.push_back((token, cause));
+            if deliberate::is(Bug::PassesUnheld) {
+                self.settled(token);
+            }
+            self.session.to_hold.push_back((token, cause));
         }
     }
 
     fn is_aside_under_way(&self) -> bool {
         let is_aside = |sent: &Sent| matches!(sent, Sent::Aside { .. });
-        self.unanswered.iter().any(is_aside) || self.out.iter().any(|out| is_aside(&out.sent))
+        self.session.unanswered.iter().any(|(_, sent)| is_aside(sent))
+            || self.session.out.iter().any(|out| is_aside(&out.sent))
     }
 
     fn aside_message(&self, numbered: &Numbered, cause: u8) -> Message {
-        let format = self.is.formats.first();
-        let topic = self.is.naming.summary_topic(&numbered.name);
-        format.undeliverable(self.is.naming, numbered, &topic, &reasons::of_cause(cause))
+        let format = self.setting.formats.first();
+        let topic = self.setting.naming.summary_topic(&numbered.name);
+        format.undeliverable(&self.setting.naming, numbered, &topic, &reasons::of_cause(cause))
     }
 
-    /// Why a number is not taken by its own topic.
-    pub(super) fn cause_of(&self, token: Token) -> u8 {
-        let series = self.under_way.get(&token.seq).map(|numbered| numbered.summary.series);
-        let of_number = self.is.trials.cause(trials::Target::Number(token.seq));
-        let of_series = series.and_then(|series| self.is.trials.cause(trials::Target::Series(series)));
-        of_number.or(of_series).unwrap_or(trials::BROKE)
-    }
-
-    /// Records what is held: only then it counts as settled here.
-    pub(super) async fn hold(&mut self) {
-        while let Some((token, cause)) = self.to_hold.pop_front() {
-            if !self.ledger.is_current(token) {
-                continue;
-            }
-            let recorded = self.outbox.set_aside(token.seq, cause).await;
-            if !self.outbox.holds(token.seq) {
-                let why = recorded.err().unwrap_or_else(|| "the site does not hold it".to_owned());
-                self.stall(&format!("cannot set number {} aside: {why}", token.seq));
-                return;
-            }
-            if let Some(numbered) = self.under_way.get(&token.seq) {
-                self.held.insert(token.seq, (numbered.clone(), cause));
-            }
-            self.settled_held.insert(token.seq);
-            self.settled(token);
-            let tried = self.is.trials.cause(trials::Target::Number(token.seq)).is_some();
-            if tried && let Some(wait) = self.is.trials.number_held() {
-                self.resume = Some(Instant::now() + wait);
+    /// Has the site hold what is refused, one after the other.
+    pub(super) fn hold(&mut self) {
+        while self.session.asks.set_aside.is_none()
+            && let Some((token, cause)) = self.session.to_hold.pop_front()
+        {
+            if self.session.ledger.is_current(token) {
+                let ticket = self.ask(Ask::SetAside { seq: token.seq, cause });
+                self.session.asks.set_aside = Some((ticket, token, cause));
             }
         }
     }
 
-    /// Records what was taken of the held ones.
-    pub(super) async fn release(&mut self) {
-        if self.to_release.is_empty() {
+    /// Only what the site holds counts as settled here.
+    pub(super) fn on_set_aside(&mut self, token: Token, cause: u8, result: Result<(), String>) {
+        if !self.session.ledger.is_current(token) {
             return;
         }
-        for seq in std::mem::take(&mut self.to_release) {
-            match self.outbox.released(seq).await {
-                Ok(()) => {
-                    self.is.trials.forget(seq);
-                    self.held.remove(&seq);
-                }
-                // It is held still, and so published again; unless the answer alone was lost.
-                Err(error) => {
-                    self.is
-                        .shared
-                        .trouble(&format!("cannot record that number {seq} was delivered: {error}"));
-                    if !self.outbox.holds(seq) {
-                        self.held.remove(&seq);
-                    }
+        if !self.site.holds(token.seq) {
+            let why = result.err().unwrap_or_else(|| "the site does not hold it".to_owned());
+            return self.stall(&format!("cannot set number {} aside: {why}", token.seq));
+        }
+        if let Some(numbered) = self.session.under_way.get(&token.seq) {
+            self.session.held.insert(token.seq, (numbered.clone(), cause));
+        }
+        self.session.settled_held.insert(token.seq);
+        self.settled(token);
+        let tried = self.trials.cause(trials::Target::Number(token.seq)).is_some();
+        if tried && let Some(wait) = self.trials.number_held() {
+            self.session.resume = Some(self.now + wait);
+        }
+    }
+
+    /// Has the site let go of what was taken of the held ones, one after the other.
+    pub(super) fn release(&mut self) {
+        if self.session.asks.released.is_none()
+            && let Some(seq) = self.session.to_release.pop_front()
+        {
+            let ticket = self.ask(Ask::Released(seq));
+            self.session.asks.released = Some((ticket, seq));
+        }
+    }
+
+    pub(super) fn on_released(&mut self, seq: u64, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                self.trials.forget(seq);
+                self.session.held.remove(&seq);
+            }
+            // It is held still, and so published again; unless the answer alone was lost.
+            Err(error) => {
+                self.shared.trouble(&format!("cannot record that number {seq} was delivered: {error}"));
+                if !self.site.holds(seq) {
+                    self.session.held.remove(&seq);
                 }
             }
-            self.retrying.remove(&seq);
         }
+        self.session.retrying.remove(&seq);
     }
 
     /// A held number was taken.
     pub(super) fn held_taken(&mut self, seq: u64) {
-        self.to_release.push(seq);
-        self.is.shared.delivered(1);
+        self.session.to_release.push_back(seq);
+        self.shared.delivered(1);
     }
 
-    /// How often the held numbers are looked through.
-    pub(super) fn held_looked_every(&self) -> Duration {
-        HELD_LOOKED_EVERY * (1 + self.held.len() as u32 / 1000)
-    }
-
-    pub(super) fn read_held(&mut self) {
-        let now = Instant::now();
-        self.held = self.outbox.held().into_iter().map(|(held, cause)| (held.seq, (held, cause))).collect();
-        for (held, cause) in self.held.values() {
-            self.is.trials.adopt(held.summary.series, *cause, now);
+    /// Reads what earlier leaders, or sessions, have set aside, and takes it for what the broker still refuses.
+    pub(in crate::upstream) fn adopt_held(&mut self) {
+        if deliberate::is(Bug::ForgetsHeld) {
+            return;
         }
+        self.read_held();
+        for (held, cause) in self.session.held.values() {
+            self.trials.adopt(held.summary.series, *cause, self.now);
+        }
+    }
+
+    fn read_held(&mut self) {
+        let held = self.site.held().into_iter();
+        self.session.held = held.map(|(held, cause)| (held.seq, (held, cause))).collect();
     }
 
     /// Makes messages of held numbers that are due: the newest of a series first, since an older one may be
     /// what the broker minds.
     pub(super) fn feed_held(&mut self, now: Instant) {
-        if self.held.is_empty() || self.held_looked.is_some_and(|at| now - at < self.held_looked_every()) {
+        if self.session.held_looked.is_some_and(|at| now - at < self.session.held_looked_every()) {
             return;
         }
-        self.held_looked = Some(now);
+        self.session.held_looked = Some(now);
+        let is_read_once = deliberate::is(Bug::ReadsHeldOnce) || deliberate::is(Bug::ForgetsHeld);
+        // What an earlier session asked for may have been done only after this one began.
+        if self.site.position().held != self.session.held.len() && !is_read_once {
+            self.read_held();
+        }
+        if self.session.held.is_empty() {
+            return;
+        }
         let mut finding_out: BTreeSet<SeriesId> = self
+            .session
             .retrying
             .iter()
-            .filter_map(|seq| self.held.get(seq))
+            .filter_map(|seq| self.session.held.get(seq))
             .map(|(held, _)| held.summary.series)
             .collect();
         let mut finding_aside = self.is_aside_under_way();
         let mut due = Vec::new();
-        for (seq, (held, cause)) in self.held.iter().rev() {
-            if self.out.len() + due.len() >= usize::from(IN_FLIGHT_MAX) {
+        for (seq, (held, cause)) in self.session.held.iter().rev() {
+            if self.session.out.len() + due.len() >= usize::from(IN_FLIGHT_MAX) {
                 break;
             }
-            if self.retrying.contains(seq) {
+            if self.session.retrying.contains(seq) {
                 continue;
             }
             let (series, aside) =
                 (trials::Target::Series(held.summary.series), trials::Target::Undeliverable);
             let own = self.own_message(held).filter(|_| {
-                !self.is.trials.is_barred(trials::Target::Number(*seq), now)
-                    && !self.is.trials.is_barred(series, now)
-                    && (self.is.trials.cause(series).is_none() || finding_out.insert(held.summary.series))
+                !self.trials.is_barred(trials::Target::Number(*seq), now)
+                    && !self.trials.is_barred(series, now)
+                    && (self.trials.cause(series).is_none() || finding_out.insert(held.summary.series))
             });
             if let Some(message) = own {
                 due.push((Sent::Retry { seq: *seq, series: held.summary.series }, message));
                 continue;
             }
             let message = self.aside_message(held, *cause);
-            let free = !self.is.trials.is_barred(aside, now) && self.connection.too_large(&message).is_none();
-            if free && (self.is.trials.cause(aside).is_none() || !finding_aside) {
+            let free = !self.trials.is_barred(aside, now) && !self.too_large(&message);
+            if free && (self.trials.cause(aside).is_none() || !finding_aside) {
                 finding_aside = true;
-                due.push((Sent::Aside { seq: *seq, token: None }, message));
+                due.push((Sent::Aside { seq: *seq, token: None, cause: *cause }, message));
             }
         }
         for (sent, message) in due {
             if let Sent::Retry { seq, .. } | Sent::Aside { seq, .. } = sent {
-                self.retrying.insert(seq);
+                self.session.retrying.insert(seq);
+                if deliberate::is(Bug::ReleasesWhenSent) {
+                    self.session.to_release.push_back(seq);
+                }
             }
             let out = self.out(sent, message);
-            self.out.push_back(out);
+            self.session.out.push_back(out);
         }
     }
 
     /// A held summary for its own topic, if the broker takes one of its size.
     fn own_message(&self, held: &Numbered) -> Option<Message> {
-        let format = self.is.formats.first();
-        let message = format.summary(self.is.naming, held)?;
-        self.connection.too_large(&message).is_none().then_some(message)
+        let format = self.setting.formats.first();
+        let message = format.summary(&self.setting.naming, held)?;
+        (!self.too_large(&message)).then_some(message)
     }
 }

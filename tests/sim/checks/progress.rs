@@ -5,15 +5,18 @@ use tally_core::time::SiteTime;
 use crate::boxes::{Incarnation, SimBox};
 use crate::plan::Micros;
 
-/// Whether all boxes run, agree, and have nothing left to commit or to publish.
-pub(crate) fn is_at_rest(boxes: &[SimBox]) -> bool {
+/// Whether all boxes run, agree, and have nothing left to commit or to publish, but for series that the broker `refuses`.
+pub(crate) fn is_at_rest(boxes: &[SimBox], refuses: impl Fn(&str) -> bool) -> bool {
     let state = |one: &SimBox| {
         let incarnation = one.incarnation.as_ref()?;
         let backlog = incarnation.handle.accumulator().backlog();
         let is_idle = backlog.cells == 0 && backlog.waiting == 0;
         let is_done = is_idle && incarnation.node.is_settled() && incarnation.node.has_applied_all();
         let (state, is_published) = incarnation.handle.site(|site| {
-            let is_published = site.outbox_len() == 0 && site.close_due(SiteTime(u64::MAX)).is_none();
+            let is_delivered = site.numberable_len() == 0 && site.delivered() == site.numbered_last();
+            let waits = site.held(0, usize::MAX).into_iter().map(|held| held.summary.series);
+            let only_refused = waits.map(|series| site.name(series)).all(&refuses);
+            let is_published = is_delivered && only_refused && site.close_due(SiteTime(u64::MAX)).is_none();
             ((site.applied(), site.digest()), is_published)
         });
         (is_done && is_published).then_some(state)

@@ -3,14 +3,12 @@
 mod adder;
 mod counter;
 mod operator;
-mod publisher;
 mod reader;
 mod reporter;
 
 pub(crate) use adder::Adder;
 pub(crate) use counter::Counter;
 pub(crate) use operator::Operator;
-pub(crate) use publisher::Publisher;
 pub(crate) use reader::Reader;
 pub(crate) use reporter::Reporter;
 

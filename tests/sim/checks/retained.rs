@@ -1,0 +1,29 @@
+//! A published total never goes back: not the number that it is as of, nor, of a counter, the total.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use tallyd::mqtt::Message;
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Fields {
+    seq: u64,
+    #[serde(default)]
+    total: i128,
+    #[serde(default)]
+    increase: i128,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Retained(BTreeMap<String, Fields>);
+
+impl Retained {
+    /// The broker has taken a total of a series.
+    pub(crate) fn taken(&mut self, series: &str, message: &Message) {
+        let new: Fields = serde_json::from_slice(&message.payload).expect("a total is JSON");
+        let old = self.0.insert(series.to_owned(), new).unwrap_or(Fields { seq: 0, ..new });
+        assert!(new.seq >= old.seq, "retained: {series} goes back from number {} to {}", old.seq, new.seq);
+        let falls = new.total < old.total && new.increase >= 0 && series.starts_with("counts/");
+        assert!(!falls, "retained: {series} goes back from {} to {}", old.total, new.total);
+    }
+}

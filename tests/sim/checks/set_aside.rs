@@ -1,0 +1,51 @@
+//! A number is set aside only when it is certain that the broker does not take it: it has refused the series' summaries
+//! for that reason, or the connection broke three times over one of them alone, or once over one that was refused before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::broker::Topic;
+
+/// As the product has it.
+const BROKE: u8 = 0;
+const PACKET_TOO_LARGE: u8 = 0x95;
+const STRIKES: u32 = 3;
+
+#[derive(Debug, Default)]
+pub(crate) struct SetAside {
+    codes: BTreeMap<Topic, BTreeSet<u8>>,
+    /// How often a connection ended with such a message alone under way.
+    ended_alone: BTreeMap<Topic, u32>,
+    /// The broker has said of some packets that they are too large.
+    pub(crate) limited: bool,
+}
+
+impl SetAside {
+    pub(crate) fn refused(&mut self, topic: &Topic, code: u8) {
+        self.codes.entry(topic.clone()).or_default().insert(code);
+    }
+
+    /// A connection ended with this under way.
+    pub(crate) fn ended<'a>(&mut self, mut unanswered: impl Iterator<Item = &'a Topic>) {
+        if let (Some(topic), None) = (unanswered.next(), unanswered.next()) {
+            *self.ended_alone.entry(topic.clone()).or_default() += 1;
+        }
+    }
+
+    /// A number of a series is held for this reason.
+    pub(crate) fn held(&self, seq: u64, series: &str, cause: u8) {
+        let topic = Topic::Summary(series.to_owned());
+        let said = self.codes.get(&topic).is_some_and(|codes| codes.contains(&cause));
+        let ended = self.ended_alone.get(&topic).copied().unwrap_or(0);
+        let is_certain = match cause {
+            // One that was refused before was only tried again.
+            BROKE => ended >= STRIKES || ended > 0 && self.codes.contains_key(&topic),
+            PACKET_TOO_LARGE => said || self.limited,
+            _ => said,
+        };
+        assert!(
+            is_certain,
+            "set aside: number {seq} of {series} is set aside for {cause:#x}, which the broker has not said; the \
+             connection broke {ended} times over such a one alone"
+        );
+    }
+}
