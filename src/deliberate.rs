@@ -71,8 +71,6 @@ bugs! {
     RepeatsTotals,
     /// A new leader does not look at what is held.
     ForgetsHeld,
-    /// What is held is looked at once on each connection only.
-    ReadsHeldOnce,
     /// What the broker answers on an earlier connection counts for the present one.
     CountsOldAnswers,
     /// A message over which the connection broke once is taken for refused.

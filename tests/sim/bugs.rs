@@ -109,15 +109,10 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         Bug::RemovesFileWhileSaving => |plan| plan.calm = 150_000,
         // A leader that is cut off while it connects again.
         Bug::PublishesUnfenced => |plan| {
-            (plan.boxes, plan.calm) = (3, 100_000);
-            (plan.broker.calm, plan.broker.delay_max) = (100_000, 60_000);
+            (plan.boxes, plan.calm, plan.broker.calm) = (3, 150_000, 200_000);
         },
         // Trouble with the broker, more than with anything else.
         Bug::ForgetsHeld => |plan| (plan.level, plan.broker.calm) = (2, 150_000),
-        // What is asked of a site whose disk is slow is done only on the next connection.
-        Bug::ReadsHeldOnce => |plan| {
-            (plan.boxes, plan.level, plan.sync_max, plan.broker.calm) = (1, 2, 200_000, 100_000);
-        },
         // Answers that come late, and connections that do not last.
         Bug::CountsOldAnswers => |plan| {
             (plan.broker.calm, plan.broker.late_permille) = (150_000, 500);

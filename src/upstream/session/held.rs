@@ -124,9 +124,8 @@ impl<S: SiteView> Machine<S> {
             return;
         }
         self.session.held_looked = Some(now);
-        let is_read_once = deliberate::is(Bug::ReadsHeldOnce) || deliberate::is(Bug::ForgetsHeld);
         // What an earlier session asked for may have been done only after this one began.
-        if self.site.position().held != self.session.held.len() && !is_read_once {
+        if self.site.position().held != self.session.held.len() && !deliberate::is(Bug::ForgetsHeld) {
             self.read_held();
         }
         if self.session.held.is_empty() {
