@@ -131,3 +131,13 @@ fn what_comes_of_an_earlier_connection_counts_nothing() {
     played.play(|_| false);
     assert_eq!(played.site.delivered(), 1);
 }
+
+#[test]
+fn a_backlog_goes_out_as_fast_as_the_broker_takes_it_however_few_may_be_undelivered() {
+    let mut played = Played::new();
+    played.site.change(|state| state.numbered_max = 3);
+    played.site.lead("box1", 1);
+    played.site.count([0; 20]);
+    played.play(|_| false);
+    assert!(played.site.delivered() >= 18, "no time has passed, and {} are delivered", played.site.delivered());
+}

@@ -162,6 +162,8 @@ pub(super) struct Session {
     pub(super) fenced: Option<Instant>,
     /// The last number recorded as delivered, and when that was last tried.
     recorded: (u64, Instant),
+    /// Whether the last try could not be recorded: then it is not tried again at once.
+    record_failed: bool,
     status_sent: Option<(Instant, SiteState)>,
     /// When the site's state was last compared with that.
     state_looked: Option<Instant>,
@@ -205,6 +207,7 @@ impl Session {
             held_looked: None,
             fenced: None,
             recorded: (0, now),
+            record_failed: false,
             status_sent: None,
             state_looked: None,
             subscribed: false,
@@ -271,7 +274,7 @@ impl<S: SiteView> Machine<S> {
         self.check_term()?;
         let now = self.now;
         self.session.looked = now;
-        if self.session.record_due().is_some_and(|due| due <= now) {
+        if self.session.record_due().is_some_and(|due| due <= now) || self.holds_up_numbers() {
             self.record();
         }
         self.release();
@@ -327,6 +330,14 @@ impl<S: SiteView> Machine<S> {
         false
     }
 
+    /// Whether more could be numbered if what was acknowledged were recorded: all numbers that the setting allows are given
+    /// and acknowledged. After an outage a site catches up as fast as the broker takes it.
+    fn holds_up_numbers(&self) -> bool {
+        let position = self.site.position();
+        let is_full = position.numberable > 0 && numbers_due(position).is_none();
+        is_full && !self.session.record_failed && self.session.acknowledged() >= position.numbered_last
+    }
+
     /// Has the site record what was acknowledged.
     pub(super) fn record(&mut self) {
         let taken = self.session.acknowledged();
@@ -349,6 +360,7 @@ impl<S: SiteView> Machine<S> {
             }
         } else if let Some((_, up_to)) = asks.delivered.take_if(|(asked, _)| *asked == ticket) {
             self.session.recorded.1 = now;
+            self.session.record_failed = result.is_err();
             match result {
                 Ok(()) => self.session.recorded.0 = up_to,
                 Err(error) => self.shared.trouble(&format!("cannot record what was delivered: {error}")),
