@@ -17,12 +17,14 @@ pub(crate) struct Reporter {
     source: Source,
     /// What its report adds, cell by cell.
     adds: Vec<i128>,
+    /// Whether the site has its series, which it may have no room for at first.
+    is_there: bool,
 }
 
 impl Reporter {
     pub(crate) fn new(place: u64, seed: u64) -> Reporter {
         let source = Source::new(format!("source-{place}"), seed);
-        Reporter { series: format!("stock/{place}"), source, adds: Vec::new() }
+        Reporter { series: format!("stock/{place}"), source, adds: Vec::new(), is_there: false }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -42,16 +44,15 @@ impl Reporter {
             Turn::Free => {}
             Turn::Judged(refused) => self.judged(&refused, checks),
         }
-        let Reporter { series, source, adds } = self;
-        let is_first = source.is_first();
+        let Reporter { series, source, adds, is_there } = self;
         source.ask(now, boxes, rng, |_, rng| {
             if !begins {
                 return None;
             }
-            // Its series goes up and down from the first report on.
+            // Its series goes up and down from the first report on that the site takes.
             *adds = (0..rng.between(1, 3))
                 .map(|cell| {
-                    let falls = cell == 0 && (is_first || rng.chance(400));
+                    let falls = cell == 0 && (!*is_there || rng.chance(400));
                     rng.between(1, 100) as i128 * if falls { -1 } else { 1 }
                 })
                 .collect();
@@ -67,7 +68,10 @@ impl Reporter {
     fn judged(&mut self, refused: &[(u32, Refusal)], checks: &mut Checks) {
         for (place, add) in (0..).zip(std::mem::take(&mut self.adds)) {
             match refused.iter().find(|(other, _)| *other == place) {
-                None => checks.conservation.surely_signed(&self.series, add),
+                None => {
+                    self.is_there = true;
+                    checks.conservation.surely_signed(&self.series, add);
+                }
                 Some((_, Refusal::TooManySeries)) if checks.is_narrow => {}
                 Some(other) => panic!("conservation: a cell of a good report is refused: {other:?}"),
             }

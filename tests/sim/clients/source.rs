@@ -46,10 +46,6 @@ impl Source {
         self.report.is_none()
     }
 
-    pub(crate) fn is_first(&self) -> bool {
-        self.next == ReportNumber::FIRST
-    }
-
     /// Looks after what was asked.
     pub(crate) fn turn(&mut self, now: Micros, coverage: &mut Coverage) -> Turn {
         let mut judged = None;
