@@ -54,8 +54,9 @@ pub(crate) fn check_agreement(config: &Config, identity: &Identity, dir: &Path) 
     {
         // The site may have been told already: identity.json says what was so when it was made.
         warn!(
-            "cluster.advertise is {advertise:?}, and identity.json says {:?}: the other boxes reach this one where \
-             `tallyd members` says; `tallyd member add {}={advertise} --id {} --key {}` tells them a new address",
+            "cluster.advertise is {advertise:?}, and identity.json says {:?}: the other boxes use the \
+             address that `tallyd members` shows; to change it, run `tallyd member add {}={advertise} --id \
+             {} --key {}`",
             identity.me().address,
             identity.me().name,
             identity.node,
@@ -94,7 +95,7 @@ pub(crate) fn api_config(config: &Config) -> Result<ApiConfig, StartupError> {
         let token = line.reveal().trim();
         if token.len() < 16 {
             let what = format!(
-                "api.token_file {}: the first line is the token, of 16 characters or more",
+                "api.token_file {}: the first line must be the token, of 16 characters or more",
                 file.display()
             );
             return Err(StartupError::Wrong(what));

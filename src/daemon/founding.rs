@@ -18,9 +18,9 @@ pub(super) fn identity(config: &Config, dir: &Path, has_file: bool) -> Result<Id
         Some(identity) => identity,
         None if has_file => {
             return Err(RunError::Other(format!(
-                "{} holds no identity, and there is a configuration, so no new site is founded here (a disk may \
-                 not be mounted): copy the box's directory that `tallyd provision` made, or run without a \
-                 configuration for a site of one box",
+                "{} has no identity, and there is a configuration, so tallyd does not found a new site here \
+                 (a disk may not be mounted): copy the box's directory that `tallyd provision` made, or run \
+                 without a configuration for a site of one box",
                 dir.display()
             )));
         }
@@ -57,8 +57,8 @@ pub(super) fn budget(config: &Config, dir: &Path) -> Budget {
         let (has, bound) = (partition >> 20, Unit::Bytes.format(budget.bytes_max()));
         if partition < Budget::LEAST_PARTITION {
             warn!(
-                "{} is on a partition of {has} MiB, which is too small: log and snapshots need up to {bound}, on a \
-                 partition of {} MiB or more; the box goes on for as long as there is space",
+                "{} is on a partition of {has} MiB, which is too small: log and snapshots need up to \
+                 {bound}, on a partition of {} MiB or more; the box continues while there is space",
                 dir.display(),
                 Budget::LEAST_PARTITION >> 20
             );

@@ -47,7 +47,7 @@ pub(super) async fn stop(
     tokio::select! {
         () = &mut stopped => {}
         signal = signals.stop() => {
-            info!("{signal} again: not waiting for commits any longer");
+            info!("{signal} again: no longer waiting for commits");
             handle.hurry().await;
             stopped.await;
         }
@@ -77,10 +77,10 @@ async fn close(
     let in_time = tokio::time::timeout(CLOSE_WAIT, closed);
     tokio::select! {
         closed = in_time => if closed.is_err() {
-            warn!("not everything was closed in time: stopping without waiting any longer");
+            warn!("not everything was closed in time: no longer waiting");
         },
         signal = signals.stop() => {
-            info!("{signal} again: not waiting any longer");
+            info!("{signal} again: no longer waiting");
             handle.hurry().await;
         }
     }

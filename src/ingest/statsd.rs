@@ -65,7 +65,7 @@ pub enum StatsdError {
         source: io::Error,
     },
     /// The system gave no thread or no event descriptor.
-    #[error("the StatsD listener could not be started: {0}")]
+    #[error("cannot start the StatsD listener: {0}")]
     Start(#[source] io::Error),
 }
 
@@ -192,7 +192,7 @@ impl Statsd {
                 Ok(socket) => sockets.push(socket),
                 Err(error) if lenient && others > 0 && lacks_family(&error) => {
                     let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
-                    tracing::info!("StatsD: this system has no {family}, so {address} is left out");
+                    tracing::info!("StatsD: this system has no {family}; not listening on {address}");
                 }
                 Err(source) if source.kind() == ErrorKind::AddrInUse => {
                     return Err(StatsdError::InUse { address });
@@ -243,7 +243,7 @@ impl Drop for Statsd {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the StatsD thread had ended by a panic");
+            tracing::error!("the StatsD thread panicked");
         }
     }
 }
@@ -269,7 +269,7 @@ impl Shared {
         if *count == 1 {
             let shown = &line[..line.len().min(EXAMPLE_BYTES_MAX)];
             *example = String::from_utf8_lossy(shown).escape_debug().to_string();
-            tracing::warn!(reason = reason.as_str(), line = %example, "StatsD: refused a line (the first of its kind)");
+            tracing::warn!(reason = reason.as_str(), line = %example, "StatsD: refused a line (the first with this reason)");
         }
     }
 }

@@ -139,5 +139,9 @@ fn a_backlog_goes_out_as_fast_as_the_broker_takes_it_however_few_may_be_undelive
     played.site.lead("box1", 1);
     played.site.count([0; 20]);
     played.play(|_| false);
-    assert!(played.site.delivered() >= 18, "no time has passed, and {} are delivered", played.site.delivered());
+    assert!(
+        played.site.delivered() >= 18,
+        "no time has passed, and {} are delivered",
+        played.site.delivered()
+    );
 }

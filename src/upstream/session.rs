@@ -307,8 +307,7 @@ impl<S: SiteView> Machine<S> {
         if self.session.unanswered.is_empty() || silent < timeout {
             return Ok(());
         }
-        let what =
-            format!("the broker has acknowledged nothing for {} s; connecting again", timeout.as_secs());
+        let what = format!("the broker has acknowledged nothing for {} s; reconnecting", timeout.as_secs());
         Err(self.on_end(Ending { what, ..Ending::default() }))
     }
 
@@ -363,7 +362,7 @@ impl<S: SiteView> Machine<S> {
             self.session.record_failed = result.is_err();
             match result {
                 Ok(()) => self.session.recorded.0 = up_to,
-                Err(error) => self.shared.trouble(&format!("cannot record what was delivered: {error}")),
+                Err(error) => self.shared.trouble(&format!("cannot record deliveries: {error}")),
             }
         } else if let Some((_, token, cause)) = asks.set_aside.take_if(|(asked, ..)| *asked == ticket) {
             self.on_set_aside(token, cause, result);

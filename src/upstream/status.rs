@@ -230,13 +230,14 @@ impl Shared {
         drop(view);
         if !limits.retains {
             self.trouble(
-                "the broker keeps no retained messages: totals and status reach present subscribers only",
+                "the broker does not support retained messages: totals and status reach only connected \
+                 subscribers",
             );
         }
         if is_news && limits.session_expiry_s.is_some_and(|expiry| expiry < WILL_DELAY_S) {
             tracing::warn!(
-                "upstream: the broker keeps a session for {} s only: subscribers read `offline` after that, though \
-                 another box may be about to connect",
+                "upstream: the broker keeps a session for only {} s: after that subscribers receive \
+                 `offline`, although another box may be about to connect",
                 limits.session_expiry_s.unwrap_or_default()
             );
         }
@@ -247,8 +248,8 @@ impl Shared {
         let mut view = self.view();
         if view.probe.as_ref().is_none_or(|before| before.reached != reached) {
             match &what {
-                None => tracing::info!("upstream: this box reaches the broker, which the leader does not"),
-                Some(what) => tracing::info!("upstream: nor does this box reach the broker: {what}"),
+                None => tracing::info!("upstream: this box reaches the broker, and the leader does not"),
+                Some(what) => tracing::info!("upstream: this box does not reach the broker either: {what}"),
             }
         }
         view.probe = Some(Probe { at: wall_ms(), reached, what });
@@ -306,8 +307,8 @@ impl Shared {
     /// Another site says that it is, or was, on our topics.
     pub(super) fn other_site(&self, topic: &str, site_id: String, state: String) {
         let what = format!(
-            "another site ({site_id}) publishes at {topic} too: the two overwrite each other's retained totals and \
-             status; give one of them another name, or set upstream.base"
+            "another site ({site_id}) also publishes to {topic}: the two overwrite each other's retained \
+             totals and status; rename one of them, or set upstream.base"
         );
         let mut view = self.view();
         let now = wall_ms();

@@ -18,7 +18,7 @@ fn garbage_is_counted_by_reason_and_the_good_lines_around_it_exactly() {
         ("no type", &["a:1"]),
         ("sets (type s)", &["users:joe|s"]),
         ("unknown type", &["a:1|x"]),
-        ("rate is not", &["a:1|c|@0", "a:1|c|@2", "a:1|c|@x"]),
+        ("rate must", &["a:1|c|@0", "a:1|c|@2", "a:1|c|@x"]),
         ("name is empty", &[":1|c"]),
         ("more than 200 bytes", &[&long]),
         (

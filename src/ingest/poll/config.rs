@@ -94,25 +94,25 @@ pub enum PollProblem {
     #[error("not a usable regular expression: {0}")]
     Pattern(String),
     /// Nothing says which part is the number.
-    #[error("has no group: put the number's part into parentheses, as in '^ctxt (\\d+)'")]
+    #[error("has no group: put parentheses around the number, as in '^ctxt (\\d+)'")]
     NoGroup,
     /// Not a span of time.
-    #[error("{0:?} is not a span of time such as \"500ms\", \"1s\", \"5m\" or \"1h\"")]
+    #[error("{0:?} is not a duration such as \"500ms\", \"1s\", \"5m\" or \"1h\"")]
     Every(String),
     /// Too often or too seldom.
     #[error("{0:?} is not between 10ms and 24h")]
     EveryBounds(String),
     /// Samples have none.
-    #[error("only a counter begins again; remove it, or set kind = \"counter\"")]
+    #[error("only a counter wraps; remove this key, or set kind = \"counter\"")]
     CeilingOfSample,
     /// Samples have none.
-    #[error("only for counters; remove it, or set kind = \"counter\"")]
+    #[error("only for counters; remove this key, or set kind = \"counter\"")]
     OfSample,
     /// Too long.
     #[error("{0:?} is not between 0s and 24h")]
     GlitchBounds(String),
     /// Everything would be above it.
-    #[error("a counter cannot begin again at 0; the ceiling of 32 bits is 4294967296")]
+    #[error("a counter cannot wrap at 0; the ceiling of 32 bits is 4294967296")]
     CeilingZero,
 }
 
@@ -303,23 +303,27 @@ mod tests {
             (r"(\d+)", r"(\d+", "ingest.poll[3].pattern: not a usable regular expression"),
             (r"(\d+)", r"(\d{1000}){1000}", "ingest.poll[3].pattern: not a usable regular expression"),
             (r"(\d+)", r"\d+", "ingest.poll[3].pattern: has no group"),
-            ("\"1s\"", "\"1\"", "ingest.poll[3].every: \"1\" is not a span of time"),
-            ("\"1s\"", "\"s\"", "ingest.poll[3].every: \"s\" is not a span of time"),
-            ("\"1s\"", "\"-1s\"", "ingest.poll[3].every: \"-1s\" is not a span of time"),
+            ("\"1s\"", "\"1\"", "ingest.poll[3].every: \"1\" is not a duration"),
+            ("\"1s\"", "\"s\"", "ingest.poll[3].every: \"s\" is not a duration"),
+            ("\"1s\"", "\"-1s\"", "ingest.poll[3].every: \"-1s\" is not a duration"),
             ("\"1s\"", "\"1ms\"", "ingest.poll[3].every: \"1ms\" is not between"),
             ("\"1s\"", "\"25h\"", "ingest.poll[3].every: \"25h\" is not between"),
             ("\"1s\"", "\"18446744073709551615h\"", "ingest.poll[3].every"),
-            ("\"1s\"", "\"1s\"\nceiling = 0", "ingest.poll[3].ceiling: a counter cannot begin again at 0"),
+            ("\"1s\"", "\"1s\"\nceiling = 0", "ingest.poll[3].ceiling: a counter cannot wrap at 0"),
             (
                 "\"1s\"",
                 "\"1s\"\nglitch_window = \"25h\"",
                 "ingest.poll[3].glitch_window: \"25h\" is not between",
             ),
-            ("\"1s\"", "\"1s\"\nglitch_window = \"1\"", "ingest.poll[3].glitch_window: \"1\" is not a span"),
+            (
+                "\"1s\"",
+                "\"1s\"\nglitch_window = \"1\"",
+                "ingest.poll[3].glitch_window: \"1\" is not a duration",
+            ),
             ("\"1s\"", "\"1s\"\nboot_id = \"x\"", "ingest.poll[3].boot_id: \"x\" is not an absolute path"),
             ("\"counter\"", "\"sample\"\nnoise = 5", "ingest.poll[3].noise: only for counters"),
             ("\"counter\"", "\"sample\"\nstep_max = 5", "ingest.poll[3].step_max: only for counters"),
-            ("\"counter\"", "\"sample\"\nceiling = 5", "ingest.poll[3].ceiling: only a counter begins again"),
+            ("\"counter\"", "\"sample\"\nceiling = 5", "ingest.poll[3].ceiling: only a counter wraps"),
         ] {
             let error = config(&GOOD.replace(from, to)).check(3).unwrap_err().to_string();
             assert!(error.starts_with(message), "{to:?} gave {error:?}");

@@ -39,7 +39,7 @@ pub(super) fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<(Vec<u8>
     if std::fs::metadata(path)?.file_type().is_fifo() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it is a pipe, which has nothing to read again; let what writes to it write a file",
+            "the file is a pipe, which cannot be read again; let its writer write a file",
         ));
     }
     // Should it have become one meanwhile: opening a pipe that nobody writes to would wait for ever.

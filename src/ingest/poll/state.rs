@@ -64,7 +64,7 @@ impl State {
         let hangs = progress.began.filter(|(began, _)| began.elapsed() >= HANGS_AFTER);
         let hanging = hangs.map(|(began, _)| {
             let passed_s = began.elapsed().as_secs();
-            format!("the file has not answered for {passed_s} s; it is not read again before it does")
+            format!("the file has not answered for {passed_s} s; it will not be read again until it does")
         });
         PollStatus {
             series: self.poll.series.clone(),
@@ -102,14 +102,14 @@ impl State {
                 progress.last = Some(reading);
                 progress.last_at = Some(wall_ms());
                 if progress.error.take().is_some() {
-                    tracing::info!(%series, %file, "polled file: readings are good again");
+                    tracing::info!(%series, %file, "polled file: readings succeed again");
                 }
             }
             Err(error) => {
                 progress.errors += 1;
                 let error = error.to_string();
                 if progress.error.is_none() {
-                    tracing::warn!(%series, %file, %error, "polled file: no reading; retrying");
+                    tracing::warn!(%series, %file, %error, "polled file: reading failed; retrying");
                 }
                 progress.error = Some(error);
             }

@@ -35,16 +35,16 @@ pub enum ReadingError {
     #[error("`pattern` matches nothing in the file")]
     NoMatch,
     /// It may be further on in the file.
-    #[error("`pattern` matches nothing in the first 1 MiB of the file, and more of it is not read")]
+    #[error("`pattern` matches nothing in the first 1 MiB of the file, which is all that is read")]
     NoMatchInPart,
     /// The pattern matches without its first group taking part.
     #[error("`pattern` matches, but its first group does not")]
     NoGroup,
     /// The group is no whole number of 64 bits.
-    #[error("the first group of `pattern` is {0:?}, a counter is a whole number from 0 to 2^64 - 1")]
+    #[error("the first group of `pattern` is {0:?}; a counter must be a whole number from 0 to 2^64 - 1")]
     NotACount(String),
     /// The group is no number that can be observed.
-    #[error("the first group of `pattern` is {0:?}, a sample is a finite number of at most 10^18")]
+    #[error("the first group of `pattern` is {0:?}; a sample must be a finite number of at most 10^18")]
     NotAValue(String),
     /// A counter beyond the value at which it begins again.
     #[error("the reading {reading} is above `ceiling` ({ceiling})")]

@@ -69,26 +69,26 @@ reasons! {
     /// Any other type.
     UnknownType = "unknown-type", "unknown type: there are c, g, ms, h and d";
     /// The rate is no number, or not more than 0 and at most 1.
-    BadRate = "bad-rate", "the rate is not a number above 0 and at most 1";
+    BadRate = "bad-rate", "the rate must be greater than 0 and at most 1";
     /// Name and tags together are no name of a series.
     EmptyName = "empty-name", "the name is empty";
     /// Likewise.
     LongName = "long-name", "the name, with its tags, has more than 200 bytes";
     /// Likewise, for now.
     LongNameYet = "long-name-yet",
-        "the name, with its tags, has more than 96 bytes: update all boxes of the site, then it may have 200";
+        "the name, with its tags, has more than 96 bytes: update all boxes of the site to allow 200";
     /// Likewise.
     NotUtf8 = "not-utf8", "the name or a tag is not UTF-8";
     /// Not a decimal number.
     BadValue = "bad-value", "the value is not a number";
     /// A counter never falls.
-    Negative = "negative", "a counter takes no negative amount";
+    Negative = "negative", "a counter does not accept a negative amount";
     /// Over 2^53 - 1 after scaling, or a sample over 10^18.
     TooLarge = "too-large", "the value is too large";
     /// The name is a series of another kind.
     WrongKind = "wrong-kind", "the series is of another kind";
     /// The site has as many series as it may, or this box holds as many new names as it may.
-    TooManySeries = "too-many-series", "the series is new, and the site has as many as it may (the setting series.max)";
+    TooManySeries = "too-many-series", "the series is new, and the site already has series.max series";
     /// The box's sum would overflow.
     Overflow = "overflow", "the sum would overflow";
 }

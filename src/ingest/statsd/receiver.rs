@@ -67,7 +67,7 @@ impl Listener {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Nothing,
                 Err(error) => {
-                    tracing::error!(%error, "StatsD: reading the socket failed; trying again");
+                    tracing::error!(%error, "StatsD: cannot read the socket; retrying");
                     return Received::Failed;
                 }
             }
@@ -179,8 +179,8 @@ impl Receiver {
             self.shared.lost.add(lost);
             tracing::warn!(
                 lost,
-                "StatsD: the kernel dropped datagrams because the receive buffer was full; \
-                 `sysctl net.core.rmem_max` bounds that buffer"
+                "StatsD: the kernel dropped datagrams because the receive buffer was full; `sysctl \
+                 net.core.rmem_max` limits that buffer"
             );
         }
     }

@@ -89,7 +89,8 @@ impl<S: SiteView> Machine<S> {
                     return self.has_asked();
                 }
                 tracing::info!(
-                    "upstream: the latest acknowledgements are not recorded; their summaries are repeated"
+                    "upstream: the latest acknowledgements were not recorded; their summaries will be \
+                     repeated"
                 );
                 self.go_on_with(Part::Offline)
             }
@@ -106,7 +107,7 @@ impl<S: SiteView> Machine<S> {
                 }
                 if is_late {
                     tracing::info!(
-                        "upstream: the broker did not take the offline status; the will says it later"
+                        "upstream: the broker did not accept the offline status; the will publishes it later"
                     );
                 }
                 self.go_on_with(Part::Close)

@@ -70,7 +70,7 @@ impl<S: SiteView> Machine<S> {
                 self.held_taken(seq);
             }
             Sent::Status if again => {
-                tracing::info!("upstream: the broker takes the status topic again");
+                tracing::info!("upstream: the broker accepts the status topic again");
                 self.trials.lift_all(self.now);
                 self.session.resume = None;
             }
@@ -80,7 +80,7 @@ impl<S: SiteView> Machine<S> {
 
     fn series_taken(&mut self, series: SeriesId) {
         if self.trials.take(trials::Target::Series(series)) {
-            tracing::info!("upstream: the broker takes the summaries of {} again", self.topic_of(series));
+            tracing::info!("upstream: the broker accepts the summaries of {} again", self.topic_of(series));
             // The others of the series need not wait for their own turns.
             let same = self.session.held.iter().filter(|(_, (held, _))| held.summary.series == series);
             for seq in same.map(|(seq, _)| *seq).collect::<Vec<u64>>() {
@@ -119,7 +119,8 @@ impl<S: SiteView> Machine<S> {
             Sent::Summary { token, .. } if deliberate::is(Bug::DropsRefused) => self.settled(token),
             Sent::Summary { token, .. } if self.site.sets_aside() => self.go_aside(token, refusal.code),
             Sent::Summary { .. } => self.stall(&format!(
-                "the broker refuses summaries: {}; nothing is skipped, number {} and what follows are tried again",
+                "the broker refuses summaries: {}; nothing is skipped; number {} and all later ones will be \
+                 retried",
                 refusal.what,
                 self.session.ledger.taken() + 1
             )),
@@ -205,7 +206,10 @@ impl<S: SiteView> Machine<S> {
         let again = match self.session.ledger.under_way() {
             0 => String::new(),
             some => {
-                format!("; {some} summaries from number {} are sent again", self.session.ledger.taken() + 1)
+                format!(
+                    "; {some} summaries from number {} will be sent again",
+                    self.session.ledger.taken() + 1
+                )
             }
         };
         End::Broken(Ending { again, ..ending })
