@@ -16,11 +16,15 @@ struct Played {
 
 impl Played {
     fn new() -> Played {
+        Played::with(Formats::default())
+    }
+
+    fn with(formats: Formats) -> Played {
         let site = Site::new();
         let naming = Naming { site: "s".to_owned(), site_id: SITE_ID, base: BaseTopic::of_site("s") };
         let setting = Setting {
             naming,
-            formats: Formats::default(),
+            formats,
             broker: "mqtt://broker".parse().unwrap(),
             answer_timeout: ANSWER_TIMEOUT,
         };
@@ -144,4 +148,16 @@ fn a_backlog_goes_out_as_fast_as_the_broker_takes_it_however_few_may_be_undelive
         "no time has passed, and {} are delivered",
         played.site.delivered()
     );
+}
+
+#[test]
+fn a_refusal_names_the_topic_of_the_format_that_is_published() {
+    let mut played = Played::with(Formats::try_from(vec!["cbor".to_owned()]).unwrap());
+    let own = "tally/s/summary-cbor/series/0";
+    played.site.lead("box1", 1);
+    played.site.count([0]);
+    played.play(|topic| topic == own);
+    let refused = played.machine.shared.status().refuses;
+    assert_eq!(refused.iter().map(|one| one.topic.as_str()).collect::<Vec<&str>>(), [own]);
+    assert!(played.sent.iter().any(|(topic, _)| topic == "tally/s/undeliverable-cbor"));
 }

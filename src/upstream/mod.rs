@@ -116,7 +116,7 @@ impl Upstream {
         let (first, held) = (self.held)(status::SHOWN_MAX);
         let shown = first.into_iter().map(|(numbered, cause)| HeldStatus {
             seq: numbered.seq,
-            topic: self.naming.summary_topic(&numbered.name),
+            topic: self.formats.first().summary_topic(&self.naming, &numbered.name),
             series: numbered.name,
             cause: reasons::of_cause(cause),
         });

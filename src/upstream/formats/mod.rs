@@ -39,19 +39,19 @@ pub(super) trait Format: Sync {
 
     /// The message of one summary, its retained total apart; not retained. `None`: it makes none of it.
     fn summary(&self, naming: &Naming, numbered: &Numbered) -> Option<Message> {
-        let topic = naming.topic("summary", self.topic_suffix(), Some(&numbered.name));
+        let topic = self.summary_topic(naming, &numbered.name);
         Some(self.message(naming, topic, &fields::summary(naming, numbered), numbered.seq))
     }
 
     /// A summary for the topic of those that their own topics (`refused`) do not take.
     fn undeliverable(&self, naming: &Naming, numbered: &Numbered, refused: &str, reason: &str) -> Message {
-        let topic = naming.topic("undeliverable", self.topic_suffix(), None);
+        let topic = self.undeliverable_topic(naming);
         self.message(naming, topic, &fields::undeliverable(naming, numbered, refused, reason), numbered.seq)
     }
 
     /// The retained values of a series, as of its latest numbered summary; `None`: that one changes none.
     fn total(&self, naming: &Naming, latest: &Numbered) -> Option<Message> {
-        let topic = naming.topic("total", self.topic_suffix(), Some(&latest.name));
+        let topic = self.total_topic(naming, &latest.name);
         let message = self.message(naming, topic, &fields::total(latest)?, latest.seq);
         Some(Message { retain: true, ..message })
     }
@@ -65,6 +65,21 @@ pub(super) trait Format: Sync {
             content_type: self.content_type(),
             properties: vec![("site_id", naming.site_id.to_string()), ("seq", seq.to_string())],
         }
+    }
+
+    /// The topic of a series' summaries.
+    fn summary_topic(&self, naming: &Naming, series: &str) -> String {
+        naming.topic("summary", self.topic_suffix(), Some(series))
+    }
+
+    /// The topic of a series' retained total.
+    fn total_topic(&self, naming: &Naming, series: &str) -> String {
+        naming.topic("total", self.topic_suffix(), Some(series))
+    }
+
+    /// The topic of summaries that their own topics do not take.
+    fn undeliverable_topic(&self, naming: &Naming) -> String {
+        naming.topic("undeliverable", self.topic_suffix(), None)
     }
 
     /// Filters of all topics that it publishes to.
@@ -86,21 +101,6 @@ pub struct Naming {
 }
 
 impl Naming {
-    /// The topic of a series' summaries.
-    pub(super) fn summary_topic(&self, series: &str) -> String {
-        self.topic("summary", "", Some(series))
-    }
-
-    /// The topic of a series' retained total.
-    pub(super) fn total_topic(&self, series: &str) -> String {
-        self.topic("total", "", Some(series))
-    }
-
-    /// The topic of summaries that their own topics do not take.
-    pub(super) fn undeliverable_topic(&self) -> String {
-        self.topic("undeliverable", "", None)
-    }
-
     /// The topic of the site's status.
     pub(super) fn status_topic(&self) -> String {
         self.topic("status", "", None)

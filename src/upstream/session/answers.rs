@@ -241,28 +241,32 @@ impl<S: SiteView> Machine<S> {
 
     /// The topic that a message went to.
     fn topic(&self, sent: Sent) -> String {
+        let format = self.setting.formats.first();
         match sent {
             Sent::Summary { series, .. } | Sent::Retry { series, .. } => self.topic_of(series),
-            Sent::Total { series, .. } | Sent::LateTotal { series, .. } => {
-                self.setting.naming.total_topic(&self.site.series_name(series))
-            }
-            Sent::Aside { .. } => self.setting.naming.undeliverable_topic(),
+            Sent::Total { series, .. } | Sent::LateTotal { series, .. } => self.total_topic_of(series),
+            Sent::Aside { .. } => format.undeliverable_topic(&self.setting.naming),
             Sent::Status | Sent::Offline | Sent::Subscription => self.setting.naming.status_topic(),
         }
     }
 
     fn topic_of(&self, series: SeriesId) -> String {
-        self.setting.naming.summary_topic(&self.site.series_name(series))
+        let format = self.setting.formats.first();
+        format.summary_topic(&self.setting.naming, &self.site.series_name(series))
+    }
+
+    fn total_topic_of(&self, series: SeriesId) -> String {
+        let format = self.setting.formats.first();
+        format.total_topic(&self.setting.naming, &self.site.series_name(series))
     }
 
     /// What the broker refuses, for the status: topics and why, the first few.
     pub(super) fn refused_topics(&self) -> Vec<(String, String)> {
+        let format = self.setting.formats.first();
         let topic = |target| match target {
             trials::Target::Series(series) => Some(self.topic_of(series)),
-            trials::Target::Total(series) => {
-                Some(self.setting.naming.total_topic(&self.site.series_name(series)))
-            }
-            trials::Target::Undeliverable => Some(self.setting.naming.undeliverable_topic()),
+            trials::Target::Total(series) => Some(self.total_topic_of(series)),
+            trials::Target::Undeliverable => Some(format.undeliverable_topic(&self.setting.naming)),
             trials::Target::Status => Some(self.setting.naming.status_topic()),
             trials::Target::Subscription => {
                 Some(format!("{} (subscription)", self.setting.naming.status_topic()))

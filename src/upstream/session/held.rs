@@ -32,7 +32,7 @@ impl<S: SiteView> Machine<S> {
 
     fn aside_message(&self, numbered: &Numbered, cause: u8) -> Message {
         let format = self.setting.formats.first();
-        let topic = self.setting.naming.summary_topic(&numbered.name);
+        let topic = format.summary_topic(&self.setting.naming, &numbered.name);
         format.undeliverable(&self.setting.naming, numbered, &topic, &reasons::of_cause(cause))
     }
 
