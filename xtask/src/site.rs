@@ -282,6 +282,8 @@ impl OneBox {
             .args(["run", "--data-dir"])
             .arg(&self.folder)
             .env("TALLYD_API_LISTEN", self.api.to_string())
+            // For 1,024 clients of a benchmark, and those who ask for the status beside them.
+            .env("TALLYD_API_CONNECTIONS_MAX", "2048")
             .env("TALLYD_INGEST_STATSD_LISTEN", self.statsd.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -30,7 +30,7 @@ pub(super) fn measure(program: &Path, folder: &Path, seconds: u32) -> Result<Val
         command.args(["bench", "--json", "--url", &urls, "--seconds", &seconds]).args(more);
         parsed(&run::output(&mut command)?)
     };
-    let adds = bench(&["--clients", "1,16,64,256"])?;
+    let adds = bench(&["--clients", "1,16,64,256,1024"])?;
     let reports = bench(&["--clients", "10", "--batch", "100"])?;
     let to = site.statsd_address(&leader)?.to_string();
     let half = bench(&["--statsd", &to, "--rate", STATSD_RATES[0]])?;
