@@ -102,7 +102,7 @@ fn parts(status: &Value) -> impl Iterator<Item = (&'static str, String)> {
         of(status, "digest")
     );
     let waiting = format!(
-        "{} summaries waiting, {} configured unnumbered; numbered up to {}, delivered up to {}",
+        "{} summaries waiting, {} of them unnumbered; numbered up to {}, delivered up to {}",
         of(outbox, "waiting"),
         of(outbox, "unnumbered"),
         of(outbox, "numbered"),
@@ -405,7 +405,7 @@ mod tests {
         for line in [
             "poll      2 configured",
             "          b from /mnt/b: the file has not answered for 9 s",
-            "later     1 of them",
+            "later     1 configured",
             "          mqtt://b:1883 #: gone",
             "statsd    metrics 7",
             "          refused 2: the value is not a number, for example \"a:x|c\"",

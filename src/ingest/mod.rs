@@ -1,7 +1,7 @@
 //! The ways in: each takes counts from one kind of sender, by sections of the configuration of its own, and ends in the
 //! accumulator.
 //!
-//! A new one is a file or a folder here with an [`Ingest`], and a line where [`ways_in!`] is called below.
+//! A new one is a file or a folder here with an [`Ingest`], and a line where `ways_in!` is called below.
 
 use std::error::Error;
 use std::fmt::Debug;

@@ -137,7 +137,7 @@ mod tests {
     fn many_clients_take_turns_in_two_halves() {
         for clients in [256, 1_024] {
             let sizes = sizes(clients, us(11), us(420));
-            let middling = |size: &usize| (clients / 3..=2 * clients / 3).contains(size);
+            let middling = |size: &usize| (clients / 4..=3 * clients / 4).contains(size);
             assert!(sizes.iter().all(middling), "{clients}: {sizes:?}");
         }
     }

@@ -431,7 +431,7 @@ impl Handle {
         let storage = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).storage.clone();
         let (state, what) =
             (storage.state.map_or(DISK_OK, DiskFault::as_str), storage.what.unwrap_or_default());
-        let why = format!("this box's disk takes no writes ({state}: {what}); ask another box");
+        let why = format!("this box's disk takes no writes ({state}: {what}); try another box");
         Err(RequestError::NotCommitted { why })
     }
 

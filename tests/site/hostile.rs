@@ -164,7 +164,7 @@ fn a_member_that_says_anything_is_counted_by_reason_and_the_site_goes_on() {
     drop(peer);
     site.boxes[2].start();
     // The box itself hears that somebody lived under its name meanwhile.
-    site.boxes[2].until_log("(own-earlier-life)");
+    site.boxes[2].until_log("(own-earlier-incarnation)");
 }
 
 /// Says all that to two boxes, and so does a copy of the one who says it: whether each thing was counted and nobody

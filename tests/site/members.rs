@@ -201,7 +201,7 @@ fn was_handed_over(site: &Site, load: &Load) -> bool {
     let (term_before, done, retries) = (term(), load.done(), load.retries());
     // Asked of any box.
     let output = try_told(&site.boxes[2], &["leader", "transfer", &name]);
-    let leads = output.status.success() && output.stdout == format!("{name} leads\n").into_bytes();
+    let leads = output.status.success() && output.stdout == format!("{name} is the leader\n").into_bytes();
     let leader = site.leader();
     // Those that were under way at the transfers are over by then.
     until("the load goes on", || (load.done() > done + 100).then_some(()));

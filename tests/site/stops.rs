@@ -120,7 +120,7 @@ fn a_witness_ends_by_what_is_meant_to_end_it_only() {
     witness.signal(Signal::USR1);
     witness.until_log("SIGUSR1 has no meaning");
     witness.signal(Signal::HUP);
-    witness.until_log("nothing was changed");
+    witness.until_log("the configuration has not changed");
     witness.end_by(Signal::QUIT);
 }
 

@@ -263,12 +263,12 @@ fn a_pipe_is_named_as_such_and_whoever_writes_to_it_is_not_disturbed() {
     mknodat(CWD, fixture.path(), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     let poll = config(fixture.path(), PollKind::Counter).check(0).unwrap();
     let said = || file::read(&poll).unwrap_err().to_string();
-    assert!(said().contains("it is a pipe"), "{}", said());
+    assert!(said().contains("the file is a pipe"), "{}", said());
     // With a writer, which has somebody else for its reader.
     let flags = OFlags::RDWR | OFlags::NONBLOCK;
     let both = rustix::fs::open(fixture.path(), flags, Mode::empty()).unwrap();
     rustix::io::write(&both, b"n 1\n").unwrap();
-    assert!(said().contains("it is a pipe"), "{}", said());
+    assert!(said().contains("the file is a pipe"), "{}", said());
     let mut text = [0; 8];
     assert_eq!(rustix::io::read(&both, &mut text), Ok(4), "nothing was taken from its reader");
 }
