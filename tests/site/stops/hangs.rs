@@ -321,7 +321,7 @@ fn a_witness_whose_disk_hangs_ends_in_time() {
 
 /// Has it read its configuration, which says what it said.
 fn reload(one: &TestBox) {
-    let told = || one.log().matches("nothing was changed").count();
+    let told = || one.log().matches("the configuration has not changed").count();
     let before = told();
     one.signal(Signal::HUP);
     until("it has read its configuration", || (told() > before).then_some(()));
