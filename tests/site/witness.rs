@@ -384,7 +384,7 @@ fn one_process_is_the_witness_of_many_sites_and_a_bad_slot_harms_no_other() {
     let url = format!("http://{listen}");
     let said = tallyd().args(["status", "--url", &url]).output().unwrap();
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.starts_with("witness of 2 sites: ready\n"), "{said}");
+    assert!(said.starts_with("witness of 2 sites, ready\n"), "{said}");
     assert_eq!(said.matches("counted   for box2 as of").count(), 2, "{said}");
     witness.terminate();
     std::fs::write(slot_of_second.join("witness.state"), "nonsense").unwrap();
