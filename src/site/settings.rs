@@ -19,7 +19,7 @@ const GRACE_SPANS_MAX: u64 = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     founding_base: Span,
-    values: [u64; NUMBERS.len()],
+    values: [u64; NUMBERS_LEN],
     spans: Vec<SpanRule>,
 }
 
@@ -78,7 +78,11 @@ const HISTORY_BYTES: usize = 10;
 const KEYS_MAX: usize = 11;
 const KEYS_AGE: usize = 12;
 
-const NUMBERS: [Number; 13] = [
+/// A number of its own: by `NUMBERS.len()` the type would depend on evaluating the table, which makes the optimised
+/// build a cycle for the compiler.
+const NUMBERS_LEN: usize = 13;
+
+const NUMBERS: [Number; NUMBERS_LEN] = [
     number("window.base", Unit::Duration, (100, SPAN_MS_MAX), 60_000, "span of a window"),
     number("window.grace", Unit::Duration, (0, MINUTE), 2000, "time after its end at which a window closes"),
     number("series.max", Unit::Count, (1, 1_000_000), 20_000, "maximum number of series in the site"),

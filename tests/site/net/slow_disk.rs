@@ -10,6 +10,7 @@ use super::plan::seed;
 use super::site::NetSite;
 use super::small_disk::SmallDisk;
 use super::standstill::{ATTEMPTS, Standstill};
+use crate::harness::until;
 
 /// As the issue has it.
 const STALL: Duration = Duration::from_secs(2);
@@ -58,7 +59,12 @@ fn held_through(net: &NetSite, clients: &Clients, disks: &[SmallDisk], leaders: 
         let probe = scope.spawn(|| File::create(disk.root.join("probe")).map(|_| begun.elapsed()));
         clients.until_more(20, "a disk stalls");
         let waited = begun.elapsed();
-        let before = durable(net, victim);
+        // A group that was written before the disk stood still may still be synced after that.
+        let before = until("the disk takes nothing more", || {
+            let before = durable(net, victim);
+            clients.until_more(20, "a disk stalls");
+            (durable(net, victim).0 == before.0).then_some(before)
+        });
         std::thread::sleep(STALL.saturating_sub(begun.elapsed()));
         clients.until_more(1, "the disk still stalls");
         let after = durable(net, victim);
