@@ -1,7 +1,8 @@
 //! When the box's own batches go, and what comes back: pure decisions, the node acts on them.
 //!
-//! One batch is in flight at a time. When its receipt has come, the next goes once enough requests wait again (`company`),
-//! and what nobody waits for once an interval (`instants`).
+//! One batch is in flight at a time. When its receipt has come, the next goes as soon as as many requests wait again as were
+//! just answered or waiting, after 5 ms at most: so clients in a closed loop share one sync instead of splitting into two
+//! halves, and a single client never waits. What nobody waits for goes once an interval (`instants`).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,13 +10,14 @@ use std::time::{Duration, Instant};
 use tally_core::id::{Epoch, ReportNumber, SourceId, Term};
 use tally_core::time::SiteTime;
 
-use super::company::Company;
 use super::instants::Instants;
 use super::unsent::Unsent;
 use crate::accumulator::{Backlog, Batch};
 use crate::deliberate::{self, Bug};
 use crate::site::{Body, LastApplied, OpenRefused, readdressed};
 
+/// How long a batch waits for the clients that were just answered.
+const GATHER: Duration = Duration::from_millis(5);
 /// When a batch or an opening without an answer is sent again to the same leader, at first.
 const RESEND_FIRST: Duration = Duration::from_millis(500);
 /// And at most.
@@ -43,7 +45,8 @@ pub(super) struct Batches {
     readdresses: bool,
     /// When counts that nobody waits for are frozen.
     instants: Instants,
-    company: Company,
+    target: usize,
+    gather_until: Instant,
     sent: u64,
 }
 
@@ -111,7 +114,8 @@ impl Batches {
             refused: None,
             readdresses: false,
             instants: Instants::new(commit_interval, now),
-            company: Company::new(now),
+            target: 1,
+            gather_until: now,
             sent: 0,
         }
     }
@@ -305,7 +309,7 @@ impl Batches {
         if !self.is_settled() || self.epoch.is_none() {
             return false;
         }
-        let gathered = self.company.is_enough(backlog.waiting, now) || stopping;
+        let gathered = backlog.waiting >= self.target || now >= self.gather_until || stopping;
         // What found no room in the last batch has waited for long enough.
         let idle_due = stopping || backlog.left_over || now >= self.instants.due();
         (backlog.waiting > 0 && gathered) || (backlog.cells > 0 && idle_due)
@@ -319,7 +323,6 @@ impl Batches {
     /// A batch was frozen under the next number. `patient`: nobody waits for it, nor for what follows it.
     pub(super) fn frozen(&mut self, batch: Batch, patient: bool, now: Instant) {
         debug_assert!(self.is_settled(), "one batch is in flight, and its number is the one after the last");
-        self.company.on_frozen(batch.waiting(), now);
         self.in_flight = Some(InFlight { patient, ..InFlight::new(batch, self.next) });
         self.next = self.next.next();
         self.instants.went(now);
@@ -373,7 +376,8 @@ impl Batches {
 
     /// So many were answered, and so many wait already.
     pub(super) fn answered(&mut self, answered: usize, waiting: usize, now: Instant) {
-        self.company.on_answered(answered, waiting, now);
+        self.target = (answered + waiting).max(1);
+        self.gather_until = now + GATHER;
     }
 
     /// The site has closed this epoch: the frozen batch goes again under a new one, as number one, and those of an
@@ -422,7 +426,7 @@ impl Batches {
         if let Some(in_flight) = &self.in_flight {
             return in_flight.sending.map(|sent| sent.at + sent.wait);
         }
-        let gather = (backlog.waiting > 0).then(|| self.company.until());
+        let gather = (backlog.waiting > 0).then_some(self.gather_until);
         // Also where nothing waits now: counts that come until then are there without a word.
         let idle = if backlog.left_over { self.instants.gone() } else { self.instants.due() };
         gather.into_iter().chain((self.file == File::None).then_some(idle)).min()

@@ -40,7 +40,7 @@ fn two_halves_of_a_closed_loop_become_one_batch() {
     batches.answered(8, 8, now);
     assert!(!batches.should_freeze(waiting(15), false, now));
     assert!(batches.should_freeze(waiting(16), false, now));
-    assert!(batches.should_freeze(waiting(1), false, now + Duration::from_millis(5)));
+    assert!(batches.should_freeze(waiting(1), false, now + GATHER));
 }
 
 #[test]

@@ -10,7 +10,6 @@ mod batches;
 #[cfg(test)]
 mod clock_tests;
 mod commands;
-mod company;
 mod digests;
 mod disk;
 mod disk_health;
