@@ -332,9 +332,13 @@ impl<S: SiteView> Machine<S> {
     /// Whether more could be numbered if what was acknowledged were recorded: all numbers that the setting allows are given
     /// and acknowledged. After an outage a site catches up as fast as the broker takes it.
     fn holds_up_numbers(&self) -> bool {
+        // Most rounds have nothing to record, and need not ask the site.
+        if self.session.is_recorded() || self.session.record_failed {
+            return false;
+        }
         let position = self.site.position();
         let is_full = position.numberable > 0 && numbers_due(position).is_none();
-        is_full && !self.session.record_failed && self.session.acknowledged() >= position.numbered_last
+        is_full && self.session.acknowledged() >= position.numbered_last
     }
 
     /// Has the site record what was acknowledged.
