@@ -349,6 +349,21 @@ fn apply(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
 }
 
 impl Inode {
+    /// What is not to be written any more is as on the disk.
+    fn forget_clean(&mut self) {
+        let Inode { durable, cached, dirty } = self;
+        for (sector, cached) in cached.chunks_mut(SECTOR).enumerate() {
+            if !dirty.is_empty() && dirty.contains(&sector) {
+                continue;
+            }
+            let start = (sector * SECTOR).min(durable.len());
+            let end = (start + cached.len()).min(durable.len());
+            let (same, beyond) = cached.split_at_mut(end - start);
+            same.copy_from_slice(&durable[start..end]);
+            beyond.fill(0);
+        }
+    }
+
     fn write_back(&mut self, sector: usize) {
         let start = sector * SECTOR;
         let end = (start + SECTOR).min(self.cached.len());
@@ -525,16 +540,7 @@ impl StoredFile for FaultyFile {
     fn forget_cache(&self) -> io::Result<()> {
         let mut world = self.world()?;
         world.look()?;
-        let inode = &mut world.inodes[self.inode];
-        for sector in 0..inode.cached.len().div_ceil(SECTOR) {
-            if !inode.dirty.contains(&sector) {
-                let start = sector * SECTOR;
-                let end = (start + SECTOR).min(inode.cached.len());
-                for at in start..end {
-                    inode.cached[at] = inode.durable.get(at).copied().unwrap_or(0);
-                }
-            }
-        }
+        world.inodes[self.inode].forget_clean();
         Ok(())
     }
 
