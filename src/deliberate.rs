@@ -79,6 +79,22 @@ bugs! {
     PassesUnheld,
     /// A held number is let go of when it is sent again.
     ReleasesWhenSent,
+    /// What is held is read when a connection begins, and not again while that lasts.
+    ReadsHeldOnce,
+    /// What the broker takes in one format counts for the others as well.
+    MixesFormats,
+    /// A number is settled when the broker has it in one format.
+    SettlesByOneFormat,
+    /// CBOR has negative numbers as their magnitudes, which stand for the numbers before them.
+    NegativesOffByOne,
+    /// A status overtakes the subscription that waits for the leadership to be confirmed.
+    StatusOvertakes,
+    /// A box that has subscribed relies on the broker to keep that over connections.
+    TrustsSession,
+    /// A total that was refused is tried again after a later one was sent.
+    RetriesOldTotals,
+    /// A box that leads again tries totals again that were refused when it led before.
+    KeepsOldTotals,
     /// A report of an epoch of which none was applied before the epoch was closed is taken for applied.
     NoneIsUnknown,
     /// A box finds no room among the sources when these are as many as may be.
