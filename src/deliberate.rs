@@ -87,14 +87,8 @@ bugs! {
     SettlesByOneFormat,
     /// CBOR has negative numbers as their magnitudes, which stand for the numbers before them.
     NegativesOffByOne,
-    /// A status overtakes the subscription that waits for the leadership to be confirmed.
-    StatusOvertakes,
     /// A box that has subscribed relies on the broker to keep that over connections.
     TrustsSession,
-    /// A total that was refused is tried again after a later one was sent.
-    RetriesOldTotals,
-    /// A box that leads again tries totals again that were refused when it led before.
-    KeepsOldTotals,
     /// A report of an epoch of which none was applied before the epoch was closed is taken for applied.
     NoneIsUnknown,
     /// A box finds no room among the sources when these are as many as may be.

@@ -313,6 +313,8 @@ impl SimBroker {
 
     /// Something of a topic is not taken from now on.
     pub(crate) fn begin_to_refuse(&mut self, rng: &mut Rng, for_good: bool, coverage: &mut Coverage) {
+        // A site that cannot set aside waits for as long as that lasts.
+        let for_good = for_good && self.can_hold;
         let code = rng.pick(&[0x87, 0x97, 0x80]);
         let act = match rng.below(10) {
             0..=4 => Act::Refuse(code),

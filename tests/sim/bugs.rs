@@ -113,15 +113,13 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
             (plan.boxes, plan.calm, plan.broker.calm) = (3, 150_000, 200_000);
         },
         // Trouble with the broker, more than with anything else.
-        Bug::ForgetsHeld | Bug::TrustsSession => |plan| (plan.level, plan.broker.calm) = (2, 150_000),
+        Bug::ForgetsHeld | Bug::TrustsSession => |plan| {
+            (plan.level, plan.broker.calm, plan.sleeps) = (2, 150_000, None);
+        },
         // Connections that break while a number is set aside, where that takes long.
         Bug::ReadsHeldOnce => |plan| {
             (plan.level, plan.boxes, plan.sync_max) = (2, 1, 30_000);
             (plan.broker.breaks_at_asides, plan.broker.delay_max) = (600, 500);
-        },
-        // Totals that are refused, and others that follow.
-        Bug::RetriesOldTotals | Bug::KeepsOldTotals => |plan| {
-            (plan.window_ms, plan.broker.calm) = (500, 150_000);
         },
         // Two formats, of which the broker takes one.
         Bug::MixesFormats => |plan| {
