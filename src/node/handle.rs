@@ -34,12 +34,12 @@ const TRANSFER_WAIT: Duration = Duration::from_secs(3);
 /// Reaches the node from any task. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    shared: Arc<NodeShared>,
 }
 
 /// What the node and its handles share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct NodeShared {
     pub(super) identity: Identity,
     pub(super) site: Arc<Mutex<Site>>,
     pub(super) accumulator: Arc<Accumulator>,
@@ -107,7 +107,7 @@ pub enum Command {
 }
 
 impl Handle {
-    pub(super) fn new(shared: Arc<Shared>) -> Handle {
+    pub(super) fn new(shared: Arc<NodeShared>) -> Handle {
         Handle { shared }
     }
 

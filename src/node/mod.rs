@@ -93,7 +93,7 @@ use crate::transport::{Event, TransportMetrics};
 use adaptive_timeout::AdaptiveTimeout;
 use batches::Batches;
 use disk_health::DiskHealth;
-use handle::Shared;
+use handle::NodeShared;
 use heartbeats::Heartbeats;
 use joining::Gathered;
 use leader_clock::LeaderClock;
@@ -186,7 +186,7 @@ pub enum Input {
 /// The node: see the head of this file.
 #[derive(Debug)]
 pub struct Node {
-    shared: Arc<Shared>,
+    shared: Arc<NodeShared>,
     config: NodeConfig,
     founding: BootstrapSettings,
     started: Instant,
@@ -426,14 +426,14 @@ fn share(
     clock: Arc<SiteClock>,
     metrics: Arc<Metrics>,
     transport_metrics: Arc<TransportMetrics>,
-) -> (Arc<Shared>, mpsc::Receiver<Command>, (watch::Sender<RoleView>, watch::Sender<u64>)) {
+) -> (Arc<NodeShared>, mpsc::Receiver<Command>, (watch::Sender<RoleView>, watch::Sender<u64>)) {
     let limits = Limits::of(&site);
     let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
     let (role, role_receiver) = watch::channel(RoleView::default());
     let (applied, applied_receiver) = watch::channel(site.applied().0);
     let site = Arc::new(Mutex::new(site));
     let accumulator = Arc::new(Accumulator::new(clock.clone(), limits).asking(Arc::clone(&site)));
-    let shared = Shared {
+    let shared = NodeShared {
         identity,
         site,
         accumulator,

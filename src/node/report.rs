@@ -8,7 +8,7 @@ use tally_core::id::NodeId;
 use tally_core::raft::{MemberRole, Role};
 
 use super::disk_health::Trouble;
-use super::handle::Shared;
+use super::handle::NodeShared;
 use super::site_time::Offset;
 use super::{
     AccumulatorStatus, AdaptiveTimeoutStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus,
@@ -199,7 +199,7 @@ impl Node {
 }
 
 /// Fills in what can be read at any time.
-pub(super) fn complete_status(status: &mut NodeStatus, shared: &Shared) {
+pub(super) fn complete_status(status: &mut NodeStatus, shared: &NodeShared) {
     let stamp = {
         let site = shared.site.lock().unwrap_or_else(PoisonError::into_inner);
         status.applied = site.applied().0;

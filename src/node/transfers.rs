@@ -9,7 +9,7 @@ use tally_core::id::{NodeId, Term};
 use tally_core::raft::{MemberRole, TransferError};
 use tracing::{info, warn};
 
-use super::handle::{BrokerWish, Shared};
+use super::handle::{BrokerWish, NodeShared};
 use super::status::{LastTransfer, TransfersStatus};
 use super::successors::{Own, Reach, Successors, TransferReason, Voter, Wish};
 use super::wire::{Condition, Frame};
@@ -304,11 +304,11 @@ impl Node {
 }
 
 /// How this box's upstream stands to the broker.
-fn broker_of(shared: &Shared) -> Option<Reach> {
+fn broker_of(shared: &NodeShared) -> Option<Reach> {
     *shared.broker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
+impl NodeShared {
     /// The upstream says how it stands to the broker; `None`: it has none, or does not know.
     pub(super) fn broker_seen(&self, reached: Option<bool>) {
         let mut broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);

@@ -111,7 +111,8 @@ pub(super) struct Closed {
     pub(super) amount: Packed,
 }
 
-enum Target {
+/// The window that an amount goes to.
+enum WindowPlace {
     Row,
     Parked(u64),
     Opens { start: u64, end: u64 },
@@ -189,10 +190,10 @@ impl Table {
         self.add_to_total(id.0, amount).ok_or(Refusal::Overflow)?;
         self.changed[id.0 as usize] = clock.index;
         match target {
-            Target::Late { start, end } => return Ok(Placed::Late { start, end }),
-            Target::Row => self.add_to_row(id.0, amount),
-            Target::Parked(start) => self.add_to_parked(id.0, start, amount),
-            Target::Opens { start, end } => self.open(id.0, start, end, amount),
+            WindowPlace::Late { start, end } => return Ok(Placed::Late { start, end }),
+            WindowPlace::Row => self.add_to_row(id.0, amount),
+            WindowPlace::Parked(start) => self.add_to_parked(id.0, start, amount),
+            WindowPlace::Opens { start, end } => self.open(id.0, start, end, amount),
         }
         Ok(Placed::Open)
     }
@@ -266,10 +267,10 @@ impl Table {
         Ok((within(window)?, amount))
     }
 
-    fn locate(&self, id: u32, at: u64, clock: &Clock) -> Result<Target, Refusal> {
+    fn locate(&self, id: u32, at: u64, clock: &Clock) -> Result<WindowPlace, Refusal> {
         let row = &self.rows[id as usize];
         if row.contains(at) {
-            return Ok(Target::Row);
+            return Ok(WindowPlace::Row);
         }
         if self.is_too_far(at, clock) {
             return Err(Refusal::WindowInFuture);
@@ -278,20 +279,20 @@ impl Table {
         let in_future = at > clock.latest_start;
         let before = self.parked.range((id, 0)..=(id, at)).next_back();
         if let Some((key, _)) = before.filter(|(_, parked)| at < parked.end) {
-            return Ok(Target::Parked(key.1));
+            return Ok(WindowPlace::Parked(key.1));
         }
         let span = u64::from(row.span_ms);
         let start = at - at % span;
         let end = start.saturating_add(span);
         Ok(if row.has_window() && row.start == start {
             // It was opened with another span.
-            Target::Row
+            WindowPlace::Row
         } else if self.parked.contains_key(&(id, start)) {
-            Target::Parked(start)
+            WindowPlace::Parked(start)
         } else if end <= self.closed || clock.is_due(end) || in_future {
-            Target::Late { start, end }
+            WindowPlace::Late { start, end }
         } else {
-            Target::Opens { start, end }
+            WindowPlace::Opens { start, end }
         })
     }
 

@@ -9,7 +9,7 @@ use tallyd::random::Random;
 use tallyd::request::RequestError;
 use tallyd::site::Applied;
 use tallyd::upstream::{
-    Ask, BaseTopic, Formats, Input, Machine, Naming, NodeOutbox, Output, Setting, Shared,
+    Ask, BaseTopic, Formats, Input, Machine, Naming, NodeOutbox, Output, Setting, SharedStatus,
 };
 use tokio::sync::oneshot;
 
@@ -128,7 +128,8 @@ impl World {
         let random = Random::seeded(self.rng.next());
         let Some(incarnation) = &self.boxes[place].incarnation else { return };
         let outbox = NodeOutbox::new(incarnation.handle.clone());
-        let machine = Machine::new(outbox, setting(), Shared::new(None), random, incarnation.local_now());
+        let machine =
+            Machine::new(outbox, setting(), SharedStatus::new(None), random, incarnation.local_now());
         let up = SimUpstream {
             incarnation: incarnation.number,
             machine,
