@@ -39,6 +39,8 @@ pub use snapshot::{Saving, SnapshotHead, SnapshotReader};
 pub use store::Storage;
 
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod room_tests;
 #[cfg(test)]
 mod saving_tests;
