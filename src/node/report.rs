@@ -8,7 +8,7 @@ use tally_core::id::NodeId;
 use tally_core::raft::{MemberRole, Role};
 
 use super::disk_health::Trouble;
-use super::handle::NodeShared;
+use super::shared::NodeShared;
 use super::site_time::Offset;
 use super::{
     AccumulatorStatus, AdaptiveTimeoutStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus,

@@ -9,7 +9,7 @@ use tally_core::id::{NodeId, Term};
 use tally_core::raft::{MemberRole, TransferError};
 use tracing::{info, warn};
 
-use super::handle::{BrokerWish, NodeShared};
+use super::shared::{BrokerWish, NodeShared};
 use super::status::{LastTransfer, TransfersStatus};
 use super::successors::{Own, Reach, Successors, TransferReason, Voter, Wish};
 use super::wire::{Condition, Frame};
