@@ -87,11 +87,11 @@ struct Sending {
 }
 
 impl Sending {
-    fn due(sending: Option<Sending>, term: Term, now: Instant) -> bool {
+    fn is_due(sending: Option<Sending>, term: Term, now: Instant) -> bool {
         sending.is_none_or(|sent| sent.term != term || now >= sent.at + sent.wait)
     }
 
-    fn again(sending: Option<Sending>, term: Term, now: Instant) -> Sending {
+    fn repeated(sending: Option<Sending>, term: Term, now: Instant) -> Sending {
         let wait = match sending {
             Some(sent) if sent.term == term => (sent.wait * 2).min(RESEND_MAX),
             _ => RESEND_FIRST,
@@ -142,11 +142,11 @@ impl Batches {
 
     /// Has counts that nobody waits for go by site time.
     pub(super) fn follow_site_time(&mut self, site: Option<SiteTime>, backlog: Backlog, now: Instant) {
-        self.instants.follow(site, backlog.cells == 0, now);
+        self.instants.on_site_time(site, backlog.cells == 0, now);
     }
 
     /// How many batches were frozen.
-    pub(super) fn sent(&self) -> u64 {
+    pub(super) fn frozen_count(&self) -> u64 {
         self.sent
     }
 
@@ -156,7 +156,7 @@ impl Batches {
     }
 
     /// How many batches of an earlier incarnation are not judged yet.
-    pub(super) fn unsettled(&self) -> usize {
+    pub(super) fn earlier_count(&self) -> usize {
         match self.file {
             File::None => 0,
             _ => self.kept.len() + usize::from(self.in_flight.is_some()),
@@ -173,7 +173,7 @@ impl Batches {
         self.readdresses = epoch.is_none();
         self.kept = bodies.into();
         self.file = File::Current;
-        self.follow();
+        self.load_next_earlier();
         if deliberate::is(Bug::SavedUnderNewEpoch) {
             let batch = self.in_flight.take().map(|flying| flying.batch);
             self.reopen(!nonce, batch);
@@ -181,7 +181,7 @@ impl Batches {
     }
 
     /// The next batch of an earlier incarnation, if there is one, follows what was judged.
-    pub(super) fn follow(&mut self) {
+    pub(super) fn load_next_earlier(&mut self) {
         if self.in_flight.is_none()
             && let Some(body) = self.kept.pop_front()
         {
@@ -192,7 +192,7 @@ impl Batches {
     }
 
     /// The number of the first batch that this incarnation would freeze, after all that are frozen.
-    pub(super) fn following(&self) -> ReportNumber {
+    pub(super) fn first_own_number(&self) -> ReportNumber {
         let mut number = self.next;
         self.kept.iter().for_each(|_| number = number.next());
         number
@@ -268,12 +268,12 @@ impl Batches {
 
     /// Whether the epoch should be asked for now, of the leader of this term.
     pub(super) fn should_open(&self, term: Term, now: Instant) -> bool {
-        self.epoch.is_none() && Sending::due(self.opening, term, now)
+        self.epoch.is_none() && Sending::is_due(self.opening, term, now)
     }
 
     /// It was asked for.
-    pub(super) fn asked(&mut self, term: Term, now: Instant) {
-        self.opening = Some(Sending::again(self.opening, term, now));
+    pub(super) fn on_epoch_asked(&mut self, term: Term, now: Instant) {
+        self.opening = Some(Sending::repeated(self.opening, term, now));
     }
 
     /// It is open. Whether a frozen batch is to be addressed to it: only after a [`reopen`](Self::reopen), and once. The
@@ -290,7 +290,7 @@ impl Batches {
     }
 
     /// The site opens no epoch for this box now; it is asked again.
-    pub(super) fn refused(&mut self, why: OpenRefused) {
+    pub(super) fn on_epoch_refused(&mut self, why: OpenRefused) {
         if self.epoch.is_none() && self.refused != Some(why) {
             tracing::error!(
                 "the site opens no epoch for this box, so the box cannot commit what it counts: {why}"
@@ -321,11 +321,11 @@ impl Batches {
     }
 
     /// A batch was frozen under the next number. `patient`: nobody waits for it, nor for what follows it.
-    pub(super) fn frozen(&mut self, batch: Batch, patient: bool, now: Instant) {
+    pub(super) fn on_frozen(&mut self, batch: Batch, patient: bool, now: Instant) {
         debug_assert!(self.is_settled(), "one batch is in flight, and its number is the one after the last");
         self.in_flight = Some(InFlight { patient, ..InFlight::new(batch, self.next) });
         self.next = self.next.next();
-        self.instants.went(now);
+        self.instants.on_sent(now);
         self.sent += 1;
     }
 
@@ -337,11 +337,11 @@ impl Batches {
         }
         let in_flight = self.in_flight.as_mut()?;
         let is_hurried = in_flight.patient && hurry;
-        if !is_hurried && !Sending::due(in_flight.sending, term, now) {
+        if !is_hurried && !Sending::is_due(in_flight.sending, term, now) {
             return None;
         }
         in_flight.patient &= !hurry && in_flight.sending.is_none();
-        in_flight.sending = Some(Sending::again(in_flight.sending, term, now));
+        in_flight.sending = Some(Sending::repeated(in_flight.sending, term, now));
         Some((&in_flight.batch.body, in_flight.patient))
     }
 
@@ -359,7 +359,7 @@ impl Batches {
     }
 
     /// It could not be sent: try again at once when that changes, a little later otherwise.
-    pub(super) fn not_sent(&mut self, now: Instant) {
+    pub(super) fn on_not_sent(&mut self, now: Instant) {
         if let Some(sending) = self.in_flight.as_mut().and_then(|in_flight| in_flight.sending.as_mut()) {
             sending.at = now;
             sending.wait = Duration::from_millis(20);
@@ -367,7 +367,12 @@ impl Batches {
     }
 
     /// Takes the batch whose report was judged, if it is the one in flight.
-    pub(super) fn judged(&mut self, source: SourceId, epoch: Epoch, number: ReportNumber) -> Option<Batch> {
+    pub(super) fn take_judged(
+        &mut self,
+        source: SourceId,
+        epoch: Epoch,
+        number: ReportNumber,
+    ) -> Option<Batch> {
         if self.epoch != Some((source, epoch)) {
             return None;
         }
@@ -375,7 +380,7 @@ impl Batches {
     }
 
     /// So many were answered, and so many wait already.
-    pub(super) fn answered(&mut self, answered: usize, waiting: usize, now: Instant) {
+    pub(super) fn on_answered(&mut self, answered: usize, waiting: usize, now: Instant) {
         self.target = (answered + waiting).max(1);
         self.gather_until = now + GATHER;
     }
@@ -391,7 +396,7 @@ impl Batches {
             self.next = ReportNumber::FIRST.next();
             InFlight::new(batch, ReportNumber::FIRST)
         });
-        self.follow();
+        self.load_next_earlier();
         self.readdresses = self.in_flight.is_some();
         if self.file != File::None {
             self.file = File::Stale(None);
@@ -428,7 +433,7 @@ impl Batches {
         }
         let gather = (backlog.waiting > 0).then_some(self.gather_until);
         // Also where nothing waits now: counts that come until then are there without a word.
-        let idle = if backlog.left_over { self.instants.gone() } else { self.instants.due() };
+        let idle = if backlog.left_over { self.instants.last_sent() } else { self.instants.due() };
         gather.into_iter().chain((self.file == File::None).then_some(idle)).min()
     }
 }

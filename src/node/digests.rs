@@ -24,7 +24,7 @@ pub struct Points(BTreeMap<u64, u64>);
 
 impl Points {
     /// The entry at this index was applied; the state's digest since.
-    pub(super) fn applied(&mut self, index: LogIndex, digest: u64) {
+    pub(super) fn on_applied(&mut self, index: LogIndex, digest: u64) {
         if !index.0.is_multiple_of(STEPS[0]) {
             return;
         }
@@ -167,7 +167,7 @@ mod tests {
     fn boxes_at_different_places_of_a_busy_log_have_indexes_in_common() {
         let upto = |last: u64| {
             let mut points = Points::default();
-            (1..=last).for_each(|index| points.applied(LogIndex(index), index));
+            (1..=last).for_each(|index| points.on_applied(LogIndex(index), index));
             points
         };
         let ahead = upto(200_000);

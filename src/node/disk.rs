@@ -204,7 +204,7 @@ impl<F: FileSystem> DiskWorker<F> {
             Some(job) => self.job(job),
             None => self.save_piece(),
         };
-        [done, self.begins()]
+        [done, self.first_index_news()]
     }
 
     fn job(&mut self, job: Job) -> Option<Done> {
@@ -261,7 +261,7 @@ impl<F: FileSystem> DiskWorker<F> {
     }
 
     /// Whether the log has let go of entries that the node counts on.
-    fn begins(&mut self) -> Option<Done> {
+    fn first_index_news(&mut self) -> Option<Done> {
         let first = self.storage.first_index();
         (std::mem::replace(&mut self.first, first) < first).then_some(Done::Begins { first })
     }
@@ -356,7 +356,7 @@ mod tests {
         let (mut storage, _) = Storage::open(fs, Path::new("/data"), owner, Options::default()).unwrap();
         let (state, hard_state) = (Bytes::from_static(b"state"), HardState::default());
         let mut snapshots = Snapshots::new(LogIndex(0), 0);
-        snapshots.took_in(at(9), state);
+        snapshots.on_received(at(9), state);
         let persist = |ticket, last| Persist {
             ticket,
             hard_state: None,
@@ -368,7 +368,7 @@ mod tests {
         // The core was told that it failed, since it took so long; then the disk answers.
         let group = WriteGroup { entries: entries(10..=11), ..WriteGroup::default() };
         install(&mut storage, position, bytes, hard_state, group).unwrap();
-        snapshots.installed(1);
+        snapshots.on_installed(1);
         let again = persist(2, 12);
         assert_eq!(snapshots.install_with(&again), None);
         let truncate_after = truncation(&again, false);

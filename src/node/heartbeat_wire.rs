@@ -50,7 +50,7 @@ pub struct Condition {
 }
 
 pub(super) fn put_heartbeat_extra(out: &mut Vec<u8>, heartbeat: &HeartbeatExtra) {
-    put_told(out, heartbeat.told);
+    put_leader_time(out, heartbeat.told);
     put_wall(out, heartbeat.wall);
     put_varint(out, heartbeat.sent.0);
     put_varint(out, heartbeat.timeout.0);
@@ -58,7 +58,7 @@ pub(super) fn put_heartbeat_extra(out: &mut Vec<u8>, heartbeat: &HeartbeatExtra)
 }
 
 pub(super) fn heartbeat(reader: &mut Reader<'_>) -> Result<HeartbeatExtra, Malformed> {
-    let told = told(reader)?;
+    let told = read_leader_time(reader)?;
     let (wall, sent) = (wall(reader)?, Instant(reader.varint()?));
     let (timeout, asks_for_broker) = (Duration(reader.varint()?), reader.bool()?);
     Ok(HeartbeatExtra { told, wall, sent, timeout, asks_for_broker })
@@ -98,14 +98,14 @@ const fn maybe(said: Option<bool>) -> u8 {
     }
 }
 
-fn put_told(out: &mut Vec<u8>, told: LeaderTime) {
+fn put_leader_time(out: &mut Vec<u8>, told: LeaderTime) {
     put_varint(out, told.site.0);
     out.push(u8::from(told.synced));
     // Nothing is held at the year 1970.
     put_varint(out, told.held.map_or(0, |held| held.0));
 }
 
-fn told(reader: &mut Reader<'_>) -> Result<LeaderTime, Malformed> {
+fn read_leader_time(reader: &mut Reader<'_>) -> Result<LeaderTime, Malformed> {
     let (site, synced, held) = (reader.varint()?, reader.bool()?, reader.varint()?);
     if site.max(held) > TIME_MS_MAX {
         return Err(Malformed);

@@ -107,7 +107,7 @@ impl Node {
         for (from, envelope) in gathered.envelopes {
             match self.append_checked(&envelope) {
                 Ok(index) => self.tell_commit_to(from, index),
-                Err(_) if from == me => self.batches.not_sent(now),
+                Err(_) if from == me => self.batches.on_not_sent(now),
                 Err(why) => debug!("rejected an entry of another box: {why}"),
             }
         }

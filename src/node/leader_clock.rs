@@ -63,7 +63,7 @@ impl Logged {
 
 /// Site time as far as a box knows it when it starts: by its whole log, of which no more than the snapshot may be
 /// applied before another box can be heard.
-pub(super) fn begun(site: &Site, entries: &[Entry], time: TimeSource) -> SiteClock {
+pub(super) fn clock_at_start(site: &Site, entries: &[Entry], time: TimeSource) -> SiteClock {
     let unapplied = entries.iter().filter(|entry| entry.position.index > site.applied());
     let logged = Logged::of(unapplied.map(|entry| &entry.payload));
     let mut begun = logged.site_after(Some(site.stamp().site));
@@ -83,7 +83,7 @@ impl LeaderClock {
     }
 
     /// Never falls behind what was applied.
-    pub(super) fn applied(&mut self, stamp: Stamp, now: Instant) {
+    pub(super) fn on_applied(&mut self, stamp: Stamp, now: Instant) {
         self.count(now);
         self.elapsed = self.elapsed.max(stamp.elapsed);
     }
@@ -94,7 +94,7 @@ impl LeaderClock {
     }
 
     /// This box does not lead any more.
-    pub(super) fn follow(&mut self) {
+    pub(super) fn stop_leading(&mut self) {
         self.times = None;
     }
 
@@ -106,9 +106,9 @@ impl LeaderClock {
     }
 
     /// What another member answered to a heartbeat.
-    pub(super) fn heard(&mut self, member: NodeId, reading: Reading, now: Instant) {
+    pub(super) fn on_reading(&mut self, member: NodeId, reading: Reading, now: Instant) {
         if let Some(times) = &mut self.times {
-            times.heard(member, reading, now);
+            times.on_reading(member, reading, now);
         }
     }
 
@@ -137,7 +137,7 @@ impl LeaderClock {
     }
 
     /// The entry is in the log.
-    pub(super) fn stepped(&mut self, step: Step) {
+    pub(super) fn on_step_logged(&mut self, step: Step) {
         self.times = Some(step.0);
     }
 
@@ -178,7 +178,7 @@ mod tests {
         assert!(clock.stamp(at(3), wall()).is_none(), "no voters are known");
         clock.set_voters([NodeId(1)].into_iter());
         assert!(clock.stamp(at(4), wall()).is_some());
-        clock.follow();
+        clock.stop_leading();
         assert!(clock.stamp(at(5), wall()).is_none());
     }
 
@@ -191,7 +191,7 @@ mod tests {
         assert!(refused.site < late, "this box's clock is far behind");
         assert!(clock.stamp(at(3), wall()).unwrap().0.site >= late);
         let (taken, step) = clock.step(at(4), wall()).unwrap();
-        clock.stepped(step);
+        clock.on_step_logged(step);
         let (next, _) = clock.stamp(at(5), wall()).unwrap();
         assert!(next.site >= taken.site && next.site < late);
     }
@@ -238,7 +238,7 @@ mod tests {
         let mut clock = LeaderClock::new(stamp(1000), at(0));
         // An hour as a follower, in which the leader's entries brought the hour along.
         for ms in (0..=3_600_000).step_by(60_000) {
-            clock.applied(stamp(1000 + ms), at(ms));
+            clock.on_applied(stamp(1000 + ms), at(ms));
         }
         clock.lead(NodeId(1), Some(SiteTime(1)), false, at(3_600_500));
         clock.set_voters([NodeId(1)].into_iter());
@@ -249,8 +249,8 @@ mod tests {
     #[test]
     fn elapsed_time_never_falls_behind_what_was_applied() {
         let mut clock = LeaderClock::new(stamp(5), at(0));
-        clock.applied(stamp(77), at(3));
-        clock.applied(stamp(70), at(3));
+        clock.on_applied(stamp(77), at(3));
+        clock.on_applied(stamp(70), at(3));
         clock.lead(NodeId(1), Some(SiteTime(9)), true, at(4));
         clock.set_voters([NodeId(1)].into_iter());
         let (stamp, told) = clock.stamp(at(4), wall()).unwrap();

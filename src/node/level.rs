@@ -30,7 +30,7 @@ impl Levels {
     }
 
     /// A peer said what it can apply.
-    pub(super) fn told(&mut self, peer: NodeId, level: Level) {
+    pub(super) fn on_level(&mut self, peer: NodeId, level: Level) {
         self.told.insert(peer, level);
     }
 
@@ -99,9 +99,9 @@ mod tests {
             [member(1, MemberRole::Voter), member(2, MemberRole::Observer), member(3, MemberRole::Witness)];
         let mut levels = Levels::default();
         assert_eq!(levels.common(NodeId(1), &members), None, "box2 has not said anything");
-        levels.told(NodeId(2), Level::ONE);
+        levels.on_level(NodeId(2), Level::ONE);
         assert_eq!(levels.common(NodeId(1), &members), Some(Level::ONE));
-        levels.told(NodeId(2), Level::TWO);
+        levels.on_level(NodeId(2), Level::TWO);
         assert_eq!(levels.common(NodeId(1), &members), Some(Level::TWO));
         levels.forget(NodeId(2));
         assert_eq!(
@@ -110,7 +110,7 @@ mod tests {
             "it has restarted, with an older release perhaps"
         );
         // A newer release can more: this one raises to what it knows itself.
-        levels.told(NodeId(2), Level::new(9).unwrap());
+        levels.on_level(NodeId(2), Level::new(9).unwrap());
         assert_eq!(levels.common(NodeId(1), &members), Some(Level::MAX));
     }
 }

@@ -93,7 +93,7 @@ impl Members {
 }
 
 /// The configuration that the site was provisioned with.
-pub(super) fn founding(identity: &Identity) -> Result<Configuration, ConfigurationError> {
+pub(super) fn founding_configuration(identity: &Identity) -> Result<Configuration, ConfigurationError> {
     let member = |record: &MemberRecord| Member { id: record.id, role: record.role };
     let members: Vec<Member> = identity.members.iter().map(member).collect();
     Configuration::new(&members)
@@ -235,7 +235,7 @@ impl Node {
             return;
         }
         let configuration = *self.raft.configuration();
-        let lagging = self.lagging(&configuration, &wishes);
+        let lagging = self.lagging_observers(&configuration, &wishes);
         let changes = next_changes(&configuration, &wishes, &lagging);
         if changes.is_empty() {
             self.members.next_step = now + LOOK_EVERY;
@@ -296,7 +296,11 @@ impl Node {
     }
 
     /// Observers that are to vote and cannot yet: asked of the core, one by one, by way of what it knows.
-    fn lagging(&self, configuration: &Configuration, wishes: &[(NodeId, MemberRole)]) -> Vec<NodeId> {
+    fn lagging_observers(
+        &self,
+        configuration: &Configuration,
+        wishes: &[(NodeId, MemberRole)],
+    ) -> Vec<NodeId> {
         let status = self.raft.status();
         let lags =
             |id: NodeId| status.peers.iter().find(|peer| peer.id == id).is_none_or(|peer| !peer.caught_up);

@@ -80,7 +80,7 @@ pub use status::*;
 pub use stopping::{Left, StopTimes};
 pub use successors::TransferReason;
 pub use unsent::{Unsent, read_unsent};
-pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
+pub(crate) use wire::{ToWitness, decode_to_witness, encode_from_witness};
 
 use crate::accumulator::{Accumulator, Limits};
 use crate::clock::{Moment, SiteClock, TimeSource};
@@ -315,7 +315,7 @@ impl Node {
             random,
             ..
         } = parts;
-        let clock = Arc::new(leader_clock::begun(&site, &recovered.entries, time));
+        let clock = Arc::new(leader_clock::clock_at_start(&site, &recovered.entries, time));
         let (shared, commands, watched) = share(identity, site, clock, metrics, transport_metrics);
         let mut node = Node {
             started,
@@ -369,11 +369,11 @@ impl Node {
     pub fn wake(&mut self, moment: Moment) {
         self.moment = moment;
         // By what came, a leader that was late may hear that it leads no more.
-        self.see_how_late();
+        self.measure_lateness();
     }
 
     /// Something in this step took long: what follows goes by the time after it.
-    pub(super) fn took_long(&mut self) {
+    pub(super) fn renew_time(&mut self) {
         self.moment.now = self.shared.clock.now();
     }
 
@@ -479,7 +479,8 @@ fn start_raft(
             ConfigurationEntry { index: snapshot.index, configuration }
         }
         None => {
-            let configuration = members::founding(identity).map_err(SetupError::Configuration)?;
+            let configuration =
+                members::founding_configuration(identity).map_err(SetupError::Configuration)?;
             ConfigurationEntry { index: LogIndex::ZERO, configuration }
         }
     };

@@ -121,7 +121,7 @@ impl Reads {
     }
 
     /// Leadership ended: local ones are asked for anew, the peers that asked are told to.
-    pub(super) fn stepped_down(&mut self, now: Instant) -> Vec<(NodeId, u64)> {
+    pub(super) fn on_step_down(&mut self, now: Instant) -> Vec<(NodeId, u64)> {
         let mut peers = Vec::new();
         for (_, _, asker) in self.rounds.drain(..) {
             match asker {
@@ -150,7 +150,7 @@ impl Reads {
     }
 
     /// The leader's answer to a question.
-    pub(super) fn answered(&mut self, id: u64, index: Option<LogIndex>) {
+    pub(super) fn on_answer(&mut self, id: u64, index: Option<LogIndex>) {
         let Some(asked) = self.asked.take_if(|asked| asked.id == id) else { return };
         match index {
             Some(index) => {
@@ -161,7 +161,7 @@ impl Reads {
     }
 
     /// This box has applied up to here.
-    pub(super) fn applied(&mut self, applied: LogIndex) {
+    pub(super) fn on_applied(&mut self, applied: LogIndex) {
         for (_, reply) in self.indexes.extract_if(.., |(index, _)| *index <= applied) {
             let _ = reply.send(Ok(()));
         }
@@ -234,11 +234,11 @@ mod tests {
         };
         let (_, before, _) = ask(7);
         let (mut reads, id, mut told) = ask(8);
-        reads.answered(before, Some(LogIndex(4)));
-        reads.applied(LogIndex(9));
+        reads.on_answer(before, Some(LogIndex(4)));
+        reads.on_applied(LogIndex(9));
         assert!(told.try_recv().is_err(), "4 was committed before more was, and then the box started again");
-        reads.answered(id, Some(LogIndex(9)));
-        reads.applied(LogIndex(9));
+        reads.on_answer(id, Some(LogIndex(9)));
+        reads.on_applied(LogIndex(9));
         assert_eq!(told.await, Ok(Ok(())));
     }
 
@@ -259,8 +259,8 @@ mod tests {
             assert_eq!(reads.question(term, start + again * ASK_AGAIN), Some(id));
         }
         assert_eq!(reads.question(Term(4), start + 4 * ASK_AGAIN), Some(id), "a new leader is asked at once");
-        reads.answered(id, Some(LogIndex(4)));
-        reads.applied(LogIndex(9));
+        reads.on_answer(id, Some(LogIndex(4)));
+        reads.on_applied(LogIndex(9));
         assert_eq!(first.try_recv(), Ok(Ok(())));
         assert!(late.try_recv().is_err(), "it came after the question");
         assert_ne!(reads.question(term, start + 4 * ASK_AGAIN), Some(id));
@@ -277,7 +277,7 @@ mod tests {
         reads.await_round(1, LogIndex(4), Asker::Here(replies));
         assert!(!reads.any_unconfirmed());
         assert!(reads.confirmed(1).is_empty());
-        reads.applied(LogIndex(4));
+        reads.on_applied(LogIndex(4));
         assert_eq!(told.try_recv(), Ok(Ok(())));
     }
 
@@ -289,7 +289,7 @@ mod tests {
         let ask_and_answer = |reads: &mut Reads, clients: &mut Vec<_>| {
             clients.extend((0..1024).map(|_| fence(reads, now)));
             if let Some(id) = reads.question(term, now) {
-                reads.answered(id, Some(LogIndex(u64::MAX)));
+                reads.on_answer(id, Some(LogIndex(u64::MAX)));
             }
         };
         for _ in 0..WAITING_MAX / 1024 {

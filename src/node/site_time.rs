@@ -133,7 +133,7 @@ impl SiteTimes {
     }
 
     /// A member answered.
-    pub(super) fn heard(&mut self, member: NodeId, reading: Reading, now: Instant) {
+    pub(super) fn on_reading(&mut self, member: NodeId, reading: Reading, now: Instant) {
         let round_trip_us = reading.round_trip.0.min(u64::MAX >> 8) as i64;
         // By now it shows half a round trip more.
         let distance_us = clamp_us(reading.wall_us) + round_trip_us / 2 - monotonic_us(now);
@@ -150,7 +150,7 @@ impl SiteTimes {
     pub(super) fn decide(&mut self, wall: Wall, now: Instant) -> Option<Decided> {
         let now = now.max(self.at);
         let Wall { us: wall_us, synced } = wall;
-        self.heard(self.me, Reading { wall_us, synced, round_trip: Duration(0) }, now);
+        self.on_reading(self.me, Reading { wall_us, synced, round_trip: Duration(0) }, now);
         let passed_us = now.since(self.at).0.min(u64::MAX >> 8) as i64;
         self.at = now;
         let median = self.median(now);
@@ -159,7 +159,7 @@ impl SiteTimes {
         };
         let next_us = match median {
             None => later(site_us, passed_us),
-            Some(median) => self.follow(&median, site_us, passed_us, now),
+            Some(median) => self.follow_median(&median, site_us, passed_us, now),
         };
         self.site_us = Some(next_us);
         Some(self.decided(next_us))
@@ -173,7 +173,7 @@ impl SiteTimes {
         let to = median.at(now);
         self.site_us = Some(to);
         self.at = self.at.max(now);
-        self.vouched(&median);
+        self.anchor_at(&median);
         self.synced = median.synced;
         Some((to_site(from), to_site(to)))
     }
@@ -183,7 +183,7 @@ impl SiteTimes {
         let Some(site_us) = self.site_us else { return Vec::new() };
         let site_us = site_us + now.since(self.at).0.min(u64::MAX >> 8) as i64;
         let beside = |(member, clock): (&NodeId, &Clock)| {
-            let best = clock.best(now)?;
+            let best = clock.best_reading(now)?;
             let ahead_us = best.distance_us + monotonic_us(now) - site_us;
             Some(Offset { member: *member, ahead_us, synced: clock.synced })
         };
@@ -197,13 +197,13 @@ impl SiteTimes {
         }
         let site_us = median.at(now);
         self.site_us = Some(site_us);
-        self.vouched(&median);
+        self.anchor_at(&median);
         self.synced = median.synced;
         Some(self.decided(site_us))
     }
 
     /// Where the median takes site time, which was `site_us` so long ago.
-    fn follow(&mut self, median: &Median, site_us: i64, passed_us: i64, now: Instant) -> i64 {
+    fn follow_median(&mut self, median: &Median, site_us: i64, passed_us: i64, now: Instant) -> i64 {
         let full_us = later(site_us, passed_us);
         let target_us = median.at(now);
         let are_few = 2 * median.of <= self.voters.len();
@@ -215,7 +215,7 @@ impl SiteTimes {
         }
         self.held = None;
         if is_far || !are_few {
-            self.vouched(median);
+            self.anchor_at(median);
         }
         let next_us = if target_us >= full_us {
             target_us
@@ -264,7 +264,7 @@ impl SiteTimes {
         2 * self.voters.iter().filter(agrees).count() > self.voters.len()
     }
 
-    fn vouched(&mut self, median: &Median) {
+    fn anchor_at(&mut self, median: &Median) {
         self.anchor_us = median.distance_us;
         self.held = None;
     }
@@ -272,7 +272,7 @@ impl SiteTimes {
     fn median(&self, now: Instant) -> Option<Median> {
         let known = |voter: &NodeId| {
             let clock = self.clocks.get(voter)?;
-            Some((clock.best(now)?.distance_us, clock.synced))
+            Some((clock.best_reading(now)?.distance_us, clock.synced))
         };
         let all: Vec<(i64, bool)> = self.voters.iter().filter_map(known).collect();
         if 2 * all.len() <= self.voters.len() {
@@ -317,7 +317,7 @@ impl Clock {
     }
 
     /// The reading that the network delayed least (NTP's clock filter, RFC 5905 section 10).
-    fn best(&self, now: Instant) -> Option<&Taken> {
+    fn best_reading(&self, now: Instant) -> Option<&Taken> {
         let heard = self.readings.last().filter(|taken| now.since(taken.at) <= FORGET)?;
         self.readings.iter().min_by_key(|taken| taken.round_trip_us).or(Some(heard))
     }

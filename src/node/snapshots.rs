@@ -96,7 +96,7 @@ impl Snapshots {
     }
 
     /// A leader sent one, which reaches further than all that was applied here.
-    pub(super) fn took_in(&mut self, position: Position, bytes: Bytes) {
+    pub(super) fn on_received(&mut self, position: Position, bytes: Bytes) {
         self.last = position.index;
         self.last_bytes = bytes.len() as u64;
         // The log that it belongs to is gone.
@@ -121,7 +121,7 @@ impl Snapshots {
     }
 
     /// The one that was being saved is given up for one that a leader sent.
-    pub(super) fn superseded(&mut self) {
+    pub(super) fn on_superseded(&mut self) {
         self.saving = None;
     }
 
@@ -133,7 +133,7 @@ impl Snapshots {
     }
 
     /// What was written under this ticket is durable.
-    pub(super) fn installed(&mut self, ticket: u64) {
+    pub(super) fn on_installed(&mut self, ticket: u64) {
         if self.install_ticket.take_if(|asked| *asked == ticket).is_some() {
             self.installing = None;
         }
@@ -176,7 +176,7 @@ impl Node {
         let is_too_early = self.snapshots.retry_at.is_some_and(|at| at > self.moment.now);
         let is_usual = much || wanted || entries >= due_entries(last_bytes);
         let usual = is_usual && grown >= not_before_bytes && !is_too_early;
-        (usual || self.wants_room(grown)) && self.site().applied() > last
+        (usual || self.needs_room(grown)) && self.site().applied() > last
     }
 
     pub(super) fn on_saved(&mut self, result: Result<LogIndex, WriteError>) {
@@ -213,7 +213,7 @@ impl Node {
             Err(error) => return refuse(&error.to_string()),
         };
         let message = Message { term: whole.term, body: Body::Snapshot { last: whole.head.position } };
-        self.took_long();
+        self.renew_time();
         let now = self.now();
         let configuration = match site.configuration().map(members::from_parts).transpose() {
             Ok(configuration) => configuration,
@@ -223,9 +223,9 @@ impl Node {
             Ok(Handled::Install(position)) => {
                 info!("installed a snapshot up to entry {}", position.index);
                 self.tail = super::Tail::new(position, Vec::new());
-                self.snapshots.took_in(position, whole.bytes.into());
+                self.snapshots.on_received(position, whole.bytes.into());
                 *self.site() = site;
-                self.state_check.replaced();
+                self.state_check.on_state_replaced();
                 self.shared.state_ok.store(true, Ordering::Relaxed);
                 self.shared.clock.skipped();
                 self.know_members();
@@ -274,7 +274,7 @@ mod tests {
     fn a_snapshot_that_waits_is_given_up_for_one_that_a_leader_sent() {
         let mut snapshots = Snapshots::new(LogIndex(3), 10);
         snapshots.awaiting = Some((at(9), Bytes::from_static(b"state")));
-        snapshots.took_in(at(20), Bytes::from_static(b"of the leader"));
+        snapshots.on_received(at(20), Bytes::from_static(b"of the leader"));
         assert!(snapshots.take_durable(LogIndex(20)).is_none());
         assert_eq!((snapshots.last, snapshots.saving), (LogIndex(20), None));
     }

@@ -69,12 +69,12 @@ impl StateCheck {
     }
 
     /// An entry was applied.
-    pub(super) fn applied(&mut self, index: LogIndex, digest: u64) {
-        self.own.applied(index, digest);
+    pub(super) fn on_applied(&mut self, index: LogIndex, digest: u64) {
+        self.own.on_applied(index, digest);
     }
 
     /// A peer is gone: what it said stands no more.
-    pub(super) fn lost(&mut self, peer: NodeId) {
+    pub(super) fn on_disconnected(&mut self, peer: NodeId) {
         self.told.remove(&peer);
         self.wanted.remove(&peer);
     }
@@ -85,7 +85,7 @@ impl StateCheck {
     }
 
     /// The state was replaced by a leader's snapshot.
-    pub(super) fn replaced(&mut self) {
+    pub(super) fn on_state_replaced(&mut self) {
         self.own.clear();
         self.out = None;
         self.judgement = Judgement::Same;
@@ -286,7 +286,7 @@ impl Node {
             return;
         }
         let restored = Site::restore(&self.founding, &whole.bytes);
-        self.took_long();
+        self.renew_time();
         match restored {
             Ok(site) if site.applied() == position.index => self.replace_state(site, whole.from),
             Ok(_) => self.refuse(whole.from, Reason::BadSnapshot),
@@ -301,7 +301,7 @@ impl Node {
             "installed the state of entry {index} from {}: this box is in service again",
             self.name_of(from)
         );
-        self.state_check.replaced();
+        self.state_check.on_state_replaced();
         self.shared.state_ok.store(true, Ordering::Relaxed);
         // What this box has on its disk may be wrong: a restart must not bring it back.
         self.snapshots.wanted = true;

@@ -136,7 +136,7 @@ impl Node {
     }
 
     /// What a box that stops does next: transfers leadership, or saves what nobody will commit.
-    pub(super) fn go_on_stopping(&mut self) {
+    pub(super) fn advance_stop(&mut self) {
         let now = self.moment.now;
         let Some(Stopping { times, saving, .. }) = &self.stopping else { return };
         let (times, saving) = (*times, *saving);
@@ -145,7 +145,7 @@ impl Node {
             Saving::Asked => {
                 if now >= times.end_by {
                     tracing::error!("the disk does not answer in time: uncommitted counts may not be saved");
-                    self.lose_gathered();
+                    self.on_save_given_up();
                 } else if self.stopping.as_mut().and_then(|it| it.again_at.take_if(|at| *at <= now)).is_some()
                 {
                     self.ask_to_save();
@@ -158,7 +158,7 @@ impl Node {
         let backlog = self.shared.accumulator.backlog();
         let is_committed = self.batches.is_settled() && backlog.waiting == 0 && backlog.cells == 0;
         if is_committed {
-            if is_late || (self.proposals.len() == 0 && !self.hands_over()) {
+            if is_late || (self.proposals.len() == 0 && !self.transfer_before_stop()) {
                 self.set_saving(Saving::Done);
             }
             return;
@@ -186,14 +186,14 @@ impl Node {
     }
 
     /// The disk has not taken it: it is asked again, for as long as there is time.
-    pub(super) fn not_saved(&mut self) {
+    pub(super) fn on_not_saved(&mut self) {
         if let Some(stopping) = &mut self.stopping {
             stopping.again_at = Some(self.moment.now + SAVE_AGAIN);
         }
     }
 
     /// What was gathered and not committed could not be saved.
-    pub(super) fn lose_gathered(&mut self) {
+    pub(super) fn on_save_given_up(&mut self) {
         if let Some(stopping) = &mut self.stopping {
             (stopping.saving, stopping.lost) = (Saving::Done, true);
         }
@@ -206,7 +206,7 @@ impl Node {
     }
 
     /// Whether a leader that stops still has somebody to take over from it. Begins to transfer leadership, if it can.
-    fn hands_over(&mut self) -> bool {
+    fn transfer_before_stop(&mut self) -> bool {
         if !self.leads() {
             return false;
         }

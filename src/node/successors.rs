@@ -160,7 +160,7 @@ impl Successors {
     }
 
     /// It is not connected any more.
-    pub(super) fn lost(&mut self, id: NodeId) {
+    pub(super) fn on_disconnected(&mut self, id: NodeId) {
         self.conditions.remove(&id);
     }
 
@@ -186,12 +186,12 @@ impl Successors {
 
     /// Who would best lead instead: of those who have caught up and whose disk is well, one that is not
     /// known to miss the broker, with the quicker disk.
-    pub(super) fn best(&self, voters: &[Voter]) -> Option<NodeId> {
+    pub(super) fn best_candidate(&self, voters: &[Voter]) -> Option<NodeId> {
         self.fit(voters).min_by_key(|id| self.rank(*id))
     }
 
     /// What a leader should do now.
-    pub(super) fn wish(&mut self, own: Own, voters: &[Voter], now: Instant) -> Wish {
+    pub(super) fn decide(&mut self, own: Own, voters: &[Voter], now: Instant) -> Wish {
         let away = own.broker.is_some_and(|broker| !broker.reached && now >= broker.since + BROKER_AWAY);
         let reaches = own.broker.is_some_and(|broker| broker.reached);
         let slow = self.is_slow(own.sync_median, voters, now);

@@ -116,7 +116,7 @@ impl Node {
             None => self
                 .transfers
                 .successors
-                .best(&self.successors())
+                .best_candidate(&self.successors())
                 .ok_or(LeadershipTransferError::NoCandidate)?,
         };
         let now = self.now();
@@ -239,7 +239,7 @@ impl Node {
             let own =
                 Own { broker: broker_of(&self.shared), sync_median: self.heartbeats.adaptive.sync_median() };
             let voters = self.successors();
-            self.transfers.wish = self.transfers.successors.wish(own, &voters, now);
+            self.transfers.wish = self.transfers.successors.decide(own, &voters, now);
             if let Some((to, reason)) = self.transfers.wish.transfer {
                 let why = match reason {
                     TransferReason::Broker => {

@@ -193,7 +193,7 @@ impl Node {
                     "cannot save uncommitted counts: {UNSENT}: {error}; retrying until this stop ends: free \
                      some space, or check the disk"
                 );
-                return self.not_saved();
+                return self.on_not_saved();
             }
             return self.set_saving(super::Saving::Done);
         }
@@ -212,7 +212,7 @@ impl Node {
         self.batches.leave_waiters();
         let (mut unsent, is_saved) = self.batches.unsent();
         let (source, epoch) = unsent.epoch.unwrap_or((SourceId(0), Epoch(0)));
-        let mut number = self.batches.following();
+        let mut number = self.batches.first_own_number();
         let mut bytes: usize = unsent.bodies.iter().map(|body| body.len()).sum();
         let (mut fresh, mut left) = (0, self.shared.accumulator.backlog().cells);
         while left > 0 && bytes < BYTES_MAX {

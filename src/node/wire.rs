@@ -263,7 +263,7 @@ pub(crate) enum ToWitness {
 }
 
 /// What a peer says to a witness.
-pub(crate) fn said_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
+pub(crate) fn decode_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
     Ok(match Frame::decode(frame)? {
         Frame::Raft { message, payloads } if payloads.is_empty() => ToWitness::Core(message),
         Frame::Members { index, members } => ToWitness::Members(index, members),
@@ -272,7 +272,7 @@ pub(crate) fn said_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
 }
 
 /// What a witness answers: it has neither a clock nor a adaptive to tell.
-pub(crate) fn said_by_witness(message: Message) -> Bytes {
+pub(crate) fn encode_from_witness(message: Message) -> Bytes {
     match message.body {
         Body::HeartbeatAnswer { .. } => {
             Frame::HeartbeatAnswer(message, HeartbeatAnswerExtra::default()).encode()
