@@ -14,7 +14,7 @@ use super::instants::Instants;
 use super::unsent::Unsent;
 use crate::accumulator::{Backlog, Batch};
 use crate::deliberate::{self, Bug};
-use crate::site::{Body, LastApplied, OpenRefused, readdressed};
+use crate::site::{Body, LastApplied, OpenRefused, readdress};
 
 /// How long a batch waits for the clients that were just answered.
 const GATHER: Duration = Duration::from_millis(5);
@@ -410,7 +410,7 @@ impl Batches {
         let mut number = *number;
         for body in std::iter::once(&mut batch.body).chain(&mut self.kept) {
             // It was written here, or checked when it was read.
-            if let Ok(readdressed) = readdressed(body, source, epoch, number) {
+            if let Ok(readdressed) = readdress(body, source, epoch, number) {
                 *body = readdressed;
             }
             number = number.next();

@@ -77,7 +77,7 @@ pub use runner::{Runner, RunnerParts};
 pub use shared::{BrokerWish, Command, RoleView};
 pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
-pub use stopping::{Left, StopTimes};
+pub use stopping::{StopTimes, StoppedNode};
 pub use successors::TransferReason;
 pub use unsent::{Unsent, read_unsent};
 pub(crate) use wire::{ToWitness, decode_to_witness, encode_from_witness};

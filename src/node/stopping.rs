@@ -73,9 +73,9 @@ impl Stopping {
     }
 }
 
-/// A node that is no more.
+/// What remains of a node that has stopped.
 #[derive(Debug)]
-pub struct Left {
+pub struct StoppedNode {
     /// Why, if it was not told to.
     pub failed: Option<NodeError>,
     /// Nobody waits for the disk any longer than until then.
@@ -225,8 +225,8 @@ impl Node {
         is_there && self.stopping.as_ref().is_some_and(waits)
     }
 
-    /// The end of it: why, and what is still to be answered.
-    pub fn leave(mut self) -> Left {
+    /// Ends the node: why it ended, and what is still to be answered.
+    pub fn finish(mut self) -> StoppedNode {
         let now = self.now();
         self.raft.resign(now);
         let failed = self.failed.take();
@@ -235,9 +235,9 @@ impl Node {
             tracing::warn!("counts of {} series arrived after the stop began and are lost", backlog.cells);
         }
         match self.stopping.take() {
-            None => Left { failed, end_by: None, replies: Vec::new(), lost: false },
+            None => StoppedNode { failed, end_by: None, replies: Vec::new(), lost: false },
             Some(Stopping { times, replies, lost, .. }) => {
-                Left { failed, end_by: Some(times.end_by), replies, lost }
+                StoppedNode { failed, end_by: Some(times.end_by), replies, lost }
             }
         }
     }

@@ -17,7 +17,7 @@ use super::batches::FileTask;
 use super::disk::Job;
 use crate::deliberate::{self, Bug};
 use crate::site::entry::{self, BodyKind, ReportWriter};
-use crate::site::{Body, readdressed};
+use crate::site::{Body, readdress};
 use crate::storage::{FileSystem, Owner, Storage, UNSENT};
 
 const MAGIC: &[u8; 8] = b"TLYUNSNT";
@@ -107,7 +107,7 @@ impl Unsent {
             // What no leader would take would be sent for ever.
             let is_report = entry::check(body) == Ok(BodyKind::Report);
             let is_addressed = epoch.is_none_or(|(source, epoch)| {
-                readdressed(body, source, epoch, number).is_ok_and(|same| *same == *body)
+                readdress(body, source, epoch, number).is_ok_and(|same| *same == *body)
             });
             if !is_report || !is_addressed {
                 return Err(UnsentError::Batch);

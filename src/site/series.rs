@@ -177,7 +177,7 @@ impl Table {
         amount: &Amount,
         clock: &Clock,
     ) -> Result<Placed, Refusal> {
-        sane(amount)?;
+        check_amount(amount)?;
         let row = self.rows.get(id.0 as usize).ok_or(Refusal::Malformed)?;
         if row.kind != amount.kind() {
             return Err(Refusal::WrongKind { is: row.kind, asked: amount.kind() });
@@ -203,7 +203,7 @@ impl Table {
         clock: &Clock,
         settings: &Settings,
     ) -> Result<SeriesId, Refusal> {
-        sane(amount)?;
+        check_amount(amount)?;
         if self.is_too_far(window.0, clock) {
             return Err(Refusal::WindowInFuture);
         }
@@ -214,7 +214,7 @@ impl Table {
                 self.updowns.len() as u32 - 1
             }
             Amount::Sample(sample) => {
-                self.samples.push(Sampled { all: nothing_of(sample), magnitude: 0, window: None });
+                self.samples.push(Sampled { all: empty_sample(sample), magnitude: 0, window: None });
                 self.samples.len() as u32 - 1
             }
         };
@@ -232,7 +232,7 @@ impl Table {
     /// What a cell says, as far as its source can be held to it: bounds for what a report brings, and a box that is
     /// ahead of the others (it was paused or cut off while site time slewed) counts in the latest window instead of
     /// losing what it counted. So does what such a box took for a source that named no window (`is_open`).
-    pub(super) fn within(
+    pub(super) fn clamp(
         &self,
         window: SiteTime,
         amount: Amount,
@@ -317,7 +317,7 @@ impl Table {
 }
 
 /// Whether an amount can be one at all.
-fn sane(amount: &Amount) -> Result<(), Refusal> {
+fn check_amount(amount: &Amount) -> Result<(), Refusal> {
     let fits = |value: u128| if value <= i128::MAX as u128 { Ok(()) } else { Err(Refusal::Overflow) };
     match amount {
         Amount::Counter(0) | Amount::Updown { up: 0, down: 0 } => Err(Refusal::Malformed),
@@ -329,7 +329,7 @@ fn sane(amount: &Amount) -> Result<(), Refusal> {
 }
 
 /// A sample of no values: what a series has before its first.
-const fn nothing_of(like: &Sample) -> Sample {
+const fn empty_sample(like: &Sample) -> Sample {
     Sample { count: 0, sum: Sum(0), min: like.min, max: like.max, last: like.last }
 }
 

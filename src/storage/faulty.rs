@@ -176,13 +176,13 @@ impl FileSystem for FaultyFileSystem {
         let mut world = self.world();
         match world.fault()? {
             Some(Fault::Error(kind)) => Err(kind.into()),
-            _ => world.alive(),
+            _ => world.check_power(),
         }
     }
 
     fn open(&self, path: &Path) -> io::Result<FaultyFile> {
         let mut world = self.world();
-        world.look()?;
+        world.check_read()?;
         let inode = *world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.file(inode, world.incarnation))
     }
@@ -225,7 +225,7 @@ impl FileSystem for FaultyFileSystem {
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut world = self.world();
-        world.look()?;
+        world.check_read()?;
         let inside = world.names.keys().filter(|name| name.parent() == Some(path));
         Ok(inside.filter_map(|name| Some(name.file_name()?.to_str()?.to_string())).collect())
     }
@@ -251,13 +251,13 @@ impl FaultyFile {
 impl StoredFile for FaultyFile {
     fn size(&self) -> io::Result<u64> {
         let mut world = self.world()?;
-        world.look()?;
+        world.check_read()?;
         Ok(world.inodes[self.inode].cached.len() as u64)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut world = self.world()?;
-        world.look()?;
+        world.check_read()?;
         let bytes = &world.inodes[self.inode].cached;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let length = buffer.len().min(bytes.len() - from);
@@ -284,7 +284,7 @@ impl StoredFile for FaultyFile {
         inode.dirty.extend(from / SECTOR..end.div_ceil(SECTOR));
         match fault {
             Some(Fault::Error(kind)) => Err(kind.into()),
-            _ => world.alive(),
+            _ => world.check_power(),
         }
     }
 
@@ -298,7 +298,7 @@ impl StoredFile for FaultyFile {
             world = self.shared.released.wait(world).unwrap_or_else(PoisonError::into_inner);
         }
         match world.fault()? {
-            Some(Fault::Crash) => world.alive(),
+            Some(Fault::Crash) => world.check_power(),
             Some(Fault::Lie) => Ok(()),
             Some(Fault::Error(kind)) => {
                 // The cache keeps what it has and calls it clean; the disk has some of it.
@@ -329,12 +329,12 @@ impl StoredFile for FaultyFile {
         }
         let inode = &mut world.inodes[self.inode];
         inode.cached.resize(usize::try_from(bytes).unwrap_or(usize::MAX), 0);
-        world.alive()
+        world.check_power()
     }
 
     fn forget_cache(&self) -> io::Result<()> {
         let mut world = self.world()?;
-        world.look()?;
+        world.check_read()?;
         let inode = &mut world.inodes[self.inode];
         for sector in 0..inode.cached.len().div_ceil(SECTOR) {
             if !inode.dirty.contains(&sector) {
@@ -350,7 +350,7 @@ impl StoredFile for FaultyFile {
 
     fn try_lock(&self) -> io::Result<bool> {
         let mut world = self.world()?;
-        world.look()?;
+        world.check_read()?;
         let free = world.locks.insert(self.inode);
         self.holds_lock.store(free, Ordering::Relaxed);
         Ok(free)

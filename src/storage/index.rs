@@ -100,7 +100,7 @@ impl Index {
     }
 
     /// The spot that holds the entry, its first and its last live entry.
-    pub(super) fn spot(&self, index: LogIndex) -> Option<(Spot, LogIndex)> {
+    pub(super) fn find(&self, index: LogIndex) -> Option<(Spot, LogIndex)> {
         if index <= self.base.index || index > self.last.index {
             return None;
         }

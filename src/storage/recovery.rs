@@ -47,7 +47,7 @@ pub(super) fn recover<F: FileSystem>(
     // A killed process may have left names that are not durable yet.
     for dir in [&*place.dir, snapshot_dir] {
         fs.sync_dir(dir).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => no_directory(dir),
+            io::ErrorKind::NotFound => directory_missing(dir),
             _ => OpenError::from_io(dir, source),
         })?;
     }
@@ -56,9 +56,9 @@ pub(super) fn recover<F: FileSystem>(
     let useless = std::mem::take(&mut files.useless);
     if files.segments.is_empty() {
         if choice.newest().is_some() || occasion != (Occasion::Start { founding: true }) {
-            return Err(no_log(&place.dir, choice.newest()));
+            return Err(log_missing(&place.dir, choice.newest()));
         }
-        return found(fs, place, files.spares);
+        return create_log(fs, place, files.spares);
     }
     let floor = choice.chosen.as_ref().map_or(LogIndex::ZERO, |(position, _)| position.index);
     let followed = files.followed;
@@ -69,9 +69,9 @@ pub(super) fn recover<F: FileSystem>(
     if let Occasion::Again { acknowledged } = occasion
         && scan.sequence <= acknowledged
     {
-        return Err(gone(&log, &scan, acknowledged));
+        return Err(groups_missing(&log, &scan, acknowledged));
     }
-    let reset = check(&log, &scan, &choice, snapshot_dir)?;
+    let reset = check_snapshot(&log, &scan, &choice, snapshot_dir)?;
     for path in useless {
         fs.remove(&path).map_err(|source| OpenError::from_io(&path, source))?;
     }
@@ -128,7 +128,11 @@ fn make_room<F: FileSystem>(
 }
 
 /// The first segment of a directory without any.
-fn found<F: FileSystem>(fs: &F, place: Place, spares: Vec<Spare>) -> Result<(Log<F>, Recovered), OpenError> {
+fn create_log<F: FileSystem>(
+    fs: &F,
+    place: Place,
+    spares: Vec<Spare>,
+) -> Result<(Log<F>, Recovered), OpenError> {
     let mut log = Log::new(place, spares);
     log.boot = 1;
     log.roll(fs, BLOCK)?;
@@ -158,7 +162,7 @@ fn newest_missing<F: FileSystem>(log: &Log<F>, scan: &Scan) -> OpenError {
 }
 
 /// Groups that the disk said were durable are not there any more.
-fn gone<F: FileSystem>(log: &Log<F>, scan: &Scan, acknowledged: u64) -> OpenError {
+fn groups_missing<F: FileSystem>(log: &Log<F>, scan: &Scan, acknowledged: u64) -> OpenError {
     OpenError::Damaged {
         file: log.segments.back().map(|segment| segment.path.clone()).unwrap_or_default(),
         offset: log.offset,
@@ -172,7 +176,7 @@ fn gone<F: FileSystem>(log: &Log<F>, scan: &Scan, acknowledged: u64) -> OpenErro
     }
 }
 
-fn no_directory(dir: &Path) -> OpenError {
+fn directory_missing(dir: &Path) -> OpenError {
     OpenError::Damaged {
         file: dir.to_path_buf(),
         offset: 0,
@@ -181,7 +185,7 @@ fn no_directory(dir: &Path) -> OpenError {
     }
 }
 
-fn no_log(dir: &Path, snapshot: Option<Position>) -> OpenError {
+fn log_missing(dir: &Path, snapshot: Option<Position>) -> OpenError {
     let snapshot = snapshot.map_or_else(
         || "there was one, and there is no snapshot".to_owned(),
         |position| format!("but there is a snapshot up to entry {}", position.index),
@@ -238,7 +242,7 @@ fn choose_snapshot<F: FileSystem>(fs: &F, place: &Place, dir: &Path) -> Result<C
 
 /// Whether log and snapshot belong together. Gives the position after which the log has to begin
 /// anew, if the snapshot replaces it.
-fn check<F: FileSystem>(
+fn check_snapshot<F: FileSystem>(
     log: &Log<F>,
     scan: &Scan,
     choice: &Choice,
@@ -275,14 +279,14 @@ fn check<F: FileSystem>(
     }
     let reset = covered.filter(|position| scan.index.position(position.index) != Some(*position));
     match reset {
-        Some(position) if !choice.foreign => Err(log_lost(log, scan, position)),
+        Some(position) if !choice.foreign => Err(log_end_missing(log, scan, position)),
         // A snapshot from a leader became durable, and the group that begins the log anew did not.
         reset => Ok(reset),
     }
 }
 
 /// The log had what this box made a snapshot of, and has it no more.
-fn log_lost<F: FileSystem>(log: &Log<F>, scan: &Scan, snapshot: Position) -> OpenError {
+fn log_end_missing<F: FileSystem>(log: &Log<F>, scan: &Scan, snapshot: Position) -> OpenError {
     OpenError::Damaged {
         file: log.segments.back().map(|segment| segment.path.clone()).unwrap_or_default(),
         offset: log.offset,

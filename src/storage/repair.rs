@@ -45,11 +45,11 @@ pub(super) fn one_byte(bytes: &[u8], expected: Expected) -> Option<(usize, u8)> 
         return None;
     }
     let mut bytes = bytes.to_vec();
-    in_the_head(&mut bytes, expected).or_else(|| in_the_rest(&mut bytes, expected))
+    repair_head(&mut bytes, expected).or_else(|| repair_rest(&mut bytes, expected))
 }
 
 /// In the magic, the checksum or the length: what comes after tells which byte it was.
-fn in_the_head(bytes: &mut [u8], expected: Expected) -> Option<(usize, u8)> {
+fn repair_head(bytes: &mut [u8], expected: Expected) -> Option<(usize, u8)> {
     for (at, right) in MAGIC_BYTES.into_iter().enumerate() {
         if bytes[at] != right {
             let wrong = std::mem::replace(&mut bytes[at], right);
@@ -84,7 +84,7 @@ fn in_the_head(bytes: &mut [u8], expected: Expected) -> Option<(usize, u8)> {
 }
 
 /// Anywhere after the length.
-fn in_the_rest(bytes: &mut [u8], expected: Expected) -> Option<(usize, u8)> {
+fn repair_rest(bytes: &mut [u8], expected: Expected) -> Option<(usize, u8)> {
     let length = group::length(bytes).filter(|length| *length <= bytes.len())?;
     let group = &mut bytes[..length];
     let stands: [u8; 4] = group[CRC_AT..CRC_AT + 4].try_into().ok()?;

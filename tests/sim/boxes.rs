@@ -239,7 +239,7 @@ impl SimBox {
         let mut is_saved = true;
         if let Some(incarnation) = self.incarnation.take() {
             let Incarnation { node, mut worker, inbox, mut jobs, .. } = incarnation;
-            is_saved = !node.leave().lost;
+            is_saved = !node.finish().lost;
             // The disk does what it was asked for before.
             jobs.extend(inbox.try_iter());
             jobs.into_iter().for_each(|job| drop(worker.work(Some(job))));

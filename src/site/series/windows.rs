@@ -2,7 +2,7 @@
 
 use tally_core::report::{Amount, Kind};
 
-use super::{Clock, Closed, Parked, Row, Table, nothing_of};
+use super::{Clock, Closed, Parked, Row, Table, empty_sample};
 use crate::site::packed::Packed;
 use crate::site::view::Refusal;
 
@@ -102,7 +102,7 @@ impl Table {
             }
             Kind::Sample => {
                 let side = &mut self.samples[row.side as usize];
-                Amount::Sample(side.window.take().unwrap_or(nothing_of(&side.all)))
+                Amount::Sample(side.window.take().unwrap_or(empty_sample(&side.all)))
             }
         })
     }

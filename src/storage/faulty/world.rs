@@ -61,13 +61,13 @@ impl NameChange {
 }
 
 impl World {
-    pub(super) fn alive(&self) -> io::Result<()> {
+    pub(super) fn check_power(&self) -> io::Result<()> {
         if self.down { Err(io::Error::other("the power is gone")) } else { Ok(()) }
     }
 
     /// Called by every operation that changes something; the fault that happens in it.
     pub(super) fn fault(&mut self) -> io::Result<Option<Fault>> {
-        self.alive()?;
+        self.check_power()?;
         if let Some(kind) = self.broken {
             self.faults += 1;
             return Ok(Some(Fault::Error(kind)));
@@ -89,8 +89,8 @@ impl World {
     }
 
     /// Called by every operation that only looks.
-    pub(super) fn look(&mut self) -> io::Result<()> {
-        self.alive()?;
+    pub(super) fn check_read(&mut self) -> io::Result<()> {
+        self.check_power()?;
         match &mut self.read_fault {
             Some((0, kind)) => {
                 let kind = *kind;
@@ -117,7 +117,7 @@ impl World {
         }
         apply(&mut self.names, &change);
         self.pending.push(change);
-        self.alive()
+        self.check_power()
     }
 
     pub(super) fn sync_names(&mut self, dir: &Path) {

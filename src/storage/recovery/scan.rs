@@ -14,7 +14,7 @@ use crate::storage::log::{Log, Place, Segment, WRITE_AHEAD_BYTES};
 use crate::storage::read_ahead::ReadAhead;
 use crate::storage::repair::Expected;
 use crate::storage::room::Spare;
-use crate::storage::segment::{self, Named, SegmentHeader};
+use crate::storage::segment::{self, FileRole, SegmentHeader};
 use crate::storage::{BLOCK_BYTES, Entry, OpenError, RESTORE_ADVICE};
 
 /// The files of the log.
@@ -33,13 +33,13 @@ pub(super) fn list_files<F: FileSystem>(fs: &F, place: &Place) -> Result<Files, 
     let mut files = Files { segments: Vec::new(), followed: false, spares: Vec::new(), useless: Vec::new() };
     let mut full = 0;
     for name in fs.list(&place.dir).map_err(error)? {
-        match segment::named(&name) {
-            Named::Segment(number) => files.segments.push((number, place.dir.join(name))),
-            Named::Full(number) => {
+        match segment::file_role(&name) {
+            FileRole::Segment(number) => files.segments.push((number, place.dir.join(name))),
+            FileRole::Full(number) => {
                 full = full.max(number);
                 files.segments.push((number, place.dir.join(name)));
             }
-            Named::Spare(number) => {
+            FileRole::Spare(number) => {
                 let path = place.dir.join(name);
                 let bytes = fs.open(&path).and_then(|file| file.size()).map_err(error)?;
                 // Others were left by another setting of the size.
@@ -49,8 +49,8 @@ pub(super) fn list_files<F: FileSystem>(fs: &F, place: &Place) -> Result<Files, 
                     false => files.useless.push(path),
                 }
             }
-            Named::Unfinished => files.useless.push(place.dir.join(name)),
-            Named::Other => {}
+            FileRole::Unfinished => files.useless.push(place.dir.join(name)),
+            FileRole::Other => {}
         }
     }
     files.segments.sort_unstable();
@@ -76,7 +76,7 @@ pub(super) fn scan_segments<F: FileSystem>(
     for (number, path) in files.segments {
         let whole = scan.as_ref().map_or(floor, |scan| scan.index.last().index);
         let opened = open_segment(fs, &log.place, number, path);
-        let (segment, header) = opened.map_err(|error| error.whole_up_to(whole))?;
+        let (segment, header) = opened.map_err(|error| error.with_intact_up_to(whole))?;
         let scan = match &mut scan {
             None => scan.insert(Scan::new(&header, floor)),
             Some(scan) => {
