@@ -1,9 +1,9 @@
-//! How patient the boxes are with their leader: the election timeout follows the voters' measured round
-//! trips and disk syncs. Pure: samples in, a adaptive out.
+//! The adaptive election timeout: it follows the voters' measured round trips and disk syncs. Pure: samples in, a
+//! timeout out.
 //!
-//! The leader decides and announces the timeout in its heartbeats, so that all boxes have the same one.
-//! It is a high quantile, not the worst case, that decides: rare stalls are borne by what a timeout
-//! allows for (lost heartbeats, pre-votes), and a failover does not become slow for them.
+//! The leader decides the timeout and announces it in its heartbeats, so that all boxes have the same one. A high
+//! quantile decides, not the worst case: a timeout tolerates rare stalls anyway (lost heartbeats, pre-votes), and they
+//! must not make every failover slow.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! When the box's own batches go, and what comes back: pure decisions, the node acts on them.
+//! When the box freezes and sends its batches, and their receipts. Pure decisions: the node acts on them.
 //!
-//! One batch is in flight at a time. When its receipt has come, the next goes as soon as as many requests wait again as were
-//! just answered or waiting, after 5 ms at most: so clients in a closed loop share one sync instead of splitting into two
-//! halves, and a single client never waits. What nobody waits for goes once an interval (`instants`).
+//! One batch is in flight at a time. After its receipt the next one is frozen as soon as as many requests wait as were
+//! just answered or waiting, and after 5 ms at most: so clients in a closed loop share one sync instead of splitting
+//! into two halves, and a single client never waits. Counts without a waiter go once an interval (`instants`).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What handles ask for.
+//! The commands of handles, as the node carries them out.
 
 use super::shared::Command;
 use super::successors::TransferReason;

@@ -1,9 +1,9 @@
-//! Whether this box's state is the others': digests at the same indexes, compared. Pure: what boxes say goes in, a
-//! judgement comes out.
+//! Compares this box's digests with those of the other boxes at the same indexes. Pure: digests go in, a judgement
+//! comes out.
 //!
-//! The digest of a state runs over all that was done to it: states that differ once differ at each later index too. So
-//! it suffices that boxes compare some indexes that they have in common, and these are kept at three densities, so
-//! that boxes at different places of a busy log have some in common as well.
+//! A digest covers everything that was ever done to the state, so states that differ once differ at each later index
+//! too. It is enough to compare some common indexes. The digests are kept at three densities, so that boxes at
+//! different places of a busy log have indexes in common.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! The thread that owns the storage: the node hands it jobs and hears of them when they are done,
-//! so that a slow or hung disk delays acknowledgements and nothing else.
+//! The thread that owns the storage. The node gives it jobs and receives their results, so a slow or hung disk delays
+//! acknowledgements and nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, TryRecvError};

@@ -1,5 +1,5 @@
-//! How the disk is, as the node sees it: what it was given and since when, what went wrong since when,
-//! when it is tried again. What can be seen of a hung disk is only that it does not answer.
+//! The state of the disk as the node sees it: the write in progress and its start, the trouble and its start, the time
+//! of the next try. A hung disk shows itself only by not answering.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

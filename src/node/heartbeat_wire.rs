@@ -1,4 +1,4 @@
-//! What travels beside heartbeats and their answers, as bytes.
+//! The encoding of the fields that accompany heartbeats and their answers.
 
 use tally_core::time::{Duration, Instant, SiteTime};
 

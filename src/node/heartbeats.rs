@@ -1,5 +1,5 @@
-//! What travels beside heartbeats and their answers: the clocks, from which a leader decides site time,
-//! and what the adaptive timeout of the site follows.
+//! The fields that accompany heartbeats and their answers: the clocks, from which a leader decides site time, and the
+//! measurements that the adaptive timeout follows.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! When counts that nobody waits for go: at the same instants of site time on all boxes, once an interval, so that the
-//! leader can put them into its log together. Pure: site time and instants in, an instant out.
+//! When counts without a waiter are sent: once an interval, at the same instants of site time on all boxes, so that
+//! the leader can put them into its log together. Pure: site time and instants in, an instant out.
 
 use std::time::{Duration, Instant};
 

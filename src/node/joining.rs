@@ -1,7 +1,9 @@
-//! What a leader puts into its log because time has passed, and what nobody waits for: gathered for a moment, so that
-//! it all shares one write at every box. Boxes send such counts at the same instants of site time (see `instants`).
+//! Gathers, at the leader, entries that nobody waits for: closes and ticks that are due, and counts of all boxes. They
+//! share one append, and so one write at every box. Boxes send such counts at the same instants of site time (see
+//! `instants`).
 //!
-//! What is gathered is in nobody's log, and need not be: its box has it, and sends it again until it is applied.
+//! Gathered entries are in nobody's log, and need not be: the box that counted them sends them again until they are
+//! applied.
 
 use std::time::{Duration, Instant};
 

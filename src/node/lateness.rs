@@ -1,5 +1,5 @@
-//! How late this box's loop wakes: a machine with too little processor time holds up heartbeats as a slow link does. Pure:
-//! what was measured goes in, how late it usually is comes out.
+//! How late this box's loop wakes: too little processor time delays heartbeats as a slow link does. Pure: delays go
+//! in, the usual delay comes out.
 
 use std::collections::VecDeque;
 use std::time::Duration;

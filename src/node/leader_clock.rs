@@ -1,6 +1,5 @@
-//! The clocks that a box stamps on entries while it leads: site time out of the boxes' wall clocks
-//! (`site_time` decides), and elapsed time, which every box counts on so that a leader's end stops
-//! nothing.
+//! The clocks that a leader stamps on entries: site time, which `site_time` decides from the boxes' wall clocks, and
+//! elapsed time. Every box keeps counting elapsed time, so that it does not stop when a leader fails.
 
 use bytes::Bytes;
 use tally_core::id::NodeId;

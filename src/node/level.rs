@@ -1,5 +1,5 @@
-//! The feature level: each box tells the others what it can apply, and whoever leads raises the site's level once every
-//! member can.
+//! The feature level: each box announces the level that it can apply, and the leader raises the site's level once
+//! every member supports the next one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,6 +1,5 @@
-//! The members: what the site agreed on is brought into force, step by step, by whoever leads. A change is
-//! replicated as a wish first; the leader compares wishes and configuration and makes the next step, so that
-//! no step is lost with a leader.
+//! The members: the leader brings what the site agreed on into force, step by step. A change is first replicated as a
+//! wish; the leader compares wishes with the configuration and makes the next step. So no step is lost with a leader.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

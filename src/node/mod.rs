@@ -1,9 +1,10 @@
-//! The driver of the core, as a deterministic state machine: it is woken with the time, takes in what came, and does in
-//! one step all that follows. It owns the core, the log's tail, the batches and everybody who waits; other rooms reach
+//! The driver of the core, as a deterministic state machine. It is woken with the time, takes its inputs, and does in
+//! one step everything that follows. It owns the core, the log's tail, the batches and all waiters; other rooms reach
 //! it by a [`Handle`].
 //!
-//! It waits for nothing and goes by the time that it was woken with; only what shows site time to others reads a clock. What is to be done outside it hands over: jobs to the disk's queue ([`Jobs`]),
-//! frames to the [`Links`], answers to whoever asked. A [`Runner`] wakes it in the daemon, a simulation in the tests.
+//! It never blocks and uses the time of its wake; only what shows site time to others reads a clock. Work outside goes
+//! to others: jobs to the disk's queue ([`Jobs`]), frames to the [`Links`], answers to their channels. A [`Runner`]
+//! wakes it in the daemon, a simulation in the tests.
 
 mod adaptive_timeout;
 mod batches;

@@ -1,5 +1,5 @@
-//! What named sources report, as the body of an entry; and hashes of what clients said: the same for the same words, at
-//! whichever box and in whatever encoding they arrive, so that a repetition can be told from a change.
+//! Encodes the reports of named sources as bodies, and hashes what clients sent. The same content has the same hash at
+//! every box and in every encoding, so that a repetition can be told from a change.
 
 use std::collections::BTreeSet;
 

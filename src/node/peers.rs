@@ -1,4 +1,4 @@
-//! Frames from and to the other boxes, and what the disk answered.
+//! Frames from and to the other boxes, and the disk's answers.
 
 use bytes::Bytes;
 use tally_core::id::NodeId;

@@ -1,6 +1,7 @@
-//! Bodies on their way into the log on behalf of someone who waits for what applying them comes to.
+//! Bodies that a waiter on this node has proposed: sent to the leader until they are applied, which gives the waiter's
+//! answer.
 //!
-//! Each travels under a random tag, so that a box knows its own entries when it applies them.
+//! Each body has a random tag, by which the box recognises its own entries when it applies them.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! The node's part of the status: what only the loop knows is written down now and then, the rest is
-//! read when someone asks.
+//! The node's part of the status. The loop writes down at intervals what only it knows; the rest is read when the
+//! status is requested.
 
 use std::sync::PoisonError;
 use std::time::Duration;

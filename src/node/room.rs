@@ -1,5 +1,5 @@
-//! What the node does so that the log stays within `storage.bytes_max`: when a snapshot is due for it, and what is said
-//! where the state alone is too large.
+//! Keeps the log within `storage.bytes_max`: when a snapshot is due for it, and what is reported if the state alone is
+//! too large.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Wakes the node in the daemon: whenever something comes, and when it is due. All that has to wait for something is here.
+//! Wakes the node in the daemon, whenever an input comes and when something is due. All waiting is here.
 
 use std::sync::Arc;
 

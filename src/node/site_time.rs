@@ -1,9 +1,9 @@
-//! What time a leader says it is: the lower median of the voters' clocks, moved on by its own
-//! monotonic clock. Pure: readings and instants in, time out.
+//! Decides site time at a leader: the lower median of the voters' clocks, advanced by the leader's monotonic clock.
+//! Pure: readings and instants in, time out.
 //!
-//! Every clock is kept as its distance from the leader's monotonic clock, so that readings taken at
-//! different moments can be compared. Between readings time advances by the monotonic clock; a median
-//! that is behind is met at half speed, one that is far ahead is held until a majority vouches for it.
+//! Every clock is kept as its distance from the leader's monotonic clock, so that readings of different moments can be
+//! compared. Between readings, time advances by the monotonic clock. If the median is behind, site time runs at half
+//! speed until they meet; if it is far ahead, the jump is held until a majority agrees with it.
 
 use std::collections::BTreeMap;
 

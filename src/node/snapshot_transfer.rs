@@ -1,6 +1,6 @@
-//! Snapshots on their way to and from other boxes: offered, then asked for a window at a time, so that
-//! nobody holds more of one in memory than a window but the box that takes it in, and a transfer that broke
-//! off goes on where it stopped, with another leader perhaps. What is read for it waits for the log.
+//! Transfers of snapshots from and to other boxes. A leader offers a snapshot, and the follower asks for it window by
+//! window, so that only the receiver has more than a window of it in memory. A transfer that was interrupted continues
+//! where it stopped, also with another leader. Reads for it wait for the log's writes.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Snapshots: when one is due, and what becomes of one that a leader sent.
+//! When a snapshot is due, and the installation of a snapshot from a leader.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! Boxes tell each other the digests of their states. One whose state differs from that of a majority takes itself out
-//! of service and gets the state anew from a box of that majority. Its log stays: only what was made of it was wrong.
+//! Boxes announce the digests of their states. A box whose state differs from a majority's goes out of service and
+//! fetches the state from a box of that majority. It keeps its log: only the state was wrong.
 //!
-//! Out of service, a box answers no reads and takes no requests, applies nothing and so answers nobody by its state,
-//! writes and sends no snapshots, and transfers leadership. It goes on to keep the log and to vote: both are right.
+//! Out of service, a box answers no reads and no requests, applies nothing, writes and sends no snapshots, and
+//! transfers leadership. It continues to keep the log and to vote: both are right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;

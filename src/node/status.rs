@@ -1,4 +1,4 @@
-//! What a box tells of itself and its site: `/v1/status`, `tallyd status`, the page, metrics.
+//! The status of a box and its site, for `/v1/status`, `tallyd status`, the page and metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! One step: everything that follows from what came in.
+//! One step of the node: everything that follows from its inputs, in a fixed order.
 
 use bytes::Bytes;
 use tally_core::id::{Epoch, LogIndex, ReportNumber, SourceId, Term};

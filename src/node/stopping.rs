@@ -1,5 +1,5 @@
-//! How a box stops in good order: those who wait are answered, what was counted is committed or else saved, leadership
-//! is handed over; all of it within the time that it is given.
+//! An orderly stop: waiters are answered, counts are committed or else saved, leadership is transferred, all within
+//! the given time.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

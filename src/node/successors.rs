@@ -1,9 +1,9 @@
-//! Which box could lead instead of this one, and when leadership should move there by itself. Pure: what
-//! boxes say of themselves and the time go in, a wish comes out.
+//! Which voter could lead instead of this box, and when leadership should move by itself. Pure: the conditions of the
+//! boxes and the time go in, a decision comes out.
 //!
-//! Leadership moves by itself to a voter that reaches the broker, from a leader that does not; and to one with
-//! a far quicker disk. Both are slow decisions on purpose: moving costs a moment in which nothing is
-//! committed, and what comes and goes must not make it wander.
+//! Leadership moves by itself to a voter that reaches the broker, from a leader that does not; and to one with a far
+//! quicker disk. Both decisions are slow on purpose: a move costs a moment in which nothing is committed, and a
+//! condition that comes and goes must not make leadership wander.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Whole sites in simulated time: boxes that reach the broker or not, disks that are slow or stall, and where
-//! leadership goes. Only what decides is here; handing over takes no time and always succeeds.
+//! Whole sites in simulated time: some boxes reach the broker and some do not, disks are slow or stall; where
+//! leadership goes. Only the decisions are simulated: a transfer takes no time and always succeeds.
 
 use super::*;
 use crate::node::adaptive_timeout::{AdaptiveTimeout, TimeoutBounds};

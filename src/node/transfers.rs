@@ -1,5 +1,5 @@
-//! Leadership moves: handed over when it serves better elsewhere, when the disk takes no writes, when this box
-//! stops, when somebody asks; and what became of it.
+//! Leadership transfers: to a better leader, when the disk takes no writes, when this box stops, or on request; and
+//! their results.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;

@@ -1,10 +1,10 @@
-//! What a box had gathered and could not commit, over an orderly stop: saved as frozen batches with consecutive numbers,
-//! sent unchanged by the next incarnation under the same epoch, so that it stays exact.
+//! Saves at an orderly stop what a box had gathered and could not commit: as frozen batches with consecutive numbers,
+//! which the next incarnation sends unchanged under the same epoch. So each count stays exact.
 //!
-//! Three rules make it so. A saved batch is sent only as the file says it, address and number included, so that a crash
-//! sends the same bytes again. No incarnation but the one that freezes a batch into the file uses a number after those of the
-//! file: what is counted later gets an epoch of its own once all of the file was judged. And a saved batch gets another
-//! number only where the site says that it certainly was not applied.
+//! Three rules make it so. A saved batch is sent only as it is in the file, address and number included, so that a
+//! crash sends the same bytes again. Only the incarnation that freezes a batch into the file uses numbers after those
+//! of the file: later counts get an epoch of their own once the site has answered for the whole file. And a saved
+//! batch gets another number only if the site says that it certainly was not applied.
 
 use std::io;
 

@@ -262,7 +262,7 @@ pub(crate) enum ToWitness {
     Other,
 }
 
-/// What a peer says to a witness.
+/// Decodes a frame from a peer to a witness.
 pub(crate) fn decode_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
     Ok(match Frame::decode(frame)? {
         Frame::Raft { message, payloads } if payloads.is_empty() => ToWitness::Core(message),
@@ -271,7 +271,7 @@ pub(crate) fn decode_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
     })
 }
 
-/// What a witness answers: it has neither a clock nor a adaptive to tell.
+/// Encodes a witness's answer. A witness has neither a clock nor an election timeout to announce.
 pub(crate) fn encode_from_witness(message: Message) -> Bytes {
     match message.body {
         Body::HeartbeatAnswer { .. } => {

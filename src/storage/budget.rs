@@ -1,4 +1,4 @@
-//! How much a box's log, snapshots and spare files may take together, and how that is divided.
+//! The space that a box's log, snapshots and spare files may take together, and its division.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! One wrong byte anywhere in the data directory never leads to another state without a word: what was
-//! acknowledged is all there, or the directory is refused, by name and place, and left as it is.
+//! One wrong byte anywhere in the data directory never leads to another state unnoticed: either everything
+//! acknowledged is there, or the directory is refused, with file and offset, and left unchanged.
 
 use std::path::{Path, PathBuf};
 

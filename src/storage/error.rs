@@ -1,4 +1,4 @@
-//! What can go wrong with the disk, in words that say where and what to do.
+//! The errors of the disk, in words that say where and what to do.
 
 use std::io;
 use std::path::{Path, PathBuf};

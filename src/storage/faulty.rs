@@ -1,5 +1,5 @@
-//! A file system in memory that does to files what real ones do at bad moments: forgets what was
-//! not synced, tears writes, fails, runs full, and lies in its cache after a failed sync.
+//! A file system in memory that fails as real ones do: it forgets what was not synced, tears writes, returns errors,
+//! runs full, and shows a false cache after a failed sync.
 
 mod world;
 

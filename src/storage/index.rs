@@ -1,4 +1,4 @@
-//! What is in the log and where: kept in memory, the same whether it was written or read back.
+//! The index of the log in memory: which entry is where. It is the same after writing and after recovery.
 
 use std::collections::VecDeque;
 

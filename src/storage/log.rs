@@ -1,5 +1,5 @@
-//! The log being written: groups into the last segment, a new segment when it is full, segments
-//! freed when a snapshot covers them.
+//! The log being written: groups go into the last segment, a full segment is followed by a new one, and segments that
+//! a snapshot covers are freed.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What the storage did, readable from other threads while it works.
+//! Counters of the storage, which other threads can read while it works.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,10 +1,10 @@
-//! Reading the log back: what was acknowledged is all there, a write that did not finish is cut,
-//! and anything else is damage, which is refused with words instead of repaired by guessing.
+//! Recovery of the log: everything acknowledged is there, an unfinished write is cut, and anything else is damage,
+//! which is refused with an explanation instead of repaired by guessing.
 //!
-//! Only one group can be unfinished, the last: the next is written after its sync. So a group that
-//! cannot be read is an unfinished one if no group stands after it, in this segment or a later one.
-//! The next write goes over it. It could also be one that was acknowledged and is damaged; one wrong
-//! byte is put right (see `repair`), more cannot be told from a torn write.
+//! Only the last group can be unfinished, because the next one is written after its sync. So a group that cannot be
+//! read is unfinished if no group follows it, in this segment or a later one. The next write overwrites it. It could
+//! also be an acknowledged group that is damaged: one wrong byte is corrected (see `repair`), more cannot be told from
+//! a torn write.
 
 mod scan;
 

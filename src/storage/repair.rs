@@ -1,12 +1,12 @@
-//! The last group of the log with one wrong byte. Anywhere else damage is told from an unfinished
-//! write by what follows it. Nothing follows the last group, and cutting it would silently lose what
-//! was acknowledged if a bit has flipped in it. So it is looked at closely: if one byte makes it whole
-//! by both of its checks, 96 bits together, it was whole once, and that byte is put right. A torn write
-//! of which only one byte is missing is completed in the same way, which does no harm.
+//! Repairs one wrong byte in the last group of the log. Anywhere else damage is told from an unfinished write by what
+//! follows it. Nothing follows the last group, and cutting it would silently lose acknowledged entries if a bit has
+//! flipped in it. So if changing one byte makes the group whole by both of its checks, 96 bits together, the group was
+//! whole once, and the byte is corrected. A torn write of which only one byte is missing is completed in the same way,
+//! which does no harm.
 //!
-//! The byte is found from the checksum: CRCs are linear, so the difference between the checksum that
-//! stands and the right one is the difference of the byte, moved on by the number of bytes after it;
-//! moved back a byte at a time, it shows itself where it belongs.
+//! The byte is found from the checksum. CRCs are linear: the difference between the stored and the computed checksum
+//! is the difference of the byte, advanced by the number of bytes after it. Moved back byte by byte, it fits where the
+//! wrong byte is.
 
 use super::group::{self, CHECKED_FROM, CRC_AT, LENGTH_AT, MAGIC_BYTES};
 

@@ -1,9 +1,9 @@
-//! A segment: a preallocated file of the log. Its first block tells whose it is and what held
-//! when it was begun, so that the segments before it can go; groups follow.
+//! A segment: a preallocated file of the log. Its first block names its owner and has the state at its beginning, so
+//! that earlier segments can be removed; groups follow.
 //!
-//! A segment gets its name (`NUMBER.log`) only once its first block is durable, so a named segment
-//! without a valid first block is damage, never a crash. Once the next segment has its name, it is
-//! renamed to `NUMBER.full`, so that the loss of the newest file is noticed.
+//! A segment gets its name (`NUMBER.log`) only once its first block is durable, so a named segment without a valid
+//! first block is damage, never the result of a crash. Once the next segment has its name, the segment is renamed to
+//! `NUMBER.full`, so that the loss of the newest file is noticed.
 
 use std::path::{Path, PathBuf};
 

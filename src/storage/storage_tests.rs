@@ -1,4 +1,4 @@
-//! What the storage promises, one case each.
+//! The guarantees of the storage, one test each.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;

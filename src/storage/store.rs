@@ -1,4 +1,4 @@
-//! The storage as its driver sees it.
+//! [`Storage`], the interface that the driver uses.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A box: what survives its crashes, and in each of its incarnations the node as it ships, with the storage that it has.
+//! A simulated box: its disk, which survives crashes, and in each incarnation the shipped node with its storage.
 
 use std::collections::VecDeque;
 use std::path::Path;

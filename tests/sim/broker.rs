@@ -1,6 +1,6 @@
-//! A broker: one connection at a time under the site's client id, a newer one ends the older. It takes what it is sent,
-//! or refuses it, breaks over it, swallows it, by topic and for a while or for good; it goes down and comes back, stays
-//! silent, changes its limits. What it took is kept apart from it, in the checks, and so survives it.
+//! The simulated broker. It has one connection at a time under the site's client id: a newer one ends the older. By
+//! topic, for a while or for good, it accepts messages, refuses them, breaks the connection over them or ignores them.
+//! It goes down and comes back, stays silent, and changes its limits. The checks keep what it has accepted.
 
 use std::collections::{BTreeMap, BTreeSet};
 

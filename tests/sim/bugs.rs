@@ -1,4 +1,4 @@
-//! Deliberate bugs of the boxes (`tallyd::deliberate`): the simulation finds each of them, within few histories.
+//! The deliberate bugs of `tallyd::deliberate`: the simulation must find each of them within few histories.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};

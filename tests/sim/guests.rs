@@ -1,4 +1,4 @@
-//! Who uses the boxes besides: pollers and gateways with their meters, programs that speak StatsD, strangers.
+//! More clients of the boxes: pollers and gateways with their meters, StatsD programs, visitors with bad input.
 
 use crate::clients::{Gateways, Habit, Meter, Poller, Statsd, Visitor};
 use crate::plan::{Micros, SECOND, size};

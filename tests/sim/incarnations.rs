@@ -1,4 +1,4 @@
-//! How boxes come and go: started, without power from one moment to the next, stopped in good order.
+//! Starts, power failures and orderly stops of boxes.
 
 use std::time::Duration;
 

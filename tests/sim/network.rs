@@ -1,5 +1,6 @@
-//! Connections between boxes. In one, each lane is in order and loses nothing until the connection breaks; datagrams get
-//! lost, doubled and out of order. A cut holds up what is sent; when it lasts, the connection breaks at each end.
+//! Connections between boxes. Each lane of a connection keeps its order and loses nothing until the connection breaks;
+//! datagrams may be lost, duplicated and reordered. A cut delays what is sent; if it lasts, the connection breaks at
+//! each end.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What a seed decides about a history before it begins.
+//! The plan of a history: everything that the seed decides before it begins.
 
 use std::time::Duration;
 

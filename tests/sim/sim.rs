@@ -1,4 +1,4 @@
-//! What a history is besides its seed.
+//! What determines a history besides its seed.
 
 use tallyd::deliberate::Bug;
 

@@ -1,4 +1,4 @@
-//! What goes wrong.
+//! The faults that are injected into boxes, disks, links and clocks.
 
 use std::io::ErrorKind;
 

@@ -1,4 +1,4 @@
-//! The boxes' upstreams, as they ship: what wakes them, and what they send on its way.
+//! The boxes' shipped upstreams: what wakes them, and the messages that they send.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Conservation: what was acknowledged is in the totals once; what nobody knows of, once or not at all; what was counted
-//! without waiting is there, but for what a crash took, and never more of it.
+//! Conservation: an acknowledged amount is in the totals exactly once; one with an unknown outcome, at most once; a
+//! count without a waiter at most once, and it is missing only if a crash took it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

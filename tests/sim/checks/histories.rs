@@ -1,4 +1,4 @@
-//! Histories: the closed windows of a series hold together what its total is, each what was counted in its time.
+//! The closed windows of a series add up to its total, and each amount is in the window of its time.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! A number is published with the same content each time, whoever publishes it and on whichever topic; and what the
-//! broker took, each number once, adds up to the site's totals.
+//! A number is published with the same content each time, by whichever box and on whichever topic; and what the broker
+//! accepted, each number counted once, adds up to the site's totals.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Refused cells: a cell is refused only where a limit says so, and what is refused is told.
+//! A cell is refused only where a limit requires it, and each refusal is reported.
 
 use std::collections::BTreeMap;
 

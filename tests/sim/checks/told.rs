@@ -1,5 +1,5 @@
-//! What is recorded as delivered the broker has acknowledged; what it has not is told: a number that is passed over is
-//! held, until it is acknowledged after all.
+//! Only what the broker has acknowledged is recorded as delivered. A number that is passed over is held until it is
+//! acknowledged after all.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! A client that waits for its adds, as over HTTP: some with an idempotency key, retried at whichever box until they are
-//! acknowledged; some without, which it does not repeat.
+//! A client that waits for its adds, as over HTTP. Adds with an idempotency key are retried at any box until they are
+//! acknowledged; adds without one are tried once.
 
 use tally_core::report::Amount;
 use tallyd::accumulator::{Outcome, Withdrawn};

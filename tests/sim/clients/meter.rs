@@ -1,5 +1,5 @@
-//! Meters: cumulative values that the outside world keeps, with the habits of such: they restart, wrap, step back a
-//! little, show zero for a moment, jump.
+//! Meters: cumulative values outside the site. They restart, wrap, step back a little, show zero for a moment, and
+//! jump.
 
 use tally_core::meter::{GLITCH_WINDOW_MS_MAX, MeterRule};
 

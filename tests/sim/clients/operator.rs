@@ -1,4 +1,4 @@
-//! Somebody who moves leadership, changes settings, sets the clock.
+//! An operator, who moves leadership, changes settings and sets the clock.
 
 use tallyd::node::{Command, Input};
 use tallyd::site::{Applied, Body, entry};

@@ -1,5 +1,5 @@
-//! A named source's way to the site: an epoch, and numbered reports in it, sent again unchanged, at whichever box, until
-//! they are judged.
+//! A named source's way to the site: it opens an epoch and sends numbered reports, each unchanged and at any box until
+//! the site has applied or refused it.
 
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 use tallyd::node::{Input, encode_report};

@@ -1,4 +1,4 @@
-//! Programs that speak StatsD to their box: lines, taken apart and counted as the receiver's thread does it.
+//! StatsD programs: their lines are parsed and counted as the receiver's thread does it.
 
 use tallyd::ingest::statsd::series_cache::SeriesCache;
 
