@@ -21,8 +21,8 @@ const ROUND_TRIPS: u32 = 4;
 /// And, for a campaign to come to its end before the next begins, so many syncs: the candidate's own
 /// and a voter's, each after one that is under way.
 const SYNCS: u32 = 4;
-/// And so many delays of a loop that wakes late for lack of processor time: a leader's and a follower's may come together,
-/// and a heartbeat that is due before the first of them is waited for, too.
+/// And so many delays of a loop that wakes late for lack of processor time: a leader's and a follower's may come
+/// together, and a heartbeat that is due before the first of them is waited for, too.
 const LATENESSES: u32 = 3;
 /// The share of round trips that is waited for; of syncs it is less: rare ones of seconds do not
 /// matter to heartbeats, which wait for no disk.
@@ -115,7 +115,7 @@ impl AdaptiveTimeout {
         self.late.usual()
     }
 
-    /// Its loop woke so late.
+    /// This box's loop woke so late.
     pub(super) fn on_late_wake(&mut self, late: Duration, now: Instant) {
         self.late.add(late, now);
     }
@@ -131,7 +131,7 @@ impl AdaptiveTimeout {
         all.max().unwrap_or_default()
     }
 
-    /// The disk took so long.
+    /// A sync of this box's disk took so long.
     pub(super) fn on_sync(&mut self, took: Duration) {
         self.sync.add(took);
     }
@@ -152,14 +152,14 @@ impl AdaptiveTimeout {
         }
     }
 
-    /// What a follower said of itself.
+    /// A follower's answer: the time of its syncs, and its election timeout.
     pub(super) fn on_answer(&mut self, member: NodeId, sync: Duration, timeout: Duration) {
         let member = self.members.entry(member).or_default();
         member.sync = sync;
         member.timeout = Some(timeout.clamp(TIMEOUT_MIN, TIMEOUT_MAX));
     }
 
-    /// It is not connected any more.
+    /// The member is not connected any more.
     pub(super) fn on_disconnected(&mut self, member: NodeId) {
         self.members.remove(&member);
     }

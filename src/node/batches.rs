@@ -18,14 +18,14 @@ use crate::site::{Body, LastApplied, OpenRefused, readdress};
 
 /// How long a batch waits for the clients that were just answered.
 const GATHER: Duration = Duration::from_millis(5);
-/// When a batch or an opening without an answer is sent again to the same leader, at first.
+/// The first wait before a batch or an opening without an answer is sent again to the same leader.
 const RESEND_FIRST: Duration = Duration::from_millis(500);
-/// And at most.
+/// The longest such wait.
 const RESEND_MAX: Duration = Duration::from_secs(4);
 /// When the file of unsent batches is tried again.
 const FILE_AGAIN: Duration = Duration::from_secs(1);
 
-/// The box as a source.
+/// The box as a source: its epoch, and its batches.
 #[derive(Debug)]
 pub(super) struct Batches {
     /// Names this incarnation of the box's memory.
@@ -33,10 +33,11 @@ pub(super) struct Batches {
     epoch: Option<(SourceId, Epoch)>,
     next: ReportNumber,
     in_flight: Option<InFlight>,
-    /// Batches that an earlier incarnation froze: they follow the one in flight, the first of them under the next number.
+    /// Batches that an earlier incarnation froze: they follow the one in flight, the first of them under the next
+    /// number.
     kept: VecDeque<Body>,
     file: File,
-    /// The disk is about it.
+    /// The disk is writing the file.
     file_asked: bool,
     opening: Option<Sending>,
     /// Why the site did not open an epoch when it was asked last.
@@ -50,19 +51,19 @@ pub(super) struct Batches {
     sent: u64,
 }
 
-/// What the file of unsent batches says: see `unsent`.
+/// The content of the file of unsent batches (see `unsent`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum File {
-    /// There is none, or one that was judged in full.
+    /// There is no file, or the site has answered for all of it.
     None,
-    /// What is in flight and what follows it, and perhaps what was judged since.
+    /// The batch in flight and those after it, perhaps also some that the site has answered for since.
     Current,
-    /// To be written anew, from then on, before anything is sent.
+    /// The file must be rewritten before anything is sent, from that instant on.
     Stale(Option<Instant>),
     Writing,
 }
 
-/// What is to be done about the file of unsent batches.
+/// What the disk must do with the file of unsent batches.
 #[derive(Debug)]
 pub(super) enum FileTask {
     Write(Unsent),
@@ -74,7 +75,7 @@ struct InFlight {
     batch: Batch,
     number: ReportNumber,
     sending: Option<Sending>,
-    /// Nobody waits for it, nor behind it: the leader may wait for others' to go with it.
+    /// Nobody waits for this batch or behind it: the leader may gather it with those of other boxes.
     patient: bool,
 }
 
@@ -140,7 +141,7 @@ impl Batches {
         self.instants.join_wait()
     }
 
-    /// Has counts that nobody waits for go by site time.
+    /// Sets the next instant for counts without a waiter, by site time.
     pub(super) fn follow_site_time(&mut self, site: Option<SiteTime>, backlog: Backlog, now: Instant) {
         self.instants.on_site_time(site, backlog.cells == 0, now);
     }
@@ -150,12 +151,12 @@ impl Batches {
         self.sent
     }
 
-    /// Whether all that was frozen was judged, by an earlier incarnation, too.
+    /// Whether the site has answered for all frozen batches, those of an earlier incarnation included.
     pub(super) fn is_settled(&self) -> bool {
         (self.in_flight.is_none() || deliberate::is(Bug::LeavesInFlight)) && self.file == File::None
     }
 
-    /// How many batches of an earlier incarnation are not judged yet.
+    /// How many batches of an earlier incarnation the site has not answered for yet.
     pub(super) fn earlier_count(&self) -> usize {
         match self.file {
             File::None => 0,
@@ -163,7 +164,7 @@ impl Batches {
         }
     }
 
-    /// Goes on with what an earlier incarnation left.
+    /// Continues with the batches that an earlier incarnation saved.
     pub(super) fn resume(&mut self, unsent: Unsent) {
         let Unsent { nonce, epoch, first, bodies } = unsent;
         (self.nonce, self.epoch, self.next) = (nonce, epoch, first);
@@ -180,7 +181,7 @@ impl Batches {
         }
     }
 
-    /// The next batch of an earlier incarnation, if there is one, follows what was judged.
+    /// Puts the next batch of an earlier incarnation in flight, if there is one and none is.
     pub(super) fn load_next_earlier(&mut self) {
         if self.in_flight.is_none()
             && let Some(body) = self.kept.pop_front()
@@ -191,14 +192,14 @@ impl Batches {
         }
     }
 
-    /// The number of the first batch that this incarnation would freeze, after all that are frozen.
+    /// The number of the first batch that this incarnation would freeze, after all that are frozen already.
     pub(super) fn first_own_number(&self) -> ReportNumber {
         let mut number = self.next;
         self.kept.iter().for_each(|_| number = number.next());
         number
     }
 
-    /// What is frozen and not judged; and whether the file says that already.
+    /// The frozen batches without a receipt, and whether the file has exactly these.
     pub(super) fn unsent(&self) -> (Unsent, bool) {
         let flying = self.in_flight.as_ref();
         let bodies = flying.map(|flying| flying.batch.body.clone()).into_iter();
@@ -211,7 +212,7 @@ impl Batches {
         (unsent, self.file == File::Current)
     }
 
-    /// What is to be done about the file now; whoever asks does it and tells [`Batches::file_done`].
+    /// What must be done with the file now; the caller does it and calls [`Batches::file_done`].
     pub(super) fn file_task(&mut self, now: Instant) -> Option<FileTask> {
         if self.file_asked {
             return None;
@@ -230,7 +231,7 @@ impl Batches {
         Some(task)
     }
 
-    /// It was done, or could not be.
+    /// The file was written or removed, or could not be.
     pub(super) fn file_done(&mut self, is_done: bool, now: Instant) {
         self.file_asked = false;
         if self.file == File::Writing {
@@ -238,8 +239,8 @@ impl Batches {
         }
     }
 
-    /// All of the file was judged. What is counted from now on goes under an epoch of this incarnation's own: the numbers that
-    /// follow those of a file are never used by another incarnation, whatever became of the file.
+    /// All of the file was judged. What is counted from now on goes under an epoch of this incarnation's own: the
+    /// numbers that follow those of a file are never used by another incarnation, whatever became of the file.
     pub(super) fn file_is_over(&mut self, nonce: u128) {
         self.file = File::None;
         self.reopen(nonce, None);
@@ -256,7 +257,8 @@ impl Batches {
         }
     }
 
-    /// The epoch is over. Of the batches of an earlier incarnation those are given up that may have been applied; how many.
+    /// The epoch is over. Of the batches of an earlier incarnation those are given up that may have been applied;
+    /// how many.
     pub(super) fn give_up_kept(&mut self, last: LastApplied) -> usize {
         let before = self.kept.len();
         while !self.kept.is_empty() && last.may_include(self.next) {
@@ -271,13 +273,13 @@ impl Batches {
         self.epoch.is_none() && Sending::is_due(self.opening, term, now)
     }
 
-    /// It was asked for.
+    /// The epoch was requested from the leader of this term.
     pub(super) fn on_epoch_asked(&mut self, term: Term, now: Instant) {
         self.opening = Some(Sending::repeated(self.opening, term, now));
     }
 
-    /// It is open. Whether a frozen batch is to be addressed to it: only after a [`reopen`](Self::reopen), and once. The
-    /// entry may come again, and by then other batches are in flight.
+    /// The epoch is open. Returns whether a frozen batch must be readdressed to it: only after a
+    /// [`reopen`](Self::reopen), and once. The entry may come again, and by then other batches are in flight.
     #[must_use]
     pub(super) fn opened(&mut self, source: SourceId, epoch: Epoch) -> bool {
         if self.epoch.is_some() {
@@ -329,8 +331,8 @@ impl Batches {
         self.sent += 1;
     }
 
-    /// The body to send now to the leader of this term, if it is due, and whether it is patient. What goes again is not,
-    /// and goes at once if somebody has come to wait behind it (`hurry`).
+    /// The body to send now to the leader of this term, if it is due, and whether it is patient. What goes again is
+    /// not, and goes at once if somebody has come to wait behind it (`hurry`).
     pub(super) fn next_send(&mut self, term: Term, hurry: bool, now: Instant) -> Option<(&Body, bool)> {
         if matches!(self.file, File::Stale(_) | File::Writing) {
             return None;
@@ -345,7 +347,7 @@ impl Batches {
         Some((&in_flight.batch.body, in_flight.patient))
     }
 
-    /// Those who wait for the batch in flight hear that it is applied, whatever becomes of it: a deliberate bug.
+    /// A deliberate bug: answers the waiters of the batch in flight as if it were applied.
     pub(super) fn answer_at_once(&mut self, site: &std::sync::Mutex<crate::site::Site>) {
         if let Some(InFlight { batch, .. }) = &mut self.in_flight
             && batch.waiting() > 0
@@ -358,7 +360,7 @@ impl Batches {
         }
     }
 
-    /// It could not be sent: try again at once when that changes, a little later otherwise.
+    /// The batch could not be sent: it is tried again with a new leader at once, otherwise a little later.
     pub(super) fn on_not_sent(&mut self, now: Instant) {
         if let Some(sending) = self.in_flight.as_mut().and_then(|in_flight| in_flight.sending.as_mut()) {
             sending.at = now;
@@ -366,7 +368,7 @@ impl Batches {
         }
     }
 
-    /// Takes the batch whose report was judged, if it is the one in flight.
+    /// Takes the batch that this receipt is for, if it is the one in flight.
     pub(super) fn take_judged(
         &mut self,
         source: SourceId,
@@ -379,7 +381,7 @@ impl Batches {
         self.in_flight.take_if(|in_flight| in_flight.number == number).map(|in_flight| in_flight.batch)
     }
 
-    /// So many were answered, and so many wait already.
+    /// So many waiters were answered, and so many wait again already.
     pub(super) fn on_answered(&mut self, answered: usize, waiting: usize, now: Instant) {
         self.target = (answered + waiting).max(1);
         self.gather_until = now + GATHER;

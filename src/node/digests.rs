@@ -15,7 +15,7 @@ use crate::codec::{Malformed, Reader, put_varint};
 const STEPS: [u64; 3] = [8, 256, 8192];
 /// and of each so many, the latest.
 const KEPT: u64 = 16;
-/// As many as that can be at most.
+/// The largest number of points.
 const POINTS_MAX: usize = STEPS.len() * KEPT as usize;
 
 /// Digests of one box's state, by index.
@@ -23,7 +23,7 @@ const POINTS_MAX: usize = STEPS.len() * KEPT as usize;
 pub struct Points(BTreeMap<u64, u64>);
 
 impl Points {
-    /// The entry at this index was applied; the state's digest since.
+    /// The entry at this index was applied, and the state has this digest since.
     pub(super) fn on_applied(&mut self, index: LogIndex, digest: u64) {
         if !index.0.is_multiple_of(STEPS[0]) {
             return;
@@ -47,7 +47,7 @@ impl Points {
         }
     }
 
-    /// As a peer sent them.
+    /// Decodes the points of a peer.
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Points, Malformed> {
         let count = reader.varint()?;
         if count > POINTS_MAX as u64 {

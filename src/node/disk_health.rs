@@ -23,18 +23,18 @@ const RETRY_MOST: Duration = Duration::from_secs(10);
 pub enum DiskFault {
     /// No space is left.
     Full,
-    /// The file system is mounted so.
+    /// The file system is mounted read-only.
     ReadOnly,
-    /// It reports errors.
+    /// The disk reports errors.
     Failing,
-    /// It does not answer.
+    /// The disk does not answer.
     Hung,
-    /// What it holds cannot be read.
+    /// The data on the disk cannot be read.
     Damaged,
 }
 
 impl DiskFault {
-    /// All there are.
+    /// All faults.
     pub const ALL: [DiskFault; 5] =
         [DiskFault::Full, DiskFault::ReadOnly, DiskFault::Failing, DiskFault::Hung, DiskFault::Damaged];
 
@@ -52,7 +52,7 @@ impl DiskFault {
         }
     }
 
-    /// As status and metrics name it.
+    /// The name in status and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -111,22 +111,22 @@ impl Trouble {
 struct Writing {
     ticket: u64,
     since: Instant,
-    /// How long it may take.
+    /// How long the write may take.
     patience: Duration,
-    /// The core was told that it failed: what the disk says of it later is only that it answers.
+    /// The core was told that this write failed: a later answer only shows that the disk answers again.
     given_up: bool,
 }
 
-/// What becomes of an answer of the disk.
+/// The meaning of an answer of the disk.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answered {
     /// The disk takes writes; `again`: it did not before.
     Written { again: bool },
-    /// It does not; `anew`: it did before, or this is another trouble.
+    /// The disk does not take writes; `anew`: it did before, or the fault is another one.
     Failed { anew: bool },
 }
 
-/// How the disk is.
+/// The health of the disk.
 #[derive(Debug)]
 pub(super) struct DiskHealth {
     writing: Option<Writing>,
@@ -146,7 +146,7 @@ impl DiskHealth {
         self.trouble.as_ref()
     }
 
-    /// Since when the disk has the group that it has.
+    /// Since when the disk has had its present group.
     pub(super) fn writing_since(&self) -> Option<Instant> {
         self.writing.map(|writing| writing.since)
     }
@@ -167,14 +167,14 @@ impl DiskHealth {
         }
     }
 
-    /// The disk was given a group, and a snapshot of so many bytes to install before it.
+    /// The disk was given a group, with a snapshot of so many bytes to install before it.
     pub(super) fn on_write_begun(&mut self, ticket: u64, snapshot_bytes: u64, now: Instant) {
         self.retry_at = None;
         let patience = self.hung_after + Duration::from_secs(snapshot_bytes / SLOWEST_BYTES_PER_SECOND);
         self.writing = Some(Writing { ticket, since: now, patience, given_up: false });
     }
 
-    /// The group that the disk has had for too long, once: the core is to be told that it failed.
+    /// The group that the disk has had for too long, returned once: the core must be told that it failed.
     pub(super) fn take_hung(&mut self, moment: Moment) -> Option<u64> {
         let writing = self.writing.as_mut().filter(|writing| !writing.given_up)?;
         let waited = moment.now.saturating_duration_since(writing.since);
@@ -188,7 +188,7 @@ impl DiskHealth {
         Some(ticket)
     }
 
-    /// The disk has answered.
+    /// The disk has answered about its present group.
     pub(super) fn on_answer(&mut self, result: &Result<(), WriteError>, moment: Moment) -> Answered {
         self.writing = None;
         match result {
@@ -255,7 +255,7 @@ impl Node {
         self.raft.handle_persisted(now, ticket);
     }
 
-    /// Shows it at once, and before requests are refused for it.
+    /// Shows the trouble at once, before requests are refused because of it.
     fn disk_changed(&mut self) {
         self.status_at = None;
         self.refresh_status();

@@ -22,10 +22,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The loop wakes at least so often to see how late it does: as often as heartbeats go, within these.
 const LATE_LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
-/// That a leader was late is shown for so long, and logged no more often.
+/// How long the status shows that a leader was late; the log says it no more often.
 const LATE_SHOWN: Duration = Duration::from_secs(60);
 
-/// What this box knows of the adaptive timeout and has to answer.
+/// The adaptive timeout, and the heartbeats to answer.
 #[derive(Debug)]
 pub(super) struct Heartbeats {
     pub(super) adaptive: AdaptiveTimeout,
@@ -34,11 +34,11 @@ pub(super) struct Heartbeats {
     /// The timeout and the interval that the core has.
     in_force: (Duration, Duration),
     looked: Instant,
-    /// When the loop is to wake next, at the latest, to see how late it does.
+    /// When the loop wakes next at the latest, to measure how late it wakes.
     tick_due: Instant,
     /// When this box led and was last late by more than an election timeout, and by how much.
     pub(super) late_leader: Option<(Instant, Duration)>,
-    /// Of whom a heartbeat is to be answered, and when it was sent by its sender's clock.
+    /// The peers whose heartbeat is to be answered, with its sending time by the sender's clock.
     sent: std::collections::BTreeMap<NodeId, CoreInstant>,
     /// Whether a jump was held when this leader last told the time.
     held: bool,
@@ -85,7 +85,7 @@ impl Node {
         self.heartbeats.held = told.held.is_some();
     }
 
-    /// Takes up the time where it is known to stand, as the leader.
+    /// Begins to lead: continues site time and elapsed time from what is applied and logged.
     pub(super) fn begin_leading(&mut self) {
         let stamp = self.site().stamp();
         let (me, now) = (self.shared.identity.node_id(), self.now());
@@ -178,7 +178,7 @@ impl Node {
         self.leader_clock.on_reading(from, Reading { wall_us, synced, round_trip }, now);
     }
 
-    /// The loop has just woken: how late?
+    /// Measures how late the loop has just woken.
     pub(super) fn measure_lateness(&mut self) {
         let now = self.moment.now;
         let Some(late) = now.checked_duration_since(self.heartbeats.tick_due) else { return };
@@ -200,7 +200,7 @@ impl Node {
         self.heartbeats.late_leader = Some((now, late));
     }
 
-    /// By how much this box was late, if that was more than an election timeout, while it led, and not long ago.
+    /// How late this box woke while it led, if that was recent and longer than an election timeout.
     pub(super) fn recent_lateness(&self) -> Option<Duration> {
         self.heartbeats
             .late_leader
@@ -243,8 +243,8 @@ impl Node {
         }
     }
 
-    /// Who has no leader asks nobody, and goes by what the connections measure. Not otherwise: a leader says
-    /// what it measured itself, and after a pause of a peer a connection's estimate is the pause for minutes.
+    /// Takes the round trips that the connections measure, if this box has no leader. With a leader its own
+    /// measurements count: after a pause of a peer a connection's estimate is the pause for minutes.
     fn sample_connections(&mut self) {
         let leaderless = self.raft.leader().is_none();
         let Some(links) = self.links.as_ref().filter(|_| leaderless) else { return };

@@ -15,7 +15,7 @@ const JOIN_MAX: Duration = Duration::from_millis(100);
 pub(super) struct Instants {
     every: Duration,
     due: Instant,
-    /// When counts went last.
+    /// When counts were sent last.
     last_sent: Instant,
 }
 
@@ -36,25 +36,26 @@ impl Instants {
         (self.every / JOIN_SHARE).min(JOIN_MAX)
     }
 
-    /// Goes by site time as it is seen now; `None`: it is not known. Where there is nothing to send an instant passes.
+    /// Sets the next instant by site time as seen now; `None`: it is not known. An instant at which nothing waits
+    /// passes.
     pub(super) fn on_site_time(&mut self, site: Option<SiteTime>, is_empty: bool, now: Instant) {
         let next = self.next(site, now);
         let passes = is_empty && now >= self.due;
         self.due = if passes { next } else { self.due.min(next) };
     }
 
-    /// Counts went. The next instant is not later than this, and exactly known by the next look at site time.
+    /// Counts were sent. The next instant is not later than this; the next look at site time gives it exactly.
     pub(super) fn on_sent(&mut self, now: Instant) {
         self.last_sent = now;
         self.due = now + self.every + self.join_wait();
     }
 
-    /// When counts are to go next.
+    /// When counts are sent next.
     pub(super) fn due(&self) -> Instant {
         self.due
     }
 
-    /// When counts went last.
+    /// When counts were sent last.
     pub(super) fn last_sent(&self) -> Instant {
         self.last_sent
     }

@@ -57,7 +57,7 @@ impl Gathered {
         self.envelopes.retain(|(_, gathered)| gathered != envelope);
     }
 
-    /// Whoever leads no more has nothing to append.
+    /// Drops everything: a box that no longer leads appends nothing.
     pub(super) fn clear(&mut self) {
         *self = Gathered::default();
     }

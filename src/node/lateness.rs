@@ -19,7 +19,7 @@ const STOPS: usize = 8;
 /// The worst delays of the last minute.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
-    /// By seconds of the monotonic clock.
+    /// The worst delay of each second of the monotonic clock.
     worst: VecDeque<(u64, Duration)>,
     usual: Duration,
 }
@@ -42,7 +42,7 @@ impl Lateness {
         self.usual = sorted.get(outliers).copied().unwrap_or_default();
     }
 
-    /// How late it wakes now and then, without the outliers.
+    /// How late the loop wakes now and then, outliers excluded.
     pub(super) fn usual(&self) -> Duration {
         self.usual
     }

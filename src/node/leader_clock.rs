@@ -40,7 +40,7 @@ pub(super) struct Logged {
 }
 
 impl Logged {
-    /// Of what the log holds, in its order.
+    /// The times in these entries of the log, in order.
     pub(super) fn of<'a>(unapplied: impl Iterator<Item = &'a Bytes>) -> Logged {
         let mut logged = Logged::default();
         for envelope in unapplied.filter_map(Envelope::<StampedEntry>::read) {
@@ -81,7 +81,7 @@ impl LeaderClock {
         LeaderClock { elapsed: stamp.elapsed, counted: now, times: None }
     }
 
-    /// Never falls behind what was applied.
+    /// Advances elapsed time at least to that of an applied entry.
     pub(super) fn on_applied(&mut self, stamp: Stamp, now: Instant) {
         self.count(now);
         self.elapsed = self.elapsed.max(stamp.elapsed);
@@ -135,12 +135,12 @@ impl LeaderClock {
         Some((Stamp { site, elapsed: self.elapsed, synced }, Step(times)))
     }
 
-    /// The entry is in the log.
+    /// The operator's step is in the log.
     pub(super) fn on_step_logged(&mut self, step: Step) {
         self.times = Some(step.0);
     }
 
-    /// How far the clocks that were heard are ahead of site time.
+    /// How far each known clock is ahead of site time.
     pub(super) fn offsets(&self, now: Instant) -> Vec<Offset> {
         self.times.as_ref().map(|times| times.offsets(now)).unwrap_or_default()
     }

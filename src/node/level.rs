@@ -29,7 +29,7 @@ impl Levels {
         self.told.remove(&peer);
     }
 
-    /// A peer said what it can apply.
+    /// A peer has announced the level that it can apply.
     pub(super) fn on_level(&mut self, peer: NodeId, level: Level) {
         self.told.insert(peer, level);
     }
@@ -59,7 +59,7 @@ impl Node {
         self.send(peer, Lane::Control, &Frame::Level(Level::MAX));
     }
 
-    /// As the leader: raises the site's level to what all members can apply.
+    /// Raises the site's level, at a leader, to what all members can apply.
     pub(super) fn raise_level(&mut self) {
         let me = self.shared.identity.node_id();
         let (level, common) = {

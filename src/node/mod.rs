@@ -223,7 +223,7 @@ pub struct Node {
     stopping: Option<Stopping>,
     /// The box is about to stop: those who wait are told by then what is known.
     answer_by: Option<Instant>,
-    /// Somebody wants a stop that is under way, or comes, to wait for nothing.
+    /// Whether a stop, in progress or to come, waits for nothing.
     hurries: bool,
     disk_health: DiskHealth,
     transfers: LeadershipTransfers,
@@ -366,14 +366,14 @@ impl Node {
         Ok((node, commands, Handle::new(shared)))
     }
 
-    /// It is now this time, until the next wake.
+    /// Sets the time until the next wake.
     pub fn wake(&mut self, moment: Moment) {
         self.moment = moment;
         // By what came, a leader that was late may hear that it leads no more.
         self.measure_lateness();
     }
 
-    /// Something in this step took long: what follows goes by the time after it.
+    /// Reads the time again, after something in this step took long.
     pub(super) fn renew_time(&mut self) {
         self.moment.now = self.shared.clock.now();
     }
@@ -421,7 +421,8 @@ impl Node {
     }
 }
 
-/// What the node shares with its handles; where their commands come out; and where it shows its role and what it applied.
+/// What the node shares with its handles; where their commands come out; and where it shows its role and what it
+/// applied.
 #[allow(clippy::type_complexity, reason = "it is taken apart where it is called")]
 fn share(
     identity: Identity,

@@ -88,7 +88,7 @@ impl Proposals {
         Some(pending.envelope.clone())
     }
 
-    /// It certainly did not go off after all.
+    /// The proposal certainly was not sent.
     pub(super) fn on_not_sent(&mut self, tag: u64, now: Instant) {
         if let Some(pending) = self.pending.get_mut(&tag) {
             pending.copies -= 1;

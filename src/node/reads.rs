@@ -13,9 +13,9 @@ type Reply = oneshot::Sender<Result<(), RequestError>>;
 
 /// Most fences that may wait at one box, for whatever.
 const WAITING_MAX: usize = 16_384;
-/// Those whose clients have gone are dropped this often.
+/// How often reads are dropped whose clients have gone.
 const PRUNE_EVERY: Duration = Duration::from_millis(500);
-/// Nobody waits longer than this for a leader to confirm a fence.
+/// The longest wait for a leader to confirm a fence.
 const PATIENCE: Duration = Duration::from_millis(REQUEST_WAIT.as_millis() as u64 / 2);
 /// When a question without an answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -56,8 +56,8 @@ pub(super) enum Asker {
 }
 
 impl Reads {
-    /// For the `boot`-th incarnation of this box. Its questions have other numbers than those of its incarnations before, which a
-    /// leader may still answer: what was committed when they were asked is too old.
+    /// For the `boot`-th incarnation of this box. Its questions have other numbers than those of its incarnations
+    /// before, which a leader may still answer: what was committed when they were asked is too old.
     pub(super) fn new(boot: u64) -> Reads {
         Reads { next_id: boot << QUESTION_BITS, ..Reads::default() }
     }

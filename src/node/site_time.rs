@@ -12,13 +12,13 @@ use tally_core::time::{Duration, Instant, SiteTime};
 
 use crate::clock::{JUMP_MS_MAX, Wall};
 
-/// A jump forward by more is held.
+/// A longer jump forward is held.
 const JUMP_US_MAX: i64 = JUMP_MS_MAX as i64 * 1000;
-/// Clocks that differ by no more agree.
+/// Clocks agree if they differ by no more than this.
 const AGREE_US: i64 = 1_000_000;
-/// Between two rounds in which a majority must agree.
+/// The time between the two rounds in which a majority must agree.
 const ROUND: Duration = Duration::from_millis(1000);
-/// A reading that is older proves nothing about an agreement.
+/// An older reading does not count for an agreement.
 const FRESH: Duration = Duration::from_millis(10_000);
 /// How long a clock that is not heard counts in the median: it is extrapolated by the leader's
 /// monotonic clock meanwhile, which is good to a second in an hour. So a voter that is away does not
@@ -28,7 +28,7 @@ const FORGET: Duration = Duration::from_millis(3_600_000);
 const FIRST_WAIT: Duration = Duration::from_millis(1000);
 /// The latest time that an entry can carry (48 bits of milliseconds: the year 10889), in microseconds.
 const TIME_US_MAX: i64 = ((1 << 48) - 1) * 1000;
-/// Of so many readings of a clock the one with the quickest round trip counts.
+/// How many readings of a clock are kept; the one with the shortest round trip counts.
 const READINGS: usize = 8;
 /// What else than half a round trip two readings of one clock may differ by.
 const READING_US: i64 = 10_000;
@@ -80,7 +80,7 @@ pub(super) struct SiteTimes {
     held: Option<Held>,
 }
 
-/// A jump that waits.
+/// A jump that is held.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     target_us: i64,
@@ -105,7 +105,7 @@ struct Taken {
 struct Median {
     distance_us: i64,
     synced: bool,
-    /// Over how many clocks.
+    /// The number of clocks that it is over.
     of: usize,
 }
 
@@ -132,7 +132,7 @@ impl SiteTimes {
         self.voters.extend(voters);
     }
 
-    /// A member answered.
+    /// A member has answered with its clock.
     pub(super) fn on_reading(&mut self, member: NodeId, reading: Reading, now: Instant) {
         let round_trip_us = reading.round_trip.0.min(u64::MAX >> 8) as i64;
         // By now it shows half a round trip more.
@@ -141,7 +141,7 @@ impl SiteTimes {
         self.clocks.entry(member).or_default().take(taken, reading.synced);
     }
 
-    /// Whether it was known before.
+    /// Whether site time was known before this leader decided it.
     pub(super) fn is_known(&self) -> bool {
         self.site_us.is_some()
     }
@@ -178,7 +178,7 @@ impl SiteTimes {
         Some((to_site(from), to_site(to)))
     }
 
-    /// All clocks that were heard, beside site time.
+    /// All known clocks, compared with site time.
     pub(super) fn offsets(&self, now: Instant) -> Vec<Offset> {
         let Some(site_us) = self.site_us else { return Vec::new() };
         let site_us = site_us + now.since(self.at).0.min(u64::MAX >> 8) as i64;
@@ -202,7 +202,7 @@ impl SiteTimes {
         Some(self.decided(site_us))
     }
 
-    /// Where the median takes site time, which was `site_us` so long ago.
+    /// Moves site time, which was `site_us` before `passed_us`, towards the median.
     fn follow_median(&mut self, median: &Median, site_us: i64, passed_us: i64, now: Instant) -> i64 {
         let full_us = later(site_us, passed_us);
         let target_us = median.at(now);
@@ -251,7 +251,7 @@ impl SiteTimes {
         released
     }
 
-    /// By readings since `after`.
+    /// Whether a majority of the voters agrees with the median, by readings since `after`.
     fn majority_agrees(&self, median: &Median, after: Instant, now: Instant) -> bool {
         let agrees = |voter: &&NodeId| {
             self.clocks.get(*voter).is_some_and(|clock| {

@@ -13,7 +13,7 @@ const BEAT: u64 = 50_000;
 struct Board {
     /// How far it is off at the start, microseconds.
     off_us: i64,
-    /// By how many millionths it runs fast.
+    /// How fast the clock runs, in millionths above the true rate.
     fast_ppm: i64,
     synced: bool,
     heard: bool,

@@ -62,7 +62,7 @@ impl Outgoing {
         Outgoing { head, term, progressed: now, broken: false, begun: false, next_at: now, window }
     }
 
-    /// The follower is to ask anew: what was under way for it may be lost.
+    /// Offers the snapshot again: the follower asks anew, since parts under way may be lost.
     fn offer_again(&mut self, now: Instant) -> SnapshotPart {
         self.progressed = now;
         self.broken = false;
@@ -147,7 +147,7 @@ pub enum Taken {
     Whole,
     /// All of it is here and it is not what it should be: nothing is left of it.
     Damaged,
-    /// It was not asked for, or is larger than any snapshot: nothing changed.
+    /// The part was not requested, or is larger than any snapshot: nothing changed.
     Unfit,
 }
 

@@ -73,7 +73,7 @@ impl StateCheck {
         self.own.on_applied(index, digest);
     }
 
-    /// A peer is gone: what it said stands no more.
+    /// A peer is disconnected: its digests no longer count.
     pub(super) fn on_disconnected(&mut self, peer: NodeId) {
         self.told.remove(&peer);
         self.wanted.remove(&peer);
@@ -180,7 +180,8 @@ impl Node {
         self.show_role();
     }
 
-    /// As a box that is out of service: asks a box of the majority for its state, another one when that stops.
+    /// Fetches the state while this box is out of service: from a box of the majority, and from another one if that
+    /// stops answering.
     fn fetch_state(&mut self, now: Instant) {
         if self.state_check.is_out() && self.leads() && !self.is_transferring() {
             // Nobody may be able to take over: then it leads on, and nobody is answered by its state.

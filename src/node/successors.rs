@@ -28,7 +28,7 @@ const SLOW_LEAST: Duration = Duration::from_millis(20);
 const SLOW_FOR: Duration = Duration::from_secs(180);
 /// After leadership was transferred, by anyone for any reason, it does not move by itself for so long.
 const REST: Duration = Duration::from_secs(60);
-/// Nobody took over: so long until the next try.
+/// The wait before the next try if nobody took over.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// Why leadership is transferred.
@@ -39,9 +39,9 @@ pub enum TransferReason {
     Broker,
     /// Its disk is slow, full, read-only, failing or hung.
     Disk,
-    /// It stops in good order.
+    /// The leader stops in good order.
     Stopping,
-    /// Somebody asked for it.
+    /// An operator requested it.
     Asked,
     /// Its state differs from that of a majority.
     State,
@@ -57,7 +57,7 @@ impl TransferReason {
         TransferReason::State,
     ];
 
-    /// As metrics and status name it.
+    /// The name in metrics and status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -102,7 +102,7 @@ pub(super) struct Reach {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Voter {
     pub(super) id: NodeId,
-    /// It is connected, answers, and has all but the latest of the log.
+    /// Whether it is connected, answers, and has all but the latest entries of the log.
     pub(super) caught_up: bool,
 }
 
@@ -159,7 +159,7 @@ impl Successors {
         self.conditions.insert(id, PeerCondition { condition, reached_since });
     }
 
-    /// It is not connected any more.
+    /// The voter is not connected any more.
     pub(super) fn on_disconnected(&mut self, id: NodeId) {
         self.conditions.remove(&id);
     }
@@ -174,7 +174,7 @@ impl Successors {
         self.handed = Some((now, REST));
     }
 
-    /// Nobody has taken over.
+    /// A transfer has failed: nobody has taken over.
     pub(super) fn transfer_failed(&mut self, now: Instant) {
         self.handed = Some((now, REST_AFTER_FAILURE));
     }
@@ -190,7 +190,7 @@ impl Successors {
         self.fit(voters).min_by_key(|id| self.rank(*id))
     }
 
-    /// What a leader should do now.
+    /// Decides what a leader should do now.
     pub(super) fn decide(&mut self, own: Own, voters: &[Voter], now: Instant) -> Wish {
         let away = own.broker.is_some_and(|broker| !broker.reached && now >= broker.since + BROKER_AWAY);
         let reaches = own.broker.is_some_and(|broker| broker.reached);

@@ -22,19 +22,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Why leadership is not transferred.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LeadershipTransferError {
-    /// Nobody could take it.
+    /// No box could take leadership over.
     #[error(
         "no other voter is connected, caught up and able to write to its disk, so none could take over; see \
          `tallyd status`"
     )]
     NoCandidate,
-    /// That one could not.
+    /// The chosen box could not lead.
     #[error("{0} reports that its disk rejects writes: it could not lead")]
     DiskUnhealthy(String),
     /// The others are no majority without this box, whose own vote cannot be stored.
     #[error("the other connected boxes are not a majority without this one")]
     NoMajority,
-    /// It does not answer, or lacks too much.
+    /// The chosen box does not answer, or lacks too much of the log.
     #[error("{name} does not answer, or has not caught up ({behind} entries behind)")]
     NotCaughtUp {
         /// Who.
@@ -51,7 +51,7 @@ pub(super) enum LeadershipTransferError {
 #[derive(Debug, Default)]
 pub(super) struct LeadershipTransfers {
     pub(super) successors: Successors,
-    /// Under way.
+    /// The transfer in progress.
     pending: Option<PendingTransfer>,
     /// A group that the disk did not take, which the core is told only once leadership has moved, or could
     /// not: until then this box leads on from memory, as with a disk that is merely slow.

@@ -31,13 +31,13 @@ const BYTES_MAX: usize = 64 << 20;
 /// Frozen batches that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsent {
-    /// Under which their epoch was opened, or will be.
+    /// The nonce under which their epoch was opened, or will be.
     pub(super) nonce: u128,
     /// What the batches are addressed to. `None`: no epoch is open, and none was sent.
     pub(super) epoch: Option<(SourceId, Epoch)>,
     /// The number of the first.
     pub(super) first: ReportNumber,
-    /// As they are sent.
+    /// The bodies, as they are sent.
     pub(super) bodies: Vec<Body>,
 }
 

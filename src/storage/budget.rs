@@ -14,7 +14,7 @@ const DEFAULT_BYTES_MAX: u64 = 256 * MIB;
 pub struct Budget(u64);
 
 impl Budget {
-    /// With less nothing is gained: a single group of entries may have a MiB.
+    /// The least bound: less gains nothing, since a single group of entries may have a MiB.
     pub const LEAST: u64 = 8 * MIB;
     /// A partition has at least this, so that the least bound is no more than half of it.
     pub const LEAST_PARTITION: u64 = 2 * Budget::LEAST;

@@ -122,7 +122,7 @@ fn write(
     storage.write(&group).unwrap();
 }
 
-/// Of all files but the lock, which tells who has the directory open.
+/// The contents of all files but the lock, which names the process that has the directory open.
 fn contents(fs: &FaultyFileSystem) -> Vec<(PathBuf, Vec<u8>)> {
     let files = fs.files().into_iter().filter(|file| !file.ends_with("lock"));
     files.map(|file| (file.clone(), fs.contents(&file))).collect()

@@ -17,9 +17,9 @@ use super::fs::{FileSystem, StoredFile};
 /// What goes wrong, at a chosen operation that changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The power fails in the middle of it: nothing works until [`FaultyFileSystem::restart`].
+    /// The power fails in the middle of the operation: nothing works until [`FaultyFileSystem::restart`].
     Crash,
-    /// It fails once, perhaps half done.
+    /// The operation fails once, perhaps half done.
     Error(io::ErrorKind),
     /// A sync says that it succeeded, and nothing is durable by it; other operations succeed.
     Lie,

@@ -44,7 +44,7 @@ pub(super) struct SegmentHeader {
 }
 
 impl SegmentHeader {
-    /// As a whole block.
+    /// Encodes the header as a whole block.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut block = Vec::with_capacity(BLOCK_BYTES);
         block.extend_from_slice(MAGIC);

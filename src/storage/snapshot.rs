@@ -30,7 +30,7 @@ const PIECE_BYTES: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub(super) struct SnapshotParts {
     pub(super) position: Position,
-    /// It came from a leader.
+    /// Whether the snapshot came from a leader.
     pub(super) foreign: bool,
     pub(super) bytes: Bytes,
 }
@@ -46,18 +46,18 @@ impl SnapshotParts {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) bytes: Vec<u8>,
-    /// It came from a leader.
+    /// Whether the snapshot came from a leader.
     pub(super) foreign: bool,
 }
 
 /// Why a snapshot file gave nothing.
 #[derive(Debug)]
 pub(super) enum LoadError {
-    /// It is damaged: what does not fit.
+    /// The snapshot is damaged: what is wrong with it.
     Damaged(String),
-    /// It must not be used.
+    /// The snapshot must not be used.
     Refused(OpenError),
-    /// It could not be read.
+    /// The snapshot could not be read.
     Io(io::Error),
 }
 
@@ -88,7 +88,7 @@ fn parse_name(name: &str) -> Option<Position> {
 pub struct Saving<S> {
     file: S,
     parts: SnapshotParts,
-    /// Of the bytes so far.
+    /// The checksum of the bytes so far.
     crc: u32,
     stage: Stage,
     serial: u64,

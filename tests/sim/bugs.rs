@@ -60,7 +60,7 @@ fn each_bug_is_found() {
     println!("proof: deliberate bugs of boxes: {} bugs, {} found", bugs.len(), found.len());
 }
 
-/// What the environment names.
+/// The bug that the environment names.
 pub(crate) fn asked_for() -> Option<Setting> {
     let named = |variable| {
         let name = std::env::var(variable).ok()?;

@@ -23,11 +23,11 @@ pub(crate) struct Guests {
 
 /// A meter lives on by as much as a reader waits at most.
 const METER_EVERY: Micros = 150_000;
-/// When a site that is not used yet begins to stand still.
+/// When a site that is not in use yet goes idle.
 const SLEEP_AT: Micros = 2 * SECOND;
 
 impl World {
-    /// They come after so long.
+    /// Adds these clients, after so long.
     pub(crate) fn guests_come(&mut self, after: Micros) {
         let (boxes, rng) = (self.boxes.len() as u64, &mut self.rng);
         let guests = &mut self.guests;

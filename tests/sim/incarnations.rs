@@ -70,7 +70,7 @@ impl World {
         self.after(away, Event::Start { at });
     }
 
-    /// Somebody stops a box in good order.
+    /// An operator stops a box in good order.
     pub(crate) fn stop(&mut self, at: NodeId) {
         let place = World::place(at);
         self.boxes[place].tell_time(self.now);

@@ -23,7 +23,7 @@ pub(crate) struct Outlet(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     connected: BTreeSet<NodeId>,
-    /// To whom nothing that is long gets through now.
+    /// The peers to whom no long frame gets through now.
     congested: BTreeSet<NodeId>,
     sent: Vec<Sent>,
 }

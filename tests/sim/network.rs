@@ -40,12 +40,12 @@ fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
     (a.min(b), a.max(b))
 }
 
-/// What becomes of a frame.
+/// The fate of a frame.
 #[derive(Debug)]
 pub(crate) enum Route {
-    /// It arrives so many times, at these times, if the connection is still the one of this serial then.
+    /// The frame arrives at these times, if the connection still has this serial then.
     Arrives(u64, Vec<Micros>),
-    /// It waits for the cut to end.
+    /// The frame waits for the cut to end.
     Held(u64),
     Lost,
 }

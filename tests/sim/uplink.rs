@@ -176,7 +176,7 @@ impl World {
         }
     }
 
-    /// What it refused for good, too.
+    /// Ends the refusals for good, too.
     pub(crate) fn end_refusals_for_good(&mut self) {
         self.outside.broker.take_all();
         if self.rng.chance(500) {

@@ -9,7 +9,7 @@ use super::{OneIncarnation, RefusedCells};
 
 #[derive(Debug, Default)]
 pub(crate) struct Conservation {
-    /// By series: what is surely in it, and what may be besides.
+    /// For each series: the amount that is certainly in it, and what may be in it besides.
     waited: BTreeMap<String, (i128, i128)>,
     counted: BTreeMap<String, (OneIncarnation, i128)>,
     crashed: BTreeSet<OneIncarnation>,
@@ -37,7 +37,7 @@ impl Conservation {
         self.counted.entry(series.to_owned()).or_insert((incarnation, 0)).1 += amount as i128;
     }
 
-    /// What this incarnation had counted and not committed is gone.
+    /// An incarnation has crashed: its uncommitted counts are gone.
     pub(crate) fn crashed(&mut self, incarnation: OneIncarnation) {
         self.crashed.insert(incarnation);
     }

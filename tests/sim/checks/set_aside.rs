@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::broker::Topic;
 
-/// As the product has it.
+/// The cause for a broken connection, as in the product.
 const BROKE: u8 = 0;
 const PACKET_TOO_LARGE: u8 = 0x95;
 const STRIKES: u32 = 3;

@@ -16,7 +16,7 @@ use crate::rng::Rng;
 pub(crate) struct Poller {
     pub(crate) place: usize,
     pub(crate) meter: Meter,
-    /// Of which incarnation of its box.
+    /// The incarnation of its box that it belongs to.
     incarnation: u64,
     counting: Counting,
 }

@@ -26,11 +26,11 @@ pub(crate) struct Source {
     asked: Option<(Answer, Micros)>,
 }
 
-/// What comes of a wake.
+/// The result of a wake.
 pub(crate) enum Turn {
-    /// It waits for an answer.
+    /// The source waits for an answer.
     Waits,
-    /// It can take a report.
+    /// The source can send a report.
     Free,
     /// A report was judged: these of its cells were refused.
     Judged(Vec<(u32, Refusal)>),

@@ -10,7 +10,7 @@ use crate::rng::Rng;
 
 #[derive(Debug, Default)]
 pub(crate) struct Statsd {
-    /// Of which incarnation of its box.
+    /// The incarnation of its box that it belongs to.
     incarnation: u64,
     cache: SeriesCache,
     gauge: i64,
