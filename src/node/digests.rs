@@ -64,7 +64,7 @@ impl Points {
     }
 }
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// No difference is known.
@@ -72,18 +72,18 @@ pub(super) enum Judgement {
     Same,
     /// States differ, and this box's is not known to be the wrong one.
     Differs {
-        /// At this index.
+        /// The index at which they differ.
         index: u64,
-        /// These boxes' from this one's.
+        /// The boxes whose states differ from this one's.
         others: BTreeSet<NodeId>,
         /// More than half of those that hold the state agree with this one: the others are wrong.
         majority: bool,
     },
     /// More than half of those that hold the state agree with each other and not with this box.
     Wrong {
-        /// At this index.
+        /// The index at which they differ.
         index: u64,
-        /// These agree.
+        /// The boxes that agree with each other.
         with: BTreeSet<NodeId>,
     },
 }

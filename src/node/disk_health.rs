@@ -225,7 +225,7 @@ impl Node {
             let now = self.now();
             return self.raft.handle_persisted(now, ticket);
         }
-        self.persist_failed(ticket);
+        self.on_persist_failed(ticket);
     }
 
     /// The disk has answered about a group.
@@ -240,7 +240,7 @@ impl Node {
                 error!("the disk rejects writes, so this box acknowledges nothing: {error}");
                 self.disk_changed();
             }
-            return self.persist_failed(ticket);
+            return self.on_persist_failed(ticket);
         }
         if answered == (Answered::Written { again: true }) {
             info!("the disk accepts writes again");
@@ -249,7 +249,7 @@ impl Node {
         if let Some(since) = since {
             self.heartbeats.adaptive.on_sync(self.moment.now.saturating_duration_since(since));
         }
-        self.was_persisted(ticket);
+        self.on_persisted(ticket);
         self.snapshots.on_installed(ticket);
         let now = self.now();
         self.raft.handle_persisted(now, ticket);

@@ -146,7 +146,7 @@ impl Node {
         *sent = heartbeat.sent.max(*sent);
         self.shared.clock.hear(heartbeat.told);
         let me = self.shared.identity.node_id();
-        self.transfers.is_asked(heartbeat.asks_for_broker && self.is_voter(me));
+        self.transfers.set_asked(heartbeat.asks_for_broker && self.is_voter(me));
         self.heartbeats.adaptive.on_announced(micros(heartbeat.timeout));
         self.set_timeouts();
     }

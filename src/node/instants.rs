@@ -10,7 +10,7 @@ const JOIN_SHARE: u32 = 10;
 /// and no longer than this: by how much a box sees site time later than the leader, and its counts take to get there.
 const JOIN_MAX: Duration = Duration::from_millis(100);
 
-/// The instants of one box.
+/// The next instant of this box.
 #[derive(Debug)]
 pub(super) struct Instants {
     every: Duration,
@@ -26,7 +26,7 @@ impl Instants {
         instants
     }
 
-    /// From now on they are so far apart.
+    /// Sets the interval between instants.
     pub(super) fn set_every(&mut self, every: Duration) {
         self.every = every;
     }

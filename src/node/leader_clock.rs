@@ -11,13 +11,13 @@ use crate::deliberate::{self, Bug};
 use crate::site::{Envelope, Site, Stamp, StampedEntry, entry};
 use crate::storage::Entry;
 
-/// Site time and elapsed time as the leader counts them on.
+/// Site time and elapsed time, as a leader advances them.
 #[derive(Debug)]
 pub(super) struct LeaderClock {
     elapsed: Elapsed,
-    /// Up to when elapsed time is counted.
+    /// The instant up to which elapsed time is counted.
     counted: Instant,
-    /// While this box leads.
+    /// Decides site time while this box leads.
     times: Option<SiteTimes>,
 }
 
@@ -25,8 +25,8 @@ pub(super) struct LeaderClock {
 #[derive(Debug)]
 pub(super) struct Step(SiteTimes);
 
-/// What the entries tell of time that are in a box's log and not applied yet. After a power cut of the whole site that
-/// can be all of them: what is applied then is of the latest snapshot.
+/// The times on logged entries that are not applied yet. After a power cut of the whole site these can be all entries
+/// after the latest snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Logged {
     /// The latest site time that is stamped on them: since an operator's step, if one is among them.
@@ -76,7 +76,7 @@ pub(super) fn clock_at_start(site: &Site, entries: &[Entry], time: TimeSource) -
 }
 
 impl LeaderClock {
-    /// Goes on from what was applied last.
+    /// Continues from the last applied stamp.
     pub(super) fn new(stamp: Stamp, now: Instant) -> LeaderClock {
         LeaderClock { elapsed: stamp.elapsed, counted: now, times: None }
     }
@@ -97,14 +97,14 @@ impl LeaderClock {
         self.times = None;
     }
 
-    /// Whose clocks count.
+    /// Sets the voters, whose clocks count.
     pub(super) fn set_voters(&mut self, voters: impl Iterator<Item = NodeId>) {
         if let Some(times) = &mut self.times {
             times.set_voters(voters);
         }
     }
 
-    /// What another member answered to a heartbeat.
+    /// A member has answered a heartbeat with its clock.
     pub(super) fn on_reading(&mut self, member: NodeId, reading: Reading, now: Instant) {
         if let Some(times) = &mut self.times {
             times.on_reading(member, reading, now);
@@ -124,8 +124,8 @@ impl LeaderClock {
         Some((Stamp { site, elapsed: self.elapsed, synced }, LeaderTime { site, synced, held }))
     }
 
-    /// An operator wants the clocks followed now: the stamp for the entry that says so, and what to go by once it is
-    /// in the log. Until then nothing changes. `None`: too few clocks are known.
+    /// An operator's step to the boxes' clocks: the stamp for its entry, and the times to use once the entry is in the
+    /// log. Until then nothing changes. `None`: too few clocks are known.
     pub(super) fn step(&mut self, now: Instant, wall: Wall) -> Option<(Stamp, Step)> {
         self.count(now);
         let mut times = self.times.clone()?;
@@ -145,7 +145,7 @@ impl LeaderClock {
         self.times.as_ref().map(|times| times.offsets(now)).unwrap_or_default()
     }
 
-    /// Counts elapsed time on, in whole milliseconds.
+    /// Advances elapsed time, in whole milliseconds.
     fn count(&mut self, now: Instant) {
         let passed_ms = now.since(self.counted).as_millis();
         self.counted += Duration::from_millis(passed_ms);

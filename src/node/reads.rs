@@ -11,7 +11,7 @@ use crate::request::RequestError;
 
 type Reply = oneshot::Sender<Result<(), RequestError>>;
 
-/// Most fences that may wait at one box, for whatever.
+/// The most fences that may wait at one box.
 const WAITING_MAX: usize = 16_384;
 /// How often reads are dropped whose clients have gone.
 const PRUNE_EVERY: Duration = Duration::from_millis(500);
@@ -23,7 +23,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// A box asks fewer questions than two to this in one incarnation.
 const QUESTION_BITS: u32 = 40;
 
-/// Who waits for which part of a fence.
+/// The waiters of each stage of a fence.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     /// Not asked for yet.
@@ -46,7 +46,7 @@ struct Asked {
     replies: Vec<(Reply, Instant)>,
 }
 
-/// Who asked the leader.
+/// The source of a question to the leader.
 #[derive(Debug)]
 pub(super) enum Asker {
     /// Requests at this box.
@@ -62,7 +62,7 @@ impl Reads {
         Reads { next_id: boot << QUESTION_BITS, ..Reads::default() }
     }
 
-    /// A fence is wanted.
+    /// Adds a fence.
     pub(super) fn add(&mut self, reply: Reply, now: Instant) {
         if self.waiting() >= WAITING_MAX {
             let _ = reply.send(Err(RequestError::TooBusy));
@@ -76,7 +76,7 @@ impl Reads {
         !self.fresh.is_empty() || self.asked.is_some()
     }
 
-    /// How many wait here, for whatever.
+    /// How many fences wait here.
     fn waiting(&self) -> usize {
         let asked = self.asked.as_ref().map_or(0, |asked| asked.replies.len());
         let in_rounds = |(_, _, asker): &(u64, LogIndex, Asker)| match asker {
@@ -86,7 +86,7 @@ impl Reads {
         self.fresh.len() + asked + self.rounds.iter().map(in_rounds).sum::<usize>() + self.indexes.len()
     }
 
-    /// At the leader: all fresh ones, for one round.
+    /// At the leader: takes all fresh fences, for one round.
     pub(super) fn take_fresh(&mut self) -> Vec<Reply> {
         // A question that this box sent when it did not lead is moot.
         let stale = self.asked.take().into_iter().flat_map(|asked| asked.replies);
@@ -107,8 +107,8 @@ impl Reads {
         self.rounds.push((round, index, asker));
     }
 
-    /// At the leader: rounds up to here are confirmed. Returns the peers that are to be answered.
-    pub(super) fn confirmed(&mut self, round: u64) -> Vec<(NodeId, u64, LogIndex)> {
+    /// At the leader: rounds up to here are confirmed. Returns the peers to answer.
+    pub(super) fn on_confirmed(&mut self, round: u64) -> Vec<(NodeId, u64, LogIndex)> {
         let mut peers = Vec::new();
         let done = self.rounds.partition_point(|(wanted, _, _)| *wanted <= round);
         for (_, index, asker) in self.rounds.drain(..done) {
@@ -120,7 +120,7 @@ impl Reads {
         peers
     }
 
-    /// Leadership ended: local ones are asked for anew, the peers that asked are told to.
+    /// Leadership ended: local fences begin anew. Returns the questions of peers, which must be asked anew, too.
     pub(super) fn on_step_down(&mut self, now: Instant) -> Vec<(NodeId, u64)> {
         let mut peers = Vec::new();
         for (_, _, asker) in self.rounds.drain(..) {
@@ -167,7 +167,7 @@ impl Reads {
         }
     }
 
-    /// Gives up what waited too long without a leader, and forgets those whose clients have.
+    /// Ends fences that have waited too long for a leader, and drops those whose clients have gone.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.pruned.is_none_or(|at| now >= at + PRUNE_EVERY) {
             self.pruned = Some(now);
@@ -182,7 +182,7 @@ impl Reads {
         self.asked.take_if(|asked| asked.replies.is_empty());
     }
 
-    /// A box that cannot apply, or a leader that is not confirmed, keeps nothing for those who do not wait any more.
+    /// Drops fences whose clients have gone, also at a box that cannot apply and at a leader that is not confirmed.
     fn prune(&mut self) {
         self.fresh.retain(|(reply, _)| !reply.is_closed());
         self.indexes.retain(|(_, reply)| !reply.is_closed());
@@ -196,7 +196,7 @@ impl Reads {
         }
     }
 
-    /// There is no leader for long.
+    /// There has been no leader for long: all waiting fences fail.
     pub(super) fn give_up(&mut self) {
         let asked = self.asked.take().into_iter().flat_map(|asked| asked.replies);
         for (reply, _) in asked.chain(self.fresh.drain(..)) {
@@ -276,7 +276,7 @@ mod tests {
         let replies = reads.take_fresh();
         reads.await_round(1, LogIndex(4), Asker::Here(replies));
         assert!(!reads.any_unconfirmed());
-        assert!(reads.confirmed(1).is_empty());
+        assert!(reads.on_confirmed(1).is_empty());
         reads.on_applied(LogIndex(4));
         assert_eq!(told.try_recv(), Ok(Ok(())));
     }
@@ -314,7 +314,7 @@ mod tests {
         }
         assert_eq!(reads.rounds.len(), 2);
         assert_eq!(
-            reads.confirmed(99),
+            reads.on_confirmed(99),
             [(NodeId(3), 7, LogIndex(1)), (NodeId(2), 9, LogIndex(90))],
             "a question that is repeated has the answer to its first copy"
         );

@@ -30,31 +30,31 @@ const FIRST_WAIT: Duration = Duration::from_millis(1000);
 const TIME_US_MAX: i64 = ((1 << 48) - 1) * 1000;
 /// How many readings of a clock are kept; the one with the shortest round trip counts.
 const READINGS: usize = 8;
-/// What else than half a round trip two readings of one clock may differ by.
+/// The further difference, beyond half a round trip, that two readings of one clock may have.
 const READING_US: i64 = 10_000;
 
-/// A voter's clock as it answered.
+/// A reading of a member's clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
-    /// Its wall clock when it answered, Unix microseconds: whatever it says.
+    /// The member's wall clock when it answered, Unix microseconds, unchecked.
     pub(super) wall_us: u64,
-    /// Whether a time service keeps it.
+    /// Whether a time service synchronises the clock.
     pub(super) synced: bool,
     /// How long question and answer took.
     pub(super) round_trip: Duration,
 }
 
-/// Site time as decided.
+/// Site time, as decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decided {
     pub(super) site: SiteTime,
-    /// Whether it is that of synchronised clocks, to a second.
+    /// Whether it agrees with synchronised clocks, to a second.
     pub(super) synced: bool,
-    /// Where the clocks would have it jump to, if that is held.
+    /// The time that a held jump leads to.
     pub(super) held: Option<SiteTime>,
 }
 
-/// A member's clock beside site time.
+/// A member's clock compared with site time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Offset {
     pub(super) member: NodeId,
@@ -110,7 +110,7 @@ struct Median {
 }
 
 impl SiteTimes {
-    /// Goes on from what is known (`None`: nothing, the site is new).
+    /// Continues from the known site time (`None`: the site is new).
     pub(super) fn new(me: NodeId, from: Option<SiteTime>, synced: bool, now: Instant) -> SiteTimes {
         let site_us = from.map(|site| clamp_us(site.0.saturating_mul(1000)));
         SiteTimes {
@@ -126,7 +126,7 @@ impl SiteTimes {
         }
     }
 
-    /// Whose clocks count. Others may be heard all the same, and are only shown.
+    /// Sets the voters, whose clocks count. Other members' clocks are only shown.
     pub(super) fn set_voters(&mut self, voters: impl Iterator<Item = NodeId>) {
         self.voters.clear();
         self.voters.extend(voters);
@@ -165,8 +165,8 @@ impl SiteTimes {
         Some(self.decided(next_us))
     }
 
-    /// An operator wants the clocks followed now, however far ahead or behind: from what to what, or
-    /// `None` if too few clocks are known.
+    /// An operator's step: site time becomes the median, however far ahead or behind. Returns both times, or `None` if
+    /// too few clocks are known.
     pub(super) fn step(&mut self, now: Instant) -> Option<(SiteTime, SiteTime)> {
         let median = self.median(now)?;
         let from = self.site_us?;
@@ -323,7 +323,7 @@ impl Clock {
     }
 }
 
-/// What a broken clock says is taken for the nearest time that there is.
+/// Clamps the time of a broken clock to the range that entries can carry.
 fn clamp_us(us: u64) -> i64 {
     us.min(TIME_US_MAX as u64) as i64
 }

@@ -103,9 +103,9 @@ impl Node {
                 }
                 Event::OwnEntry { entry, configuration } => self.store_own(entry, configuration),
                 Event::ConfigurationChanged(entry) => self.on_configuration(&entry),
-                Event::TransferFailed { to } => self.transfer_failed(to),
+                Event::TransferFailed { to } => self.on_transfer_failed(to),
                 Event::LeaderChanged { leader, term } => {
-                    self.transfers.is_asked(false);
+                    self.transfers.set_asked(false);
                     self.shared.metrics.leader_changes.raise();
                     match leader.filter(|_| !self.leads()) {
                         Some(id) => {
@@ -256,7 +256,7 @@ impl Node {
             }
             let confirmed =
                 if deliberate::is(Bug::ReadsWithoutRound) { u64::MAX } else { self.raft.read_confirmed() };
-            for (peer, id, index) in self.reads.confirmed(confirmed) {
+            for (peer, id, index) in self.reads.on_confirmed(confirmed) {
                 self.answer_read(peer, id, Some(index));
             }
         } else if let (Some(leader), Some(term)) = (self.raft.leader(), self.leader_term())

@@ -82,7 +82,7 @@ pub struct StoppedNode {
     pub end_by: Option<Instant>,
     /// The requesters of the stop, who wait for its end.
     pub replies: Vec<oneshot::Sender<()>>,
-    /// Some counts could neither be committed nor saved.
+    /// Some counts could neither be committed nor saved; the simulation asks for it.
     pub lost: bool,
 }
 

@@ -175,7 +175,7 @@ impl Successors {
     }
 
     /// A transfer has failed: nobody has taken over.
-    pub(super) fn transfer_failed(&mut self, now: Instant) {
+    pub(super) fn on_transfer_failed(&mut self, now: Instant) {
         self.handed = Some((now, REST_AFTER_FAILURE));
     }
 

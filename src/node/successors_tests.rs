@@ -102,7 +102,7 @@ fn who_was_to_take_over_and_did_not_is_asked_again_soon() {
     site.broker(false);
     site.set(B, |b| b.broker = Some(true));
     site.pass(s(14));
-    site.successors.transfer_failed(site.now);
+    site.successors.on_transfer_failed(site.now);
     site.pass(s(6));
     assert_eq!(site.handed.len(), 2, "{:?}", site.handed);
 }

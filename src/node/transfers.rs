@@ -16,7 +16,7 @@ use super::wire::{Condition, Frame};
 use super::{Node, heartbeats};
 use crate::transport::Lane;
 
-/// Who could lead better is looked at so often.
+/// How often a leader looks for a better leader.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Why leadership is not transferred.
@@ -37,17 +37,17 @@ pub(super) enum LeadershipTransferError {
     /// The chosen box does not answer, or lacks too much of the log.
     #[error("{name} does not answer, or has not caught up ({behind} entries behind)")]
     NotCaughtUp {
-        /// Who.
+        /// The chosen box.
         name: String,
-        /// What it lacks, as far as is known.
+        /// How many entries it lacks, as far as this box knows.
         behind: u64,
     },
-    /// The core refuses it.
+    /// The core refuses the transfer.
     #[error("{0}")]
     Core(#[from] TransferError),
 }
 
-/// What this box knows of pending over.
+/// The leadership transfers of this box, in progress and past.
 #[derive(Debug, Default)]
 pub(super) struct LeadershipTransfers {
     pub(super) successors: Successors,
@@ -56,7 +56,7 @@ pub(super) struct LeadershipTransfers {
     /// A group that the disk did not take, which the core is told only once leadership has moved, or could
     /// not: until then this box leads on from memory, as with a disk that is merely slow.
     withheld: Option<u64>,
-    /// Another box asks who reaches the broker; by a leader's latest heartbeat.
+    /// Whether the leader's latest heartbeat asks who reaches the broker.
     asked: bool,
     wish: Wish,
     looked: Option<Instant>,
@@ -78,12 +78,12 @@ impl LeadershipTransfers {
         self.wish.asks_for_broker
     }
 
-    /// The leader asks, or does not.
-    pub(super) fn is_asked(&mut self, asked: bool) {
+    /// Notes whether the leader asks who reaches the broker.
+    pub(super) fn set_asked(&mut self, asked: bool) {
         self.asked = asked;
     }
 
-    /// For status and metrics.
+    /// The transfers, for status and metrics.
     pub(super) fn status(&self) -> TransfersStatus {
         let of = |reason| self.done.get(&reason).copied().unwrap_or_default();
         TransfersStatus {
@@ -155,10 +155,10 @@ impl Node {
     }
 
     /// The successor did not take over.
-    pub(super) fn transfer_failed(&mut self, to: NodeId) {
+    pub(super) fn on_transfer_failed(&mut self, to: NodeId) {
         let name = self.name_of(to);
         info!("{name} did not take over leadership");
-        self.transfers.successors.transfer_failed(self.moment.now);
+        self.transfers.successors.on_transfer_failed(self.moment.now);
         self.note_transfer(false);
     }
 
@@ -185,7 +185,7 @@ impl Node {
 
     /// The disk did not take a group. A leader transfers leadership first, if somebody can take it, and tells the core
     /// afterwards: no write of its own is needed for that. Who cannot transfer leadership steps down.
-    pub(super) fn persist_failed(&mut self, ticket: u64) {
+    pub(super) fn on_persist_failed(&mut self, ticket: u64) {
         if self.transfers.withheld == Some(ticket) {
             return;
         }
@@ -213,7 +213,7 @@ impl Node {
     }
 
     /// The disk has taken a group after all.
-    pub(super) fn was_persisted(&mut self, ticket: u64) {
+    pub(super) fn on_persisted(&mut self, ticket: u64) {
         self.transfers.withheld.take_if(|withheld| *withheld == ticket);
     }
 
@@ -228,7 +228,7 @@ impl Node {
         true
     }
 
-    /// What a leader does about its successor as time goes by, and what all tell their upstream.
+    /// Moves leadership to a better leader when that is due, and updates the wish for the upstream.
     pub(super) fn look_for_successor(&mut self) {
         let now = self.moment.now;
         if self.transfers.looked.is_some_and(|looked| now < looked + LOOK_EVERY) {
@@ -256,8 +256,8 @@ impl Node {
         self.tell_broker_wish();
     }
 
-    /// What the upstream is to do: at a follower whose leader asks, see whether the broker is there; at a leader
-    /// that hears that it is, try again.
+    /// Updates the wish for the upstream: a follower whose leader asks probes the broker; a leader that hears of a
+    /// box that reaches it tries again.
     fn tell_broker_wish(&mut self) {
         let probe = self.transfers.asked && !self.leads();
         let again = u64::from(std::mem::take(&mut self.transfers.wish.try_broker));
@@ -267,7 +267,7 @@ impl Node {
         });
     }
 
-    /// How this box is.
+    /// This box's own condition, for its answers to heartbeats.
     pub(super) fn condition(&self) -> Condition {
         Condition {
             disk_ok: Some(self.disk_health.trouble().is_none()),
