@@ -102,7 +102,7 @@ impl<S: SiteView> Machine<S> {
             let changed = (&sent.leader, sent.boxes) != (&state.leader, state.boxes);
             changed || now - *at >= STATUS_EVERY
         });
-        if !due || self.trials.is_barred(trials::Target::Status, now) {
+        if !due || self.trials.is_barred(TrialTarget::Status, now) {
             return None;
         }
         let message = json::status(&self.setting.naming, true, &state);
@@ -111,7 +111,7 @@ impl<S: SiteView> Machine<S> {
     }
 
     fn subscription_out(&mut self, now: Instant) -> Option<Out> {
-        if self.session.subscribed || self.trials.is_barred(trials::Target::Subscription, now) {
+        if self.session.subscribed || self.trials.is_barred(TrialTarget::Subscription, now) {
             return None;
         }
         self.session.subscribed = true;
@@ -178,7 +178,7 @@ impl<S: SiteView> Machine<S> {
         if self.too_large(message) {
             return Some(trials::PACKET_TOO_LARGE);
         }
-        let target = trials::Target::Series(series, place);
+        let target = TrialTarget::Series(series, place);
         self.trials.cause(target).filter(|_| self.trials.is_barred(target, now))
     }
 
@@ -198,7 +198,7 @@ impl<S: SiteView> Machine<S> {
     fn free_totals(&mut self, latest: &Numbered, now: Instant) -> Vec<(Place, Message)> {
         let series = latest.summary.series;
         let is_free =
-            |machine: &Self, place| !machine.trials.is_barred(trials::Target::Total(series, place), now);
+            |machine: &Self, place| !machine.trials.is_barred(TrialTarget::Total(series, place), now);
         let free = self.totals_of(latest, is_free);
         if free.len() < self.setting.formats.iter().count() {
             self.trials.keep_total(latest.clone());
@@ -212,7 +212,7 @@ impl<S: SiteView> Machine<S> {
             return;
         }
         self.session.totals_under_way.insert(series, (latest.clone(), messages.len()));
-        self.trials.total_sent(latest);
+        self.trials.on_total_sent(latest);
         for (place, message) in messages {
             let sent = match token {
                 Some(token) => Sent::Total { token, series, latest: seq, place },
@@ -225,24 +225,24 @@ impl<S: SiteView> Machine<S> {
 }
 
 /// What is refused if this is.
-pub(super) fn target_of(sent: Sent) -> trials::Target {
+pub(super) fn target_of(sent: Sent) -> TrialTarget {
     match sent {
-        Sent::Summary { token, place, .. } => trials::Target::Number(token.seq, place),
-        Sent::Retry { seq, .. } => trials::Target::Number(seq, 0),
+        Sent::Summary { token, place, .. } => TrialTarget::Number(token.seq, place),
+        Sent::Retry { seq, .. } => TrialTarget::Number(seq, 0),
         Sent::Total { series, place, .. } | Sent::LateTotal { series, place, .. } => {
-            trials::Target::Total(series, place)
+            TrialTarget::Total(series, place)
         }
-        Sent::Aside { .. } => trials::Target::Undeliverable,
-        Sent::Status | Sent::Offline => trials::Target::Status,
-        Sent::Subscription => trials::Target::Subscription,
+        Sent::Aside { .. } => TrialTarget::Undeliverable,
+        Sent::Status | Sent::Offline => TrialTarget::Status,
+        Sent::Subscription => TrialTarget::Subscription,
     }
 }
 
 /// The series that is refused if this is, if it is one of its summaries.
-pub(super) fn series_target_of(sent: Sent) -> Option<trials::Target> {
+pub(super) fn series_target_of(sent: Sent) -> Option<TrialTarget> {
     match sent {
-        Sent::Summary { series, place, .. } => Some(trials::Target::Series(series, place)),
-        Sent::Retry { series, .. } => Some(trials::Target::Series(series, 0)),
+        Sent::Summary { series, place, .. } => Some(TrialTarget::Series(series, place)),
+        Sent::Retry { series, .. } => Some(TrialTarget::Series(series, 0)),
         _ => None,
     }
 }
