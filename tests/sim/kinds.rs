@@ -1,7 +1,7 @@
 //! What a full run must have come through.
 
 /// Each of these must have happened in a full run.
-pub(crate) const MUST_HAPPEN: [&str; 88] = [
+pub(crate) const MUST_HAPPEN: [&str; 104] = [
     "boxes started",
     "boxes that could not start",
     "power lost at a box",
@@ -90,4 +90,20 @@ pub(crate) const MUST_HAPPEN: [&str; 88] = [
     "meters that stepped back a little",
     "meters that showed zero for a moment",
     "sites that stood still for an hour",
+    "sites whose members change",
+    "boxes that came to the site",
+    "members put",
+    "members promoted",
+    "members demoted",
+    "members removed",
+    "members moved",
+    "changes of members told twice",
+    "changes of members that got lost",
+    "changes of members refused",
+    "boxes that died for good",
+    "removed boxes switched off",
+    "boxes that replaced another",
+    "boxes turned away that are not known",
+    "connections closed to those who left",
+    "configurations made",
 ];
