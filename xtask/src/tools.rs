@@ -27,6 +27,8 @@ pub(crate) enum Tool {
     Openssl,
     /// A browser without a window, for pictures of the page.
     Chromium,
+    /// A peer that `bench` puts the same load on.
+    Redis,
 }
 
 impl Tool {
@@ -40,6 +42,7 @@ impl Tool {
             Tool::Mkfs => "mkfs.ext4",
             Tool::Openssl => "openssl",
             Tool::Chromium => "chromium",
+            Tool::Redis => "redis-server",
         }
     }
 
@@ -54,6 +57,7 @@ impl Tool {
             Tool::Mkfs => "e2fsprogs",
             Tool::Openssl => "openssl",
             Tool::Chromium => "chromium",
+            Tool::Redis => "redis-server",
         }
     }
 
@@ -61,6 +65,7 @@ impl Tool {
     const fn service(self) -> Option<&'static str> {
         match self {
             Tool::Mosquitto => Some("mosquitto"),
+            Tool::Redis => Some("redis-server"),
             Tool::MosquittoClients
             | Tool::Iproute
             | Tool::UtilLinux
