@@ -101,6 +101,24 @@ bugs! {
     TimeFromApplied,
     /// When an operator sets site time back, windows stay closed up to where it was.
     StaysClosed,
+    /// A leader changes the members also if those who vote afterwards cannot be reached.
+    IgnoresMajority,
+    /// The entry of a joint configuration does not say who votes in the half that is left.
+    ForgetsOutgoing,
+    /// The entry of a configuration has nothing in it.
+    WritesNoMembers,
+    /// A new leader goes by wishes that may not be the latest.
+    WishesTooEarly,
+    /// Who is removed is let go of before the configuration is without it.
+    LetsGoAtOnce,
+    /// Who was removed is still let in.
+    KeepsRemoved,
+    /// A box that begins with a snapshot goes by the members that the site was founded with.
+    GoesByFounders,
+    /// A box that was away is not told who came meanwhile.
+    TellsNobody,
+    /// A change that comes a second time is made again.
+    RepeatsChanges,
 }
 
 #[cfg(feature = "simulation")]

@@ -140,6 +140,16 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         // Boards without a clock, whose site loses its power.
         Bug::TimeFromApplied => |plan| (plan.has_clocks, plan.calm) = (false, 300_000),
         Bug::MetersByProcess => |plan| plan.pollers = 2,
+        // Members that change often, some of them for the site's last majority.
+        Bug::IgnoresMajority
+        | Bug::ForgetsOutgoing
+        | Bug::WritesNoMembers
+        | Bug::WishesTooEarly
+        | Bug::LetsGoAtOnce
+        | Bug::KeepsRemoved
+        | Bug::GoesByFounders
+        | Bug::TellsNobody
+        | Bug::RepeatsChanges => |plan| plan.changes_every = Some(300_000),
         _ => |_| (),
     }
 }

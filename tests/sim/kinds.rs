@@ -1,7 +1,7 @@
 //! The kinds of events that a full run must cover.
 
 /// Each of these must have happened in a full run.
-pub(crate) const MUST_HAPPEN: [&str; 96] = [
+pub(crate) const MUST_HAPPEN: [&str; 112] = [
     "boxes started",
     "boxes that could not start",
     "power lost at a box",
@@ -98,4 +98,20 @@ pub(crate) const MUST_HAPPEN: [&str; 96] = [
     "meters that stepped back a little",
     "meters that showed zero for a moment",
     "sites that stood still for an hour",
+    "sites whose members change",
+    "boxes that came to the site",
+    "members put",
+    "members promoted",
+    "members demoted",
+    "members removed",
+    "members moved",
+    "changes of members told twice",
+    "changes of members that got lost",
+    "changes of members refused",
+    "boxes that died for good",
+    "removed boxes switched off",
+    "boxes that replaced another",
+    "boxes turned away that are not known",
+    "connections closed to those who left",
+    "configurations made",
 ];

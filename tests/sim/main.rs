@@ -29,11 +29,13 @@ mod guests;
 mod incarnations;
 mod kinds;
 mod links;
+mod members;
 mod network;
 mod plan;
 mod queue;
 #[path = "../seeds/rng.rs"]
 mod rng;
+mod roster;
 #[path = "../seeds/run.rs"]
 mod run;
 mod sim;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tally_core::raft::MemberRole;
 use tallyd::mqtt::{Answer, Message};
-use tallyd::node::{BrokerWish, Command, Input as NodeInput, RoleView};
+use tallyd::node::{BrokerWish, Command, Input as NodeInput, MemberStatus, RoleView};
 use tallyd::random::Random;
 use tallyd::request::RequestError;
 use tallyd::site::Applied;
@@ -20,6 +21,8 @@ use crate::world::{Event, World};
 
 /// How long a request waits for its answer, and a connection for the broker's.
 pub(crate) const REQUEST_WAIT: Micros = 10 * SECOND;
+/// A failure tells so much of it.
+const DESCRIBED_BYTES_MAX: usize = 20_000;
 /// How long a broker may leave everything unanswered; less than in the product, where a history would not see it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -105,7 +108,9 @@ impl Outside {
     }
 
     pub(crate) fn describe(&self) -> String {
-        format!("\n{:?}\n{:?}", self.broker, self.upstreams)
+        let mut text = format!("\n{:?}\n{:?}", self.broker, self.upstreams);
+        text.truncate(text.floor_char_boundary(DESCRIBED_BYTES_MAX));
+        text
     }
 }
 
@@ -153,7 +158,11 @@ impl World {
 
     /// A box is told to stop.
     pub(crate) fn stop_upstream(&mut self, place: usize) {
-        let last = self.boxes.len() == 1;
+        let Some(incarnation) = &self.boxes[place].incarnation else { return };
+        let status = incarnation.handle.status();
+        let is_box =
+            |member: &&MemberStatus| member.connected && member.membership != Some(MemberRole::Witness);
+        let last = status.members.iter().filter(is_box).count() <= 1;
         self.run_upstream(place, vec![Input::Stop { last }]);
     }
 

@@ -13,10 +13,12 @@ use crate::coverage::Coverage;
 use crate::digest::Digest;
 use crate::guests::{Guest, Guests};
 use crate::links::Sent;
+use crate::members::Changes;
 use crate::network::Network;
 use crate::plan::{Micros, Plan, SECOND, size};
 use crate::queue::Queue;
 use crate::rng::Rng;
+use crate::roster::Roster;
 use crate::sim::Setting;
 use crate::trouble;
 use crate::upstreams::{Outside, UpstreamEvent};
@@ -75,6 +77,8 @@ pub(crate) enum Event {
     Reader,
     Counts(usize),
     Operator,
+    /// Somebody wishes for other members.
+    Change,
     Upstream(UpstreamEvent),
     Guest(Guest),
     /// The whole site stands still, and time does not.
@@ -101,10 +105,12 @@ pub(crate) struct World {
     pub(crate) coverage: Coverage,
     adders: Vec<Adder>,
     reporters: Vec<Reporter>,
-    counters: Vec<Counter>,
+    pub(crate) counters: Vec<Counter>,
     reader: Reader,
     pub(crate) operator: Operator,
     pub(crate) guests: Guests,
+    pub(crate) roster: Roster,
+    pub(crate) changes: Changes,
     /// Nothing goes wrong any more.
     pub(crate) healed: bool,
     trace: bool,
@@ -147,8 +153,11 @@ impl World {
         let mut plan = Plan::new(&mut rng);
         (setting.bend)(&mut plan);
         plan.calm = setting.calm.unwrap_or(plan.calm);
-        let boxes: Vec<SimBox> =
-            (1..=plan.boxes).map(|id| SimBox::new(&plan, id, rng.between(950, 1050), rng.next())).collect();
+        let roster = Roster::new(&plan);
+        let founders = roster.founders(&plan).into_iter();
+        let boxes: Vec<SimBox> = founders
+            .map(|identity| SimBox::new(&plan, identity, rng.between(950, 1050), rng.next()))
+            .collect();
         let mut world = World {
             now: 0,
             queue: Queue::new(),
@@ -168,6 +177,8 @@ impl World {
             reader: Reader::default(),
             operator: Operator::default(),
             guests: Guests::default(),
+            roster,
+            changes: Changes::default(),
             counters: (0..plan.boxes).map(|_| Counter::default()).collect(),
             healed: false,
             trace,
@@ -176,6 +187,11 @@ impl World {
             plan,
         };
         world.tell(|world| format!("{:?}", world.plan));
+        world.checks.removed.founders(world.boxes.iter().map(|one| one.id));
+        if let Some(every) = world.plan.changes_every {
+            world.after(SECOND, Event::Change);
+            world.coverage.add("sites whose members change", u64::from(every > 0));
+        }
         for place in 0..world.boxes.len() {
             let at = world.boxes[place].id;
             let comes_late = world.plan.is_late && place > 0 && place + 1 == world.boxes.len();
@@ -232,7 +248,7 @@ impl World {
         }
         loop {
             self.run_until(self.now + 100_000);
-            if !are_ahead && progress::is_committed(&self.boxes) {
+            if !are_ahead && progress::is_committed(&self.members()) {
                 are_ahead = true;
                 self.set_clocks_ahead();
             }
@@ -240,7 +256,7 @@ impl World {
                 self.adders.iter().all(Adder::is_idle) && self.reporters.iter().all(Reporter::is_idle);
             let refuses = |series: &str| self.outside.broker.refuses_for_good(series);
             let uncounted = self.uncounted_meters();
-            if is_idle && progress::is_at_rest(&self.boxes, refuses) {
+            if is_idle && progress::is_at_rest(&self.members(), refuses) {
                 if uncounted.is_empty() {
                     return;
                 }
@@ -275,6 +291,7 @@ impl World {
             Event::Frame { from, to, serial, sent } => {
                 if self.network.serial(from, to) == Some(serial) {
                     let Sent { lane, frame, .. } = sent;
+                    self.checks.changes.heard(self.now, to, from);
                     self.step(to, Some(Input::Links(LinkEvent::Received { from, lane, frame })));
                 }
             }
@@ -324,6 +341,11 @@ impl World {
                 }
             }
             Event::Guest(guest) => self.guest(guest),
+            Event::Change => {
+                if let Some(every) = self.plan.changes_every.filter(|_| !self.healed) {
+                    self.change_members(every);
+                }
+            }
             Event::Sleep => {
                 self.coverage.count("sites that stood still for an hour");
                 self.now += self.plan.sleeps.unwrap_or_default();
@@ -392,7 +414,7 @@ impl World {
         let (now, at) = (self.now, self.boxes[place].id);
         let Some(incarnation) = &mut self.boxes[place].incarnation else { return };
         let number = incarnation.number;
-        self.checks.digests_and_leaders(at, incarnation);
+        self.checks.stepped(now, at, incarnation);
         if incarnation.node.is_over() {
             return self.stopped(at);
         }
@@ -401,7 +423,7 @@ impl World {
         if wakes {
             incarnation.wakes_at = due;
         }
-        let sent = incarnation.outlet.take();
+        let (sent, closed) = (incarnation.outlet.take(), incarnation.outlet.closed());
         let disk = !incarnation.disk_works && incarnation.has_jobs();
         incarnation.disk_works |= disk;
         if wakes {
@@ -413,6 +435,7 @@ impl World {
         for sent in sent {
             self.send(at, sent);
         }
+        self.close(at, closed);
         self.look_upstream(place);
     }
 
@@ -477,9 +500,10 @@ impl World {
             one.hangs_until = 0;
             one.paused_until = one.paused_until.min(self.now + 1_000);
             if let Some(incarnation) = &one.incarnation {
-                (1..=self.plan.boxes).for_each(|peer| incarnation.outlet.congest(NodeId(peer), false));
+                incarnation.outlet.congest_none();
             }
         }
+        self.heal_boxes();
     }
 
     /// All clocks say a later time than any said so far, so that all windows close.
@@ -493,15 +517,21 @@ impl World {
 
     fn check_end(&mut self) {
         for one in &self.boxes {
-            let incarnation = one.incarnation.as_ref().expect("all boxes run at the end");
-            self.checks.refused.ended(one.id, incarnation);
+            if let Some(incarnation) = &one.incarnation {
+                self.checks.refused.ended(one.id, incarnation);
+            }
         }
-        let incarnation = self.boxes[0].incarnation.as_ref().expect("all boxes run at the end");
+        let members: Vec<NodeId> = self.members().iter().map(|one| one.id).collect();
+        for one in self.boxes.iter().filter(|one| !members.contains(&one.id)) {
+            self.checks.conservation.left(one.id);
+        }
+        let members = self.members();
+        let incarnation = members[0].incarnation.as_ref().expect("all members run at the end");
         let checks = &self.checks;
         if checks.founded >= 2 && !checks.is_narrow {
             checks.refused.are_none();
         }
-        self.boxes
+        members
             .iter()
             .filter_map(|one| one.incarnation.as_ref())
             .for_each(|other| replicas::show_the_same(incarnation, other));
@@ -519,6 +549,7 @@ impl World {
                 checks.lasts.hold(site, &checks.conservation, &checks.refused);
             }
         });
+        self.coverage.add("configurations made", checks.changes.made());
         self.coverage.add("leaders elected", checks.leaders.terms() as u64);
         self.coverage.add("numbers published", checks.publications.numbers() as u64);
         self.coverage.add("numbers published in two formats", checks.publications.numbers_of_two() as u64);
@@ -550,7 +581,7 @@ impl World {
             Some(incarnation) => {
                 let status = incarnation.handle.status();
                 format!(
-                    "\n{}: {} of term {}, applied {}, commit {}, digest {}, {:?}, {:?}, outbox {:?}",
+                    "\n{}: {} of term {}, applied {}, commit {}, digest {}, {:?}, {:?}, outbox {:?}, {}",
                     one.id,
                     status.role.as_str(),
                     status.term,
@@ -559,7 +590,8 @@ impl World {
                     status.digest,
                     incarnation.handle.accumulator().backlog(),
                     status.storage.state,
-                    status.outbox
+                    status.outbox,
+                    progress::describe(incarnation)
                 )
             }
         };

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tally_core::id::NodeId;
 use tallyd::site::Site;
 
 use super::{OneIncarnation, RefusedCells};
@@ -13,6 +14,7 @@ pub(crate) struct Conservation {
     waited: BTreeMap<String, (i128, i128)>,
     counted: BTreeMap<String, (OneIncarnation, i128)>,
     crashed: BTreeSet<OneIncarnation>,
+    left: BTreeSet<NodeId>,
 }
 
 impl Conservation {
@@ -42,8 +44,13 @@ impl Conservation {
         self.crashed.insert(incarnation);
     }
 
+    /// A box is no member at the end: what it had counted and not committed is of no use to anybody.
+    pub(crate) fn left(&mut self, at: NodeId) {
+        self.left.insert(at);
+    }
+
     pub(crate) fn is_crashed(&self, incarnation: OneIncarnation) -> bool {
-        self.crashed.contains(&incarnation)
+        self.crashed.contains(&incarnation) || self.left.contains(&incarnation.0)
     }
 
     /// Holds the totals of a site that has come to rest against what the clients know.
