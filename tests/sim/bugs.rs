@@ -114,7 +114,7 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         },
         // Trouble with the broker, more than with anything else.
         Bug::ForgetsHeld | Bug::TrustsSession => |plan| {
-            (plan.level, plan.broker.calm, plan.sleeps) = (2, 150_000, None);
+            (plan.level, plan.broker.calm) = (2, 150_000);
         },
         // Connections that break while a number is set aside, where that takes long.
         Bug::ReadsHeldOnce => |plan| {

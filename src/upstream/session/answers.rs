@@ -49,6 +49,7 @@ impl<S: SiteView> Machine<S> {
             Sent::Summary { token, series, place } => {
                 self.on_series_acknowledged(series, place);
                 self.settle(token);
+                self.session.resume = None;
             }
             Sent::Total { token, series, latest, .. } => {
                 self.on_total_acknowledged(series, latest);
@@ -68,6 +69,8 @@ impl<S: SiteView> Machine<S> {
             Sent::Retry { seq, series } => {
                 self.on_series_acknowledged(series, 0);
                 self.on_held_acknowledged(seq);
+                // The broker accepts summaries again: however many it refused in a row before, the next need not wait.
+                self.session.resume = None;
             }
             Sent::Status if again => {
                 tracing::info!("upstream: the broker accepts the status topic again");
