@@ -406,6 +406,11 @@ impl Node {
         self.raft.commit_index()
     }
 
+    /// The election timeout that this box goes by.
+    pub fn election_timeout(&self) -> Duration {
+        Duration::from_micros(self.raft.timeouts().0.0)
+    }
+
     /// The configuration of the group that this box goes by, and where it stands in the log.
     pub fn configuration(&self) -> (LogIndex, &Configuration) {
         (self.raft.configuration_index(), self.raft.configuration())
