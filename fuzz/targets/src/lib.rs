@@ -14,6 +14,7 @@ mod files;
 mod frames;
 mod http;
 mod input;
+mod join;
 mod memory;
 mod raft;
 mod recovery;
@@ -33,8 +34,9 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "frames", run: frames::run, seeds: frames::seeds },
+    Target { name: "join", run: join::run, seeds: join::seeds },
     Target { name: "raft", run: raft::run, seeds: raft::seeds },
     Target { name: "witness", run: witness::run, seeds: witness::seeds },
     Target { name: "entries", run: entries::run, seeds: entries::seeds },
