@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::problem::{Name, Problem};
 use super::reads::to_json;
-use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
+use super::{ApiState, BODY_BYTES_MAX, body, json_response, parse};
 use crate::identity::{check_address, is_name};
 use crate::join::Token;
 
@@ -147,7 +147,7 @@ pub(super) async fn ask<T>(
 
 /// `POST /v1/init`
 pub(super) async fn init(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     let asked = init_of(&body::read(request.into_body(), BODY_BYTES_MAX).await?)?;
@@ -157,7 +157,7 @@ pub(super) async fn init(
 
 /// `POST /v1/join`
 pub(super) async fn join(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     let asked = join_of(&body::read(request.into_body(), BODY_BYTES_MAX).await?)?;

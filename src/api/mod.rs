@@ -75,13 +75,13 @@ impl ApiConfig {
 /// Answers requests, whatever listener received them.
 #[derive(Clone, Debug)]
 pub struct Api {
-    shared: Arc<Shared>,
+    shared: Arc<ApiState>,
     router: Router,
 }
 
 /// What the handlers share.
 #[derive(Debug)]
-struct Shared {
+struct ApiState {
     node: Handle,
     /// For what the daemon does and not the node.
     admin: mpsc::Sender<Admin>,
@@ -94,7 +94,7 @@ impl Api {
     /// Makes an API over a node. What is for the daemon and not for the node goes to `admin`.
     pub(crate) fn new(config: &ApiConfig, node: Handle, admin: mpsc::Sender<Admin>) -> Api {
         let guard = Guard::new(config.listen, config.token.as_ref());
-        let shared = Arc::new(Shared { node, admin, guard, watchers: AtomicUsize::new(0) });
+        let shared = Arc::new(ApiState { node, admin, guard, watchers: AtomicUsize::new(0) });
         Api { router: router(shared.clone()), shared }
     }
 
@@ -155,7 +155,7 @@ impl Answers for Api {
     }
 }
 
-fn router(shared: Arc<Shared>) -> Router {
+fn router(shared: Arc<ApiState>) -> Router {
     Router::new()
         .route("/", only(get(page::page)))
         .route("/openapi.json", only(get(page::openapi)))
@@ -188,7 +188,7 @@ fn router(shared: Arc<Shared>) -> Router {
 }
 
 /// Makes a route that answers other methods with a problem.
-fn only(route: MethodRouter<Arc<Shared>>) -> MethodRouter<Arc<Shared>> {
+fn only(route: MethodRouter<Arc<ApiState>>) -> MethodRouter<Arc<ApiState>> {
     route.fallback(reads::method_not_allowed)
 }
 

@@ -14,12 +14,12 @@ use super::admin::{Admin, ask, check_reached_at};
 use super::members::name_in;
 use super::problem::{Name, Problem};
 use super::reads::to_json;
-use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
-use crate::identity::is_name;
+use super::{ApiState, BODY_BYTES_MAX, body, json_response, parse};
+use crate::identity::{Identity, is_name};
 use crate::join::Token;
 use crate::request::TokenError;
 use crate::site::{
-    NewToken, TOKEN_TTL_MS_MAX, TOKEN_USES_MAX, TokenChange, TokenId, TokenRecord, TokenRefused,
+    NewToken, Site, TOKEN_TTL_MS_MAX, TOKEN_USES_MAX, TokenChange, TokenId, TokenRecord, TokenRefused,
 };
 use crate::units::Unit;
 
@@ -62,21 +62,24 @@ struct TokenForm {
 }
 
 /// `GET /v1/tokens`
-pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Response<Body>, Problem> {
+pub(super) async fn list(State(shared): State<Arc<ApiState>>) -> Result<Response<Body>, Problem> {
     shared.node.fence().await?;
     let forms: Vec<TokenForm> = shared.node.site(|site| {
         let now = site.stamp().elapsed.0;
         let good = site.tokens().iter().filter(|token| token.ends.0 > now);
-        good.map(|token| TokenForm::of(token, site)).collect()
+        good.map(|token| TokenForm::of(token, site, shared.node.identity())).collect()
     });
     to_json(&json!({ "tokens": forms })).map(json_response)
 }
 
 impl TokenForm {
-    fn of(token: &TokenRecord, site: &crate::site::Site) -> TokenForm {
+    fn of(token: &TokenRecord, site: &Site, identity: &Identity) -> TokenForm {
         let name = |id: &NodeId| {
             let member = site.members().iter().find(|member| member.id == *id);
-            member.map_or_else(|| format!("number {id}"), |member| member.name.clone())
+            match member.or_else(|| identity.member(*id)) {
+                Some(member) => member.name.clone(),
+                None => format!("number {id}"),
+            }
         };
         TokenForm {
             id: token.id.to_string(),
@@ -92,7 +95,7 @@ impl TokenForm {
 
 /// `POST /v1/tokens`
 pub(super) async fn create(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
@@ -110,7 +113,9 @@ pub(super) async fn create(
         ..new
     };
     change(&shared, &TokenChange::Create(new)).await?;
-    let record = shared.node.site(|site| site.token(token.id()).map(|record| TokenForm::of(record, site)));
+    let record = shared.node.site(|site| {
+        site.token(token.id()).map(|record| TokenForm::of(record, site, shared.node.identity()))
+    });
     let record = record.ok_or_else(|| Problem::new(Name::NotCommitted, "the token has ended meanwhile"))?;
     to_json(&CreatedForm { token: token.reveal(), address, record }).map(json_response)
 }
@@ -151,7 +156,7 @@ impl CreateBody {
 
 /// `DELETE /v1/tokens/ID`
 pub(super) async fn revoke(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     params: RawPathParams,
 ) -> Result<Response<Body>, Problem> {
     let text = name_in(&params);
@@ -162,7 +167,7 @@ pub(super) async fn revoke(
     to_json(&json!({ "id": id.to_string() })).map(json_response)
 }
 
-async fn change(shared: &Shared, change: &TokenChange) -> Result<(), Problem> {
+async fn change(shared: &ApiState, change: &TokenChange) -> Result<(), Problem> {
     shared.node.change_tokens(change).await.map_err(|error| match error {
         TokenError::Request(error) => error.into(),
         TokenError::Refused(why) => {

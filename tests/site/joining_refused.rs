@@ -102,26 +102,21 @@ fn a_data_directory_with_half_a_box_in_it_is_used_for_nothing() {
     assert_refused(&tried(&site.boxes[1], &["init", "--site", "other"]), 1, &["is not empty"]);
 }
 
-/// Somebody in the middle, with a key of its own, who passes on each byte both ways.
-struct Relay {
-    address: SocketAddr,
-    _runtime: tokio::runtime::Runtime,
-}
-
-impl Relay {
-    fn before(one: &TestBox) -> Relay {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let to = address(one).parse().unwrap();
-        let endpoint = runtime.block_on(async { relay_endpoint() });
-        let address = endpoint.local_addr().unwrap();
-        runtime.spawn(async move {
+/// Somebody in the middle, with a key of its own, who passes on each byte both ways. Gives its address.
+fn relay_before(one: &TestBox) -> SocketAddr {
+    let to = address(one).parse().unwrap();
+    let (started, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let endpoint = relay_endpoint();
+            started.send(endpoint.local_addr().unwrap()).unwrap();
             while let Some(incoming) = endpoint.accept().await {
                 tokio::spawn(pass(endpoint.clone(), incoming, to));
             }
         });
-        Relay { address, _runtime: runtime }
-    }
+    });
+    address.recv().unwrap()
 }
 
 fn relay_endpoint() -> quinn::Endpoint {
@@ -267,8 +262,7 @@ fn somebody_between_two_honest_ends_is_found_out_and_told_nothing() {
     found(&mut site.boxes[0]);
     start_waiting(&mut site.boxes[1]);
     let good = token(&site.boxes[0], &[]);
-    let relay = Relay::before(&site.boxes[0]);
-    let by = relay.address.to_string();
+    let by = relay_before(&site.boxes[0]).to_string();
     let output = tried(&site.boxes[1], &["join", &by, "--token", &good]);
     assert_refused(&output, 1, &["does not hold this token", "somebody in between", "nothing was told"]);
     assert_eq!(site.boxes[0].status()["members"].as_array().unwrap().len(), 1);
