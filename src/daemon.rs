@@ -26,7 +26,7 @@ use crate::reload::Reload;
 use crate::service;
 use crate::signals::Signals;
 use crate::startup::{self, StartupError};
-use crate::storage::{OpenError, Owner, RealFileSystem, Storage};
+use crate::storage::{Budget, OpenError, Owner, RealFileSystem, Storage};
 use crate::upstream::{self, Upstream};
 use company::Company;
 use door::Door;
@@ -109,33 +109,12 @@ async fn serve(
     let (storage, recovered) = Storage::open(RealFileSystem, dir, owner, budget.options())?;
     let listener = door.open(config.api.listen).await?;
     let (events, transport_events) = mpsc::channel(1024);
-    let mut company = Company {
-        identity: identity.clone(),
-        dir: dir.clone(),
-        listen: config.cluster.listen,
-        advertise: config.cluster.advertise.clone(),
-        boot: recovered.boot,
-        events,
-        metrics: Arc::default(),
-        transport: Arc::default(),
-        had_port,
-        host: None,
-    };
-    // A box that was founded without an address is alone until it gets one.
-    let strangers = match identity.members.len() < 2 && identity.me().address.is_empty() {
-        true => None,
-        false => Some(company.start().await?),
-    };
-    let node_config = NodeConfig {
-        commit_interval: config.commit.interval,
-        election_timeout: config.cluster.election_timeout(),
-        snapshot_log_bytes: budget.snapshot_log_bytes(),
-        ..NodeConfig::default()
-    };
+    let mut company = Company::new(&found, identity.clone(), recovered.boot, events, had_port);
+    let strangers = if company.is_alone() { None } else { Some(company.start().await?) };
     let metrics = Arc::new(Metrics::default());
     let transport = Arc::clone(&company.transport);
     let parts = RunnerParts { identity, storage, recovered, transport, transport_events, metrics };
-    let (runner, handle) = Runner::start(parts, node_config)?;
+    let (runner, handle) = Runner::start(parts, node_config(config, &budget))?;
     company.metrics = Arc::clone(handle.transport_metrics());
     if let Some(strangers) = strangers {
         company.take_in(&handle, strangers);
@@ -177,6 +156,15 @@ async fn serve(
     door.close();
     let ended = stop::stop((ways, serving), (&handle, node, ended), signals).await;
     ended_well(ended).map(|()| Next::Stopped)
+}
+
+fn node_config(config: &Config, budget: &Budget) -> NodeConfig {
+    NodeConfig {
+        commit_interval: config.commit.interval,
+        election_timeout: config.cluster.election_timeout(),
+        snapshot_log_bytes: budget.snapshot_log_bytes(),
+        ..NodeConfig::default()
+    }
 }
 
 /// Why a box does not serve any longer.

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use crate::api::{Name, Problem};
+use crate::config::Found;
 use crate::identity::Identity;
 use crate::join::serve::{self, Host};
 use crate::node::{Handle, Links};
@@ -24,19 +25,19 @@ const PORT_WAIT: Duration = Duration::from_secs(3);
 /// The way to the other boxes, or what it takes to make one.
 #[derive(Debug)]
 pub(super) struct Company {
-    pub(super) identity: Identity,
-    pub(super) dir: PathBuf,
-    pub(super) listen: SocketAddr,
+    identity: Identity,
+    dir: PathBuf,
+    listen: SocketAddr,
     /// Where others reach this box, as the configuration has it.
-    pub(super) advertise: Option<String>,
-    pub(super) boot: u64,
-    pub(super) events: mpsc::Sender<Event>,
+    advertise: Option<String>,
+    boot: u64,
+    events: mpsc::Sender<Event>,
     pub(super) metrics: Arc<TransportMetrics>,
     pub(super) transport: Arc<OnceLock<Arc<Transport>>>,
     /// This process had the port before: it waited for a site, or was a member of another one.
-    pub(super) had_port: bool,
+    had_port: bool,
     /// The task that takes others in.
-    pub(super) host: Option<JoinHandle<()>>,
+    host: Option<JoinHandle<()>>,
 }
 
 impl Drop for Company {
@@ -49,6 +50,34 @@ impl Drop for Company {
 }
 
 impl Company {
+    /// `boot`: how often this member has started. What comes from the others goes to `events`.
+    pub(super) fn new(
+        found: &Found,
+        identity: Identity,
+        boot: u64,
+        events: mpsc::Sender<Event>,
+        had_port: bool,
+    ) -> Company {
+        let cluster = &found.config.cluster;
+        Company {
+            identity,
+            dir: found.dir.clone(),
+            listen: cluster.listen,
+            advertise: cluster.advertise.clone(),
+            boot,
+            events,
+            metrics: Arc::default(),
+            transport: Arc::default(),
+            had_port,
+            host: None,
+        }
+    }
+
+    /// Whether nobody can reach this box: it was founded without an address, and is alone until it gets one.
+    pub(super) fn is_alone(&self) -> bool {
+        self.identity.members.len() < 2 && self.identity.me().address.is_empty()
+    }
+
     /// Begins to listen to the others; those who want to join come out.
     pub(super) async fn start(&self) -> Result<mpsc::Receiver<quinn::Connection>, StartupError> {
         let until = Instant::now() + if self.had_port { PORT_WAIT } else { Duration::ZERO };

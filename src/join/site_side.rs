@@ -71,8 +71,17 @@ pub struct SiteSide {
 #[derive(Debug)]
 enum State {
     Hello,
-    Ask { token: TokenId, known: KnownToken, key: [u8; 32], proofs: Proofs },
+    Ask(Box<Greeted>),
     Over,
+}
+
+/// What is known of a joiner that has said hello.
+#[derive(Debug)]
+struct Greeted {
+    token: TokenId,
+    known: KnownToken,
+    key: [u8; 32],
+    proofs: Proofs,
 }
 
 impl SiteSide {
@@ -96,9 +105,7 @@ impl SiteSide {
         };
         match (std::mem::replace(&mut self.state, State::Over), said) {
             (State::Hello, FromJoiner::Hello(hello)) => self.on_hello(&hello, find),
-            (State::Ask { token, known, key, proofs }, FromJoiner::Ask(ask)) => {
-                self.on_ask(token, &known, &key, &proofs, ask)
-            }
+            (State::Ask(greeted), FromJoiner::Ask(ask)) => self.on_ask(&greeted, ask),
             _ => self.refuse(Reason::Malformed, "what it said is out of order"),
         }
     }
@@ -132,18 +139,12 @@ impl SiteSide {
             release: env!("CARGO_PKG_VERSION").to_owned(),
             name: known.name.clone(),
         });
-        self.state = State::Ask { token, known, key: hello.key.0, proofs };
+        self.state = State::Ask(Box::new(Greeted { token, known, key: hello.key.0, proofs }));
         SiteStep::Send(encode(&answer))
     }
 
-    fn on_ask(
-        &mut self,
-        token: TokenId,
-        known: &KnownToken,
-        key: &[u8; 32],
-        proofs: &Proofs,
-        ask: Ask,
-    ) -> SiteStep {
+    fn on_ask(&mut self, greeted: &Greeted, ask: Ask) -> SiteStep {
+        let Greeted { token, known, key, proofs } = greeted;
         let Ask { name, address, holds_token, holds_key } = ask;
         let address_text = address.as_deref();
         let holds_both = proofs.is_by_token(&known.join_public, &name, address_text, &holds_token)
@@ -158,7 +159,7 @@ impl SiteSide {
         if let Some(Err(why)) = address_text.map(check_address) {
             return self.refuse(Reason::Malformed, &why);
         }
-        SiteStep::Asked(Asked { token, key: proofs.joiner, name, address })
+        SiteStep::Asked(Asked { token: *token, key: proofs.joiner, name, address })
     }
 
     fn refuse(&mut self, reason: Reason, text: &str) -> SiteStep {

@@ -24,9 +24,8 @@ pub(super) struct Holds {
 impl Holds {
     /// Whether nothing changes until somebody asks for a change.
     pub(super) fn is_over(&self) -> bool {
-        self.lagging.is_empty()
-            && self.staying.is_empty()
-            && !(self.awaits_witness && !self.patient.is_empty())
+        let nobody_waits = self.patient.is_empty() || !self.awaits_witness;
+        self.lagging.is_empty() && self.staying.is_empty() && nobody_waits
     }
 
     /// Whose votes come in now, of those that wait: as many as make an odd number of voters, or all of them where a
