@@ -14,6 +14,7 @@ pub mod environment;
 pub mod figures;
 pub mod identity;
 pub mod ingest;
+pub mod join;
 pub mod logging;
 pub mod metrics;
 pub mod mqtt;

@@ -69,6 +69,13 @@ impl Service {
     }
 }
 
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Whoever serves next has a line of its own.
+        self.status_task.abort();
+    }
+}
+
 /// What `systemctl status` shows of a box: trouble with the disk first.
 pub fn line(status: &NodeStatus) -> String {
     let disk = match (status.storage.state, &status.storage.what) {

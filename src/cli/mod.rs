@@ -5,12 +5,14 @@ pub mod bench;
 pub mod client;
 mod clock;
 mod documents;
+mod join;
 mod members;
 pub mod provision;
 mod reads;
 mod settings;
 mod status;
 mod text;
+mod token;
 mod watch;
 mod witness;
 
@@ -46,6 +48,9 @@ Exit status: 0 done; 1 failed, nothing was done; 2 wrong usage; 3 could not be t
 enum Command {
     Run(RunArgs),
     Provision(provision::ProvisionArgs),
+    Init(join::InitArgs),
+    Token(token::TokenArgs),
+    Join(join::JoinArgs),
     Add(add::AddArgs),
     Get(reads::GetArgs),
     Series(reads::SeriesArgs),
@@ -186,6 +191,9 @@ fn run_daemon(args: RunArgs) -> Result<(), String> {
 /// Runs the commands that call the API, or none.
 fn run_client(command: Command) -> Result<(), ClientError> {
     match command {
+        Command::Init(args) => blocking(|| join::init(args)),
+        Command::Token(args) => blocking(|| token::run(args)),
+        Command::Join(args) => blocking(|| join::join(args)),
         Command::Add(args) => blocking(|| add::run(args)),
         Command::Get(args) => blocking(|| reads::get(args)),
         Command::Series(args) => blocking(|| reads::series(args)),

@@ -32,6 +32,11 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
     if said(&status["role"]) == Some(MemberRole::Witness) {
         return print(&super::witness::in_words(&status));
     }
+    if let ("waiting" | "joining", Some(text)) =
+        (status["role"].as_str().unwrap_or_default(), status["text"].as_str())
+    {
+        return print(&format!("{}: {}\n", of(&status, "node"), text::printable(text)));
+    }
     print(&in_words(&status))
 }
 
@@ -74,6 +79,8 @@ fn in_words(status: &Value) -> String {
     }
     lines.push(String::new());
     lines.push(members(status).text());
+    let members = status["members"].as_array().into_iter().flatten();
+    lines.extend(members.filter_map(|member| member["vote_waits"].as_str().map(text::printable)));
     lines.extend(refusals(status));
     lines.extend(adaptive_timeout(&status["adaptive_timeout"]));
     lines.extend(parts(status).map(|(name, words)| format!("{name:<9} {words}")));

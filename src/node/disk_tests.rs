@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tally_core::id::NodeId;
@@ -133,17 +133,15 @@ async fn start_box(identity: Identity, dir: &Path, config: NodeConfig) -> TestBo
     let options = Options { segment_bytes: 256 << 10, ..Options::default() };
     let (storage, recovered) = Storage::open(fs.clone(), Path::new("/data"), owner, options).unwrap();
     let (events, transport_events) = mpsc::channel(1024);
-    let transport = if identity.members.len() > 1 {
+    let transport = Arc::new(OnceLock::new());
+    if identity.members.len() > 1 {
         let keys = Keys::load(dir).unwrap();
         let listen = identity.me().address.parse().unwrap();
         let metrics = Arc::<TransportMetrics>::default();
         let incarnations = Incarnations::load(dir, recovered.boot);
-        Some(Arc::new(
-            Transport::start(&identity, keys, listen, events.clone(), metrics, incarnations).await.unwrap(),
-        ))
-    } else {
-        None
-    };
+        let started = Transport::start(&identity, keys, listen, events.clone(), metrics, incarnations).await;
+        transport.set(Arc::new(started.unwrap())).unwrap();
+    }
     let metrics = Arc::<Metrics>::default();
     let parts = RunnerParts { identity, storage, recovered, transport, transport_events, metrics };
     let (runner, handle) = Runner::start(parts, config).unwrap();

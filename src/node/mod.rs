@@ -51,8 +51,10 @@ mod stopping;
 mod successors;
 mod tail;
 mod timers;
+mod tokens;
 mod transfers;
 mod unsent;
+mod votes;
 pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};

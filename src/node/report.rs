@@ -13,7 +13,7 @@ use super::site_time::Offset;
 use super::{
     AccumulatorStatus, AdaptiveTimeoutStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus,
     LevelStatus, MemberStatus, MetersStatus, Node, NodeRole, NodeStatus, OutboxStatus, StorageStatus,
-    fault_tolerance, room,
+    fault_tolerance, room, votes,
 };
 use crate::clock::Wall;
 use crate::site::{Level, MemberRecord, Site};
@@ -152,6 +152,9 @@ impl Node {
         let leader = self.raft.leader();
         let configuration = self.raft.configuration();
         let own = self.condition();
+        let is_linked = |id: NodeId| links.iter().any(|link| link.id == id.0 && link.connected);
+        let waiting = self.waiting_votes(|id| id == identity.node_id() || is_linked(id));
+        let voters = configuration.voters().count();
         let leaving: Vec<NodeId> = self.site().members_leaving().iter().map(|record| record.id).collect();
         let of = |member: &MemberRecord| {
             let is_me = member.id == identity.node_id();
@@ -188,6 +191,7 @@ impl Node {
                 clock_synced: clock.map(|clock| clock.synced),
                 disk_ok: said.disk_ok,
                 broker: said.broker,
+                vote_waits: waiting.contains(&member.id).then(|| votes::why_it_waits(&member.name, voters)),
                 votes: configuration.voters().any(|id| id == member.id),
                 outgoing: configuration.outgoing().any(|id| id == member.id),
                 refused: link.and_then(|link| link.refused),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tally_core::id::NodeId;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::links::Links;
 use super::status::NodeStatus;
 use super::stopping::StopTimes;
 use super::successors::Reach;
@@ -71,6 +72,8 @@ pub enum Command {
     Propose { body: Body, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Propose here or not at all: only a leader may.
     ProposeLocally { body: Body, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    /// This box has a way to the others from now on.
+    Connect { links: Arc<dyn Links> },
     /// Hand leadership over, here or by asking the leader. The answer tells whether that was begun.
     Transfer { to: Option<NodeId>, reply: oneshot::Sender<Result<(), RequestError>> },
     /// Write the loop's part of the status down.

@@ -227,6 +227,8 @@ pub struct MemberStatus {
     pub votes: bool,
     /// Votes in the group that is being left, while the members change.
     pub outgoing: bool,
+    /// Why its vote waits, with what to do; absent: it does not.
+    pub vote_waits: Option<String>,
     /// Why the latest try at a connection was refused, by either side; none since there was a connection.
     pub refused: Option<Refusal>,
     /// The same in words, with what to do.

@@ -17,6 +17,8 @@ mod everything;
 mod harness;
 mod hostile;
 mod http;
+mod joining;
+mod joining_refused;
 mod lasts;
 mod load;
 mod logs;

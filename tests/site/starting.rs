@@ -148,17 +148,6 @@ fn each_listener_takes_an_ipv6_address() {
 }
 
 #[test]
-fn a_configuration_beside_an_empty_data_directory_founds_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("not-mounted");
-    let file = directory.path().join("tallyd.toml");
-    std::fs::write(&file, format!("[api]\nlisten = \"127.0.0.1:{}\"\n", free_port())).unwrap();
-    let said = refusal(tallyd().arg("run").arg("--config").arg(&file).arg("--data-dir").arg(&data));
-    assert_says(&said, &["no identity", "not-mounted"]);
-    assert!(!data.join("identity.json").exists());
-}
-
-#[test]
 fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
     let site = Site::provision(1, "1s", "[commit]\nintervall = \"1s\"");
     let said = refusal(&mut site.boxes[0].command());
