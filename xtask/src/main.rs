@@ -5,6 +5,8 @@ mod bench;
 mod demo;
 mod http;
 mod run;
+#[cfg(test)]
+mod service_tests;
 mod site;
 mod size;
 mod soak;

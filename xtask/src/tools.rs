@@ -25,6 +25,8 @@ pub(crate) enum Tool {
     Mkfs,
     /// Makes certificates as people make them, for tests of TLS.
     Openssl,
+    /// `systemd-analyze`: how far a unit may reach.
+    Systemd,
     /// A browser without a window, for pictures of the page.
     Chromium,
 }
@@ -39,6 +41,7 @@ impl Tool {
             Tool::Mount => "mount",
             Tool::Mkfs => "mkfs.ext4",
             Tool::Openssl => "openssl",
+            Tool::Systemd => "systemd-analyze",
             Tool::Chromium => "chromium",
         }
     }
@@ -53,6 +56,7 @@ impl Tool {
             Tool::Mount => "mount",
             Tool::Mkfs => "e2fsprogs",
             Tool::Openssl => "openssl",
+            Tool::Systemd => "systemd",
             Tool::Chromium => "chromium",
         }
     }
@@ -67,6 +71,7 @@ impl Tool {
             | Tool::Mount
             | Tool::Mkfs
             | Tool::Openssl
+            | Tool::Systemd
             | Tool::Chromium => None,
         }
     }

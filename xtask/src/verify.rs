@@ -112,9 +112,11 @@ fn tests(counts: &mut Counts, said: &mut Said) -> Result<Step> {
     // Tests of the way out speak to a real broker; those of cut links and full disks make networks and disks.
     let broker = [Tool::Mosquitto, Tool::MosquittoClients];
     let certificates = [Tool::Openssl];
+    // How far the units may reach is judged by systemd's own analysis.
+    let units = [Tool::Systemd];
     let rooms = [Tool::Iproute, Tool::UtilLinux, Tool::Mount, Tool::Mkfs];
     tools::ensure(
-        &[broker.as_slice(), certificates.as_slice(), rooms.as_slice()].concat(),
+        &[broker.as_slice(), certificates.as_slice(), units.as_slice(), rooms.as_slice()].concat(),
         tools::Consent::Given,
     )?;
     if tools::has_cargo_tool("cargo-nextest") {
