@@ -53,6 +53,16 @@ pub enum RunError {
     Other(String),
 }
 
+impl RunError {
+    /// The exit status: systemd does not try again after 2.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            RunError::Config(error) if error.is_lasting() => 2,
+            _ => 1,
+        }
+    }
+}
+
 /// `tallyd run`, until a signal stops it.
 ///
 /// # Errors
@@ -90,8 +100,7 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let api_config = startup::api_config(&config)?;
     let api = Api::new(&api_config, handle.clone());
     let serving = startup::serve(listener, api, api_config);
-    let shown = handle.clone();
-    let service = service::ready(move || service::line(&shown.status()));
+    let service = service::ready_box(handle.clone());
     info!("the API and the page are at http://{}/", config.api.listen);
 
     let mut reload = Reload::new(config, config_file, data_dir);

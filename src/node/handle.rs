@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use ring::digest;
 use tally_core::id::{Epoch, NodeId, SeriesName, SourceId};
 use tally_core::time::SiteTime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::accumulator::{Accumulator, Outcome, Withdrawn};
 use crate::clock::SiteClock;
-use crate::figures::Family;
+use crate::figures::{Counter, Family};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::node::disk_health::DiskFault;
@@ -59,6 +59,10 @@ pub(super) struct Shared {
     /// What the upstream is to do about the broker.
     pub(super) broker_wish: watch::Sender<BrokerWish>,
     pub(super) commands: mpsc::Sender<Command>,
+    /// How often the loop has gone round.
+    pub(super) rounds: Counter,
+    /// Told when the status names another role, fault tolerance or state of the disk.
+    pub(super) status_changed: Notify,
     pub(super) role: watch::Receiver<RoleView>,
     pub(super) applied: watch::Receiver<u64>,
 }
@@ -364,6 +368,16 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Refresh { reply }, answer).await?;
         Ok(self.status())
+    }
+
+    /// How often the loop that drives consensus and storage has gone round: several times a second while it works.
+    pub fn rounds(&self) -> u64 {
+        self.shared.rounds.get()
+    }
+
+    /// Waits until the status names another role, fault tolerance or state of the disk. For one task.
+    pub async fn status_changed(&self) {
+        self.shared.status_changed.notified().await;
     }
 
     /// Shows how a way in is, and its figures.
