@@ -29,6 +29,8 @@ pub(crate) enum Tool {
     Systemd,
     /// A browser without a window, for pictures of the page.
     Chromium,
+    /// A peer that `bench` puts the same load on.
+    Redis,
 }
 
 impl Tool {
@@ -43,6 +45,7 @@ impl Tool {
             Tool::Openssl => "openssl",
             Tool::Systemd => "systemd-analyze",
             Tool::Chromium => "chromium",
+            Tool::Redis => "redis-server",
         }
     }
 
@@ -58,6 +61,7 @@ impl Tool {
             Tool::Openssl => "openssl",
             Tool::Systemd => "systemd",
             Tool::Chromium => "chromium",
+            Tool::Redis => "redis-server",
         }
     }
 
@@ -65,6 +69,7 @@ impl Tool {
     const fn service(self) -> Option<&'static str> {
         match self {
             Tool::Mosquitto => Some("mosquitto"),
+            Tool::Redis => Some("redis-server"),
             Tool::MosquittoClients
             | Tool::Iproute
             | Tool::UtilLinux

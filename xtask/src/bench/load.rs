@@ -16,6 +16,9 @@ pub(super) const KEYS_MAX: &str = "4000000";
 /// StatsD increments a second: half of what a box is to take, and all of it.
 pub(super) const STATSD_RATES: [&str; 2] = ["2500000", "5000000"];
 
+/// Numbers of clients of which Redis gets the same load.
+pub(super) const COMPARED: [usize; 3] = [16, 64, 256];
+
 pub(super) fn measure(program: &Path, folder: &Path, seconds: u32) -> Result<Value> {
     let began = Instant::now();
     let mut site = fresh_site(program, folder)?;

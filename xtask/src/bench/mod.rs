@@ -4,6 +4,7 @@
 
 mod failover;
 mod load;
+mod redis;
 mod restarts;
 mod start;
 mod table;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::run;
 use crate::site::{self, Plan, Site};
+use crate::tools::{self, Consent, Tool};
 use failover::Fate;
 
 #[derive(clap::Args)]
@@ -39,6 +41,12 @@ pub(crate) struct Arguments {
     /// How long that is measured, in minutes
     #[arg(long, default_value_t = 20, requires = "wear", value_parser = clap::value_parser!(u32).range(1..=1440))]
     minutes: u32,
+    /// In each round, put the same load on Redis (three servers, appendfsync always, WAIT 1) for comparison
+    #[arg(long, conflicts_with = "wear")]
+    redis: bool,
+    /// Install what is missing without asking
+    #[arg(long)]
+    yes: bool,
     /// Measure this program instead of building one
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
@@ -52,6 +60,9 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
         Some(program) => program.canonicalize().with_context(|| format!("no {}", program.display()))?,
         None => site::build(true)?,
     };
+    if arguments.redis {
+        tools::ensure(&[Tool::Redis], Consent::of(arguments.yes))?;
+    }
     let folder = run::root().join("target/bench");
     if arguments.wear {
         empty(&folder)?;
@@ -67,7 +78,11 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<()> {
         empty(&folder)?;
         let start = start::measure(&program, &folder)?;
         let load = load::measure(&program, &folder, arguments.seconds)?;
-        rounds.push(json!({"start": start, "load": load}));
+        let redis = match arguments.redis {
+            true => redis::measure(&folder, &load::COMPARED, arguments.seconds)?,
+            false => Value::Null,
+        };
+        rounds.push(json!({"start": start, "load": load, "redis": redis}));
     }
     let mut failovers = json!({});
     for (name, fate) in [("killed", Fate::Killed), ("silent", Fate::Silent)] {

@@ -48,6 +48,13 @@ const WRITTEN_16: &str = "16 clients: MB written per 1,000 adds";
 const WRITTEN_256: &str = "256 clients: MB written per 1,000 adds";
 const WRITTEN_KEYS: &str = "256 clients with keys: MB per 1,000 adds";
 
+/// Of each round, where the load was put on Redis too.
+const OF_REDIS: [Figure; 3] = [
+    ("Redis, 16 clients: increments/s", "/redis/16", 1.0, ""),
+    ("Redis, 64 clients: increments/s", "/redis/64", 1.0, ""),
+    ("Redis, 256 clients: increments/s", "/redis/256", 1.0, ""),
+];
+
 /// Of all failovers of a kind together, and of all restarts.
 const OF_FAILOVERS: [Figure; 19] = [
     ("leader killed to the next add, median, ms", "/killed/median_ms", 1.0, "under 350"),
@@ -83,7 +90,11 @@ pub(super) fn print(rounds: &[Value], failovers: &Value) -> Result<Map<String, V
     println!("{:<44}{:>12}  {:>12}  {:<}", "", "median", "to reach", "rounds");
     let mut medians = Map::new();
     let mut last = "";
-    for (name, pointer, factor, to_reach) in OF_ROUNDS {
+    let redis: &[Figure] = match rounds.first().is_some_and(|round| round["redis"].is_object()) {
+        true => &OF_REDIS,
+        false => &[],
+    };
+    for (name, pointer, factor, to_reach) in OF_ROUNDS.iter().chain(redis).copied() {
         if rounds.is_empty() {
             break;
         }
