@@ -5,21 +5,23 @@
 //! nobody waits for it and it is not in the batch in flight. So junk names can fill the table with what is pending, and
 //! only until the site has answered.
 
+mod state;
+
 use std::collections::VecDeque;
 use std::mem;
 
 use hashbrown::HashMap;
 use tally_core::id::{SERIES_NAME_BYTES_FIRST_MAX, SeriesName};
-use tally_core::report::{Amount, Kind, MergeError};
+use tally_core::report::{Amount, Kind};
 use tally_core::time::SiteTime;
+
+#[cfg(test)]
+pub(super) use state::WINDOWS_APART_MAX;
+pub(super) use state::{Cell, SlotState};
 
 use super::{Limits, RequestError};
 use crate::deliberate::{self, Bug};
-use crate::site::entry::SeriesRef;
 use crate::site::{Refusal, SeriesId, Site};
-
-/// Without a quorum a box keeps at most this many windows per series apart; then neighbours merge.
-pub(super) const WINDOWS_APART_MAX: usize = 64;
 
 /// A series as this box counts it. Valid until it is refused as [`NotTaken::Evicted`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,15 +81,6 @@ impl From<NotTaken> for RequestError {
     }
 }
 
-/// What was counted in one window.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Cell {
-    pub(super) window: SiteTime,
-    pub(super) amount: Amount,
-    /// When the latest part of it came, among all that came: of values of the same millisecond the later is the last.
-    arrival: u64,
-}
-
 /// All slots.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
@@ -106,31 +99,6 @@ pub(super) struct Slots {
     left_over: bool,
     /// Those in the batch in flight.
     frozen: Vec<u32>,
-}
-
-#[derive(Debug)]
-pub(super) struct SlotState {
-    pub(super) name: Box<str>,
-    kind: Kind,
-    generation: u32,
-    /// As the site numbers it, once that is known here.
-    pub(super) series: Option<SeriesId>,
-    window: SiteTime,
-    pending: Option<Amount>,
-    /// Of what is pending: see `Cell`.
-    arrival: u64,
-    /// Stands in `dirty`.
-    queued: bool,
-    /// Stands in `idle`.
-    listed: bool,
-    /// Is in the batch in flight.
-    frozen: bool,
-    /// Adds of clients that wait for its next batch.
-    waiting: u32,
-    /// Cells of it that the batch that is being frozen has to have room for.
-    pub(super) planned: usize,
-    /// What was pending when its window ended before it got into a batch, in the order in which it came.
-    older: VecDeque<Cell>,
 }
 
 impl Slot {
@@ -387,115 +355,6 @@ impl Slots {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.states.len()
-    }
-}
-
-impl SlotState {
-    fn new(name: &str, kind: Kind, generation: u32, series: Option<SeriesId>) -> SlotState {
-        SlotState {
-            name: name.into(),
-            kind,
-            generation,
-            series,
-            window: SiteTime(0),
-            pending: None,
-            arrival: 0,
-            queued: false,
-            listed: false,
-            frozen: false,
-            waiting: 0,
-            planned: 0,
-            older: VecDeque::new(),
-        }
-    }
-
-    fn slot(&self, index: u32) -> Slot {
-        Slot { index, generation: self.generation }
-    }
-
-    fn is_idle(&self) -> bool {
-        // One that is queued still has its place in `dirty`, which another series must not inherit.
-        self.pending.is_none() && !self.queued && !self.frozen && self.waiting == 0
-    }
-
-    fn pending_cell(&self) -> Option<Cell> {
-        self.pending.map(|amount| Cell { window: self.window, amount, arrival: self.arrival })
-    }
-
-    fn put(&mut self, cell: Cell) {
-        (self.window, self.pending, self.arrival) = (cell.window, Some(cell.amount), cell.arrival);
-    }
-
-    /// Keeps what an ended window came to; beyond the bound the newest neighbours merge.
-    fn keep_older(&mut self, cell: Cell) -> Result<(), NotTaken> {
-        if let Some(same) = self.older.iter_mut().rev().find(|older| older.joins(&cell)) {
-            *same = same.merged(cell)?;
-            return Ok(());
-        }
-        if self.older.len() >= WINDOWS_APART_MAX - 1
-            && let Some(last) = self.older.back_mut()
-            && let Ok(both) = last.merged(cell)
-        {
-            *last = Cell { window: last.window, ..both };
-            return Ok(());
-        }
-        self.older.push_back(cell);
-        Ok(())
-    }
-
-    /// How many cells it has.
-    pub(super) fn cells(&self) -> usize {
-        self.older.len() + usize::from(self.pending.is_some())
-    }
-
-    /// What came first, by what came to it last: two whose times are taken for the same later are still in order.
-    fn take_cell(&mut self) -> Option<Cell> {
-        let pending = self.pending_cell()?;
-        let first = (0..self.older.len()).min_by_key(|place| self.older[*place].arrival);
-        if let Some(first) = first.filter(|first| self.older[*first].arrival < pending.arrival) {
-            return self.older.remove(first);
-        }
-        self.pending = None;
-        if let Some(next) = self.older.pop_back() {
-            self.put(next);
-        }
-        Some(pending)
-    }
-
-    /// The reference to a series in a report.
-    pub(super) fn series_ref(&self, kind: Kind) -> SeriesRef<'_> {
-        match self.series {
-            Some(id) => SeriesRef::Id(id),
-            None => SeriesRef::Name(
-                SeriesName::new(&self.name).expect("a slot is made from a checked name"),
-                kind,
-            ),
-        }
-    }
-}
-
-impl Cell {
-    /// Whether two can become one.
-    fn joins(&self, other: &Cell) -> bool {
-        self.window == other.window && self.amount.kind() == other.amount.kind()
-    }
-
-    /// Both together, in the order in which they came, whichever that is.
-    fn merged(self, other: Cell) -> Result<Cell, NotTaken> {
-        let (first, second) = if self.arrival <= other.arrival { (self, other) } else { (other, self) };
-        let (mut earlier, mut later) = (first.amount, second.amount);
-        if deliberate::is(Bug::LargestIsLast)
-            && let (Amount::Sample(one), Amount::Sample(other)) = (&mut earlier, &mut later)
-            && one.last.value > other.last.value
-        {
-            other.last = one.last;
-        }
-        match earlier.merged(later) {
-            // More values in one cell are refused where it is applied, with all that is in it.
-            Ok(Amount::Sample(sample)) if !sample.is_bounded() => Err(NotTaken::Refused(Refusal::Overflow)),
-            Ok(amount) => Ok(Cell { window: self.window, amount, arrival: second.arrival }),
-            Err(MergeError::Overflow | MergeError::Kinds) => Err(NotTaken::Refused(Refusal::Overflow)),
-        }
     }
 }
 

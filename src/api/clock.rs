@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use super::reads::to_json;
-use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
+use super::{ApiState, BODY_BYTES_MAX, body, json_response, parse};
 
 /// The body is an empty object: the time comes from the boxes' clocks.
 #[derive(Deserialize)]
@@ -18,7 +18,7 @@ struct StepBody {}
 
 /// `POST /v1/clock/step`
 pub(super) async fn step(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;

@@ -12,7 +12,7 @@ use tally_core::raft::MemberRole;
 
 use super::problem::{Name, Problem};
 use super::reads::to_json;
-use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
+use super::{ApiState, BODY_BYTES_MAX, body, json_response, parse};
 use crate::identity::{check_address, is_name};
 use crate::node::{MemberStatus, NodeStatus, role_or_none};
 use crate::request::MemberError;
@@ -61,7 +61,7 @@ struct TransferBody {
 }
 
 /// `GET /v1/members`
-pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Response<Body>, Problem> {
+pub(super) async fn list(State(shared): State<Arc<ApiState>>) -> Result<Response<Body>, Problem> {
     shared.node.fence().await?;
     let status = shared.node.fresh_status().await?;
     let forms: Vec<MemberForm> = status
@@ -83,7 +83,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Response<B
 
 /// `POST /v1/members`
 pub(super) async fn add(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
@@ -123,7 +123,7 @@ pub fn member_of(body: &[u8]) -> Result<(MemberRecord, Option<MemberRole>), Prob
 
 /// `PUT /v1/members/NAME`
 pub(super) async fn set_role(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     params: RawPathParams,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
@@ -139,7 +139,7 @@ pub(super) async fn set_role(
 
 /// `DELETE /v1/members/NAME`
 pub(super) async fn remove(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     params: RawPathParams,
 ) -> Result<Response<Body>, Problem> {
     let name = name_in(&params);
@@ -150,7 +150,7 @@ pub(super) async fn remove(
 
 /// `POST /v1/leader/transfer`
 pub(super) async fn transfer(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     let body = body::read(request.into_body(), BODY_BYTES_MAX).await?;
@@ -201,7 +201,7 @@ fn check_can_have_company(status: &NodeStatus) -> Result<(), Problem> {
 
 /// Checks that a majority of the other voters is connected: without one the site could not commit anything, not even
 /// another change of the members. The leader checks again before it makes the change; this check informs the client.
-async fn check_goes_on_without(shared: &Shared, name: &str) -> Result<(), Problem> {
+async fn check_goes_on_without(shared: &ApiState, name: &str) -> Result<(), Problem> {
     // While no leader is known nobody knows who can be reached.
     shared.node.fence().await?;
     let status = shared.node.fresh_status().await?;
@@ -224,7 +224,7 @@ async fn check_goes_on_without(shared: &Shared, name: &str) -> Result<(), Proble
     Err(Problem::new(Name::MemberRefused, why))
 }
 
-async fn change(shared: &Shared, change: &MemberChange) -> Result<(), Problem> {
+async fn change(shared: &ApiState, change: &MemberChange) -> Result<(), Problem> {
     shared.node.change_members(change).await.map_err(|error| match error {
         MemberError::Refused(why) => refusal(why),
         MemberError::Request(error) => error.into(),
@@ -232,7 +232,11 @@ async fn change(shared: &Shared, change: &MemberChange) -> Result<(), Problem> {
 }
 
 /// The answer to an accepted change, with the reason why a witness waits for its place, if it does.
-fn accepted_change(shared: &Shared, name: &str, role: Option<MemberRole>) -> Result<Response<Body>, Problem> {
+fn accepted_change(
+    shared: &ApiState,
+    name: &str,
+    role: Option<MemberRole>,
+) -> Result<Response<Body>, Problem> {
     let note = shared.node.site(|site| waiting_witness(site.members()));
     to_json(&json!({"name": name, "role": role, "note": note})).map(json_response)
 }

@@ -12,7 +12,7 @@ use axum::http::Response;
 
 mod broker;
 
-use super::{Shared, typed_response};
+use super::{ApiState, typed_response};
 use crate::dropped::{DroppedMessages, REASONS};
 use crate::figures::Family;
 use crate::metrics::Metrics;
@@ -21,7 +21,7 @@ use crate::node::{DiskFault, TransferReason};
 use crate::transport::TransportMetrics;
 
 /// `GET /metrics`
-pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body> {
+pub(super) async fn metrics(State(shared): State<Arc<ApiState>>) -> Response<Body> {
     let mut text = Text::default();
     let status = shared.node.status();
     raft(&mut text, &status);

@@ -69,13 +69,13 @@ impl ApiConfig {
 /// Answers requests, whatever listener received them.
 #[derive(Clone, Debug)]
 pub struct Api {
-    shared: Arc<Shared>,
+    shared: Arc<ApiState>,
     router: Router,
 }
 
 /// What the handlers share.
 #[derive(Debug)]
-struct Shared {
+struct ApiState {
     node: Handle,
     guard: Guard,
     /// The number of present watchers, which is limited because each costs work at every change.
@@ -86,7 +86,7 @@ impl Api {
     /// Makes an API over a node.
     pub fn new(config: &ApiConfig, node: Handle) -> Api {
         let guard = Guard::new(config.listen, config.token.as_ref());
-        let shared = Arc::new(Shared { node, guard, watchers: AtomicUsize::new(0) });
+        let shared = Arc::new(ApiState { node, guard, watchers: AtomicUsize::new(0) });
         Api { router: router(shared.clone()), shared }
     }
 
@@ -147,7 +147,7 @@ impl Answers for Api {
     }
 }
 
-fn router(shared: Arc<Shared>) -> Router {
+fn router(shared: Arc<ApiState>) -> Router {
     Router::new()
         .route("/", only(get(page::page)))
         .route("/openapi.json", only(get(page::openapi)))
@@ -176,7 +176,7 @@ fn router(shared: Arc<Shared>) -> Router {
 }
 
 /// Makes a route that answers other methods with a problem.
-fn only(route: MethodRouter<Arc<Shared>>) -> MethodRouter<Arc<Shared>> {
+fn only(route: MethodRouter<Arc<ApiState>>) -> MethodRouter<Arc<ApiState>> {
     route.fallback(reads::method_not_allowed)
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::forms::{SeriesForm, SummaryForm};
 use super::problem::{Name, Problem};
-use super::{Shared, json_response, parse, typed_response};
+use super::{ApiState, json_response, parse, typed_response};
 use crate::node::Handle;
 use crate::request::RequestError;
 
@@ -79,7 +79,7 @@ struct SeriesQuery {
 }
 
 /// `GET /v1/series/SERIES`
-pub(super) async fn series(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response<Body>, Problem> {
+pub(super) async fn series(State(shared): State<Arc<ApiState>>, uri: Uri) -> Result<Response<Body>, Problem> {
     let name = parse::stored_series(uri.path().strip_prefix("/v1/series/").unwrap_or_default())?;
     let query: SeriesQuery = parse::query(&uri)?;
     Read::fence(query.read, &shared.node).await?;
@@ -109,7 +109,7 @@ struct PageForm<'a> {
 }
 
 /// `GET /v1/series`
-pub(super) async fn page(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response<Body>, Problem> {
+pub(super) async fn page(State(shared): State<Arc<ApiState>>, uri: Uri) -> Result<Response<Body>, Problem> {
     let query: PageQuery = parse::query(&uri)?;
     let limit = check_limit("limit", query.limit.unwrap_or(PAGE_DEFAULT), PAGE_MAX)?;
     Read::fence(query.read, &shared.node).await?;
@@ -139,7 +139,10 @@ struct WindowsForm<'a> {
 }
 
 /// `GET /v1/windows/SERIES`
-pub(super) async fn windows(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response<Body>, Problem> {
+pub(super) async fn windows(
+    State(shared): State<Arc<ApiState>>,
+    uri: Uri,
+) -> Result<Response<Body>, Problem> {
     let name = parse::stored_series(uri.path().strip_prefix("/v1/windows/").unwrap_or_default())?;
     let query: WindowsQuery = parse::query(&uri)?;
     let last = check_limit("last", query.last.unwrap_or(WINDOWS_DEFAULT), WINDOWS_MAX)?;
@@ -151,7 +154,7 @@ pub(super) async fn windows(State(shared): State<Arc<Shared>>, uri: Uri) -> Resu
 }
 
 /// `GET /v1/status`
-pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Result<Response<Body>, Problem> {
+pub(super) async fn status(State(shared): State<Arc<ApiState>>) -> Result<Response<Body>, Problem> {
     to_json(&shared.node.status()).map(json_response)
 }
 
@@ -161,7 +164,7 @@ pub(super) async fn healthz() -> Response<Body> {
 }
 
 /// `GET /readyz`: a round through the quorum.
-pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Response<Body>, Problem> {
+pub(super) async fn readyz(State(shared): State<Arc<ApiState>>) -> Result<Response<Body>, Problem> {
     let why = match tokio::time::timeout(READY_WAIT, shared.node.ready()).await {
         Ok(Ok(())) => return Ok(typed_response("text/plain; charset=utf-8", "ready\n")),
         Ok(Err(error)) => error.to_string(),

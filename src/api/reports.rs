@@ -11,14 +11,14 @@ use tally_core::id::ReportNumber;
 
 use super::problem::{self, Asked, Name, Problem};
 use super::report_body::{self, Format};
-use super::{BODY_BYTES_MAX, REPORT_BYTES_MAX, Shared, body, json_response, parse};
+use super::{ApiState, BODY_BYTES_MAX, REPORT_BYTES_MAX, body, json_response, parse};
 use crate::identity::is_name;
 use crate::request::{NamedReport, ReportError};
 use crate::site::{LastApplied, Refusal, Verdict};
 
 /// `POST /v1/reports`
 pub(super) async fn report(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     let format = Format::of(request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes()));
@@ -130,7 +130,7 @@ fn with_last(name: Name, detail: String, last: Option<ReportNumber>) -> Problem 
 
 /// `POST /v1/sources/NAME/epochs`
 pub(super) async fn open_epoch(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     params: RawPathParams,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::problem::{Name, Problem};
 use super::reads::to_json;
-use super::{BODY_BYTES_MAX, Shared, body, json_response, parse};
+use super::{ApiState, BODY_BYTES_MAX, body, json_response, parse};
 use crate::request::SetError;
 
 /// A setting with its value.
@@ -22,11 +22,11 @@ struct SettingForm {
 }
 
 /// `GET /v1/settings`
-pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Response<Body>, Problem> {
+pub(super) async fn list(State(shared): State<Arc<ApiState>>) -> Result<Response<Body>, Problem> {
     to_json(&serde_json::json!({ "settings": forms(&shared) })).map(json_response)
 }
 
-fn forms(shared: &Shared) -> Vec<SettingForm> {
+fn forms(shared: &ApiState) -> Vec<SettingForm> {
     shared.node.site(|site| {
         let list = site.settings().list().into_iter();
         list.map(|(key, value, default, help)| SettingForm {
@@ -47,7 +47,7 @@ struct SetBody {
 
 /// `PUT /v1/settings/KEY`
 pub(super) async fn set(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     params: RawPathParams,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {

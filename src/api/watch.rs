@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::forms::{SeriesForm, SummaryForm};
 use super::problem::{Name, Problem};
-use super::{Shared, parse, typed_response};
+use super::{ApiState, parse, typed_response};
 use crate::site::{SeriesView, Summary};
 
 /// The most watchers of a box.
@@ -43,7 +43,7 @@ struct WatchQuery {
 }
 
 /// `GET /v1/watch`
-pub(super) async fn watch(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response<Body>, Problem> {
+pub(super) async fn watch(State(shared): State<Arc<ApiState>>, uri: Uri) -> Result<Response<Body>, Problem> {
     let query: WatchQuery = parse::query(&uri)?;
     let seat = Seat::take(shared)?;
     let watcher = Watcher::new(seat, query.prefix);
@@ -57,10 +57,10 @@ pub(super) async fn watch(State(shared): State<Arc<Shared>>, uri: Uri) -> Result
 }
 
 /// One of the places for watchers, which is freed on drop.
-struct Seat(Arc<Shared>);
+struct Seat(Arc<ApiState>);
 
 impl Seat {
-    fn take(shared: Arc<Shared>) -> Result<Seat, Problem> {
+    fn take(shared: Arc<ApiState>) -> Result<Seat, Problem> {
         let free = |taken| if taken < WATCHERS_MAX { Some(taken + 1) } else { None };
         match shared.watchers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free) {
             Ok(_) => Ok(Seat(shared)),

@@ -40,7 +40,7 @@ const EXAMPLE_BYTES_MAX: usize = 120;
 #[derive(Debug)]
 pub struct Statsd {
     addresses: Vec<SocketAddr>,
-    shared: Arc<Shared>,
+    shared: Arc<StatsdShared>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -210,7 +210,7 @@ impl Statsd {
             receive_buffer_bytes = receive_buffer_bytes.min(enlarge_buffer(socket)?);
         }
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(StatsdShared {
             wake,
             stop: AtomicBool::new(false),
             receive_buffer_bytes,
@@ -248,8 +248,9 @@ impl Drop for Statsd {
     }
 }
 
+/// What the StatsD thread and its owner share.
 #[derive(Debug)]
-struct Shared {
+struct StatsdShared {
     /// Ends the thread's wait when it is written to.
     wake: OwnedFd,
     stop: AtomicBool,
@@ -261,7 +262,7 @@ struct Shared {
     refused: Mutex<Vec<(u64, String)>>,
 }
 
-impl Shared {
+impl StatsdShared {
     fn refuse(&self, reason: Reason, line: &[u8]) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let (count, example) = &mut refused[reason as usize];

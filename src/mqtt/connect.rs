@@ -11,7 +11,7 @@ use super::connection::{DISCONNECT_TIMEOUT, Ending, Message};
 use super::errors::{code_of_connect, not_connected};
 use super::limits::{Learned, check_qos};
 use super::options::{CONNECT_TIMEOUT, IN_FLIGHT_MAX, options, plain_options};
-use super::target::Target;
+use super::target::BrokerTarget;
 
 /// Reason code of MQTT 5.
 const RETAIN_NOT_SUPPORTED: u8 = 0x9a;
@@ -31,7 +31,7 @@ pub(super) struct Connected {
 /// Connects and lays down the will. A broker without retained messages refuses a will that is retained: it is given
 /// one that is not.
 pub(super) async fn connect(
-    target: &Target,
+    target: &BrokerTarget,
     will: &Message,
     learned: &mut Learned,
 ) -> Result<Connected, Ending> {
@@ -62,7 +62,7 @@ async fn connack(events: &mut EventLoop) -> Result<ConnAck, ConnectionError> {
 /// Whether the broker takes a connection from here: not a look at a port, behind which nobody may be, but
 /// TLS, credentials and the broker's answer, which must not say that it could not serve a leader. By a name of its own,
 /// so that no other box's connection is disturbed, and without a will or a session.
-pub(crate) async fn probe(target: Target, name: String) -> Result<(), String> {
+pub(crate) async fn probe(target: BrokerTarget, name: String) -> Result<(), String> {
     let mut options = plain_options(&target, format!("{}-{name}", target.client_id));
     options.set_clean_start(true);
     let (client, mut events) = AsyncClient::builder(options).capacity(1).build();

@@ -21,7 +21,7 @@ use super::connect::{Connected, connect};
 use super::errors::{self, ending};
 use super::limits::{Learned, Limits, check_qos};
 use super::reasons;
-use super::target::Target;
+use super::target::BrokerTarget;
 
 /// How many messages of the broker may wait to be looked at; more are passed over.
 const HEARD_MAX: usize = 16;
@@ -135,7 +135,7 @@ impl<T: Send + 'static> Connection<T> {
     /// # Errors
     /// Why there is no connection.
     pub(crate) async fn open(
-        target: &Target,
+        target: &BrokerTarget,
         will: Message,
         learned: &mut Learned,
     ) -> Result<Connection<T>, Ending> {

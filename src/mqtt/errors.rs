@@ -5,10 +5,10 @@ use rumqttc::{ConnectReturnCode, ConnectionError, DisconnectReasonCode, StateErr
 
 use super::connection::Ending;
 use super::options::CONNECT_TIMEOUT;
-use super::target::Target;
+use super::target::BrokerTarget;
 use super::{reasons, tls};
 
-/// Why a connection ended. `section`: see [`Target`].
+/// Why a connection ended. `section`: see [`BrokerTarget`].
 pub(super) fn ending(error: &ConnectionError, section: &str) -> Ending {
     let refused = unknown_acknowledgement(error);
     let explained = match error {
@@ -21,7 +21,7 @@ pub(super) fn ending(error: &ConnectionError, section: &str) -> Ending {
 }
 
 /// Why a connection did not come about.
-pub(super) fn not_connected(error: &ConnectionError, target: &Target) -> Ending {
+pub(super) fn not_connected(error: &ConnectionError, target: &BrokerTarget) -> Ending {
     let section = target.section;
     let mut ending = ending(error, section);
     if !target.url.tls && !ending.explained && matches!(error, ConnectionError::MqttState(_)) {

@@ -1,7 +1,7 @@
 //! The MQTT connection, for whoever publishes or subscribes: the only room that names the client library.
 //!
 //! It knows brokers, not what is said to them: no summaries, no site, no section of the configuration but by the
-//! name that it is given (`Target::section`).
+//! name that it is given (`BrokerTarget::section`).
 //!
 //! * `url`: a broker's address. `tls`: whom to trust; `pinned`: a broker's own certificate.
 //! * `target`: all of that together, checked. `options`: the same for the client library; `store`: what that asks for
@@ -31,7 +31,7 @@ pub use limits::Limits;
 pub(crate) use options::{IN_FLIGHT_MAX, WILL_DELAY_S};
 pub(crate) use reasons::{named, of_message};
 pub use target::AccessError;
-pub(crate) use target::{Access, Target};
+pub(crate) use target::{Access, BrokerTarget};
 pub(crate) use topic::is_allowed;
 pub use url::{BrokerUrl, BrokerUrlError};
 

@@ -10,7 +10,7 @@ use rumqttc::{
 use super::connect::to_any_address;
 use super::connection::Message;
 use super::store::NothingPending;
-use super::target::Target;
+use super::target::BrokerTarget;
 
 /// How many messages may await their acknowledgement; less if the broker says so.
 pub(crate) const IN_FLIGHT_MAX: u16 = 100;
@@ -28,7 +28,7 @@ const KEEP_ALIVE_S: u16 = 15;
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For a connection that publishes: its session goes on, and its will is laid down.
-pub(super) fn options(target: &Target, will: Message) -> MqttOptions {
+pub(super) fn options(target: &BrokerTarget, will: Message) -> MqttOptions {
     let mut options = plain_options(target, target.client_id.clone());
     options
         .set_clean_start(false)
@@ -56,7 +56,7 @@ pub(super) fn options(target: &Target, will: Message) -> MqttOptions {
 }
 
 /// Where to, by what name, and what it takes to be let in.
-pub(super) fn plain_options(target: &Target, client_id: String) -> MqttOptions {
+pub(super) fn plain_options(target: &BrokerTarget, client_id: String) -> MqttOptions {
     let url = &target.url;
     let mut options = MqttOptions::new(client_id, Broker::tcp(url.host.clone(), url.port));
     let mut network = NetworkOptions::new();

@@ -26,7 +26,7 @@ pub(crate) struct Access<'a> {
 
 /// Whom to connect to, as whom.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+pub(crate) struct BrokerTarget {
     /// The section of the configuration that all this is from: errors name its keys.
     pub(super) section: &'static str,
     /// The broker.
@@ -90,14 +90,14 @@ impl Access<'_> {
     ///
     /// # Errors
     /// What the configuration gets wrong: unreadable files, a password without a user, no authorities.
-    pub(crate) fn open(&self, client_id: String) -> Result<Target, AccessError> {
+    pub(crate) fn open(&self, client_id: String) -> Result<BrokerTarget, AccessError> {
         let section = self.section;
         let password = self.password()?;
         if password.is_some() && self.url.user.is_none() {
             return Err(AccessError::PasswordWithoutUser { section });
         }
         let tls = self.url.tls.then(|| tls::client_config(section, self.ca_file)).transpose()?;
-        Ok(Target { section, url: self.url.clone(), password, tls, client_id })
+        Ok(BrokerTarget { section, url: self.url.clone(), password, tls, client_id })
     }
 
     /// The password to show the broker: the URL's, else the file's, else systemd's credential, if any.

@@ -40,7 +40,10 @@ pub enum BrokerUrlError {
     #[error("the port of a broker's URL must be from 1 to 65535")]
     Port,
     /// A path or query.
-    #[error("a broker's URL must end after the port; topics have keys of their own")]
+    #[error(
+        "a broker's URL must end after the port; topics have keys of their own (the base topic is set by \
+         upstream.base)"
+    )]
     Path,
     /// User or password do not decode.
     #[error(

@@ -1,9 +1,9 @@
-//! How patient the boxes are with their leader: the election timeout follows the voters' measured round
-//! trips and disk syncs. Pure: samples in, a adaptive out.
+//! The adaptive election timeout: it follows the voters' measured round trips and disk syncs. Pure: samples in, a
+//! timeout out.
 //!
-//! The leader decides and announces the timeout in its heartbeats, so that all boxes have the same one.
-//! It is a high quantile, not the worst case, that decides: rare stalls are borne by what a timeout
-//! allows for (lost heartbeats, pre-votes), and a failover does not become slow for them.
+//! The leader decides the timeout and announces it in its heartbeats, so that all boxes have the same one. A high
+//! quantile decides, not the worst case: a timeout tolerates rare stalls anyway (lost heartbeats, pre-votes), and they
+//! must not make every failover slow.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,8 +21,8 @@ const ROUND_TRIPS: u32 = 4;
 /// And, for a campaign to come to its end before the next begins, so many syncs: the candidate's own
 /// and a voter's, each after one that is under way.
 const SYNCS: u32 = 4;
-/// And so many delays of a loop that wakes late for lack of processor time: a leader's and a follower's may come together,
-/// and a heartbeat that is due before the first of them is waited for, too.
+/// And so many delays of a loop that wakes late for lack of processor time: a leader's and a follower's may come
+/// together, and a heartbeat that is due before the first of them is waited for, too.
 const LATENESSES: u32 = 3;
 /// The share of round trips that is waited for; of syncs it is less: rare ones of seconds do not
 /// matter to heartbeats, which wait for no disk.
@@ -112,11 +112,11 @@ impl AdaptiveTimeout {
 
     /// How late this box's loop wakes now and then.
     pub(super) fn lateness(&self) -> Duration {
-        self.late.reckoned()
+        self.late.usual()
     }
 
-    /// Its loop woke so late.
-    pub(super) fn woke_late(&mut self, late: Duration, now: Instant) {
+    /// This box's loop woke so late.
+    pub(super) fn on_late_wake(&mut self, late: Duration, now: Instant) {
         self.late.add(late, now);
     }
 
@@ -131,8 +131,8 @@ impl AdaptiveTimeout {
         all.max().unwrap_or_default()
     }
 
-    /// The disk took so long.
-    pub(super) fn synced(&mut self, took: Duration) {
+    /// A sync of this box's disk took so long.
+    pub(super) fn on_sync(&mut self, took: Duration) {
         self.sync.add(took);
     }
 
@@ -152,20 +152,20 @@ impl AdaptiveTimeout {
         }
     }
 
-    /// What a follower said of itself.
-    pub(super) fn answered(&mut self, member: NodeId, sync: Duration, timeout: Duration) {
+    /// A follower's answer: the time of its syncs, and its election timeout.
+    pub(super) fn on_answer(&mut self, member: NodeId, sync: Duration, timeout: Duration) {
         let member = self.members.entry(member).or_default();
         member.sync = sync;
         member.timeout = Some(timeout.clamp(TIMEOUT_MIN, TIMEOUT_MAX));
     }
 
-    /// It is not connected any more.
-    pub(super) fn lost(&mut self, member: NodeId) {
+    /// The member is not connected any more.
+    pub(super) fn on_disconnected(&mut self, member: NodeId) {
         self.members.remove(&member);
     }
 
     /// What followers said to a leader whose leadership has ended counts no more.
-    pub(super) fn stepped_down(&mut self) {
+    pub(super) fn on_step_down(&mut self) {
         for member in self.members.values_mut() {
             member.sync = Duration::ZERO;
             member.timeout = None;
@@ -173,14 +173,14 @@ impl AdaptiveTimeout {
     }
 
     /// A leader announced its timeout.
-    pub(super) fn announced(&mut self, timeout: Duration) {
+    pub(super) fn on_announced(&mut self, timeout: Duration) {
         self.timeout = timeout.clamp(TIMEOUT_MIN, TIMEOUT_MAX);
         self.shorter_since = None;
     }
 
     /// Decides, at a leader or where none is known: longer at once, shorter step by step.
     pub(super) fn decide(&mut self, now: Instant) {
-        let wanted = self.wanted();
+        let wanted = self.wanted_timeout();
         if wanted > self.timeout || self.timeout > self.bounds.max {
             self.timeout = wanted;
         }
@@ -196,7 +196,7 @@ impl AdaptiveTimeout {
     }
 
     /// What the samples ask for: the shortest step that holds it.
-    fn wanted(&self) -> Duration {
+    fn wanted_timeout(&self) -> Duration {
         let sync = self.members.values().map(|member| member.sync).fold(self.sync_told(), Duration::max);
         let round_trip = self.round_trip().min(TIMEOUT_MAX);
         let campaign = round_trip * 2 + sync.min(TIMEOUT_MAX) * SYNCS;
@@ -293,7 +293,7 @@ mod tests {
     fn quick_disks_and_links_leave_the_shortest_timeout() {
         let mut adaptive = AdaptiveTimeout::new(BOUNDS);
         for sync in 0..100 {
-            adaptive.synced(Duration::from_micros(100 + sync * 20));
+            adaptive.on_sync(Duration::from_micros(100 + sync * 20));
         }
         assert_eq!(after(&mut adaptive, 0, 60, |heartbeat| heartbeat % 20), ms(200));
         assert_eq!(adaptive.heartbeat(), ms(50));
@@ -331,7 +331,7 @@ mod tests {
             ms(200)
         );
         for sync in 0..200 {
-            adaptive.synced(if sync % 20 == 0 { ms(2000) } else { ms(2) });
+            adaptive.on_sync(if sync % 20 == 0 { ms(2000) } else { ms(2) });
         }
         adaptive.decide(at(50_000));
         assert_eq!(adaptive.timeout(), ms(200));
@@ -340,11 +340,11 @@ mod tests {
     #[test]
     fn a_card_that_syncs_in_200_ms_gets_time_for_a_campaign_wherever_it_is() {
         let mut adaptive = AdaptiveTimeout::new(BOUNDS);
-        adaptive.answered(NodeId(3), ms(200), ms(200));
+        adaptive.on_answer(NodeId(3), ms(200), ms(200));
         adaptive.decide(at(0));
         assert!((ms(800)..ms(1100)).contains(&adaptive.timeout()), "{:?}", adaptive.timeout());
         let mut own = AdaptiveTimeout::new(BOUNDS);
-        (0..20).for_each(|_| own.synced(ms(200)));
+        (0..20).for_each(|_| own.on_sync(ms(200)));
         own.decide(at(0));
         assert!((ms(800)..ms(1400)).contains(&own.timeout()), "{:?}", own.timeout());
     }
@@ -352,18 +352,18 @@ mod tests {
     #[test]
     fn a_leader_beats_for_the_least_patient_until_all_have_heard() {
         let mut adaptive = AdaptiveTimeout::new(BOUNDS);
-        adaptive.answered(NodeId(2), ms(1), ms(200));
-        adaptive.answered(NodeId(3), ms(500), ms(200));
+        adaptive.on_answer(NodeId(2), ms(1), ms(200));
+        adaptive.on_answer(NodeId(3), ms(500), ms(200));
         adaptive.decide(at(0));
         assert!(adaptive.timeout() >= ms(2000));
         assert_eq!(adaptive.heartbeat(), ms(50));
         let timeout = adaptive.timeout();
-        adaptive.answered(NodeId(2), ms(1), timeout);
+        adaptive.on_answer(NodeId(2), ms(1), timeout);
         assert_eq!(adaptive.heartbeat(), ms(50));
-        adaptive.answered(NodeId(3), ms(500), timeout);
+        adaptive.on_answer(NodeId(3), ms(500), timeout);
         assert_eq!(adaptive.heartbeat(), timeout / 4);
-        adaptive.answered(NodeId(3), ms(500), ms(200));
-        adaptive.lost(NodeId(3));
+        adaptive.on_answer(NodeId(3), ms(500), ms(200));
+        adaptive.on_disconnected(NodeId(3));
         assert_eq!(adaptive.heartbeat(), timeout / 4, "who is away is not waited for");
     }
 
@@ -371,11 +371,11 @@ mod tests {
     fn the_bounds_hold_and_what_a_leader_announces_is_in_force_within_reason() {
         let mut adaptive = AdaptiveTimeout::new(BOUNDS);
         assert_eq!(after(&mut adaptive, 0, 5, |_| 60_000), BOUNDS.max);
-        adaptive.announced(ms(700));
+        adaptive.on_announced(ms(700));
         assert_eq!(adaptive.timeout(), ms(700));
-        adaptive.announced(Duration::ZERO);
+        adaptive.on_announced(Duration::ZERO);
         assert_eq!(adaptive.timeout(), TIMEOUT_MIN);
-        adaptive.announced(Duration::MAX);
+        adaptive.on_announced(Duration::MAX);
         assert_eq!(adaptive.timeout(), TIMEOUT_MAX);
         adaptive.decide(at(0));
         assert_eq!(adaptive.timeout(), BOUNDS.max, "a leader keeps to its own bounds");
@@ -387,18 +387,18 @@ mod tests {
     fn a_box_that_wakes_late_gets_time_wherever_it_is_and_one_that_was_stopped_does_not() {
         let mut follower = AdaptiveTimeout::new(BOUNDS);
         for heartbeat in 0..200 {
-            follower.woke_late(ms(if heartbeat % 10 == 0 { 250 } else { 3 }), at(heartbeat * 50));
+            follower.on_late_wake(ms(if heartbeat % 10 == 0 { 250 } else { 3 }), at(heartbeat * 50));
         }
         assert_eq!(follower.sync(), Duration::ZERO);
         let mut leader = AdaptiveTimeout::new(BOUNDS);
-        leader.answered(NodeId(2), follower.sync_told(), ms(200));
+        leader.on_answer(NodeId(2), follower.sync_told(), ms(200));
         leader.decide(at(0));
         assert!((ms(750)..ms(1000)).contains(&leader.timeout()), "{:?}", leader.timeout());
         follower.decide(at(10_000));
         assert_eq!(follower.timeout(), leader.timeout(), "as when it comes to lead");
         let mut stopped = AdaptiveTimeout::new(BOUNDS);
         for heartbeat in 0..200 {
-            stopped.woke_late(if heartbeat == 100 { ms(10_000) } else { ms(2) }, at(heartbeat * 50));
+            stopped.on_late_wake(if heartbeat == 100 { ms(10_000) } else { ms(2) }, at(heartbeat * 50));
             stopped.decide(at(heartbeat * 50));
         }
         assert_eq!(stopped.timeout(), ms(200));
@@ -408,9 +408,9 @@ mod tests {
     fn any_samples_are_taken() {
         let mut adaptive = AdaptiveTimeout::new(BOUNDS);
         for took in [Duration::ZERO, Duration::MAX, Duration::from_nanos(1)] {
-            adaptive.synced(took);
+            adaptive.on_sync(took);
             adaptive.round_trip_of(NodeId(2), took, at(0));
-            adaptive.answered(NodeId(2), took, took);
+            adaptive.on_answer(NodeId(2), took, took);
             adaptive.decide(at(0));
         }
         assert!(adaptive.timeout() >= BOUNDS.min && adaptive.timeout() <= BOUNDS.max);

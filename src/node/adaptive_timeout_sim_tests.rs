@@ -223,7 +223,7 @@ impl World {
                 self.after(held + runs, What::Hold(at));
             }
             What::Tick { at, due } => {
-                self.boxes[at].adaptive.woke_late(Duration::from_micros(self.now - due), now);
+                self.boxes[at].adaptive.on_late_wake(Duration::from_micros(self.now - due), now);
                 self.after(50_000, What::Tick { at, due: self.now + 50_000 });
             }
             What::Wake(at) => {
@@ -236,7 +236,7 @@ impl World {
             }
             What::Synced { at, ticket, asked } => {
                 let one = &mut self.boxes[at];
-                one.adaptive.synced(Duration::from_micros(self.now - asked));
+                one.adaptive.on_sync(Duration::from_micros(self.now - asked));
                 one.raft.handle_persisted(now, ticket);
                 self.drive(at);
             }
@@ -280,10 +280,10 @@ impl World {
         match message.body {
             Body::Heartbeat { .. } => {
                 one.heard[from] = one.heard[from].max(sent);
-                one.adaptive.announced(beside.1);
+                one.adaptive.on_announced(beside.1);
             }
             Body::HeartbeatAnswer { .. } => {
-                one.adaptive.answered(id(from), beside.0, beside.1);
+                one.adaptive.on_answer(id(from), beside.0, beside.1);
                 if sent > 0 {
                     one.adaptive.round_trip_of(
                         id(from),
@@ -310,7 +310,7 @@ impl World {
                     let Position { index, term, subterm } = noop;
                     one.log.put(&EntryRange { term, subterm, first: index, last: index });
                 }
-                CoreEvent::SteppedDown { .. } => one.adaptive.stepped_down(),
+                CoreEvent::SteppedDown { .. } => one.adaptive.on_step_down(),
                 CoreEvent::LeaderChanged { .. } => {}
                 event => panic!("nobody changes members here: {event:?}"),
             }

@@ -1,8 +1,8 @@
-//! When the box's own batches go, and what comes back: pure decisions, the node acts on them.
+//! When the box freezes and sends its batches, and their receipts. Pure decisions: the node acts on them.
 //!
-//! One batch is in flight at a time. When its receipt has come, the next goes as soon as as many requests wait again as were
-//! just answered or waiting, after 5 ms at most: so clients in a closed loop share one sync instead of splitting into two
-//! halves, and a single client never waits. What nobody waits for goes once an interval (`instants`).
+//! One batch is in flight at a time. After its receipt the next one is frozen as soon as as many requests wait as were
+//! just answered or waiting, and after 5 ms at most: so clients in a closed loop share one sync instead of splitting
+//! into two halves, and a single client never waits. Counts without a waiter go once an interval (`instants`).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,18 +14,18 @@ use super::instants::Instants;
 use super::unsent::Unsent;
 use crate::accumulator::{Backlog, Batch};
 use crate::deliberate::{self, Bug};
-use crate::site::{Body, LastApplied, OpenRefused, readdressed};
+use crate::site::{Body, LastApplied, OpenRefused, readdress};
 
 /// How long a batch waits for the clients that were just answered.
 const GATHER: Duration = Duration::from_millis(5);
-/// When a batch or an opening without an answer is sent again to the same leader, at first.
+/// The first wait before a batch or an opening without an answer is sent again to the same leader.
 const RESEND_FIRST: Duration = Duration::from_millis(500);
-/// And at most.
+/// The longest such wait.
 const RESEND_MAX: Duration = Duration::from_secs(4);
 /// When the file of unsent batches is tried again.
 const FILE_AGAIN: Duration = Duration::from_secs(1);
 
-/// The box as a source.
+/// The box as a source: its epoch, and its batches.
 #[derive(Debug)]
 pub(super) struct Batches {
     /// Names this incarnation of the box's memory.
@@ -33,10 +33,11 @@ pub(super) struct Batches {
     epoch: Option<(SourceId, Epoch)>,
     next: ReportNumber,
     in_flight: Option<InFlight>,
-    /// Batches that an earlier incarnation froze: they follow the one in flight, the first of them under the next number.
+    /// Batches that an earlier incarnation froze: they follow the one in flight, the first of them under the next
+    /// number.
     kept: VecDeque<Body>,
     file: File,
-    /// The disk is about it.
+    /// The disk is writing the file.
     file_asked: bool,
     opening: Option<Sending>,
     /// Why the site did not open an epoch when it was asked last.
@@ -50,19 +51,19 @@ pub(super) struct Batches {
     sent: u64,
 }
 
-/// What the file of unsent batches says: see `unsent`.
+/// The content of the file of unsent batches (see `unsent`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum File {
-    /// There is none, or one that was judged in full.
+    /// There is no file, or the site has answered for all of it.
     None,
-    /// What is in flight and what follows it, and perhaps what was judged since.
+    /// The batch in flight and those after it, perhaps also some that the site has answered for since.
     Current,
-    /// To be written anew, from then on, before anything is sent.
+    /// The file must be rewritten before anything is sent, from that instant on.
     Stale(Option<Instant>),
     Writing,
 }
 
-/// What is to be done about the file of unsent batches.
+/// What the disk must do with the file of unsent batches.
 #[derive(Debug)]
 pub(super) enum FileTask {
     Write(Unsent),
@@ -74,7 +75,7 @@ struct InFlight {
     batch: Batch,
     number: ReportNumber,
     sending: Option<Sending>,
-    /// Nobody waits for it, nor behind it: the leader may wait for others' to go with it.
+    /// Nobody waits for this batch or behind it: the leader may gather it with those of other boxes.
     patient: bool,
 }
 
@@ -87,11 +88,11 @@ struct Sending {
 }
 
 impl Sending {
-    fn due(sending: Option<Sending>, term: Term, now: Instant) -> bool {
+    fn is_due(sending: Option<Sending>, term: Term, now: Instant) -> bool {
         sending.is_none_or(|sent| sent.term != term || now >= sent.at + sent.wait)
     }
 
-    fn again(sending: Option<Sending>, term: Term, now: Instant) -> Sending {
+    fn repeated(sending: Option<Sending>, term: Term, now: Instant) -> Sending {
         let wait = match sending {
             Some(sent) if sent.term == term => (sent.wait * 2).min(RESEND_MAX),
             _ => RESEND_FIRST,
@@ -140,30 +141,30 @@ impl Batches {
         self.instants.join_wait()
     }
 
-    /// Has counts that nobody waits for go by site time.
+    /// Sets the next instant for counts without a waiter, by site time.
     pub(super) fn follow_site_time(&mut self, site: Option<SiteTime>, backlog: Backlog, now: Instant) {
-        self.instants.follow(site, backlog.cells == 0, now);
+        self.instants.on_site_time(site, backlog.cells == 0, now);
     }
 
     /// How many batches were frozen.
-    pub(super) fn sent(&self) -> u64 {
+    pub(super) fn frozen_count(&self) -> u64 {
         self.sent
     }
 
-    /// Whether all that was frozen was judged, by an earlier incarnation, too.
+    /// Whether the site has answered for all frozen batches, those of an earlier incarnation included.
     pub(super) fn is_settled(&self) -> bool {
         (self.in_flight.is_none() || deliberate::is(Bug::LeavesInFlight)) && self.file == File::None
     }
 
-    /// How many batches of an earlier incarnation are not judged yet.
-    pub(super) fn unsettled(&self) -> usize {
+    /// How many batches of an earlier incarnation the site has not answered for yet.
+    pub(super) fn earlier_count(&self) -> usize {
         match self.file {
             File::None => 0,
             _ => self.kept.len() + usize::from(self.in_flight.is_some()),
         }
     }
 
-    /// Goes on with what an earlier incarnation left.
+    /// Continues with the batches that an earlier incarnation saved.
     pub(super) fn resume(&mut self, unsent: Unsent) {
         let Unsent { nonce, epoch, first, bodies } = unsent;
         (self.nonce, self.epoch, self.next) = (nonce, epoch, first);
@@ -173,15 +174,15 @@ impl Batches {
         self.readdresses = epoch.is_none();
         self.kept = bodies.into();
         self.file = File::Current;
-        self.follow();
+        self.load_next_earlier();
         if deliberate::is(Bug::SavedUnderNewEpoch) {
             let batch = self.in_flight.take().map(|flying| flying.batch);
             self.reopen(!nonce, batch);
         }
     }
 
-    /// The next batch of an earlier incarnation, if there is one, follows what was judged.
-    pub(super) fn follow(&mut self) {
+    /// Puts the next batch of an earlier incarnation in flight, if there is one and none is.
+    pub(super) fn load_next_earlier(&mut self) {
         if self.in_flight.is_none()
             && let Some(body) = self.kept.pop_front()
         {
@@ -191,14 +192,14 @@ impl Batches {
         }
     }
 
-    /// The number of the first batch that this incarnation would freeze, after all that are frozen.
-    pub(super) fn following(&self) -> ReportNumber {
+    /// The number of the first batch that this incarnation would freeze, after all that are frozen already.
+    pub(super) fn first_own_number(&self) -> ReportNumber {
         let mut number = self.next;
         self.kept.iter().for_each(|_| number = number.next());
         number
     }
 
-    /// What is frozen and not judged; and whether the file says that already.
+    /// The frozen batches without a receipt, and whether the file has exactly these.
     pub(super) fn unsent(&self) -> (Unsent, bool) {
         let flying = self.in_flight.as_ref();
         let bodies = flying.map(|flying| flying.batch.body.clone()).into_iter();
@@ -211,7 +212,7 @@ impl Batches {
         (unsent, self.file == File::Current)
     }
 
-    /// What is to be done about the file now; whoever asks does it and tells [`Batches::file_done`].
+    /// What must be done with the file now; the caller does it and calls [`Batches::file_done`].
     pub(super) fn file_task(&mut self, now: Instant) -> Option<FileTask> {
         if self.file_asked {
             return None;
@@ -230,7 +231,7 @@ impl Batches {
         Some(task)
     }
 
-    /// It was done, or could not be.
+    /// The file was written or removed, or could not be.
     pub(super) fn file_done(&mut self, is_done: bool, now: Instant) {
         self.file_asked = false;
         if self.file == File::Writing {
@@ -238,8 +239,8 @@ impl Batches {
         }
     }
 
-    /// All of the file was judged. What is counted from now on goes under an epoch of this incarnation's own: the numbers that
-    /// follow those of a file are never used by another incarnation, whatever became of the file.
+    /// All of the file was judged. What is counted from now on goes under an epoch of this incarnation's own: the
+    /// numbers that follow those of a file are never used by another incarnation, whatever became of the file.
     pub(super) fn file_is_over(&mut self, nonce: u128) {
         self.file = File::None;
         self.reopen(nonce, None);
@@ -256,7 +257,8 @@ impl Batches {
         }
     }
 
-    /// The epoch is over. Of the batches of an earlier incarnation those are given up that may have been applied; how many.
+    /// The epoch is over. Of the batches of an earlier incarnation those are given up that may have been applied;
+    /// how many.
     pub(super) fn give_up_kept(&mut self, last: LastApplied) -> usize {
         let before = self.kept.len();
         while !self.kept.is_empty() && last.may_include(self.next) {
@@ -268,16 +270,16 @@ impl Batches {
 
     /// Whether the epoch should be asked for now, of the leader of this term.
     pub(super) fn should_open(&self, term: Term, now: Instant) -> bool {
-        self.epoch.is_none() && Sending::due(self.opening, term, now)
+        self.epoch.is_none() && Sending::is_due(self.opening, term, now)
     }
 
-    /// It was asked for.
-    pub(super) fn asked(&mut self, term: Term, now: Instant) {
-        self.opening = Some(Sending::again(self.opening, term, now));
+    /// The epoch was requested from the leader of this term.
+    pub(super) fn on_epoch_asked(&mut self, term: Term, now: Instant) {
+        self.opening = Some(Sending::repeated(self.opening, term, now));
     }
 
-    /// It is open. Whether a frozen batch is to be addressed to it: only after a [`reopen`](Self::reopen), and once. The
-    /// entry may come again, and by then other batches are in flight.
+    /// The epoch is open. Returns whether a frozen batch must be readdressed to it: only after a
+    /// [`reopen`](Self::reopen), and once. The entry may come again, and by then other batches are in flight.
     #[must_use]
     pub(super) fn opened(&mut self, source: SourceId, epoch: Epoch) -> bool {
         if self.epoch.is_some() {
@@ -290,7 +292,7 @@ impl Batches {
     }
 
     /// The site opens no epoch for this box now; it is asked again.
-    pub(super) fn refused(&mut self, why: OpenRefused) {
+    pub(super) fn on_epoch_refused(&mut self, why: OpenRefused) {
         if self.epoch.is_none() && self.refused != Some(why) {
             tracing::error!(
                 "the site opens no epoch for this box, so the box cannot commit what it counts: {why}"
@@ -321,31 +323,31 @@ impl Batches {
     }
 
     /// A batch was frozen under the next number. `patient`: nobody waits for it, nor for what follows it.
-    pub(super) fn frozen(&mut self, batch: Batch, patient: bool, now: Instant) {
+    pub(super) fn on_frozen(&mut self, batch: Batch, patient: bool, now: Instant) {
         debug_assert!(self.is_settled(), "one batch is in flight, and its number is the one after the last");
         self.in_flight = Some(InFlight { patient, ..InFlight::new(batch, self.next) });
         self.next = self.next.next();
-        self.instants.went(now);
+        self.instants.on_sent(now);
         self.sent += 1;
     }
 
-    /// The body to send now to the leader of this term, if it is due, and whether it is patient. What goes again is not,
-    /// and goes at once if somebody has come to wait behind it (`hurry`).
+    /// The body to send now to the leader of this term, if it is due, and whether it is patient. What goes again is
+    /// not, and goes at once if somebody has come to wait behind it (`hurry`).
     pub(super) fn next_send(&mut self, term: Term, hurry: bool, now: Instant) -> Option<(&Body, bool)> {
         if matches!(self.file, File::Stale(_) | File::Writing) {
             return None;
         }
         let in_flight = self.in_flight.as_mut()?;
         let is_hurried = in_flight.patient && hurry;
-        if !is_hurried && !Sending::due(in_flight.sending, term, now) {
+        if !is_hurried && !Sending::is_due(in_flight.sending, term, now) {
             return None;
         }
         in_flight.patient &= !hurry && in_flight.sending.is_none();
-        in_flight.sending = Some(Sending::again(in_flight.sending, term, now));
+        in_flight.sending = Some(Sending::repeated(in_flight.sending, term, now));
         Some((&in_flight.batch.body, in_flight.patient))
     }
 
-    /// Those who wait for the batch in flight hear that it is applied, whatever becomes of it: a deliberate bug.
+    /// A deliberate bug: answers the waiters of the batch in flight as if it were applied.
     pub(super) fn answer_at_once(&mut self, site: &std::sync::Mutex<crate::site::Site>) {
         if let Some(InFlight { batch, .. }) = &mut self.in_flight
             && batch.waiting() > 0
@@ -358,24 +360,29 @@ impl Batches {
         }
     }
 
-    /// It could not be sent: try again at once when that changes, a little later otherwise.
-    pub(super) fn not_sent(&mut self, now: Instant) {
+    /// The batch could not be sent: it is tried again with a new leader at once, otherwise a little later.
+    pub(super) fn on_not_sent(&mut self, now: Instant) {
         if let Some(sending) = self.in_flight.as_mut().and_then(|in_flight| in_flight.sending.as_mut()) {
             sending.at = now;
             sending.wait = Duration::from_millis(20);
         }
     }
 
-    /// Takes the batch whose report was judged, if it is the one in flight.
-    pub(super) fn judged(&mut self, source: SourceId, epoch: Epoch, number: ReportNumber) -> Option<Batch> {
+    /// Takes the batch that this receipt is for, if it is the one in flight.
+    pub(super) fn take_judged(
+        &mut self,
+        source: SourceId,
+        epoch: Epoch,
+        number: ReportNumber,
+    ) -> Option<Batch> {
         if self.epoch != Some((source, epoch)) {
             return None;
         }
         self.in_flight.take_if(|in_flight| in_flight.number == number).map(|in_flight| in_flight.batch)
     }
 
-    /// So many were answered, and so many wait already.
-    pub(super) fn answered(&mut self, answered: usize, waiting: usize, now: Instant) {
+    /// So many waiters were answered, and so many wait again already.
+    pub(super) fn on_answered(&mut self, answered: usize, waiting: usize, now: Instant) {
         self.target = (answered + waiting).max(1);
         self.gather_until = now + GATHER;
     }
@@ -391,7 +398,7 @@ impl Batches {
             self.next = ReportNumber::FIRST.next();
             InFlight::new(batch, ReportNumber::FIRST)
         });
-        self.follow();
+        self.load_next_earlier();
         self.readdresses = self.in_flight.is_some();
         if self.file != File::None {
             self.file = File::Stale(None);
@@ -405,7 +412,7 @@ impl Batches {
         let mut number = *number;
         for body in std::iter::once(&mut batch.body).chain(&mut self.kept) {
             // It was written here, or checked when it was read.
-            if let Ok(readdressed) = readdressed(body, source, epoch, number) {
+            if let Ok(readdressed) = readdress(body, source, epoch, number) {
                 *body = readdressed;
             }
             number = number.next();
@@ -428,7 +435,7 @@ impl Batches {
         }
         let gather = (backlog.waiting > 0).then_some(self.gather_until);
         // Also where nothing waits now: counts that come until then are there without a word.
-        let idle = if backlog.left_over { self.instants.gone() } else { self.instants.due() };
+        let idle = if backlog.left_over { self.instants.last_sent() } else { self.instants.due() };
         gather.into_iter().chain((self.file == File::None).then_some(idle)).min()
     }
 }

@@ -18,7 +18,7 @@ fn waiting(count: usize) -> Backlog {
 
 fn receipt(batches: &mut Batches, number: u64) {
     let number = ReportNumber::new(number).unwrap();
-    assert!(batches.judged(SourceId(1), Epoch(1), number).is_some());
+    assert!(batches.take_judged(SourceId(1), Epoch(1), number).is_some());
 }
 
 #[test]
@@ -26,18 +26,18 @@ fn a_single_client_never_waits() {
     let (mut batches, now) = open();
     for number in 1..10 {
         assert!(batches.should_freeze(waiting(1), false, now));
-        batches.frozen(Batch::default(), false, now);
+        batches.on_frozen(Batch::default(), false, now);
         receipt(&mut batches, number);
-        batches.answered(1, 0, now);
+        batches.on_answered(1, 0, now);
     }
 }
 
 #[test]
 fn two_halves_of_a_closed_loop_become_one_batch() {
     let (mut batches, now) = open();
-    batches.frozen(Batch::default(), false, now);
+    batches.on_frozen(Batch::default(), false, now);
     receipt(&mut batches, 1);
-    batches.answered(8, 8, now);
+    batches.on_answered(8, 8, now);
     assert!(!batches.should_freeze(waiting(15), false, now));
     assert!(batches.should_freeze(waiting(16), false, now));
     assert!(batches.should_freeze(waiting(1), false, now + GATHER));
@@ -60,7 +60,7 @@ fn a_batch_without_a_receipt_goes_again_unchanged_and_at_once_to_a_new_leader() 
     let (mut batches, now) = open();
     let mut batch = Batch::default();
     batch.body = vec![1, 2].into();
-    batches.frozen(batch, false, now);
+    batches.on_frozen(batch, false, now);
     assert_eq!(batches.next_send(Term(1), false, now), Some((&Body::from(vec![1, 2]), false)));
     assert_eq!(batches.next_send(Term(1), false, now), None);
     assert_eq!(batches.next_send(Term(2), false, now), Some((&Body::from(vec![1, 2]), false)));
@@ -72,7 +72,7 @@ fn a_batch_without_a_receipt_goes_again_unchanged_and_at_once_to_a_new_leader() 
 fn a_batch_that_nobody_waits_for_is_patient_until_somebody_waits_behind_it() {
     for hurries in [true, false] {
         let (mut batches, now) = open();
-        batches.frozen(Batch::default(), true, now);
+        batches.on_frozen(Batch::default(), true, now);
         let sent = |batches: &mut Batches, hurry, now| batches.next_send(Term(1), hurry, now).map(|it| it.1);
         assert_eq!(sent(&mut batches, false, now), Some(true));
         assert_eq!(sent(&mut batches, hurries, now), hurries.then_some(false), "at once, or not yet");
@@ -85,7 +85,7 @@ fn a_batch_that_nobody_waits_for_is_patient_until_somebody_waits_behind_it() {
 #[test]
 fn an_opening_that_is_told_again_readdresses_no_batch() {
     let (mut batches, now) = open();
-    batches.frozen(Batch::default(), false, now);
+    batches.on_frozen(Batch::default(), false, now);
     assert!(
         !batches.opened(SourceId(1), Epoch(1)),
         "a second copy of the entry: the batch stays number one's"
@@ -98,9 +98,9 @@ fn an_opening_that_is_told_again_readdresses_no_batch() {
 #[test]
 fn another_sources_receipt_is_not_taken_for_this_boxs() {
     let (mut batches, now) = open();
-    batches.frozen(Batch::default(), false, now);
-    assert!(batches.judged(SourceId(2), Epoch(1), ReportNumber::FIRST).is_none());
-    assert!(batches.judged(SourceId(1), Epoch(2), ReportNumber::FIRST).is_none());
-    assert!(batches.judged(SourceId(1), Epoch(1), ReportNumber::FIRST.next()).is_none());
+    batches.on_frozen(Batch::default(), false, now);
+    assert!(batches.take_judged(SourceId(2), Epoch(1), ReportNumber::FIRST).is_none());
+    assert!(batches.take_judged(SourceId(1), Epoch(2), ReportNumber::FIRST).is_none());
+    assert!(batches.take_judged(SourceId(1), Epoch(1), ReportNumber::FIRST.next()).is_none());
     receipt(&mut batches, 1);
 }

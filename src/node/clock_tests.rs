@@ -1,4 +1,4 @@
-//! A whole node that starts with a log of which only the snapshot is applied: how far site time has come.
+//! A whole node that starts with a log of which only the snapshot is applied: where its site time begins.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! What handles ask for.
+//! The commands of handles, as the node carries them out.
 
-use super::handle::Command;
+use super::shared::Command;
 use super::successors::TransferReason;
 use tally_core::id::NodeId;
 

@@ -1,9 +1,9 @@
-//! Whether this box's state is the others': digests at the same indexes, compared. Pure: what boxes say goes in, a
-//! judgement comes out.
+//! Compares this box's digests with those of the other boxes at the same indexes. Pure: digests go in, a judgement
+//! comes out.
 //!
-//! The digest of a state runs over all that was done to it: states that differ once differ at each later index too. So
-//! it suffices that boxes compare some indexes that they have in common, and these are kept at three densities, so
-//! that boxes at different places of a busy log have some in common as well.
+//! A digest covers everything that was ever done to the state, so states that differ once differ at each later index
+//! too. It is enough to compare some common indexes. The digests are kept at three densities, so that boxes at
+//! different places of a busy log have indexes in common.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use crate::codec::{Malformed, Reader, put_varint};
 const STEPS: [u64; 3] = [8, 256, 8192];
 /// and of each so many, the latest.
 const KEPT: u64 = 16;
-/// As many as that can be at most.
+/// The largest number of points.
 const POINTS_MAX: usize = STEPS.len() * KEPT as usize;
 
 /// Digests of one box's state, by index.
@@ -23,8 +23,8 @@ const POINTS_MAX: usize = STEPS.len() * KEPT as usize;
 pub struct Points(BTreeMap<u64, u64>);
 
 impl Points {
-    /// The entry at this index was applied; the state's digest since.
-    pub(super) fn applied(&mut self, index: LogIndex, digest: u64) {
+    /// The entry at this index was applied, and the state has this digest since.
+    pub(super) fn on_applied(&mut self, index: LogIndex, digest: u64) {
         if !index.0.is_multiple_of(STEPS[0]) {
             return;
         }
@@ -47,7 +47,7 @@ impl Points {
         }
     }
 
-    /// As a peer sent them.
+    /// Decodes the points of a peer.
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Points, Malformed> {
         let count = reader.varint()?;
         if count > POINTS_MAX as u64 {
@@ -64,7 +64,7 @@ impl Points {
     }
 }
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// No difference is known.
@@ -72,18 +72,18 @@ pub(super) enum Judgement {
     Same,
     /// States differ, and this box's is not known to be the wrong one.
     Differs {
-        /// At this index.
+        /// The index at which they differ.
         index: u64,
-        /// These boxes' from this one's.
+        /// The boxes whose states differ from this one's.
         others: BTreeSet<NodeId>,
         /// More than half of those that hold the state agree with this one: the others are wrong.
         majority: bool,
     },
     /// More than half of those that hold the state agree with each other and not with this box.
     Wrong {
-        /// At this index.
+        /// The index at which they differ.
         index: u64,
-        /// These agree.
+        /// The boxes that agree with each other.
         with: BTreeSet<NodeId>,
     },
 }
@@ -167,7 +167,7 @@ mod tests {
     fn boxes_at_different_places_of_a_busy_log_have_indexes_in_common() {
         let upto = |last: u64| {
             let mut points = Points::default();
-            (1..=last).for_each(|index| points.applied(LogIndex(index), index));
+            (1..=last).for_each(|index| points.on_applied(LogIndex(index), index));
             points
         };
         let ahead = upto(200_000);

@@ -1,5 +1,5 @@
-//! The thread that owns the storage: the node hands it jobs and hears of them when they are done,
-//! so that a slow or hung disk delays acknowledgements and nothing else.
+//! The thread that owns the storage. The node gives it jobs and receives their results, so a slow or hung disk delays
+//! acknowledgements and nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, TryRecvError};
@@ -22,8 +22,7 @@ const END_WAIT: Duration = Duration::from_secs(5);
 /// So many pieces of a snapshot are saved between two groups where the log is near its bound.
 const PIECES_OWED: u32 = 4;
 
-/// What the node asks of the disk. Done in order, but for the pieces of a snapshot, which wait for
-/// everything else.
+/// A job for the disk. Jobs are done in order, except the pieces of a snapshot, which wait for everything else.
 #[derive(Debug)]
 pub enum Job {
     /// Make a group durable.
@@ -39,13 +38,13 @@ pub enum Job {
     OpenSnapshot { to: NodeId, message: Message },
     /// Read a part of it.
     ReadSnapshot { to: NodeId, offset: u64, bytes_max: usize },
-    /// Nobody asks for it any more.
+    /// Close it: the transfer has ended.
     CloseSnapshot { to: NodeId },
     /// Write the file of unsent batches anew, or remove it. `leaving`: for the next incarnation.
     KeepUnsent { bytes: Option<Vec<u8>>, leaving: bool },
 }
 
-/// What became of a job.
+/// The result of a job.
 #[derive(Debug)]
 pub enum Done {
     /// A group is durable, or not.
@@ -69,18 +68,18 @@ pub enum Done {
     UnsentKept { leaving: bool, result: std::io::Result<()> },
 }
 
-/// Where the node puts its jobs. It never waits there.
+/// The queue of jobs. Adding one never blocks.
 #[derive(Debug)]
 pub struct Jobs(mpsc::Sender<Job>);
 
 impl Jobs {
-    /// And where whoever does them takes them from.
+    /// Makes the queue, and its receiving end for the worker.
     pub fn queue() -> (Jobs, mpsc::Receiver<Job>) {
         let (jobs, inbox) = mpsc::channel();
         (Jobs(jobs), inbox)
     }
 
-    /// Hands over a job.
+    /// Adds a job.
     pub(super) fn ask(&self, job: Job) {
         if self.0.send(job).is_err() {
             error!("the disk thread ended: this box acknowledges nothing more; restart it");
@@ -88,11 +87,11 @@ impl Jobs {
     }
 }
 
-/// The disk thread. It ends when there are no [`Jobs`] any more, after what it was asked for.
+/// The disk thread. It ends when all [`Jobs`] are dropped, after the jobs in the queue.
 #[derive(Debug)]
 pub(super) struct DiskThread {
     thread: Option<JoinHandle<()>>,
-    /// Nobody waits for it longer than until then.
+    /// The process waits for the thread until then at most.
     end_by: Option<Instant>,
 }
 
@@ -111,7 +110,7 @@ impl DiskThread {
         Ok((DiskThread { thread: Some(thread), end_by: None }, done))
     }
 
-    /// Bounds how long the process waits for it at its end.
+    /// Bounds how long the ending process waits for the thread.
     pub(super) fn end_by(&mut self, end: Instant) {
         self.end_by = Some(end);
     }
@@ -134,7 +133,7 @@ impl Drop for DiskThread {
     }
 }
 
-/// Does the jobs, one after the other: in the disk thread, or in a simulation.
+/// Does jobs one after the other, in the disk thread or in a simulation.
 #[derive(Debug)]
 pub struct DiskWorker<F: FileSystem> {
     storage: Storage<F>,
@@ -148,7 +147,7 @@ pub struct DiskWorker<F: FileSystem> {
     readers: BTreeMap<NodeId, SnapshotReader<F::File>>,
 }
 
-/// What a [`DiskWorker`] is to do next.
+/// The next work of a [`DiskWorker`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// A job, whenever one comes.
@@ -189,7 +188,7 @@ impl<F: FileSystem> DiskWorker<F> {
         DiskWorker { storage, saving: None, owed: 0, first, readers: BTreeMap::new() }
     }
 
-    /// What is to be done next.
+    /// The next work.
     pub fn next(&self) -> Next {
         match self.saving {
             None => Next::Job,
@@ -204,7 +203,7 @@ impl<F: FileSystem> DiskWorker<F> {
             Some(job) => self.job(job),
             None => self.save_piece(),
         };
-        [done, self.begins()]
+        [done, self.first_index_news()]
     }
 
     fn job(&mut self, job: Job) -> Option<Done> {
@@ -260,8 +259,8 @@ impl<F: FileSystem> DiskWorker<F> {
         })
     }
 
-    /// Whether the log has let go of entries that the node counts on.
-    fn begins(&mut self) -> Option<Done> {
+    /// Reports the first index of the log, if the log has dropped entries since the node last heard of it.
+    fn first_index_news(&mut self) -> Option<Done> {
         let first = self.storage.first_index();
         (std::mem::replace(&mut self.first, first) < first).then_some(Done::Begins { first })
     }
@@ -321,7 +320,7 @@ fn install<F: FileSystem>(
     if group.entries.is_empty() { Ok(()) } else { write(storage, group) }
 }
 
-/// Reads again what is on disk: after a failed write or sync nothing in memory is believed.
+/// Reads the disk again: after a failed write or sync nothing in memory is trusted.
 fn recover<F: FileSystem>(storage: &mut Storage<F>) -> Result<(), WriteError> {
     match storage.recover() {
         Ok(_) => Ok(()),
@@ -356,7 +355,7 @@ mod tests {
         let (mut storage, _) = Storage::open(fs, Path::new("/data"), owner, Options::default()).unwrap();
         let (state, hard_state) = (Bytes::from_static(b"state"), HardState::default());
         let mut snapshots = Snapshots::new(LogIndex(0), 0);
-        snapshots.took_in(at(9), state);
+        snapshots.on_received(at(9), state);
         let persist = |ticket, last| Persist {
             ticket,
             hard_state: None,
@@ -368,7 +367,7 @@ mod tests {
         // The core was told that it failed, since it took so long; then the disk answers.
         let group = WriteGroup { entries: entries(10..=11), ..WriteGroup::default() };
         install(&mut storage, position, bytes, hard_state, group).unwrap();
-        snapshots.installed(1);
+        snapshots.on_installed(1);
         let again = persist(2, 12);
         assert_eq!(snapshots.install_with(&again), None);
         let truncate_after = truncation(&again, false);

@@ -1,5 +1,5 @@
-//! How the disk is, as the node sees it: what it was given and since when, what went wrong since when,
-//! when it is tried again. What can be seen of a hung disk is only that it does not answer.
+//! The state of the disk as the node sees it: the write in progress and its start, the trouble and its start, the time
+//! of the next try. A hung disk shows itself only by not answering.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,18 +23,18 @@ const RETRY_MOST: Duration = Duration::from_secs(10);
 pub enum DiskFault {
     /// No space is left.
     Full,
-    /// The file system is mounted so.
+    /// The file system is mounted read-only.
     ReadOnly,
-    /// It reports errors.
+    /// The disk reports errors.
     Failing,
-    /// It does not answer.
+    /// The disk does not answer.
     Hung,
-    /// What it holds cannot be read.
+    /// The data on the disk cannot be read.
     Damaged,
 }
 
 impl DiskFault {
-    /// All there are.
+    /// All faults.
     pub const ALL: [DiskFault; 5] =
         [DiskFault::Full, DiskFault::ReadOnly, DiskFault::Failing, DiskFault::Hung, DiskFault::Damaged];
 
@@ -52,7 +52,7 @@ impl DiskFault {
         }
     }
 
-    /// As status and metrics name it.
+    /// The name in status and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -111,22 +111,22 @@ impl Trouble {
 struct Writing {
     ticket: u64,
     since: Instant,
-    /// How long it may take.
+    /// How long the write may take.
     patience: Duration,
-    /// The core was told that it failed: what the disk says of it later is only that it answers.
+    /// The core was told that this write failed: a later answer only shows that the disk answers again.
     given_up: bool,
 }
 
-/// What becomes of an answer of the disk.
+/// The meaning of an answer of the disk.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answered {
     /// The disk takes writes; `again`: it did not before.
     Written { again: bool },
-    /// It does not; `anew`: it did before, or this is another trouble.
+    /// The disk does not take writes; `anew`: it did before, or the fault is another one.
     Failed { anew: bool },
 }
 
-/// How the disk is.
+/// The health of the disk.
 #[derive(Debug)]
 pub(super) struct DiskHealth {
     writing: Option<Writing>,
@@ -146,7 +146,7 @@ impl DiskHealth {
         self.trouble.as_ref()
     }
 
-    /// Since when the disk has the group that it has.
+    /// Since when the disk has had its present group.
     pub(super) fn writing_since(&self) -> Option<Instant> {
         self.writing.map(|writing| writing.since)
     }
@@ -167,15 +167,15 @@ impl DiskHealth {
         }
     }
 
-    /// The disk was given a group, and a snapshot of so many bytes to install before it.
-    pub(super) fn handed(&mut self, ticket: u64, snapshot_bytes: u64, now: Instant) {
+    /// The disk was given a group, with a snapshot of so many bytes to install before it.
+    pub(super) fn on_write_begun(&mut self, ticket: u64, snapshot_bytes: u64, now: Instant) {
         self.retry_at = None;
         let patience = self.hung_after + Duration::from_secs(snapshot_bytes / SLOWEST_BYTES_PER_SECOND);
         self.writing = Some(Writing { ticket, since: now, patience, given_up: false });
     }
 
-    /// The group that the disk has had for too long, once: the core is to be told that it failed.
-    pub(super) fn hung(&mut self, moment: Moment) -> Option<u64> {
+    /// The group that the disk has had for too long, returned once: the core must be told that it failed.
+    pub(super) fn take_hung(&mut self, moment: Moment) -> Option<u64> {
         let writing = self.writing.as_mut().filter(|writing| !writing.given_up)?;
         let waited = moment.now.saturating_duration_since(writing.since);
         if waited < writing.patience {
@@ -188,8 +188,8 @@ impl DiskHealth {
         Some(ticket)
     }
 
-    /// The disk has answered.
-    pub(super) fn answered(&mut self, result: &Result<(), WriteError>, moment: Moment) -> Answered {
+    /// The disk has answered about its present group.
+    pub(super) fn on_answer(&mut self, result: &Result<(), WriteError>, moment: Moment) -> Answered {
         self.writing = None;
         match result {
             Ok(()) => {
@@ -217,7 +217,7 @@ impl Node {
     /// A disk that does not answer is a failed one: a leader transfers leadership or steps down. The
     /// group stays with the disk; when it answers, its content is written again.
     pub(super) fn give_up_hung_disk(&mut self) {
-        let Some(ticket) = self.disk_health.hung(self.moment) else { return };
+        let Some(ticket) = self.disk_health.take_hung(self.moment) else { return };
         error!("the disk hangs: this box acknowledges nothing until the disk answers");
         self.shared.metrics.disk_hangs.raise();
         self.disk_changed();
@@ -225,13 +225,13 @@ impl Node {
             let now = self.now();
             return self.raft.handle_persisted(now, ticket);
         }
-        self.persist_failed(ticket);
+        self.on_persist_failed(ticket);
     }
 
     /// The disk has answered about a group.
     pub(super) fn on_written(&mut self, ticket: u64, result: &Result<(), WriteError>) {
         let since = self.disk_health.writing_since();
-        let answered = self.disk_health.answered(result, self.moment);
+        let answered = self.disk_health.on_answer(result, self.moment);
         if let Err(error) = result
             && !deliberate::is(Bug::CallsFailedWritten)
         {
@@ -240,22 +240,22 @@ impl Node {
                 error!("the disk rejects writes, so this box acknowledges nothing: {error}");
                 self.disk_changed();
             }
-            return self.persist_failed(ticket);
+            return self.on_persist_failed(ticket);
         }
         if answered == (Answered::Written { again: true }) {
             info!("the disk accepts writes again");
             self.disk_changed();
         }
         if let Some(since) = since {
-            self.heartbeats.adaptive.synced(self.moment.now.saturating_duration_since(since));
+            self.heartbeats.adaptive.on_sync(self.moment.now.saturating_duration_since(since));
         }
-        self.was_persisted(ticket);
-        self.snapshots.installed(ticket);
+        self.on_persisted(ticket);
+        self.snapshots.on_installed(ticket);
         let now = self.now();
         self.raft.handle_persisted(now, ticket);
     }
 
-    /// Shows it at once, and before requests are refused for it.
+    /// Shows the trouble at once, before requests are refused because of it.
     fn disk_changed(&mut self) {
         self.status_at = None;
         self.refresh_status();
@@ -284,9 +284,9 @@ mod tests {
         let mut waits = Vec::new();
         for ticket in 0..8 {
             assert!(health.may_write(now));
-            health.handed(ticket, 0, now);
+            health.on_write_begun(ticket, 0, now);
             assert!(!health.may_write(now), "one group at a time");
-            assert_eq!(health.answered(&full(), at(now)), Answered::Failed { anew: ticket == 0 });
+            assert_eq!(health.on_answer(&full(), at(now)), Answered::Failed { anew: ticket == 0 });
             let due = health.next_due().unwrap();
             assert!(!health.may_write(due - Duration::from_millis(1)));
             waits.push((due - now).as_millis());
@@ -294,11 +294,11 @@ mod tests {
         }
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
         assert_eq!(health.trouble().unwrap().kind, DiskFault::Full);
-        health.handed(9, 0, now);
-        assert_eq!(health.answered(&Ok(()), at(now)), Answered::Written { again: true });
+        health.on_write_begun(9, 0, now);
+        assert_eq!(health.on_answer(&Ok(()), at(now)), Answered::Written { again: true });
         assert!(health.trouble().is_none() && health.may_write(now));
-        health.handed(10, 0, now);
-        health.answered(&full(), at(now));
+        health.on_write_begun(10, 0, now);
+        health.on_answer(&full(), at(now));
         assert_eq!(health.next_due(), Some(now + RETRY_LEAST));
     }
 
@@ -306,8 +306,8 @@ mod tests {
     fn a_try_for_which_there_is_nothing_to_write_is_not_due_for_ever() {
         let mut health = DiskHealth::new(Duration::from_secs(10));
         let now = Instant::now();
-        health.handed(1, 0, now);
-        health.answered(&full(), at(now));
+        health.on_write_begun(1, 0, now);
+        health.on_answer(&full(), at(now));
         let due = health.next_due().unwrap();
         // The core has nothing, because it was not told yet that the group before failed.
         assert!(health.may_write(due));
@@ -319,25 +319,25 @@ mod tests {
     fn a_large_snapshot_may_take_longer_to_install_than_a_group_to_write() {
         let mut health = DiskHealth::new(Duration::from_secs(10));
         let start = Instant::now();
-        health.handed(1, 300 << 20, start);
+        health.on_write_begun(1, 300 << 20, start);
         assert_eq!(health.next_due(), Some(start + Duration::from_secs(310)));
-        assert_eq!(health.hung(at(start + Duration::from_secs(309))), None);
-        assert_eq!(health.hung(at(start + Duration::from_secs(310))), Some(1));
+        assert_eq!(health.take_hung(at(start + Duration::from_secs(309))), None);
+        assert_eq!(health.take_hung(at(start + Duration::from_secs(310))), Some(1));
     }
 
     #[test]
     fn a_group_that_does_not_come_back_is_given_up_once_and_nothing_is_written_meanwhile() {
         let mut health = DiskHealth::new(Duration::from_secs(10));
         let start = Instant::now();
-        health.handed(7, 0, start);
-        assert_eq!(health.hung(at(start + Duration::from_secs(9))), None);
+        health.on_write_begun(7, 0, start);
+        assert_eq!(health.take_hung(at(start + Duration::from_secs(9))), None);
         assert_eq!(health.next_due(), Some(start + Duration::from_secs(10)));
         let late = start + Duration::from_secs(10);
-        assert_eq!(health.hung(at(late)), Some(7));
-        assert_eq!(health.hung(at(late + Duration::from_secs(99))), None);
+        assert_eq!(health.take_hung(at(late)), Some(7));
+        assert_eq!(health.take_hung(at(late + Duration::from_secs(99))), None);
         assert!(!health.may_write(late + Duration::from_secs(99)));
         assert_eq!(health.trouble().unwrap().kind, DiskFault::Hung);
-        assert_eq!(health.answered(&Ok(()), at(late)), Answered::Written { again: true });
+        assert_eq!(health.on_answer(&Ok(()), at(late)), Answered::Written { again: true });
         assert!(health.may_write(late));
     }
 }

@@ -1,4 +1,4 @@
-//! Whole nodes on disks that fail: who leads, what is said about it, and that nothing is lost.
+//! Whole nodes on failing disks: who leads, what is reported, and that nothing is lost.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};

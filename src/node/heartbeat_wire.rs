@@ -1,56 +1,56 @@
-//! What travels beside heartbeats and their answers, as bytes.
+//! The encoding of the fields that accompany heartbeats and their answers.
 
 use tally_core::time::{Duration, Instant, SiteTime};
 
 use crate::clock::{LeaderTime, Wall};
 use crate::codec::{Malformed, Reader, put_varint};
 
-/// The latest time, in milliseconds, that a leader can tell: as late as entries can carry.
+/// The latest time, in milliseconds, that a heartbeat can carry: as late as entries can.
 pub(super) const TIME_MS_MAX: u64 = (1 << 48) - 1;
 
-/// What a leader tells beside a heartbeat.
+/// The fields that accompany a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeartbeatExtra {
     /// Site time; zero while the site has none.
     pub told: LeaderTime,
-    /// Its own clock.
+    /// The leader's own wall clock.
     pub wall: Wall,
-    /// When it was sent, by the leader's monotonic clock: the answer brings it back.
+    /// When the heartbeat was sent, by the leader's monotonic clock: the answer returns it.
     pub sent: Instant,
-    /// The election timeout that all are to have.
+    /// The election timeout of the site.
     pub timeout: Duration,
-    /// It would transfer leadership to a box that reaches the broker: who does?
+    /// Whether the leader looks for a box that reaches the broker, to transfer leadership to it.
     pub asks_for_broker: bool,
 }
 
-/// What a follower tells beside its answer to a heartbeat; all zeros: nothing.
+/// The fields that accompany the answer to a heartbeat; zeros say nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeartbeatAnswerExtra {
-    /// Its clock.
+    /// The follower's wall clock.
     pub wall: Wall,
-    /// As in the latest heartbeat that it had from this peer.
+    /// The heartbeat's `sent`, returned.
     pub sent: Instant,
-    /// How long a sync of its disk takes, nearly always.
+    /// A high quantile of the time that a sync of its disk takes.
     pub sync: Duration,
-    /// The election timeout that it has in force.
+    /// The election timeout that is in force at the follower.
     pub timeout: Duration,
-    /// Whether it would serve as a leader.
+    /// Its fitness to lead.
     pub condition: Condition,
 }
 
-/// What makes a box fit to lead, or not, as it says itself; `None` where it says nothing.
+/// What makes a box fit to lead or unfit, as the box reports it; `None` if it reports nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
     /// Whether its disk takes writes.
     pub disk_ok: Option<bool>,
     /// Whether it reached the broker when it tried last; only a box that was asked tries.
     pub broker: Option<bool>,
-    /// How long a sync of its disk takes, half of the time; zero: too few were seen.
+    /// The median time of a sync of its disk; zero: too few were measured.
     pub sync_median: Duration,
 }
 
 pub(super) fn put_heartbeat_extra(out: &mut Vec<u8>, heartbeat: &HeartbeatExtra) {
-    put_told(out, heartbeat.told);
+    put_leader_time(out, heartbeat.told);
     put_wall(out, heartbeat.wall);
     put_varint(out, heartbeat.sent.0);
     put_varint(out, heartbeat.timeout.0);
@@ -58,7 +58,7 @@ pub(super) fn put_heartbeat_extra(out: &mut Vec<u8>, heartbeat: &HeartbeatExtra)
 }
 
 pub(super) fn heartbeat(reader: &mut Reader<'_>) -> Result<HeartbeatExtra, Malformed> {
-    let told = told(reader)?;
+    let told = read_leader_time(reader)?;
     let (wall, sent) = (wall(reader)?, Instant(reader.varint()?));
     let (timeout, asks_for_broker) = (Duration(reader.varint()?), reader.bool()?);
     Ok(HeartbeatExtra { told, wall, sent, timeout, asks_for_broker })
@@ -98,14 +98,14 @@ const fn maybe(said: Option<bool>) -> u8 {
     }
 }
 
-fn put_told(out: &mut Vec<u8>, told: LeaderTime) {
+fn put_leader_time(out: &mut Vec<u8>, told: LeaderTime) {
     put_varint(out, told.site.0);
     out.push(u8::from(told.synced));
     // Nothing is held at the year 1970.
     put_varint(out, told.held.map_or(0, |held| held.0));
 }
 
-fn told(reader: &mut Reader<'_>) -> Result<LeaderTime, Malformed> {
+fn read_leader_time(reader: &mut Reader<'_>) -> Result<LeaderTime, Malformed> {
     let (site, synced, held) = (reader.varint()?, reader.bool()?, reader.varint()?);
     if site.max(held) > TIME_MS_MAX {
         return Err(Malformed);

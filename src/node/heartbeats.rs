@@ -1,5 +1,5 @@
-//! What travels beside heartbeats and their answers: the clocks, from which a leader decides site time,
-//! and what the adaptive timeout of the site follows.
+//! The fields that accompany heartbeats and their answers: the clocks, from which a leader decides site time, and the
+//! measurements that the adaptive timeout follows.
 
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The loop wakes at least so often to see how late it does: as often as heartbeats go, within these.
 const LATE_LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
-/// That a leader was late is shown for so long, and logged no more often.
+/// How long the status shows that a leader was late; the log says it no more often.
 const LATE_SHOWN: Duration = Duration::from_secs(60);
 
-/// What this box knows of the adaptive timeout and has to answer.
+/// The adaptive timeout, and the heartbeats to answer.
 #[derive(Debug)]
 pub(super) struct Heartbeats {
     pub(super) adaptive: AdaptiveTimeout,
@@ -34,11 +34,11 @@ pub(super) struct Heartbeats {
     /// The timeout and the interval that the core has.
     in_force: (Duration, Duration),
     looked: Instant,
-    /// When the loop is to wake next, at the latest, to see how late it does.
+    /// When the loop wakes next at the latest, to measure how late it wakes.
     tick_due: Instant,
     /// When this box led and was last late by more than an election timeout, and by how much.
     pub(super) late_leader: Option<(Instant, Duration)>,
-    /// Of whom a heartbeat is to be answered, and when it was sent by its sender's clock.
+    /// The peers whose heartbeat is to be answered, with its sending time by the sender's clock.
     sent: std::collections::BTreeMap<NodeId, CoreInstant>,
     /// Whether a jump was held when this leader last told the time.
     held: bool,
@@ -68,11 +68,11 @@ impl Node {
         let now = self.now();
         let (stamp, told) = self.leader_clock.stamp(now, self.moment.wall)?;
         self.shared.clock.hear(told);
-        self.tell_of_held(told);
+        self.log_held_jump(told);
         Some(stamp)
     }
 
-    fn tell_of_held(&mut self, told: LeaderTime) {
+    fn log_held_jump(&mut self, told: LeaderTime) {
         match told.held {
             Some(held) if !self.heartbeats.held => warn!(
                 "the boxes' clocks say {} ms, and site time is {} ms: this jump is held until a majority of \
@@ -85,7 +85,7 @@ impl Node {
         self.heartbeats.held = told.held.is_some();
     }
 
-    /// Takes up the time where it is known to stand, as the leader.
+    /// Begins to lead: continues site time and elapsed time from what is applied and logged.
     pub(super) fn begin_leading(&mut self) {
         let stamp = self.site().stamp();
         let (me, now) = (self.shared.identity.node_id(), self.now());
@@ -95,7 +95,7 @@ impl Node {
         let logged = Logged::of(unapplied);
         let known = self.shared.clock.site_if_known().max(Some(stamp.site));
         let elapsed = stamp.elapsed.max(logged.elapsed);
-        self.leader_clock.applied(Stamp { elapsed, ..stamp }, now);
+        self.leader_clock.on_applied(Stamp { elapsed, ..stamp }, now);
         let synced = logged.synced.unwrap_or(stamp.synced);
         let site = match deliberate::is(Bug::TimeFromApplied) {
             true if !logged.stepped => known.filter(|site| site.0 > 0),
@@ -108,9 +108,9 @@ impl Node {
     }
 
     pub(super) fn end_leading(&mut self) {
-        self.leader_clock.follow();
+        self.leader_clock.stop_leading();
         self.gathered.clear();
-        self.heartbeats.adaptive.stepped_down();
+        self.heartbeats.adaptive.on_step_down();
     }
 
     pub(super) fn send_heartbeat(&mut self, to: NodeId, message: Message) {
@@ -146,8 +146,8 @@ impl Node {
         *sent = heartbeat.sent.max(*sent);
         self.shared.clock.hear(heartbeat.told);
         let me = self.shared.identity.node_id();
-        self.transfers.is_asked(heartbeat.asks_for_broker && self.is_voter(me));
-        self.heartbeats.adaptive.announced(micros(heartbeat.timeout));
+        self.transfers.set_asked(heartbeat.asks_for_broker && self.is_voter(me));
+        self.heartbeats.adaptive.on_announced(micros(heartbeat.timeout));
         self.set_timeouts();
     }
 
@@ -163,7 +163,7 @@ impl Node {
         let now = self.now();
         let is_voter = self.is_voter(from);
         if is_voter {
-            self.heartbeats.adaptive.answered(from, micros(answer.sync), micros(answer.timeout));
+            self.heartbeats.adaptive.on_answer(from, micros(answer.sync), micros(answer.timeout));
             self.transfers.successors.on_condition(from, answer.condition, self.moment.now);
         }
         // Zero: it answers something else than a heartbeat.
@@ -175,23 +175,23 @@ impl Node {
             self.heartbeats.adaptive.round_trip_of(from, micros(round_trip), now);
         }
         let Wall { us: wall_us, synced } = answer.wall;
-        self.leader_clock.heard(from, Reading { wall_us, synced, round_trip }, now);
+        self.leader_clock.on_reading(from, Reading { wall_us, synced, round_trip }, now);
     }
 
-    /// The loop has just woken: how late?
-    pub(super) fn see_how_late(&mut self) {
+    /// Measures how late the loop has just woken.
+    pub(super) fn measure_lateness(&mut self) {
         let now = self.moment.now;
         let Some(late) = now.checked_duration_since(self.heartbeats.tick_due) else { return };
         let every = self.heartbeats.adaptive.heartbeat().clamp(LATE_LOOK_EVERY.0, LATE_LOOK_EVERY.1);
         self.heartbeats.tick_due = now + every;
         let core_now = self.now();
-        self.heartbeats.adaptive.woke_late(late, core_now);
+        self.heartbeats.adaptive.on_late_wake(late, core_now);
         let timeout = self.heartbeats.adaptive.timeout();
         if !self.leads() || late <= timeout {
             return;
         }
         self.shared.metrics.leader_lateness.raise();
-        if self.shown_lateness().is_none() {
+        if self.recent_lateness().is_none() {
             warn!(
                 "this leader's loop woke {late:?} late, longer than the election timeout ({timeout:?}): this \
                  machine has too little processor time, or was suspended"
@@ -200,8 +200,8 @@ impl Node {
         self.heartbeats.late_leader = Some((now, late));
     }
 
-    /// By how much this box was late, if that was more than an election timeout, while it led, and not long ago.
-    pub(super) fn shown_lateness(&self) -> Option<Duration> {
+    /// How late this box woke while it led, if that was recent and longer than an election timeout.
+    pub(super) fn recent_lateness(&self) -> Option<Duration> {
         self.heartbeats
             .late_leader
             .filter(|(at, _)| self.moment.now.saturating_duration_since(*at) < LATE_SHOWN)
@@ -218,7 +218,7 @@ impl Node {
         let now = self.moment.now;
         if now >= self.heartbeats.looked + LOOK_EVERY {
             self.heartbeats.looked = now;
-            self.look_at_connections();
+            self.sample_connections();
             self.count_voters_clocks();
         }
         if self.leads() || self.raft.leader().is_none() {
@@ -243,9 +243,9 @@ impl Node {
         }
     }
 
-    /// Who has no leader asks nobody, and goes by what the connections measure. Not otherwise: a leader says
-    /// what it measured itself, and after a pause of a peer a connection's estimate is the pause for minutes.
-    fn look_at_connections(&mut self) {
+    /// Takes the round trips that the connections measure, if this box has no leader. With a leader its own
+    /// measurements count: after a pause of a peer a connection's estimate is the pause for minutes.
+    fn sample_connections(&mut self) {
         let leaderless = self.raft.leader().is_none();
         let Some(links) = self.links.as_ref().filter(|_| leaderless) else { return };
         for peer in links.peers() {

@@ -1,5 +1,5 @@
-//! When counts that nobody waits for go: at the same instants of site time on all boxes, once an interval, so that the
-//! leader can put them into its log together. Pure: site time and instants in, an instant out.
+//! When counts without a waiter are sent: once an interval, at the same instants of site time on all boxes, so that
+//! the leader can put them into its log together. Pure: site time and instants in, an instant out.
 
 use std::time::{Duration, Instant};
 
@@ -10,23 +10,23 @@ const JOIN_SHARE: u32 = 10;
 /// and no longer than this: by how much a box sees site time later than the leader, and its counts take to get there.
 const JOIN_MAX: Duration = Duration::from_millis(100);
 
-/// The instants of one box.
+/// The next instant of this box.
 #[derive(Debug)]
 pub(super) struct Instants {
     every: Duration,
     due: Instant,
-    /// When counts went last.
-    gone: Instant,
+    /// When counts were sent last.
+    last_sent: Instant,
 }
 
 impl Instants {
     pub(super) fn new(every: Duration, now: Instant) -> Instants {
-        let mut instants = Instants { every, due: now, gone: now };
-        instants.went(now);
+        let mut instants = Instants { every, due: now, last_sent: now };
+        instants.on_sent(now);
         instants
     }
 
-    /// From now on they are so far apart.
+    /// Sets the interval between instants.
     pub(super) fn set_every(&mut self, every: Duration) {
         self.every = every;
     }
@@ -36,36 +36,37 @@ impl Instants {
         (self.every / JOIN_SHARE).min(JOIN_MAX)
     }
 
-    /// Goes by site time as it is seen now; `None`: it is not known. Where there is nothing to send an instant passes.
-    pub(super) fn follow(&mut self, site: Option<SiteTime>, is_empty: bool, now: Instant) {
+    /// Sets the next instant by site time as seen now; `None`: it is not known. An instant at which nothing waits
+    /// passes.
+    pub(super) fn on_site_time(&mut self, site: Option<SiteTime>, is_empty: bool, now: Instant) {
         let next = self.next(site, now);
         let passes = is_empty && now >= self.due;
         self.due = if passes { next } else { self.due.min(next) };
     }
 
-    /// Counts went. The next instant is not later than this, and exactly known by the next look at site time.
-    pub(super) fn went(&mut self, now: Instant) {
-        self.gone = now;
+    /// Counts were sent. The next instant is not later than this; the next look at site time gives it exactly.
+    pub(super) fn on_sent(&mut self, now: Instant) {
+        self.last_sent = now;
         self.due = now + self.every + self.join_wait();
     }
 
-    /// When counts are to go next.
+    /// When counts are sent next.
     pub(super) fn due(&self) -> Instant {
         self.due
     }
 
-    /// When counts went last.
-    pub(super) fn gone(&self) -> Instant {
-        self.gone
+    /// When counts were sent last.
+    pub(super) fn last_sent(&self) -> Instant {
+        self.last_sent
     }
 
     /// The next instant, but not right after counts went: site time may be seen a little earlier than before.
     fn next(&self, site: Option<SiteTime>, now: Instant) -> Instant {
         let Some(site) = site else {
-            let after_last = self.gone + self.every;
+            let after_last = self.last_sent + self.every;
             return if now < after_last { after_last } else { now + self.every };
         };
-        let from = now.max(self.gone + self.join_wait());
+        let from = now.max(self.last_sent + self.join_wait());
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let every_ms = millis(self.every).max(1);
         let site_ms = site.0.saturating_add(millis(from.duration_since(now)));
@@ -91,10 +92,10 @@ mod tests {
         for begins in [0, 137, 612, 999] {
             let (mut instants, mut times) = (Instants::new(EVERY, start + ms(begins)), Vec::new());
             for now in (begins..9_000).map(|at| start + ms(at)) {
-                instants.follow(site(now), false, now);
+                instants.on_site_time(site(now), false, now);
                 if now >= instants.due() {
                     times.push(site(now).unwrap().0);
-                    instants.went(now);
+                    instants.on_sent(now);
                 }
             }
             assert!(times.iter().all(|time| time % 1000 == 0), "{times:?}");
@@ -109,10 +110,10 @@ mod tests {
         let start = Instant::now();
         let mut instants = Instants::new(EVERY, start);
         for at in (0..5_300).step_by(50) {
-            instants.follow(Some(SiteTime(at)), true, start + ms(at));
+            instants.on_site_time(Some(SiteTime(at)), true, start + ms(at));
             assert!(instants.due() > start + ms(at), "the loop must not spin");
         }
-        instants.follow(Some(SiteTime(5_300)), false, start + ms(5_300));
+        instants.on_site_time(Some(SiteTime(5_300)), false, start + ms(5_300));
         assert_eq!(instants.due(), start + ms(6_000));
     }
 
@@ -121,7 +122,7 @@ mod tests {
         let start = Instant::now();
         let mut instants = Instants::new(EVERY, start);
         for at in [400, 990, 1_400, 1_999, 2_700] {
-            instants.follow(Some(SiteTime(at)), false, start + ms(at));
+            instants.on_site_time(Some(SiteTime(at)), false, start + ms(at));
             assert_eq!(instants.due(), start + ms(1_000), "another batch is still in flight, say");
         }
     }
@@ -130,9 +131,9 @@ mod tests {
     fn site_time_that_is_seen_a_little_earlier_sends_nothing_twice() {
         let start = Instant::now();
         let mut instants = Instants::new(EVERY, start);
-        instants.follow(Some(SiteTime(999)), false, start + ms(999));
-        instants.went(start + ms(1_000));
-        instants.follow(Some(SiteTime(995)), false, start + ms(1_000));
+        instants.on_site_time(Some(SiteTime(999)), false, start + ms(999));
+        instants.on_sent(start + ms(1_000));
+        instants.on_site_time(Some(SiteTime(995)), false, start + ms(1_000));
         assert_eq!(instants.due(), start + ms(2_005));
     }
 
@@ -140,8 +141,8 @@ mod tests {
     fn counts_that_went_along_with_others_just_before_an_instant_go_at_instants_again() {
         let start = Instant::now();
         let mut instants = Instants::new(EVERY, start);
-        instants.went(start + ms(950));
-        instants.follow(Some(SiteTime(950)), false, start + ms(950));
+        instants.on_sent(start + ms(950));
+        instants.on_site_time(Some(SiteTime(950)), false, start + ms(950));
         assert_eq!(instants.due(), start + ms(2_000));
     }
 
@@ -149,9 +150,9 @@ mod tests {
     fn without_site_time_counts_go_an_interval_after_the_last() {
         let start = Instant::now();
         let mut instants = Instants::new(EVERY, start);
-        instants.follow(None, false, start + ms(300));
+        instants.on_site_time(None, false, start + ms(300));
         assert_eq!(instants.due(), start + EVERY);
-        instants.follow(Some(SiteTime(77_800)), false, start + ms(500));
+        instants.on_site_time(Some(SiteTime(77_800)), false, start + ms(500));
         assert_eq!(instants.due(), start + ms(700), "now it is known");
     }
 
@@ -160,7 +161,7 @@ mod tests {
         let start = Instant::now();
         let mut instants = Instants::new(Duration::from_secs(3_600), start);
         instants.set_every(ms(10));
-        instants.follow(Some(SiteTime(1_234)), false, start + ms(50));
+        instants.on_site_time(Some(SiteTime(1_234)), false, start + ms(50));
         assert_eq!(instants.due(), start + ms(56));
         assert_eq!(instants.join_wait(), ms(1));
     }

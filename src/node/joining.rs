@@ -1,7 +1,9 @@
-//! What a leader puts into its log because time has passed, and what nobody waits for: gathered for a moment, so that
-//! it all shares one write at every box. Boxes send such counts at the same instants of site time (see `instants`).
+//! Gathers, at the leader, entries that nobody waits for: closes and ticks that are due, and counts of all boxes. They
+//! share one append, and so one write at every box. Boxes send such counts at the same instants of site time (see
+//! `instants`).
 //!
-//! What is gathered is in nobody's log, and need not be: its box has it, and sends it again until it is applied.
+//! Gathered entries are in nobody's log, and need not be: the box that counted them sends them again until they are
+//! applied.
 
 use std::time::{Duration, Instant};
 
@@ -55,7 +57,7 @@ impl Gathered {
         self.envelopes.retain(|(_, gathered)| gathered != envelope);
     }
 
-    /// Whoever leads no more has nothing to append.
+    /// Drops everything: a box that no longer leads appends nothing.
     pub(super) fn clear(&mut self) {
         *self = Gathered::default();
     }
@@ -107,7 +109,7 @@ impl Node {
         for (from, envelope) in gathered.envelopes {
             match self.append_checked(&envelope) {
                 Ok(index) => self.tell_commit_to(from, index),
-                Err(_) if from == me => self.batches.not_sent(now),
+                Err(_) if from == me => self.batches.on_not_sent(now),
                 Err(why) => debug!("rejected an entry of another box: {why}"),
             }
         }

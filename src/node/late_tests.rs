@@ -1,4 +1,4 @@
-//! A whole node whose machine stands still while it leads.
+//! A whole node whose machine stands still while the node leads.
 
 use std::path::Path;
 use std::sync::Arc;

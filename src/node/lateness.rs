@@ -1,5 +1,5 @@
-//! How late this box's loop wakes: a machine with too little processor time holds up heartbeats as a slow link does. Pure:
-//! what was measured goes in, what is to be reckoned with comes out.
+//! How late this box's loop wakes: too little processor time delays heartbeats as a slow link does. Pure: delays go
+//! in, the usual delay comes out.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,9 +19,9 @@ const STOPS: usize = 8;
 /// The worst delays of the last minute.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
-    /// By seconds of the monotonic clock.
+    /// The worst delay of each second of the monotonic clock.
     worst: VecDeque<(u64, Duration)>,
-    reckoned: Duration,
+    usual: Duration,
 }
 
 impl Lateness {
@@ -39,12 +39,12 @@ impl Lateness {
         sorted.sort_unstable_by(|a, b| b.cmp(a));
         let stops = sorted.iter().take_while(|late| **late > STOPPED).count();
         let outliers = if stops > STOPS { STOPS } else { stops + OUTLIERS };
-        self.reckoned = sorted.get(outliers).copied().unwrap_or_default();
+        self.usual = sorted.get(outliers).copied().unwrap_or_default();
     }
 
-    /// How late it wakes now and then, without the outliers.
-    pub(super) fn reckoned(&self) -> Duration {
-        self.reckoned
+    /// How late the loop wakes now and then, outliers excluded.
+    pub(super) fn usual(&self) -> Duration {
+        self.usual
     }
 }
 
@@ -68,15 +68,15 @@ mod tests {
         }
         lateness.add(ms(8000), at(18_000));
         lateness.add(ms(3000), at(21_100));
-        assert_eq!(lateness.reckoned(), ms(1), "stopped twice in a minute");
+        assert_eq!(lateness.usual(), ms(1), "stopped twice in a minute");
         for heartbeat in 0..100 {
             lateness.add(ms(if heartbeat % 30 == 0 { 300 } else { 5 }), at(22_000 + heartbeat * 50));
         }
-        assert_eq!(lateness.reckoned(), ms(300));
+        assert_eq!(lateness.usual(), ms(300));
         for heartbeat in 0..1300 {
             lateness.add(ms(2), at(27_000 + heartbeat * 50));
         }
-        assert_eq!(lateness.reckoned(), ms(2), "a minute later that is over");
+        assert_eq!(lateness.usual(), ms(2), "a minute later that is over");
     }
 
     #[test]
@@ -85,10 +85,10 @@ mod tests {
         for second in 0..60 {
             lateness.add(ms(if second % 8 == 0 { 1300 } else { 4 }), at(second * 1000));
         }
-        assert_eq!(lateness.reckoned(), ms(4), "eight times a minute");
+        assert_eq!(lateness.usual(), ms(4), "eight times a minute");
         for second in 60..120 {
             lateness.add(ms(if second % 5 == 0 { 1300 } else { 4 }), at(second * 1000));
         }
-        assert_eq!(lateness.reckoned(), ms(1300), "twelve times a minute");
+        assert_eq!(lateness.usual(), ms(1300), "twelve times a minute");
     }
 }

@@ -1,6 +1,5 @@
-//! The clocks that a box stamps on entries while it leads: site time out of the boxes' wall clocks
-//! (`site_time` decides), and elapsed time, which every box counts on so that a leader's end stops
-//! nothing.
+//! The clocks that a leader stamps on entries: site time, which `site_time` decides from the boxes' wall clocks, and
+//! elapsed time. Every box keeps counting elapsed time, so that it does not stop when a leader fails.
 
 use bytes::Bytes;
 use tally_core::id::NodeId;
@@ -12,13 +11,13 @@ use crate::deliberate::{self, Bug};
 use crate::site::{Envelope, Site, Stamp, StampedEntry, entry};
 use crate::storage::Entry;
 
-/// Site time and elapsed time as the leader counts them on.
+/// Site time and elapsed time, as a leader advances them.
 #[derive(Debug)]
 pub(super) struct LeaderClock {
     elapsed: Elapsed,
-    /// Up to when elapsed time is counted.
+    /// The instant up to which elapsed time is counted.
     counted: Instant,
-    /// While this box leads.
+    /// Decides site time while this box leads.
     times: Option<SiteTimes>,
 }
 
@@ -26,8 +25,8 @@ pub(super) struct LeaderClock {
 #[derive(Debug)]
 pub(super) struct Step(SiteTimes);
 
-/// What the entries tell of time that are in a box's log and not applied yet. After a power cut of the whole site that
-/// can be all of them: what is applied then is of the latest snapshot.
+/// The times on logged entries that are not applied yet. After a power cut of the whole site these can be all entries
+/// after the latest snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Logged {
     /// The latest site time that is stamped on them: since an operator's step, if one is among them.
@@ -41,7 +40,7 @@ pub(super) struct Logged {
 }
 
 impl Logged {
-    /// Of what the log holds, in its order.
+    /// The times in these entries of the log, in order.
     pub(super) fn of<'a>(unapplied: impl Iterator<Item = &'a Bytes>) -> Logged {
         let mut logged = Logged::default();
         for envelope in unapplied.filter_map(Envelope::<StampedEntry>::read) {
@@ -63,7 +62,7 @@ impl Logged {
 
 /// Site time as far as a box knows it when it starts: by its whole log, of which no more than the snapshot may be
 /// applied before another box can be heard.
-pub(super) fn begun(site: &Site, entries: &[Entry], time: TimeSource) -> SiteClock {
+pub(super) fn clock_at_start(site: &Site, entries: &[Entry], time: TimeSource) -> SiteClock {
     let unapplied = entries.iter().filter(|entry| entry.position.index > site.applied());
     let logged = Logged::of(unapplied.map(|entry| &entry.payload));
     let mut begun = logged.site_after(Some(site.stamp().site));
@@ -77,13 +76,13 @@ pub(super) fn begun(site: &Site, entries: &[Entry], time: TimeSource) -> SiteClo
 }
 
 impl LeaderClock {
-    /// Goes on from what was applied last.
+    /// Continues from the last applied stamp.
     pub(super) fn new(stamp: Stamp, now: Instant) -> LeaderClock {
         LeaderClock { elapsed: stamp.elapsed, counted: now, times: None }
     }
 
-    /// Never falls behind what was applied.
-    pub(super) fn applied(&mut self, stamp: Stamp, now: Instant) {
+    /// Advances elapsed time at least to that of an applied entry.
+    pub(super) fn on_applied(&mut self, stamp: Stamp, now: Instant) {
         self.count(now);
         self.elapsed = self.elapsed.max(stamp.elapsed);
     }
@@ -94,21 +93,21 @@ impl LeaderClock {
     }
 
     /// This box does not lead any more.
-    pub(super) fn follow(&mut self) {
+    pub(super) fn stop_leading(&mut self) {
         self.times = None;
     }
 
-    /// Whose clocks count.
+    /// Sets the voters, whose clocks count.
     pub(super) fn set_voters(&mut self, voters: impl Iterator<Item = NodeId>) {
         if let Some(times) = &mut self.times {
             times.set_voters(voters);
         }
     }
 
-    /// What another member answered to a heartbeat.
-    pub(super) fn heard(&mut self, member: NodeId, reading: Reading, now: Instant) {
+    /// A member has answered a heartbeat with its clock.
+    pub(super) fn on_reading(&mut self, member: NodeId, reading: Reading, now: Instant) {
         if let Some(times) = &mut self.times {
-            times.heard(member, reading, now);
+            times.on_reading(member, reading, now);
         }
     }
 
@@ -125,8 +124,8 @@ impl LeaderClock {
         Some((Stamp { site, elapsed: self.elapsed, synced }, LeaderTime { site, synced, held }))
     }
 
-    /// An operator wants the clocks followed now: the stamp for the entry that says so, and what to go by once it is
-    /// in the log. Until then nothing changes. `None`: too few clocks are known.
+    /// An operator's step to the boxes' clocks: the stamp for its entry, and the times to use once the entry is in the
+    /// log. Until then nothing changes. `None`: too few clocks are known.
     pub(super) fn step(&mut self, now: Instant, wall: Wall) -> Option<(Stamp, Step)> {
         self.count(now);
         let mut times = self.times.clone()?;
@@ -136,17 +135,17 @@ impl LeaderClock {
         Some((Stamp { site, elapsed: self.elapsed, synced }, Step(times)))
     }
 
-    /// The entry is in the log.
-    pub(super) fn stepped(&mut self, step: Step) {
+    /// The operator's step is in the log.
+    pub(super) fn on_step_logged(&mut self, step: Step) {
         self.times = Some(step.0);
     }
 
-    /// How far the clocks that were heard are ahead of site time.
+    /// How far each known clock is ahead of site time.
     pub(super) fn offsets(&self, now: Instant) -> Vec<Offset> {
         self.times.as_ref().map(|times| times.offsets(now)).unwrap_or_default()
     }
 
-    /// Counts elapsed time on, in whole milliseconds.
+    /// Advances elapsed time, in whole milliseconds.
     fn count(&mut self, now: Instant) {
         let passed_ms = now.since(self.counted).as_millis();
         self.counted += Duration::from_millis(passed_ms);
@@ -178,7 +177,7 @@ mod tests {
         assert!(clock.stamp(at(3), wall()).is_none(), "no voters are known");
         clock.set_voters([NodeId(1)].into_iter());
         assert!(clock.stamp(at(4), wall()).is_some());
-        clock.follow();
+        clock.stop_leading();
         assert!(clock.stamp(at(5), wall()).is_none());
     }
 
@@ -191,7 +190,7 @@ mod tests {
         assert!(refused.site < late, "this box's clock is far behind");
         assert!(clock.stamp(at(3), wall()).unwrap().0.site >= late);
         let (taken, step) = clock.step(at(4), wall()).unwrap();
-        clock.stepped(step);
+        clock.on_step_logged(step);
         let (next, _) = clock.stamp(at(5), wall()).unwrap();
         assert!(next.site >= taken.site && next.site < late);
     }
@@ -238,7 +237,7 @@ mod tests {
         let mut clock = LeaderClock::new(stamp(1000), at(0));
         // An hour as a follower, in which the leader's entries brought the hour along.
         for ms in (0..=3_600_000).step_by(60_000) {
-            clock.applied(stamp(1000 + ms), at(ms));
+            clock.on_applied(stamp(1000 + ms), at(ms));
         }
         clock.lead(NodeId(1), Some(SiteTime(1)), false, at(3_600_500));
         clock.set_voters([NodeId(1)].into_iter());
@@ -249,8 +248,8 @@ mod tests {
     #[test]
     fn elapsed_time_never_falls_behind_what_was_applied() {
         let mut clock = LeaderClock::new(stamp(5), at(0));
-        clock.applied(stamp(77), at(3));
-        clock.applied(stamp(70), at(3));
+        clock.on_applied(stamp(77), at(3));
+        clock.on_applied(stamp(70), at(3));
         clock.lead(NodeId(1), Some(SiteTime(9)), true, at(4));
         clock.set_voters([NodeId(1)].into_iter());
         let (stamp, told) = clock.stamp(at(4), wall()).unwrap();

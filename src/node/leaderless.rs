@@ -1,9 +1,9 @@
-//! A box that has had no leader for longer than a failover takes: requests that wait here are told that they
-//! are certainly not done, and new ones at once, so that a client goes to another box instead of waiting.
+//! What a box does that has had no leader for longer than a failover takes: it answers waiting and new requests with
+//! not-committed at once, so that a client goes to another box instead of waiting.
 //!
-//! That is right also where the neighbours hear a leader and only this box does not (a link is cut). They
-//! could pass its requests on, but this box would not hear what became of them: answers are decided where
-//! entries are applied, and the log does not reach it.
+//! That is right also if the neighbours hear a leader and only this box does not (a link is cut). They could forward
+//! its requests, but this box would not learn the results: answers are decided where entries are applied, and the log
+//! does not reach this box.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The feature level: each box tells the others what it can apply, and whoever leads raises the site's level once every
-//! member can.
+//! The feature level: each box announces the level that it can apply, and the leader raises the site's level once
+//! every member supports the next one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -29,8 +29,8 @@ impl Levels {
         self.told.remove(&peer);
     }
 
-    /// A peer said what it can apply.
-    pub(super) fn told(&mut self, peer: NodeId, level: Level) {
+    /// A peer has announced the level that it can apply.
+    pub(super) fn on_level(&mut self, peer: NodeId, level: Level) {
         self.told.insert(peer, level);
     }
 
@@ -59,7 +59,7 @@ impl Node {
         self.send(peer, Lane::Control, &Frame::Level(Level::MAX));
     }
 
-    /// As the leader: raises the site's level to what all members can apply.
+    /// Raises the site's level, at a leader, to what all members can apply.
     pub(super) fn raise_level(&mut self) {
         let me = self.shared.identity.node_id();
         let (level, common) = {
@@ -99,9 +99,9 @@ mod tests {
             [member(1, MemberRole::Voter), member(2, MemberRole::Observer), member(3, MemberRole::Witness)];
         let mut levels = Levels::default();
         assert_eq!(levels.common(NodeId(1), &members), None, "box2 has not said anything");
-        levels.told(NodeId(2), Level::ONE);
+        levels.on_level(NodeId(2), Level::ONE);
         assert_eq!(levels.common(NodeId(1), &members), Some(Level::ONE));
-        levels.told(NodeId(2), Level::TWO);
+        levels.on_level(NodeId(2), Level::TWO);
         assert_eq!(levels.common(NodeId(1), &members), Some(Level::TWO));
         levels.forget(NodeId(2));
         assert_eq!(
@@ -110,7 +110,7 @@ mod tests {
             "it has restarted, with an older release perhaps"
         );
         // A newer release can more: this one raises to what it knows itself.
-        levels.told(NodeId(2), Level::new(9).unwrap());
+        levels.on_level(NodeId(2), Level::new(9).unwrap());
         assert_eq!(levels.common(NodeId(1), &members), Some(Level::MAX));
     }
 }

@@ -1,5 +1,5 @@
-//! The node's way to the other boxes. Nothing here waits: what cannot be taken now is refused, and whoever asked decides
-//! what becomes of it.
+//! The node's connection to the other boxes. Nothing here blocks: a frame that cannot be taken now is refused, and the
+//! caller decides what to do with it.
 
 use std::fmt::Debug;
 

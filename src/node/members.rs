@@ -1,6 +1,5 @@
-//! The members: what the site agreed on is brought into force, step by step, by whoever leads. A change is
-//! replicated as a wish first; the leader compares wishes and configuration and makes the next step, so that
-//! no step is lost with a leader.
+//! The members: the leader brings what the site agreed on into force, step by step. A change is first replicated as a
+//! wish; the leader compares wishes with the configuration and makes the next step. So no step is lost with a leader.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,7 +24,7 @@ const STEP_EVERY: Duration = Duration::from_millis(20);
 /// While all that is left waits for somebody (a box that is not started, perhaps for days) is looked this often.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// What this box knows of the members beyond the core's numbers.
+/// The members as this box knows them, beyond the core's numbers.
 #[derive(Debug)]
 pub(super) struct Members {
     /// Everybody whom the site names or named while the configuration still does.
@@ -34,7 +33,7 @@ pub(super) struct Members {
     next_step: Instant,
     /// Nothing is left to be changed, until something changes.
     settled: bool,
-    /// Why the next step is not made; told once.
+    /// Why the next step is not made; logged once.
     waits: Option<String>,
     /// The witness does not know, for all that this leader knows, who the members are now.
     witness_untold: bool,
@@ -58,14 +57,14 @@ impl Members {
         }
     }
 
-    /// This box leads: by an entry that stands here.
+    /// This box begins to lead, with its no-op at this index.
     pub(super) fn begin_to_lead(&mut self, noop: LogIndex) {
         self.leads_from = noop;
         self.settled = false;
         self.witness_untold = true;
     }
 
-    /// The witness may have been replaced or restarted.
+    /// Has the witness told again: it may have been replaced or restarted.
     pub(super) fn tell_witness_again(&mut self) {
         self.witness_untold = true;
     }
@@ -86,14 +85,15 @@ impl Members {
         }
     }
 
-    /// Everybody whom a connection is kept to, by number: members, and those who are to hear that they are none any more.
+    /// Everybody whom this box keeps a connection to, by number: members, and removed ones that must still hear of
+    /// their removal.
     fn connected(&self) -> Vec<MemberRecord> {
         self.known.values().cloned().collect()
     }
 }
 
 /// The configuration that the site was provisioned with.
-pub(super) fn founding(identity: &Identity) -> Result<Configuration, ConfigurationError> {
+pub(super) fn founding_configuration(identity: &Identity) -> Result<Configuration, ConfigurationError> {
     let member = |record: &MemberRecord| Member { id: record.id, role: record.role };
     let members: Vec<Member> = identity.members.iter().map(member).collect();
     Configuration::new(&members)
@@ -193,7 +193,7 @@ impl Node {
         self.connect_members();
     }
 
-    /// Keeps connections to all that are known.
+    /// Updates the connections to all known members.
     pub(super) fn connect_members(&self) {
         let list = self.members.connected();
         if let Some(links) = &self.links
@@ -235,7 +235,7 @@ impl Node {
             return;
         }
         let configuration = *self.raft.configuration();
-        let lagging = self.lagging(&configuration, &wishes);
+        let lagging = self.lagging_observers(&configuration, &wishes);
         let changes = next_changes(&configuration, &wishes, &lagging);
         if changes.is_empty() {
             self.members.next_step = now + LOOK_EVERY;
@@ -295,8 +295,12 @@ impl Node {
             self.connected.contains(&witness) && !self.send(witness, Lane::Control, &frame);
     }
 
-    /// Observers that are to vote and cannot yet: asked of the core, one by one, by way of what it knows.
-    fn lagging(&self, configuration: &Configuration, wishes: &[(NodeId, MemberRole)]) -> Vec<NodeId> {
+    /// Observers that should vote and have not caught up yet, by the core's judgement.
+    fn lagging_observers(
+        &self,
+        configuration: &Configuration,
+        wishes: &[(NodeId, MemberRole)],
+    ) -> Vec<NodeId> {
         let status = self.raft.status();
         let lags =
             |id: NodeId| status.peers.iter().find(|peer| peer.id == id).is_none_or(|peer| !peer.caught_up);
@@ -323,8 +327,8 @@ impl Node {
         missing(&voters, answers)
     }
 
-    /// Whether this box was a member and is none any more: the site does not name it, and the latest configuration in its
-    /// log is without it. It is not told when that is committed: nobody talks to it any more.
+    /// Whether this box was a member and is none any more: the site does not name it, and the latest configuration
+    /// in its log is without it. It is not told when that is committed: nobody talks to it any more.
     pub(super) fn is_removed(&self) -> bool {
         let me = self.shared.identity.node_id();
         let site = self.site();

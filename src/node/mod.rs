@@ -1,9 +1,10 @@
-//! The driver of the core, as a deterministic state machine: it is woken with the time, takes in what came, and does in
-//! one step all that follows. It owns the core, the log's tail, the batches and everybody who waits; other rooms reach
+//! The driver of the core, as a deterministic state machine. It is woken with the time, takes its inputs, and does in
+//! one step everything that follows. It owns the core, the log's tail, the batches and all waiters; other rooms reach
 //! it by a [`Handle`].
 //!
-//! It waits for nothing and goes by the time that it was woken with; only what shows site time to others reads a clock. What is to be done outside it hands over: jobs to the disk's queue ([`Jobs`]),
-//! frames to the [`Links`], answers to whoever asked. A [`Runner`] wakes it in the daemon, a simulation in the tests.
+//! It never blocks and uses the time of its wake; only what shows site time to others reads a clock. Work outside goes
+//! to others: jobs to the disk's queue ([`Jobs`]), frames to the [`Links`], answers to their channels. A [`Runner`]
+//! wakes it in the daemon, a simulation in the tests.
 
 mod adaptive_timeout;
 mod batches;
@@ -37,6 +38,7 @@ mod refused_cells;
 mod report;
 mod room;
 mod runner;
+mod shared;
 mod site_time;
 mod snapshot_transfer;
 mod snapshots;
@@ -68,17 +70,18 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 pub use adaptive_timeout::TimeoutBounds;
 pub use disk::{DiskWorker, Done, Job, Jobs, Next};
 pub use disk_health::DiskFault;
-pub use handle::{BrokerWish, Command, Handle, RoleView};
+pub use handle::Handle;
 pub use links::Links;
 pub use members::of_payload as configuration_in;
 pub use named::encode_report;
 pub use runner::{Runner, RunnerParts};
+pub use shared::{BrokerWish, Command, RoleView};
 pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
-pub use stopping::{Left, StopTimes};
+pub use stopping::{StopTimes, StoppedNode};
 pub use successors::TransferReason;
 pub use unsent::{Unsent, read_unsent};
-pub(crate) use wire::{ToWitness, said_by_witness, said_to_witness};
+pub(crate) use wire::{ToWitness, decode_to_witness, encode_from_witness};
 
 use crate::accumulator::{Accumulator, Limits};
 use crate::clock::{Moment, SiteClock, TimeSource};
@@ -94,7 +97,6 @@ use crate::transport::{Event, TransportMetrics};
 use adaptive_timeout::AdaptiveTimeout;
 use batches::Batches;
 use disk_health::DiskHealth;
-use handle::Shared;
 use heartbeats::Heartbeats;
 use joining::Gathered;
 use leader_clock::LeaderClock;
@@ -104,6 +106,7 @@ use proposals::Proposals;
 use reads::Reads;
 use refused_cells::RefusedCells;
 use report::complete_status;
+use shared::NodeShared;
 use snapshots::Snapshots;
 use state_check::StateCheck;
 use stopping::{Saving, Stopping};
@@ -187,7 +190,7 @@ pub enum Input {
 /// The node: see the head of this file.
 #[derive(Debug)]
 pub struct Node {
-    shared: Arc<Shared>,
+    shared: Arc<NodeShared>,
     config: NodeConfig,
     founding: BootstrapSettings,
     started: Instant,
@@ -221,7 +224,7 @@ pub struct Node {
     stopping: Option<Stopping>,
     /// The box is about to stop: those who wait are told by then what is known.
     answer_by: Option<Instant>,
-    /// Somebody wants a stop that is under way, or comes, to wait for nothing.
+    /// Whether a stop, in progress or to come, waits for nothing.
     hurries: bool,
     disk_health: DiskHealth,
     transfers: LeadershipTransfers,
@@ -314,7 +317,7 @@ impl Node {
             random,
             ..
         } = parts;
-        let clock = Arc::new(leader_clock::begun(&site, &recovered.entries, time));
+        let clock = Arc::new(leader_clock::clock_at_start(&site, &recovered.entries, time));
         let (shared, commands, watched) = share(identity, site, clock, metrics, transport_metrics);
         let mut node = Node {
             started,
@@ -364,15 +367,15 @@ impl Node {
         Ok((node, commands, Handle::new(shared)))
     }
 
-    /// It is now this time, until the next wake.
+    /// Sets the time until the next wake.
     pub fn wake(&mut self, moment: Moment) {
         self.moment = moment;
         // By what came, a leader that was late may hear that it leads no more.
-        self.see_how_late();
+        self.measure_lateness();
     }
 
-    /// Something in this step took long: what follows goes by the time after it.
-    pub(super) fn took_long(&mut self) {
+    /// Reads the time again, after something in this step took long.
+    pub(super) fn renew_time(&mut self) {
         self.moment.now = self.shared.clock.now();
     }
 
@@ -419,7 +422,8 @@ impl Node {
     }
 }
 
-/// What the node shares with its handles; where their commands come out; and where it shows its role and what it applied.
+/// What the node shares with its handles; where their commands come out; and where it shows its role and what it
+/// applied.
 #[allow(clippy::type_complexity, reason = "it is taken apart where it is called")]
 fn share(
     identity: Identity,
@@ -427,14 +431,14 @@ fn share(
     clock: Arc<SiteClock>,
     metrics: Arc<Metrics>,
     transport_metrics: Arc<TransportMetrics>,
-) -> (Arc<Shared>, mpsc::Receiver<Command>, (watch::Sender<RoleView>, watch::Sender<u64>)) {
+) -> (Arc<NodeShared>, mpsc::Receiver<Command>, (watch::Sender<RoleView>, watch::Sender<u64>)) {
     let limits = Limits::of(&site);
     let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
     let (role, role_receiver) = watch::channel(RoleView::default());
     let (applied, applied_receiver) = watch::channel(site.applied().0);
     let site = Arc::new(Mutex::new(site));
     let accumulator = Arc::new(Accumulator::new(clock.clone(), limits).asking(Arc::clone(&site)));
-    let shared = Shared {
+    let shared = NodeShared {
         identity,
         site,
         accumulator,
@@ -480,7 +484,8 @@ fn start_raft(
             ConfigurationEntry { index: snapshot.index, configuration }
         }
         None => {
-            let configuration = members::founding(identity).map_err(SetupError::Configuration)?;
+            let configuration =
+                members::founding_configuration(identity).map_err(SetupError::Configuration)?;
             ConfigurationEntry { index: LogIndex::ZERO, configuration }
         }
     };

@@ -1,5 +1,5 @@
-//! What named sources report, as the body of an entry; and hashes of what clients said: the same for the same words, at
-//! whichever box and in whatever encoding they arrive, so that a repetition can be told from a change.
+//! Encodes the reports of named sources as bodies, and hashes what clients sent. The same content has the same hash at
+//! every box and in every encoding, so that a repetition can be told from a change.
 
 use std::collections::BTreeSet;
 
@@ -55,7 +55,7 @@ pub fn encode_report(
                 writer.reading(&reading.as_cell(of(Kind::Counter), heard), base.start_of(heard));
             }
             ReportAmount::Amount(amount) => {
-                let amount = timed(amount, &cell.series, window, open, site.settings())
+                let amount = with_time(amount, &cell.series, window, open, site.settings())
                     .map_err(|why| ReportError::BadCell(place, why))?;
                 writer.cell(of(amount.kind()), window, &amount);
             }
@@ -79,7 +79,7 @@ pub fn encode_report(
 
 /// A cell's amount with the time of its last value. One without a time counts as observed as late as it can have been:
 /// see [`UNTIMED`]. One from later than a window may begin is refused: it would stay the last for as long.
-pub(super) fn timed(
+pub(super) fn with_time(
     amount: Amount,
     series: &str,
     window: SiteTime,
@@ -186,7 +186,7 @@ mod tests {
             level: Level::MAX,
         });
         let sample = Amount::Sample(Sample::observed(1.0, at, SourceId(0)).unwrap());
-        match timed(sample, "a", SiteTime(window), SiteTime(now), site.settings())? {
+        match with_time(sample, "a", SiteTime(window), SiteTime(now), site.settings())? {
             Amount::Sample(sample) => Ok(sample.last.at.0),
             other => panic!("{other:?}"),
         }

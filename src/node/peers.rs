@@ -1,4 +1,4 @@
-//! Frames from and to the other boxes, and what the disk answered.
+//! Frames from and to the other boxes, and the disk's answers.
 
 use bytes::Bytes;
 use tally_core::id::NodeId;
@@ -32,9 +32,9 @@ impl Node {
             }
             Event::Disconnected(peer) => {
                 self.connected.remove(&peer);
-                self.heartbeats.adaptive.lost(peer);
-                self.transfers.successors.lost(peer);
-                self.state_check.lost(peer);
+                self.heartbeats.adaptive.on_disconnected(peer);
+                self.transfers.successors.on_disconnected(peer);
+                self.state_check.on_disconnected(peer);
                 self.raft.snapshot_lost(peer);
             }
             Event::Received { from, frame, .. } => match Frame::decode(&frame) {
@@ -53,13 +53,13 @@ impl Node {
             Frame::HeartbeatAnswer(message, answer) => self.on_heartbeat_answer(from, &message, &answer),
             Frame::Propose(envelope) => self.on_propose(from, &envelope),
             Frame::ReadIndex { id } => self.on_read_index(from, id),
-            Frame::ReadAnswer { id, index } => self.reads.answered(id, index),
+            Frame::ReadAnswer { id, index } => self.reads.on_answer(id, index),
             Frame::SnapshotPart(part) => self.on_snapshot_part(from, &part),
             Frame::SnapshotWant { last, offset } => self.on_snapshot_want(from, last, offset),
             // For witnesses.
             Frame::Members { .. } => self.refuse(from, Reason::NotForThis),
             Frame::TransferAnnounced { to, reason } => self.on_transfer_announced(from, to, reason),
-            Frame::Level(level) => self.levels.told(from, level),
+            Frame::Level(level) => self.levels.on_level(from, level),
             Frame::Digests(points) => self.state_check.on_told(from, points),
             Frame::StateWant { index } => self.on_state_want(from, index),
             Frame::Transfer { to } => {
@@ -214,7 +214,7 @@ impl Node {
         match done {
             Done::Written { ticket, result, superseded } => {
                 if superseded {
-                    self.snapshots.superseded();
+                    self.snapshots.on_superseded();
                 }
                 self.on_written(ticket, &result);
             }

@@ -1,6 +1,7 @@
-//! Bodies on their way into the log on behalf of someone who waits for what applying them comes to.
+//! Bodies that a waiter on this node has proposed: sent to the leader until they are applied, which gives the waiter's
+//! answer.
 //!
-//! Each travels under a random tag, so that a box knows its own entries when it applies them.
+//! Each body has a random tag, by which the box recognises its own entries when it applies them.
 
 use std::time::{Duration, Instant};
 
@@ -87,8 +88,8 @@ impl Proposals {
         Some(pending.envelope.clone())
     }
 
-    /// It certainly did not go off after all.
-    pub(super) fn not_sent(&mut self, tag: u64, now: Instant) {
+    /// The proposal certainly was not sent.
+    pub(super) fn on_not_sent(&mut self, tag: u64, now: Instant) {
         if let Some(pending) = self.pending.get_mut(&tag) {
             pending.copies -= 1;
             pending.tried = pending.tried.map(|(term, _)| (term, now + TRY_AGAIN));
@@ -96,7 +97,7 @@ impl Proposals {
     }
 
     /// An entry with this tag was applied.
-    pub(super) fn applied(&mut self, tag: u64, applied: Applied) {
+    pub(super) fn on_applied(&mut self, tag: u64, applied: Applied) {
         let Some(pending) = self.pending.remove(&tag) else { return };
         let result = if pending.copies > 1 && could_be_applied_later(&applied) {
             let why =
@@ -198,7 +199,7 @@ mod tests {
         let now = Instant::now();
         let (mut proposals, mut answer) = with(now);
         assert!(proposals.send(5, Term(1), now).is_some());
-        proposals.not_sent(5, now);
+        proposals.on_not_sent(5, now);
         assert!(proposals.due(Some(Term(1)), now).is_empty(), "not without a pause");
         assert_eq!(proposals.due(Some(Term(1)), now + TRY_AGAIN), [5]);
         assert_eq!(proposals.due(Some(Term(2)), now), [5], "nor has it been at the leader before");
@@ -218,7 +219,7 @@ mod tests {
                     for tag in proposals.due(leader, now) {
                         proposals.send(tag, leader.unwrap(), now);
                         if !goes_off {
-                            proposals.not_sent(tag, now);
+                            proposals.on_not_sent(tag, now);
                         }
                     }
                     let next = proposals.next_due(leader);
@@ -237,7 +238,7 @@ mod tests {
         assert!(proposals.due(Some(Term(1)), now).is_empty());
         assert_eq!(proposals.due(Some(Term(1)), now + RESEND), [5]);
         assert_eq!(proposals.due(Some(Term(2)), now), [5]);
-        proposals.applied(5, Applied::Nothing);
+        proposals.on_applied(5, Applied::Nothing);
         assert_eq!(answer.try_recv(), Ok(Ok(Applied::Nothing)));
     }
 
@@ -252,7 +253,7 @@ mod tests {
             let verdict = Verdict::OutOfOrder { last: ReportNumber::new(last) };
             let number = ReportNumber::new(7).unwrap();
             let (source, epoch) = (SourceId(1), Epoch(1));
-            proposals.applied(5, Applied::Report { source, epoch, number, hash: 1, verdict });
+            proposals.on_applied(5, Applied::Report { source, epoch, number, hash: 1, verdict });
             assert_eq!(answer.try_recv().unwrap().is_ok(), is_final, "last {last}, copies {copies}");
         }
     }

@@ -11,11 +11,11 @@ use crate::request::RequestError;
 
 type Reply = oneshot::Sender<Result<(), RequestError>>;
 
-/// Most fences that may wait at one box, for whatever.
+/// The most fences that may wait at one box.
 const WAITING_MAX: usize = 16_384;
-/// Those whose clients have gone are dropped this often.
+/// How often reads are dropped whose clients have gone.
 const PRUNE_EVERY: Duration = Duration::from_millis(500);
-/// Nobody waits longer than this for a leader to confirm a fence.
+/// The longest wait for a leader to confirm a fence.
 const PATIENCE: Duration = Duration::from_millis(REQUEST_WAIT.as_millis() as u64 / 2);
 /// When a question without an answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// A box asks fewer questions than two to this in one incarnation.
 const QUESTION_BITS: u32 = 40;
 
-/// Who waits for which part of a fence.
+/// The waiters of each stage of a fence.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     /// Not asked for yet.
@@ -46,7 +46,7 @@ struct Asked {
     replies: Vec<(Reply, Instant)>,
 }
 
-/// Who asked the leader.
+/// The source of a question to the leader.
 #[derive(Debug)]
 pub(super) enum Asker {
     /// Requests at this box.
@@ -56,13 +56,13 @@ pub(super) enum Asker {
 }
 
 impl Reads {
-    /// For the `boot`-th incarnation of this box. Its questions have other numbers than those of its incarnations before, which a
-    /// leader may still answer: what was committed when they were asked is too old.
+    /// For the `boot`-th incarnation of this box. Its questions have other numbers than those of its incarnations
+    /// before, which a leader may still answer: what was committed when they were asked is too old.
     pub(super) fn new(boot: u64) -> Reads {
         Reads { next_id: boot << QUESTION_BITS, ..Reads::default() }
     }
 
-    /// A fence is wanted.
+    /// Adds a fence.
     pub(super) fn add(&mut self, reply: Reply, now: Instant) {
         if self.waiting() >= WAITING_MAX {
             let _ = reply.send(Err(RequestError::TooBusy));
@@ -76,7 +76,7 @@ impl Reads {
         !self.fresh.is_empty() || self.asked.is_some()
     }
 
-    /// How many wait here, for whatever.
+    /// How many fences wait here.
     fn waiting(&self) -> usize {
         let asked = self.asked.as_ref().map_or(0, |asked| asked.replies.len());
         let in_rounds = |(_, _, asker): &(u64, LogIndex, Asker)| match asker {
@@ -86,7 +86,7 @@ impl Reads {
         self.fresh.len() + asked + self.rounds.iter().map(in_rounds).sum::<usize>() + self.indexes.len()
     }
 
-    /// At the leader: all fresh ones, for one round.
+    /// At the leader: takes all fresh fences, for one round.
     pub(super) fn take_fresh(&mut self) -> Vec<Reply> {
         // A question that this box sent when it did not lead is moot.
         let stale = self.asked.take().into_iter().flat_map(|asked| asked.replies);
@@ -107,8 +107,8 @@ impl Reads {
         self.rounds.push((round, index, asker));
     }
 
-    /// At the leader: rounds up to here are confirmed. Returns the peers that are to be answered.
-    pub(super) fn confirmed(&mut self, round: u64) -> Vec<(NodeId, u64, LogIndex)> {
+    /// At the leader: rounds up to here are confirmed. Returns the peers to answer.
+    pub(super) fn on_confirmed(&mut self, round: u64) -> Vec<(NodeId, u64, LogIndex)> {
         let mut peers = Vec::new();
         let done = self.rounds.partition_point(|(wanted, _, _)| *wanted <= round);
         for (_, index, asker) in self.rounds.drain(..done) {
@@ -120,8 +120,8 @@ impl Reads {
         peers
     }
 
-    /// Leadership ended: local ones are asked for anew, the peers that asked are told to.
-    pub(super) fn stepped_down(&mut self, now: Instant) -> Vec<(NodeId, u64)> {
+    /// Leadership ended: local fences begin anew. Returns the questions of peers, which must be asked anew, too.
+    pub(super) fn on_step_down(&mut self, now: Instant) -> Vec<(NodeId, u64)> {
         let mut peers = Vec::new();
         for (_, _, asker) in self.rounds.drain(..) {
             match asker {
@@ -150,7 +150,7 @@ impl Reads {
     }
 
     /// The leader's answer to a question.
-    pub(super) fn answered(&mut self, id: u64, index: Option<LogIndex>) {
+    pub(super) fn on_answer(&mut self, id: u64, index: Option<LogIndex>) {
         let Some(asked) = self.asked.take_if(|asked| asked.id == id) else { return };
         match index {
             Some(index) => {
@@ -161,13 +161,13 @@ impl Reads {
     }
 
     /// This box has applied up to here.
-    pub(super) fn applied(&mut self, applied: LogIndex) {
+    pub(super) fn on_applied(&mut self, applied: LogIndex) {
         for (_, reply) in self.indexes.extract_if(.., |(index, _)| *index <= applied) {
             let _ = reply.send(Ok(()));
         }
     }
 
-    /// Gives up what waited too long without a leader, and forgets those whose clients have.
+    /// Ends fences that have waited too long for a leader, and drops those whose clients have gone.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.pruned.is_none_or(|at| now >= at + PRUNE_EVERY) {
             self.pruned = Some(now);
@@ -182,7 +182,7 @@ impl Reads {
         self.asked.take_if(|asked| asked.replies.is_empty());
     }
 
-    /// A box that cannot apply, or a leader that is not confirmed, keeps nothing for those who do not wait any more.
+    /// Drops fences whose clients have gone, also at a box that cannot apply and at a leader that is not confirmed.
     fn prune(&mut self) {
         self.fresh.retain(|(reply, _)| !reply.is_closed());
         self.indexes.retain(|(_, reply)| !reply.is_closed());
@@ -196,7 +196,7 @@ impl Reads {
         }
     }
 
-    /// There is no leader for long.
+    /// There has been no leader for long: all waiting fences fail.
     pub(super) fn give_up(&mut self) {
         let asked = self.asked.take().into_iter().flat_map(|asked| asked.replies);
         for (reply, _) in asked.chain(self.fresh.drain(..)) {
@@ -234,11 +234,11 @@ mod tests {
         };
         let (_, before, _) = ask(7);
         let (mut reads, id, mut told) = ask(8);
-        reads.answered(before, Some(LogIndex(4)));
-        reads.applied(LogIndex(9));
+        reads.on_answer(before, Some(LogIndex(4)));
+        reads.on_applied(LogIndex(9));
         assert!(told.try_recv().is_err(), "4 was committed before more was, and then the box started again");
-        reads.answered(id, Some(LogIndex(9)));
-        reads.applied(LogIndex(9));
+        reads.on_answer(id, Some(LogIndex(9)));
+        reads.on_applied(LogIndex(9));
         assert_eq!(told.await, Ok(Ok(())));
     }
 
@@ -259,8 +259,8 @@ mod tests {
             assert_eq!(reads.question(term, start + again * ASK_AGAIN), Some(id));
         }
         assert_eq!(reads.question(Term(4), start + 4 * ASK_AGAIN), Some(id), "a new leader is asked at once");
-        reads.answered(id, Some(LogIndex(4)));
-        reads.applied(LogIndex(9));
+        reads.on_answer(id, Some(LogIndex(4)));
+        reads.on_applied(LogIndex(9));
         assert_eq!(first.try_recv(), Ok(Ok(())));
         assert!(late.try_recv().is_err(), "it came after the question");
         assert_ne!(reads.question(term, start + 4 * ASK_AGAIN), Some(id));
@@ -276,8 +276,8 @@ mod tests {
         let replies = reads.take_fresh();
         reads.await_round(1, LogIndex(4), Asker::Here(replies));
         assert!(!reads.any_unconfirmed());
-        assert!(reads.confirmed(1).is_empty());
-        reads.applied(LogIndex(4));
+        assert!(reads.on_confirmed(1).is_empty());
+        reads.on_applied(LogIndex(4));
         assert_eq!(told.try_recv(), Ok(Ok(())));
     }
 
@@ -289,7 +289,7 @@ mod tests {
         let ask_and_answer = |reads: &mut Reads, clients: &mut Vec<_>| {
             clients.extend((0..1024).map(|_| fence(reads, now)));
             if let Some(id) = reads.question(term, now) {
-                reads.answered(id, Some(LogIndex(u64::MAX)));
+                reads.on_answer(id, Some(LogIndex(u64::MAX)));
             }
         };
         for _ in 0..WAITING_MAX / 1024 {
@@ -314,7 +314,7 @@ mod tests {
         }
         assert_eq!(reads.rounds.len(), 2);
         assert_eq!(
-            reads.confirmed(99),
+            reads.on_confirmed(99),
             [(NodeId(3), 7, LogIndex(1)), (NodeId(2), 9, LogIndex(90))],
             "a question that is repeated has the answer to its first copy"
         );

@@ -1,5 +1,5 @@
-//! What of this box's own batches was refused where it was applied: told in the log once a reason. Who waits for an add
-//! hears it anyway; of counts that nobody waits for there is only this and the figure in status and metrics.
+//! Cells of this box's own batches that the site refused: logged once for each reason. The waiter of an add hears of
+//! its refusal anyway; for counts without a waiter there is only this log line and the figure in status and metrics.
 
 use tracing::warn;
 

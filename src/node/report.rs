@@ -1,5 +1,5 @@
-//! The node's part of the status: what only the loop knows is written down now and then, the rest is
-//! read when someone asks.
+//! The node's part of the status. The loop writes down at intervals what only it knows; the rest is read when the
+//! status is requested.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tally_core::id::NodeId;
 use tally_core::raft::{MemberRole, Role};
 
 use super::disk_health::Trouble;
-use super::handle::Shared;
+use super::shared::NodeShared;
 use super::site_time::Offset;
 use super::{
     AccumulatorStatus, AdaptiveTimeoutStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus,
@@ -77,8 +77,8 @@ impl Node {
         status.adaptive_timeout = self.adaptive_timeout_status();
         status.storage = self.storage_status();
         status.uptime_s = now.saturating_duration_since(self.started).as_secs();
-        status.accumulator.batches = self.batches.sent();
-        status.accumulator.unsettled = self.batches.unsettled() as u64;
+        status.accumulator.batches = self.batches.frozen_count();
+        status.accumulator.unsettled = self.batches.earlier_count() as u64;
         status.refused = self.batches.refusal().map(|why| why.to_string());
         status.version = env!("CARGO_PKG_VERSION");
         status.pid = std::process::id();
@@ -108,7 +108,7 @@ impl Node {
             log_bytes: stats.log_bytes,
             bytes_used: stats.bytes_used,
             bytes_max: stats.bytes_max,
-            beyond: room::beyond(&stats),
+            beyond: room::bound_exceeded(&stats),
             replay_bytes: stats.replay_bytes,
             snapshot_bytes: stats.snapshot_bytes,
             snapshot_index: self.snapshots.last.0,
@@ -124,7 +124,7 @@ impl Node {
             sync_us: us(adaptive.sync()),
             late_us: us(adaptive.lateness()),
             leader_late: self.shared.metrics.leader_lateness.get(),
-            text: self.shown_lateness().map(|late| {
+            text: self.recent_lateness().map(|late| {
                 format!(
                     "this leader's loop woke {} ms late, longer than an election timeout: other boxes may \
                      consider it failed. This machine has too little processor time, or is suspended now and \
@@ -204,7 +204,7 @@ impl Node {
 }
 
 /// Fills in what can be read at any time.
-pub(super) fn complete_status(status: &mut NodeStatus, shared: &Shared) {
+pub(super) fn complete_status(status: &mut NodeStatus, shared: &NodeShared) {
     let stamp = {
         let site = shared.site.lock().unwrap_or_else(PoisonError::into_inner);
         status.applied = site.applied().0;

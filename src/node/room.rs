@@ -1,5 +1,5 @@
-//! What the node does so that the log stays within `storage.bytes_max`: when a snapshot is due for it, and what is said
-//! where the state alone is too large.
+//! Keeps the log within `storage.bytes_max`: when a snapshot is due for it, and what is reported if the state alone is
+//! too large.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(super) fn log_bytes_max(bytes_max: u64, last: u64) -> u64 {
 }
 
 /// What to say where log, snapshots and spare files cannot stay within their bound.
-pub(super) fn beyond(stats: &Stats) -> Option<String> {
+pub(super) fn bound_exceeded(stats: &Stats) -> Option<String> {
     let Stats { bytes_used, bytes_max, snapshot_bytes, .. } = *stats;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     if snapshot_bytes.saturating_mul(3) > bytes_max {
@@ -59,7 +59,7 @@ pub(super) fn beyond(stats: &Stats) -> Option<String> {
 
 impl Node {
     /// Whether a snapshot is wanted for the space that it frees, when the log has grown by so many bytes.
-    pub(super) fn wants_room(&self, grown: u64) -> bool {
+    pub(super) fn needs_room(&self, grown: u64) -> bool {
         let full = self.disk_health.trouble().is_some_and(|trouble| trouble.kind == DiskFault::Full);
         let low = self.storage_metrics.low.load(Ordering::Relaxed);
         let bytes_max = self.storage_metrics.bytes_max.load(Ordering::Relaxed);
@@ -88,7 +88,7 @@ impl Node {
         if std::mem::replace(&mut self.snapshots.told_large, is_large) == is_large {
             return;
         }
-        match beyond(&stats) {
+        match bound_exceeded(&stats) {
             Some(words) if is_large => warn!("{words}"),
             _ => info!("the state fits storage.bytes_max again"),
         }
@@ -122,9 +122,13 @@ mod tests {
             snapshot_bytes: snapshot_bytes * MIB,
             ..Stats::default()
         };
-        assert_eq!(beyond(&stats(12, 4)), None);
-        assert!(beyond(&stats(11, 5)).unwrap().contains("more than a third of storage.bytes_max (12 MiB)"));
-        assert!(beyond(&stats(13, 1)).unwrap().contains("take 13 MiB"));
+        assert_eq!(bound_exceeded(&stats(12, 4)), None);
+        assert!(
+            bound_exceeded(&stats(11, 5))
+                .unwrap()
+                .contains("more than a third of storage.bytes_max (12 MiB)")
+        );
+        assert!(bound_exceeded(&stats(13, 1)).unwrap().contains("take 13 MiB"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Wakes the node in the daemon: whenever something comes, and when it is due. All that has to wait for something is here.
+//! Wakes the node in the daemon, whenever an input comes and when something is due. All waiting is here.
 
 use std::sync::Arc;
 
@@ -133,17 +133,17 @@ impl Runner {
     /// Ends in good order, and tells the other boxes.
     async fn leave(self) -> Result<(), NodeError> {
         let Runner { node, mut disk, transport, .. } = self;
-        let left = node.leave();
+        let stopped = node.finish();
         if let Some(transport) = transport {
             transport.close().await;
         }
-        if let Some(end_by) = left.end_by {
+        if let Some(end_by) = stopped.end_by {
             disk.end_by(end_by);
         }
-        for reply in left.replies {
+        for reply in stopped.replies {
             // Whoever asked may have given up waiting.
             let _ = reply.send(());
         }
-        left.failed.map_or(Ok(()), Err)
+        stopped.failed.map_or(Ok(()), Err)
     }
 }

@@ -1,9 +1,9 @@
-//! What time a leader says it is: the lower median of the voters' clocks, moved on by its own
-//! monotonic clock. Pure: readings and instants in, time out.
+//! Decides site time at a leader: the lower median of the voters' clocks, advanced by the leader's monotonic clock.
+//! Pure: readings and instants in, time out.
 //!
-//! Every clock is kept as its distance from the leader's monotonic clock, so that readings taken at
-//! different moments can be compared. Between readings time advances by the monotonic clock; a median
-//! that is behind is met at half speed, one that is far ahead is held until a majority vouches for it.
+//! Every clock is kept as its distance from the leader's monotonic clock, so that readings of different moments can be
+//! compared. Between readings, time advances by the monotonic clock. If the median is behind, site time runs at half
+//! speed until they meet; if it is far ahead, the jump is held until a majority agrees with it.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use tally_core::time::{Duration, Instant, SiteTime};
 
 use crate::clock::{JUMP_MS_MAX, Wall};
 
-/// A jump forward by more is held.
+/// A longer jump forward is held.
 const JUMP_US_MAX: i64 = JUMP_MS_MAX as i64 * 1000;
-/// Clocks that differ by no more agree.
+/// Clocks agree if they differ by no more than this.
 const AGREE_US: i64 = 1_000_000;
-/// Between two rounds in which a majority must agree.
+/// The time between the two rounds in which a majority must agree.
 const ROUND: Duration = Duration::from_millis(1000);
-/// A reading that is older proves nothing about an agreement.
+/// An older reading does not count for an agreement.
 const FRESH: Duration = Duration::from_millis(10_000);
 /// How long a clock that is not heard counts in the median: it is extrapolated by the leader's
 /// monotonic clock meanwhile, which is good to a second in an hour. So a voter that is away does not
@@ -28,33 +28,33 @@ const FORGET: Duration = Duration::from_millis(3_600_000);
 const FIRST_WAIT: Duration = Duration::from_millis(1000);
 /// The latest time that an entry can carry (48 bits of milliseconds: the year 10889), in microseconds.
 const TIME_US_MAX: i64 = ((1 << 48) - 1) * 1000;
-/// Of so many readings of a clock the one with the quickest round trip counts.
+/// How many readings of a clock are kept; the one with the shortest round trip counts.
 const READINGS: usize = 8;
-/// What else than half a round trip two readings of one clock may differ by.
+/// The further difference, beyond half a round trip, that two readings of one clock may have.
 const READING_US: i64 = 10_000;
 
-/// A voter's clock as it answered.
+/// A reading of a member's clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
-    /// Its wall clock when it answered, Unix microseconds: whatever it says.
+    /// The member's wall clock when it answered, Unix microseconds, unchecked.
     pub(super) wall_us: u64,
-    /// Whether a time service keeps it.
+    /// Whether a time service synchronises the clock.
     pub(super) synced: bool,
     /// How long question and answer took.
     pub(super) round_trip: Duration,
 }
 
-/// Site time as decided.
+/// Site time, as decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decided {
     pub(super) site: SiteTime,
-    /// Whether it is that of synchronised clocks, to a second.
+    /// Whether it agrees with synchronised clocks, to a second.
     pub(super) synced: bool,
-    /// Where the clocks would have it jump to, if that is held.
+    /// The time that a held jump leads to.
     pub(super) held: Option<SiteTime>,
 }
 
-/// A member's clock beside site time.
+/// A member's clock compared with site time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Offset {
     pub(super) member: NodeId,
@@ -80,7 +80,7 @@ pub(super) struct SiteTimes {
     held: Option<Held>,
 }
 
-/// A jump that waits.
+/// A jump that is held.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     target_us: i64,
@@ -105,12 +105,12 @@ struct Taken {
 struct Median {
     distance_us: i64,
     synced: bool,
-    /// Over how many clocks.
+    /// The number of clocks that it is over.
     of: usize,
 }
 
 impl SiteTimes {
-    /// Goes on from what is known (`None`: nothing, the site is new).
+    /// Continues from the known site time (`None`: the site is new).
     pub(super) fn new(me: NodeId, from: Option<SiteTime>, synced: bool, now: Instant) -> SiteTimes {
         let site_us = from.map(|site| clamp_us(site.0.saturating_mul(1000)));
         SiteTimes {
@@ -126,14 +126,14 @@ impl SiteTimes {
         }
     }
 
-    /// Whose clocks count. Others may be heard all the same, and are only shown.
+    /// Sets the voters, whose clocks count. Other members' clocks are only shown.
     pub(super) fn set_voters(&mut self, voters: impl Iterator<Item = NodeId>) {
         self.voters.clear();
         self.voters.extend(voters);
     }
 
-    /// A member answered.
-    pub(super) fn heard(&mut self, member: NodeId, reading: Reading, now: Instant) {
+    /// A member has answered with its clock.
+    pub(super) fn on_reading(&mut self, member: NodeId, reading: Reading, now: Instant) {
         let round_trip_us = reading.round_trip.0.min(u64::MAX >> 8) as i64;
         // By now it shows half a round trip more.
         let distance_us = clamp_us(reading.wall_us) + round_trip_us / 2 - monotonic_us(now);
@@ -141,7 +141,7 @@ impl SiteTimes {
         self.clocks.entry(member).or_default().take(taken, reading.synced);
     }
 
-    /// Whether it was known before.
+    /// Whether site time was known before this leader decided it.
     pub(super) fn is_known(&self) -> bool {
         self.site_us.is_some()
     }
@@ -150,7 +150,7 @@ impl SiteTimes {
     pub(super) fn decide(&mut self, wall: Wall, now: Instant) -> Option<Decided> {
         let now = now.max(self.at);
         let Wall { us: wall_us, synced } = wall;
-        self.heard(self.me, Reading { wall_us, synced, round_trip: Duration(0) }, now);
+        self.on_reading(self.me, Reading { wall_us, synced, round_trip: Duration(0) }, now);
         let passed_us = now.since(self.at).0.min(u64::MAX >> 8) as i64;
         self.at = now;
         let median = self.median(now);
@@ -159,31 +159,31 @@ impl SiteTimes {
         };
         let next_us = match median {
             None => later(site_us, passed_us),
-            Some(median) => self.follow(&median, site_us, passed_us, now),
+            Some(median) => self.follow_median(&median, site_us, passed_us, now),
         };
         self.site_us = Some(next_us);
         Some(self.decided(next_us))
     }
 
-    /// An operator wants the clocks followed now, however far ahead or behind: from what to what, or
-    /// `None` if too few clocks are known.
+    /// An operator's step: site time becomes the median, however far ahead or behind. Returns both times, or `None` if
+    /// too few clocks are known.
     pub(super) fn step(&mut self, now: Instant) -> Option<(SiteTime, SiteTime)> {
         let median = self.median(now)?;
         let from = self.site_us?;
         let to = median.at(now);
         self.site_us = Some(to);
         self.at = self.at.max(now);
-        self.vouched(&median);
+        self.anchor_at(&median);
         self.synced = median.synced;
         Some((to_site(from), to_site(to)))
     }
 
-    /// All clocks that were heard, beside site time.
+    /// All known clocks, compared with site time.
     pub(super) fn offsets(&self, now: Instant) -> Vec<Offset> {
         let Some(site_us) = self.site_us else { return Vec::new() };
         let site_us = site_us + now.since(self.at).0.min(u64::MAX >> 8) as i64;
         let beside = |(member, clock): (&NodeId, &Clock)| {
-            let best = clock.best(now)?;
+            let best = clock.best_reading(now)?;
             let ahead_us = best.distance_us + monotonic_us(now) - site_us;
             Some(Offset { member: *member, ahead_us, synced: clock.synced })
         };
@@ -197,13 +197,13 @@ impl SiteTimes {
         }
         let site_us = median.at(now);
         self.site_us = Some(site_us);
-        self.vouched(&median);
+        self.anchor_at(&median);
         self.synced = median.synced;
         Some(self.decided(site_us))
     }
 
-    /// Where the median takes site time, which was `site_us` so long ago.
-    fn follow(&mut self, median: &Median, site_us: i64, passed_us: i64, now: Instant) -> i64 {
+    /// Moves site time, which was `site_us` before `passed_us`, towards the median.
+    fn follow_median(&mut self, median: &Median, site_us: i64, passed_us: i64, now: Instant) -> i64 {
         let full_us = later(site_us, passed_us);
         let target_us = median.at(now);
         let are_few = 2 * median.of <= self.voters.len();
@@ -215,7 +215,7 @@ impl SiteTimes {
         }
         self.held = None;
         if is_far || !are_few {
-            self.vouched(median);
+            self.anchor_at(median);
         }
         let next_us = if target_us >= full_us {
             target_us
@@ -251,7 +251,7 @@ impl SiteTimes {
         released
     }
 
-    /// By readings since `after`.
+    /// Whether a majority of the voters agrees with the median, by readings since `after`.
     fn majority_agrees(&self, median: &Median, after: Instant, now: Instant) -> bool {
         let agrees = |voter: &&NodeId| {
             self.clocks.get(*voter).is_some_and(|clock| {
@@ -264,7 +264,7 @@ impl SiteTimes {
         2 * self.voters.iter().filter(agrees).count() > self.voters.len()
     }
 
-    fn vouched(&mut self, median: &Median) {
+    fn anchor_at(&mut self, median: &Median) {
         self.anchor_us = median.distance_us;
         self.held = None;
     }
@@ -272,7 +272,7 @@ impl SiteTimes {
     fn median(&self, now: Instant) -> Option<Median> {
         let known = |voter: &NodeId| {
             let clock = self.clocks.get(voter)?;
-            Some((clock.best(now)?.distance_us, clock.synced))
+            Some((clock.best_reading(now)?.distance_us, clock.synced))
         };
         let all: Vec<(i64, bool)> = self.voters.iter().filter_map(known).collect();
         if 2 * all.len() <= self.voters.len() {
@@ -317,13 +317,13 @@ impl Clock {
     }
 
     /// The reading that the network delayed least (NTP's clock filter, RFC 5905 section 10).
-    fn best(&self, now: Instant) -> Option<&Taken> {
+    fn best_reading(&self, now: Instant) -> Option<&Taken> {
         let heard = self.readings.last().filter(|taken| now.since(taken.at) <= FORGET)?;
         self.readings.iter().min_by_key(|taken| taken.round_trip_us).or(Some(heard))
     }
 }
 
-/// What a broken clock says is taken for the nearest time that there is.
+/// Clamps the time of a broken clock to the range that entries can carry.
 fn clamp_us(us: u64) -> i64 {
     us.min(TIME_US_MAX as u64) as i64
 }

@@ -13,7 +13,7 @@ const BEAT: u64 = 50_000;
 struct Board {
     /// How far it is off at the start, microseconds.
     off_us: i64,
-    /// By how many millionths it runs fast.
+    /// How fast the clock runs, in millionths above the true rate.
     fast_ppm: i64,
     synced: bool,
     heard: bool,
@@ -59,7 +59,7 @@ impl Site {
                 let answered = Instant(self.now.0 - self.round_trip.0 / 2);
                 let wall_us = board.wall_us(answered);
                 let reading = Reading { wall_us, synced: board.synced, round_trip: self.round_trip };
-                self.times.heard(NodeId(id), reading, self.now);
+                self.times.on_reading(NodeId(id), reading, self.now);
             }
         }
         let own = self.boards[0];
@@ -255,7 +255,7 @@ fn half_the_round_trip_is_added_and_delayed_readings_do_not_count() {
             let asked = site.now.0 + BEAT;
             let wall_us = GOOD.wall_us(Instant(asked)) - 150_000;
             let reading = Reading { wall_us, synced: true, round_trip: Duration(300_000 + late) };
-            site.times.heard(NodeId(id), reading, Instant(asked));
+            site.times.on_reading(NodeId(id), reading, Instant(asked));
         }
         site.now += Duration(BEAT);
         let decided = site.times.decide(Wall::default(), site.now).unwrap();
@@ -304,7 +304,7 @@ proptest! {
     #[test]
     fn any_words_are_taken(wall_us in any::<u64>(), round_trip in any::<u64>(), now in any::<u64>()) {
         let mut site = Site::at(0, &[GOOD, GOOD]);
-        site.times.heard(NodeId(2), Reading { wall_us, synced: true, round_trip: Duration(round_trip) }, Instant(now));
+        site.times.on_reading(NodeId(2), Reading { wall_us, synced: true, round_trip: Duration(round_trip) }, Instant(now));
         let _ = site.times.decide(Wall { us: wall_us, synced: true }, Instant(now));
         let _ = site.times.offsets(Instant(now));
         let _ = site.times.step(Instant(now));

@@ -1,6 +1,6 @@
-//! Snapshots on their way to and from other boxes: offered, then asked for a window at a time, so that
-//! nobody holds more of one in memory than a window but the box that takes it in, and a transfer that broke
-//! off goes on where it stopped, with another leader perhaps. What is read for it waits for the log.
+//! Transfers of snapshots from and to other boxes. A leader offers a snapshot, and the follower asks for it window by
+//! window, so that only the receiver has more than a window of it in memory. A transfer that was interrupted continues
+//! where it stopped, also with another leader. Reads for it wait for the log's writes.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -62,8 +62,8 @@ impl Outgoing {
         Outgoing { head, term, progressed: now, broken: false, begun: false, next_at: now, window }
     }
 
-    /// The follower is to ask anew: what was under way for it may be lost.
-    fn offered(&mut self, now: Instant) -> SnapshotPart {
+    /// Offers the snapshot again: the follower asks anew, since parts under way may be lost.
+    fn offer_again(&mut self, now: Instant) -> SnapshotPart {
         self.progressed = now;
         self.broken = false;
         self.window = PartsWindow::None;
@@ -71,7 +71,7 @@ impl Outgoing {
     }
 
     /// The follower asks for a window: `Ok` if it is to be read for it.
-    fn wanted(&mut self, position: Position, offset: u64, now: Instant) -> Result<(), Reason> {
+    fn on_wanted(&mut self, position: Position, offset: u64, now: Instant) -> Result<(), Reason> {
         if self.head.position != position || offset >= self.head.total {
             return Err(Reason::Stale);
         }
@@ -147,7 +147,7 @@ pub enum Taken {
     Whole,
     /// All of it is here and it is not what it should be: nothing is left of it.
     Damaged,
-    /// It was not asked for, or is larger than any snapshot: nothing changed.
+    /// The part was not requested, or is larger than any snapshot: nothing changed.
     Unfit,
 }
 
@@ -240,7 +240,7 @@ impl Node {
 
     fn send_offer(&mut self, to: NodeId) {
         let Some(outgoing) = self.snapshots.outgoing.get_mut(&to) else { return };
-        let part = outgoing.offered(self.moment.now);
+        let part = outgoing.offer_again(self.moment.now);
         self.send(to, Lane::Snapshot, &Frame::SnapshotPart(part));
     }
 
@@ -254,7 +254,7 @@ impl Node {
     /// A follower asks for a window of the snapshot that it was offered.
     pub(super) fn on_snapshot_want(&mut self, from: NodeId, position: Position, offset: u64) {
         let outgoing = self.snapshots.outgoing.get_mut(&from);
-        let wanted = outgoing.map(|outgoing| outgoing.wanted(position, offset, self.moment.now));
+        let wanted = outgoing.map(|outgoing| outgoing.on_wanted(position, offset, self.moment.now));
         match wanted.unwrap_or(Err(Reason::Stale)) {
             Ok(()) => self.disk.ask(Job::ReadSnapshot { to: from, offset, bytes_max: WINDOW_BYTES }),
             Err(why) => self.refuse(from, why),
@@ -432,9 +432,9 @@ mod tests {
         let head = SnapshotHead { total: 3 * window, ..head(b"") };
         let (now, bytes) = (Instant::now(), Bytes::from(vec![7; WINDOW_BYTES]));
         let mut outgoing = Outgoing::new(head, Term(3), now);
-        assert_eq!(outgoing.wanted(head.position, 0, now), Ok(()));
+        assert_eq!(outgoing.on_wanted(head.position, 0, now), Ok(()));
         for offset in [0, window, 17] {
-            assert_eq!(outgoing.wanted(head.position, offset, now), Err(Reason::Busy), "it is being read");
+            assert_eq!(outgoing.on_wanted(head.position, offset, now), Err(Reason::Busy), "it is being read");
         }
         outgoing.read(0, &bytes, now);
         assert_eq!(outgoing.due(), Some(now));
@@ -446,14 +446,14 @@ mod tests {
             sent.push(part.offset);
             Ok(())
         });
-        assert_eq!(outgoing.wanted(head.position, window, now), Err(Reason::Busy), "it is on its way");
+        assert_eq!(outgoing.on_wanted(head.position, window, now), Err(Reason::Busy), "it is on its way");
         outgoing.send(now, |_| panic!("it looks for room a little later"));
         outgoing.send(now + AGAIN, |part| {
             sent.push(part.offset);
             Ok(())
         });
         assert_eq!(sent, [0, 1, 2, 3].map(|part| part * PART_BYTES as u64), "each part once, in order");
-        assert_eq!(outgoing.wanted(head.position, window, now), Ok(()));
+        assert_eq!(outgoing.on_wanted(head.position, window, now), Ok(()));
         outgoing.read(window, &bytes, now);
         assert!(outgoing.due().is_some_and(|at| at > now), "at a bounded rate");
         outgoing.send(now, |_| panic!("not before its time"));
@@ -464,19 +464,19 @@ mod tests {
         let head = SnapshotHead { total: 3 * WINDOW_BYTES as u64, ..head(b"") };
         let (now, bytes) = (Instant::now(), Bytes::from(vec![7; WINDOW_BYTES]));
         let mut outgoing = Outgoing::new(head, Term(3), now);
-        assert_eq!(outgoing.wanted(head.position, 0, now), Ok(()));
+        assert_eq!(outgoing.on_wanted(head.position, 0, now), Ok(()));
         outgoing.read(0, &bytes, now);
-        outgoing.offered(now);
+        outgoing.offer_again(now);
         assert_eq!(outgoing.due(), None);
-        assert_eq!(outgoing.wanted(head.position, 0, now), Ok(()));
-        outgoing.offered(now);
-        assert_eq!(outgoing.wanted(head.position, 17, now), Ok(()));
+        assert_eq!(outgoing.on_wanted(head.position, 0, now), Ok(()));
+        outgoing.offer_again(now);
+        assert_eq!(outgoing.on_wanted(head.position, 17, now), Ok(()));
         outgoing.read(0, &bytes, now);
         assert_eq!(outgoing.due(), None, "it asked for another one since");
         outgoing.read(17, &bytes, now);
         let due = outgoing.due().unwrap();
         outgoing.send(due, |_| Err(SendError::NotConnected));
         assert_eq!(outgoing.due(), None);
-        assert_eq!(outgoing.wanted(head.position, 0, now), Ok(()));
+        assert_eq!(outgoing.on_wanted(head.position, 0, now), Ok(()));
     }
 }

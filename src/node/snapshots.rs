@@ -1,4 +1,4 @@
-//! Snapshots: when one is due, and what becomes of one that a leader sent.
+//! When a snapshot is due, and the installation of a snapshot from a leader.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,32 +44,32 @@ fn due_entries(last_bytes: u64) -> u64 {
 /// The box's own snapshots, and one that is coming in.
 #[derive(Debug)]
 pub(super) struct Snapshots {
-    /// What the latest own one covers.
+    /// The position that the latest own snapshot covers.
     pub(super) last: LogIndex,
     pub(super) last_bytes: u64,
     /// One is wanted, however little the log has grown: what is on this disk may be wrong, or another box asks for it.
     pub(super) wanted: bool,
-    /// Of a state that is applied and not durable yet: it is saved as soon as the log is durable up to there.
+    /// A snapshot whose position is applied and not durable yet: it is saved once the log is durable up to there.
     awaiting: Option<(Position, Bytes)>,
-    /// The one that is being saved, and its size.
+    /// The snapshot that is being saved, and its size.
     saving: Option<(LogIndex, u64)>,
-    /// After a failure: not before the log has this many bytes.
+    /// After a failure: the next try waits until the log has this many bytes.
     not_before_bytes: u64,
-    /// And, where it is wanted for the space that it frees, not before that.
+    /// And a try for the sake of space waits until this instant.
     pub(super) retry_at: Option<Instant>,
-    /// It was said that the state is too large for `storage.bytes_max`.
+    /// Whether the log already says that the state is too large for `storage.bytes_max`.
     pub(super) told_large: bool,
     pub(super) incoming: Option<Incoming>,
-    /// Those that are sent to followers.
+    /// Snapshots that are being sent to followers.
     pub(super) outgoing: BTreeMap<NodeId, Outgoing>,
-    /// Taken in, not yet durable: what the disk is to install.
+    /// A received snapshot, not yet durable: the disk is to install it.
     installing: Option<(Position, Bytes)>,
-    /// Under this ticket the disk has it.
+    /// The ticket of the write that installs it.
     install_ticket: Option<u64>,
 }
 
 impl Snapshots {
-    /// With the latest one on disk: what it covers, and its size.
+    /// Begins with the latest snapshot on disk: the index that it covers, and its size.
     pub(super) fn new(last: LogIndex, last_bytes: u64) -> Snapshots {
         Snapshots {
             last,
@@ -87,16 +87,16 @@ impl Snapshots {
         }
     }
 
-    /// The one to be saved now, if the log is durable up to here. What is applied is committed, so that the entry
-    /// that it ends with stays in the log.
+    /// The snapshot to save now, if the log is durable up to it. What is applied is committed, so the entry with which
+    /// the snapshot ends stays in the log.
     fn take_durable(&mut self, durable: LogIndex) -> Option<(Position, Bytes)> {
         let (position, bytes) = self.awaiting.take_if(|(position, _)| position.index <= durable)?;
         self.saving = Some((position.index, bytes.len() as u64));
         Some((position, bytes))
     }
 
-    /// A leader sent one, which reaches further than all that was applied here.
-    pub(super) fn took_in(&mut self, position: Position, bytes: Bytes) {
+    /// A leader sent a snapshot that is ahead of everything applied here.
+    pub(super) fn on_received(&mut self, position: Position, bytes: Bytes) {
         self.last = position.index;
         self.last_bytes = bytes.len() as u64;
         // The log that it belongs to is gone.
@@ -105,27 +105,27 @@ impl Snapshots {
         self.install_ticket = None;
     }
 
-    /// The state turned out to be wrong: one that waits is not saved.
+    /// The state turned out to be wrong: a waiting snapshot is not saved.
     pub(super) fn distrust(&mut self) {
         self.awaiting = None;
     }
 
-    /// What the newest one covers that is on the disk or on its way there.
+    /// The index that the newest snapshot covers, on disk or being written.
     pub(super) fn newest(&self) -> LogIndex {
         self.saving.map_or(self.last, |(index, _)| index.max(self.last))
     }
 
-    /// Whether one is on its way to the disk.
+    /// Whether a snapshot is being written.
     pub(super) fn is_busy(&self) -> bool {
         self.saving.is_some() || self.awaiting.is_some() || self.installing.is_some()
     }
 
-    /// The one that was being saved is given up for one that a leader sent.
-    pub(super) fn superseded(&mut self) {
+    /// The snapshot that was being saved is given up for one from a leader.
+    pub(super) fn on_superseded(&mut self) {
         self.saving = None;
     }
 
-    /// The one that the disk is to install with this group: the same again after a failure.
+    /// The snapshot that the disk is to install with this group: the same again after a failure.
     pub(super) fn install_with(&mut self, persist: &Persist) -> Option<(Position, Bytes)> {
         let installing = self.installing.as_ref().filter(|(position, _)| persist.reset == Some(*position))?;
         self.install_ticket = Some(persist.ticket);
@@ -133,7 +133,7 @@ impl Snapshots {
     }
 
     /// What was written under this ticket is durable.
-    pub(super) fn installed(&mut self, ticket: u64) {
+    pub(super) fn on_installed(&mut self, ticket: u64) {
         if self.install_ticket.take_if(|asked| *asked == ticket).is_some() {
             self.installing = None;
         }
@@ -176,7 +176,7 @@ impl Node {
         let is_too_early = self.snapshots.retry_at.is_some_and(|at| at > self.moment.now);
         let is_usual = much || wanted || entries >= due_entries(last_bytes);
         let usual = is_usual && grown >= not_before_bytes && !is_too_early;
-        (usual || self.wants_room(grown)) && self.site().applied() > last
+        (usual || self.needs_room(grown)) && self.site().applied() > last
     }
 
     pub(super) fn on_saved(&mut self, result: Result<LogIndex, WriteError>) {
@@ -213,7 +213,7 @@ impl Node {
             Err(error) => return refuse(&error.to_string()),
         };
         let message = Message { term: whole.term, body: Body::Snapshot { last: whole.head.position } };
-        self.took_long();
+        self.renew_time();
         let now = self.now();
         let configuration = match site.configuration().map(members::from_parts).transpose() {
             Ok(configuration) => configuration,
@@ -223,9 +223,9 @@ impl Node {
             Ok(Handled::Install(position)) => {
                 info!("installed a snapshot up to entry {}", position.index);
                 self.tail = super::Tail::new(position, Vec::new());
-                self.snapshots.took_in(position, whole.bytes.into());
+                self.snapshots.on_received(position, whole.bytes.into());
                 *self.site() = site;
-                self.state_check.replaced();
+                self.state_check.on_state_replaced();
                 self.shared.state_ok.store(true, Ordering::Relaxed);
                 self.shared.clock.skipped();
                 self.know_members();
@@ -274,7 +274,7 @@ mod tests {
     fn a_snapshot_that_waits_is_given_up_for_one_that_a_leader_sent() {
         let mut snapshots = Snapshots::new(LogIndex(3), 10);
         snapshots.awaiting = Some((at(9), Bytes::from_static(b"state")));
-        snapshots.took_in(at(20), Bytes::from_static(b"of the leader"));
+        snapshots.on_received(at(20), Bytes::from_static(b"of the leader"));
         assert!(snapshots.take_durable(LogIndex(20)).is_none());
         assert_eq!((snapshots.last, snapshots.saving), (LogIndex(20), None));
     }

@@ -1,8 +1,8 @@
-//! Boxes tell each other the digests of their states. One whose state differs from that of a majority takes itself out
-//! of service and gets the state anew from a box of that majority. Its log stays: only what was made of it was wrong.
+//! Boxes announce the digests of their states. A box whose state differs from a majority's goes out of service and
+//! fetches the state from a box of that majority. It keeps its log: only the state was wrong.
 //!
-//! Out of service, a box answers no reads and takes no requests, applies nothing and so answers nobody by its state,
-//! writes and sends no snapshots, and transfers leadership. It goes on to keep the log and to vote: both are right.
+//! Out of service, a box answers no reads and no requests, applies nothing, writes and sends no snapshots, and
+//! transfers leadership. It continues to keep the log and to vote: both are right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -69,12 +69,12 @@ impl StateCheck {
     }
 
     /// An entry was applied.
-    pub(super) fn applied(&mut self, index: LogIndex, digest: u64) {
-        self.own.applied(index, digest);
+    pub(super) fn on_applied(&mut self, index: LogIndex, digest: u64) {
+        self.own.on_applied(index, digest);
     }
 
-    /// A peer is gone: what it said stands no more.
-    pub(super) fn lost(&mut self, peer: NodeId) {
+    /// A peer is disconnected: its digests no longer count.
+    pub(super) fn on_disconnected(&mut self, peer: NodeId) {
         self.told.remove(&peer);
         self.wanted.remove(&peer);
     }
@@ -85,7 +85,7 @@ impl StateCheck {
     }
 
     /// The state was replaced by a leader's snapshot.
-    pub(super) fn replaced(&mut self) {
+    pub(super) fn on_state_replaced(&mut self) {
         self.own.clear();
         self.out = None;
         self.judgement = Judgement::Same;
@@ -180,7 +180,8 @@ impl Node {
         self.show_role();
     }
 
-    /// As a box that is out of service: asks a box of the majority for its state, another one when that stops.
+    /// Fetches the state while this box is out of service: from a box of the majority, and from another one if that
+    /// stops answering.
     fn fetch_state(&mut self, now: Instant) {
         if self.state_check.is_out() && self.leads() && !self.is_transferring() {
             // Nobody may be able to take over: then it leads on, and nobody is answered by its state.
@@ -286,7 +287,7 @@ impl Node {
             return;
         }
         let restored = Site::restore(&self.founding, &whole.bytes);
-        self.took_long();
+        self.renew_time();
         match restored {
             Ok(site) if site.applied() == position.index => self.replace_state(site, whole.from),
             Ok(_) => self.refuse(whole.from, Reason::BadSnapshot),
@@ -301,7 +302,7 @@ impl Node {
             "installed the state of entry {index} from {}: this box is in service again",
             self.name_of(from)
         );
-        self.state_check.replaced();
+        self.state_check.on_state_replaced();
         self.shared.state_ok.store(true, Ordering::Relaxed);
         // What this box has on its disk may be wrong: a restart must not bring it back.
         self.snapshots.wanted = true;

@@ -1,4 +1,4 @@
-//! What a box tells of itself and its site: `/v1/status`, `tallyd status`, the page, metrics.
+//! The status of a box and its site, for `/v1/status`, `tallyd status`, the page and metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use crate::transport::Refusal;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeRole {
-    /// It leads.
+    /// The leader.
     Leader,
-    /// It follows, and votes.
+    /// A follower that votes.
     Follower,
-    /// It campaigns.
+    /// A candidate.
     Candidate,
-    /// It follows, and does not vote.
+    /// A follower that does not vote.
     Observer,
-    /// It is the witness.
+    /// The witness.
     Witness,
-    /// It is no member, not yet or not any more.
+    /// Not a member, not yet or not any more.
     #[default]
     None,
-    /// Nobody knows.
+    /// Unknown.
     Unknown,
 }
 
@@ -245,13 +245,13 @@ pub struct ChangingStatus {
 /// Leadership transferred by this box since it started, by reason.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct TransfersStatus {
-    /// It did not reach the broker, and another box did.
+    /// Transfers because the leader did not reach the broker, and another box did.
     pub broker: u64,
     /// Its disk was slow, full, read-only, failing or hung.
     pub disk: u64,
-    /// It stopped in good order.
+    /// Transfers because the leader stopped in good order.
     pub stopping: u64,
-    /// Somebody asked for it.
+    /// Transfers on request.
     pub asked: u64,
     /// Its state differed from that of a majority.
     pub state: u64,
@@ -276,12 +276,12 @@ pub struct LastTransfer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StateVerdict {
-    /// It is the other boxes'.
+    /// The state agrees with the other boxes'.
     #[default]
     Ok,
-    /// It differs from another box's, and is not known to be wrong.
+    /// The state differs from another box's, and is not known to be wrong.
     Differs,
-    /// It is wrong, and is got anew from a box of the majority.
+    /// The state is wrong, and is fetched from a box of the majority.
     OutOfService,
 }
 
@@ -292,7 +292,7 @@ pub struct StateCheckStatus {
     pub state: StateVerdict,
     /// What that means and what to do; absent when the state is `ok`.
     pub text: Option<String>,
-    /// With so many other boxes that are connected it is compared.
+    /// The number of connected boxes whose states it is compared with.
     pub compared_with: u64,
     /// How often a difference was seen since start.
     pub mismatches: u64,
@@ -332,7 +332,7 @@ pub struct Tolerates {
 pub struct OutboxStatus {
     /// Summaries not delivered, held ones included.
     pub waiting: u64,
-    /// Of these, how many have no number yet.
+    /// How many of these have no number yet.
     pub unnumbered: u64,
     /// The last number given.
     pub numbered: u64,

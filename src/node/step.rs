@@ -1,4 +1,4 @@
-//! One step: everything that follows from what came in.
+//! One step of the node: everything that follows from its inputs, in a fixed order.
 
 use bytes::Bytes;
 use tally_core::id::{Epoch, LogIndex, ReportNumber, SourceId, Term};
@@ -53,7 +53,7 @@ impl Node {
         self.keep_unsent_file();
         self.send_own_batch();
         self.append_gathered();
-        self.go_on_stopping();
+        self.advance_stop();
         self.send_messages();
         self.send_snapshots();
         self.persist();
@@ -98,15 +98,15 @@ impl Node {
                     info!("this box is no longer the leader (term {term})");
                     self.end_transfer();
                     self.end_leading();
-                    for (peer, id) in self.reads.stepped_down(self.moment.now) {
+                    for (peer, id) in self.reads.on_step_down(self.moment.now) {
                         self.answer_read(peer, id, None);
                     }
                 }
                 Event::OwnEntry { entry, configuration } => self.store_own(entry, configuration),
                 Event::ConfigurationChanged(entry) => self.on_configuration(&entry),
-                Event::TransferFailed { to } => self.transfer_failed(to),
+                Event::TransferFailed { to } => self.on_transfer_failed(to),
                 Event::LeaderChanged { leader, term } => {
-                    self.transfers.is_asked(false);
+                    self.transfers.set_asked(false);
                     self.shared.metrics.leader_changes.raise();
                     match leader.filter(|_| !self.leads()) {
                         Some(id) => {
@@ -161,7 +161,7 @@ impl Node {
         self.tail.replace_from(range, std::iter::once(payload));
         self.gathered.hurry(self.moment.now);
         if let Some(step) = step {
-            self.leader_clock.stepped(step);
+            self.leader_clock.on_step_logged(step);
         }
         Ok(range.first)
     }
@@ -199,7 +199,7 @@ impl Node {
             // The epoch follows from the nonce, so that a repeated request is the same bytes.
             let epoch = tally_core::id::Epoch((nonce >> 64) as u64);
             let body = entry::open(SourceKind::Box, &name, nonce, epoch);
-            self.batches.asked(term, now);
+            self.batches.on_epoch_asked(term, now);
             self.pass_to_leader(&Envelope::plain(body));
             return;
         }
@@ -213,7 +213,7 @@ impl Node {
             let was_left_over = backlog.left_over;
             backlog = self.shared.accumulator.backlog();
             let patient = batch.waiting() == 0 && !was_left_over && !backlog.left_over;
-            self.batches.frozen(batch, patient, now);
+            self.batches.on_frozen(batch, patient, now);
         }
         let hurry = backlog.waiting > 0 || self.is_stopping();
         if let Some((body, patient)) = self.batches.next_send(term, hurry, now) {
@@ -223,7 +223,7 @@ impl Node {
                 self.batches.answer_at_once(&self.shared.site);
             }
             if !self.pass_to_leader(&envelope) {
-                self.batches.not_sent(now);
+                self.batches.on_not_sent(now);
             }
         }
     }
@@ -236,7 +236,7 @@ impl Node {
             if let Some(envelope) = self.proposals.send(tag, term, now)
                 && !self.pass_to_leader(&envelope)
             {
-                self.proposals.not_sent(tag, now);
+                self.proposals.on_not_sent(tag, now);
             }
         }
     }
@@ -257,7 +257,7 @@ impl Node {
             }
             let confirmed =
                 if deliberate::is(Bug::ReadsWithoutRound) { u64::MAX } else { self.raft.read_confirmed() };
-            for (peer, id, index) in self.reads.confirmed(confirmed) {
+            for (peer, id, index) in self.reads.on_confirmed(confirmed) {
                 self.answer_read(peer, id, Some(index));
             }
         } else if let (Some(leader), Some(term)) = (self.raft.leader(), self.leader_term())
@@ -267,7 +267,7 @@ impl Node {
         }
         self.reads.expire(now);
         let applied = self.site().applied();
-        self.reads.applied(applied);
+        self.reads.on_applied(applied);
     }
 
     fn persist(&mut self) {
@@ -304,7 +304,7 @@ impl Node {
         let group = WriteGroup { hard_state: persist.hard_state, truncate_after, entries };
         let snapshot_bytes = installing.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
         // Not since the wake: what the step did until now is none of the disk's delay.
-        self.disk_health.handed(ticket, snapshot_bytes, self.shared.clock.now());
+        self.disk_health.on_write_begun(ticket, snapshot_bytes, self.shared.clock.now());
         self.disk.ask(match installing {
             Some((position, bytes)) => {
                 Job::Install { ticket, position, bytes, hard_state: self.hard_state, group }
@@ -340,7 +340,7 @@ impl Node {
                 );
                 (applied, site.digest())
             };
-            self.state_check.applied(index, digest);
+            self.state_check.on_applied(index, digest);
             match applied {
                 Ok(applied) => self.on_applied(index, tag, applied),
                 Err(error) => {
@@ -359,14 +359,14 @@ impl Node {
             (site.applied(), site.stamp(), Limits::of(&site))
         };
         let now = self.now();
-        self.leader_clock.applied(stamp, now);
+        self.leader_clock.on_applied(stamp, now);
         self.shared.clock.applied(stamp.site, stamp.elapsed);
         self.shared.accumulator.configure(limits);
         self.take_readings();
         self.tell_held_jumps();
         self.tail.shrink(applied.min(self.raft.durable_index()));
         self.applied.send_replace(applied.0);
-        self.reads.applied(applied);
+        self.reads.on_applied(applied);
     }
 
     /// Says when jumps of meters came to be held.
@@ -385,7 +385,7 @@ impl Node {
     /// up with the site as it was then.
     fn take_readings(&self) {
         // An epoch of an earlier incarnation says nothing of what this box knows.
-        if self.batches.epoch().is_some() && self.batches.unsettled() == 0 {
+        if self.batches.epoch().is_some() && self.batches.earlier_count() == 0 {
             let taken = self.site().level() >= Level::TWO && !deliberate::is(Bug::MetersByProcess);
             let mode = if taken { ReadingsMode::Taken } else { ReadingsMode::Refused };
             self.shared.accumulator.set_readings_mode(mode);
@@ -404,7 +404,7 @@ impl Node {
             Applied::Opened { nonce, result } if *nonce == self.batches.nonce() => self.on_own_epoch(*result),
             Applied::Member { result: Ok(()), .. } | Applied::Members => self.know_members(),
             Applied::Report { source, epoch, number, verdict, .. } => {
-                if let Some(batch) = self.batches.judged(*source, *epoch, *number) {
+                if let Some(batch) = self.batches.take_judged(*source, *epoch, *number) {
                     self.on_own_receipt(batch, *number, verdict);
                 }
             }
@@ -420,7 +420,7 @@ impl Node {
             _ => {}
         }
         if let Some(tag) = tag {
-            self.proposals.applied(tag, applied);
+            self.proposals.on_applied(tag, applied);
         }
     }
 
@@ -432,7 +432,7 @@ impl Node {
                     self.batches.readdress();
                 }
             }
-            Err(why) => self.batches.refused(why),
+            Err(why) => self.batches.on_epoch_refused(why),
         }
     }
 
@@ -447,8 +447,8 @@ impl Node {
                 self.shared.metrics.cells_refused.add(refused.len() as u64);
                 self.shared.metrics.adds_answered.add(answered as u64);
                 let waiting = self.shared.accumulator.backlog().waiting;
-                self.batches.answered(answered, waiting, self.moment.now);
-                self.batches.follow();
+                self.batches.on_answered(answered, waiting, self.moment.now);
+                self.batches.load_next_earlier();
             }
             Verdict::OutOfOrder { last } if *last >= Some(number) => {
                 self.shared.accumulator.settle(&mut batch);
@@ -457,7 +457,7 @@ impl Node {
                 );
                 match last {
                     // Somebody else used the numbers that would come next: under them nothing new would be counted.
-                    Some(last) if *last >= self.batches.following() => {
+                    Some(last) if *last >= self.batches.first_own_number() => {
                         warn!(
                             "this box's epoch was used elsewhere (is its data directory a copy?); opening a \
                              new one"
@@ -465,7 +465,7 @@ impl Node {
                         self.batches.give_up_kept(LastApplied::Number(*last));
                         self.batches.reopen(self.random.next_u128(), None);
                     }
-                    _ => self.batches.follow(),
+                    _ => self.batches.load_next_earlier(),
                 }
             }
             Verdict::UnknownEpoch { last } if last.may_include(number) => {

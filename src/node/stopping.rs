@@ -1,5 +1,5 @@
-//! How a box stops in good order: those who wait are answered, what was counted is committed or else saved, leadership
-//! is handed over; all of it within the time that it is given.
+//! An orderly stop: waiters are answered, counts are committed or else saved, leadership is transferred, all within
+//! the given time.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,17 +10,17 @@ use super::disk::Job;
 use super::successors::TransferReason;
 use super::{Node, NodeError};
 
-/// A disk that does not take it is asked again after so long.
+/// The wait before a save that the disk did not take is tried again.
 const SAVE_AGAIN: Duration = Duration::from_millis(250);
 /// How long a stop waits for another box that could lead.
 const SUCCESSOR_WAIT: Duration = Duration::from_secs(1);
 
-/// Until when a stop does what.
+/// The deadlines of an orderly stop.
 #[derive(Clone, Copy, Debug)]
 pub struct StopTimes {
-    /// What is not committed by then is saved for the next start.
+    /// Counts that are not committed by then are saved for the next start.
     pub commit_by: Instant,
-    /// The node ends.
+    /// The node ends by then.
     pub end_by: Instant,
 }
 
@@ -39,11 +39,11 @@ pub(super) struct Stopping {
     times: StopTimes,
     pub(super) saving: Saving,
     replies: Vec<oneshot::Sender<()>>,
-    /// What is to be saved, for as long as it is not.
+    /// The bytes to save, until they are saved.
     unsaved: Option<Vec<u8>>,
-    /// The disk did not take it: when it is asked again.
+    /// When a save that the disk did not take is tried again.
     again_at: Option<Instant>,
-    /// Something that was gathered could neither be committed nor saved.
+    /// Some counts could neither be committed nor saved.
     pub(super) lost: bool,
 }
 
@@ -60,55 +60,56 @@ impl Stopping {
         }
     }
 
-    /// It is asked for again: what is under way goes on.
+    /// The stop is requested again: the one in progress continues.
     pub(super) fn asked_again(&mut self, times: StopTimes, reply: oneshot::Sender<()>) {
         self.times.commit_by = self.times.commit_by.min(times.commit_by);
         self.times.end_by = self.times.end_by.min(times.end_by);
         self.replies.push(reply);
     }
 
-    /// Somebody is in a hurry: what is not committed by now is saved.
+    /// Hurries the stop: counts that are not committed by now are saved.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.times.commit_by = now;
     }
 }
 
-/// A node that is no more.
+/// What remains of a node that has stopped.
 #[derive(Debug)]
-pub struct Left {
-    /// Why, if it was not told to.
+pub struct StoppedNode {
+    /// Why it ended, if no stop was requested.
     pub failed: Option<NodeError>,
-    /// Nobody waits for the disk any longer than until then.
+    /// The process waits for the disk until then at most.
     pub end_by: Option<Instant>,
-    /// Who told it to.
+    /// The requesters of the stop, who wait for its end.
     pub replies: Vec<oneshot::Sender<()>>,
-    /// Something that was gathered could neither be committed nor saved.
+    /// Some counts could neither be committed nor saved; the simulation asks for it.
     pub lost: bool,
 }
 
-/// What becomes of what was gathered and not committed.
+/// The progress of saving what was gathered and not committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Saving {
-    /// It is still to be committed.
+    /// Not begun: it may still be committed.
     No,
-    /// The disk writes it.
+    /// The disk is writing it.
     Asked,
-    /// Nothing is left to be done.
+    /// Finished, or given up.
     Done,
 }
 
 impl Node {
-    /// Whether the box stops or is about to: nothing waits for company any more.
+    /// Whether the box stops or is about to: batches no longer wait for company.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.is_some() || self.answer_by.is_some()
     }
 
-    /// Whether what was gathered is in the file, or on its way: nothing else may become of it in this incarnation.
+    /// Whether the gathered counts are in the file or being written to it: this incarnation must not send them any
+    /// more.
     pub(super) fn is_saving(&self) -> bool {
         self.stopping.as_ref().is_some_and(|stopping| stopping.saving != Saving::No)
     }
 
-    /// When the loop must look whether it is over.
+    /// When the loop must check the stop again.
     pub(super) fn stop_due(&self) -> Option<Instant> {
         let now = self.moment.now;
         let of_stop = self.stopping.as_ref().map(|stopping| match stopping.saving {
@@ -120,7 +121,7 @@ impl Node {
         [of_stop, self.answer_by].into_iter().flatten().filter(|due| *due > now).min()
     }
 
-    /// Tells those who wait what is known, in time for their connections to carry it.
+    /// Answers the waiters with what is known, in time for their connections to send it.
     pub(super) fn answer_before_stop(&mut self) {
         let Some(by) = self.answer_by else { return };
         if self.moment.now >= by || self.shared.leaderless.load(Ordering::Relaxed) {
@@ -129,14 +130,14 @@ impl Node {
         }
     }
 
-    /// Whether nothing is left to be done here.
+    /// Whether the stop is complete.
     pub fn is_over(&self) -> bool {
         self.failed.is_some()
             || self.stopping.as_ref().is_some_and(|stopping| stopping.saving == Saving::Done)
     }
 
-    /// What a box that stops does next: transfers leadership, or saves what nobody will commit.
-    pub(super) fn go_on_stopping(&mut self) {
+    /// The next step of a stop: transfers leadership, or saves what nobody will commit.
+    pub(super) fn advance_stop(&mut self) {
         let now = self.moment.now;
         let Some(Stopping { times, saving, .. }) = &self.stopping else { return };
         let (times, saving) = (*times, *saving);
@@ -145,7 +146,7 @@ impl Node {
             Saving::Asked => {
                 if now >= times.end_by {
                     tracing::error!("the disk does not answer in time: uncommitted counts may not be saved");
-                    self.lose_gathered();
+                    self.on_save_given_up();
                 } else if self.stopping.as_mut().and_then(|it| it.again_at.take_if(|at| *at <= now)).is_some()
                 {
                     self.ask_to_save();
@@ -158,7 +159,7 @@ impl Node {
         let backlog = self.shared.accumulator.backlog();
         let is_committed = self.batches.is_settled() && backlog.waiting == 0 && backlog.cells == 0;
         if is_committed {
-            if is_late || (self.proposals.len() == 0 && !self.hands_over()) {
+            if is_late || (self.proposals.len() == 0 && !self.transfer_before_stop()) {
                 self.set_saving(Saving::Done);
             }
             return;
@@ -170,7 +171,7 @@ impl Node {
         }
     }
 
-    /// Has the disk save this for the next incarnation.
+    /// Has the disk save these bytes for the next incarnation.
     pub(super) fn save_for_next_incarnation(&mut self, bytes: Vec<u8>) {
         if let Some(stopping) = &mut self.stopping {
             stopping.unsaved = Some(bytes);
@@ -185,15 +186,15 @@ impl Node {
         }
     }
 
-    /// The disk has not taken it: it is asked again, for as long as there is time.
-    pub(super) fn not_saved(&mut self) {
+    /// The disk did not take the save: it is tried again while there is time.
+    pub(super) fn on_not_saved(&mut self) {
         if let Some(stopping) = &mut self.stopping {
             stopping.again_at = Some(self.moment.now + SAVE_AGAIN);
         }
     }
 
-    /// What was gathered and not committed could not be saved.
-    pub(super) fn lose_gathered(&mut self) {
+    /// Gives the save up: the uncommitted counts are lost.
+    pub(super) fn on_save_given_up(&mut self) {
         if let Some(stopping) = &mut self.stopping {
             (stopping.saving, stopping.lost) = (Saving::Done, true);
         }
@@ -205,8 +206,8 @@ impl Node {
         }
     }
 
-    /// Whether a leader that stops still has somebody to take over from it. Begins to transfer leadership, if it can.
-    fn hands_over(&mut self) -> bool {
+    /// Begins to transfer leadership, if it can. Returns whether a successor may still take over.
+    fn transfer_before_stop(&mut self) -> bool {
         if !self.leads() {
             return false;
         }
@@ -225,8 +226,8 @@ impl Node {
         is_there && self.stopping.as_ref().is_some_and(waits)
     }
 
-    /// The end of it: why, and what is still to be answered.
-    pub fn leave(mut self) -> Left {
+    /// Ends the node: why it ended, and what is still to be answered.
+    pub fn finish(mut self) -> StoppedNode {
         let now = self.now();
         self.raft.resign(now);
         let failed = self.failed.take();
@@ -235,9 +236,9 @@ impl Node {
             tracing::warn!("counts of {} series arrived after the stop began and are lost", backlog.cells);
         }
         match self.stopping.take() {
-            None => Left { failed, end_by: None, replies: Vec::new(), lost: false },
+            None => StoppedNode { failed, end_by: None, replies: Vec::new(), lost: false },
             Some(Stopping { times, replies, lost, .. }) => {
-                Left { failed, end_by: Some(times.end_by), replies, lost }
+                StoppedNode { failed, end_by: Some(times.end_by), replies, lost }
             }
         }
     }

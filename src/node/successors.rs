@@ -1,9 +1,9 @@
-//! Which box could lead instead of this one, and when leadership should move there by itself. Pure: what
-//! boxes say of themselves and the time go in, a wish comes out.
+//! Which voter could lead instead of this box, and when leadership should move by itself. Pure: the conditions of the
+//! boxes and the time go in, a decision comes out.
 //!
-//! Leadership moves by itself to a voter that reaches the broker, from a leader that does not; and to one with
-//! a far quicker disk. Both are slow decisions on purpose: moving costs a moment in which nothing is
-//! committed, and what comes and goes must not make it wander.
+//! Leadership moves by itself to a voter that reaches the broker, from a leader that does not; and to one with a far
+//! quicker disk. Both decisions are slow on purpose: a move costs a moment in which nothing is committed, and a
+//! condition that comes and goes must not make leadership wander.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ const SLOW_LEAST: Duration = Duration::from_millis(20);
 const SLOW_FOR: Duration = Duration::from_secs(180);
 /// After leadership was transferred, by anyone for any reason, it does not move by itself for so long.
 const REST: Duration = Duration::from_secs(60);
-/// Nobody took over: so long until the next try.
+/// The wait before the next try if nobody took over.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// Why leadership is transferred.
@@ -39,9 +39,9 @@ pub enum TransferReason {
     Broker,
     /// Its disk is slow, full, read-only, failing or hung.
     Disk,
-    /// It stops in good order.
+    /// The leader stops in good order.
     Stopping,
-    /// Somebody asked for it.
+    /// An operator requested it.
     Asked,
     /// Its state differs from that of a majority.
     State,
@@ -57,7 +57,7 @@ impl TransferReason {
         TransferReason::State,
     ];
 
-    /// As metrics and status name it.
+    /// The name in metrics and status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -102,7 +102,7 @@ pub(super) struct Reach {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Voter {
     pub(super) id: NodeId,
-    /// It is connected, answers, and has all but the latest of the log.
+    /// Whether it is connected, answers, and has all but the latest entries of the log.
     pub(super) caught_up: bool,
 }
 
@@ -159,8 +159,8 @@ impl Successors {
         self.conditions.insert(id, PeerCondition { condition, reached_since });
     }
 
-    /// It is not connected any more.
-    pub(super) fn lost(&mut self, id: NodeId) {
+    /// The voter is not connected any more.
+    pub(super) fn on_disconnected(&mut self, id: NodeId) {
         self.conditions.remove(&id);
     }
 
@@ -174,8 +174,8 @@ impl Successors {
         self.handed = Some((now, REST));
     }
 
-    /// Nobody has taken over.
-    pub(super) fn transfer_failed(&mut self, now: Instant) {
+    /// A transfer has failed: nobody has taken over.
+    pub(super) fn on_transfer_failed(&mut self, now: Instant) {
         self.handed = Some((now, REST_AFTER_FAILURE));
     }
 
@@ -186,12 +186,12 @@ impl Successors {
 
     /// Who would best lead instead: of those who have caught up and whose disk is well, one that is not
     /// known to miss the broker, with the quicker disk.
-    pub(super) fn best(&self, voters: &[Voter]) -> Option<NodeId> {
+    pub(super) fn best_candidate(&self, voters: &[Voter]) -> Option<NodeId> {
         self.fit(voters).min_by_key(|id| self.rank(*id))
     }
 
-    /// What a leader should do now.
-    pub(super) fn wish(&mut self, own: Own, voters: &[Voter], now: Instant) -> Wish {
+    /// Decides what a leader should do now.
+    pub(super) fn decide(&mut self, own: Own, voters: &[Voter], now: Instant) -> Wish {
         let away = own.broker.is_some_and(|broker| !broker.reached && now >= broker.since + BROKER_AWAY);
         let reaches = own.broker.is_some_and(|broker| broker.reached);
         let slow = self.is_slow(own.sync_median, voters, now);

@@ -1,5 +1,5 @@
-//! Whole sites in simulated time: boxes that reach the broker or not, disks that are slow or stall, and where
-//! leadership goes. Only what decides is here; handing over takes no time and always succeeds.
+//! Whole sites in simulated time: some boxes reach the broker and some do not, disks are slow or stall; where
+//! leadership goes. Only the decisions are simulated: a transfer takes no time and always succeeds.
 
 use super::*;
 use crate::node::adaptive_timeout::{AdaptiveTimeout, TimeoutBounds};
@@ -67,7 +67,7 @@ impl Sim {
             Some(sync(at))
                 .filter(|took| !took.is_zero())
                 .into_iter()
-                .for_each(|took| node.adaptive.synced(took));
+                .for_each(|took| node.adaptive.on_sync(took));
         }
         let leader = self.leader;
         self.look(leader, false, false);
@@ -83,7 +83,7 @@ impl Sim {
         }
         let node = &mut self.boxes[leader];
         let own = Own { broker: node.reach, sync_median: node.adaptive.sync_median() };
-        let wish = node.successors.wish(own, &voters, self.now);
+        let wish = node.successors.decide(own, &voters, self.now);
         if wish.try_broker {
             self.look(leader, false, true);
         }

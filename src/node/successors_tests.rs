@@ -59,7 +59,7 @@ impl Site {
                 .iter()
                 .map(|(id, caught_up)| Voter { id: *id, caught_up: *caught_up })
                 .collect();
-            let wish = self.successors.wish(self.own, &voters, self.now);
+            let wish = self.successors.decide(self.own, &voters, self.now);
             self.asks = wish.asks_for_broker;
             self.tries += u64::from(wish.try_broker);
             if let Some((to, reason)) = wish.transfer {
@@ -71,7 +71,7 @@ impl Site {
 
     fn best(&self) -> Option<NodeId> {
         let voters = self.caught_up.iter().map(|(id, caught_up)| Voter { id: *id, caught_up: *caught_up });
-        self.successors.best(&voters.collect::<Vec<Voter>>())
+        self.successors.best_candidate(&voters.collect::<Vec<Voter>>())
     }
 }
 
@@ -102,7 +102,7 @@ fn who_was_to_take_over_and_did_not_is_asked_again_soon() {
     site.broker(false);
     site.set(B, |b| b.broker = Some(true));
     site.pass(s(14));
-    site.successors.transfer_failed(site.now);
+    site.successors.on_transfer_failed(site.now);
     site.pass(s(6));
     assert_eq!(site.handed.len(), 2, "{:?}", site.handed);
 }

@@ -1,5 +1,5 @@
-//! The box's log as far as it is in memory: the newest entries with their payloads, and of all
-//! entries since the snapshot the terms and sizes. The core looks things up here.
+//! The part of the log that is in memory: the newest entries with their payloads, and the terms and sizes of all
+//! entries since the snapshot. The core looks entries up here.
 
 use std::collections::VecDeque;
 

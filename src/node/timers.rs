@@ -1,4 +1,4 @@
-//! When the node has something to do though nothing comes in: all of it in one table.
+//! The node's timers, all in one table: when it must wake though no input comes.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Leadership moves: handed over when it serves better elsewhere, when the disk takes no writes, when this box
-//! stops, when somebody asks; and what became of it.
+//! Leadership transfers: to a better leader, when the disk takes no writes, when this box stops, or on request; and
+//! their results.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -9,54 +9,54 @@ use tally_core::id::{NodeId, Term};
 use tally_core::raft::{MemberRole, TransferError};
 use tracing::{info, warn};
 
-use super::handle::{BrokerWish, Shared};
+use super::shared::{BrokerWish, NodeShared};
 use super::status::{LastTransfer, TransfersStatus};
 use super::successors::{Own, Reach, Successors, TransferReason, Voter, Wish};
 use super::wire::{Condition, Frame};
 use super::{Node, heartbeats};
 use crate::transport::Lane;
 
-/// Who could lead better is looked at so often.
+/// How often a leader looks for a better leader.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Why leadership is not transferred.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LeadershipTransferError {
-    /// Nobody could take it.
+    /// No box could take leadership over.
     #[error(
         "no other voter is connected, caught up and able to write to its disk, so none could take over; see \
          `tallyd status`"
     )]
     NoCandidate,
-    /// That one could not.
+    /// The chosen box could not lead.
     #[error("{0} reports that its disk rejects writes: it could not lead")]
     DiskUnhealthy(String),
     /// The others are no majority without this box, whose own vote cannot be stored.
     #[error("the other connected boxes are not a majority without this one")]
     NoMajority,
-    /// It does not answer, or lacks too much.
+    /// The chosen box does not answer, or lacks too much of the log.
     #[error("{name} does not answer, or has not caught up ({behind} entries behind)")]
     NotCaughtUp {
-        /// Who.
+        /// The chosen box.
         name: String,
-        /// What it lacks, as far as is known.
+        /// How many entries it lacks, as far as this box knows.
         behind: u64,
     },
-    /// The core refuses it.
+    /// The core refuses the transfer.
     #[error("{0}")]
     Core(#[from] TransferError),
 }
 
-/// What this box knows of pending over.
+/// The leadership transfers of this box, in progress and past.
 #[derive(Debug, Default)]
 pub(super) struct LeadershipTransfers {
     pub(super) successors: Successors,
-    /// Under way.
+    /// The transfer in progress.
     pending: Option<PendingTransfer>,
     /// A group that the disk did not take, which the core is told only once leadership has moved, or could
     /// not: until then this box leads on from memory, as with a disk that is merely slow.
     withheld: Option<u64>,
-    /// Another box asks who reaches the broker; by a leader's latest heartbeat.
+    /// Whether the leader's latest heartbeat asks who reaches the broker.
     asked: bool,
     wish: Wish,
     looked: Option<Instant>,
@@ -78,12 +78,12 @@ impl LeadershipTransfers {
         self.wish.asks_for_broker
     }
 
-    /// The leader asks, or does not.
-    pub(super) fn is_asked(&mut self, asked: bool) {
+    /// Notes whether the leader asks who reaches the broker.
+    pub(super) fn set_asked(&mut self, asked: bool) {
         self.asked = asked;
     }
 
-    /// For status and metrics.
+    /// The transfers, for status and metrics.
     pub(super) fn status(&self) -> TransfersStatus {
         let of = |reason| self.done.get(&reason).copied().unwrap_or_default();
         TransfersStatus {
@@ -116,7 +116,7 @@ impl Node {
             None => self
                 .transfers
                 .successors
-                .best(&self.successors())
+                .best_candidate(&self.successors())
                 .ok_or(LeadershipTransferError::NoCandidate)?,
         };
         let now = self.now();
@@ -155,10 +155,10 @@ impl Node {
     }
 
     /// The successor did not take over.
-    pub(super) fn transfer_failed(&mut self, to: NodeId) {
+    pub(super) fn on_transfer_failed(&mut self, to: NodeId) {
         let name = self.name_of(to);
         info!("{name} did not take over leadership");
-        self.transfers.successors.transfer_failed(self.moment.now);
+        self.transfers.successors.on_transfer_failed(self.moment.now);
         self.note_transfer(false);
     }
 
@@ -185,7 +185,7 @@ impl Node {
 
     /// The disk did not take a group. A leader transfers leadership first, if somebody can take it, and tells the core
     /// afterwards: no write of its own is needed for that. Who cannot transfer leadership steps down.
-    pub(super) fn persist_failed(&mut self, ticket: u64) {
+    pub(super) fn on_persist_failed(&mut self, ticket: u64) {
         if self.transfers.withheld == Some(ticket) {
             return;
         }
@@ -213,7 +213,7 @@ impl Node {
     }
 
     /// The disk has taken a group after all.
-    pub(super) fn was_persisted(&mut self, ticket: u64) {
+    pub(super) fn on_persisted(&mut self, ticket: u64) {
         self.transfers.withheld.take_if(|withheld| *withheld == ticket);
     }
 
@@ -228,7 +228,7 @@ impl Node {
         true
     }
 
-    /// What a leader does about its successor as time goes by, and what all tell their upstream.
+    /// Moves leadership to a better leader when that is due, and updates the wish for the upstream.
     pub(super) fn look_for_successor(&mut self) {
         let now = self.moment.now;
         if self.transfers.looked.is_some_and(|looked| now < looked + LOOK_EVERY) {
@@ -239,7 +239,7 @@ impl Node {
             let own =
                 Own { broker: broker_of(&self.shared), sync_median: self.heartbeats.adaptive.sync_median() };
             let voters = self.successors();
-            self.transfers.wish = self.transfers.successors.wish(own, &voters, now);
+            self.transfers.wish = self.transfers.successors.decide(own, &voters, now);
             if let Some((to, reason)) = self.transfers.wish.transfer {
                 let why = match reason {
                     TransferReason::Broker => {
@@ -256,8 +256,8 @@ impl Node {
         self.tell_broker_wish();
     }
 
-    /// What the upstream is to do: at a follower whose leader asks, see whether the broker is there; at a leader
-    /// that hears that it is, try again.
+    /// Updates the wish for the upstream: a follower whose leader asks probes the broker; a leader that hears of a
+    /// box that reaches it tries again.
     fn tell_broker_wish(&mut self) {
         let probe = self.transfers.asked && !self.leads();
         let again = u64::from(std::mem::take(&mut self.transfers.wish.try_broker));
@@ -267,7 +267,7 @@ impl Node {
         });
     }
 
-    /// How this box is.
+    /// This box's own condition, for its answers to heartbeats.
     pub(super) fn condition(&self) -> Condition {
         Condition {
             disk_ok: Some(self.disk_health.trouble().is_none()),
@@ -304,11 +304,11 @@ impl Node {
 }
 
 /// How this box's upstream stands to the broker.
-fn broker_of(shared: &Shared) -> Option<Reach> {
+fn broker_of(shared: &NodeShared) -> Option<Reach> {
     *shared.broker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
+impl NodeShared {
     /// The upstream says how it stands to the broker; `None`: it has none, or does not know.
     pub(super) fn broker_seen(&self, reached: Option<bool>) {
         let mut broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,10 +1,10 @@
-//! What a box had gathered and could not commit, over an orderly stop: saved as frozen batches with consecutive numbers,
-//! sent unchanged by the next incarnation under the same epoch, so that it stays exact.
+//! Saves at an orderly stop what a box had gathered and could not commit: as frozen batches with consecutive numbers,
+//! which the next incarnation sends unchanged under the same epoch. So each count stays exact.
 //!
-//! Three rules make it so. A saved batch is sent only as the file says it, address and number included, so that a crash
-//! sends the same bytes again. No incarnation but the one that freezes a batch into the file uses a number after those of the
-//! file: what is counted later gets an epoch of its own once all of the file was judged. And a saved batch gets another
-//! number only where the site says that it certainly was not applied.
+//! Three rules make it so. A saved batch is sent only as it is in the file, address and number included, so that a
+//! crash sends the same bytes again. Only the incarnation that freezes a batch into the file uses numbers after those
+//! of the file: later counts get an epoch of their own once the site has answered for the whole file. And a saved
+//! batch gets another number only if the site says that it certainly was not applied.
 
 use std::io;
 
@@ -17,7 +17,7 @@ use super::batches::FileTask;
 use super::disk::Job;
 use crate::deliberate::{self, Bug};
 use crate::site::entry::{self, BodyKind, ReportWriter};
-use crate::site::{Body, readdressed};
+use crate::site::{Body, readdress};
 use crate::storage::{FileSystem, Owner, Storage, UNSENT};
 
 const MAGIC: &[u8; 8] = b"TLYUNSNT";
@@ -31,13 +31,13 @@ const BYTES_MAX: usize = 64 << 20;
 /// Frozen batches that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsent {
-    /// Under which their epoch was opened, or will be.
+    /// The nonce under which their epoch was opened, or will be.
     pub(super) nonce: u128,
     /// What the batches are addressed to. `None`: no epoch is open, and none was sent.
     pub(super) epoch: Option<(SourceId, Epoch)>,
     /// The number of the first.
     pub(super) first: ReportNumber,
-    /// As they are sent.
+    /// The bodies, as they are sent.
     pub(super) bodies: Vec<Body>,
 }
 
@@ -107,7 +107,7 @@ impl Unsent {
             // What no leader would take would be sent for ever.
             let is_report = entry::check(body) == Ok(BodyKind::Report);
             let is_addressed = epoch.is_none_or(|(source, epoch)| {
-                readdressed(body, source, epoch, number).is_ok_and(|same| *same == *body)
+                readdress(body, source, epoch, number).is_ok_and(|same| *same == *body)
             });
             if !is_report || !is_addressed {
                 return Err(UnsentError::Batch);
@@ -193,7 +193,7 @@ impl Node {
                     "cannot save uncommitted counts: {UNSENT}: {error}; retrying until this stop ends: free \
                      some space, or check the disk"
                 );
-                return self.not_saved();
+                return self.on_not_saved();
             }
             return self.set_saving(super::Saving::Done);
         }
@@ -212,7 +212,7 @@ impl Node {
         self.batches.leave_waiters();
         let (mut unsent, is_saved) = self.batches.unsent();
         let (source, epoch) = unsent.epoch.unwrap_or((SourceId(0), Epoch(0)));
-        let mut number = self.batches.following();
+        let mut number = self.batches.first_own_number();
         let mut bytes: usize = unsent.bodies.iter().map(|body| body.len()).sum();
         let (mut fresh, mut left) = (0, self.shared.accumulator.backlog().cells);
         while left > 0 && bytes < BYTES_MAX {

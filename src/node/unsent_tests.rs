@@ -77,8 +77,8 @@ fn saved_batches_go_in_order_and_what_is_new_goes_after_them_under_another_epoch
         assert!(batches.file_task(now).is_none());
         assert!(!batches.should_freeze(backlog, true, now));
         assert_eq!(batches.next_send(Term(1), false, now), Some((&body(3, 9, at, at.into()), false)));
-        assert!(batches.judged(SourceId(3), Epoch(9), number(at)).is_some());
-        batches.follow();
+        assert!(batches.take_judged(SourceId(3), Epoch(9), number(at)).is_some());
+        batches.load_next_earlier();
     }
     assert!(!batches.should_freeze(backlog, true, now) && !batches.is_settled());
     assert!(matches!(batches.file_task(now), Some(FileTask::Remove)));
@@ -95,7 +95,7 @@ fn saved_batches_go_in_order_and_what_is_new_goes_after_them_under_another_epoch
 #[test]
 fn what_the_site_certainly_did_not_apply_goes_under_a_new_epoch_once_the_file_says_so() {
     let (mut batches, now) = resumed(three());
-    let batch = batches.judged(SourceId(3), Epoch(9), number(4)).unwrap();
+    let batch = batches.take_judged(SourceId(3), Epoch(9), number(4)).unwrap();
     batches.reopen(78, Some(batch));
     // There is no epoch to say yet.
     assert!(batches.file_task(now).is_none());
@@ -130,7 +130,7 @@ fn a_write_that_was_overtaken_does_not_count() {
     assert!(batches.opened(SourceId(3), Epoch(9)));
     batches.readdress();
     assert!(matches!(batches.file_task(now), Some(FileTask::Write(_))));
-    let batch = batches.judged(SourceId(3), Epoch(9), number(4)).unwrap();
+    let batch = batches.take_judged(SourceId(3), Epoch(9), number(4)).unwrap();
     batches.reopen(78, Some(batch));
     assert!(batches.opened(SourceId(3), Epoch(10)));
     batches.readdress();
@@ -144,7 +144,7 @@ fn a_write_that_was_overtaken_does_not_count() {
 fn what_may_have_been_applied_never_goes_again() {
     let sent_again = |last| {
         let (mut batches, _) = resumed(three());
-        assert!(batches.judged(SourceId(3), Epoch(9), number(4)).is_some());
+        assert!(batches.take_judged(SourceId(3), Epoch(9), number(4)).is_some());
         let given_up = batches.give_up_kept(last);
         batches.reopen(78, None);
         (given_up, batches.unsent().0.bodies.len())

@@ -18,36 +18,38 @@ pub const APPEND_BYTES_MAX: u32 = 1 << 20;
 /// Most bytes of one part of a snapshot.
 pub const PART_BYTES: usize = 256 << 10;
 
-/// What boxes say to each other.
+/// A message between two boxes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
     /// A message of the core, with the payloads of its entries if it appends some.
     Raft { message: Message, payloads: Vec<Bytes> },
-    /// A heartbeat, with what a leader tells beside it.
+    /// A heartbeat, with the fields that accompany it.
     Heartbeat(Message, HeartbeatExtra),
-    /// The answer to one, with what a follower tells beside it.
+    /// The answer to a heartbeat, with the fields that accompany it.
     HeartbeatAnswer(Message, HeartbeatAnswerExtra),
-    /// Please put this into the log: a tagged or plain body.
+    /// A request to put a body, tagged or plain, into the log.
     Propose(Bytes),
-    /// What must I have applied to read linearizably?
+    /// A request for the index that a linearizable read must see.
     ReadIndex { id: u64 },
-    /// The answer; `None`: I do not lead, or cannot say.
+    /// Its answer; `None`: this box does not lead, or cannot tell.
     ReadAnswer { id: u64, index: Option<LogIndex> },
     /// A part of a snapshot on its way to a follower.
     SnapshotPart(SnapshotPart),
     /// A follower asks for more of a snapshot that it was offered, from this offset on.
     SnapshotWant { last: Position, offset: u64 },
-    /// Please transfer leadership, to this box or to the best one. Without an answer: the asker sees it.
+    /// A request to transfer leadership, to this box or to the best one. It has no answer: the requester sees the
+    /// change.
     Transfer { to: Option<NodeId> },
     /// To a witness, which has no log: who the members are, by a leader's log up to that index.
     Members { index: LogIndex, members: Vec<MemberRecord> },
-    /// The leader transfers leadership to this box, and why: for the others' logs, and so that it is not moved again at once.
+    /// The leader transfers leadership to this box, and why: for the others' logs, and so that it is not moved
+    /// again at once.
     TransferAnnounced { to: NodeId, reason: TransferReason },
     /// The highest feature level that the sender can apply.
     Level(Level),
     /// Digests of the sender's state at some indexes.
     Digests(Points),
-    /// The sender's state is wrong: a snapshot of this one's, of that index or a later one, please.
+    /// A request, by a box whose state is wrong, for a snapshot of that index or a later one.
     StateWant { index: LogIndex },
 }
 
@@ -56,7 +58,7 @@ pub enum Frame {
 pub struct SnapshotPart {
     /// The leader's term.
     pub term: Term,
-    /// Of which snapshot.
+    /// The snapshot that this is a part of.
     pub head: SnapshotHead,
     /// Where this part begins.
     pub offset: u64,
@@ -96,7 +98,7 @@ impl Frame {
         Frame::Raft { message, payloads: Vec::new() }
     }
 
-    /// As bytes.
+    /// Encodes the frame.
     pub fn encode(&self) -> Bytes {
         match self {
             Frame::Raft { message, payloads } => encode_message(message, payloads).into(),
@@ -181,7 +183,7 @@ impl Frame {
         }
     }
 
-    /// From bytes that a peer sent.
+    /// Decodes what a peer sent.
     ///
     /// # Errors
     /// [`Malformed`] for bytes that are no frame.
@@ -251,19 +253,19 @@ impl Frame {
     }
 }
 
-/// What a peer says to a witness.
+/// A message to a witness.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ToWitness {
     /// A message of the core.
     Core(Message),
     /// Who the members are, by a leader's log up to that index.
     Members(LogIndex, Vec<MemberRecord>),
-    /// Nothing that is for a witness.
+    /// A message that is not for a witness.
     Other,
 }
 
-/// What a peer says to a witness.
-pub(crate) fn said_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
+/// Decodes a frame from a peer to a witness.
+pub(crate) fn decode_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
     Ok(match Frame::decode(frame)? {
         Frame::Raft { message, payloads } if payloads.is_empty() => ToWitness::Core(message),
         Frame::Members { index, members } => ToWitness::Members(index, members),
@@ -271,8 +273,8 @@ pub(crate) fn said_to_witness(frame: &Bytes) -> Result<ToWitness, Malformed> {
     })
 }
 
-/// What a witness answers: it has neither a clock nor a adaptive to tell.
-pub(crate) fn said_by_witness(message: Message) -> Bytes {
+/// Encodes a witness's answer. A witness has neither a clock nor an election timeout to announce.
+pub(crate) fn encode_from_witness(message: Message) -> Bytes {
     match message.body {
         Body::HeartbeatAnswer { .. } => {
             Frame::HeartbeatAnswer(message, HeartbeatAnswerExtra::default()).encode()

@@ -298,7 +298,7 @@ impl Site {
 
     /// Adds one cell; returns the new total.
     fn apply_cell(&mut self, cell: &Cell<'_>, clock: &Clock) -> Result<i128, Refusal> {
-        let (window, amount) = self.table.within(cell.window, cell.amount, clock, cell.is_open)?;
+        let (window, amount) = self.table.clamp(cell.window, cell.amount, clock, cell.is_open)?;
         let (id, amount) = match cell.series {
             CellSeries::Id(id) => (id, self.of_kind(cell, amount, id)),
             CellSeries::Name(name, kind) => {

@@ -248,7 +248,7 @@ pub fn configuration_of(entry: &StampedEntry) -> Option<ConfigurationRecord> {
 }
 
 /// What an entry says of who the members are, if it is such an entry.
-pub(super) fn said_of_members(entry: &StampedEntry) -> Option<SaidOfMembers> {
+pub(super) fn members_of_entry(entry: &StampedEntry) -> Option<SaidOfMembers> {
     let (_, body) = entry.split().ok()?;
     // Most entries are of another kind, and long.
     if !matches!(body.first(), Some(&MEMBER | &BOOTSTRAP)) {
@@ -261,7 +261,7 @@ pub(super) fn said_of_members(entry: &StampedEntry) -> Option<SaidOfMembers> {
     }
 }
 
-/// See [`said_of_members`].
+/// See [`members_of_entry`].
 #[derive(Debug)]
 pub(super) enum SaidOfMembers {
     Bootstrap(Vec<MemberRecord>),

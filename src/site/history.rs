@@ -60,7 +60,7 @@ impl History {
         if self.series.len() <= series {
             self.series.resize_with(series + 1, VecDeque::new);
         }
-        if !(marks.late && self.joined_late(closed)) {
+        if !(marks.late && self.merge_late(closed)) {
             let position = self.first.wrapping_add(self.order.len() as u64) as u32;
             // A span is at most 31 days.
             let span_ms = u32::try_from(closed.end - closed.start).unwrap_or(u32::MAX);
@@ -133,7 +133,7 @@ impl History {
         self.order.push_back(series);
     }
 
-    fn joined_late(&mut self, closed: &Closed) -> bool {
+    fn merge_late(&mut self, closed: &Closed) -> bool {
         let records = self.series[closed.series as usize].iter_mut().rev().take(LATE_SEARCH_MAX);
         for record in records {
             if record.marks.late && record.start == closed.start {

@@ -148,7 +148,7 @@ impl Meters {
             self.ages.insert((row.since, id));
         }
         self.replace(id, step.meter);
-        mixed(mix(digest, id), &step.meter)
+        mix_meter(mix(digest, id), &step.meter)
     }
 
     /// Falls that are restarts by now, though no reading said so: the series and what is to be counted. Returns the
@@ -163,7 +163,7 @@ impl Meters {
             let (series, mut meter) = (row.series, row.meter);
             settled.push((SeriesId(series), meter.settle()));
             self.replace(id, meter);
-            digest = mixed(mix(digest, id), &meter);
+            digest = mix_meter(mix(digest, id), &meter);
         }
         (settled, digest)
     }
@@ -180,7 +180,7 @@ impl Meters {
     }
 
     /// Jumps that wait for a reading that confirms them.
-    pub(super) fn held(&self) -> impl Iterator<Item = HeldJump> + '_ {
+    pub(super) fn held_jumps(&self) -> impl Iterator<Item = HeldJump> + '_ {
         self.held.iter().filter_map(|id| {
             let row = self.rows.get(id)?;
             let Pending::Jump { value, at, .. } = row.meter.pending else { return None };
@@ -230,13 +230,13 @@ impl Meters {
         let (seed, rows) = (self.seed, &self.rows);
         let again = |id: &u64| rows.get(id).map_or(0, |row| hash(seed, row.series, &row.name));
         self.index.insert_unique(hash_of, id, again);
-        self.note(id, &meter);
+        self.index(id, &meter);
     }
 
     fn forget(&mut self, since: u64, id: u64) {
         self.ages.remove(&(since, id));
         let Some(row) = self.rows.remove(&id) else { return };
-        self.unnote(id, &row.meter);
+        self.unindex(id, &row.meter);
         if let Ok(found) = self.index.find_entry(hash(self.seed, row.series, &row.name), |other| *other == id)
         {
             found.remove();
@@ -246,11 +246,11 @@ impl Meters {
     fn replace(&mut self, id: u64, meter: Meter) {
         let Some(row) = self.rows.get_mut(&id) else { return };
         let before = core::mem::replace(&mut row.meter, meter);
-        self.unnote(id, &before);
-        self.note(id, &meter);
+        self.unindex(id, &before);
+        self.index(id, &meter);
     }
 
-    fn note(&mut self, id: u64, meter: &Meter) {
+    fn index(&mut self, id: u64, meter: &Meter) {
         match meter.pending {
             Pending::None => {}
             Pending::Fall { due, .. } => {
@@ -262,7 +262,7 @@ impl Meters {
         }
     }
 
-    fn unnote(&mut self, id: u64, meter: &Meter) {
+    fn unindex(&mut self, id: u64, meter: &Meter) {
         match meter.pending {
             Pending::None => {}
             Pending::Fall { due, .. } => {
@@ -339,7 +339,7 @@ const fn parts(pending: &Pending) -> (u8, [u64; 4]) {
     }
 }
 
-fn mixed(digest: u64, meter: &Meter) -> u64 {
+fn mix_meter(digest: u64, meter: &Meter) -> u64 {
     let Meter { base, heard, source, incarnation, pending } = meter;
     let (code, numbers) = parts(pending);
     let digest = [*base, heard.0, source.0, *incarnation, u64::from(code)].into_iter().fold(digest, mix);

@@ -56,7 +56,7 @@ pub use members::{
 };
 pub(crate) use members::{put_records, read_records};
 pub use meters::{METER_NAME_BYTES_MAX, is_meter_name};
-pub use readdress::readdressed;
+pub use readdress::readdress;
 pub use set_aside::{HELD_MANY, SERIES_HELD_MAX};
 pub use settings::Settings;
 pub use view::*;
@@ -182,7 +182,7 @@ impl Site {
         let mut named: BTreeMap<NodeId, MemberRecord> =
             provisioned.into_iter().map(|record| (record.id, record)).collect();
         named.extend(members.known().map(|record| (record.id, record.clone())));
-        for said in entries.filter_map(|entry| entry::said_of_members(&entry)) {
+        for said in entries.filter_map(|entry| entry::members_of_entry(&entry)) {
             match said {
                 entry::SaidOfMembers::Bootstrap(records) => {
                     members.bootstrap(records, 0);
@@ -346,7 +346,7 @@ impl Site {
     /// Up to `limit` jumps of meters that wait to be confirmed.
     #[must_use]
     pub fn held_jumps(&self, limit: usize) -> Vec<HeldJump> {
-        self.meters.held().take(limit).collect()
+        self.meters.held_jumps().take(limit).collect()
     }
 
     /// How many summaries wait: numbered and undelivered, and unnumbered.
@@ -370,7 +370,7 @@ impl Site {
     /// How many of them can be numbered: all except those of series of which many numbers are held.
     #[must_use]
     pub fn numberable_len(&self) -> usize {
-        let stopped = self.set_aside.stopped().map(|series| self.outbox.unnumbered_of(series));
+        let stopped = self.set_aside.stopped_series().map(|series| self.outbox.unnumbered_of(series));
         self.outbox.unnumbered_len() - stopped.sum::<usize>()
     }
 

@@ -159,7 +159,7 @@ impl Outbox {
 
     /// Appends a summary; a late one joins the one of its window if that has no number yet.
     pub(super) fn push(&mut self, closed: Closed, marks: Marks) {
-        if !(marks.late && self.joined_late(&closed, marks)) {
+        if !(marks.late && self.merge_late(&closed, marks)) {
             self.append(closed, marks);
         }
     }
@@ -313,7 +313,7 @@ impl Outbox {
         true
     }
 
-    fn joined_late(&mut self, closed: &Closed, marks: Marks) -> bool {
+    fn merge_late(&mut self, closed: &Closed, marks: Marks) -> bool {
         let mut at = self.chain(closed.series).ends[1].last;
         for _ in 0..LATE_SEARCH_MAX {
             let Some(node) = self.nodes.get_mut(at as usize) else { return false };

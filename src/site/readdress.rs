@@ -10,7 +10,7 @@ use crate::codec::{Reader, put_varint};
 ///
 /// # Errors
 /// [`EntryError::Malformed`] for bytes that do not begin as a report.
-pub fn readdressed(
+pub fn readdress(
     body: &[u8],
     source: SourceId,
     epoch: Epoch,
@@ -44,7 +44,7 @@ mod tests {
             writer.cell(SeriesRef::Id(SeriesId(5)), SiteTime(60_000), &Amount::Counter(7));
             writer.finish_hashed().0
         };
-        let moved = readdressed(&write(300, 9, 77), SourceId(2), Epoch(8), ReportNumber::FIRST);
+        let moved = readdress(&write(300, 9, 77), SourceId(2), Epoch(8), ReportNumber::FIRST);
         assert_eq!(moved, Ok(write(2, 8, 1)));
     }
 }

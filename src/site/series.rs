@@ -6,10 +6,14 @@
 //! any moment, whatever comes in. One of them, the newest as a rule, lies in the series' row, where
 //! the hot path finds it; the others are parked in a map.
 
+mod windows;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tally_core::report::{Amount, Kind, Sample, Sum, Ties};
 use tally_core::time::SiteTime;
+
+use windows::WindowPlace;
 
 use super::level::Level;
 use super::names::Names;
@@ -111,13 +115,6 @@ pub(super) struct Closed {
     pub(super) amount: Packed,
 }
 
-enum Target {
-    Row,
-    Parked(u64),
-    Opens { start: u64, end: u64 },
-    Late { start: u64, end: u64 },
-}
-
 impl Clock {
     pub(super) fn new(stamp: Stamp, settings: &Settings, index: u64, level: Level, of_box: bool) -> Clock {
         let ahead = settings.window_base().as_millis() * 2;
@@ -180,7 +177,7 @@ impl Table {
         amount: &Amount,
         clock: &Clock,
     ) -> Result<Placed, Refusal> {
-        sane(amount)?;
+        check_amount(amount)?;
         let row = self.rows.get(id.0 as usize).ok_or(Refusal::Malformed)?;
         if row.kind != amount.kind() {
             return Err(Refusal::WrongKind { is: row.kind, asked: amount.kind() });
@@ -189,10 +186,10 @@ impl Table {
         self.add_to_total(id.0, amount).ok_or(Refusal::Overflow)?;
         self.changed[id.0 as usize] = clock.index;
         match target {
-            Target::Late { start, end } => return Ok(Placed::Late { start, end }),
-            Target::Row => self.add_to_row(id.0, amount),
-            Target::Parked(start) => self.add_to_parked(id.0, start, amount),
-            Target::Opens { start, end } => self.open(id.0, start, end, amount),
+            WindowPlace::Late { start, end } => return Ok(Placed::Late { start, end }),
+            WindowPlace::Row => self.add_to_row(id.0, amount),
+            WindowPlace::Parked(start) => self.add_to_parked(id.0, start, amount),
+            WindowPlace::Opens { start, end } => self.open(id.0, start, end, amount),
         }
         Ok(Placed::Open)
     }
@@ -206,7 +203,7 @@ impl Table {
         clock: &Clock,
         settings: &Settings,
     ) -> Result<SeriesId, Refusal> {
-        sane(amount)?;
+        check_amount(amount)?;
         if self.is_too_far(window.0, clock) {
             return Err(Refusal::WindowInFuture);
         }
@@ -217,7 +214,7 @@ impl Table {
                 self.updowns.len() as u32 - 1
             }
             Amount::Sample(sample) => {
-                self.samples.push(Sampled { all: nothing_of(sample), magnitude: 0, window: None });
+                self.samples.push(Sampled { all: empty_sample(sample), magnitude: 0, window: None });
                 self.samples.len() as u32 - 1
             }
         };
@@ -235,7 +232,7 @@ impl Table {
     /// What a cell says, as far as its source can be held to it: bounds for what a report brings, and a box that is
     /// ahead of the others (it was paused or cut off while site time slewed) counts in the latest window instead of
     /// losing what it counted. So does what such a box took for a source that named no window (`is_open`).
-    pub(super) fn within(
+    pub(super) fn clamp(
         &self,
         window: SiteTime,
         amount: Amount,
@@ -266,35 +263,6 @@ impl Table {
         Ok((within(window)?, amount))
     }
 
-    fn locate(&self, id: u32, at: u64, clock: &Clock) -> Result<Target, Refusal> {
-        let row = &self.rows[id as usize];
-        if row.contains(at) {
-            return Ok(Target::Row);
-        }
-        if self.is_too_far(at, clock) {
-            return Err(Refusal::WindowInFuture);
-        }
-        // After site time was set back, what was closed before is in the future, and no error.
-        let in_future = at > clock.latest_start;
-        let before = self.parked.range((id, 0)..=(id, at)).next_back();
-        if let Some((key, _)) = before.filter(|(_, parked)| at < parked.end) {
-            return Ok(Target::Parked(key.1));
-        }
-        let span = u64::from(row.span_ms);
-        let start = at - at % span;
-        let end = start.saturating_add(span);
-        Ok(if row.has_window() && row.start == start {
-            // It was opened with another span.
-            Target::Row
-        } else if self.parked.contains_key(&(id, start)) {
-            Target::Parked(start)
-        } else if end <= self.closed || clock.is_due(end) || in_future {
-            Target::Late { start, end }
-        } else {
-            Target::Opens { start, end }
-        })
-    }
-
     /// Checks and adds; `None`: some sum would overflow, nothing was changed.
     fn add_to_total(&mut self, id: u32, amount: &Amount) -> Option<()> {
         let ties = self.ties;
@@ -319,123 +287,6 @@ impl Table {
         }
         row.total = total;
         Some(())
-    }
-
-    // The sums of the three below are parts of what `add_to_total` has checked: they cannot overflow.
-
-    fn add_to_row(&mut self, id: u32, amount: &Amount) {
-        let ties = self.ties;
-        let row = &mut self.rows[id as usize];
-        match amount {
-            Amount::Counter(sum) => row.window = row.window.saturating_add(*sum),
-            Amount::Updown { up, down } => {
-                let side = &mut self.updowns[row.side as usize];
-                side.up = side.up.saturating_add(*up);
-                side.down = side.down.saturating_add(*down);
-            }
-            Amount::Sample(sample) => {
-                let side = &mut self.samples[row.side as usize];
-                let merged = side.window.map_or(Ok(*sample), |window| window.merged_by(*sample, ties));
-                side.window = merged.ok().or(side.window);
-            }
-        }
-    }
-
-    fn add_to_parked(&mut self, id: u32, start: u64, amount: &Amount) {
-        if let Some(parked) = self.parked.get_mut(&(id, start))
-            && let Some(merged) = parked.amount.merged(*amount, self.ties)
-        {
-            parked.amount = merged;
-        }
-    }
-
-    fn open(&mut self, id: u32, start: u64, end: u64, amount: &Amount) {
-        self.ends.insert(end);
-        let row = &self.rows[id as usize];
-        if row.has_window() && row.start > start {
-            self.parked.insert((id, start), Parked { end, amount: Packed::new(*amount) });
-            return;
-        }
-        if row.has_window() {
-            let key = (id, row.start);
-            let parked = Parked { end: row.end, amount: self.take_row_window(id) };
-            self.parked.insert(key, parked);
-        }
-        let row = &mut self.rows[id as usize];
-        (row.start, row.end) = (start, end);
-        self.add_to_row(id, amount);
-    }
-
-    /// Empties the row's window and returns what was in it.
-    fn take_row_window(&mut self, id: u32) -> Packed {
-        let row = &mut self.rows[id as usize];
-        (row.start, row.end) = (0, 0);
-        let window = core::mem::take(&mut row.window);
-        Packed::new(match row.kind {
-            Kind::Counter => Amount::Counter(window),
-            Kind::Updown => {
-                let side = &mut self.updowns[row.side as usize];
-                Amount::Updown { up: core::mem::take(&mut side.up), down: core::mem::take(&mut side.down) }
-            }
-            Kind::Sample => {
-                let side = &mut self.samples[row.side as usize];
-                Amount::Sample(side.window.take().unwrap_or(nothing_of(&side.all)))
-            }
-        })
-    }
-
-    /// Closes every open window that ends at `until` or before, in order of end, start and series.
-    pub(super) fn close(&mut self, until: u64) -> Vec<Closed> {
-        self.closed = self.closed.max(until);
-        if self.ends.first().is_none_or(|end| *end > until) {
-            return Vec::new();
-        }
-        self.ends = self.ends.split_off(&until.saturating_add(1));
-        let mut closed = Vec::new();
-        for id in 0..self.rows.len() as u32 {
-            let Row { start, end, .. } = self.rows[id as usize];
-            if start < end && end <= until {
-                closed.push(Closed { series: id, start, end, amount: self.take_row_window(id) });
-            }
-        }
-        self.parked.retain(|(series, start), parked| {
-            if parked.end > until {
-                return true;
-            }
-            let amount = core::mem::replace(&mut parked.amount, Packed::Counter(0));
-            closed.push(Closed { series: *series, start: *start, end: parked.end, amount });
-            false
-        });
-        closed.sort_unstable_by_key(|closed| (closed.end, closed.start, closed.series));
-        closed
-    }
-
-    /// Closes every open window that begins after `start`: site time was set back from there.
-    pub(super) fn close_beyond(&mut self, start: u64) -> Vec<Closed> {
-        let mut closed = Vec::new();
-        for id in 0..self.rows.len() as u32 {
-            let Row { start: begin, end, .. } = self.rows[id as usize];
-            if begin < end && begin > start {
-                closed.push(Closed { series: id, start: begin, end, amount: self.take_row_window(id) });
-            }
-        }
-        self.parked.retain(|(series, begin), parked| {
-            if *begin <= start {
-                return true;
-            }
-            let amount = core::mem::replace(&mut parked.amount, Packed::Counter(0));
-            closed.push(Closed { series: *series, start: *begin, end: parked.end, amount });
-            false
-        });
-        self.ends = self.parked.values().map(|parked| parked.end).collect();
-        self.ends.extend(self.rows.iter().filter(|row| row.has_window()).map(|row| row.end));
-        closed.sort_unstable_by_key(|closed| (closed.end, closed.start, closed.series));
-        closed
-    }
-
-    /// The latest end of an open window that is not after `limit`.
-    pub(super) fn latest_end(&self, limit: u64) -> Option<u64> {
-        self.ends.range(..=limit).next_back().copied()
     }
 
     /// Gives every series the span that the settings say; windows that are open keep theirs.
@@ -463,29 +314,10 @@ impl Table {
             changed: self.changed[id.0 as usize],
         }
     }
-
-    /// What the open windows of a series hold together.
-    #[cfg(test)]
-    pub(super) fn open_amounts(&self, id: u32) -> Vec<Amount> {
-        let row = &self.rows[id as usize];
-        let mut amounts: Vec<Amount> =
-            self.parked.range((id, 0)..=(id, u64::MAX)).map(|(_, parked)| parked.amount.amount()).collect();
-        if row.has_window() {
-            amounts.push(match row.kind {
-                Kind::Counter => Amount::Counter(row.window),
-                Kind::Updown => {
-                    let side = &self.updowns[row.side as usize];
-                    Amount::Updown { up: side.up, down: side.down }
-                }
-                Kind::Sample => Amount::Sample(self.samples[row.side as usize].window.unwrap()),
-            });
-        }
-        amounts
-    }
 }
 
 /// Whether an amount can be one at all.
-fn sane(amount: &Amount) -> Result<(), Refusal> {
+fn check_amount(amount: &Amount) -> Result<(), Refusal> {
     let fits = |value: u128| if value <= i128::MAX as u128 { Ok(()) } else { Err(Refusal::Overflow) };
     match amount {
         Amount::Counter(0) | Amount::Updown { up: 0, down: 0 } => Err(Refusal::Malformed),
@@ -497,7 +329,7 @@ fn sane(amount: &Amount) -> Result<(), Refusal> {
 }
 
 /// A sample of no values: what a series has before its first.
-const fn nothing_of(like: &Sample) -> Sample {
+const fn empty_sample(like: &Sample) -> Sample {
     Sample { count: 0, sum: Sum(0), min: like.min, max: like.max, last: like.last }
 }
 

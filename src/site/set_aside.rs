@@ -45,7 +45,7 @@ impl SetAside {
     }
 
     /// The series of which no more are numbered.
-    pub(super) fn stopped(&self) -> impl Iterator<Item = u32> {
+    pub(super) fn stopped_series(&self) -> impl Iterator<Item = u32> {
         let most = self.most();
         self.by_series.iter().filter(move |(_, held)| **held >= most).map(|(series, _)| *series)
     }

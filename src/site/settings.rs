@@ -284,7 +284,7 @@ impl Settings {
             changed.values[place] =
                 if value == "default" { self.default_of(place) } else { NUMBERS[place].parse(value)? };
         }
-        changed.fits_together(series)?;
+        changed.check_consistent(series)?;
         *self = changed;
         Ok(self.get(key).unwrap_or_default())
     }
@@ -293,7 +293,7 @@ impl Settings {
         if place == BASE { self.founding_base.as_millis() } else { NUMBERS[place].default }
     }
 
-    fn fits_together(&self, series: u64) -> Result<(), String> {
+    fn check_consistent(&self, series: u64) -> Result<(), String> {
         let base = self.window_base();
         if let Some(rule) = self.spans.iter().find(|rule| !rule.span.is_multiple_of(base)) {
             return Err(format!(

@@ -7,7 +7,7 @@ fn settings() -> Settings {
 #[test]
 fn the_defaults_fit_together_and_read_back() {
     let settings = settings();
-    assert_eq!(settings.fits_together(0), Ok(()));
+    assert_eq!(settings.check_consistent(0), Ok(()));
     for (key, value, default, help) in settings.list() {
         assert_eq!(value, default, "{key}");
         assert!(!help.is_empty(), "{key}");

@@ -1,4 +1,4 @@
-//! How much a box's log, snapshots and spare files may take together, and how that is divided.
+//! The space that a box's log, snapshots and spare files may take together, and its division.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ const DEFAULT_BYTES_MAX: u64 = 256 * MIB;
 pub struct Budget(u64);
 
 impl Budget {
-    /// With less nothing is gained: a single group of entries may have a MiB.
+    /// The least bound: less gains nothing, since a single group of entries may have a MiB.
     pub const LEAST: u64 = 8 * MIB;
     /// A partition has at least this, so that the least bound is no more than half of it.
     pub const LEAST_PARTITION: u64 = 2 * Budget::LEAST;

@@ -1,5 +1,5 @@
-//! Whatever was acknowledged is there after a crash, a kill or an error at any point: random
-//! histories on the faulty file system, compared with a model.
+//! Everything acknowledged survives a crash, a kill or an error at any point: random histories on the faulty file
+//! system, compared with a model.
 
 use std::io::ErrorKind;
 use std::path::Path;

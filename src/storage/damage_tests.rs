@@ -1,5 +1,5 @@
-//! One wrong byte anywhere in the data directory never leads to another state without a word: what was
-//! acknowledged is all there, or the directory is refused, by name and place, and left as it is.
+//! One wrong byte anywhere in the data directory never leads to another state unnoticed: either everything
+//! acknowledged is there, or the directory is refused, with file and offset, and left unchanged.
 
 use std::path::{Path, PathBuf};
 
@@ -122,7 +122,7 @@ fn write(
     storage.write(&group).unwrap();
 }
 
-/// Of all files but the lock, which tells who has the directory open.
+/// The contents of all files but the lock, which names the process that has the directory open.
 fn contents(fs: &FaultyFileSystem) -> Vec<(PathBuf, Vec<u8>)> {
     let files = fs.files().into_iter().filter(|file| !file.ends_with("lock"));
     files.map(|file| (file.clone(), fs.contents(&file))).collect()

@@ -1,4 +1,4 @@
-//! The data directory itself: one process at a time, and a format that is known here.
+//! The data directory itself: a lock for one process at a time, and the check of its format.
 
 use std::io;
 use std::path::{Path, PathBuf};

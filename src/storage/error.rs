@@ -1,4 +1,4 @@
-//! What can go wrong with the disk, in words that say where and what to do.
+//! The errors of the disk, in words that say where and what to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -174,7 +174,7 @@ impl WriteError {
 
 impl OpenError {
     /// Adds what is known to be intact to what is certain about damage.
-    pub(super) fn whole_up_to(mut self, index: LogIndex) -> OpenError {
+    pub(super) fn with_intact_up_to(mut self, index: LogIndex) -> OpenError {
         if let OpenError::Damaged { certain, .. } = &mut self {
             certain.push_str(&format!(" The log before it is intact, up to entry {index}."));
         }

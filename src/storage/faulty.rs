@@ -1,7 +1,8 @@
-//! A file system in memory that does to files what real ones do at bad moments: forgets what was
-//! not synced, tears writes, fails, runs full, and lies in its cache after a failed sync.
+//! A file system in memory that fails as real ones do: it forgets what was not synced, tears writes, returns errors,
+//! runs full, and shows a false cache after a failed sync.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod world;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,17 +10,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::fs::{FileSystem, StoredFile};
+use world::{Inode, NameChange, SECTOR, World};
 
-/// What a disk writes as a whole.
-const SECTOR: usize = 512;
+use super::fs::{FileSystem, StoredFile};
 
 /// What goes wrong, at a chosen operation that changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The power fails in the middle of it: nothing works until [`FaultyFileSystem::restart`].
+    /// The power fails in the middle of the operation: nothing works until [`FaultyFileSystem::restart`].
     Crash,
-    /// It fails once, perhaps half done.
+    /// The operation fails once, perhaps half done.
     Error(io::ErrorKind),
     /// A sync says that it succeeded, and nothing is durable by it; other operations succeed.
     Lie,
@@ -42,54 +42,6 @@ pub struct FaultyFile {
     /// Handles of a process that is gone are dead.
     incarnation: u64,
     holds_lock: AtomicBool,
-}
-
-#[derive(Clone, Debug, Default)]
-struct World {
-    inodes: Vec<Inode>,
-    names: BTreeMap<PathBuf, usize>,
-    durable_names: BTreeMap<PathBuf, usize>,
-    /// Changes of names that no sync of the directory has covered, in order.
-    pending: Vec<NameChange>,
-    locks: BTreeSet<usize>,
-    capacity: Option<usize>,
-    fault: Option<(u32, Fault)>,
-    read_fault: Option<(u32, io::ErrorKind)>,
-    /// Every operation that changes something fails.
-    broken: Option<io::ErrorKind>,
-    /// Syncs of files do not return.
-    hung: bool,
-    /// Syncs of files take so long.
-    sync_takes: Duration,
-    /// How often a fault happened.
-    faults: u32,
-    down: bool,
-    incarnation: u64,
-    random: u64,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Inode {
-    durable: Vec<u8>,
-    cached: Vec<u8>,
-    dirty: BTreeSet<usize>,
-}
-
-#[derive(Clone, Debug)]
-enum NameChange {
-    Link(PathBuf, usize),
-    Unlink(PathBuf),
-    Rename(PathBuf, PathBuf),
-}
-
-impl NameChange {
-    fn dir(&self) -> Option<&Path> {
-        match self {
-            NameChange::Link(path, _) | NameChange::Unlink(path) | NameChange::Rename(path, _) => {
-                path.parent()
-            }
-        }
-    }
 }
 
 impl FaultyFileSystem {
@@ -217,148 +169,6 @@ impl FaultyFileSystem {
     }
 }
 
-impl World {
-    fn alive(&self) -> io::Result<()> {
-        if self.down { Err(io::Error::other("the power is gone")) } else { Ok(()) }
-    }
-
-    /// Called by every operation that changes something; the fault that happens in it.
-    fn fault(&mut self) -> io::Result<Option<Fault>> {
-        self.alive()?;
-        if let Some(kind) = self.broken {
-            self.faults += 1;
-            return Ok(Some(Fault::Error(kind)));
-        }
-        match &mut self.fault {
-            Some((0, fault)) => {
-                let fault = *fault;
-                self.fault = None;
-                self.faults += 1;
-                self.down = fault == Fault::Crash;
-                Ok(Some(fault))
-            }
-            Some((operations, _)) => {
-                *operations -= 1;
-                Ok(None)
-            }
-            None => Ok(None),
-        }
-    }
-
-    /// Called by every operation that only looks.
-    fn look(&mut self) -> io::Result<()> {
-        self.alive()?;
-        match &mut self.read_fault {
-            Some((0, kind)) => {
-                let kind = *kind;
-                self.read_fault = None;
-                self.faults += 1;
-                Err(kind.into())
-            }
-            Some((operations, _)) => {
-                *operations -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn random(&mut self) -> u64 {
-        crate::random::split_mix(&mut self.random)
-    }
-
-    fn change_name(&mut self, change: NameChange) -> io::Result<()> {
-        let fault = self.fault()?;
-        if let Some(Fault::Error(kind)) = fault {
-            return Err(kind.into());
-        }
-        apply(&mut self.names, &change);
-        self.pending.push(change);
-        self.alive()
-    }
-
-    fn sync_names(&mut self, dir: &Path) {
-        for change in std::mem::take(&mut self.pending) {
-            if change.dir() == Some(dir) {
-                apply(&mut self.durable_names, &change);
-            } else {
-                self.pending.push(change);
-            }
-        }
-    }
-
-    /// Some of the dirty sectors reach the disk: none, all, or any.
-    fn write_back_some(&mut self, inode: usize) {
-        let how = self.random() % 4;
-        let size_too = self.random().is_multiple_of(2);
-        if size_too && how != 0 {
-            let size = self.inodes[inode].cached.len();
-            self.inodes[inode].durable.resize(size, 0);
-        }
-        for sector in std::mem::take(&mut self.inodes[inode].dirty) {
-            if how == 1 || (how > 1 && self.random().is_multiple_of(2)) {
-                self.inodes[inode].write_back(sector);
-            }
-        }
-    }
-
-    fn lose_power(&mut self) {
-        for inode in 0..self.inodes.len() {
-            self.write_back_some(inode);
-            self.inodes[inode].cached = self.inodes[inode].durable.clone();
-        }
-        let mut lost: BTreeSet<PathBuf> = BTreeSet::new();
-        for change in std::mem::take(&mut self.pending) {
-            let dir = change.dir().map(Path::to_path_buf).unwrap_or_default();
-            // A directory keeps the first of its changes, up to some one.
-            if lost.contains(&dir) || self.random().is_multiple_of(3) {
-                lost.insert(dir);
-            } else {
-                apply(&mut self.durable_names, &change);
-            }
-        }
-        self.names = self.durable_names.clone();
-    }
-
-    fn used(&self) -> usize {
-        self.names.values().map(|inode| self.inodes[*inode].cached.len()).sum()
-    }
-
-    fn has_room(&self, more: usize) -> io::Result<()> {
-        match self.capacity {
-            Some(capacity) if self.used() + more > capacity => Err(io::ErrorKind::StorageFull.into()),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn apply(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
-    match change {
-        NameChange::Link(path, inode) => {
-            names.insert(path.clone(), *inode);
-        }
-        NameChange::Unlink(path) => {
-            names.remove(path);
-        }
-        NameChange::Rename(from, to) => {
-            if let Some(inode) = names.remove(from) {
-                names.insert(to.clone(), inode);
-            }
-        }
-    }
-}
-
-impl Inode {
-    fn write_back(&mut self, sector: usize) {
-        let start = sector * SECTOR;
-        let end = (start + SECTOR).min(self.cached.len());
-        if self.durable.len() < end {
-            self.durable.resize(end, 0);
-        }
-        self.durable[start..end].copy_from_slice(&self.cached[start..end]);
-    }
-}
-
 impl FileSystem for FaultyFileSystem {
     type File = FaultyFile;
 
@@ -366,13 +176,13 @@ impl FileSystem for FaultyFileSystem {
         let mut world = self.world();
         match world.fault()? {
             Some(Fault::Error(kind)) => Err(kind.into()),
-            _ => world.alive(),
+            _ => world.check_power(),
         }
     }
 
     fn open(&self, path: &Path) -> io::Result<FaultyFile> {
         let mut world = self.world();
-        world.look()?;
+        world.check_read()?;
         let inode = *world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.file(inode, world.incarnation))
     }
@@ -415,7 +225,7 @@ impl FileSystem for FaultyFileSystem {
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut world = self.world();
-        world.look()?;
+        world.check_read()?;
         let inside = world.names.keys().filter(|name| name.parent() == Some(path));
         Ok(inside.filter_map(|name| Some(name.file_name()?.to_str()?.to_string())).collect())
     }
@@ -441,13 +251,13 @@ impl FaultyFile {
 impl StoredFile for FaultyFile {
     fn size(&self) -> io::Result<u64> {
         let mut world = self.world()?;
-        world.look()?;
+        world.check_read()?;
         Ok(world.inodes[self.inode].cached.len() as u64)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut world = self.world()?;
-        world.look()?;
+        world.check_read()?;
         let bytes = &world.inodes[self.inode].cached;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let length = buffer.len().min(bytes.len() - from);
@@ -474,7 +284,7 @@ impl StoredFile for FaultyFile {
         inode.dirty.extend(from / SECTOR..end.div_ceil(SECTOR));
         match fault {
             Some(Fault::Error(kind)) => Err(kind.into()),
-            _ => world.alive(),
+            _ => world.check_power(),
         }
     }
 
@@ -488,7 +298,7 @@ impl StoredFile for FaultyFile {
             world = self.shared.released.wait(world).unwrap_or_else(PoisonError::into_inner);
         }
         match world.fault()? {
-            Some(Fault::Crash) => world.alive(),
+            Some(Fault::Crash) => world.check_power(),
             Some(Fault::Lie) => Ok(()),
             Some(Fault::Error(kind)) => {
                 // The cache keeps what it has and calls it clean; the disk has some of it.
@@ -519,12 +329,12 @@ impl StoredFile for FaultyFile {
         }
         let inode = &mut world.inodes[self.inode];
         inode.cached.resize(usize::try_from(bytes).unwrap_or(usize::MAX), 0);
-        world.alive()
+        world.check_power()
     }
 
     fn forget_cache(&self) -> io::Result<()> {
         let mut world = self.world()?;
-        world.look()?;
+        world.check_read()?;
         let inode = &mut world.inodes[self.inode];
         for sector in 0..inode.cached.len().div_ceil(SECTOR) {
             if !inode.dirty.contains(&sector) {
@@ -540,7 +350,7 @@ impl StoredFile for FaultyFile {
 
     fn try_lock(&self) -> io::Result<bool> {
         let mut world = self.world()?;
-        world.look()?;
+        world.check_read()?;
         let free = world.locks.insert(self.inode);
         self.holds_lock.store(free, Ordering::Relaxed);
         Ok(free)

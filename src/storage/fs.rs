@@ -1,4 +1,4 @@
-//! The few things that the storage asks of a file system, and the real one.
+//! The operations that the storage needs of a file system, and the real file system.
 
 use std::fs::{File, OpenOptions};
 use std::io;

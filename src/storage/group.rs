@@ -18,7 +18,7 @@ use super::{BLOCK_BYTES, Entry};
 use crate::codec::{Malformed, Reader, put_varint};
 
 const MAGIC: u32 = 0x4759_4C54; // "TLYG"
-/// As it stands in a file.
+/// The magic as it is in a file.
 pub(super) const MAGIC_BYTES: [u8; 4] = MAGIC.to_le_bytes();
 pub(super) const CRC_AT: usize = 4;
 pub(super) const LENGTH_AT: usize = 8;

@@ -1,4 +1,4 @@
-//! What is in the log and where: kept in memory, the same whether it was written or read back.
+//! The index of the log in memory: which entry is where. It is the same after writing and after recovery.
 
 use std::collections::VecDeque;
 
@@ -100,7 +100,7 @@ impl Index {
     }
 
     /// The spot that holds the entry, its first and its last live entry.
-    pub(super) fn spot(&self, index: LogIndex) -> Option<(Spot, LogIndex)> {
+    pub(super) fn find(&self, index: LogIndex) -> Option<(Spot, LogIndex)> {
         if index <= self.base.index || index > self.last.index {
             return None;
         }

@@ -1,5 +1,5 @@
-//! One more file in the data directory: what a box had gathered when it was stopped in good order and could not commit
-//! (see `node::unsent`, which knows what it says). Whole and durable, or as it was before.
+//! The file of uncommitted counts in the data directory (see `node::unsent`, which encodes it). A save either is whole
+//! and durable, or leaves the file as it was.
 
 use std::io;
 

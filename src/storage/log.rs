@@ -1,5 +1,5 @@
-//! The log being written: groups into the last segment, a new segment when it is full, segments
-//! freed when a snapshot covers them.
+//! The log being written: groups go into the last segment, a full segment is followed by a new one, and segments that
+//! a snapshot covers are freed.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -178,7 +178,7 @@ impl<F: FileSystem> Log<F> {
         segment.written_to = segment.written_to.max(to);
         let error = |source| WriteError::from_io(&segment.path, source);
         segment.file.write_at(offset, buffer).map_err(error)?;
-        self.place.metrics.wrote(buffer.len() as u64);
+        self.place.metrics.count_written(buffer.len() as u64);
         let begun = Instant::now();
         if !deliberate::is(Bug::SkipsSync) {
             segment.file.sync_data().map_err(error)?;
@@ -221,9 +221,9 @@ impl<F: FileSystem> Log<F> {
         };
         let error = |source| WriteError::from_io(&temporary, source);
         file.write_at(0, &header.encode()).map_err(error)?;
-        self.place.metrics.wrote(BLOCK);
+        self.place.metrics.count_written(BLOCK);
         file.sync_data().map_err(error)?;
-        self.place.metrics.synced();
+        self.place.metrics.count_sync();
         let path = segment::path(&self.place.dir, number);
         fs.rename(&temporary, &path).map_err(error)?;
         if !deliberate::is(Bug::SkipsNameSync) {
@@ -304,7 +304,7 @@ impl<F: FileSystem> Log<F> {
         let mut entries = Vec::new();
         let (mut next, mut bytes) = (first, 0usize);
         while next <= last {
-            let Some((spot, live_end)) = self.index.spot(next) else { break };
+            let Some((spot, live_end)) = self.index.find(next) else { break };
             for entry in self.read_group(&spot)? {
                 let index = entry.position.index;
                 if index < next || index > live_end {

@@ -1,4 +1,4 @@
-//! What the storage did, readable from other threads while it works.
+//! Counters of the storage, which other threads can read while it works.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -78,16 +78,16 @@ impl StorageMetrics {
         }
     }
 
-    pub(super) fn wrote(&self, bytes: u64) {
+    pub(super) fn count_written(&self, bytes: u64) {
         self.bytes_written.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn synced(&self) {
+    pub(super) fn count_sync(&self) {
         self.syncs.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn synced_log(&self, took: Duration) {
-        self.synced();
+        self.count_sync();
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.sync_us_total.fetch_add(us, Ordering::Relaxed);
         self.sync_us_max.fetch_max(us, Ordering::Relaxed);

@@ -1,11 +1,11 @@
-//! What a box must not forget: the log of entries and hard state, and snapshots, durable and checked.
+//! The durable state of a box: the log of entries and hard state, and snapshots, with checksums.
 //!
-//! [`Storage`] is driven by one thread (its calls block on the disk). A [`WriteGroup`] is one write
-//! and one `fdatasync`; what [`Storage::write`] acknowledged is there after any crash. Everything
-//! touches the disk through [`FileSystem`], so that tests can put faults in.
+//! [`Storage`] is driven by one thread (its calls block on the disk). A [`WriteGroup`] is one write and one
+//! `fdatasync`; what [`Storage::write`] acknowledged survives any crash. All access to the disk goes through
+//! [`FileSystem`], so that tests can inject faults.
 //!
-//! On disk: `lock`, `format`, `log/NUMBER.log` (see `segment`), `snapshots/INDEX-TERM-SUBTERM.snap`
-//! (see `snapshot`); after a stop without a quorum `unsent.batches` (see `kept`).
+//! On disk: `lock`, `format`, `log/NUMBER.log` (see `segment`), `snapshots/INDEX-TERM-SUBTERM.snap` (see `snapshot`);
+//! after a stop without a quorum `unsent.batches` (see `kept`).
 
 mod budget;
 #[cfg(test)]
@@ -38,6 +38,8 @@ pub use metrics::{Stats, StorageMetrics};
 pub use snapshot::{Saving, SnapshotHead, SnapshotReader};
 pub use store::Storage;
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod room_tests;
 #[cfg(test)]

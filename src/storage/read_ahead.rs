@@ -1,4 +1,4 @@
-//! A file read ahead, and the groups in it.
+//! Reads a segment ahead, and finds the groups in it.
 
 use super::fs::StoredFile;
 use super::group;

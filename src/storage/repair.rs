@@ -1,12 +1,12 @@
-//! The last group of the log with one wrong byte. Anywhere else damage is told from an unfinished
-//! write by what follows it. Nothing follows the last group, and cutting it would silently lose what
-//! was acknowledged if a bit has flipped in it. So it is looked at closely: if one byte makes it whole
-//! by both of its checks, 96 bits together, it was whole once, and that byte is put right. A torn write
-//! of which only one byte is missing is completed in the same way, which does no harm.
+//! Repairs one wrong byte in the last group of the log. Anywhere else damage is told from an unfinished write by what
+//! follows it. Nothing follows the last group, and cutting it would silently lose acknowledged entries if a bit has
+//! flipped in it. So if changing one byte makes the group whole by both of its checks, 96 bits together, the group was
+//! whole once, and the byte is corrected. A torn write of which only one byte is missing is completed in the same way,
+//! which does no harm.
 //!
-//! The byte is found from the checksum: CRCs are linear, so the difference between the checksum that
-//! stands and the right one is the difference of the byte, moved on by the number of bytes after it;
-//! moved back a byte at a time, it shows itself where it belongs.
+//! The byte is found from the checksum. CRCs are linear: the difference between the stored and the computed checksum
+//! is the difference of the byte, advanced by the number of bytes after it. Moved back byte by byte, it fits where the
+//! wrong byte is.
 
 use super::group::{self, CHECKED_FROM, CRC_AT, LENGTH_AT, MAGIC_BYTES};
 
@@ -45,11 +45,11 @@ pub(super) fn one_byte(bytes: &[u8], expected: Expected) -> Option<(usize, u8)> 
         return None;
     }
     let mut bytes = bytes.to_vec();
-    in_the_head(&mut bytes, expected).or_else(|| in_the_rest(&mut bytes, expected))
+    repair_head(&mut bytes, expected).or_else(|| repair_rest(&mut bytes, expected))
 }
 
 /// In the magic, the checksum or the length: what comes after tells which byte it was.
-fn in_the_head(bytes: &mut [u8], expected: Expected) -> Option<(usize, u8)> {
+fn repair_head(bytes: &mut [u8], expected: Expected) -> Option<(usize, u8)> {
     for (at, right) in MAGIC_BYTES.into_iter().enumerate() {
         if bytes[at] != right {
             let wrong = std::mem::replace(&mut bytes[at], right);
@@ -84,7 +84,7 @@ fn in_the_head(bytes: &mut [u8], expected: Expected) -> Option<(usize, u8)> {
 }
 
 /// Anywhere after the length.
-fn in_the_rest(bytes: &mut [u8], expected: Expected) -> Option<(usize, u8)> {
+fn repair_rest(bytes: &mut [u8], expected: Expected) -> Option<(usize, u8)> {
     let length = group::length(bytes).filter(|length| *length <= bytes.len())?;
     let group = &mut bytes[..length];
     let stands: [u8; 4] = group[CRC_AT..CRC_AT + 4].try_into().ok()?;

@@ -1,5 +1,5 @@
-//! Room for what is to be written next: what a snapshot covers and what is only spare is let go of before the bound is
-//! passed, and before anybody hears that there is no space.
+//! Makes room for the next write: segments that a snapshot covers and spare files are removed before the bound is
+//! passed, and before a write is refused for lack of space.
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;

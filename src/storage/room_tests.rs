@@ -1,4 +1,4 @@
-//! The bound on log, snapshots and spare files, and what is done where there is no space.
+//! The bound on log, snapshots and spare files, and the handling of a full disk.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Snapshots that are saved in pieces, with the log going on between them.
+//! Snapshots that are saved in pieces while the log is being written.
 
 use std::io::ErrorKind;
 

@@ -1,9 +1,9 @@
-//! A segment: a preallocated file of the log. Its first block tells whose it is and what held
-//! when it was begun, so that the segments before it can go; groups follow.
+//! A segment: a preallocated file of the log. Its first block names its owner and has the state at its beginning, so
+//! that earlier segments can be removed; groups follow.
 //!
-//! A segment gets its name (`NUMBER.log`) only once its first block is durable, so a named segment
-//! without a valid first block is damage, never a crash. Once the next segment has its name, it is
-//! renamed to `NUMBER.full`, so that the loss of the newest file is noticed.
+//! A segment gets its name (`NUMBER.log`) only once its first block is durable, so a named segment without a valid
+//! first block is damage, never the result of a crash. Once the next segment has its name, the segment is renamed to
+//! `NUMBER.full`, so that the loss of the newest file is noticed.
 
 use std::path::{Path, PathBuf};
 
@@ -44,7 +44,7 @@ pub(super) struct SegmentHeader {
 }
 
 impl SegmentHeader {
-    /// As a whole block.
+    /// Encodes the header as a whole block.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut block = Vec::with_capacity(BLOCK_BYTES);
         block.extend_from_slice(MAGIC);
@@ -101,7 +101,7 @@ impl SegmentHeader {
             return Err(OpenError::Newer { dir: dir.to_path_buf(), found, known });
         }
         if header.owner != owner {
-            return Err(foreign(file, header.owner, owner));
+            return Err(foreign_data(file, header.owner, owner));
         }
         if header.number != expected {
             return Err(damaged(&format!("this is segment {} under the name of another", header.number)));
@@ -131,7 +131,7 @@ impl SegmentHeader {
 }
 
 /// The error for data of another box.
-pub(super) fn foreign(file: &Path, found: Owner, owner: Owner) -> OpenError {
+pub(super) fn foreign_data(file: &Path, found: Owner, owner: Owner) -> OpenError {
     OpenError::Foreign {
         file: file.to_path_buf(),
         found_site: found.site_id,
@@ -158,7 +158,7 @@ pub(super) fn spare_path(log_dir: &Path, number: u64) -> PathBuf {
 
 /// What the name of a file in the log's directory says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Named {
+pub(super) enum FileRole {
     Segment(u64),
     /// A segment that is followed by another.
     Full(u64),
@@ -168,16 +168,16 @@ pub(super) enum Named {
 }
 
 /// Reads a file's name.
-pub(super) fn named(name: &str) -> Named {
+pub(super) fn file_role(name: &str) -> FileRole {
     let number = |stem: &str| stem.bytes().all(|byte| byte.is_ascii_digit()).then(|| stem.parse().ok())?;
     if name == UNFINISHED {
-        return Named::Unfinished;
+        return FileRole::Unfinished;
     }
     match name.rsplit_once('.') {
-        Some((stem, "log")) => number(stem).map_or(Named::Other, Named::Segment),
-        Some((stem, "full")) => number(stem).map_or(Named::Other, Named::Full),
-        Some((stem, "spare")) => number(stem).map_or(Named::Other, Named::Spare),
-        _ => Named::Other,
+        Some((stem, "log")) => number(stem).map_or(FileRole::Other, FileRole::Segment),
+        Some((stem, "full")) => number(stem).map_or(FileRole::Other, FileRole::Full),
+        Some((stem, "spare")) => number(stem).map_or(FileRole::Other, FileRole::Spare),
+        _ => FileRole::Other,
     }
 }
 

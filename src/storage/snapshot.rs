@@ -14,7 +14,7 @@ use tally_core::id::{LogIndex, Subterm, Term};
 use tally_core::raft::Position;
 
 use super::fs::{FileSystem, StoredFile};
-use super::segment::foreign;
+use super::segment::foreign_data;
 use super::{FORMAT_VERSION, OpenError, Owner, ReadError, StorageMetrics, WriteError};
 use crate::codec::{Malformed, Reader};
 
@@ -30,7 +30,7 @@ const PIECE_BYTES: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub(super) struct SnapshotParts {
     pub(super) position: Position,
-    /// It came from a leader.
+    /// Whether the snapshot came from a leader.
     pub(super) foreign: bool,
     pub(super) bytes: Bytes,
 }
@@ -46,18 +46,18 @@ impl SnapshotParts {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) bytes: Vec<u8>,
-    /// It came from a leader.
+    /// Whether the snapshot came from a leader.
     pub(super) foreign: bool,
 }
 
 /// Why a snapshot file gave nothing.
 #[derive(Debug)]
 pub(super) enum LoadError {
-    /// It is damaged: what does not fit.
+    /// The snapshot is damaged: what is wrong with it.
     Damaged(String),
-    /// It must not be used.
+    /// The snapshot must not be used.
     Refused(OpenError),
-    /// It could not be read.
+    /// The snapshot could not be read.
     Io(io::Error),
 }
 
@@ -68,12 +68,12 @@ pub(super) fn path(dir: &Path, position: Position) -> PathBuf {
 
 /// The positions of the snapshot files in the directory, newest first.
 pub(super) fn list<F: FileSystem>(fs: &F, dir: &Path) -> io::Result<Vec<Position>> {
-    let mut found: Vec<Position> = fs.list(dir)?.iter().filter_map(|name| named(name)).collect();
+    let mut found: Vec<Position> = fs.list(dir)?.iter().filter_map(|name| parse_name(name)).collect();
     found.sort_by_key(|position| std::cmp::Reverse((position.index, position.term, position.subterm)));
     Ok(found)
 }
 
-fn named(name: &str) -> Option<Position> {
+fn parse_name(name: &str) -> Option<Position> {
     let mut numbers = name.strip_suffix(".snap")?.split('-').map(|number| number.parse().ok());
     let position = Position {
         index: LogIndex(numbers.next()??),
@@ -88,7 +88,7 @@ fn named(name: &str) -> Option<Position> {
 pub struct Saving<S> {
     file: S,
     parts: SnapshotParts,
-    /// Of the bytes so far.
+    /// The checksum of the bytes so far.
     crc: u32,
     stage: Stage,
     serial: u64,
@@ -179,17 +179,17 @@ impl<S: StoredFile> Saving<S> {
         let bytes = &self.parts.bytes;
         let end = (at + PIECE_BYTES).min(bytes.len());
         self.file.write_at((HEADER_BYTES + at) as u64, &bytes[at..end])?;
-        metrics.wrote((end - at) as u64);
+        metrics.count_written((end - at) as u64);
         self.crc = crc32c::crc32c_append(self.crc, &bytes[at..end]);
         self.stage = Stage::Writing(end);
         if end == bytes.len() {
             let header = header(owner, &self.parts, self.crc);
             self.file.write_at(0, &header)?;
-            metrics.wrote(HEADER_BYTES as u64);
+            metrics.count_written(HEADER_BYTES as u64);
             self.stage = Stage::Checking(0, 0);
         }
         self.file.sync_data()?;
-        metrics.synced();
+        metrics.count_sync();
         Ok(())
     }
 
@@ -330,7 +330,7 @@ pub(super) fn load<F: FileSystem>(
         return Err(damaged("its checksum is wrong"));
     }
     if fields.owner != owner {
-        return Err(LoadError::Refused(foreign(&path, fields.owner, owner)));
+        return Err(LoadError::Refused(foreign_data(&path, fields.owner, owner)));
     }
     if fields.position != position {
         return Err(damaged("the file is a snapshot of another position under this name"));
@@ -366,7 +366,7 @@ fn fields(head: &[u8; HEADER_BYTES]) -> Result<Fields, Malformed> {
 /// What the snapshots take, one that is being written, too.
 pub(super) fn weigh<F: FileSystem>(fs: &F, dir: &Path) -> io::Result<u64> {
     let names = fs.list(dir)?;
-    let ours = names.iter().filter(|name| *name == UNFINISHED || named(name).is_some());
+    let ours = names.iter().filter(|name| *name == UNFINISHED || parse_name(name).is_some());
     ours.map(|name| fs.open(&dir.join(name))?.size()).sum()
 }
 
@@ -374,7 +374,7 @@ pub(super) fn weigh<F: FileSystem>(fs: &F, dir: &Path) -> io::Result<u64> {
 pub(super) fn remove_stale<F: FileSystem>(fs: &F, dir: &Path, chosen: Option<Position>) {
     for name in fs.list(dir).unwrap_or_default() {
         let older = |position: Position| chosen.is_some_and(|chosen| position.index < chosen.index);
-        if (name == UNFINISHED || named(&name).is_some_and(older))
+        if (name == UNFINISHED || parse_name(&name).is_some_and(older))
             && let Err(error) = fs.remove(&dir.join(&name))
         {
             tracing::warn!(file = %dir.join(name).display(), %error, "cannot remove a stale file");

@@ -1,4 +1,4 @@
-//! The storage as its driver sees it.
+//! [`Storage`], the interface that the driver uses.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl<F: FileSystem> Storage<F> {
         let dir = dir.to_path_buf();
         let mut storage =
             Storage { fs, dir, log, snapshot_dir, snapshot: None, poisoned: false, begun: 0, _lock: lock };
-        storage.took_snapshot(&recovered);
+        storage.note_snapshot(&recovered);
         Ok((storage, recovered))
     }
 
@@ -77,12 +77,12 @@ impl<F: FileSystem> Storage<F> {
         let again = Occasion::Again { acknowledged: self.log.sequence - 1 };
         let (log, recovered) = recovery::recover(&self.fs, place, &self.snapshot_dir, again)?;
         self.log = log;
-        self.took_snapshot(&recovered);
+        self.note_snapshot(&recovered);
         self.poisoned = false;
         Ok(recovered)
     }
 
-    fn took_snapshot(&mut self, recovered: &Recovered) {
+    fn note_snapshot(&mut self, recovered: &Recovered) {
         self.snapshot = recovered.snapshot.as_ref().map(|(position, _)| *position);
         let bytes = recovered.snapshot.as_ref().map_or(0, |(_, bytes)| bytes.len());
         self.log.place.metrics.snapshot_bytes.store(bytes as u64, Ordering::Relaxed);

@@ -58,7 +58,7 @@ pub(super) struct State {
     numbered: usize,
     delivered: u64,
     /// Of the box started last.
-    shared: Option<Shared>,
+    shared: Option<SharedStatus>,
     numbered_at_once_max: usize,
     leader: BTreeMap<&'static str, u64>,
     /// What the broker did not take, and why.
@@ -181,7 +181,7 @@ impl Site {
             waited.is_ok(),
             "only {} delivered, {:?}",
             self.delivered(),
-            self.state.lock().unwrap().shared.as_ref().map(Shared::status)
+            self.state.lock().unwrap().shared.as_ref().map(SharedStatus::status)
         );
     }
 

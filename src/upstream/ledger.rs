@@ -1,8 +1,8 @@
-//! What was handed to the broker and what it acknowledged: pure, so that any order of answers can be tried.
+//! Which numbers were sent to the broker and which of them are settled: pure, so that any order of answers can be tried.
 //!
-//! The outbox is the truth; the ledger is this connection's page of it. A number counts as taken
-//! once every message that was sent for it is acknowledged, and only the unbroken run of taken
-//! numbers is ever reported as delivered.
+//! The outbox is the truth; the ledger is this connection's page of it. A message is settled when the broker has
+//! acknowledged it, or when the site holds the number instead. A number is settled when all of its messages are, and
+//! only the unbroken run of settled numbers is ever reported as delivered.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -22,9 +22,9 @@ pub(super) struct Token {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// Up to here everything is taken.
-    taken: u64,
-    /// The numbers after `taken` that were sent, without a gap: how many answers each still lacks.
+    /// Up to here every number is settled.
+    settled: u64,
+    /// The numbers after `settled` that were sent, without a gap: how many of its messages each still lacks.
     lacking: VecDeque<usize>,
     attempt: u64,
 }
@@ -32,20 +32,20 @@ pub(super) struct Ledger {
 impl Ledger {
     /// A page that begins after what the site knows as delivered.
     pub(super) fn new(delivered: u64) -> Ledger {
-        Ledger { taken: delivered, lacking: VecDeque::new(), attempt: 0 }
+        Ledger { settled: delivered, lacking: VecDeque::new(), attempt: 0 }
     }
 
     /// The number to send next.
     pub(super) fn next(&self) -> u64 {
-        self.taken + self.lacking.len() as u64 + 1
+        self.settled + self.lacking.len() as u64 + 1
     }
 
-    /// Up to which number everything is acknowledged.
-    pub(super) fn taken(&self) -> u64 {
-        self.taken
+    /// The end of the unbroken run of settled numbers.
+    pub(super) fn settled_up_to(&self) -> u64 {
+        self.settled
     }
 
-    /// How many numbers were sent and are not taken.
+    /// How many numbers were sent and are not settled.
     pub(super) fn under_way(&self) -> usize {
         self.lacking.len()
     }
@@ -58,21 +58,21 @@ impl Ledger {
         Token { seq, attempt: self.attempt }
     }
 
-    /// Notes that one message of a number is acknowledged. Returns whether that moved `taken`.
-    pub(super) fn acknowledged(&mut self, token: Token) -> bool {
-        if token.attempt != self.attempt || token.seq <= self.taken {
+    /// Settles one message of a number. Returns whether that lengthened the run of settled numbers.
+    pub(super) fn settle(&mut self, token: Token) -> bool {
+        if token.attempt != self.attempt || token.seq <= self.settled {
             return false;
         }
-        let place = (token.seq - self.taken - 1) as usize;
+        let place = (token.seq - self.settled - 1) as usize;
         if let Some(lacking) = self.lacking.get_mut(place) {
             *lacking = lacking.saturating_sub(1);
         }
-        let before = self.taken;
+        let before = self.settled;
         while self.lacking.front() == Some(&0) {
             self.lacking.pop_front();
-            self.taken += 1;
+            self.settled += 1;
         }
-        self.taken > before
+        self.settled > before
     }
 
     /// Whether the token is of the present try: an old one's refusal was dealt with already.
@@ -80,7 +80,7 @@ impl Ledger {
         token.attempt == self.attempt
     }
 
-    /// Forgets what is under way: everything after `taken` is to be sent again.
+    /// Forgets what is under way: everything after the settled run is to be sent again.
     pub(super) fn rewind(&mut self) {
         self.lacking.clear();
         self.attempt += 1;

@@ -22,16 +22,16 @@ fn numbered(seq: u64, series: u32) -> Numbered {
 }
 
 #[test]
-fn a_number_is_taken_when_all_of_its_messages_are() {
+fn a_number_is_settled_when_all_of_its_messages_are() {
     let mut ledger = Ledger::new(40);
     assert_eq!(ledger.next(), 41);
     let first = ledger.sent(41, 2);
     let second = ledger.sent(42, 1);
-    assert!(!ledger.acknowledged(second));
-    assert!(!ledger.acknowledged(first));
-    assert_eq!(ledger.taken(), 40);
-    assert!(ledger.acknowledged(first));
-    assert_eq!((ledger.taken(), ledger.next()), (42, 43));
+    assert!(!ledger.settle(second));
+    assert!(!ledger.settle(first));
+    assert_eq!(ledger.settled_up_to(), 40);
+    assert!(ledger.settle(first));
+    assert_eq!((ledger.settled_up_to(), ledger.next()), (42, 43));
 }
 
 #[test]
@@ -39,13 +39,13 @@ fn answers_to_an_earlier_try_count_nothing() {
     let mut ledger = Ledger::new(0);
     let old = ledger.sent(1, 1);
     ledger.rewind();
-    assert!(!ledger.acknowledged(old));
+    assert!(!ledger.settle(old));
     assert!(!ledger.is_current(old));
-    assert_eq!((ledger.taken(), ledger.next()), (0, 1));
+    assert_eq!((ledger.settled_up_to(), ledger.next()), (0, 1));
     let again = ledger.sent(1, 1);
-    assert!(!ledger.acknowledged(old));
-    assert!(ledger.acknowledged(again));
-    assert_eq!(ledger.taken(), 1);
+    assert!(!ledger.settle(old));
+    assert!(ledger.settle(again));
+    assert_eq!(ledger.settled_up_to(), 1);
 }
 
 #[test]
@@ -85,10 +85,10 @@ fn a_late_sample_does_not_take_the_place_of_a_total() {
 }
 
 proptest! {
-    /// Acknowledgements in any order, some repeated, with rewinds in between: `taken` is always the
+    /// Acknowledgements in any order, some repeated, with rewinds in between: the settled run always ends at the
     /// end of the unbroken run of fully acknowledged numbers, never goes back, and gets to the end.
     #[test]
-    fn only_the_unbroken_run_is_taken(
+    fn only_the_unbroken_run_is_settled(
         messages in prop::collection::vec(1usize..3, 1..40),
         order in prop::collection::vec((any::<prop::sample::Index>(), 0u8..20), 0..200),
         start in 0u64..1000,
@@ -109,21 +109,21 @@ proptest! {
         for (index, action) in order {
             if action == 0 {
                 ledger.rewind();
-                let from = (ledger.taken() - start) as usize;
+                let from = (ledger.settled_up_to() - start) as usize;
                 lacking[from..].copy_from_slice(&messages[from..]);
                 open = send_rest(&mut ledger);
             } else if !open.is_empty() {
                 let token = open.swap_remove(index.index(open.len()));
                 lacking[(token.seq - start - 1) as usize] -= 1;
-                let before = ledger.taken();
-                let moved = ledger.acknowledged(token);
-                prop_assert_eq!(moved, ledger.taken() > before);
+                let before = ledger.settled_up_to();
+                let moved = ledger.settle(token);
+                prop_assert_eq!(moved, ledger.settled_up_to() > before);
             }
-            prop_assert_eq!(ledger.taken(), run(&lacking));
+            prop_assert_eq!(ledger.settled_up_to(), run(&lacking));
         }
         for token in open {
-            ledger.acknowledged(token);
+            ledger.settle(token);
         }
-        prop_assert_eq!(ledger.taken(), start + messages.len() as u64);
+        prop_assert_eq!(ledger.settled_up_to(), start + messages.len() as u64);
     }
 }

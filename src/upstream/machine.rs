@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use super::formats::{Formats, Naming};
 use super::outbox::{Ask, SiteView};
 use super::session::{End, Session};
-use super::status::Shared;
+use super::status::SharedStatus;
 use super::trials::Trials;
 use crate::backoff::Backoff;
 use crate::deliberate::{self, Bug};
@@ -160,7 +160,7 @@ enum Stage {
 pub struct Machine<S> {
     pub(super) site: S,
     pub(super) setting: Setting,
-    pub(super) shared: Shared,
+    pub(super) shared: SharedStatus,
     random: Random,
     /// What time it is, as of the last wake.
     pub(super) now: Instant,
@@ -179,7 +179,7 @@ pub struct Machine<S> {
 
 impl<S: SiteView> Machine<S> {
     /// An upstream that has done nothing yet.
-    pub fn new(site: S, setting: Setting, shared: Shared, random: Random, now: Instant) -> Machine<S> {
+    pub fn new(site: S, setting: Setting, shared: SharedStatus, random: Random, now: Instant) -> Machine<S> {
         let mut machine = Machine {
             site,
             setting,

@@ -29,7 +29,7 @@ impl Played {
             answer_timeout: ANSWER_TIMEOUT,
         };
         let now = Instant::now();
-        let (shared, random) = (Shared::new(None), Random::seeded(1));
+        let (shared, random) = (SharedStatus::new(None), Random::seeded(1));
         let machine = Machine::new(site.outbox("box1"), setting, shared, random, now);
         Played { site, machine, now, sent: Vec::new() }
     }

@@ -32,7 +32,7 @@ pub use formats::{FormatStatus, Formats, Naming, Numbered, SiteState};
 pub use machine::{Input, Machine, Output, Setting};
 pub use node_outbox::NodeOutbox;
 pub use outbox::{Ask, HeldReader, Outbox, Position, SiteView};
-pub use status::{HeldStatus, OtherSite, Probe, RefusedTopic, Shared, State, Trouble, UpstreamStatus};
+pub use status::{HeldStatus, OtherSite, Probe, RefusedTopic, SharedStatus, State, Trouble, UpstreamStatus};
 
 use crate::backoff::Backoff;
 use crate::mqtt::AccessError;
@@ -49,7 +49,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The running upstream. Dropping it stops it without a farewell, as a crash would.
 pub struct Upstream {
     task: Option<Task>,
-    shared: Shared,
+    shared: SharedStatus,
     naming: Naming,
     formats: Formats,
     held: HeldReader,
@@ -94,10 +94,10 @@ fn spawn_with(
     let naming = Naming { site: site.to_owned(), site_id, base };
     let (held, formats) = (outbox.held_reader(), config.format.clone());
     let Some(access) = config.access() else {
-        return Ok(Upstream { task: None, shared: Shared::new(None), naming, formats, held });
+        return Ok(Upstream { task: None, shared: SharedStatus::new(None), naming, formats, held });
     };
     let target = access.open(format!("tallyd-{site}-{}", &site_id.to_string()[..8]))?;
-    let shared = Shared::new(Some(target.url.to_string()));
+    let shared = SharedStatus::new(Some(target.url.to_string()));
     let (stop, stopped) = mpsc::channel(1);
     let setting = Setting {
         naming: naming.clone(),
@@ -126,7 +126,7 @@ impl Upstream {
     }
 
     /// What this process did; cloneable.
-    pub fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &SharedStatus {
         &self.shared
     }
 

@@ -343,7 +343,7 @@ async fn at_level_1_a_refused_summary_is_tried_again_and_nothing_is_skipped() {
 
 #[tokio::test]
 async fn what_the_broker_said_is_not_covered_by_how_the_connection_broke() {
-    let upstream = Shared::new(None);
+    let upstream = SharedStatus::new(None);
     let said = crate::mqtt::Ending {
         what: "it said why".to_owned(),
         explained: true,

@@ -3,7 +3,7 @@
 //! * here: what is known of the connection, and one round of work on it.
 //! * `publish`: what goes out next, one message after the other.
 //! * `answers`: what became of it, and of the connection.
-//! * `held`: numbers that the broker does not take.
+//! * `held`: numbers that the broker refuses.
 
 mod answers;
 mod held;
@@ -16,7 +16,7 @@ use super::formats::{Numbered, SiteState, json};
 use super::ledger::{Ledger, Queue, Token};
 use super::machine::{Machine, Output};
 use super::outbox::{Ask, Position, SiteView};
-use super::trials;
+use super::trials::{self, TrialTarget};
 use crate::backoff::Backoff;
 use crate::deliberate::{self, Bug};
 use crate::mqtt::{Answer, Ending, IN_FLIGHT_MAX, Limits, Message};
@@ -141,9 +141,9 @@ pub(super) struct Session {
     unanswered: VecDeque<(u64, Sent)>,
     /// When the last answer came, or the first message was sent that waits for one.
     heard: Instant,
-    /// What was refused last, if nothing was taken since.
+    /// What was refused last, if nothing was acknowledged since.
     last_refused: Option<Sent>,
-    /// Numbers that were sent and are not taken.
+    /// Numbers that were sent and are not settled.
     under_way: BTreeMap<u64, Numbered>,
     /// Totals that were sent and are not answered, the latest of each series.
     totals_under_way: BTreeMap<SeriesId, Numbered>,
@@ -155,7 +155,7 @@ pub(super) struct Session {
     held: BTreeMap<u64, (Numbered, u8)>,
     /// Those of them that are under way again.
     retrying: BTreeSet<u64>,
-    /// Those of them that were taken.
+    /// Those of them that the broker has acknowledged.
     to_release: VecDeque<u64>,
     held_looked: Option<Instant>,
     /// When the leadership was last confirmed: the start of the successful fence.
@@ -168,7 +168,7 @@ pub(super) struct Session {
     /// When the site's state was last compared with that.
     state_looked: Option<Instant>,
     subscribed: bool,
-    /// How many messages may be under way: one at first, twice as many with each one taken. A broker
+    /// How many messages may be under way: one at first, twice as many with each acknowledgement. A broker
     /// that breaks the connection over a message takes the acknowledgements before it along; step by step
     /// everything before it is settled.
     pace: usize,
@@ -232,8 +232,8 @@ impl Session {
         self.looked + LOOK_EVERY
     }
 
-    /// Whether nothing is under way.
-    pub(super) fn is_settled(&self) -> bool {
+    /// Whether nothing waits for an answer.
+    pub(super) fn is_idle(&self) -> bool {
         self.unanswered.is_empty() && self.asks.fence.is_none()
     }
 
@@ -241,22 +241,26 @@ impl Session {
         self.unanswered.iter().any(|(_, one)| *one == sent)
     }
 
-    /// Whether what was acknowledged is being recorded now.
+    /// Whether the settled run is being recorded now.
     pub(super) fn is_recording(&self) -> bool {
         self.asks.delivered.is_some()
     }
 
-    /// Up to which number the broker has everything.
-    fn acknowledged(&self) -> u64 {
-        if deliberate::is(Bug::DeliversUnacknowledged) { self.ledger.next() - 1 } else { self.ledger.taken() }
+    /// Up to which number everything is settled: acknowledged by the broker, or held by the site.
+    fn settled_up_to(&self) -> u64 {
+        if deliberate::is(Bug::DeliversUnacknowledged) {
+            self.ledger.next() - 1
+        } else {
+            self.ledger.settled_up_to()
+        }
     }
 
-    /// Whether all that was acknowledged is recorded.
+    /// Whether the whole settled run is recorded.
     pub(super) fn is_recorded(&self) -> bool {
-        self.acknowledged() <= self.recorded.0
+        self.settled_up_to() <= self.recorded.0
     }
 
-    /// When acknowledged numbers are to be recorded next, if there are any.
+    /// When settled numbers are to be recorded next, if there are any.
     fn record_due(&self) -> Option<Instant> {
         let waits = !self.is_recorded() && !self.is_recording();
         waits.then(|| self.recorded.1 + DELIVERED_EVERY)
@@ -329,8 +333,8 @@ impl<S: SiteView> Machine<S> {
         false
     }
 
-    /// Whether more could be numbered if what was acknowledged were recorded: all numbers that the setting allows are given
-    /// and acknowledged. After an outage a site catches up as fast as the broker takes it.
+    /// Whether more could be numbered if what is settled were recorded: all numbers that the setting allows are given
+    /// and settled. After an outage a site catches up as fast as the broker takes it.
     fn holds_up_numbers(&self) -> bool {
         // Most rounds have nothing to record, and need not ask the site.
         if self.session.is_recorded() || self.session.record_failed {
@@ -338,15 +342,15 @@ impl<S: SiteView> Machine<S> {
         }
         let position = self.site.position();
         let is_full = position.numberable > 0 && numbers_due(position).is_none();
-        is_full && self.session.acknowledged() >= position.numbered_last
+        is_full && self.session.settled_up_to() >= position.numbered_last
     }
 
-    /// Has the site record what was acknowledged.
+    /// Has the site record the settled run as delivered.
     pub(super) fn record(&mut self) {
-        let taken = self.session.acknowledged();
+        let settled = self.session.settled_up_to();
         if !self.session.is_recorded() && !self.session.is_recording() {
-            let ticket = self.ask(Ask::Delivered(taken));
-            self.session.asks.delivered = Some((ticket, taken));
+            let ticket = self.ask(Ask::Delivered(settled));
+            self.session.asks.delivered = Some((ticket, settled));
         }
     }
 

@@ -10,12 +10,12 @@ use tokio::time::sleep_until;
 
 use super::machine::{Input, Machine, Output};
 use super::outbox::Outbox;
-use crate::mqtt::{self, Answer, Connection, Ending, Learned, Message, Target};
+use crate::mqtt::{self, Answer, BrokerTarget, Connection, Ending, Learned, Message};
 
 /// See the module.
 pub(super) struct Shell<O> {
     machine: Machine<O>,
-    target: Target,
+    target: BrokerTarget,
     way: Way,
     stopped: mpsc::Receiver<bool>,
     is_stopping: bool,
@@ -52,7 +52,7 @@ struct Connected {
 }
 
 impl<O: Outbox> Shell<O> {
-    pub(super) fn new(machine: Machine<O>, target: Target, stopped: mpsc::Receiver<bool>) -> Shell<O> {
+    pub(super) fn new(machine: Machine<O>, target: BrokerTarget, stopped: mpsc::Receiver<bool>) -> Shell<O> {
         Shell {
             machine,
             target,
@@ -144,7 +144,7 @@ async fn of_probe(probe: &mut Option<BoxFuture<'static, Input>>) -> Input {
 }
 
 impl Way {
-    fn open(&mut self, number: u64, target: Target, will: Message) {
+    fn open(&mut self, number: u64, target: BrokerTarget, will: Message) {
         let mut learned = self.learned;
         self.link = Link::Opens(Box::pin(async move {
             let result = Connection::open(&target, will, &mut learned).await.map(Box::new);

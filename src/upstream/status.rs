@@ -127,7 +127,7 @@ pub struct Trouble {
 
 /// Written by the upstream's task, read by whoever shows it. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Shared(Arc<Inner>);
+pub struct SharedStatus(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -163,12 +163,12 @@ struct View {
 /// The most troubles that are remembered as logged.
 const LOGGED_MAX: usize = 16;
 
-impl Shared {
+impl SharedStatus {
     /// Of an upstream to a broker, without secrets; `None`: none is configured.
-    pub fn new(url: Option<String>) -> Shared {
+    pub fn new(url: Option<String>) -> SharedStatus {
         let view = Mutex::new(View { since: wall_ms(), ..View::default() });
         let counter = Counter::default;
-        Shared(Arc::new(Inner {
+        SharedStatus(Arc::new(Inner {
             url,
             view,
             published: counter(),

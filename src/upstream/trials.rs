@@ -1,13 +1,13 @@
-//! What the broker does not take: what is tried again when, and what travels alone. Pure, and kept over connections.
+//! What the broker refuses: what is tried again when, and what travels alone. Pure, and kept over connections.
 //!
 //! A target that is refused is barred for a pause that doubles up to an hour with each further refusal; when the
 //! pause is over, one message tries again. A connection that breaks says nothing of why: with several messages under
 //! way each of them is suspect, so the next ones travel alone; one over which the connection broke three times
-//! when it travelled alone is taken for refused.
+//! when it travelled alone counts as refused.
 //!
 //! Some brokers end the connection with each refusal. There every target is found out once, without delay; but of
 //! those that are known to cost the connection only one is tried again at a time, and none for a while after one did,
-//! however many there are: the connection belongs to those that are taken.
+//! however many there are: the connection belongs to those that are accepted.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use super::formats::Numbered;
 use crate::deliberate::{self, Bug};
 use crate::site::SeriesId;
 
-/// So many connections break over a message that travels alone until it is taken for refused.
+/// So many connections break over a message that travels alone until it counts as refused.
 const STRIKES_MAX: u32 = 3;
 
 /// The first pause after a refusal, and after a connection that broke, which costs more to try.
@@ -37,7 +37,7 @@ const FIND_OUT_SOON: Duration = Duration::from_millis(20);
 /// How many messages beyond the suspects travel alone: a new connection sends a status and a subscription too.
 const ALONE_MORE: usize = 4;
 
-/// So many numbers may be refused in a row without a pause: then the broker seems to take nothing.
+/// So many numbers may be refused in a row without a pause: then the broker seems to accept nothing.
 const REFUSED_IN_A_ROW_MAX: u32 = 32;
 
 /// How many totals that the broker refuses are kept to be tried again.
@@ -51,14 +51,14 @@ pub(super) const PACKET_TOO_LARGE: u8 = 0x95;
 
 /// What can be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Target {
+pub(super) enum TrialTarget {
     /// The summaries of a series.
     Series(SeriesId),
     /// One number.
     Number(u64),
     /// The retained total of a series.
     Total(SeriesId),
-    /// The topic for summaries that their own topics do not take.
+    /// The topic for summaries that are refused on their own topics.
     Undeliverable,
     /// The status topic.
     Status,
@@ -80,9 +80,9 @@ struct Bar {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Trials {
-    bars: BTreeMap<Target, Bar>,
+    bars: BTreeMap<TrialTarget, Bar>,
     /// How often the connection broke over each, alone.
-    strikes: BTreeMap<Target, u32>,
+    strikes: BTreeMap<TrialTarget, u32>,
     /// So many messages more travel alone.
     alone: usize,
     /// Something was refused that was not before, or a try of it cost the connection, since that was asked last: how
@@ -93,13 +93,13 @@ pub(super) struct Trials {
     /// Until then nothing is tried again that may cost the connection.
     no_risk_before: Option<Instant>,
     refused_in_a_row: u32,
-    /// Totals that the broker did not take, each the latest of its series.
+    /// Totals that the broker refused, each the latest of its series.
     totals: BTreeMap<SeriesId, Numbered>,
 }
 
 impl Trials {
     /// Whether nothing is to be sent to the target now.
-    pub(super) fn is_barred(&self, target: Target, now: Instant) -> bool {
+    pub(super) fn is_barred(&self, target: TrialTarget, now: Instant) -> bool {
         let no_risk = self.no_risk_before.is_some_and(|before| before > now);
         self.bars.get(&target).is_some_and(|bar| bar.until > now || no_risk && self.is_risky(bar))
     }
@@ -108,23 +108,23 @@ impl Trials {
         bar.breaks || self.words_cost
     }
 
-    /// Why the target was refused last, if it was and nothing was taken since.
-    pub(super) fn cause(&self, target: Target) -> Option<u8> {
+    /// Why the target was refused last, if it was and no message to it was acknowledged since.
+    pub(super) fn cause(&self, target: TrialTarget) -> Option<u8> {
         self.bars.get(&target).map(|bar| bar.cause)
     }
 
     /// The targets that are refused, and why.
-    pub(super) fn refused(&self) -> impl Iterator<Item = (Target, u8)> {
+    pub(super) fn refused(&self) -> impl Iterator<Item = (TrialTarget, u8)> {
         self.bars.iter().map(|(target, bar)| (*target, bar.cause))
     }
 
     /// Whether the connection broke over it, or breaks over all that is refused.
-    pub(super) fn breaks(&self, target: Target) -> bool {
+    pub(super) fn breaks(&self, target: TrialTarget) -> bool {
         self.bars.get(&target).is_some_and(|bar| self.is_risky(bar))
     }
 
     /// Notes a refusal, over which the connection may have broken; returns whether it is news.
-    pub(super) fn refuse(&mut self, target: Target, cause: u8, breaks: bool, now: Instant) -> bool {
+    pub(super) fn refuse(&mut self, target: TrialTarget, cause: u8, breaks: bool, now: Instant) -> bool {
         let first = if breaks { PAUSE_BROKEN } else { PAUSE_REFUSED };
         let before = self.bars.get(&target);
         let pause = before.map_or(first, |bar| (bar.pause * 2).min(PAUSE_MAX));
@@ -132,8 +132,8 @@ impl Trials {
         if breaks && known {
             self.no_risk_before = Some(now + RISK_PAUSE);
         }
-        // The status is sent seldom as it is, and shows when the broker takes something again.
-        let until = if target == Target::Status && !breaks { now } else { now + pause };
+        // The status is sent seldom as it is, and shows when the broker accepts something again.
+        let until = if target == TrialTarget::Status && !breaks { now } else { now + pause };
         let is_news = self.bars.insert(target, Bar { cause, breaks, known, until, pause }).is_none();
         if is_news {
             self.learned.get_or_insert(FIND_OUT_AFTER);
@@ -141,34 +141,34 @@ impl Trials {
         is_news
     }
 
-    /// Notes that a message to the target was taken; returns whether it was refused before.
-    pub(super) fn take(&mut self, target: Target) -> bool {
+    /// Notes that a message to the target was acknowledged. Returns whether the target was refused before.
+    pub(super) fn on_acknowledged(&mut self, target: TrialTarget) -> bool {
         self.strikes.remove(&target);
         self.bars.remove(&target).is_some()
     }
 
     /// Forgets a number that is not tried any more.
     pub(super) fn forget(&mut self, number: u64) {
-        self.take(Target::Number(number));
+        self.on_acknowledged(TrialTarget::Number(number));
     }
 
     /// A series was set aside by a leader before: it is tried when its pause is over.
     pub(super) fn adopt(&mut self, series: SeriesId, cause: u8, now: Instant) {
-        if self.cause(Target::Series(series)).is_none() {
+        if self.cause(TrialTarget::Series(series)).is_none() {
             // The library knows no acknowledgement with 0x95.
             let breaks = matches!(cause, BROKE | PACKET_TOO_LARGE);
-            self.refuse(Target::Series(series), cause, breaks, now);
+            self.refuse(TrialTarget::Series(series), cause, breaks, now);
         }
     }
 
     /// The broker may be another, or be configured otherwise: what it refused by a word is tried again at once.
-    pub(super) fn connected(&mut self, now: Instant) {
+    pub(super) fn on_connected(&mut self, now: Instant) {
         if !self.words_cost {
             self.lift(now, |bar| !bar.breaks);
         }
     }
 
-    /// The broker takes again what it refused: everything is tried again at once.
+    /// The broker accepts again what it refused: everything is tried again at once.
     pub(super) fn lift_all(&mut self, now: Instant) {
         self.lift(now, |_| true);
         self.refused_in_a_row = 0;
@@ -180,8 +180,8 @@ impl Trials {
         }
     }
 
-    /// The connection broke with these unanswered. Returns the one that is taken for refused, if any is.
-    pub(super) fn broke(&mut self, unanswered: &[Target]) -> Option<Target> {
+    /// The connection broke with these unanswered. Returns the one that counts as refused, if any does.
+    pub(super) fn on_broken(&mut self, unanswered: &[TrialTarget]) -> Option<TrialTarget> {
         self.alone = self.alone.max(if unanswered.is_empty() { 0 } else { unanswered.len() + ALONE_MORE });
         let [target] = unanswered else { return None };
         // One that was refused before was only tried again.
@@ -199,7 +199,7 @@ impl Trials {
 
     /// The connection ended right after the target was refused: Mosquitto 2.0.11 does that. So a try costs the
     /// connection, and of all that is refused.
-    pub(super) fn broke_after(&mut self, target: Target, now: Instant) {
+    pub(super) fn on_broken_after(&mut self, target: TrialTarget, now: Instant) {
         self.words_cost = true;
         if let Some(bar) = self.bars.get_mut(&target) {
             bar.breaks = true;
@@ -214,7 +214,7 @@ impl Trials {
     }
 
     /// The connection went on after a refusal.
-    pub(super) fn went_on(&mut self) {
+    pub(super) fn on_survived(&mut self) {
         self.words_cost = false;
     }
 
@@ -231,23 +231,23 @@ impl Trials {
     }
 
     /// A message was answered, whatever the answer.
-    pub(super) fn answered(&mut self) {
+    pub(super) fn on_answer(&mut self) {
         self.alone = self.alone.saturating_sub(1);
     }
 
-    /// A message was taken: the broker takes something.
-    pub(super) fn something_taken(&mut self) {
+    /// The broker has acknowledged a message: it accepts something.
+    pub(super) fn on_any_acknowledged(&mut self) {
         self.refused_in_a_row = 0;
     }
 
-    /// A number is held that was refused just now. Returns how long the next one is to wait, if the broker seems to take nothing.
-    pub(super) fn number_held(&mut self) -> Option<Duration> {
+    /// A number is held that was refused just now. Returns how long the next one is to wait, if the broker seems to accept nothing.
+    pub(super) fn on_number_held(&mut self) -> Option<Duration> {
         self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
         let beyond = self.refused_in_a_row.checked_sub(REFUSED_IN_A_ROW_MAX)?;
         Some(Duration::from_secs(1 << beyond.min(12)).min(PAUSE_MAX))
     }
 
-    /// Keeps a total that was not taken, unless a later one of its series is kept.
+    /// Keeps a total that was refused, unless a later one of its series is kept.
     pub(super) fn keep_total(&mut self, latest: Numbered) {
         let series = latest.summary.series;
         let is_newer = self.totals.get(&series).is_none_or(|kept| kept.seq <= latest.seq);
@@ -257,14 +257,14 @@ impl Trials {
     }
 
     /// A total was sent: an older one that is kept must not be tried again after it, whatever becomes of this one.
-    pub(super) fn total_sent(&mut self, latest: &Numbered) {
+    pub(super) fn on_total_sent(&mut self, latest: &Numbered) {
         if self.totals.contains_key(&latest.summary.series) {
             self.keep_total(latest.clone());
         }
     }
 
-    /// A total as of a number was taken: an older one is not wanted any more.
-    pub(super) fn total_taken(&mut self, series: SeriesId, seq: u64) {
+    /// The broker has acknowledged a total as of a number: an older one is no longer wanted.
+    pub(super) fn on_total_acknowledged(&mut self, series: SeriesId, seq: u64) {
         if self.totals.get(&series).is_some_and(|kept| kept.seq <= seq) {
             self.totals.remove(&series);
         }
@@ -274,7 +274,7 @@ impl Trials {
     pub(super) fn totals_due(&self, under_way: &HashSet<SeriesId>, now: Instant) -> Vec<Numbered> {
         let due = self.totals.values().filter(|kept| {
             let series = kept.summary.series;
-            !under_way.contains(&series) && !self.is_barred(Target::Total(series), now)
+            !under_way.contains(&series) && !self.is_barred(TrialTarget::Total(series), now)
         });
         due.cloned().collect()
     }
@@ -284,7 +284,7 @@ impl Trials {
 mod tests {
     use super::*;
 
-    const NUMBER: Target = Target::Number(7);
+    const NUMBER: TrialTarget = TrialTarget::Number(7);
 
     #[tokio::test]
     async fn pauses_double_up_to_an_hour_and_what_is_taken_is_free() {
@@ -300,31 +300,31 @@ mod tests {
             pauses.push((now - began).as_secs());
         }
         assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600, 3600]);
-        assert!(trials.take(NUMBER));
-        assert_eq!((trials.cause(NUMBER), trials.take(NUMBER)), (None, false));
+        assert!(trials.on_acknowledged(NUMBER));
+        assert_eq!((trials.cause(NUMBER), trials.on_acknowledged(NUMBER)), (None, false));
     }
 
     #[test]
     fn three_breaks_alone_are_a_refusal_and_a_fourth_is_one_at_once() {
         let mut trials = Trials::default();
-        assert_eq!(trials.broke(&[NUMBER, Target::Status]), None);
+        assert_eq!(trials.on_broken(&[NUMBER, TrialTarget::Status]), None);
         assert!(trials.travels_alone());
-        assert_eq!((trials.broke(&[NUMBER]), trials.broke(&[NUMBER])), (None, None));
-        assert_eq!(trials.broke(&[]), None);
-        assert_eq!(trials.broke(&[NUMBER]), Some(NUMBER));
+        assert_eq!((trials.on_broken(&[NUMBER]), trials.on_broken(&[NUMBER])), (None, None));
+        assert_eq!(trials.on_broken(&[]), None);
+        assert_eq!(trials.on_broken(&[NUMBER]), Some(NUMBER));
         trials.refuse(NUMBER, BROKE, true, Instant::now());
-        assert_eq!(trials.broke(&[NUMBER]), Some(NUMBER));
+        assert_eq!(trials.on_broken(&[NUMBER]), Some(NUMBER));
     }
 
     #[test]
     fn what_was_answered_in_between_is_no_suspect() {
         let mut trials = Trials::default();
-        assert_eq!((trials.broke(&[NUMBER]), trials.broke(&[NUMBER])), (None, None));
-        trials.take(NUMBER);
+        assert_eq!((trials.on_broken(&[NUMBER]), trials.on_broken(&[NUMBER])), (None, None));
+        trials.on_acknowledged(NUMBER);
         assert_eq!(trials.finds_out(), None);
-        assert_eq!((trials.broke(&[NUMBER]), trials.broke(&[Target::Status])), (None, None));
+        assert_eq!((trials.on_broken(&[NUMBER]), trials.on_broken(&[TrialTarget::Status])), (None, None));
         for _ in 0..100 {
-            trials.answered();
+            trials.on_answer();
         }
         assert!(!trials.travels_alone());
     }
@@ -333,11 +333,11 @@ mod tests {
     fn a_broker_that_takes_nothing_is_given_fewer_and_fewer_numbers() {
         let mut trials = Trials::default();
         let waits: Vec<Option<u64>> =
-            (0..48).map(|_| trials.number_held().map(|wait| wait.as_secs())).collect();
+            (0..48).map(|_| trials.on_number_held().map(|wait| wait.as_secs())).collect();
         assert!(waits[..31].iter().all(Option::is_none));
         assert_eq!((waits[31], waits[32], waits[47]), (Some(1), Some(2), Some(3600)));
-        trials.something_taken();
-        assert_eq!(trials.number_held(), None);
+        trials.on_any_acknowledged();
+        assert_eq!(trials.on_number_held(), None);
     }
 
     #[tokio::test]
@@ -345,8 +345,8 @@ mod tests {
         let mut trials = Trials::default();
         let now = Instant::now();
         trials.refuse(NUMBER, 0x87, false, now);
-        trials.broke_after(NUMBER, now);
-        trials.connected(now);
+        trials.on_broken_after(NUMBER, now);
+        trials.on_connected(now);
         assert!(trials.is_barred(NUMBER, now) && trials.breaks(NUMBER));
     }
 
@@ -355,9 +355,9 @@ mod tests {
         let mut trials = Trials::default();
         let start = Instant::now();
         let refuse = |trials: &mut Trials, number: u64, now: Instant| {
-            trials.refuse(Target::Number(number), 0x87, false, now);
-            trials.broke_after(Target::Number(number), now);
-            trials.connected(now);
+            trials.refuse(TrialTarget::Number(number), 0x87, false, now);
+            trials.on_broken_after(TrialTarget::Number(number), now);
+            trials.on_connected(now);
         };
         for number in 0..100 {
             refuse(&mut trials, number, start);
@@ -366,19 +366,22 @@ mod tests {
         let mut tries = 0;
         for second in 0..600 {
             let now = start + Duration::from_secs(second);
-            let due = (0..100).find(|number| !trials.is_barred(Target::Number(*number), now));
+            let due = (0..100).find(|number| !trials.is_barred(TrialTarget::Number(*number), now));
             if let Some(number) = due {
                 refuse(&mut trials, number, now);
                 tries += 1;
-                assert!((0..100).all(|number| trials.is_barred(Target::Number(number), now)), "{second} s");
+                assert!(
+                    (0..100).all(|number| trials.is_barred(TrialTarget::Number(number), now)),
+                    "{second} s"
+                );
             }
         }
         assert!((110..=120).contains(&tries), "one every 5 s: {tries}");
         // A held one of an earlier leader is no other.
         trials.adopt(SeriesId(7), 0x87, start);
-        assert!(trials.breaks(Target::Series(SeriesId(7))));
-        trials.went_on();
-        assert!(!trials.breaks(Target::Series(SeriesId(7))), "refusals cost nothing any more");
+        assert!(trials.breaks(TrialTarget::Series(SeriesId(7))));
+        trials.on_survived();
+        assert!(!trials.breaks(TrialTarget::Series(SeriesId(7))), "refusals cost nothing any more");
     }
 
     #[test]
@@ -399,11 +402,11 @@ mod tests {
             },
         };
         trials.keep_total(total(5));
-        trials.total_sent(&total(10));
+        trials.on_total_sent(&total(10));
         // Whatever became of it.
         assert_eq!(trials.totals_due(&HashSet::new(), Instant::now()), [total(10)]);
-        trials.total_taken(SeriesId(0), 10);
-        trials.total_sent(&total(11));
+        trials.on_total_acknowledged(SeriesId(0), 10);
+        trials.on_total_sent(&total(11));
         assert_eq!(trials.totals_due(&HashSet::new(), Instant::now()), []);
     }
 
@@ -411,11 +414,11 @@ mod tests {
     async fn a_new_connection_tries_again_what_was_refused_by_a_word() {
         let mut trials = Trials::default();
         let now = Instant::now();
-        trials.refuse(Target::Undeliverable, 0x87, false, now);
+        trials.refuse(TrialTarget::Undeliverable, 0x87, false, now);
         trials.refuse(NUMBER, BROKE, true, now);
-        trials.connected(now);
+        trials.on_connected(now);
         assert_eq!(
-            (trials.is_barred(Target::Undeliverable, now), trials.is_barred(NUMBER, now)),
+            (trials.is_barred(TrialTarget::Undeliverable, now), trials.is_barred(NUMBER, now)),
             (false, true)
         );
         trials.lift_all(now);

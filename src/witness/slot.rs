@@ -15,7 +15,7 @@ use super::store::Store;
 use crate::dropped::{DroppedMessages, Reason};
 use crate::figures::Counter;
 use crate::identity::Identity;
-use crate::node::{ToWitness, said_by_witness, said_to_witness};
+use crate::node::{ToWitness, decode_to_witness, encode_from_witness};
 use crate::site::MemberRecord;
 use crate::startup;
 use crate::transport::{Event, Lane, Transport};
@@ -123,7 +123,7 @@ impl Slot {
             if let Some((to, message)) = self.take(from, &frame).await {
                 self.shared.answers.raise();
                 // Whoever is gone asks again when it is back.
-                let _ = self.shared.transport.send(to, Lane::Control, said_by_witness(message));
+                let _ = self.shared.transport.send(to, Lane::Control, encode_from_witness(message));
             }
         }
         self.shared.transport.close().await;
@@ -131,7 +131,7 @@ impl Slot {
 
     /// Handles a frame and returns the answer. Everything that must be durable for the answer is.
     async fn take(&mut self, from: NodeId, frame: &Bytes) -> Option<(NodeId, Message)> {
-        let message = match said_to_witness(frame) {
+        let message = match decode_to_witness(frame) {
             Ok(ToWitness::Core(message)) => message,
             Ok(ToWitness::Members(index, members)) => {
                 self.know_members(from, index, members).await;

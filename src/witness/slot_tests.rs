@@ -1,5 +1,5 @@
 use super::*;
-use crate::node::{ToWitness, said_to_witness};
+use crate::node::{ToWitness, decode_to_witness};
 use tally_core::id::{KeyHash, Subterm, Term};
 use tally_core::raft::{Body, MemberRole, NodeSet};
 
@@ -33,7 +33,7 @@ fn vote(term: u64) -> Bytes {
     let mut votes = NodeSet::default();
     votes.insert(BOX);
     let body = Body::WitnessVote { pre: false, last_term: Term(term - 1), last_subterm: Subterm(0), votes };
-    said_by_witness(Message { term: Term(term), body })
+    encode_from_witness(Message { term: Term(term), body })
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn what_is_not_for_a_witness_is_ignored_and_counted() {
         }
         assert_eq!(slot.shared.dropped.sum(true), 4);
         let to_a_box = Message { term: Term(9), body: Body::TimeoutNow };
-        assert_eq!(slot.take(BOX, &said_by_witness(to_a_box)).await, None);
+        assert_eq!(slot.take(BOX, &encode_from_witness(to_a_box)).await, None);
         assert_eq!(slot.take(BOX, &Bytes::from_static(b"\x11\x05")).await, None, "a request to read");
         assert_eq!((slot.shared.dropped.sum(false), slot.shared.view().writes), (2, 0));
     });
@@ -78,10 +78,10 @@ fn a_ping_is_answered_as_boxes_read_it_and_costs_no_write() {
     run(async {
         let mut slot = slot(dir.path()).await;
         let ping = Message { term: Term(4), body: Body::WitnessPing { round: 7 } };
-        let (to, answer) = slot.take(BOX, &said_by_witness(ping)).await.unwrap();
+        let (to, answer) = slot.take(BOX, &encode_from_witness(ping)).await.unwrap();
         assert_eq!((to, answer.body), (BOX, Body::HeartbeatAnswer { round: 7 }));
         // A box takes it for the answer to a heartbeat, clock and all.
-        assert_eq!(said_to_witness(&said_by_witness(answer)), Ok(ToWitness::Other));
+        assert_eq!(decode_to_witness(&encode_from_witness(answer)), Ok(ToWitness::Other));
         assert_eq!(slot.shared.view().writes, 0);
     });
 }

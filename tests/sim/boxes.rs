@@ -1,4 +1,4 @@
-//! A box: what survives its crashes, and in each of its incarnations the node as it ships, with the storage that it has.
+//! A simulated box: its disk, which survives crashes, and in each incarnation the shipped node with its storage.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -49,12 +49,12 @@ pub(crate) struct SimBox {
     pub(crate) hangs_until: Micros,
     /// Syncs take so many times as long as usual.
     pub(crate) slowness: u64,
-    /// How often it was started.
+    /// How often the box was started.
     pub(crate) incarnations: u64,
     pub(crate) incarnation: Option<Incarnation>,
 }
 
-/// What a crash takes away.
+/// The part of a box that a crash takes away.
 #[derive(Debug)]
 pub(crate) struct Incarnation {
     pub(crate) number: u64,
@@ -64,31 +64,31 @@ pub(crate) struct Incarnation {
     inbox: std_mpsc::Receiver<Job>,
     jobs: VecDeque<Job>,
     worker: DiskWorker<FaultyFileSystem>,
-    /// What the node had written into its log since that was looked at.
+    /// The node's log writes since the checks last looked.
     pub(crate) logged: Vec<Logged>,
     /// Whether the disk is at work.
     pub(crate) disk_works: bool,
     pub(crate) outlet: Arc<Outlet>,
     time: TimeSource,
     began: Micros,
-    /// When it began, by its monotonic clock.
+    /// When the incarnation began, by its monotonic clock.
     born: Instant,
     permille: u64,
-    /// It was told to stop: the doors are closed.
+    /// Whether it was told to stop: the ways in are closed.
     pub(crate) is_stopping: bool,
-    /// It goes on with what an earlier incarnation had saved.
+    /// Whether it continues with batches that an earlier incarnation saved.
     pub(crate) has_unsent: bool,
-    /// How often it woke by itself since this time.
+    /// How often it has woken by itself since this time.
     pub(crate) woken: (Micros, u64),
-    /// For when a wake is planned.
+    /// The time of the planned wake.
     pub(crate) wakes_at: Micros,
 }
 
-/// What a node has written into its log.
+/// A write into a node's log.
 #[derive(Debug)]
 pub(crate) enum Logged {
     Entry(LogIndex, Bytes),
-    /// In place of all that was in it.
+    /// A snapshot, which replaces the whole log.
     Snapshot,
 }
 
@@ -239,7 +239,7 @@ impl SimBox {
         let mut is_saved = true;
         if let Some(incarnation) = self.incarnation.take() {
             let Incarnation { node, mut worker, inbox, mut jobs, .. } = incarnation;
-            is_saved = !node.leave().lost;
+            is_saved = !node.finish().lost;
             // The disk does what it was asked for before.
             jobs.extend(inbox.try_iter());
             jobs.into_iter().for_each(|job| drop(worker.work(Some(job))));
@@ -273,12 +273,12 @@ impl Incarnation {
         now + (local * 1000).div_ceil(self.permille).max(1)
     }
 
-    /// What its monotonic clock says.
+    /// The time of its monotonic clock.
     pub(crate) fn local_now(&self) -> Instant {
         self.time.now()
     }
 
-    /// For how long it has lived, by that clock.
+    /// Its age by that clock.
     pub(crate) fn local_age(&self) -> Duration {
         self.time.now().saturating_duration_since(self.born)
     }

@@ -1,6 +1,6 @@
-//! A broker: one connection at a time under the site's client id, a newer one ends the older. It takes what it is sent,
-//! or refuses it, breaks over it, swallows it, by topic and for a while or for good; it goes down and comes back, stays
-//! silent, changes its limits. What it took is kept apart from it, in the checks, and so survives it.
+//! The simulated broker. It has one connection at a time under the site's client id: a newer one ends the older. By
+//! topic, for a while or for good, it accepts messages, refuses them, breaks the connection over them or ignores them.
+//! It goes down and comes back, stays silent, and changes its limits. The checks keep what it has accepted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::coverage::Coverage;
 use crate::plan::{Micros, SECOND};
 use crate::rng::Rng;
 
-/// Of every site here.
+/// The base topic of every simulated site.
 const BASE: &str = "tally/simulated/";
 
 /// What a seed decides about the broker before a history begins.
@@ -41,7 +41,7 @@ impl BrokerPlan {
 pub(crate) struct Packet {
     /// Its number on its connection.
     pub(crate) id: u64,
-    /// In which term it is sent.
+    /// The term in which the packet is sent.
     pub(crate) term: u64,
     pub(crate) topic: Topic,
     /// The number of the summary that it has.
@@ -73,13 +73,13 @@ impl Topic {
     }
 }
 
-/// What it does about a topic.
+/// How the broker treats a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     Refuse(u8),
-    /// As some do to whom they do not trust.
+    /// Refuses, and closes the connection, as some brokers do.
     RefuseAndClose(u8),
-    /// By a word that the client library does not know, which ends the connection.
+    /// Refuses with a code that the client library does not know, which ends the connection.
     TooLarge,
     Close,
     Swallow,
@@ -95,20 +95,20 @@ struct Rule {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Connected {
     pub(crate) serial: u64,
-    /// At which box, in which of its incarnations, and how that calls it.
+    /// The box, its incarnation, and the number that this gave the connection.
     pub(crate) place: usize,
     pub(crate) incarnation: u64,
     pub(crate) number: u64,
     unanswered: usize,
 }
 
-/// What follows from a packet.
+/// The broker's reaction to a packet.
 #[derive(Debug, Default)]
 pub(crate) struct Reaction {
-    /// It has the message.
+    /// Whether the broker accepted the message.
     pub(crate) took: bool,
     pub(crate) answer: Option<Answer<u64>>,
-    /// It ends the connection.
+    /// How the broker ends the connection, if it does.
     pub(crate) ends: Option<Ending>,
 }
 
@@ -116,7 +116,7 @@ pub(crate) struct Reaction {
 pub(crate) struct SimBroker {
     pub(crate) is_down: bool,
     pub(crate) is_silent: bool,
-    /// From which boxes it cannot be reached.
+    /// The boxes that cannot reach the broker.
     pub(crate) cut: BTreeSet<usize>,
     pub(crate) limits: Limits,
     pub(crate) current: Option<Connected>,
@@ -127,7 +127,7 @@ pub(crate) struct SimBroker {
     known: BTreeSet<Topic>,
     /// Whether it remembers the client.
     has_session: bool,
-    /// It ends the connection at the packet after so many more; before it takes that, or after.
+    /// The broker ends the connection at the packet after so many more; before it accepts that packet, or after.
     breaks_after: Option<(u64, bool)>,
     /// So many acknowledgements are lost.
     loses: u64,
@@ -260,12 +260,12 @@ impl SimBroker {
         }
     }
 
-    /// What it keeps on the status topic.
+    /// The retained message of the status topic.
     pub(crate) fn status(&self) -> Option<Vec<u8>> {
         self.status.clone()
     }
 
-    /// It refuses so long what it does not take for good, and that until [`take_all`](Self::take_all).
+    /// Ends the broker's trouble, except what it refuses for good: that lasts until [`take_all`](Self::take_all).
     pub(crate) fn heal(&mut self) {
         self.is_silent = false;
         self.is_down = false;
@@ -321,7 +321,7 @@ impl SimBroker {
         }
     }
 
-    /// It takes everything again, but for what it refuses for good.
+    /// The broker accepts everything again, except what it refuses for good.
     pub(crate) fn end_refusals(&mut self) {
         self.rules.retain(|_, rule| rule.for_good);
         self.all = None;
@@ -335,14 +335,14 @@ impl SimBroker {
         self.loses = rng.between(1, 4);
     }
 
-    /// It comes back with other limits, with or without its sessions.
+    /// The broker comes back with other limits, with or without its sessions.
     pub(crate) fn restart(&mut self, limits: Limits, keeps_sessions: bool) {
         self.has_session &= keeps_sessions;
         self.limits = limits;
     }
 }
 
-/// What a broker may say of itself.
+/// Limits that a broker may announce.
 pub(crate) fn any_limits(rng: &mut Rng) -> Limits {
     Limits {
         receive_max: rng.pick(&[None, Some(1), Some(5)]),

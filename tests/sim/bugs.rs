@@ -1,4 +1,4 @@
-//! Deliberate bugs of the boxes (`tallyd::deliberate`): the simulation finds each of them, within few histories.
+//! The deliberate bugs of `tallyd::deliberate`: the simulation must find each of them within few histories.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -60,7 +60,7 @@ fn each_bug_is_found() {
     println!("proof: deliberate bugs of boxes: {} bugs, {} found", bugs.len(), found.len());
 }
 
-/// What the environment names.
+/// The bug that the environment names.
 pub(crate) fn asked_for() -> Option<Setting> {
     let named = |variable| {
         let name = std::env::var(variable).ok()?;

@@ -1,4 +1,4 @@
-//! Who uses the boxes besides: pollers and gateways with their meters, programs that speak StatsD, strangers.
+//! More clients of the boxes: pollers and gateways with their meters, StatsD programs, visitors with bad input.
 
 use crate::clients::{Gateways, Habit, Meter, Poller, Statsd, Visitor};
 use crate::plan::{Micros, SECOND, size};
@@ -23,11 +23,11 @@ pub(crate) struct Guests {
 
 /// A meter lives on by as much as a reader waits at most.
 const METER_EVERY: Micros = 150_000;
-/// When a site that is not used yet begins to stand still.
+/// When a site that is not in use yet goes idle.
 const SLEEP_AT: Micros = 2 * SECOND;
 
 impl World {
-    /// They come after so long.
+    /// Adds these clients, after so long.
     pub(crate) fn guests_come(&mut self, after: Micros) {
         let (boxes, rng) = (self.boxes.len() as u64, &mut self.rng);
         let guests = &mut self.guests;

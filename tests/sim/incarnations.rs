@@ -1,4 +1,4 @@
-//! How boxes come and go: started, without power from one moment to the next, stopped in good order.
+//! Starts, power failures and orderly stops of boxes.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ impl World {
         self.after(away, Event::Start { at });
     }
 
-    /// Somebody stops a box in good order.
+    /// An operator stops a box in good order.
     pub(crate) fn stop(&mut self, at: NodeId) {
         let place = World::place(at);
         self.boxes[place].tell_time(self.now);

@@ -1,4 +1,4 @@
-//! What a full run must have come through.
+//! The kinds of events that a full run must cover.
 
 /// Each of these must have happened in a full run.
 pub(crate) const MUST_HAPPEN: [&str; 88] = [

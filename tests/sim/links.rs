@@ -1,4 +1,4 @@
-//! A box's end of the simulated network: what the node sends is put here, and the world takes it on its way.
+//! A box's end of the simulated network: the node puts frames here, and the world delivers them.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
@@ -23,7 +23,7 @@ pub(crate) struct Outlet(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     connected: BTreeSet<NodeId>,
-    /// To whom nothing that is long gets through now.
+    /// The peers to whom no long frame gets through now.
     congested: BTreeSet<NodeId>,
     sent: Vec<Sent>,
 }

@@ -1,5 +1,6 @@
-//! Connections between boxes. In one, each lane is in order and loses nothing until the connection breaks; datagrams get
-//! lost, doubled and out of order. A cut holds up what is sent; when it lasts, the connection breaks at each end.
+//! Connections between boxes. Each lane of a connection keeps its order and loses nothing until the connection breaks;
+//! datagrams may be lost, duplicated and reordered. A cut delays what is sent; if it lasts, the connection breaks at
+//! each end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,12 +40,12 @@ fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
     (a.min(b), a.max(b))
 }
 
-/// What becomes of a frame.
+/// The fate of a frame.
 #[derive(Debug)]
 pub(crate) enum Route {
-    /// It arrives so many times, at these times, if the connection is still the one of this serial then.
+    /// The frame arrives at these times, if the connection still has this serial then.
     Arrives(u64, Vec<Micros>),
-    /// It waits for the cut to end.
+    /// The frame waits for the cut to end.
     Held(u64),
     Lost,
 }

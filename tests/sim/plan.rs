@@ -1,4 +1,4 @@
-//! What a seed decides about a history before it begins.
+//! The plan of a history: everything that the seed decides before it begins.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) fn size(number: u64) -> usize {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) boxes: u64,
-    /// How long things go wrong.
+    /// How long faults are injected.
     pub(crate) trouble: Micros,
     /// Between one trouble and the next, on average.
     pub(crate) calm: Micros,

@@ -1,4 +1,4 @@
-//! What is due, in the order of time; at the same time in the order in which it was made due.
+//! The queue of events, ordered by time; events of the same time keep the order in which they were added.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,4 +1,4 @@
-//! What a history is besides its seed.
+//! What determines a history besides its seed.
 
 use tallyd::deliberate::Bug;
 
@@ -6,7 +6,7 @@ use crate::plan::{Micros, Plan};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
-    /// What is wrong with the boxes on purpose.
+    /// The deliberate bug of the boxes.
     pub(crate) bug: Option<Bug>,
     /// Makes some kind of trouble more frequent than chance would.
     pub(crate) bend: fn(&mut Plan),
@@ -15,10 +15,10 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// The boxes as they are meant, and whatever plan the seed makes.
+    /// The boxes without a bug, and the plan of the seed.
     pub(crate) const PLAIN: Setting = Setting { bug: None, bend: |_| (), calm: None };
 
-    /// What the environment has to say for the same history.
+    /// The variables that give the same history.
     pub(crate) fn variables(self) -> String {
         self.calm.map_or_else(String::new, |calm| format!("TALLYD_SIM_CALM={calm} "))
     }

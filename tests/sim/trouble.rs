@@ -1,4 +1,4 @@
-//! What goes wrong.
+//! The faults that are injected into boxes, disks, links and clocks.
 
 use std::io::ErrorKind;
 
@@ -11,7 +11,7 @@ use crate::world::{Event, World};
 /// How far a clock is ahead or behind at most, in seconds.
 pub(crate) const AHEAD_MAX_S: i64 = 30_000_000;
 
-/// One trouble, of whatever kind.
+/// Injects one fault, of a random kind.
 pub(crate) fn strike(world: &mut World) {
     let victim = victim(world);
     let at = world.boxes[victim].id;
@@ -75,7 +75,7 @@ pub(crate) fn strike(world: &mut World) {
     }
 }
 
-/// Whoever leads, half of the time.
+/// The box that a fault hits: the leader, half of the time.
 fn victim(world: &mut World) -> usize {
     let leads = |one: &SimBox| {
         one.incarnation.as_ref().is_some_and(|incarnation| incarnation.handle.role().borrow().leads)
@@ -101,7 +101,7 @@ fn recover_later(world: &mut World, at: NodeId) {
     world.after(span, Event::DiskRecovers { at });
 }
 
-/// It is wrong by a little or by years, jumps, or is not synchronised any more.
+/// Makes a clock wrong by a little or by years, steps it, or ends its synchronisation.
 fn ail_clock(world: &mut World, victim: usize) {
     if !world.plan.has_clocks {
         return;

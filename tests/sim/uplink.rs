@@ -1,4 +1,4 @@
-//! What the broker does about what comes to it, on its way back to the boxes; and what goes wrong with it.
+//! The broker's answers on their way back to the boxes, and the broker's faults.
 
 use tallyd::mqtt::{Answer, Ending, Limits};
 use tallyd::upstream::Input;
@@ -176,7 +176,7 @@ impl World {
         }
     }
 
-    /// What it refused for good, too.
+    /// Ends the refusals for good, too.
     pub(crate) fn end_refusals_for_good(&mut self) {
         self.outside.broker.take_all();
         if self.rng.chance(500) {

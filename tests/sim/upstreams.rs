@@ -1,4 +1,4 @@
-//! The boxes' upstreams, as they ship: what wakes them, and what they send on its way.
+//! The boxes' shipped upstreams: what wakes them, and the messages that they send.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tallyd::random::Random;
 use tallyd::request::RequestError;
 use tallyd::site::Applied;
 use tallyd::upstream::{
-    Ask, BaseTopic, Formats, Input, Machine, Naming, NodeOutbox, Output, Setting, Shared,
+    Ask, BaseTopic, Formats, Input, Machine, Naming, NodeOutbox, Output, Setting, SharedStatus,
 };
 use tokio::sync::oneshot;
 
@@ -27,9 +27,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// What happens between boxes and the broker.
 #[derive(Debug)]
 pub(crate) enum UpstreamEvent {
-    /// It is due, if it still is at this time.
+    /// The upstream is woken, if it is still due at this time.
     Wake { place: usize, incarnation: u64, due: Micros },
-    /// What it asks of its node.
+    /// A command of the upstream to its node.
     Asks { place: usize, incarnation: u64, command: Command },
     /// Something comes to it.
     Comes { place: usize, incarnation: u64, input: Input },
@@ -41,12 +41,12 @@ pub(crate) enum UpstreamEvent {
     Ends { serial: u64 },
     /// Something goes wrong at the broker.
     Trouble,
-    /// It comes back.
+    /// The broker comes back.
     Recovers,
 }
 
 impl UpstreamEvent {
-    /// At which box it happens, if it cannot while that is paused.
+    /// The box of the event, if the event has to wait while the box is paused.
     pub(crate) fn place(&self) -> Option<usize> {
         match self {
             UpstreamEvent::Wake { place, .. }
@@ -76,9 +76,9 @@ pub(crate) struct SimUpstream {
     incarnation: u64,
     machine: Machine<NodeOutbox>,
     asked: Vec<Asked>,
-    /// What it has looked at.
+    /// The node's state that it last saw.
     seen: (RoleView, u64, BrokerWish),
-    /// For when a wake is planned.
+    /// The time of the planned wake.
     wakes_at: Micros,
     /// The connection that it has, or makes: its number here and at the broker, and when the latest packet arrives.
     pub(crate) link: Option<Link>,
@@ -128,7 +128,8 @@ impl World {
         let random = Random::seeded(self.rng.next());
         let Some(incarnation) = &self.boxes[place].incarnation else { return };
         let outbox = NodeOutbox::new(incarnation.handle.clone());
-        let machine = Machine::new(outbox, setting(), Shared::new(None), random, incarnation.local_now());
+        let machine =
+            Machine::new(outbox, setting(), SharedStatus::new(None), random, incarnation.local_now());
         let up = SimUpstream {
             incarnation: incarnation.number,
             machine,
@@ -185,7 +186,7 @@ impl World {
         }
     }
 
-    /// It takes this in and does what follows.
+    /// Gives the upstream these inputs and carries out its outputs.
     fn run_upstream(&mut self, place: usize, inputs: Vec<Input>) {
         let now = self.now;
         inputs.iter().for_each(|input| self.tell(|_| format!("box {} hears {input:?}", place + 1)));
@@ -328,7 +329,7 @@ impl World {
     }
 }
 
-/// For who reads a history.
+/// The output in short, for the reader of a history.
 fn short(output: &Output) -> String {
     match output {
         Output::Send { id, message } => {

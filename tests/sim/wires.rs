@@ -1,4 +1,4 @@
-//! What the world does about connections: makes them, has them break, and takes frames on their way.
+//! The world's part of connections: it makes and breaks them, and delivers frames.
 
 use tally_core::id::NodeId;
 

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::boxes::Site;
+use serde_json::{Value, json};
+
+use crate::boxes::{Site, TestBox};
+use crate::harness::until;
 use crate::http::Client;
 
 /// Retrying goes on for so long at most: far below the life of a key.
@@ -148,4 +151,40 @@ fn client(
         *tally.acknowledged.entry(series).or_default() += amount;
     }
     tally
+}
+
+/// Sends reports of many samples to one box, which fill the log by some 45 KiB each, until it is enough. A report that
+/// is not acknowledged is sent again, until it is or it is enough.
+pub(crate) fn fill_log(at: &TestBox, mut enough: impl FnMut() -> bool) {
+    let mut client = at.client();
+    let opened = until("a source opens an epoch", || {
+        let answer = client.post("/v1/sources/filler/epochs", "").ok()?;
+        (answer.status == 200).then(|| answer.json())
+    });
+    let epoch = opened["epoch"].as_str().unwrap();
+    let cells: Vec<Value> = (0..1000)
+        .map(|series| {
+            let sample = json!({"count": 2, "sum": 1234.567891011, "min": 567.891011, "max": 666.67688,
+                                "last": 666.67688});
+            json!({"series": format!("fill/{series}"), "sample": sample})
+        })
+        .collect();
+    let cells = Value::Array(cells).to_string();
+    for number in 1..5000 {
+        let body = format!(r#"{{"source":"filler","epoch":"{epoch}","number":{number},"cells":{cells}}}"#);
+        let enough = until("a report is acknowledged, or it is enough", || {
+            if enough() {
+                return Some(true);
+            }
+            let answer = client.post("/v1/reports", &body).ok()?;
+            (answer.status == 200).then(|| {
+                assert_eq!(answer.json()["refused"], json!([]));
+                false
+            })
+        });
+        if enough {
+            return;
+        }
+    }
+    panic!("5,000 reports were not enough");
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::boxes::Site;
 use crate::harness::until;
-use crate::load::Load;
+use crate::load::{Load, fill_log};
 
 /// All series with their whole state, as a box reads them.
 fn everything(site: &Site, at: usize) -> Vec<Value> {
@@ -24,30 +24,6 @@ fn everything(site: &Site, at: usize) -> Vec<Value> {
             None => return all,
         }
     }
-}
-
-/// Reports of many samples through one box, which fill the log by some 45 KiB each, until it is enough.
-fn fill_log(site: &Site, at: usize, mut enough: impl FnMut() -> bool) {
-    let source = "filler";
-    let mut client = site.boxes[at].client();
-    let opened = client.post(&format!("/v1/sources/{source}/epochs"), "").unwrap().ok();
-    let epoch = opened["epoch"].as_str().unwrap();
-    let cells: Vec<Value> = (0..1000)
-        .map(|series| {
-            let sample = json!({"count": 2, "sum": 1234.567891011, "min": 567.891011, "max": 666.67688,
-                                "last": 666.67688});
-            json!({"series": format!("fill/{series}"), "sample": sample})
-        })
-        .collect();
-    let cells = Value::Array(cells).to_string();
-    for number in 1..5000 {
-        let body = format!(r#"{{"source":"{source}","epoch":"{epoch}","number":{number},"cells":{cells}}}"#);
-        assert_eq!(client.post("/v1/reports", &body).unwrap().ok()["refused"], json!([]));
-        if number % 16 == 0 && enough() {
-            return;
-        }
-    }
-    panic!("5,000 reports were not enough");
 }
 
 #[test]
@@ -78,7 +54,7 @@ fn a_restart_from_a_snapshot_keeps_every_total() {
     let mut site = Site::start_with(1, "60s", "");
     let keyed = site.boxes[0].client().post_keyed("/v1/counters/k", r#"{"add":5}"#, "once").unwrap().ok();
     let covered = || site.boxes[0].status()["storage"]["snapshot_index"].as_u64().unwrap();
-    fill_log(&site, 0, || covered() > 0);
+    fill_log(&site.boxes[0], || covered() > 0);
     let covered = covered();
     site.boxes[0].add("after", 9);
     let before = everything(&site, 0);
@@ -101,7 +77,7 @@ fn a_follower_that_is_far_behind_catches_up() {
     let log = site.boxes[leader].directory.join("log");
     let oldest = [log.join("000000000001.log"), log.join("000000000001.full")];
     assert!(oldest[0].exists());
-    fill_log(&site, leader, || !oldest.iter().any(|file| file.exists()));
+    fill_log(&site.boxes[leader], || !oldest.iter().any(|file| file.exists()));
     site.boxes[behind].start();
     site.boxes[behind].until_log("installed a snapshot");
     site.boxes[behind].until_ready();

@@ -8,7 +8,7 @@ use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tallyd::site::{
     Body, BootstrapSettings, ConfigurationRecord, KeyedAdd, MemberChange, MemberRecord, Part, ReportWriter,
-    SeriesRef, Site, SourceKind, Stamp, StampedEntry, entry, readdressed,
+    SeriesRef, Site, SourceKind, Stamp, StampedEntry, entry, readdress,
 };
 
 use crate::input::{Input, put_part};
@@ -67,7 +67,7 @@ fn look_at(payload: &[u8]) {
     let _ = entry::configuration_of(&payload.into());
     let _ = Site::new(&founding()).members_to_come(Vec::new(), std::iter::once(payload.into()));
     if entry::check(payload).is_ok() {
-        let _ = readdressed(payload, SourceId(7), Epoch(9), ReportNumber::FIRST);
+        let _ = readdress(payload, SourceId(7), Epoch(9), ReportNumber::FIRST);
     }
 }
 

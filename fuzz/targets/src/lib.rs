@@ -23,7 +23,7 @@ mod witness;
 
 /// A way in, and what is known to be interesting for it.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub struct FuzzTarget {
     /// As the fuzzer and the folder of its corpus are called.
     pub name: &'static str,
     /// Gives the bytes to it; panics if something is violated.
@@ -33,18 +33,18 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
-    Target { name: "frames", run: frames::run, seeds: frames::seeds },
-    Target { name: "raft", run: raft::run, seeds: raft::seeds },
-    Target { name: "witness", run: witness::run, seeds: witness::seeds },
-    Target { name: "entries", run: entries::run, seeds: entries::seeds },
-    Target { name: "site_snapshot", run: site_snapshot::run, seeds: site_snapshot::seeds },
-    Target { name: "recovery", run: recovery::run, seeds: recovery::seeds },
-    Target { name: "http", run: http::run, seeds: http::seeds },
-    Target { name: "doors", run: doors::run, seeds: doors::seeds },
-    Target { name: "statsd", run: statsd::run, seeds: statsd::seeds },
-    Target { name: "config", run: config::run, seeds: config::seeds },
-    Target { name: "files", run: files::run, seeds: files::seeds },
+pub const TARGETS: [FuzzTarget; 11] = [
+    FuzzTarget { name: "frames", run: frames::run, seeds: frames::seeds },
+    FuzzTarget { name: "raft", run: raft::run, seeds: raft::seeds },
+    FuzzTarget { name: "witness", run: witness::run, seeds: witness::seeds },
+    FuzzTarget { name: "entries", run: entries::run, seeds: entries::seeds },
+    FuzzTarget { name: "site_snapshot", run: site_snapshot::run, seeds: site_snapshot::seeds },
+    FuzzTarget { name: "recovery", run: recovery::run, seeds: recovery::seeds },
+    FuzzTarget { name: "http", run: http::run, seeds: http::seeds },
+    FuzzTarget { name: "doors", run: doors::run, seeds: doors::seeds },
+    FuzzTarget { name: "statsd", run: statsd::run, seeds: statsd::seeds },
+    FuzzTarget { name: "config", run: config::run, seeds: config::seeds },
+    FuzzTarget { name: "files", run: files::run, seeds: files::seeds },
 ];
 
 /// The fuzzer of the target of that name.
@@ -52,7 +52,7 @@ pub const TARGETS: [Target; 11] = [
 macro_rules! fuzzer {
     ($name:literal) => {
         ::libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-            static TARGET: ::std::sync::LazyLock<$crate::Target> =
+            static TARGET: ::std::sync::LazyLock<$crate::FuzzTarget> =
                 ::std::sync::LazyLock::new(|| $crate::target($name).expect("a target of that name"));
             (TARGET.run)(bytes)
         });
@@ -61,6 +61,6 @@ macro_rules! fuzzer {
 
 /// The target of that name.
 #[must_use]
-pub fn target(name: &str) -> Option<Target> {
+pub fn target(name: &str) -> Option<FuzzTarget> {
     TARGETS.into_iter().find(|target| target.name == name)
 }

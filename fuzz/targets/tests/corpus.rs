@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tally_fuzz_targets::{TARGETS, Target};
+use tally_fuzz_targets::{FuzzTarget, TARGETS};
 
 const FILES_MAX: usize = 60;
 const BYTES_MAX: u64 = 200 << 10;
@@ -15,7 +15,7 @@ fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-fn corpus(target: &Target) -> PathBuf {
+fn corpus(target: &FuzzTarget) -> PathBuf {
     fuzz().join("corpus").join(target.name)
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::Shared;
+use super::StatsdShared;
 use super::drops::Drops;
 use super::series_cache::SeriesCache;
 use crate::accumulator::Accumulator;
@@ -28,7 +28,7 @@ pub(super) struct Receiver {
     drops_read: Instant,
     /// Something came since the drops were read.
     drops_due: bool,
-    shared: Arc<Shared>,
+    shared: Arc<StatsdShared>,
     accumulator: Arc<Accumulator>,
     cache: SeriesCache,
     log: BoundedLog<2>,
@@ -93,7 +93,7 @@ impl Listener {
 impl Receiver {
     pub(super) fn new(
         sockets: Vec<UdpSocket>,
-        shared: Arc<Shared>,
+        shared: Arc<StatsdShared>,
         accumulator: Arc<Accumulator>,
     ) -> io::Result<Receiver> {
         let listeners = sockets.into_iter().map(Listener::new).collect::<io::Result<_>>()?;

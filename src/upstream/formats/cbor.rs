@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Format;
 use super::decimal::Decimal;
-use super::fields::{Fields, Value};
+use super::fields::{FieldValue, Fields};
 
 /// See the module.
 pub(super) struct Cbor;
@@ -33,10 +33,10 @@ impl Format for Cbor {
         for (name, value) in fields {
             write(&mut bytes, name);
             match value {
-                Value::Text(text) => write(&mut bytes, text),
-                Value::Flag(flag) => write(&mut bytes, flag),
-                Value::Exact(decimal) => number(&mut bytes, *decimal),
-                Value::Float(value) => write(&mut bytes, value),
+                FieldValue::Text(text) => write(&mut bytes, text),
+                FieldValue::Flag(flag) => write(&mut bytes, flag),
+                FieldValue::Exact(decimal) => number(&mut bytes, *decimal),
+                FieldValue::Float(value) => write(&mut bytes, value),
             }
         }
         bytes

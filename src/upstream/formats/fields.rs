@@ -12,7 +12,7 @@ const FIELDS_VERSION: u64 = 1;
 
 /// A field's value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value<'a> {
+pub(super) enum FieldValue<'a> {
     /// Any text.
     Text(Cow<'a, str>),
     /// Yes or no.
@@ -23,35 +23,35 @@ pub(super) enum Value<'a> {
     Float(f64),
 }
 
-impl<'a> From<&'a str> for Value<'a> {
-    fn from(text: &'a str) -> Value<'a> {
-        Value::Text(Cow::Borrowed(text))
+impl<'a> From<&'a str> for FieldValue<'a> {
+    fn from(text: &'a str) -> FieldValue<'a> {
+        FieldValue::Text(Cow::Borrowed(text))
     }
 }
 
-impl From<String> for Value<'_> {
+impl From<String> for FieldValue<'_> {
     fn from(text: String) -> Self {
-        Value::Text(Cow::Owned(text))
+        FieldValue::Text(Cow::Owned(text))
     }
 }
 
-impl From<bool> for Value<'_> {
+impl From<bool> for FieldValue<'_> {
     fn from(flag: bool) -> Self {
-        Value::Flag(flag)
+        FieldValue::Flag(flag)
     }
 }
 
-impl From<f64> for Value<'_> {
+impl From<f64> for FieldValue<'_> {
     fn from(value: f64) -> Self {
-        Value::Float(value)
+        FieldValue::Float(value)
     }
 }
 
 macro_rules! exact {
     ($($number:ty),*) => {
-        $(impl From<$number> for Value<'_> {
+        $(impl From<$number> for FieldValue<'_> {
             fn from(number: $number) -> Self {
-                Value::Exact(Decimal::from(number))
+                FieldValue::Exact(Decimal::from(number))
             }
         })*
     };
@@ -61,16 +61,16 @@ exact!(u64, u128, i128, tally_core::report::Sum);
 
 /// The fields of one message.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(in crate::upstream) struct Fields<'a>(Vec<(&'static str, Value<'a>)>);
+pub(in crate::upstream) struct Fields<'a>(Vec<(&'static str, FieldValue<'a>)>);
 
 impl<'a> Fields<'a> {
-    fn with(mut self, name: &'static str, value: impl Into<Value<'a>>) -> Self {
+    fn with(mut self, name: &'static str, value: impl Into<FieldValue<'a>>) -> Self {
         self.0.push((name, value.into()));
         self
     }
 
     /// Names and values, in order.
-    pub(super) fn iter(&self) -> std::slice::Iter<'_, (&'static str, Value<'a>)> {
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, (&'static str, FieldValue<'a>)> {
         self.0.iter()
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::decimal::Decimal;
-use super::fields::{Fields, Value};
+use super::fields::{FieldValue, Fields};
 use super::{Format, Naming, SiteState};
 use crate::mqtt::Message;
 
@@ -76,10 +76,10 @@ impl Serialize for Object<'_> {
         let mut map = serializer.serialize_map(Some(self.0.iter().len()))?;
         for (name, value) in self.0.iter() {
             match value {
-                Value::Text(text) => map.serialize_entry(name, text)?,
-                Value::Flag(flag) => map.serialize_entry(name, flag)?,
-                Value::Exact(decimal) => map.serialize_entry(name, &number(decimal))?,
-                Value::Float(value) => map.serialize_entry(name, value)?,
+                FieldValue::Text(text) => map.serialize_entry(name, text)?,
+                FieldValue::Flag(flag) => map.serialize_entry(name, flag)?,
+                FieldValue::Exact(decimal) => map.serialize_entry(name, &number(decimal))?,
+                FieldValue::Float(value) => map.serialize_entry(name, value)?,
             }
         }
         map.end()

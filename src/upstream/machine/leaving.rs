@@ -71,7 +71,7 @@ impl<S: SiteView> Machine<S> {
             Part::Settle => {
                 if !is_late && !self.session.ended {
                     self.finish_begun();
-                    if !self.session.is_settled() {
+                    if !self.session.is_idle() {
                         return false;
                     }
                 }

@@ -218,7 +218,7 @@ impl<S: SiteView> Machine<S> {
         self.shared.connected(self.session.limits, &self.setting.broker, delivered);
         self.site.seen(Some(true));
         let fenced = self.session.fenced.unwrap_or(self.now);
-        self.trials.connected(fenced);
+        self.trials.on_connected(fenced);
         self.session.begin(delivered, self.now);
         self.attempt.is_open = true;
         self.adopt_held();

@@ -10,18 +10,18 @@ impl<S: SiteView> Machine<S> {
     pub(in crate::upstream) fn take_answer(&mut self, answer: Answer<u64>) -> Result<(), End> {
         match answer {
             Answer::Acknowledged(id) => {
-                let Some(sent) = self.answered(id) else { return Ok(()) };
+                let Some(sent) = self.take_unanswered(id) else { return Ok(()) };
                 self.session.pace = self.session.pace.saturating_mul(2).min(usize::from(IN_FLIGHT_MAX));
                 if self.session.last_refused.take().is_some() {
-                    self.trials.went_on();
+                    self.trials.on_survived();
                 }
                 if sent != Sent::Subscription {
-                    self.trials.something_taken();
+                    self.trials.on_any_acknowledged();
                 }
-                self.on_taken(sent);
+                self.on_acknowledged(sent);
             }
             Answer::Refused(id, refusal) => {
-                let Some(sent) = self.answered(id) else { return Ok(()) };
+                let Some(sent) = self.take_unanswered(id) else { return Ok(()) };
                 self.shared.refused();
                 self.session.last_refused = Some(sent);
                 self.on_refused(sent, &refusal);
@@ -35,39 +35,39 @@ impl<S: SiteView> Machine<S> {
         Ok(())
     }
 
-    /// The message that is answered, if it is not yet.
-    fn answered(&mut self, id: u64) -> Option<Sent> {
+    /// Takes out the message that is answered, if it still waits for an answer.
+    fn take_unanswered(&mut self, id: u64) -> Option<Sent> {
         let place = self.session.unanswered.iter().position(|(one, _)| *one == id)?;
         self.session.heard = self.now;
-        self.trials.answered();
+        self.trials.on_answer();
         self.session.unanswered.remove(place).map(|(_, sent)| sent)
     }
 
-    fn on_taken(&mut self, sent: Sent) {
-        let again = self.trials.take(target_of(sent));
+    fn on_acknowledged(&mut self, sent: Sent) {
+        let again = self.trials.on_acknowledged(target_of(sent));
         match sent {
             Sent::Summary { token, series } => {
-                self.series_taken(series);
-                self.settled(token);
+                self.on_series_acknowledged(series);
+                self.settle(token);
             }
             Sent::Total { token, series, latest } => {
-                self.total_taken(series, latest);
-                self.settled(token);
+                self.on_total_acknowledged(series, latest);
+                self.settle(token);
             }
-            Sent::LateTotal { series, latest } => self.total_taken(series, latest),
+            Sent::LateTotal { series, latest } => self.on_total_acknowledged(series, latest),
             Sent::Aside { seq, token, .. } => {
                 self.shared.undeliverable();
                 match token {
                     Some(token) => {
                         self.trials.forget(seq);
-                        self.settled(token);
+                        self.settle(token);
                     }
-                    None => self.held_taken(seq),
+                    None => self.on_held_acknowledged(seq),
                 }
             }
             Sent::Retry { seq, series } => {
-                self.series_taken(series);
-                self.held_taken(seq);
+                self.on_series_acknowledged(series);
+                self.on_held_acknowledged(seq);
             }
             Sent::Status if again => {
                 tracing::info!("upstream: the broker accepts the status topic again");
@@ -78,8 +78,8 @@ impl<S: SiteView> Machine<S> {
         }
     }
 
-    fn series_taken(&mut self, series: SeriesId) {
-        if self.trials.take(trials::Target::Series(series)) {
+    fn on_series_acknowledged(&mut self, series: SeriesId) {
+        if self.trials.on_acknowledged(TrialTarget::Series(series)) {
             tracing::info!("upstream: the broker accepts the summaries of {} again", self.topic_of(series));
             // The others of the series need not wait for their own turns.
             let same = self.session.held.iter().filter(|(_, (held, _))| held.summary.series == series);
@@ -89,22 +89,22 @@ impl<S: SiteView> Machine<S> {
         }
     }
 
-    fn total_taken(&mut self, series: SeriesId, latest: u64) {
-        self.trials.total_taken(series, latest);
+    fn on_total_acknowledged(&mut self, series: SeriesId, latest: u64) {
+        self.trials.on_total_acknowledged(series, latest);
         if self.session.totals_under_way.get(&series).is_some_and(|sent| sent.seq <= latest) {
             self.session.totals_under_way.remove(&series);
         }
     }
 
-    /// One message of a number is done with.
-    pub(super) fn settled(&mut self, token: Token) {
-        let before = self.session.ledger.taken();
-        if self.session.ledger.acknowledged(token) {
-            let taken = self.session.ledger.taken();
-            let later = self.session.settled_held.split_off(&(taken + 1));
+    /// Settles one message of a number.
+    pub(super) fn settle(&mut self, token: Token) {
+        let before = self.session.ledger.settled_up_to();
+        if self.session.ledger.settle(token) {
+            let settled = self.session.ledger.settled_up_to();
+            let later = self.session.settled_held.split_off(&(settled + 1));
             let held = std::mem::replace(&mut self.session.settled_held, later).len() as u64;
-            self.shared.delivered((taken - before).saturating_sub(held));
-            self.session.under_way = self.session.under_way.split_off(&(taken + 1));
+            self.shared.delivered((settled - before).saturating_sub(held));
+            self.session.under_way = self.session.under_way.split_off(&(settled + 1));
             self.session.backoff = crate::upstream::BACKOFF;
         }
     }
@@ -116,15 +116,15 @@ impl<S: SiteView> Machine<S> {
         }
         self.judge(sent, refusal.code, false, &refusal.what);
         match sent {
-            Sent::Summary { token, .. } if deliberate::is(Bug::DropsRefused) => self.settled(token),
+            Sent::Summary { token, .. } if deliberate::is(Bug::DropsRefused) => self.settle(token),
             Sent::Summary { token, .. } if self.site.sets_aside() => self.go_aside(token, refusal.code),
             Sent::Summary { .. } => self.stall(&format!(
                 "the broker refuses summaries: {}; nothing is skipped; number {} and all later ones will be \
                  retried",
                 refusal.what,
-                self.session.ledger.taken() + 1
+                self.session.ledger.settled_up_to() + 1
             )),
-            Sent::Total { token, .. } => self.settled(token),
+            Sent::Total { token, .. } => self.settle(token),
             Sent::Aside { token: Some(token), cause, .. } => self.go_aside(token, cause),
             Sent::Aside { seq, token: None, .. } | Sent::Retry { seq, .. } => {
                 self.session.retrying.remove(&seq);
@@ -149,13 +149,13 @@ impl<S: SiteView> Machine<S> {
         match sent {
             Sent::Summary { series, .. } if self.site.sets_aside() => {
                 self.trials.refuse(target, cause, breaks, now);
-                news = self.trials.refuse(trials::Target::Series(series), cause, breaks, now);
+                news = self.trials.refuse(TrialTarget::Series(series), cause, breaks, now);
             }
             Sent::Summary { .. } => {}
             Sent::Retry { series, .. } => {
                 self.trials.refuse(target, cause, breaks, now);
-                let series = trials::Target::Series(series);
-                // Only if no other number of the series was taken meanwhile.
+                let series = TrialTarget::Series(series);
+                // Only if no other number of the series was acknowledged meanwhile.
                 if self.trials.cause(series).is_some() {
                     self.trials.refuse(series, cause, breaks, now);
                 }
@@ -181,8 +181,8 @@ impl<S: SiteView> Machine<S> {
     /// The connection ended: one message that travelled alone may be the cause.
     pub(in crate::upstream) fn on_end(&mut self, ending: Ending) -> End {
         let unanswered = self.session.unanswered.iter();
-        let suspects: Vec<trials::Target> = unanswered.map(|(_, sent)| target_of(*sent)).collect();
-        let struck = self.trials.broke(&suspects);
+        let suspects: Vec<TrialTarget> = unanswered.map(|(_, sent)| target_of(*sent)).collect();
+        let struck = self.trials.on_broken(&suspects);
         let lone = self.session.unanswered.front().map(|(_, sent)| *sent);
         let lone = lone.filter(|sent| suspects.len() == 1 && self.is_current(*sent));
         if let Some(lone) = lone {
@@ -198,9 +198,9 @@ impl<S: SiteView> Machine<S> {
         }
         if let Some(sent) = self.session.last_refused {
             let now = self.now;
-            self.trials.broke_after(target_of(sent), now);
+            self.trials.on_broken_after(target_of(sent), now);
             if let Sent::Summary { series, .. } | Sent::Retry { series, .. } = sent {
-                self.trials.broke_after(trials::Target::Series(series), now);
+                self.trials.on_broken_after(TrialTarget::Series(series), now);
             }
         }
         let again = match self.session.ledger.under_way() {
@@ -208,14 +208,14 @@ impl<S: SiteView> Machine<S> {
             some => {
                 format!(
                     "; {some} summaries from number {} will be sent again",
-                    self.session.ledger.taken() + 1
+                    self.session.ledger.settled_up_to() + 1
                 )
             }
         };
         End::Broken(Ending { again, ..ending })
     }
 
-    /// Nothing is skipped: all that is not taken is sent again after a pause.
+    /// Nothing is skipped: all that is not settled is sent again after a pause.
     pub(super) fn stall(&mut self, what: &str) {
         self.session.ledger.rewind();
         self.session.queue.clear();
@@ -264,14 +264,14 @@ impl<S: SiteView> Machine<S> {
     pub(super) fn refused_topics(&self) -> Vec<(String, String)> {
         let format = self.setting.formats.first();
         let topic = |target| match target {
-            trials::Target::Series(series) => Some(self.topic_of(series)),
-            trials::Target::Total(series) => Some(self.total_topic_of(series)),
-            trials::Target::Undeliverable => Some(format.undeliverable_topic(&self.setting.naming)),
-            trials::Target::Status => Some(self.setting.naming.status_topic()),
-            trials::Target::Subscription => {
+            TrialTarget::Series(series) => Some(self.topic_of(series)),
+            TrialTarget::Total(series) => Some(self.total_topic_of(series)),
+            TrialTarget::Undeliverable => Some(format.undeliverable_topic(&self.setting.naming)),
+            TrialTarget::Status => Some(self.setting.naming.status_topic()),
+            TrialTarget::Subscription => {
                 Some(format!("{} (subscription)", self.setting.naming.status_topic()))
             }
-            trials::Target::Number(_) => None,
+            TrialTarget::Number(_) => None,
         };
         let refused = self.trials.refused();
         let named = refused.filter_map(|(target, cause)| Some((topic(target)?, reasons::of_cause(cause))));

@@ -1,4 +1,4 @@
-//! Numbers that the broker does not take: published to the topic for such, else held, and tried again.
+//! Numbers that the broker refuses: published to the topic for such, else held, and tried again.
 
 use super::*;
 use crate::upstream::reasons;
@@ -9,16 +9,16 @@ impl<S: SiteView> Machine<S> {
     pub(super) fn go_aside(&mut self, token: Token, cause: u8) {
         let Some(numbered) = self.session.under_way.get(&token.seq) else { return };
         let message = self.aside_message(numbered, cause);
-        let target = trials::Target::Undeliverable;
+        let target = TrialTarget::Undeliverable;
         let free = !self.trials.is_barred(target, self.now) && !self.too_large(&message);
-        // One message at a time finds out whether it is taken by now.
+        // One message at a time finds out whether the topic is still refused.
         let finding_out = self.trials.cause(target).is_some() && self.is_aside_under_way();
         if free && !finding_out {
             let out = self.out(Sent::Aside { seq: token.seq, token: Some(token), cause }, message);
             self.session.out.push_front(out);
         } else {
             if deliberate::is(Bug::PassesUnheld) {
-                self.settled(token);
+                self.settle(token);
             }
             self.session.to_hold.push_back((token, cause));
         }
@@ -61,14 +61,14 @@ impl<S: SiteView> Machine<S> {
             self.session.held.insert(token.seq, (numbered.clone(), cause));
         }
         self.session.settled_held.insert(token.seq);
-        self.settled(token);
-        let tried = self.trials.cause(trials::Target::Number(token.seq)).is_some();
-        if tried && let Some(wait) = self.trials.number_held() {
+        self.settle(token);
+        let tried = self.trials.cause(TrialTarget::Number(token.seq)).is_some();
+        if tried && let Some(wait) = self.trials.on_number_held() {
             self.session.resume = Some(self.now + wait);
         }
     }
 
-    /// Has the site let go of what was taken of the held ones, one after the other.
+    /// Has the site release the held numbers that were acknowledged, one after the other.
     pub(super) fn release(&mut self) {
         if self.session.asks.released.is_none()
             && let Some(seq) = self.session.to_release.pop_front()
@@ -95,13 +95,13 @@ impl<S: SiteView> Machine<S> {
         self.session.retrying.remove(&seq);
     }
 
-    /// A held number was taken.
-    pub(super) fn held_taken(&mut self, seq: u64) {
+    /// The broker has acknowledged a held number.
+    pub(super) fn on_held_acknowledged(&mut self, seq: u64) {
         self.session.to_release.push_back(seq);
         self.shared.delivered(1);
     }
 
-    /// Reads what earlier leaders, or sessions, have set aside, and takes it for what the broker still refuses.
+    /// Reads what earlier leaders, or sessions, have set aside, and regards it as still refused.
     pub(in crate::upstream) fn adopt_held(&mut self) {
         if deliberate::is(Bug::ForgetsHeld) {
             return;
@@ -147,10 +147,9 @@ impl<S: SiteView> Machine<S> {
             if self.session.retrying.contains(seq) {
                 continue;
             }
-            let (series, aside) =
-                (trials::Target::Series(held.summary.series), trials::Target::Undeliverable);
+            let (series, aside) = (TrialTarget::Series(held.summary.series), TrialTarget::Undeliverable);
             let own = self.own_message(held).filter(|_| {
-                !self.trials.is_barred(trials::Target::Number(*seq), now)
+                !self.trials.is_barred(TrialTarget::Number(*seq), now)
                     && !self.trials.is_barred(series, now)
                     && (self.trials.cause(series).is_none() || finding_out.insert(held.summary.series))
             });

@@ -99,7 +99,7 @@ impl<S: SiteView> Machine<S> {
             let changed = (&sent.leader, sent.boxes) != (&state.leader, state.boxes);
             changed || now - *at >= STATUS_EVERY
         });
-        if !due || self.trials.is_barred(trials::Target::Status, now) {
+        if !due || self.trials.is_barred(TrialTarget::Status, now) {
             return None;
         }
         let message = json::status(&self.setting.naming, true, &state);
@@ -108,7 +108,7 @@ impl<S: SiteView> Machine<S> {
     }
 
     fn subscription_out(&mut self, now: Instant) -> Option<Out> {
-        if self.session.subscribed || self.trials.is_barred(trials::Target::Subscription, now) {
+        if self.session.subscribed || self.trials.is_barred(TrialTarget::Subscription, now) {
             return None;
         }
         self.session.subscribed = true;
@@ -126,9 +126,7 @@ impl<S: SiteView> Machine<S> {
     fn is_suspect(&self, sent: Sent) -> bool {
         let broke = |target| self.trials.breaks(target);
         let of_series = match sent {
-            Sent::Summary { series, .. } | Sent::Retry { series, .. } => {
-                broke(trials::Target::Series(series))
-            }
+            Sent::Summary { series, .. } | Sent::Retry { series, .. } => broke(TrialTarget::Series(series)),
             _ => false,
         };
         of_series || broke(target_of(sent))
@@ -180,7 +178,7 @@ impl<S: SiteView> Machine<S> {
         if self.too_large(message) {
             return Some(trials::PACKET_TOO_LARGE);
         }
-        let target = trials::Target::Series(series);
+        let target = TrialTarget::Series(series);
         self.trials.cause(target).filter(|_| self.trials.is_barred(target, now))
     }
 
@@ -190,7 +188,7 @@ impl<S: SiteView> Machine<S> {
 
     /// Whether a total is sent now; if not, it is kept for later.
     fn total_is_free(&mut self, latest: &Numbered, now: Instant) -> bool {
-        let target = trials::Target::Total(latest.summary.series);
+        let target = TrialTarget::Total(latest.summary.series);
         let too_large = self.totals_of(latest).iter().any(|message| self.too_large(message));
         let free = !too_large && !self.trials.is_barred(target, now);
         if !free {
@@ -210,7 +208,7 @@ impl<S: SiteView> Machine<S> {
             return;
         }
         self.session.totals_under_way.insert(series, latest.clone());
-        self.trials.total_sent(latest);
+        self.trials.on_total_sent(latest);
         for message in messages {
             let out = self.out(sent, message);
             self.session.out.push_back(out);
@@ -219,13 +217,13 @@ impl<S: SiteView> Machine<S> {
 }
 
 /// What is refused if this is.
-pub(super) fn target_of(sent: Sent) -> trials::Target {
+pub(super) fn target_of(sent: Sent) -> TrialTarget {
     match sent {
-        Sent::Summary { token, .. } => trials::Target::Number(token.seq),
-        Sent::Retry { seq, .. } => trials::Target::Number(seq),
-        Sent::Total { series, .. } | Sent::LateTotal { series, .. } => trials::Target::Total(series),
-        Sent::Aside { .. } => trials::Target::Undeliverable,
-        Sent::Status | Sent::Offline => trials::Target::Status,
-        Sent::Subscription => trials::Target::Subscription,
+        Sent::Summary { token, .. } => TrialTarget::Number(token.seq),
+        Sent::Retry { seq, .. } => TrialTarget::Number(seq),
+        Sent::Total { series, .. } | Sent::LateTotal { series, .. } => TrialTarget::Total(series),
+        Sent::Aside { .. } => TrialTarget::Undeliverable,
+        Sent::Status | Sent::Offline => TrialTarget::Status,
+        Sent::Subscription => TrialTarget::Subscription,
     }
 }

@@ -1,5 +1,5 @@
-//! Conservation: what was acknowledged is in the totals once; what nobody knows of, once or not at all; what was counted
-//! without waiting is there, but for what a crash took, and never more of it.
+//! Conservation: an acknowledged amount is in the totals exactly once; one with an unknown outcome, at most once; a
+//! count without a waiter at most once, and it is missing only if a crash took it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::{OneIncarnation, RefusedCells};
 
 #[derive(Debug, Default)]
 pub(crate) struct Conservation {
-    /// By series: what is surely in it, and what may be besides.
+    /// For each series: the amount that is certainly in it, and what may be in it besides.
     waited: BTreeMap<String, (i128, i128)>,
     counted: BTreeMap<String, (OneIncarnation, i128)>,
     crashed: BTreeSet<OneIncarnation>,
@@ -37,7 +37,7 @@ impl Conservation {
         self.counted.entry(series.to_owned()).or_insert((incarnation, 0)).1 += amount as i128;
     }
 
-    /// What this incarnation had counted and not committed is gone.
+    /// An incarnation has crashed: its uncommitted counts are gone.
     pub(crate) fn crashed(&mut self, incarnation: OneIncarnation) {
         self.crashed.insert(incarnation);
     }

@@ -1,4 +1,4 @@
-//! All boxes have the same state after the same entry, in each of their incarnations.
+//! After the same entry all boxes have the same state, in each of their incarnations.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Histories: the closed windows of a series hold together what its total is, each what was counted in its time.
+//! The closed windows of a series add up to its total, and each amount is in the window of its time.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ impl Histories {
         *counted.windows.entry(window.unwrap_or_default()).or_default() += i128::from(amount);
     }
 
-    /// Of a site of which all windows are closed and none is forgotten.
+    /// For a site with all windows closed and none forgotten: the windows add up to the totals.
     pub(crate) fn sum_up(site: &Site) {
         for id in (0..site.series_len() as u32).map(SeriesId) {
             let sum: i128 = site.windows(id, usize::MAX).iter().map(|window| increase(&window.amount)).sum();
@@ -43,7 +43,7 @@ impl Histories {
         }
     }
 
-    /// Of one where no clock was wrong and no span was changed.
+    /// For a site with right clocks and unchanged spans: each amount is in the window of its time.
     pub(crate) fn hold(&self, site: &Site, conservation: &Conservation) {
         let is_certain = |of: &Counted| of.is_time_known && !conservation.is_crashed(of.incarnation);
         for (series, counted) in self.0.iter().filter(|(_, counted)| is_certain(counted)) {

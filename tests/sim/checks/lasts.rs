@@ -1,4 +1,4 @@
-//! The last value of a sample is the one that was observed last, whatever became of the batches in between.
+//! The last value of a sample is the value that was observed last, whatever happened to the batches between.
 
 use std::collections::BTreeMap;
 

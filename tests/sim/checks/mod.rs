@@ -42,7 +42,7 @@ use crate::broker::{Packet, Topic};
 /// A incarnation of a box.
 pub(crate) type OneIncarnation = (NodeId, u64);
 
-/// What is looked at in a whole history.
+/// The checks of a history.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     /// The feature level that the site was founded with.

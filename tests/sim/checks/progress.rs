@@ -1,4 +1,4 @@
-//! Once nothing goes wrong any more everything comes to an end: all boxes have the same state, nothing waits.
+//! Once the faults end, everything settles: all boxes have the same state, and nothing waits.
 
 use tally_core::time::SiteTime;
 

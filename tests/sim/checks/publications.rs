@@ -1,5 +1,5 @@
-//! A number is published with the same content each time, whoever publishes it and on whichever topic; and what the
-//! broker took, each number once, adds up to the site's totals.
+//! A number is published with the same content each time, by whichever box and on whichever topic; and what the broker
+//! accepted, each number counted once, adds up to the site's totals.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use tallyd::site::Site;
 
 use crate::broker::Topic;
 
-/// What is read of a message; all of it if it has a summary's number.
+/// The content of a message that is checked; all of it if the message has a number.
 #[derive(Clone, Debug, Deserialize)]
 struct Fields {
     #[serde(default)]
@@ -37,7 +37,7 @@ struct Publication {
 pub(crate) struct Publications {
     /// Whatever was sent, by number.
     sent: BTreeMap<u64, Publication>,
-    /// What the broker has of it.
+    /// The numbers that the broker has accepted.
     taken: BTreeSet<u64>,
 }
 
@@ -72,7 +72,7 @@ impl Publications {
         self.taken.insert(seq);
     }
 
-    /// Of a site that has come to rest, with all windows closed and delivered.
+    /// For a site at rest, with all windows closed and delivered: the publications add up to its totals.
     pub(crate) fn add_up(&self, site: &Site) {
         let mut sums: BTreeMap<&str, i128> = BTreeMap::new();
         for (expected, (seq, one)) in (1..).zip(&self.sent) {

@@ -1,4 +1,4 @@
-//! Whoever publishes leads: once the broker has something of a leader, it takes nothing more of an earlier one.
+//! Only the leader publishes: once the broker has accepted a message of a leader, it accepts none of an earlier one.
 
 #[derive(Debug, Default)]
 pub(crate) struct Publishers {

@@ -1,4 +1,4 @@
-//! Linearizable reads: a read sees all that was acknowledged, or seen by another read, before it was asked for.
+//! Linearizable reads: a read sees everything that was acknowledged, or seen by another read, before it began.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Refused cells: a cell is refused only where a limit says so, and what is refused is told.
+//! A cell is refused only where a limit requires it, and each refusal is reported.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use tally_core::id::NodeId;
 
 use crate::boxes::Incarnation;
 
-/// By box, in all of its incarnations: cells of its own batches that were refused where they were applied.
+/// For each box, over all its incarnations: cells of its own batches that the site refused.
 #[derive(Debug, Default)]
 pub(crate) struct RefusedCells(BTreeMap<NodeId, u64>);
 
@@ -20,7 +20,7 @@ impl RefusedCells {
         self.0.get(&at).copied().unwrap_or(0)
     }
 
-    /// Of a site without a limit that is reached.
+    /// For a site that reaches no limit: nothing is refused.
     pub(crate) fn are_none(&self) {
         let some = self.0.iter().find(|(_, refused)| **refused > 0);
         assert!(

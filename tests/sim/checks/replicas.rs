@@ -1,5 +1,4 @@
-//! Replicas: all boxes show the same of everything that can be read, not only the same digest, which a snapshot brings
-//! along as it is.
+//! All boxes show the same in every read. The digest alone does not prove this: a snapshot carries it along unchecked.
 
 use tallyd::site::{SeriesId, Site};
 

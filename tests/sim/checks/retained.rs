@@ -1,4 +1,4 @@
-//! A published total never goes back: not the number that it is as of, nor, of a counter, the total.
+//! A published total never goes back: neither the number that it includes nor, for a counter, the total itself.
 
 use std::collections::BTreeMap;
 

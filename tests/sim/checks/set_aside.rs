@@ -1,11 +1,11 @@
-//! A number is set aside only when it is certain that the broker does not take it: it has refused the series' summaries
-//! for that reason, or the connection broke three times over one of them alone, or once over one that was refused before.
+//! A number is set aside only if the broker certainly refuses it: it refused the series' summaries for that reason, or
+//! the connection broke three times over one of them alone, or once over one that was refused before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::broker::Topic;
 
-/// As the product has it.
+/// The cause for a broken connection, as in the product.
 const BROKE: u8 = 0;
 const PACKET_TOO_LARGE: u8 = 0x95;
 const STRIKES: u32 = 3;

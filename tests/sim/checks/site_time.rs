@@ -1,4 +1,4 @@
-//! Site time never goes back from one entry to a later one, unless an operator sets it back.
+//! Site time never goes back from one entry to the next, unless an operator sets it back.
 
 use std::collections::BTreeMap;
 

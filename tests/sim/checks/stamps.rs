@@ -1,5 +1,4 @@
-//! Site time in logs: what a leader stamps is not before any stamp in the log that it goes on with, applied or not, back
-//! to an operator's step.
+//! A leader's stamp is not before any stamp in the log that it continues, applied or not, back to an operator's step.
 
 use std::collections::BTreeMap;
 

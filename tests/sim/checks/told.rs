@@ -1,5 +1,5 @@
-//! What is recorded as delivered the broker has acknowledged; what it has not is told: a number that is passed over is
-//! held, until it is acknowledged after all.
+//! Only what the broker has acknowledged is recorded as delivered. A number that is passed over is held until it is
+//! acknowledged after all.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +12,11 @@ use super::SetAside;
 pub(crate) struct Told {
     /// Numbers whose acknowledgement a box has heard, on the connection that it had.
     acknowledged: BTreeSet<u64>,
-    /// As of this entry:
+    /// The entry of which the following is known.
     applied: LogIndex,
     delivered: u64,
     held: BTreeSet<u64>,
-    /// How many were set aside, and let go of.
+    /// How many numbers were set aside, and released.
     pub(crate) set_aside: u64,
     pub(crate) released: u64,
 }
@@ -26,7 +26,7 @@ impl Told {
         self.acknowledged.insert(seq);
     }
 
-    /// Looks at a site's state.
+    /// Checks a site's state.
     pub(crate) fn look(&mut self, site: &Site, certain: &SetAside) {
         if site.applied() <= self.applied {
             return;

@@ -1,4 +1,4 @@
-//! Windows: what is counted in the window that is open now is not late, whatever an operator did to site time.
+//! An amount for the window that is open now is never late, whatever an operator did to site time.
 
 use std::collections::BTreeMap;
 

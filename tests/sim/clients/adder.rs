@@ -1,5 +1,5 @@
-//! A client that waits for its adds, as over HTTP: some with an idempotency key, retried at whichever box until they are
-//! acknowledged; some without, which it does not repeat.
+//! A client that waits for its adds, as over HTTP. Adds with an idempotency key are retried at any box until they are
+//! acknowledged; adds without one are tried once.
 
 use tally_core::report::Amount;
 use tallyd::accumulator::{Outcome, Withdrawn};
@@ -14,9 +14,9 @@ use crate::coverage::Coverage;
 use crate::plan::{Micros, SECOND};
 use crate::rng::Rng;
 
-/// How long it waits for an answer.
+/// How long the client waits for an answer.
 const PATIENCE: Micros = 5 * SECOND;
-/// As long as a key may be.
+/// The longest key.
 const KEY_BYTES_MAX: usize = 64;
 
 #[derive(Debug)]
@@ -39,13 +39,13 @@ struct Asked {
     until: Micros,
 }
 
-/// What became of a try.
+/// The result of a try.
 enum Fate {
     Pending,
     Added,
     Not,
     Unknown,
-    /// For its key or its series; it is not asked for again.
+    /// No room for its key or its series; the add is not repeated.
     NoRoom,
 }
 

@@ -1,5 +1,5 @@
-//! Counts that nobody waits for, as StatsD's, at each box: into a series of each incarnation, so that what a crash may take is
-//! known apart.
+//! Counts without a waiter, as StatsD's, at each box. Each incarnation has series of its own, so that the loss that a
+//! crash may cause is known exactly.
 
 use tally_core::id::{SeriesName, SourceId};
 use tally_core::report::{Amount, Kind, Sample};

@@ -1,4 +1,4 @@
-//! Two that hear the same meter and tell it in reports, at whichever box.
+//! Two gateways that hear the same meter and report it, at any box.
 
 use tallyd::node::Input;
 use tallyd::request::{ReportAmount, ReportCell, ReportReading};

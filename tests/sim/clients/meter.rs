@@ -1,5 +1,5 @@
-//! Meters: cumulative values that the outside world keeps, with the habits of such: they restart, wrap, step back a
-//! little, show zero for a moment, jump.
+//! Meters: cumulative values outside the site. They restart, wrap, step back a little, show zero for a moment, and
+//! jump.
 
 use tally_core::meter::{GLITCH_WINDOW_MS_MAX, MeterRule};
 
@@ -7,19 +7,19 @@ use crate::boxes::SimBox;
 use crate::coverage::Coverage;
 use crate::rng::Rng;
 
-/// What a meter does besides growing.
+/// The habit of a meter, besides growing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Habit {
     Grows,
-    /// It begins again at zero, and another incarnation is named.
+    /// The meter restarts at zero and names another incarnation.
     Reboots,
-    /// It begins again at zero, and nothing says so.
+    /// The meter restarts at zero without a sign.
     Falls,
-    /// It begins again at zero beyond its ceiling.
+    /// The meter restarts at zero beyond its ceiling.
     Wraps,
-    /// It shows a little less now and then.
+    /// The meter sometimes shows a little less.
     StepsBack,
-    /// It shows zero for a moment now and then.
+    /// The meter sometimes shows zero for a moment.
     Glitches,
     /// A large step is not believed before it stands.
     Jumps,
@@ -35,7 +35,7 @@ const HABITS: [Habit; 7] = [
     Habit::Jumps,
 ];
 
-/// Those whose readings can be taken by several readers, whose clocks differ a little.
+/// The habits of meters that several readers with slightly different clocks can read.
 const HABITS_SHARED: [Habit; 3] = [Habit::Grows, Habit::StepsBack, Habit::Jumps];
 
 const CEILING: u64 = 100_000;
@@ -132,7 +132,7 @@ impl Meter {
         self.value = 0;
     }
 
-    /// What it shows to who looks now.
+    /// The value that the meter shows now.
     pub(crate) fn shows(&self, is_steady: bool, rng: &mut Rng, coverage: &mut Coverage) -> u64 {
         let deviates = !is_steady && self.grown_when_known.is_some() && rng.chance(200);
         match self.habit {
@@ -158,7 +158,7 @@ impl Meter {
         total >= self.least()
     }
 
-    /// What must be counted of it in the end.
+    /// The growth that must be counted in the end.
     pub(crate) fn least(&self) -> i128 {
         match (self.grown_when_known, self.counted_at_restart) {
             (None, _) => 0,

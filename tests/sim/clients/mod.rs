@@ -1,4 +1,4 @@
-//! Who uses the boxes. Each asks as the product's doors do, and hands over to the checks what it was told.
+//! The clients of the boxes. Each sends requests as the product's ways in do, and gives the answers to the checks.
 
 mod adder;
 mod counter;

@@ -1,4 +1,4 @@
-//! Somebody who moves leadership, changes settings, sets the clock.
+//! An operator, who moves leadership, changes settings and sets the clock.
 
 use tallyd::node::{Command, Input};
 use tallyd::site::{Applied, Body, entry};
@@ -41,14 +41,14 @@ const NARROW: [Setting; 8] = [
 /// So many answers are waited for at most.
 const ANSWERS_MAX: usize = 64;
 
-/// What it asked for is done only as long as it waits for the answers.
+/// The requests that wait for their answers: a request is dropped when nobody waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Operator {
     answers: Vec<Answer>,
 }
 
 impl Operator {
-    /// One thing of whatever kind, and at which box.
+    /// Does one random thing, at a random box.
     pub(crate) fn act(
         &mut self,
         boxes: &[SimBox],

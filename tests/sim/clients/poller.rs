@@ -1,4 +1,5 @@
-//! A box's own polling of a meter, as the product does it: a file's number every so often, in each of its incarnations.
+//! A box's own polling of a meter, as the product does it: it reads a number from a file at intervals, in each of its
+//! incarnations.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::rng::Rng;
 pub(crate) struct Poller {
     pub(crate) place: usize,
     pub(crate) meter: Meter,
-    /// Of which incarnation of its box.
+    /// The incarnation of its box that it belongs to.
     incarnation: u64,
     counting: Counting,
 }

@@ -1,4 +1,4 @@
-//! Reads totals linearizably: of a series that only grows, at whichever box.
+//! A client that reads the totals of growing series linearizably, at any box.
 
 use tallyd::node::{Command, Input};
 use tallyd::request::RequestError;

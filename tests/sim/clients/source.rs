@@ -1,5 +1,5 @@
-//! A named source's way to the site: an epoch, and numbered reports in it, sent again unchanged, at whichever box, until
-//! they are judged.
+//! A named source's way to the site: it opens an epoch and sends numbered reports, each unchanged and at any box until
+//! the site has applied or refused it.
 
 use tally_core::id::{Epoch, ReportNumber, SourceId};
 use tallyd::node::{Input, encode_report};
@@ -26,11 +26,11 @@ pub(crate) struct Source {
     asked: Option<(Answer, Micros)>,
 }
 
-/// What comes of a wake.
+/// The result of a wake.
 pub(crate) enum Turn {
-    /// It waits for an answer.
+    /// The source waits for an answer.
     Waits,
-    /// It can take a report.
+    /// The source can send a report.
     Free,
     /// A report was judged: these of its cells were refused.
     Judged(Vec<(u32, Refusal)>),

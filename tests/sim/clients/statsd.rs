@@ -1,4 +1,4 @@
-//! Programs that speak StatsD to their box: lines, taken apart and counted as the receiver's thread does it.
+//! StatsD programs: their lines are parsed and counted as the receiver's thread does it.
 
 use tallyd::ingest::statsd::series_cache::SeriesCache;
 
@@ -10,7 +10,7 @@ use crate::rng::Rng;
 
 #[derive(Debug, Default)]
 pub(crate) struct Statsd {
-    /// Of which incarnation of its box.
+    /// The incarnation of its box that it belongs to.
     incarnation: u64,
     cache: SeriesCache,
     gauge: i64,

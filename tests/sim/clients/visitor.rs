@@ -1,4 +1,5 @@
-//! Strangers: names that no door takes, names of every kind that it must take, keys out of bounds, floods of junk names.
+//! Clients with bad input: names that must be refused, names of every kind that must be accepted, keys out of bounds,
+//! floods of junk names.
 
 use tally_core::id::SeriesName;
 use tally_core::report::{Amount, Kind};

@@ -27,14 +27,14 @@ const SERIES: u64 = 3;
 /// Clients at work.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    shared: Arc<Shared>,
+    shared: Arc<ClientsShared>,
     threads: Vec<JoinHandle<Notes>>,
     /// What those were told who had one try.
     singles: Vec<Notes>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ClientsShared {
     began: Instant,
     stop: AtomicBool,
     acknowledged: AtomicU64,
@@ -55,7 +55,7 @@ pub(crate) struct Notes {
 impl Clients {
     /// So many begin; what they do and where follows from the seed.
     pub(crate) fn start(site: &Site, clients: u64, seed: u64) -> Clients {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ClientsShared {
             began: Instant::now(),
             stop: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
@@ -169,7 +169,7 @@ impl Notes {
 #[derive(Debug)]
 struct One {
     name: String,
-    shared: Arc<Shared>,
+    shared: Arc<ClientsShared>,
     boxes: Vec<Client>,
     /// Whom it tries.
     at: usize,
@@ -187,7 +187,7 @@ enum Try {
 }
 
 impl One {
-    fn new(name: String, shared: &Arc<Shared>, boxes: Vec<Client>, seed: u64) -> One {
+    fn new(name: String, shared: &Arc<ClientsShared>, boxes: Vec<Client>, seed: u64) -> One {
         One { name, shared: shared.clone(), boxes, at: 0, rng: Rng::new(seed), notes: Notes::default() }
     }
 

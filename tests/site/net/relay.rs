@@ -36,12 +36,12 @@ pub(crate) struct Counts {
 /// address that stands for `i`, so both sides see one peer at one address.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    shared: Arc<Shared>,
+    shared: Arc<RelayShared>,
     threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct RelayShared {
     /// One for each box, at the address that stands for it.
     sockets: Vec<UdpSocket>,
     port: u16,
@@ -71,7 +71,7 @@ impl Relay {
             socket.set_read_timeout(Some(LOOK_EVERY)).unwrap();
             socket
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(RelayShared {
             sockets: (0..boxes).map(socket).collect(),
             port,
             weather: Mutex::default(),
@@ -117,7 +117,7 @@ impl Drop for Relay {
     }
 }
 
-impl Shared {
+impl RelayShared {
     /// Takes in what is for one box.
     fn receive(&self, to: usize) {
         let mut buffer = vec![0; 65_536];

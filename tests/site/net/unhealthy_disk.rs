@@ -1,12 +1,13 @@
 //! Two boxes and a witness: the leader whose disk is full transfers leadership to the other box, with the witness's vote.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::lab::in_lab;
 use super::small_disk::SmallDisk;
 use super::standstill::{ATTEMPTS, Standstill};
-use crate::boxes::{Site, TestBox};
+use crate::boxes::Site;
 use crate::harness::until;
+use crate::load::fill_log;
 
 /// Room for the log's segments and snapshots.
 const MEBIBYTES: u64 = 64;
@@ -56,8 +57,7 @@ fn leader_full(site: &Site, disks: &[SmallDisk]) -> Option<usize> {
     fill_log(&site.boxes[other], || {
         // The box lives on what it can let go of, until others have taken that.
         disks[full].fill();
-        let storage = site.boxes[full].try_status()?["storage"]["state"].clone();
-        (storage != "ok").then_some(())
+        site.boxes[full].try_status().is_some_and(|status| status["storage"]["state"] != "ok")
     });
     until("the other box leads", || (site.boxes[other].try_status()?["role"] == "leader").then_some(()));
     let status = until("the box whose disk is full sees that it does not lead any more", || {
@@ -73,34 +73,4 @@ fn leader_full(site: &Site, disks: &[SmallDisk]) -> Option<usize> {
         (site.boxes[full].try_status()?["storage"]["state"] == "ok").then_some(())
     });
     None
-}
-
-/// Sends reports of some 45 KiB each until that is enough.
-fn fill_log(at: &TestBox, mut enough: impl FnMut() -> Option<()>) {
-    let mut client = at.client();
-    let opened = until("a source opens an epoch", || {
-        let answer = client.post("/v1/sources/filler/epochs", "").ok()?;
-        (answer.status == 200).then(|| answer.json())
-    });
-    let epoch = opened["epoch"].as_str().unwrap().to_owned();
-    let cells: Vec<Value> = (0..1000)
-        .map(|series| {
-            let sample = json!({"count": 2, "sum": 1234.5, "min": 567.8, "max": 666.7, "last": 666.7});
-            json!({"series": format!("fill/{series}"), "sample": sample})
-        })
-        .collect();
-    let cells = Value::Array(cells).to_string();
-    for number in 1..2000 {
-        let body = format!(r#"{{"source":"filler","epoch":"{epoch}","number":{number},"cells":{cells}}}"#);
-        let enough = until("a report is taken, or the disk is full", || {
-            if enough().is_some() {
-                return Some(true);
-            }
-            (client.post("/v1/reports", &body).ok()?.status == 200).then_some(false)
-        });
-        if enough {
-            return;
-        }
-    }
-    panic!("2,000 reports did not fill a segment");
 }

@@ -27,12 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) type Acknowledged = BTreeMap<&'static str, u64>;
 
 pub(super) struct Clients {
-    shared: Arc<Shared>,
+    shared: Arc<DemoShared>,
     threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct DemoShared {
     stop: AtomicBool,
     state: Mutex<State>,
 }
@@ -47,7 +47,7 @@ struct State {
     trouble: Option<String>,
 }
 
-impl Shared {
+impl DemoShared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -55,7 +55,7 @@ impl Shared {
 
 impl Clients {
     pub(super) fn start(boxes: Vec<SocketAddr>) -> Clients {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(DemoShared::default());
         let threads = SERIES.into_iter().enumerate().map(|(place, series)| {
             let (shared, boxes) = (Arc::clone(&shared), boxes.clone());
             std::thread::spawn(move || count(&shared, &boxes, place, series))
@@ -110,7 +110,7 @@ impl Clients {
     }
 }
 
-fn count(shared: &Shared, boxes: &[SocketAddr], place: usize, series: &'static str) {
+fn count(shared: &DemoShared, boxes: &[SocketAddr], place: usize, series: &'static str) {
     let run = std::process::id();
     let mut at = place;
     for turn in 0u64.. {
@@ -139,7 +139,7 @@ fn count(shared: &Shared, boxes: &[SocketAddr], place: usize, series: &'static s
 /// Tries one add, under one key, at one box after the other until it is acknowledged; gives when the
 /// try that succeeded was begun.
 fn add(
-    shared: &Shared,
+    shared: &DemoShared,
     boxes: &[SocketAddr],
     at: &mut usize,
     series: &str,
