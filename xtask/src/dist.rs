@@ -7,6 +7,8 @@ mod archive;
 mod deb;
 mod image;
 mod share;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -128,7 +128,7 @@ fn blob(file: &Path, blobs: &Path) -> Result<Blob> {
     Ok(Blob { digest: format!("sha256:{sum}"), size: size(file)? })
 }
 
-fn sha256(file: &Path) -> Result<String> {
+pub(super) fn sha256(file: &Path) -> Result<String> {
     let said = run::output(Command::new("sha256sum").arg(file))?;
     let sum = said.split_whitespace().next().context("sha256sum said nothing")?;
     Ok(sum.trim_start_matches('\\').to_owned())
