@@ -136,7 +136,39 @@ pub(crate) fn build(target: &Target) -> Result<PathBuf> {
     if !outcome.ok {
         bail!("{} failed:\n{}", run::show(&command), outcome.text);
     }
-    Ok(folder().join(target.triple).join("release/tallyd"))
+    let program = folder().join(target.triple).join("release/tallyd");
+    check_processor(target, &program)?;
+    Ok(program)
+}
+
+/// Checks that a program for ARMv6 has nothing of ARMv7 in it, on which alone it may have been tried.
+fn check_processor(target: &Target, program: &Path) -> Result<()> {
+    if target.name != "armv6" {
+        return Ok(());
+    }
+    let said = run::output(Command::new("readelf").arg("-A").arg(program))?;
+    let wrong = wrong_for_armv6(&said);
+    if !wrong.is_empty() {
+        bail!("{} does not run on ARMv6 ({})", program.display(), wrong.join(", "));
+    }
+    Ok(())
+}
+
+/// What in a program's attributes, as readelf tells them, is not of ARMv6 with its floating point unit.
+fn wrong_for_armv6(attributes: &str) -> Vec<String> {
+    const MUST: [(&str, &[&str]); 2] =
+        [("Tag_CPU_arch", &["v6", "v6K", "v6KZ"]), ("Tag_FP_arch", &["VFPv2"])];
+    let value = |tag: &str| {
+        let mut values = attributes.lines().filter_map(|line| line.trim().split_once(": "));
+        values.find(|(name, _)| *name == tag).map_or("absent", |(_, value)| value.trim())
+    };
+    let mut wrong: Vec<String> = MUST
+        .iter()
+        .filter(|(tag, allowed)| !allowed.contains(&value(tag)))
+        .map(|(tag, _)| format!("{tag}: {}", value(tag)))
+        .collect();
+    wrong.extend((value("Tag_Advanced_SIMD_arch") != "absent").then(|| "it uses NEON everywhere".to_owned()));
+    wrong
 }
 
 /// Has every path in the program begin alike, so that two builds of a commit are the same bytes wherever they are made.
@@ -196,6 +228,17 @@ fn ensure_zig() -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_for_armv7_is_not_taken_for_one_of_armv6() {
+        let armv6 = "Attribute Section: aeabi\nFile Attributes\n  Tag_CPU_name: \"arm1176jzf-s\"\n  Tag_CPU_arch: v6KZ\n  \
+                     Tag_FP_arch: VFPv2\n";
+        assert_eq!(wrong_for_armv6(armv6), Vec::<String>::new());
+        let armv7 =
+            armv6.replace("v6KZ", "v7").replace("VFPv2", "VFPv3") + "  Tag_Advanced_SIMD_arch: NEONv1\n";
+        assert_eq!(wrong_for_armv6(&armv7).len(), 3);
+        assert_eq!(wrong_for_armv6("").len(), 2);
+    }
 
     #[test]
     fn every_target_is_found_by_both_names_and_the_package_for_armhf_runs_on_every_pi() {
