@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Pid;
 
 use crate::{dist, run, targets};
 
@@ -20,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct Container {
     child: Child,
     /// The number of its process 1 out here.
-    leader: u32,
+    leader: Option<Pid>,
 }
 
 /// The Debian that all machines begin with.
@@ -53,12 +54,13 @@ impl Container {
         command.arg(format!("--bind-ro={}:/files", files.display()));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.context("cannot run systemd-nspawn")?;
-        let mut container = Container { child, leader: 0 };
-        container.leader = until("the machine has a process 1", || {
+        let mut container = Container { child, leader: None };
+        let leader = until("the machine has a process 1", || {
             let name = format!("/proc/{0}/task/{0}/children", container.child.id());
             let children = std::fs::read_to_string(name).unwrap_or_default();
-            children.split_whitespace().next().and_then(|number| number.parse().ok())
+            children.split_whitespace().next().and_then(|number| Pid::from_raw(number.parse().ok()?))
         })?;
+        container.leader = Some(leader);
         until("the machine is up", || {
             container.try_sh("systemctl is-system-running").ok().filter(|it| it.ok)
         })?;
@@ -67,8 +69,9 @@ impl Container {
 
     /// Runs a script of the shell in it.
     pub(super) fn try_sh(&self, script: &str) -> Result<run::Outcome> {
+        let leader = self.leader.context("the machine is not up")?.as_raw_nonzero().to_string();
         let mut command = Command::new("nsenter");
-        command.args(["--all", "--target", &self.leader.to_string(), "--", "/bin/sh", "-ec", script]);
+        command.args(["--all", "--target", &leader, "--", "/bin/sh", "-ec", script]);
         command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -109,7 +112,11 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        // It is a machine of which nothing stays: no need to shut it down.
+        // It is a machine of which nothing stays: no need to shut it down. With its process 1 all others go; it would
+        // outlive systemd-nspawn.
+        if let Some(leader) = self.leader {
+            let _ = rustix::process::kill_process(leader, rustix::process::Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
