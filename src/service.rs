@@ -28,14 +28,15 @@ enum ServiceState {
 #[derive(Debug)]
 pub struct Service {
     queue: SyncSender<ServiceState>,
-    task: JoinHandle<()>,
+    status_task: JoinHandle<()>,
 }
 
 /// Notifies systemd that this process is ready, and from then on of its status line and that it is alive.
 pub fn ready(line: impl Fn() -> String + Send + 'static) -> Service {
     let queue = start();
-    let task = tokio::spawn(notify(queue.clone(), line, std::future::pending, Alive::<fn() -> u64>::Always));
-    Service { queue, task }
+    let status_task =
+        tokio::spawn(notify(queue.clone(), line, std::future::pending, Alive::<fn() -> u64>::Always));
+    Service { queue, status_task }
 }
 
 /// The same of a box: the line follows each change of role, fault tolerance and disk, and the box is alive as long as
@@ -43,11 +44,11 @@ pub fn ready(line: impl Fn() -> String + Send + 'static) -> Service {
 pub fn ready_box(handle: Handle) -> Service {
     let queue = start();
     let alive = queue.clone();
-    let task = tokio::spawn(async move {
+    let status_task = tokio::spawn(async move {
         let rounds = Alive::While { rounds: || handle.rounds(), seen: None };
         notify(alive, || line(&handle.status()), || handle.status_changed(), rounds).await;
     });
-    Service { queue, task }
+    Service { queue, status_task }
 }
 
 /// Starts the thread that notifies systemd, which is told first that this process is ready.
@@ -125,7 +126,7 @@ impl<Rounds: Fn() -> u64> Alive<Rounds> {
 impl Service {
     /// Tells systemd that the process is stopping.
     pub fn stopping(&self) {
-        self.task.abort();
+        self.status_task.abort();
         let _ = self.queue.try_send(ServiceState::Stopping);
     }
 }
