@@ -53,7 +53,7 @@ mod tests {
         let said = format!("{}:{}", stat.st_dev, stat.st_ino);
         assert!(is_stream(&file, Some(&said)));
         // Its output was redirected since.
-        assert!(!is_stream(&tempfile::tempfile().unwrap(), Some(&said)));
+        assert!(!is_stream(tempfile::tempfile().unwrap(), Some(&said)));
         for other in [None, Some(""), Some("1"), Some("1:2:3"), Some("a:b"), Some("1:")] {
             assert!(!is_stream(&file, other), "{other:?}");
         }
