@@ -61,6 +61,16 @@ pub enum RunError {
     Other(String),
 }
 
+impl RunError {
+    /// The exit status: systemd does not try again after 2.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            RunError::Config(error) if error.is_lasting() => 2,
+            _ => 1,
+        }
+    }
+}
+
 /// `tallyd run`, until a signal stops it.
 ///
 /// # Errors
@@ -127,8 +137,7 @@ async fn serve(
     let (admin, mut asked) = mpsc::channel(ADMIN_MAX);
     let api = Api::new(&api_config, handle.clone(), admin);
     let serving = startup::serve(listener, api, api_config);
-    let shown = handle.clone();
-    let service = service::ready(move || service::line(&shown.status()));
+    let service = service::ready_box(handle.clone());
     info!("the API and the page are at http://{}/", config.api.listen);
 
     let commit_every = async |interval| handle.commit_every(interval).await;

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod mqtt;
 pub mod node;
 pub mod outside;
+mod permissions;
 pub mod random;
 pub mod reload;
 pub mod request;

@@ -40,7 +40,7 @@ Example: a site of one box, and a count in it
   tallyd add coffee
   tallyd get coffee
 
-Exit status: 0 done; 1 failed, nothing was done; 2 wrong usage; 3 could not be tried, or not committed;
+Exit status: 0 done; 1 failed, nothing was done; 2 wrong usage or configuration; 3 could not be tried, or not committed;
 4 outcome unknown.";
 
 /// The subcommands.
@@ -161,26 +161,30 @@ impl Failure {
 /// Runs the daemon. It writes to its log only: the reader of standard error may be gone, or may never read again.
 fn daemon(args: RunArgs) -> ExitCode {
     let result = logging::start(environment::text("TALLYD_LOG").as_deref())
-        .map_err(|error| format!("cannot start the log thread: {error}"))
+        .map_err(|error| Failure::new(1, &format!("cannot start the log thread: {error}")))
         .and_then(|()| run_daemon(args));
-    if let Err(why) = &result {
-        logging::last_words(&format!("tallyd: {why}"));
+    if let Err(failure) = &result {
+        logging::last_words(&format!("tallyd: {}", failure.text));
     }
     logging::flush();
-    ExitCode::from(u8::from(result.is_err()))
+    ExitCode::from(result.map_or_else(|failure| failure.status, |()| 0))
 }
 
-fn run_daemon(args: RunArgs) -> Result<(), String> {
+fn run_daemon(args: RunArgs) -> Result<(), Failure> {
     if let Some(warning) = crate::config::unknown_variables(environment::names()) {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let runtime = runtime.map_err(|error| Failure::new(1, &format!("cannot start the runtime: {error}")))?;
     let RunArgs { witness, config, data_dir } = args;
     let result = runtime.block_on(async {
         match witness {
-            true => crate::witness::run(config, data_dir).await.map_err(|error| error.to_string()),
-            false => crate::daemon::run(config, data_dir).await.map_err(|error| error.to_string()),
+            true => crate::witness::run(config, data_dir)
+                .await
+                .map_err(|error| Failure::new(error.exit_status(), &error)),
+            false => crate::daemon::run(config, data_dir)
+                .await
+                .map_err(|error| Failure::new(error.exit_status(), &error)),
         }
     });
     // A file or a look-up of a name may still hang; nobody waits for it any more.

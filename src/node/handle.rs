@@ -304,6 +304,16 @@ impl Handle {
         Ok(self.status())
     }
 
+    /// How often the loop that drives consensus and storage has gone round: several times a second while it works.
+    pub fn rounds(&self) -> u64 {
+        self.shared.rounds.get()
+    }
+
+    /// Waits until the status names another role, fault tolerance or state of the disk. For one task.
+    pub async fn status_changed(&self) {
+        self.shared.status_changed.notified().await;
+    }
+
     /// Shows how a way in is, and its figures.
     pub fn show_ingest(&self, name: &'static str, part: serde_json::Value, figures: Vec<Family>) {
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);

@@ -38,6 +38,7 @@ impl Node {
         let role = self.raft.configuration().role(identity.node_id());
         let is_removed = self.is_removed();
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = (status.role, std::mem::take(&mut status.tolerates), status.storage.state);
         status.node = identity.me().name.clone();
         status.node_id = identity.node;
         status.site = identity.site.clone();
@@ -81,6 +82,10 @@ impl Node {
         status.refused = self.batches.refusal().map(|why| why.to_string());
         status.version = env!("CARGO_PKG_VERSION");
         status.pid = std::process::id();
+        let (role, tolerates, disk) = before;
+        if (role, disk) != (status.role, status.storage.state) || tolerates != status.tolerates {
+            self.shared.status_changed.notify_one();
+        }
     }
 
     fn storage_status(&self) -> StorageStatus {

@@ -321,7 +321,7 @@ pub struct AdaptiveTimeoutStatus {
 }
 
 /// What the site can lose.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tolerates {
     /// Boxes that can fail from now on.
     pub failures: u64,

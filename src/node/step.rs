@@ -59,6 +59,7 @@ impl Node {
         self.persist();
         self.snapshot_if_due();
         self.refresh_status();
+        self.shared.rounds.raise();
     }
 
     /// Tells boxes that wait for the commit of what they proposed.

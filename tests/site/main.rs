@@ -30,6 +30,7 @@ mod polling;
 mod replaced;
 mod reports;
 mod restarts;
+mod service;
 mod starting;
 #[cfg(debug_assertions)]
 mod state_check;
