@@ -51,6 +51,7 @@ mod tail;
 mod timers;
 mod transfers;
 mod unsent;
+mod verdict;
 pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,6 +82,7 @@ pub use status::*;
 pub use stopping::{StopTimes, StoppedNode};
 pub use successors::TransferReason;
 pub use unsent::{Unsent, read_unsent};
+pub use verdict::Verdict;
 pub(crate) use wire::{ToWitness, decode_to_witness, encode_from_witness};
 
 use crate::accumulator::{Accumulator, Limits};
