@@ -4,6 +4,7 @@ mod add;
 pub mod bench;
 pub mod client;
 mod clock;
+mod doctor;
 mod documents;
 mod members;
 pub mod provision;
@@ -57,6 +58,7 @@ enum Command {
     Leader(members::LeaderArgs),
     Clock(clock::ClockArgs),
     Status(status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
     Bench(bench::BenchArgs),
     Completions(documents::CompletionsArgs),
     Man(documents::ManArgs),
@@ -197,6 +199,7 @@ fn run_client(command: Command) -> Result<(), ClientError> {
         Command::Leader(args) => blocking(|| members::leader(args)),
         Command::Clock(args) => blocking(|| clock::run(args)),
         Command::Status(args) => blocking(|| status::run(args)),
+        Command::Doctor(args) => blocking(|| doctor::run(args)),
         Command::Completions(args) => documents::completions(&args),
         Command::Man(args) => documents::man(&args),
         Command::Run(_) | Command::Provision(_) | Command::Bench(_) => {
