@@ -12,6 +12,7 @@ mod reads;
 mod settings;
 mod status;
 mod text;
+mod top;
 mod watch;
 mod witness;
 
@@ -59,6 +60,7 @@ enum Command {
     Clock(clock::ClockArgs),
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
+    Top(top::TopArgs),
     Bench(bench::BenchArgs),
     Completions(documents::CompletionsArgs),
     Man(documents::ManArgs),
@@ -200,6 +202,7 @@ fn run_client(command: Command) -> Result<(), ClientError> {
         Command::Clock(args) => blocking(|| clock::run(args)),
         Command::Status(args) => blocking(|| status::run(args)),
         Command::Doctor(args) => blocking(|| doctor::run(args)),
+        Command::Top(args) => blocking(|| top::run(args)),
         Command::Completions(args) => documents::completions(&args),
         Command::Man(args) => documents::man(&args),
         Command::Run(_) | Command::Provision(_) | Command::Bench(_) => {
