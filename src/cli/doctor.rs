@@ -31,10 +31,10 @@ Examples:
   sudo tallyd doctor
   tallyd doctor --data-dir ./tally --json
 
-Each line is ok, look (works, but may be better) or wrong (with what to do). Exit status: 0, or 1 if
-something is wrong. It asks the daemon if that runs, and works without it, too. Run it as root or as the
-daemon's user: others may not see everything. It writes 400 KiB into the data directory to measure the
-disk and removes them again, and logs in at the broker under a name of its own.")]
+Each line is ok, look (works, but may be better) or wrong (with what to do). Exit status: 0, or
+1 if something is wrong. It asks the daemon if that runs, and works without it, too. Run it as root
+or as the daemon's user: others may not see everything. It writes 400 KiB into the data directory
+to measure the disk and removes them again, and logs in at the broker under a name of its own.")]
 pub(super) struct DoctorArgs {
     /// Configuration file; default: the daemon's
     #[arg(long, value_name = "FILE")]

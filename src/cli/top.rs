@@ -29,8 +29,8 @@ Examples:
   tallyd top --once
   tallyd top line1/ --once --json
 
-Keys: q ends; / takes a prefix of the series' names (Enter or Esc ends that); s sorts by rate, total or
-name; the arrows move through the series.")]
+Keys: q ends; / takes a prefix of the series' names (Enter or Esc ends that); s sorts by rate,
+total or name; the arrows move through the series.")]
 pub(super) struct TopArgs {
     /// Only series whose names begin with this
     #[arg(default_value = "")]

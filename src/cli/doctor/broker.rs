@@ -17,6 +17,11 @@ pub(super) async fn check(subject: &Subject) -> Vec<Line> {
         Some(Err(why)) if why.contains("Permission denied") => {
             look("broker", format!("not tried: {why}"), "run the doctor as root or as the daemon's user")
         }
+        Some(Err(why)) if why.starts_with("cannot reach") => wrong(
+            "broker",
+            why,
+            "is the broker on, and is its port open from here? Else correct upstream.url",
+        ),
         Some(Err(why)) => wrong(
             "broker",
             why,

@@ -257,10 +257,15 @@ async fn a_site_that_does_not_count_is_wrong_with_its_own_advice_and_a_stopped_d
     let lines = network::check(&stopped.subject).await;
     assert!(the(&lines, "ports").what.contains("api.listen"), "{lines:#?}");
     assert!(the(&lines, "ports").advice.as_ref().unwrap().starts_with("`ss -tlpn`"));
-    // A process of that name holds the lock and does not answer.
-    fs::write(stopped.subject.found.dir.join("lock"), "4711\n").unwrap();
-    let hangs = stopped.with(&[("proc/4711/comm", "tallyd\n")]);
+    // A process holds the lock and does not answer.
+    use std::os::unix::fs::MetadataExt;
+    let lock = stopped.subject.found.dir.join("lock");
+    fs::write(&lock, "4711\n").unwrap();
+    assert_eq!(marks(&site::check(&stopped.subject)), [("daemon", Mark::Look)], "nobody holds it any more");
+    let held = format!("1: FLOCK  ADVISORY  WRITE 4711 fe:00:{} 0 EOF\n", fs::metadata(&lock).unwrap().ino());
+    let hangs = stopped.with(&[("proc/locks", &held)]);
     assert_eq!(marks(&site::check(&hangs.subject)), [("daemon", Mark::Wrong)]);
+    assert!(site::check(&hangs.subject)[0].what.starts_with("process 4711 runs in "));
 }
 
 #[test]

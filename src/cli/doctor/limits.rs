@@ -28,6 +28,8 @@ struct Group {
     used: u64,
     /// How often the kernel killed for lack of memory (version 2), or the limit was hit (version 1).
     kills: u64,
+    /// It is the group of the whole machine.
+    is_root: bool,
 }
 
 /// The group of a process, of whichever version; `None`: it is in none that limits memory.
@@ -46,6 +48,7 @@ fn group(machine: &Machine, pid: Option<u64>) -> Option<Group> {
             limit: limit.filter(|limit| *limit < UNLIMITED).min(),
             used: of(&path, "memory.usage_in_bytes")?,
             kills: of(&path, "memory.failcnt").unwrap_or(0),
+            is_root: path == "/",
         });
     }
     let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -55,7 +58,7 @@ fn group(machine: &Machine, pid: Option<u64>) -> Option<Group> {
     let events = of(path, "memory.events").unwrap_or_default();
     let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
     let used = of(path, "memory.current")?.parse().ok()?;
-    Some(Group { limit, used, kills: kills.unwrap_or(0) })
+    Some(Group { limit, used, kills: kills.unwrap_or(0), is_root: path == "/" })
 }
 
 /// A group's path and those above it.
@@ -74,7 +77,10 @@ fn memory(subject: &Subject) -> Line {
     };
     let used = text::bytes(group.used);
     let Some(limit) = group.limit else {
-        return ok("memory", format!("no limit; its control group uses {used}"));
+        return match group.is_root {
+            true => ok("memory", "no control group limits it"),
+            false => ok("memory", format!("no limit; its control group uses {used}")),
+        };
     };
     let what = format!("{used} of at most {}", text::bytes(limit));
     let advice = "raise MemoryMax= (64M is enough for 10,000 series)";

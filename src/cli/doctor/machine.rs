@@ -1,5 +1,6 @@
 //! The machine's files, below a root that tests set to a prepared directory.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The largest file of the system that is read, in bytes.
@@ -71,11 +72,16 @@ impl Machine {
         name.unwrap_or_else(|| format!("user {uid}"))
     }
 
-    /// The process that holds the lock of a data directory, if it lives and is this program.
+    /// The process that holds the lock of a data directory. The number in the file may be that of a process of before.
     pub(super) fn lock_holder(&self, dir: &Path) -> Option<u64> {
-        let pid: u64 = std::fs::read_to_string(dir.join("lock")).ok()?.trim().parse().ok()?;
-        let name = self.read(&format!("proc/{pid}/comm"))?;
-        name.starts_with("tallyd").then_some(pid)
+        let inode = format!(":{}", std::fs::metadata(dir.join("lock")).ok()?.ino());
+        // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:131 0 EOF`
+        let locks = self.read("proc/locks")?;
+        let mut locks = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let held = locks.find(|lock| {
+            lock.get(1) == Some(&"FLOCK") && lock.get(5).is_some_and(|id| id.ends_with(&inode))
+        })?;
+        held.get(4)?.parse().ok()
     }
 
     /// The mounts, in the order in which they were made.

@@ -1,6 +1,7 @@
 //! The daemon and its site: whether it answers and counts, versions, differing states, copied cards.
 
 use serde_json::Value;
+use tally_core::raft::MemberRole;
 
 use super::super::status::of;
 use super::{Line, Subject, look, ok, wrong};
@@ -54,6 +55,9 @@ fn silent(subject: &Subject) -> Line {
 }
 
 fn counts(status: &Value) -> Line {
+    if status["role"] == MemberRole::Witness.as_str() {
+        return ok("site", "a witness answers; ask a box how the site is");
+    }
     let verdict = &status["verdict"];
     let text = of(verdict, "text");
     if verdict["counts"] == false {
