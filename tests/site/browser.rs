@@ -79,17 +79,26 @@ impl Browser {
         }
     }
 
-    /// The value of an expression in the page.
-    pub(crate) fn value(&mut self, expression: &str) -> Value {
+    /// The value of an expression in the page, or why there is none.
+    fn evaluate(&mut self, expression: &str) -> Result<Value, Value> {
         let parameters = json!({"expression": expression, "returnByValue": true});
         let answer = self.ask("Runtime.evaluate", parameters);
-        assert!(answer["exceptionDetails"].is_null(), "{expression}: {}", answer["exceptionDetails"]);
-        answer["result"]["value"].clone()
+        match &answer["exceptionDetails"] {
+            Value::Null => Ok(answer["result"]["value"].clone()),
+            why => Err(why.clone()),
+        }
     }
 
-    /// Waits until an expression is true in the page.
+    /// The value of an expression in the page.
+    pub(crate) fn value(&mut self, expression: &str) -> Value {
+        self.evaluate(expression).unwrap_or_else(|why| panic!("{expression}: {why}"))
+    }
+
+    /// Waits until an expression is true in the page. Before the page is there, none has a value.
     pub(crate) fn until(&mut self, expression: &str) {
-        until(&format!("the page comes to {expression}"), || (self.value(expression) == true).then_some(()));
+        until(&format!("the page comes to {expression}"), || {
+            (self.evaluate(expression) == Ok(Value::Bool(true))).then_some(())
+        });
     }
 
     /// Presses a key and lets it go.
