@@ -36,7 +36,7 @@ pub fn wall_us() -> u64 {
 
 /// Whether a time service synchronises this box's wall clock, according to the kernel. Where the kernel cannot be
 /// asked, only timesyncd counts; nothing is assumed about other services.
-fn wall_is_synced() -> bool {
+pub(crate) fn wall_is_synced() -> bool {
     #[cfg(debug_assertions)]
     if let Some(injected) = injected::now() {
         return injected.synced;

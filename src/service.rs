@@ -138,19 +138,15 @@ impl Drop for Service {
     }
 }
 
-/// What `systemctl status` shows of a box: trouble with the disk first.
+/// What `systemctl status` shows of a box: first whether it counts, and if not, why and what to do.
 pub fn line(status: &NodeStatus) -> String {
-    let disk = match (status.storage.state, &status.storage.what) {
-        (Some(fault), Some(what)) => format!("disk {}: {what}; ", fault.as_str()),
-        _ => String::new(),
-    };
-    format!("{disk}{}; {}; applied {}", status.role.as_str(), status.tolerates.text, status.applied)
+    format!("{}; {}; applied {}", status.verdict.text, status.role.as_str(), status.applied)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::{DiskFault, NodeRole};
+    use crate::node::{NodeRole, Verdict};
 
     #[test]
     fn only_a_loop_that_goes_round_is_alive() {
@@ -164,12 +160,12 @@ mod tests {
     }
 
     #[test]
-    fn the_line_begins_with_what_is_wrong_with_the_disk() {
-        let mut status = NodeStatus { role: NodeRole::Follower, applied: 7, ..NodeStatus::default() };
-        status.tolerates.text = "2 of 3".to_owned();
-        assert_eq!(line(&status), "follower; 2 of 3; applied 7");
-        status.storage.state = Some(DiskFault::Full);
-        status.storage.what = Some("no space left for /data/log".to_owned());
-        assert_eq!(line(&status), "disk full: no space left for /data/log; follower; 2 of 3; applied 7");
+    fn the_line_begins_with_the_verdict() {
+        let verdict = Verdict::does_not_count("this box's disk is full", "free some space");
+        let status = NodeStatus { role: NodeRole::Follower, applied: 7, verdict, ..NodeStatus::default() };
+        assert_eq!(
+            line(&status),
+            "does NOT count: this box's disk is full; do: free some space; follower; applied 7"
+        );
     }
 }

@@ -4,6 +4,7 @@ mod add;
 pub mod bench;
 pub mod client;
 mod clock;
+mod doctor;
 mod documents;
 mod join;
 mod members;
@@ -13,6 +14,7 @@ mod settings;
 mod status;
 mod text;
 mod token;
+mod top;
 mod watch;
 mod witness;
 
@@ -62,6 +64,8 @@ enum Command {
     Leader(members::LeaderArgs),
     Clock(clock::ClockArgs),
     Status(status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
+    Top(top::TopArgs),
     Bench(bench::BenchArgs),
     Completions(documents::CompletionsArgs),
     Man(documents::ManArgs),
@@ -209,6 +213,8 @@ fn run_client(command: Command) -> Result<(), ClientError> {
         Command::Leader(args) => blocking(|| members::leader(args)),
         Command::Clock(args) => blocking(|| clock::run(args)),
         Command::Status(args) => blocking(|| status::run(args)),
+        Command::Doctor(args) => blocking(|| doctor::run(args)),
+        Command::Top(args) => blocking(|| top::run(args)),
         Command::Completions(args) => documents::completions(&args),
         Command::Man(args) => documents::man(&args),
         Command::Run(_) | Command::Provision(_) | Command::Bench(_) => {

@@ -54,6 +54,7 @@ mod timers;
 mod tokens;
 mod transfers;
 mod unsent;
+mod verdict;
 mod votes;
 pub mod wire;
 
@@ -86,6 +87,7 @@ pub use status::*;
 pub use stopping::{StopTimes, StoppedNode};
 pub use successors::TransferReason;
 pub use unsent::{Unsent, read_unsent};
+pub use verdict::Verdict;
 pub(crate) use wire::{ToWitness, decode_to_witness, encode_from_witness};
 
 use crate::accumulator::{Accumulator, Limits};

@@ -8,8 +8,10 @@ use tally_core::id::NodeId;
 use tally_core::raft::{MemberRole, Role};
 
 use super::disk_health::Trouble;
+use super::fault_tolerance::Known;
 use super::shared::NodeShared;
 use super::site_time::Offset;
+use super::verdict::verdict;
 use super::{
     AccumulatorStatus, AdaptiveTimeoutStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus,
     LevelStatus, MemberStatus, MetersStatus, Node, NodeRole, NodeStatus, OutboxStatus, StorageStatus,
@@ -52,7 +54,11 @@ impl Node {
             Role::Follower => NodeRole::Follower,
             Role::PreCandidate | Role::Candidate => NodeRole::Candidate,
         };
-        status.leader = self.raft.leader().and_then(name);
+        let leader = self.raft.leader().and_then(name);
+        if leader != status.leader || self.raft.term().0 != status.term {
+            status.leader_since = leader.is_some().then(|| self.moment.wall_ms());
+        }
+        status.leader = leader;
         status.term = self.raft.term().0;
         status.commit = self.raft.commit_index().0;
         status.last = self.raft.last().index.0;
@@ -62,10 +68,9 @@ impl Node {
             && self.disk_health.trouble().is_none();
         let raft = self.raft.status();
         let witness_for = raft.witness_for.and_then(|id| Some(self.members.get(id)?.name.clone()));
-        status.tolerates = match is_removed {
-            true => fault_tolerance::removed(),
-            false => fault_tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness),
-        };
+        let (majority, tolerates) =
+            fault_tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness);
+        status.tolerates = if is_removed { fault_tolerance::removed() } else { tolerates };
         status.changing = ChangingStatus {
             joint: self.raft.configuration().is_joint(),
             waits: self.members.waits().map(str::to_owned),
@@ -80,6 +85,12 @@ impl Node {
         status.accumulator.batches = self.batches.frozen_count();
         status.accumulator.unsettled = self.batches.earlier_count() as u64;
         status.refused = self.batches.refusal().map(|why| why.to_string());
+        let known = Known {
+            witness_for: witness_for.as_deref(),
+            refused_by_witness: raft.refused_by_witness,
+            majority,
+        };
+        status.verdict = verdict(&status, &known, is_removed);
         status.version = env!("CARGO_PKG_VERSION");
         status.pid = std::process::id();
         let (role, tolerates, disk) = before;
@@ -122,6 +133,7 @@ impl Node {
             heartbeat_ms: us(adaptive.heartbeat()) / 1000,
             round_trip_us: us(adaptive.round_trip()),
             sync_us: us(adaptive.sync()),
+            sync_p99_us: us(adaptive.sync_p99()),
             late_us: us(adaptive.lateness()),
             leader_late: self.shared.metrics.leader_lateness.get(),
             text: self.recent_lateness().map(|late| {
@@ -192,6 +204,8 @@ impl Node {
                     false => peer.map(|peer| peer.matched.0),
                 },
                 rtt_us: link.and_then(|link| link.rtt_us),
+                mtu: link.and_then(|link| link.mtu),
+                sync_us: Some(said.sync_median.0).filter(|us| *us > 0),
                 clock_offset_ms: clock.map(|clock| clock.ahead_us / 1000),
                 clock_synced: clock.map(|clock| clock.synced),
                 disk_ok: said.disk_ok,

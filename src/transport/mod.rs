@@ -116,6 +116,8 @@ pub struct PeerStatus {
     pub address: String,
     /// Smoothed round-trip time of the connection in microseconds.
     pub rtt_us: Option<u64>,
+    /// The largest packet that the path carries, bytes, as far as it was tried.
+    pub mtu: Option<u16>,
     /// Bytes that wait to be sent, all lanes.
     pub queued_bytes: u64,
     /// Why either side refused the latest connection; `None` once a connection succeeded.

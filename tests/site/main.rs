@@ -7,6 +7,7 @@ mod adaptive_timeout;
 mod bad_input;
 mod boxes;
 mod broker;
+mod browser;
 #[cfg(debug_assertions)]
 mod clocks;
 mod counting;
@@ -14,6 +15,7 @@ mod crashes;
 mod damage;
 mod doors;
 mod everything;
+mod figures;
 mod harness;
 mod hostile;
 mod http;
@@ -26,10 +28,12 @@ mod members;
 mod members_refused;
 mod names;
 mod net;
+mod page;
 mod polling;
 mod replaced;
 mod reports;
 mod restarts;
+mod seeing;
 mod service;
 mod starting;
 #[cfg(debug_assertions)]
