@@ -59,6 +59,9 @@ pub(crate) async fn serve(host: Host, mut strangers: mpsc::Receiver<Connection>)
     }
 }
 
+/// How long a box that serves an exchange catches up with the site before.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
+
 /// When the latest exchanges began.
 #[derive(Debug, Default)]
 struct Begun(VecDeque<Instant>);
@@ -80,6 +83,8 @@ impl Begun {
 async fn exchange(host: &Host, connection: &Connection) -> Result<(), WireError> {
     let from = address_of(connection);
     let mut frames = Frames::accept(connection).await?;
+    // A token that another box has just made is known here from then on. Without a leader what is known must do.
+    let _ = tokio::time::timeout(CATCH_UP_MAX, host.handle.fence()).await;
     let mut out = wire::open(connection).await?;
     let mut side = SiteSide::new(host.facts(), wire::exporter(connection));
     loop {

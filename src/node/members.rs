@@ -238,11 +238,10 @@ impl Node {
         }
     }
 
-    /// Another box says who the members are. One that names nobody, or not itself, or an entry that no log will ever
-    /// have, is not believed.
+    /// Another box says who the members are. One that names nobody, or an entry that no log will ever have, is not
+    /// believed. It need not name itself: a removed box may be the only one that this box can still ask.
     pub(super) fn on_members(&mut self, from: NodeId, index: LogIndex, members: Vec<MemberRecord>) {
-        let names_itself = members.iter().any(|member| member.id == from);
-        if !names_itself || members.len() > 2 * MEMBERS_MAX || index.0 >= TOLD_INDEX_LIMIT {
+        if members.is_empty() || members.len() > 2 * MEMBERS_MAX || index.0 >= TOLD_INDEX_LIMIT {
             return self.refuse(from, Reason::Implausible);
         }
         let applied = self.site().applied();
