@@ -309,7 +309,7 @@ impl Handle {
         self.shared.rounds.get()
     }
 
-    /// Waits until the status names another role, fault tolerance or state of the disk. For one task.
+    /// Waits until the status names another role, verdict, fault tolerance or state of the disk. For one task.
     pub async fn status_changed(&self) {
         self.shared.status_changed.notified().await;
     }

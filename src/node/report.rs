@@ -40,7 +40,12 @@ impl Node {
         let role = self.raft.configuration().role(identity.node_id());
         let is_removed = self.is_removed();
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = (status.role, std::mem::take(&mut status.tolerates), status.storage.state);
+        let before = (
+            status.role,
+            std::mem::take(&mut status.tolerates),
+            status.storage.state,
+            status.verdict.text.clone(),
+        );
         status.node = identity.me().name.clone();
         status.node_id = identity.node;
         status.site = identity.site.clone();
@@ -93,8 +98,9 @@ impl Node {
         status.verdict = verdict(&status, &known, is_removed);
         status.version = env!("CARGO_PKG_VERSION");
         status.pid = std::process::id();
-        let (role, tolerates, disk) = before;
-        if (role, disk) != (status.role, status.storage.state) || tolerates != status.tolerates {
+        let (role, tolerates, disk, verdict) = before;
+        let is_same = (role, disk) == (status.role, status.storage.state);
+        if !is_same || tolerates != status.tolerates || verdict != status.verdict.text {
             self.shared.status_changed.notify_one();
         }
     }
