@@ -125,10 +125,10 @@ fn tests(counts: &mut Counts, said: &mut Said) -> Result<Step> {
     // How far the units may reach is judged by systemd's own analysis.
     let units = [Tool::Systemd];
     let rooms = [Tool::Iproute, Tool::UtilLinux, Tool::Mount, Tool::Mkfs];
-    tools::ensure(
-        &[broker.as_slice(), certificates.as_slice(), units.as_slice(), rooms.as_slice()].concat(),
-        tools::Consent::Given,
-    )?;
+    // The page is looked at as a browser shows it.
+    let browser = [Tool::Chromium];
+    let needed = [broker.as_slice(), &certificates, &units, &rooms, &browser].concat();
+    tools::ensure(&needed, tools::Consent::Given)?;
     if tools::has_cargo_tool("cargo-nextest") {
         proofs::forget()?;
         let arguments = ["nextest", "run", "--profile", proofs::PROFILE, "--locked", "--workspace"];
