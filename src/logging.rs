@@ -17,10 +17,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use tracing::{Level, Metadata};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::layer::SubscriberExt;
 
 pub use level::directives;
 
@@ -55,17 +56,19 @@ pub fn start(text: Option<&str>) -> io::Result<()> {
     tell_panics();
     let colours = crate::environment::value("NO_COLOR").is_none() && io::stderr().is_terminal();
     let (directives, wrong) = directives(text);
-    let filter = EnvFilter::try_new(&directives).unwrap_or_else(|_| EnvFilter::new(level::DEFAULT));
+    let filter: Targets =
+        directives.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        // The filter is what counts.
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(Sink(queue))
         .with_ansi(colours)
         // It would be told on standard error, in a way that panics.
         .log_internal_errors(false);
     // A subscriber that is there already (of a test) stays.
     let _ = match to_journal {
-        true => tracing::subscriber::set_global_default(subscriber.without_time().finish()),
-        false => tracing::subscriber::set_global_default(subscriber.finish()),
+        true => tracing::subscriber::set_global_default(subscriber.without_time().finish().with(filter)),
+        false => tracing::subscriber::set_global_default(subscriber.finish().with(filter)),
     };
     if let Some(wrong) = wrong {
         tracing::warn!("{wrong}");

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::RunError;
 use crate::config::{Config, Found};
-use crate::identity::{Identity, check_address, is_name};
+use crate::identity::{IDENTITY, Identity, check_address, is_name};
 use crate::startup;
 use crate::storage::{Budget, partition_bytes};
 use crate::units::Unit;
@@ -20,6 +20,8 @@ pub(super) fn identity(found: &Found) -> Result<Option<Identity>, RunError> {
         Some(identity) => identity,
         None if *has_file => return Ok(None),
         None => {
+            // Its keys would be overwritten.
+            check_unused(dir).map_err(RunError::Other)?;
             let name = config.node.name.clone().unwrap_or_else(host_name);
             info!("founding a site of one box, {name:?}, in {}", dir.display());
             let address = config.cluster.advertise.as_deref().unwrap_or_default();
@@ -38,6 +40,18 @@ pub(super) fn identity(found: &Found) -> Result<Option<Identity>, RunError> {
     }
     startup::check_agreement(config, &identity, dir)?;
     Ok(Some(identity))
+}
+
+/// Checks that a data directory has nothing of another box: half a copy is no place to found a site in.
+pub(super) fn check_unused(dir: &Path) -> Result<(), String> {
+    let found = ["format", "log", "snapshots"].into_iter().find(|name| dir.join(name).exists());
+    found.map_or(Ok(()), |name| {
+        Err(format!(
+            "{} is not empty: it has {name} and no {IDENTITY}, so it is half a box's data: bring the rest back, or \
+             move it away",
+            dir.display()
+        ))
+    })
 }
 
 /// What log, snapshots and spare files may have together, told where the partition is small for it.

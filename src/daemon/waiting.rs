@@ -138,19 +138,8 @@ fn chosen_name(config: &Config, asked: Option<&str>) -> Result<Option<String>, P
     }
 }
 
-/// Checks that a data directory has nothing of another box.
 fn check_unused(dir: &Path) -> Result<(), Problem> {
-    let found = ["format", "log", "snapshots"].into_iter().find(|name| dir.join(name).exists());
-    found.map_or(Ok(()), |name| {
-        Err(Problem::new(
-            Name::JoinRefused,
-            format!(
-                "{} is not empty: it has {name} and no {IDENTITY}, so it is half a box's data: bring the rest \
-                 back, or move it away",
-                dir.display()
-            ),
-        ))
-    })
+    super::founding::check_unused(dir).map_err(|why| Problem::new(Name::JoinRefused, why))
 }
 
 fn init(found: &Found, ask: &InitAsk) -> Result<Founded, Problem> {

@@ -3,7 +3,7 @@
 /// The default level.
 pub(super) const DEFAULT: &str = "info";
 
-/// What may stand alone, without a level, beside what has `::` or `[`.
+/// What may stand alone, without a level, beside what has `::`.
 const TARGETS: [&str; 5] = ["tallyd", "quinn", "quinn_proto", "rustls", "hyper"];
 
 /// Maps the level names of other programs, in any case, to those of the log's filter.
@@ -35,7 +35,7 @@ pub fn directives(text: Option<&str>) -> (String, Option<String>) {
         return (DEFAULT.to_owned(), None);
     }
     let all = all.join(",");
-    match tracing_subscriber::EnvFilter::try_new(&all) {
+    match all.parse::<tracing_subscriber::filter::Targets>() {
         Ok(_) => (all, None),
         Err(error) => (DEFAULT.to_owned(), Some(wrong(text, &error.to_string()))),
     }
@@ -46,14 +46,12 @@ fn directive(part: &str) -> Result<String, String> {
         return Ok(level.to_owned());
     }
     match part.rsplit_once('=') {
-        // Of a span's field, which may have any value.
-        Some((_, value)) if value.ends_with('}') || value.ends_with(']') => Ok(part.to_owned()),
         Some((target, word)) => match level(word.trim()) {
             Some(level) => Ok(format!("{}={level}", target.trim())),
             None => Err(format!("{word:?} is not a level")),
         },
         // A target alone means all of it. A word that is none would silence everything.
-        None if TARGETS.contains(&part) || part.contains("::") || part.contains('[') => Ok(part.to_owned()),
+        None if TARGETS.contains(&part) || part.contains("::") => Ok(part.to_owned()),
         None => Err(format!("{part:?} is not a level")),
     }
 }
@@ -92,7 +90,12 @@ mod tests {
 
     #[test]
     fn a_word_that_is_no_level_is_named_and_the_default_stays() {
-        for (said, named) in [("loud", "\"loud\""), ("tallyd=loud", "\"loud\""), ("info,inof", "\"inof\"")] {
+        for (said, named) in [
+            ("loud", "\"loud\""),
+            ("tallyd=loud", "\"loud\""),
+            ("info,inof", "\"inof\""),
+            ("tallyd[{x=1}]", "\"1}]\""),
+        ] {
             let (directives, wrong) = directives(Some(said));
             let wrong = wrong.unwrap();
             assert_eq!(directives, "info");

@@ -13,6 +13,7 @@ mod clocks;
 mod counting;
 mod crashes;
 mod damage;
+mod directories;
 mod doors;
 mod everything;
 mod figures;

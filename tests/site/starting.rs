@@ -12,7 +12,7 @@ use crate::harness::{Process, free_port, tallyd, until};
 use crate::http::Client;
 
 /// Runs a command that must end by itself with exit status 1, and gives what it said.
-fn refusal(command: &mut Command) -> String {
+pub(crate) fn refusal(command: &mut Command) -> String {
     refusal_with(1, command)
 }
 
@@ -32,7 +32,7 @@ fn refusal_with(expected: i32, command: &mut Command) -> String {
 }
 
 /// Each of these must stand in what was said.
-fn assert_says(said: &str, words: &[&str]) {
+pub(crate) fn assert_says(said: &str, words: &[&str]) {
     for word in words {
         assert!(said.contains(word), "{word:?} is not in: {said}");
     }

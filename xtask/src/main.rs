@@ -6,6 +6,8 @@ mod cross;
 mod demo;
 mod dist;
 mod http;
+mod mixed;
+mod reproduce;
 mod run;
 #[cfg(test)]
 mod service_tests;

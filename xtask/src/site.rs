@@ -41,12 +41,12 @@ pub(crate) struct Plan<'a> {
 }
 
 pub(crate) struct Site {
-    program: PathBuf,
     boxes: Vec<OneBox>,
 }
 
 struct OneBox {
     name: &'static str,
+    program: PathBuf,
     folder: PathBuf,
     api: SocketAddr,
     statsd: SocketAddr,
@@ -67,8 +67,13 @@ pub(crate) struct BoxView {
 impl Site {
     /// Provisions and starts the boxes.
     pub(crate) fn start(program: &Path, folder: &Path, plan: &Plan) -> Result<Site> {
+        Site::start_each(&BOXES.map(|_| program.to_owned()), folder, plan)
+    }
+
+    /// The same with a program for each box; the first one provisions.
+    pub(crate) fn start_each(programs: &[PathBuf; 3], folder: &Path, plan: &Plan) -> Result<Site> {
         let out = folder.join("boxes");
-        let mut provision = Command::new(program);
+        let mut provision = Command::new(&programs[0]);
         provision.args(["provision", "--site", plan.name, "--window"]);
         provision.arg(format!("{}s", plan.window.as_secs()));
         provision.arg("--out").arg(&out);
@@ -76,7 +81,7 @@ impl Site {
             provision.arg("--box").arg(format!("{name}=127.0.0.1:{}", free_udp_port()?));
         }
         run::output(&mut provision)?;
-        let mut site = Site { program: program.to_owned(), boxes: Vec::new() };
+        let mut site = Site { boxes: Vec::new() };
         for (place, name) in BOXES.into_iter().enumerate() {
             let folder = out.join(name);
             let config = folder.join("tallyd.toml");
@@ -87,10 +92,12 @@ impl Site {
             let api = SocketAddr::from(([127, 0, 0, 1], free_tcp_port()?));
             let statsd = SocketAddr::from(([127, 0, 0, 1], free_udp_port()?));
             let broker_port = plan.broker_port;
-            site.boxes.push(OneBox { name, folder, api, statsd, broker_port, child: None, paused: false });
+            let program = programs[place].clone();
+            let one = OneBox { name, program, folder, api, statsd, broker_port, child: None, paused: false };
+            site.boxes.push(one);
         }
         for one in &mut site.boxes {
-            one.start(&site.program)?;
+            one.start()?;
         }
         Ok(site)
     }
@@ -234,8 +241,7 @@ impl Site {
 
     /// Starts a killed box again.
     pub(crate) fn revive(&mut self, name: &str) -> Result<()> {
-        let program = self.program.clone();
-        self.find(name)?.start(&program)
+        self.find(name)?.start()
     }
 
     /// Waits until another box leads; gives its name and how long that took.
@@ -271,10 +277,10 @@ impl Site {
 }
 
 impl OneBox {
-    fn start(&mut self, program: &Path) -> Result<()> {
+    fn start(&mut self) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(self.log());
         let log: File = log.with_context(|| format!("cannot open {}", self.log().display()))?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(&self.program);
         if let Some(port) = self.broker_port {
             command.env("TALLYD_UPSTREAM_URL", format!("mqtt://127.0.0.1:{port}"));
         }
@@ -334,7 +340,7 @@ pub(crate) fn free_tcp_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-fn free_udp_port() -> Result<u16> {
+pub(crate) fn free_udp_port() -> Result<u16> {
     let socket = UdpSocket::bind("127.0.0.1:0").context("no loopback port is free")?;
     Ok(socket.local_addr()?.port())
 }

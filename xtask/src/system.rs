@@ -1,7 +1,11 @@
 //! `cargo xtask system`: the package on machines with a real systemd. Installed, started, hung, reloaded, stopped, upgraded,
-//! refused, removed and purged, with a data disk of its own.
+//! refused, removed and purged, with a data disk of its own; and sites of three machines.
 
 mod container;
+mod load;
+mod memory;
+mod picture;
+mod site;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +14,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use self::container::Container;
+use self::site::Machines;
 use crate::tools::{self, Tool};
 use crate::{dist, run};
 
@@ -18,6 +23,12 @@ pub(crate) struct Arguments {
     /// The package to test; default: one that is built now, for this machine.
     #[arg(long, value_name = "FILE")]
     package: Option<PathBuf>,
+    /// Only the tests whose names have this in them.
+    #[arg(long, value_name = "WORDS")]
+    only: Option<String>,
+    /// Instead of tests: make the pictures of `top` and `doctor` in docs anew.
+    #[arg(long, requires = "package")]
+    pictures: bool,
 }
 
 /// The packages, in the folder that each machine sees as /files.
@@ -38,13 +49,18 @@ const TESTS: [(&str, Test); 6] = [
 ];
 
 pub(crate) fn system(arguments: &Arguments) -> Result<()> {
-    println!("{}", test(arguments.package.as_deref())?);
+    if let (true, Some(package)) = (arguments.pictures, &arguments.package) {
+        let packages = Packages::make(package)?;
+        return site::pictures(&Machines::new(&container::debian()?, &packages.folder)?);
+    }
+    println!("{}", test(arguments.package.as_deref(), arguments.only.as_deref())?);
     Ok(())
 }
 
 /// Runs all tests; says how many.
-pub(crate) fn test(package: Option<&Path>) -> Result<String> {
-    tools::ensure(&[Tool::Nspawn, Tool::Debootstrap, Tool::Lintian], tools::Consent::Given)?;
+pub(crate) fn test(package: Option<&Path>, only: Option<&str>) -> Result<String> {
+    let needed = [Tool::Nspawn, Tool::Debootstrap, Tool::Lintian, Tool::Iproute, Tool::UtilLinux];
+    tools::ensure(&needed, tools::Consent::Given)?;
     let package = match package {
         Some(package) => package.to_owned(),
         None => dist::native_package()?,
@@ -52,21 +68,46 @@ pub(crate) fn test(package: Option<&Path>) -> Result<String> {
     lint(&package)?;
     let packages = Packages::make(&package)?;
     let root = container::debian()?;
-    let mut wrong = Vec::new();
+    let mut report = Report { only, run: 0, wrong: 0 };
     for (name, test) in TESTS {
+        report.test(name, || {
+            Container::boot(&root, &packages.folder).and_then(|it| test(&it)).map(|()| String::new())
+        });
+    }
+    for (name, test) in site::TESTS {
+        report.test(name, || test(&Machines::new(&root, &packages.folder)?));
+    }
+    report.test(memory::NAME, || memory::test(&packages.folder));
+    ensure!(report.wrong == 0, "{} of {} tests failed", report.wrong, report.run);
+    Ok(format!("{} tests on real systemd passed", report.run))
+}
+
+/// Which tests are run, and how many were.
+struct Report<'a> {
+    only: Option<&'a str>,
+    run: usize,
+    wrong: usize,
+}
+
+impl Report<'_> {
+    /// Runs a test, which may say what it saw.
+    fn test(&mut self, name: &str, test: impl FnOnce() -> Result<String>) {
+        if self.only.is_some_and(|words| !name.contains(words)) {
+            return;
+        }
+        self.run += 1;
         let began = Instant::now();
-        let done = Container::boot(&root, &packages.folder).and_then(|container| test(&container));
+        let done = test();
         let took = began.elapsed().as_secs_f64();
         match done {
-            Ok(()) => println!("    ok {took:6.1} s  {name}"),
+            Ok(said) if said.is_empty() => println!("    ok {took:6.1} s  {name}"),
+            Ok(said) => println!("    ok {took:6.1} s  {name}: {said}"),
             Err(error) => {
                 println!("    FAILED {took:6.1} s  {name}\n{error:#}");
-                wrong.push(name);
+                self.wrong += 1;
             }
         }
     }
-    ensure!(wrong.is_empty(), "{} of {} tests failed", wrong.len(), TESTS.len());
-    Ok(format!("{} tests on real systemd passed", TESTS.len()))
 }
 
 /// What Debian asks of a package.
@@ -96,7 +137,10 @@ impl Packages {
             dist::write(&control, &text.lines().map(line).collect::<String>())?;
             let file = folder.join(format!("{name}.deb"));
             run::output(
-                Command::new("dpkg-deb").args(["--root-owner-group", "--build"]).arg(&unpacked).arg(&file),
+                Command::new("dpkg-deb")
+                    .args(["--root-owner-group", "-Zgzip", "-z1", "--build"])
+                    .arg(&unpacked)
+                    .arg(&file),
             )?;
         }
         Ok(Packages { folder })

@@ -37,6 +37,8 @@ pub(crate) enum Tool {
     Lintian,
     /// A browser without a window, for pictures of the page.
     Chromium,
+    /// `qemu-arm` and its like: run programs for other machines.
+    Qemu,
     /// A peer that `bench` puts the same load on.
     Redis,
 }
@@ -57,6 +59,7 @@ impl Tool {
             Tool::Debootstrap => "debootstrap",
             Tool::Lintian => "lintian",
             Tool::Chromium => "chromium",
+            Tool::Qemu => "qemu-arm",
             Tool::Redis => "redis-server",
         }
     }
@@ -77,6 +80,7 @@ impl Tool {
             Tool::Debootstrap => "debootstrap",
             Tool::Lintian => "lintian",
             Tool::Chromium => "chromium",
+            Tool::Qemu => "qemu-user",
             Tool::Redis => "redis-server",
         }
     }
@@ -97,6 +101,7 @@ impl Tool {
             | Tool::Nspawn
             | Tool::Debootstrap
             | Tool::Lintian
+            | Tool::Qemu
             | Tool::Chromium => None,
         }
     }

@@ -32,7 +32,8 @@ struct Report {
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Also what takes long or needs root: the package, made now, on machines with a real systemd.
+    /// Also what takes long or needs root: the package, made now, on machines with a real systemd; programs for other
+    /// machines, built twice to see that they are the same, and a site of them.
     #[arg(long)]
     full: bool,
 }
@@ -71,7 +72,9 @@ pub(crate) fn verify(arguments: &Arguments) -> Result<()> {
     report.step("dependencies", dependencies);
     report.step("locks of the other workspaces", locks);
     if arguments.full {
-        report.step("the package on real systemd", || crate::system::test(None).map(Step::Passed));
+        report.step("the package on real systemd", || crate::system::test(None, None).map(Step::Passed));
+        report.step("two builds, the same bytes", || crate::reproduce::test("armv6").map(Step::Passed));
+        report.step("a site of three kinds of machines", || crate::mixed::test().map(Step::Passed));
     }
     report.print(counts, &found, began.elapsed());
     if report.failed > 0 {

@@ -11,6 +11,9 @@ use crate::run;
 /// The release of cargo-deb that this was tried with.
 pub(super) const CARGO_DEB: &str = "3.8.0";
 
+/// The workspace's author, whom cargo-deb takes, too.
+const MAINTAINER: &str = env!("CARGO_PKG_AUTHORS");
+
 /// Makes the package of a target.
 pub(super) fn make(dist: &Dist, built: &Built, share: &Share, debian: &str) -> Result<PathBuf> {
     stage(dist, built, share)?;
@@ -50,7 +53,7 @@ fn changelog(time: u64) -> Result<String> {
     let mut command = std::process::Command::new("date");
     let date = run::output(command.args(["--utc", "-R", "-d", &format!("@{time}")]).env("LC_ALL", "C"))?;
     Ok(format!(
-        "tallyd ({VERSION}-1) unstable; urgency=medium\n\n  * Release {VERSION}: see CHANGELOG.md.\n\n -- The Tallyd \
-         developers <packages@tallyd.example>  {date}\n"
+        "tallyd ({VERSION}-1) unstable; urgency=medium\n\n  * Release {VERSION}: see CHANGELOG.md.\n\n -- {MAINTAINER}  \
+         {date}\n"
     ))
 }

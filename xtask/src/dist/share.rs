@@ -19,7 +19,7 @@ const COMPLETIONS: [(&str, &str); 3] = [("bash", "tallyd.bash"), ("zsh", "_tally
 /// The documents at the top.
 const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"];
 /// The pages that users need.
-const PAGES: [&str; 6] = ["operate", "mqtt", "statsd", "flash", "consensus", "glossary"];
+const PAGES: [&str; 8] = ["operate", "join", "metrics", "mqtt", "statsd", "flash", "consensus", "glossary"];
 
 pub(super) fn make(dist: &Dist, built: &[Built]) -> Result<Share> {
     let folder = dist.stage.join("share");
