@@ -91,6 +91,12 @@ bugs! {
     TimeFromApplied,
     /// When an operator sets site time back, windows stay closed up to where it was.
     StaysClosed,
+    /// A removal drops the open windows of its series.
+    RemovalDropsWindows,
+    /// A late amount by number counts for the series that has the number by now.
+    CountsForSuccessor,
+    /// A new leader does not clear the totals of removed series.
+    ClearsNothing,
 }
 
 #[cfg(feature = "simulation")]

@@ -9,7 +9,7 @@ use tally_core::report::Amount;
 use tally_core::time::SiteTime;
 
 use crate::site::entry::{ReadingCell, SeriesRef};
-use crate::site::{MemberRefused, Refusal};
+use crate::site::{MemberRefused, Refusal, SeriesRefused};
 
 /// One add of a client that waits.
 #[derive(Clone, Debug)]
@@ -185,6 +185,17 @@ pub enum MemberError {
     /// The site refuses it.
     #[error(transparent)]
     Refused(#[from] MemberRefused),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Why series were not removed or renamed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SeriesError {
+    /// The site refuses it.
+    #[error(transparent)]
+    Refused(#[from] SeriesRefused),
     /// It did not get through.
     #[error(transparent)]
     Request(#[from] RequestError),

@@ -16,6 +16,7 @@ mod problem;
 mod reads;
 pub mod report_body;
 mod reports;
+mod series;
 mod server;
 mod settings;
 mod socket;
@@ -155,8 +156,8 @@ fn router(shared: Arc<ApiState>) -> Router {
         .route("/readyz", only(get(reads::readyz)))
         .route("/metrics", only(get(metrics::metrics)))
         .route("/v1/status", only(get(reads::status)))
-        .route("/v1/series", only(get(reads::page)))
-        .route("/v1/series/{*series}", only(get(reads::series)))
+        .route("/v1/series", only(get(reads::page).delete(series::remove_all)))
+        .route("/v1/series/{*series}", only(get(reads::series).delete(series::remove).post(series::rename)))
         .route("/v1/windows/{*series}", only(get(reads::windows)))
         .route("/v1/watch", only(get(watch::watch)))
         .route("/v1/settings", only(get(settings::list)))

@@ -8,6 +8,7 @@ mod documents;
 mod members;
 pub mod provision;
 mod reads;
+mod series;
 mod settings;
 mod status;
 mod text;

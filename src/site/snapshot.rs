@@ -7,6 +7,7 @@ use tally_core::id::LogIndex;
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::departures::Departures;
 use super::history::History;
 use super::keys::Keys;
 use super::level::Level;
@@ -16,7 +17,7 @@ use super::outbox::Outbox;
 use super::packed::{Packed, put_sample, read_sample};
 use super::passed::Passed;
 use super::requests::Requests;
-use super::series::{Parked, Row, Sampled, Table, Updown};
+use super::series::{Parked, Row, RowState, Sampled, Table, Updown};
 use super::set_aside::{HELD_BYTES, SetAside};
 use super::settings::Settings;
 use super::sources::Sources;
@@ -26,7 +27,9 @@ use crate::codec::{Malformed, Reader, put_bytes};
 use crate::deliberate::{self, Bug};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
+/// Of a site below feature level 3: nothing of names that left.
+const VERSION_WITHOUT_DEPARTURES: u32 = 4;
 /// Of a site at feature level 1, without levels.
 const VERSION_WITHOUT_LEVEL: u32 = 3;
 /// Members without those who are leaving; no requests.
@@ -39,7 +42,7 @@ impl Site {
     pub fn snapshot(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.snapshot_size_guess());
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&self.snapshot_version().to_le_bytes());
         for number in [
             self.site_id,
             self.applied.0,
@@ -73,6 +76,15 @@ impl Site {
         self.table.passed.put(out);
         self.meters.put(out);
         self.set_aside.put(out);
+        if self.snapshot_version() == VERSION {
+            self.table.put_states(out);
+            self.departures.put(out);
+        }
+    }
+
+    /// Boxes of the release before can read what a site has that is not raised yet.
+    fn snapshot_version(&self) -> u32 {
+        if self.level >= Level::THREE { VERSION } else { VERSION_WITHOUT_DEPARTURES }
     }
 
     /// The state that a snapshot of this site holds.
@@ -115,13 +127,28 @@ impl Site {
             _ => Requests::default(),
         };
         let (level, meters, set_aside) = match version {
-            VERSION => {
+            VERSION_WITHOUT_DEPARTURES.. => {
                 let level = read_level(&mut reader)?;
                 table.passed = Passed::read(&mut reader).map_err(damaged("its clock"))?;
                 let meters = read_meters(founding.site_id, &table, &mut reader)?;
                 (level, meters, read_set_aside(&outbox, &table, &mut reader)?)
             }
             _ => (Level::ONE, Meters::new(founding.site_id), SetAside::default()),
+        };
+        if version == VERSION {
+            table.read_states(&mut reader).map_err(damaged("its series"))?;
+        }
+        table.link().map_err(damaged("its names"))?;
+        let departures = match version {
+            VERSION => {
+                let state = |id: u32| match table.rows.get(id as usize)?.state {
+                    RowState::Live => Some(true),
+                    RowState::Leaving => Some(false),
+                    RowState::Vacant => None,
+                };
+                Departures::read(&mut reader, state).map_err(damaged("its names that left"))?
+            }
+            _ => Departures::default(),
         };
         reader.done().map_err(damaged("its end"))?;
         let mut site = Site {
@@ -140,6 +167,7 @@ impl Site {
             requests,
             meters,
             set_aside,
+            departures,
         };
         site.set_level(level);
         Ok(site)
@@ -252,6 +280,51 @@ impl Table {
         }
     }
 
+    /// Since when each counts, and which are in use.
+    fn put_states(&self, out: &mut Vec<u8>) {
+        for (row, since) in self.rows.iter().zip(&self.since) {
+            out.push(row.state as u8);
+            out.extend_from_slice(&row.born.to_le_bytes());
+            out.extend_from_slice(&since.to_le_bytes());
+        }
+    }
+
+    fn read_states(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+        for (row, since) in self.rows.iter_mut().zip(&mut self.since) {
+            row.state = match reader.u8()? {
+                0 => RowState::Live,
+                1 => RowState::Leaving,
+                2 => RowState::Vacant,
+                _ => return Err(Malformed),
+            };
+            row.born = reader.u32()?;
+            *since = reader.u64()?;
+            // What is out of use counts nothing.
+            if row.state != RowState::Live && row.start < row.end {
+                return Err(Malformed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the names of all series in use into use.
+    fn link(&mut self) -> Result<(), Malformed> {
+        let of = |state| {
+            let rows = (0u32..).zip(&self.rows).filter(move |(_, row)| row.state == state);
+            rows.map(|(id, _)| id)
+        };
+        let live: Vec<u32> = of(RowState::Live).collect();
+        self.vacant = of(RowState::Vacant).collect();
+        let is_out_of_use = |(series, _): &(u32, u64)| !self.is_live(*series);
+        if self.parked.keys().any(is_out_of_use)
+            || self.vacant.iter().any(|id| !self.names.get(*id).is_empty())
+        {
+            return Err(Malformed);
+        }
+        self.live = live.len();
+        self.names.link_all(live)
+    }
+
     /// The spans are not read: the settings give them.
     fn read(seed: u64, reader: &mut Reader<'_>) -> Result<Table, Malformed> {
         let mut table = Table::new(seed);
@@ -316,7 +389,9 @@ impl Table {
         if start < end {
             self.ends.insert(end);
         }
-        self.rows.push(Row { total, window, start, end, span_ms: 1, side, kind });
+        let (born, state) = (0, RowState::Live);
+        self.since.push(0);
+        self.rows.push(Row { total, window, start, end, span_ms: 1, side, born, kind, state });
         Ok(())
     }
 }

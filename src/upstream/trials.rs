@@ -270,6 +270,13 @@ impl Trials {
         }
     }
 
+    /// The total of this name is not wanted any more.
+    pub(super) fn forget_total(&mut self, series: SeriesId, name: &str) {
+        if self.totals.get(&series).is_some_and(|kept| kept.name == name) {
+            self.totals.remove(&series);
+        }
+    }
+
     /// Totals to be tried again now, but for those of `under_way`.
     pub(super) fn totals_due(&self, under_way: &HashSet<SeriesId>, now: Instant) -> Vec<Numbered> {
         let due = self.totals.values().filter(|kept| {
@@ -390,6 +397,8 @@ mod tests {
         let total = |seq| Numbered {
             seq,
             name: "parts".to_owned(),
+            since: 0,
+            is_present: true,
             summary: crate::site::Summary {
                 seq: Some(seq),
                 series: SeriesId(0),

@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     /// Whether the boards have clocks that go on without power.
     pub(crate) has_clocks: bool,
     pub(crate) broker: BrokerPlan,
+    /// Clients whose series an operator removes and renames.
+    pub(crate) fading: u64,
 }
 
 impl Plan {
@@ -75,6 +77,7 @@ impl Plan {
             sleeps: rng.chance(100).then(|| rng.between(3_600, 9_000) * SECOND),
             has_clocks: rng.chance(850),
             broker: BrokerPlan::new(rng),
+            fading: if rng.chance(300) { rng.between(1, 3) } else { 0 },
         }
     }
 }

@@ -150,6 +150,9 @@ impl World {
         self.coverage.count(if keeps { "brokers restarted" } else { "brokers restarted without sessions" });
         self.break_current();
         self.outside.broker.restart(limits, keeps);
+        if !limits.retains {
+            self.checks.retained.lost();
+        }
         self.checks.set_aside.limited |= limits.packet_bytes_max.is_some();
     }
 

@@ -140,9 +140,14 @@ impl World {
             held: Vec::new(),
             outside: Outside::new(boxes.len(), plan.level),
             boxes,
-            checks: Checks { founded: plan.level, is_narrow: plan.is_narrow, ..Checks::default() },
+            checks: Checks {
+                founded: plan.level,
+                is_narrow: plan.is_narrow,
+                fading: plan.fading,
+                ..Checks::default()
+            },
             coverage: Coverage::default(),
-            adders: (0..plan.adders).map(Adder::new).collect(),
+            adders: (0..plan.adders).map(Adder::new).chain((0..plan.fading).map(Adder::fading)).collect(),
             reporters: (0..plan.reporters).map(|place| Reporter::new(place, rng.next() >> 1)).collect(),
             reader: Reader::default(),
             operator: Operator::default(),
@@ -473,7 +478,7 @@ impl World {
         }
         let incarnation = self.boxes[0].incarnation.as_ref().expect("all boxes run at the end");
         let checks = &self.checks;
-        if checks.founded >= 2 && !checks.is_narrow {
+        if checks.founded >= 2 && !checks.is_narrow && checks.fading == 0 {
             checks.refused.are_none();
         }
         self.boxes
@@ -482,6 +487,8 @@ impl World {
             .for_each(|other| replicas::show_the_same(incarnation, other));
         incarnation.handle.site(|site| {
             checks.conservation.holds(site, checks.founded, &checks.refused);
+            checks.departed.hold(site, &checks.conservation, &checks.publications);
+            checks.retained.hold(site);
             checks.publications.add_up(site);
             self.check_windows(site);
             // Where time went back at a box the later value can have the earlier time; before level 2 ties went otherwise.

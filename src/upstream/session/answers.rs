@@ -55,6 +55,7 @@ impl<S: SiteView> Machine<S> {
                 self.settle(token);
             }
             Sent::LateTotal { series, latest } => self.on_total_acknowledged(series, latest),
+            Sent::Clear { departure, .. } => self.on_clear_acknowledged(departure),
             Sent::Aside { seq, token, .. } => {
                 self.shared.undeliverable();
                 match token {
@@ -129,6 +130,7 @@ impl<S: SiteView> Machine<S> {
             Sent::Aside { seq, token: None, .. } | Sent::Retry { seq, .. } => {
                 self.session.retrying.remove(&seq);
             }
+            Sent::Clear { departure, .. } => self.on_clear_refused(departure),
             Sent::LateTotal { .. } | Sent::Status | Sent::Offline | Sent::Subscription => {}
         }
     }
@@ -166,7 +168,7 @@ impl<S: SiteView> Machine<S> {
                 }
                 news = self.trials.refuse(target, cause, breaks, now);
             }
-            Sent::Aside { .. } | Sent::Status | Sent::Offline | Sent::Subscription => {
+            Sent::Aside { .. } | Sent::Clear { .. } | Sent::Status | Sent::Offline | Sent::Subscription => {
                 news = self.trials.refuse(target, cause, breaks, now);
             }
         }
@@ -244,7 +246,9 @@ impl<S: SiteView> Machine<S> {
         let format = self.setting.formats.first();
         match sent {
             Sent::Summary { series, .. } | Sent::Retry { series, .. } => self.topic_of(series),
-            Sent::Total { series, .. } | Sent::LateTotal { series, .. } => self.total_topic_of(series),
+            Sent::Total { series, .. } | Sent::LateTotal { series, .. } | Sent::Clear { series, .. } => {
+                self.total_topic_of(series)
+            }
             Sent::Aside { .. } => format.undeliverable_topic(&self.setting.naming),
             Sent::Status | Sent::Offline | Sent::Subscription => self.setting.naming.status_topic(),
         }

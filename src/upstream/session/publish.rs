@@ -221,7 +221,9 @@ pub(super) fn target_of(sent: Sent) -> TrialTarget {
     match sent {
         Sent::Summary { token, .. } => TrialTarget::Number(token.seq),
         Sent::Retry { seq, .. } => TrialTarget::Number(seq),
-        Sent::Total { series, .. } | Sent::LateTotal { series, .. } => TrialTarget::Total(series),
+        Sent::Total { series, .. } | Sent::LateTotal { series, .. } | Sent::Clear { series, .. } => {
+            TrialTarget::Total(series)
+        }
         Sent::Aside { .. } => TrialTarget::Undeliverable,
         Sent::Status | Sent::Offline => TrialTarget::Status,
         Sent::Subscription => TrialTarget::Subscription,

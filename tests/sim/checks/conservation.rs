@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tallyd::site::Site;
 
+use super::departed::family;
 use super::{OneIncarnation, RefusedCells};
 
 #[derive(Debug, Default)]
@@ -37,6 +38,11 @@ impl Conservation {
         self.counted.entry(series.to_owned()).or_insert((incarnation, 0)).1 += amount as i128;
     }
 
+    /// What is certainly in a series, and what may be in it besides.
+    pub(crate) fn bounds(&self, series: &str) -> (i128, i128) {
+        self.waited.get(series).copied().unwrap_or_default()
+    }
+
     /// An incarnation has crashed: its uncommitted counts are gone.
     pub(crate) fn crashed(&mut self, incarnation: OneIncarnation) {
         self.crashed.insert(incarnation);
@@ -50,7 +56,8 @@ impl Conservation {
     /// `founded`: the feature level that it was founded with. Before level 2 a box ahead of site time loses counts.
     pub(crate) fn holds(&self, site: &Site, founded: u32, refused: &RefusedCells) {
         let total = |series: &str| site.find(series).map_or(0, |id| site.series_total(id));
-        for (series, (surely, perhaps)) in &self.waited {
+        // Of what is removed and renamed: see `departed`.
+        for (series, (surely, perhaps)) in self.waited.iter().filter(|(series, _)| family(series).is_none()) {
             let total = total(series);
             assert!(
                 (*surely..=surely + perhaps).contains(&total),

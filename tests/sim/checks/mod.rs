@@ -1,6 +1,7 @@
 //! What must hold in every history; one file an invariant. Each panics at the first step that breaks it.
 
 mod conservation;
+mod departed;
 mod digests;
 mod histories;
 mod lasts;
@@ -19,6 +20,7 @@ mod told;
 mod windows;
 
 pub(crate) use conservation::Conservation;
+pub(crate) use departed::Departed;
 pub(crate) use digests::Digests;
 pub(crate) use histories::Histories;
 pub(crate) use lasts::Lasts;
@@ -49,7 +51,10 @@ pub(crate) struct Checks {
     pub(crate) founded: u32,
     /// Whether limits are so low that they are reached.
     pub(crate) is_narrow: bool,
+    /// So many clients have series that are removed and renamed.
+    pub(crate) fading: u64,
     pub(crate) conservation: Conservation,
+    pub(crate) departed: Departed,
     pub(crate) digests: Digests,
     pub(crate) histories: Histories,
     pub(crate) lasts: Lasts,
@@ -88,6 +93,7 @@ impl Checks {
             self.digests.look(at, site);
             self.site_times.look(site);
             self.told.look(site, &self.set_aside);
+            self.departed.look(site);
             // Before level 2 what follows a step back is late up to where site time was.
             if self.founded >= 2 {
                 self.windows.look((at, incarnation.number), site);

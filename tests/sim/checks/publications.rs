@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tallyd::mqtt::Message;
 use tallyd::site::Site;
 
+use super::departed::family;
 use crate::broker::Topic;
 
 /// The content of a message that is checked; all of it if the message has a number.
@@ -80,10 +81,15 @@ impl Publications {
             assert!(self.taken.contains(seq), "publications: the broker does not have number {seq}");
             *sums.entry(&one.series).or_default() += one.increase;
         }
-        for (series, sum) in sums {
+        for (series, sum) in sums.into_iter().filter(|(series, _)| family(series).is_none()) {
             let total = site.find(series).map_or(0, |id| site.series_total(id));
             assert_eq!(sum, total, "publications: what the broker has of {series} is not its total");
         }
+    }
+
+    /// What was published of the series that are meant.
+    pub(crate) fn sum(&self, is_meant: impl Fn(&str) -> bool) -> i128 {
+        self.sent.values().filter(|one| is_meant(&one.series)).map(|one| one.increase).sum()
     }
 
     pub(crate) fn numbers(&self) -> usize {
