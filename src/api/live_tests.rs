@@ -71,7 +71,13 @@ impl Box1 {
         let described = self.description["paths"].as_object().unwrap();
         let name = described
             .keys()
-            .filter(|name| *name == path || name.find('{').is_some_and(|cut| path.starts_with(&name[..cut])))
+            .filter(|name| {
+                let fits = |cut: usize| {
+                    let end = name.rfind('}').map_or("", |end| &name[end + 1..]);
+                    path.starts_with(&name[..cut]) && path.ends_with(end)
+                };
+                *name == path || name.find('{').is_some_and(fits)
+            })
             .max_by_key(|name| name.len())
             .unwrap_or_else(|| panic!("{path} is not described"));
         let operation = &described[name][method.to_lowercase()];

@@ -1,6 +1,7 @@
 //! HTTP: the API under `/v1`, metrics, health and the page. Any box answers any request.
 
 mod adds;
+mod backup;
 mod body;
 mod clock;
 mod connections;
@@ -24,7 +25,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use axum::Router;
@@ -81,13 +82,20 @@ struct ApiState {
     guard: Guard,
     /// The number of present watchers, which is limited because each costs work at every change.
     watchers: AtomicUsize,
+    /// A backup is being made.
+    backs_up: AtomicBool,
 }
 
 impl Api {
     /// Makes an API over a node.
     pub fn new(config: &ApiConfig, node: Handle) -> Api {
         let guard = Guard::new(config.listen, config.token.as_ref());
-        let shared = Arc::new(ApiState { node, guard, watchers: AtomicUsize::new(0) });
+        let shared = Arc::new(ApiState {
+            node,
+            guard,
+            watchers: AtomicUsize::new(0),
+            backs_up: AtomicBool::new(false),
+        });
         Api { router: router(shared.clone()), shared }
     }
 
@@ -160,6 +168,7 @@ fn router(shared: Arc<ApiState>) -> Router {
         .route("/v1/series/{*series}", only(get(reads::series).delete(series::remove).post(series::rename)))
         .route("/v1/windows/{*series}", only(get(reads::windows)))
         .route("/v1/watch", only(get(watch::watch)))
+        .route("/v1/backup", only(get(backup::backup)))
         .route("/v1/settings", only(get(settings::list)))
         .route("/v1/settings/{key}", only(put(settings::set)))
         .route("/v1/members", only(get(members::list).post(members::add)))
@@ -179,6 +188,16 @@ fn router(shared: Arc<ApiState>) -> Router {
 /// Makes a route that answers other methods with a problem.
 fn only(route: MethodRouter<Arc<ApiState>>) -> MethodRouter<Arc<ApiState>> {
     route.fallback(reads::method_not_allowed)
+}
+
+/// A series as the API shows it.
+pub(crate) fn series_json(view: &crate::site::SeriesView) -> String {
+    serde_json::to_string(&forms::SeriesForm::new(view)).unwrap_or_default()
+}
+
+/// A window of a series as the API shows it.
+pub(crate) fn summary_json(window: &crate::site::Summary) -> String {
+    serde_json::to_string(&forms::SummaryForm::new(window)).unwrap_or_default()
 }
 
 pub(crate) fn json_response(text: impl Into<Body>) -> Response<Body> {

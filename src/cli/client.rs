@@ -85,6 +85,9 @@ pub enum ClientError {
     /// The answer is not what the API gives.
     #[error("cannot parse the answer of {0} ({1}); does another program, or another version, listen there?")]
     Answer(String, String),
+    /// Exit status 1: something here does not work, and nothing was asked of a box.
+    #[error("{0}")]
+    Local(String),
     /// The output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[source] std::io::Error),
@@ -98,7 +101,10 @@ impl ClientError {
     pub fn exit_status(&self) -> u8 {
         match self {
             ClientError::ReaderGone => 0,
-            ClientError::Failed(_) | ClientError::Answer(..) | ClientError::Output(_) => 1,
+            ClientError::Failed(_)
+            | ClientError::Local(_)
+            | ClientError::Answer(..)
+            | ClientError::Output(_) => 1,
             ClientError::Usage(_) => 2,
             ClientError::NotTried(_) => 3,
             ClientError::Unknown(_) => 4,

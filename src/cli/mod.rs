@@ -1,11 +1,14 @@
 //! The command line: its arguments, and one file for each family of subcommands; these are clients of the HTTP API.
 
 mod add;
+mod backup;
 pub mod bench;
 pub mod client;
 mod clock;
 mod documents;
+mod export;
 mod members;
+mod progress;
 pub mod provision;
 mod reads;
 mod series;
@@ -58,6 +61,9 @@ enum Command {
     Leader(members::LeaderArgs),
     Clock(clock::ClockArgs),
     Status(status::StatusArgs),
+    Export(export::ExportArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
     Bench(bench::BenchArgs),
     Completions(documents::CompletionsArgs),
     Man(documents::ManArgs),
@@ -98,6 +104,7 @@ pub fn main(cli: Cli) -> ExitCode {
                 provision::ProvisionError::Failed(_) => Failure::new(1, &error),
             })
         }
+        Command::Restore(args) => backup::restore(&args),
         Command::Bench(args) => bench::run(&args).map_err(|error| Failure::new(bench_status(&error), &error)),
         client => run_client(client).map_err(|error| Failure::new(error.exit_status(), &error)),
     };
@@ -143,6 +150,7 @@ fn bench_status(error: &bench::BenchError) -> u8 {
 }
 
 /// Why a command failed.
+#[derive(Debug)]
 struct Failure {
     status: u8,
     text: String,
@@ -198,9 +206,11 @@ fn run_client(command: Command) -> Result<(), ClientError> {
         Command::Leader(args) => blocking(|| members::leader(args)),
         Command::Clock(args) => blocking(|| clock::run(args)),
         Command::Status(args) => blocking(|| status::run(args)),
+        Command::Export(args) => export::run(args),
+        Command::Backup(args) => blocking(|| backup::backup(args)),
         Command::Completions(args) => documents::completions(&args),
         Command::Man(args) => documents::man(&args),
-        Command::Run(_) | Command::Provision(_) | Command::Bench(_) => {
+        Command::Run(_) | Command::Provision(_) | Command::Bench(_) | Command::Restore(_) => {
             Err(ClientError::Usage("this command is not a client".to_owned()))
         }
     }

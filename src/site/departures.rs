@@ -23,11 +23,11 @@ pub(super) struct Departures {
     /// How many of them are old names of renamed ones.
     renamed: usize,
     /// By a hash of the name: which change took it, and the site time of that.
-    names: BTreeMap<u64, Gone>,
+    pub(super) names: BTreeMap<u64, Gone>,
     /// The same names by change.
-    order: VecDeque<(u32, u64)>,
+    pub(super) order: VecDeque<(u32, u64)>,
     /// The latest change of which a name was forgotten.
-    forgotten: u32,
+    pub(super) forgotten: u32,
 }
 
 /// A name that is to be cleared at the broker.
@@ -42,7 +42,7 @@ pub(super) struct Departure {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Gone {
+pub(super) struct Gone {
     change: u32,
     at: u64,
 }

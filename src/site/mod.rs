@@ -21,6 +21,7 @@ mod outbox;
 mod packed;
 mod passed;
 mod readdress;
+mod refounded;
 mod refused;
 mod requests;
 mod series;

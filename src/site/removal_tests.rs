@@ -17,6 +17,12 @@ fn started() -> (Driver, Reporter) {
 }
 
 impl Driver {
+    /// Lets the present window and its grace end, and closes it.
+    fn close_window(&mut self) {
+        self.pass(MINUTE + 3000);
+        self.close_due();
+    }
+
     fn remove(&mut self, name: &str, is_prefix: bool) -> Result<Removed, SeriesRefused> {
         match self.apply(&entry::remove(1000 + self.log.len() as u64, name, is_prefix)) {
             Applied::SeriesRemoved { result, .. } => result,
@@ -69,7 +75,7 @@ impl Driver {
 fn what_a_removed_series_counted_is_summarised_before_its_row_is_free() {
     let (mut driver, mut reporter) = started();
     driver.add(&mut reporter, "a", Amount::Counter(5));
-    driver.end_window();
+    driver.close_window();
     driver.add(&mut reporter, "a", Amount::Counter(2));
     driver.add(&mut reporter, "b", ONE);
     let removed = driver.remove("a", false).unwrap();
@@ -106,7 +112,7 @@ fn a_new_series_of_the_name_begins_at_zero_and_says_since_when() {
     assert_eq!(refused, None, "of another kind, even");
     let id = driver.site.find("a").unwrap();
     assert_eq!((driver.total("a"), before, driver.site.since(id)), (1, START, START + 1500));
-    driver.end_window();
+    driver.close_window();
     driver.number_all();
     // The total there is the new one's by then.
     assert_eq!(driver.clear(), [("a".to_owned(), true)]);
@@ -152,7 +158,7 @@ fn a_source_that_names_an_old_window_or_reading_means_the_removed_series() {
         move |report: &mut ReportWriter| {
             let series = SeriesRef::Name(SeriesName::new("a").unwrap(), Kind::Counter);
             let cell =
-                ReadingCell { series, meter: "m", value, heard, incarnation: 0, rule: MeterRule::PLAIN };
+                ReadingCell { series, meter: "m", value, heard, incarnation: 0, rule: MeterRule::DEFAULT };
             report.reading(&cell, window);
         }
     };
@@ -174,7 +180,7 @@ fn a_renamed_series_keeps_its_total_and_what_is_numbered_keeps_the_old_name() {
     let (mut driver, mut reporter) = started();
     driver.add(&mut reporter, "a", Amount::Counter(5));
     let id = driver.site.find("a").unwrap();
-    driver.end_window();
+    driver.close_window();
     let numbered = driver.number_all();
     driver.add(&mut reporter, "a", Amount::Counter(2));
     driver.add(&mut reporter, "taken", ONE);

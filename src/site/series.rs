@@ -226,7 +226,11 @@ impl Table {
         clock: &Clock,
     ) -> Result<Placed, Refusal> {
         check_amount(amount)?;
-        let row = self.meant(id, clock.as_of)?;
+        // Whom a source means by an id was found out before; by name, it need not know of the series at all.
+        let row = self.rows.get(id.0 as usize).ok_or(Refusal::Malformed)?;
+        if row.state != RowState::Live {
+            return Err(Refusal::Removed);
+        }
         if row.kind != amount.kind() {
             return Err(Refusal::WrongKind { is: row.kind, asked: amount.kind() });
         }

@@ -135,6 +135,10 @@ impl Site {
             }
             _ => (Level::ONE, Meters::new(founding.site_id), SetAside::default()),
         };
+        // Its next snapshot must have the same bytes.
+        if (level >= Level::THREE) != (version == VERSION) {
+            return Err(SnapshotError::Damaged("its level"));
+        }
         if version == VERSION {
             table.read_states(&mut reader).map_err(damaged("its series"))?;
         }

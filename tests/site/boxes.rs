@@ -114,7 +114,7 @@ impl Site {
         for one in &self.boxes {
             let file = one.directory.join("identity.json");
             let mut identity: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-            assert_eq!(identity.as_object_mut().unwrap().remove("level"), Some(2.into()));
+            assert!(identity.as_object_mut().unwrap().remove("level").is_some());
             std::fs::write(&file, identity.to_string()).unwrap();
         }
     }

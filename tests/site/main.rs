@@ -28,6 +28,7 @@ mod polling;
 mod replaced;
 mod reports;
 mod restarts;
+mod series;
 mod starting;
 #[cfg(debug_assertions)]
 mod state_check;
