@@ -17,6 +17,9 @@ const CHECKSUM_BYTES: usize = 32;
 /// The longest head.
 const HEAD_BYTES_MAX: usize = 4096;
 
+/// The longest backup that is read, in bytes: far beyond what the bounds of a site let it become.
+pub const BACKUP_BYTES_MAX: u64 = 1 << 30;
+
 /// What a backup says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupHead {

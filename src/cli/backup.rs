@@ -101,6 +101,10 @@ async fn receive(args: &BackupArgs, temporary: &Path) -> Result<BackupHead, Clie
         if let Some(part) = frame.data_ref() {
             file.write_all(part).map_err(ClientError::Output)?;
             bytes.extend_from_slice(part);
+            if bytes.len() as u64 > backup::BACKUP_BYTES_MAX {
+                let why = format!("more than {} bytes", backup::BACKUP_BYTES_MAX);
+                return Err(ClientError::Answer(args.server.url.clone(), why));
+            }
             progress.show(bytes.len() as u64, all);
         }
     }
@@ -130,6 +134,10 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
         Err(error) => return Err(failed(format!("cannot read {}: {error}", dir.display()))),
     }
     let in_file = |why: &dyn std::fmt::Display| failed(format!("{}: {why}", args.file.display()));
+    let length = fs::metadata(&args.file).map_err(|error| in_file(&error))?.len();
+    if length > backup::BACKUP_BYTES_MAX {
+        return Err(in_file(&format!("no backup has {length} bytes")));
+    }
     let bytes = fs::read(&args.file).map_err(|error| in_file(&error))?;
     let Backup { head, mut site } = Backup::read(&bytes).map_err(|error| in_file(&error))?;
     let name = args.site.clone().unwrap_or_else(|| head.site.clone());

@@ -23,11 +23,11 @@ pub(super) struct Departures {
     /// How many of them are old names of renamed ones.
     renamed: usize,
     /// By a hash of the name: which change took it, and the site time of that.
-    pub(super) names: BTreeMap<u64, Gone>,
+    names: BTreeMap<u64, Gone>,
     /// The same names by change.
-    pub(super) order: VecDeque<(u32, u64)>,
+    order: VecDeque<(u32, u64)>,
     /// The latest change of which a name was forgotten.
-    pub(super) forgotten: u32,
+    forgotten: u32,
 }
 
 /// A name that is to be cleared at the broker.
@@ -42,7 +42,7 @@ pub(super) struct Departure {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gone {
+struct Gone {
     change: u32,
     at: u64,
 }
@@ -127,6 +127,11 @@ impl Departures {
             Some(gone) => as_of < gone.change,
             None => as_of < self.forgotten,
         }
+    }
+
+    /// For a site that knows no source of its past: what is to be cleared at the broker, but not what left when.
+    pub(super) fn without_memory(self) -> Departures {
+        Departures { names: BTreeMap::new(), order: VecDeque::new(), forgotten: 0, ..self }
     }
 
     /// When the name left last, site time.

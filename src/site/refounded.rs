@@ -1,6 +1,5 @@
 //! The state of a site for a new site of one box that goes on with it.
 
-use super::departures::Departures;
 use super::{Members, Requests, Site, Sources};
 
 impl Site {
@@ -19,19 +18,13 @@ impl Site {
         self.site_id = site_id;
         self.members = Members::default();
         self.requests = Requests::default();
-        self.sources = Sources { level: self.level, ..Sources::default() };
+        self.sources = Sources::default();
+        self.sources.level = self.level;
         self.departures = std::mem::take(&mut self.departures).without_memory();
         // A snapshot of nothing has no place in a log.
         self.applied = self.applied.max(tally_core::id::LogIndex(1));
         let since = now.max(self.stamp.site.0);
         let live = self.series_ids().collect::<Vec<_>>();
         live.into_iter().for_each(|id| self.table.since[id.0 as usize] = since);
-    }
-}
-
-impl Departures {
-    /// What is to be cleared at the broker, but not what was removed when: no source of that time is known.
-    fn without_memory(self) -> Departures {
-        Departures { names: Default::default(), order: Default::default(), forgotten: 0, ..self }
     }
 }
