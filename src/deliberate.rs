@@ -79,6 +79,16 @@ bugs! {
     PassesUnheld,
     /// A held number is let go of when it is sent again.
     ReleasesWhenSent,
+    /// What is held is read when a connection begins, and not again while that lasts.
+    ReadsHeldOnce,
+    /// What the broker takes in one format counts for the others as well.
+    MixesFormats,
+    /// A number is settled when the broker has it in one format.
+    SettlesByOneFormat,
+    /// CBOR has negative numbers as their magnitudes, which stand for the numbers before them.
+    NegativesOffByOne,
+    /// A box that has subscribed relies on the broker to keep that over connections.
+    TrustsSession,
     /// A report of an epoch of which none was applied before the epoch was closed is taken for applied.
     NoneIsUnknown,
     /// A box finds no room among the sources when these are as many as may be.
@@ -91,6 +101,24 @@ bugs! {
     TimeFromApplied,
     /// When an operator sets site time back, windows stay closed up to where it was.
     StaysClosed,
+    /// A leader changes the members also if those who vote afterwards cannot be reached.
+    IgnoresMajority,
+    /// The entry of a joint configuration does not say who votes in the half that is left.
+    ForgetsOutgoing,
+    /// The entry of a configuration has nothing in it.
+    WritesNoMembers,
+    /// A new leader goes by wishes that may not be the latest.
+    WishesTooEarly,
+    /// Who is removed is let go of before the configuration is without it.
+    LetsGoAtOnce,
+    /// Who was removed is still let in.
+    KeepsRemoved,
+    /// A box that begins with a snapshot goes by the members that the site was founded with.
+    GoesByFounders,
+    /// A box that was away is not told who came meanwhile.
+    TellsNobody,
+    /// A change that comes a second time is made again.
+    RepeatsChanges,
     /// A removal drops the open windows of its series.
     RemovalDropsWindows,
     /// A late amount by number counts for the series that has the number by now.

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::Node;
 use super::wire::Frame;
+use crate::deliberate::{self, Bug};
 use crate::identity::Identity;
 use crate::site::{ConfigurationRecord, Envelope, MemberRecord, Part, Site, entry};
 use crate::storage::Entry;
@@ -37,6 +38,9 @@ pub(super) struct Members {
     waits: Option<String>,
     /// The witness does not know, for all that this leader knows, who the members are now.
     witness_untold: bool,
+    /// Whom others say the members are as of an entry that is not applied here yet. The leader may be among those of whom
+    /// this box's log does not tell: then it is connected to only so.
+    told: Option<(LogIndex, Vec<MemberRecord>)>,
     /// A new leader's no-op: when it is applied, so are the wishes of all leaders before.
     leads_from: LogIndex,
 }
@@ -53,6 +57,7 @@ impl Members {
             settled: false,
             waits: None,
             witness_untold: true,
+            told: None,
             leads_from: LogIndex::ZERO,
         }
     }
@@ -67,6 +72,16 @@ impl Members {
     /// Has the witness told again: it may have been replaced or restarted.
     pub(super) fn tell_witness_again(&mut self) {
         self.witness_untold = true;
+    }
+
+    /// Another box says who the members are as of that entry; whether that is news to one that has applied so much.
+    fn hear(&mut self, index: LogIndex, members: Vec<MemberRecord>, applied: LogIndex) -> bool {
+        let known = self.told.as_ref().map_or(applied, |(known, _)| applied.max(*known));
+        let is_news = index > known;
+        if is_news {
+            self.told = Some((index, members));
+        }
+        is_news
     }
 
     pub(super) fn get(&self, id: NodeId) -> Option<&MemberRecord> {
@@ -140,7 +155,7 @@ fn to_parts(configuration: &Configuration) -> ConfigurationRecord {
     let part = |id: NodeId| Part {
         id,
         voter: configuration.voters().any(|other| other == id),
-        outgoing: configuration.outgoing().any(|other| other == id),
+        outgoing: configuration.outgoing().any(|other| other == id) && !deliberate::is(Bug::ForgetsOutgoing),
         observer: configuration.observers().any(|other| other == id),
         witness: configuration.witness() == Some(id),
     };
@@ -152,12 +167,12 @@ impl Node {
     /// A leader's own entry: a configuration, or nothing.
     pub(super) fn store_own(&mut self, position: Position, configuration: Option<Configuration>) {
         let payload = match configuration {
-            None => Bytes::new(),
-            Some(configuration) => {
+            Some(configuration) if !deliberate::is(Bug::WritesNoMembers) => {
                 let body = entry::configuration(&to_parts(&configuration));
                 let stamp = self.stamp().unwrap_or_else(|| self.site().stamp());
                 Envelope::plain(body).stamped(stamp)
             }
+            _ => Bytes::new(),
         };
         self.tail.push(position, payload);
     }
@@ -171,19 +186,26 @@ impl Node {
     /// Takes over what the site says of its members, and lets go of those who are gone for good.
     pub(super) fn know_members(&mut self) {
         self.members.settled = false;
-        let mut known: BTreeMap<NodeId, MemberRecord> = {
+        let (applied, mut known) = {
             let site = self.site();
-            if site.members().is_empty() {
-                return;
-            }
-            let named = site.members().iter().chain(site.members_leaving());
-            named.map(|record| (record.id, record.clone())).collect()
+            let leaving = if deliberate::is(Bug::LetsGoAtOnce) { &[] } else { site.members_leaving() };
+            let named = site.members().iter().chain(leaving);
+            let named: BTreeMap<_, _> = named.map(|record| (record.id, record.clone())).collect();
+            (site.applied(), named)
         };
+        // Before the site says who they are, they are those of the identity.
+        let is_unsaid = known.is_empty() || deliberate::is(Bug::KeepsRemoved);
+        let led: Vec<NodeId> = self.raft.status().peers.iter().map(|peer| peer.id).collect();
+        let is_needed = |id: NodeId| is_needed(id, self.raft.configuration(), self.raft.leader(), &led);
         for (id, member) in &self.members.known {
-            if !known.contains_key(id) && self.raft.peers().any(|peer| peer == *id) {
+            if !known.contains_key(id) && (is_unsaid || is_needed(*id) && !deliberate::is(Bug::LetsGoAtOnce))
+            {
                 known.insert(*id, member.clone());
             }
         }
+        self.members.told.take_if(|(index, _)| *index <= applied);
+        let told = self.members.told.iter().flat_map(|(_, told)| told);
+        known.extend(told.map(|record| (record.id, record.clone())));
         if known == self.members.known {
             return;
         }
@@ -191,6 +213,32 @@ impl Node {
         self.members.witness_untold = true;
         self.status_at = None;
         self.connect_members();
+        self.connected.iter().for_each(|peer| self.tell_members(*peer));
+    }
+
+    /// Tells a box who the members are, in case that it has been away: it lets in whom it knows, and the leader may be
+    /// one that came meanwhile. Of a witness only a leader's word counts.
+    pub(super) fn tell_members(&self, peer: NodeId) {
+        let is_witness = self.members.get(peer).is_none_or(|member| member.role == MemberRole::Witness);
+        if is_witness || self.state_check.is_out() || deliberate::is(Bug::TellsNobody) {
+            return;
+        }
+        let (index, mut members) = {
+            let site = self.site();
+            (site.applied(), site.members().iter().chain(site.members_leaving()).cloned().collect::<Vec<_>>())
+        };
+        members.sort_by_key(|member| member.id);
+        if !members.is_empty() {
+            self.send(peer, Lane::Control, &Frame::Members { index, members });
+        }
+    }
+
+    /// Another box says who the members are.
+    pub(super) fn on_members(&mut self, index: LogIndex, members: Vec<MemberRecord>) {
+        let applied = self.site().applied();
+        if self.members.hear(index, members, applied) {
+            self.know_members();
+        }
     }
 
     /// Updates the connections to all known members.
@@ -221,7 +269,7 @@ impl Node {
             return;
         }
         self.members.next_step = now + STEP_EVERY;
-        if self.site().applied() < self.members.leads_from {
+        if self.site().applied() < self.members.leads_from && !deliberate::is(Bug::WishesTooEarly) {
             return;
         }
         let wishes: Vec<(NodeId, MemberRole)> =
@@ -251,7 +299,7 @@ impl Node {
             return;
         }
         let away = self.away_after(&configuration, &changes);
-        if !away.is_empty() {
+        if !away.is_empty() && !deliberate::is(Bug::IgnoresMajority) {
             let names: Vec<String> = away.iter().map(|id| self.name_of(*id)).collect();
             self.members.next_step = now + LOOK_EVERY;
             return self.members.wait(format!(
@@ -340,6 +388,12 @@ impl Node {
     pub(super) fn membership_due(&self) -> Option<Instant> {
         (self.leads() && !self.members.settled).then_some(self.members.next_step)
     }
+}
+
+/// Whether one whom the site does not name any more is still to be connected: it has a part in the configuration, leads
+/// (until what removes it is committed), or is to hear from this leader that it left.
+fn is_needed(id: NodeId, configuration: &Configuration, leader: Option<NodeId>, led: &[NodeId]) -> bool {
+    configuration.role(id).is_some() || leader == Some(id) || led.contains(&id)
 }
 
 /// Who does not answer, if those who do are no majority.

@@ -148,6 +148,18 @@ fn a_box_that_starts_knows_whom_its_log_adds_and_not_whom_the_site_refuses() {
 }
 
 #[test]
+fn one_that_is_not_named_is_connected_as_long_as_it_votes_leads_or_is_to_be_told() {
+    let three = voters(&[1, 2, 3]);
+    let is_needed = |id: u64, leader: u64, led: &[NodeId]| {
+        super::is_needed(NodeId(id), &three, Some(NodeId(leader)), led)
+    };
+    assert!(is_needed(3, 1, &[]), "the configuration without it is not in this log");
+    assert!(is_needed(4, 4, &[]), "it has removed itself, and leads until that is committed");
+    assert!(is_needed(4, 1, &[NodeId(4)]));
+    assert!(!is_needed(4, 1, &[NodeId(2), NodeId(3)]), "one that led before is a stranger now");
+}
+
+#[test]
 fn a_change_that_would_leave_no_majority_of_those_who_answer_is_not_made() {
     let away_after = |now: &Configuration, changes: &[Change], dead: &[u64]| -> Vec<u64> {
         let away = missing(&voters_after(now, changes), |id| !dead.contains(&id.0));

@@ -30,6 +30,8 @@ mod leaderless;
 mod level;
 mod links;
 mod members;
+#[cfg(test)]
+mod members_told_tests;
 mod named;
 mod peers;
 mod proposals;
@@ -61,7 +63,8 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use tally_core::id::{LogIndex, NodeId, Term};
 use tally_core::raft::{
-    self, Config as RaftConfig, ConfigurationEntry, Durable, HardState, Position, Raft, SetupError,
+    self, Config as RaftConfig, Configuration, ConfigurationEntry, Durable, HardState, Position, Raft,
+    SetupError,
 };
 use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant};
 use tally_core::window::Span;
@@ -85,6 +88,7 @@ pub(crate) use wire::{ToWitness, decode_to_witness, encode_from_witness};
 
 use crate::accumulator::{Accumulator, Limits};
 use crate::clock::{Moment, SiteClock, TimeSource};
+use crate::deliberate::{self, Bug};
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::random::Random;
@@ -397,6 +401,21 @@ impl Node {
         self.raft.last().index == self.site().applied()
     }
 
+    /// Up to where this box calls its log committed.
+    pub fn commit_index(&self) -> LogIndex {
+        self.raft.commit_index()
+    }
+
+    /// The election timeout that this box goes by.
+    pub fn election_timeout(&self) -> Duration {
+        Duration::from_micros(self.raft.timeouts().0.0)
+    }
+
+    /// The configuration of the group that this box goes by, and where it stands in the log.
+    pub fn configuration(&self) -> (LogIndex, &Configuration) {
+        (self.raft.configuration_index(), self.raft.configuration())
+    }
+
     fn now(&self) -> CoreInstant {
         CoreInstant(self.moment.now.saturating_duration_since(self.started).as_micros() as u64)
     }
@@ -475,7 +494,7 @@ fn start_raft(
         inflight_bytes_max: room::inflight_bytes_max(storage_bytes_max),
         uncommitted_bytes_max: room::uncommitted_bytes_max(storage_bytes_max),
     };
-    let base = match site.configuration() {
+    let base = match site.configuration().filter(|_| !deliberate::is(Bug::GoesByFounders)) {
         Some(parts) => {
             let configuration = members::from_parts(parts).map_err(SetupError::Configuration)?;
             ConfigurationEntry { index: snapshot.index, configuration }

@@ -26,6 +26,7 @@ impl Node {
             Event::Connected(peer) => {
                 self.connected.insert(peer);
                 self.tell_level(peer);
+                self.tell_members(peer);
                 self.snapshot_broken(peer);
                 self.members.tell_witness_again();
                 self.raft.snapshot_lost(peer);
@@ -56,8 +57,7 @@ impl Node {
             Frame::ReadAnswer { id, index } => self.reads.on_answer(id, index),
             Frame::SnapshotPart(part) => self.on_snapshot_part(from, &part),
             Frame::SnapshotWant { last, offset } => self.on_snapshot_want(from, last, offset),
-            // For witnesses.
-            Frame::Members { .. } => self.refuse(from, Reason::NotForThis),
+            Frame::Members { index, members } => self.on_members(index, members),
             Frame::TransferAnnounced { to, reason } => self.on_transfer_announced(from, to, reason),
             Frame::Level(level) => self.levels.on_level(from, level),
             Frame::Digests(points) => self.state_check.on_told(from, points),

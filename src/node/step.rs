@@ -107,6 +107,8 @@ impl Node {
                 Event::LeaderChanged { leader, term } => {
                     self.transfers.set_asked(false);
                     self.shared.metrics.leader_changes.raise();
+                    // The one before may have removed itself.
+                    self.know_members();
                     match leader.filter(|_| !self.leads()) {
                         Some(id) => {
                             let name = self.members.get(id).map_or("an unknown box", |it| &it.name);

@@ -40,7 +40,8 @@ pub enum Frame {
     /// A request to transfer leadership, to this box or to the best one. It has no answer: the requester sees the
     /// change.
     Transfer { to: Option<NodeId> },
-    /// To a witness, which has no log: who the members are, by a leader's log up to that index.
+    /// To a witness, which has no log, and to a box, which may be behind: who the members are, by the sender's log up to that
+    /// index.
     Members { index: LogIndex, members: Vec<MemberRecord> },
     /// The leader transfers leadership to this box, and why: for the others' logs, and so that it is not moved
     /// again at once.

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::codec::{Malformed, Reader, put_varint};
+use crate::deliberate::{self, Bug};
 
 /// So many are remembered, the oldest are forgotten. A request is sent again for ten seconds at most, and nobody makes
 /// so many changes in that time.
@@ -20,7 +21,7 @@ impl Requests {
     /// later copy.
     pub(super) fn is_first(&mut self, nonce: u64) -> bool {
         if self.nonces.contains(&nonce) {
-            return false;
+            return deliberate::is(Bug::RepeatsChanges);
         }
         if self.nonces.len() >= REMEMBERED_MAX {
             self.nonces.pop_front();

@@ -7,8 +7,8 @@ use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tally_core::id::{KeyHash, LogIndex, NodeId};
-use tally_core::raft::MemberRole;
+use tally_core::id::NodeId;
+use tally_core::raft::Position;
 use tallyd::clock::{Moment, TimeSource, Wall};
 use tallyd::identity::{Identity, MemberRecord, SiteId};
 use tallyd::metrics::Metrics;
@@ -49,6 +49,8 @@ pub(crate) struct SimBox {
     pub(crate) hangs_until: Micros,
     /// Syncs take so many times as long as usual.
     pub(crate) slowness: u64,
+    /// Somebody has switched the box off for good.
+    pub(crate) is_off: bool,
     /// How often the box was started.
     pub(crate) incarnations: u64,
     pub(crate) incarnation: Option<Incarnation>,
@@ -87,35 +89,17 @@ pub(crate) struct Incarnation {
 /// A write into a node's log.
 #[derive(Debug)]
 pub(crate) enum Logged {
-    Entry(LogIndex, Bytes),
+    Entry(Position, Bytes),
     /// A snapshot, which replaces the whole log.
     Snapshot,
 }
 
-fn identity(plan: &Plan, node: u64) -> Identity {
-    let member = |id: u64| MemberRecord {
-        id: NodeId(id),
-        name: format!("box{id}"),
-        address: format!("10.0.0.{id}:7400"),
-        role: MemberRole::Voter,
-        key: KeyHash([id as u8; 32]),
-    };
-    Identity {
-        site: "simulated".to_owned(),
-        site_id: SITE_ID,
-        node,
-        window_ms: plan.window_ms,
-        level: plan.level,
-        members: (1..=plan.boxes).map(member).collect(),
-    }
-}
-
 impl SimBox {
-    pub(crate) fn new(plan: &Plan, id: u64, permille: u64, seed: u64) -> SimBox {
+    pub(crate) fn new(plan: &Plan, identity: Identity, permille: u64, seed: u64) -> SimBox {
         SimBox {
-            id: NodeId(id),
+            id: identity.node_id(),
             fs: FaultyFileSystem::new(seed),
-            identity: identity(plan, id),
+            identity,
             config: NodeConfig {
                 commit_interval: plan.commit_interval,
                 election_timeout: TimeoutBounds {
@@ -139,9 +123,19 @@ impl SimBox {
             paused_until: 0,
             hangs_until: 0,
             slowness: 1,
+            is_off: false,
             incarnations: 0,
             incarnation: None,
         }
+    }
+
+    /// Who it is, as it was provisioned.
+    pub(crate) fn record(&self) -> &MemberRecord {
+        self.identity.me()
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.incarnation.as_ref().is_some_and(|incarnation| incarnation.handle.role().borrow().leads)
     }
 
     fn moment(&self, time: &TimeSource, began: Micros, now: Micros) -> Moment {
@@ -153,7 +147,7 @@ impl SimBox {
 
     /// Begins an incarnation; `false` if its disk does not let it.
     pub(crate) fn start(&mut self, now: Micros, seed: u64) -> bool {
-        assert!(self.incarnation.is_none());
+        assert!(self.incarnation.is_none() && !self.is_off);
         let owner = Owner { site_id: SITE_ID.0, node: self.id.0 };
         let (storage, recovered) =
             match Storage::open(self.fs.clone(), Path::new(DIR), owner, self.options.clone()) {
@@ -289,7 +283,7 @@ impl Incarnation {
                 if matches!(job, Job::Install { .. }) {
                     self.logged.push(Logged::Snapshot);
                 }
-                let entry = |entry: &Entry| Logged::Entry(entry.position.index, entry.payload.clone());
+                let entry = |entry: &Entry| Logged::Entry(entry.position, entry.payload.clone());
                 self.logged.extend(group.entries.iter().map(entry));
             }
             self.jobs.push_back(job);

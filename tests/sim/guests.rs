@@ -3,6 +3,7 @@
 use crate::clients::{Gateways, Habit, Meter, Poller, Statsd, Visitor};
 use crate::plan::{Micros, SECOND, size};
 use crate::world::{Event, World};
+use tally_core::id::NodeId;
 use tallyd::site::entry;
 
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,12 @@ impl World {
         for guest in pollers.chain(gateways).chain(statsd).chain([Guest::Visitor]).collect::<Vec<Guest>>() {
             self.after(after, Event::Guest(guest));
         }
+    }
+
+    /// The programs of a further box come after so long.
+    pub(crate) fn guest_comes(&mut self, place: usize, after: Micros) {
+        self.guests.statsd.resize_with(place + 1, Statsd::default);
+        self.after(after, Event::Guest(Guest::Statsd(place)));
     }
 
     /// Before anybody uses the site it stands still for so long that sources are folded; when that begins.
@@ -112,7 +119,9 @@ impl World {
             return Vec::new();
         }
         let is_clean = self.are_clocks_right();
-        let polled = self.guests.pollers.iter().map(|poller| &poller.meter);
+        let members: Vec<NodeId> = self.members().iter().map(|one| one.id).collect();
+        let is_in = |poller: &&Poller| members.contains(&NodeId(poller.place as u64 + 1));
+        let polled = self.guests.pollers.iter().filter(is_in).map(|poller| &poller.meter);
         let shared = self.guests.gateways.iter().map(|gateways| &gateways.meter).filter(|_| is_clean);
         let judged = polled.chain(shared).filter(|meter| is_clean || meter.habit != Habit::Glitches);
         let lacks = |meter: &&Meter| {

@@ -12,7 +12,7 @@ use crate::world::{Event, World};
 impl World {
     pub(crate) fn start(&mut self, at: NodeId) {
         let place = World::place(at);
-        if self.boxes[place].incarnation.is_some() {
+        if self.boxes[place].incarnation.is_some() || self.boxes[place].is_off {
             return;
         }
         let seed = self.rng.next();

@@ -26,6 +26,10 @@ struct State {
     /// The peers to whom no long frame gets through now.
     congested: BTreeSet<NodeId>,
     sent: Vec<Sent>,
+    /// Whom it lets in and dials: everybody whom the node has named, itself among them.
+    pinned: Vec<MemberRecord>,
+    /// Whose connection was closed because it is not pinned any more, as it was.
+    closed: Vec<NodeId>,
 }
 
 impl Outlet {
@@ -50,8 +54,37 @@ impl Outlet {
         }
     }
 
+    pub(crate) fn congest_none(&self) {
+        self.state().congested.clear();
+    }
+
+    /// Whether it connects to this box, under the key that this has.
+    pub(crate) fn pins(&self, peer: &MemberRecord) -> bool {
+        self.state().pinned.iter().any(|member| (member.id, member.key) == (peer.id, peer.key))
+    }
+
+    /// Everybody whom it connects to.
+    pub(crate) fn pinned(&self) -> Vec<NodeId> {
+        self.state().pinned.iter().map(|member| member.id).collect()
+    }
+
+    /// Whose connections are to end.
+    pub(crate) fn closed(&self) -> Vec<NodeId> {
+        std::mem::take(&mut self.state().closed)
+    }
+
     pub(crate) fn take(&self) -> Vec<Sent> {
         std::mem::take(&mut self.state().sent)
+    }
+}
+
+impl State {
+    fn can_send(&self, to: NodeId) -> Result<(), SendError> {
+        match self.connected.contains(&to) {
+            true => Ok(()),
+            false if self.pinned.iter().any(|member| member.id == to) => Err(SendError::NotConnected),
+            false => Err(SendError::NotAPeer),
+        }
     }
 }
 
@@ -62,9 +95,7 @@ fn is_bulk(lane: Lane) -> bool {
 impl Links for Outlet {
     fn send(&self, to: NodeId, lane: Lane, frame: Bytes) -> Result<(), SendError> {
         let mut state = self.state();
-        if !state.connected.contains(&to) {
-            return Err(SendError::NotConnected);
-        }
+        state.can_send(to)?;
         if frame.len() > lane.frame_bytes_max() {
             return Err(SendError::TooLarge);
         }
@@ -77,9 +108,7 @@ impl Links for Outlet {
 
     fn datagram(&self, to: NodeId, frame: Bytes) -> Result<(), SendError> {
         let mut state = self.state();
-        if !state.connected.contains(&to) {
-            return Err(SendError::NotConnected);
-        }
+        state.can_send(to)?;
         state.sent.push(Sent { to, lane: None, frame });
         Ok(())
     }
@@ -103,7 +132,17 @@ impl Links for Outlet {
         state.connected.iter().map(of).collect()
     }
 
-    fn set_members(&self, _members: &[MemberRecord]) -> Result<(), TransportError> {
+    fn set_members(&self, members: &[MemberRecord]) -> Result<(), TransportError> {
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.pinned, members.to_vec());
+        // A member with another address or key is a new one.
+        let is_kept = |one: &MemberRecord| {
+            members.iter().any(|new| (new.id, new.key, &new.address) == (one.id, one.key, &one.address))
+        };
+        for gone in before.iter().filter(|one| !is_kept(one)) {
+            state.connected.remove(&gone.id);
+            state.closed.push(gone.id);
+        }
         Ok(())
     }
 }

@@ -46,6 +46,9 @@ pub(crate) struct Plan {
     pub(crate) sleeps: Option<Micros>,
     /// Whether the boards have clocks that go on without power.
     pub(crate) has_clocks: bool,
+    /// Between one change of the members and the next, on average, if they change; and how many boxes may come.
+    pub(crate) changes_every: Option<Micros>,
+    pub(crate) comers: u64,
     pub(crate) broker: BrokerPlan,
     /// Clients whose series an operator removes and renames.
     pub(crate) fading: u64,
@@ -76,6 +79,8 @@ impl Plan {
             is_late: rng.chance(200),
             sleeps: rng.chance(100).then(|| rng.between(3_600, 9_000) * SECOND),
             has_clocks: rng.chance(850),
+            changes_every: rng.chance(400).then(|| rng.between(150_000, 1_500_000)),
+            comers: rng.between(1, 4),
             broker: BrokerPlan::new(rng),
             fading: if rng.chance(300) { rng.between(1, 3) } else { 0 },
         }

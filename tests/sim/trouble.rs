@@ -77,10 +77,7 @@ pub(crate) fn strike(world: &mut World) {
 
 /// The box that a fault hits: the leader, half of the time.
 fn victim(world: &mut World) -> usize {
-    let leads = |one: &SimBox| {
-        one.incarnation.as_ref().is_some_and(|incarnation| incarnation.handle.role().borrow().leads)
-    };
-    let leader = world.boxes.iter().position(leads).filter(|_| world.rng.chance(500));
+    let leader = world.boxes.iter().position(SimBox::leads).filter(|_| world.rng.chance(500));
     leader.unwrap_or_else(|| size(world.rng.below(world.boxes.len() as u64)))
 }
 

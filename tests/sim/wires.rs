@@ -31,10 +31,17 @@ impl World {
         for a in 0..self.boxes.len() {
             for b in a + 1..self.boxes.len() {
                 let (one, other) = (self.boxes[a].id, self.boxes[b].id);
-                let incarnations = (self.incarnation_of(one), self.incarnation_of(other));
-                let (Some(first), Some(second)) = incarnations else { continue };
-                let incarnations = (first, second);
+                let running = (self.boxes[a].incarnation.as_ref(), self.boxes[b].incarnation.as_ref());
+                let (Some(first), Some(second)) = running else { continue };
+                let incarnations = (first.number, second.number);
                 if self.network.is_cut(one, other) || self.network.is_connected(one, other, incarnations) {
+                    continue;
+                }
+                let pins =
+                    (first.outlet.pins(self.boxes[b].record()), second.outlet.pins(self.boxes[a].record()));
+                if pins != (true, true) {
+                    let knocks = u64::from(pins.0 || pins.1);
+                    self.coverage.add("boxes turned away that are not known", knocks);
                     continue;
                 }
                 let serial = self.network.connect(one, other, incarnations);
@@ -57,6 +64,21 @@ impl World {
         }
         let network = &self.network;
         self.held.retain(|(serial, from, to, _)| network.serial(*from, *to) == Some(*serial));
+    }
+
+    /// A box has closed its connections to those who are no members any more.
+    pub(crate) fn close(&mut self, at: NodeId, peers: Vec<NodeId>) {
+        for peer in peers {
+            if let Some(serial) = self.network.serial(at, peer)
+                && self.network.disconnect(at, peer, serial)
+            {
+                self.coverage.count("connections closed to those who left");
+                for (at, peer) in [(at, peer), (peer, at)] {
+                    let span = self.rng.between(50, 20_000);
+                    self.after(span, Event::Unlinked { at, peer, serial });
+                }
+            }
+        }
     }
 
     pub(crate) fn unlink(&mut self, a: NodeId, b: NodeId, serial: u64) {

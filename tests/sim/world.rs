@@ -10,12 +10,15 @@ use crate::boxes::SimBox;
 use crate::checks::{Checks, Histories, progress, replicas};
 use crate::clients::{Adder, Counter, Operator, Reader, Reporter};
 use crate::coverage::Coverage;
+use crate::digest::Digest;
 use crate::guests::{Guest, Guests};
 use crate::links::Sent;
+use crate::members::Changes;
 use crate::network::Network;
 use crate::plan::{Micros, Plan, SECOND, size};
 use crate::queue::Queue;
 use crate::rng::Rng;
+use crate::roster::Roster;
 use crate::sim::Setting;
 use crate::trouble;
 use crate::upstreams::{Outside, UpstreamEvent};
@@ -74,6 +77,8 @@ pub(crate) enum Event {
     Reader,
     Counts(usize),
     Operator,
+    /// Somebody wishes for other members.
+    Change,
     Upstream(UpstreamEvent),
     Guest(Guest),
     /// The whole site stands still, and time does not.
@@ -100,50 +105,71 @@ pub(crate) struct World {
     pub(crate) coverage: Coverage,
     adders: Vec<Adder>,
     reporters: Vec<Reporter>,
-    counters: Vec<Counter>,
+    pub(crate) counters: Vec<Counter>,
     reader: Reader,
     pub(crate) operator: Operator,
     pub(crate) guests: Guests,
+    pub(crate) roster: Roster,
+    pub(crate) changes: Changes,
     /// Nothing goes wrong any more.
     pub(crate) healed: bool,
     trace: bool,
+    /// Of all that happens, if somebody wants it.
+    digest: Option<Digest>,
 }
 
 /// Plays a whole history; panics at the first step that breaks an invariant.
 pub(crate) fn play(seed: u64, setting: Setting, trace: bool) -> Coverage {
     deliberate::set(setting.bug);
     let mut world = World::new(seed, setting, trace);
-    let end = world.plan.trouble + world.plan.sleeps.unwrap_or(0);
-    world.run_until(end);
-    world.heal();
-    world.come_to_rest();
-    if world.outside.broker.refuses_anything() {
-        world.end_refusals_for_good();
-        world.come_to_rest();
-    }
-    world.check_end();
+    world.play_out();
     world.coverage
 }
 
+/// The same; a hash of all that happens in it, in order.
+pub(crate) fn digest(seed: u64, setting: Setting) -> u64 {
+    deliberate::set(setting.bug);
+    let mut world = World::new(seed, setting, false);
+    world.digest = Some(Digest::default());
+    world.play_out();
+    world.digest.unwrap_or_default().finish(&world.coverage)
+}
+
 impl World {
+    fn play_out(&mut self) {
+        let end = self.plan.trouble + self.plan.sleeps.unwrap_or(0);
+        self.run_until(end);
+        self.heal();
+        self.come_to_rest();
+        if self.outside.broker.refuses_anything() {
+            self.end_refusals_for_good();
+            self.come_to_rest();
+        }
+        self.check_end();
+    }
+
     fn new(seed: u64, setting: Setting, trace: bool) -> World {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::new(&mut rng);
         (setting.bend)(&mut plan);
         plan.calm = setting.calm.unwrap_or(plan.calm);
-        let boxes: Vec<SimBox> =
-            (1..=plan.boxes).map(|id| SimBox::new(&plan, id, rng.between(950, 1050), rng.next())).collect();
+        let roster = Roster::new(&plan);
+        let founders = roster.founders(&plan).into_iter();
+        let boxes: Vec<SimBox> = founders
+            .map(|identity| SimBox::new(&plan, identity, rng.between(950, 1050), rng.next()))
+            .collect();
         let mut world = World {
             now: 0,
             queue: Queue::new(),
             network: Network::new(&plan),
             held: Vec::new(),
-            outside: Outside::new(boxes.len(), plan.level),
+            outside: Outside::new(boxes.len(), plan.level, plan.broker.forms),
             boxes,
             checks: Checks {
                 founded: plan.level,
                 is_narrow: plan.is_narrow,
                 fading: plan.fading,
+                forms: plan.broker.forms,
                 ..Checks::default()
             },
             coverage: Coverage::default(),
@@ -152,13 +178,21 @@ impl World {
             reader: Reader::default(),
             operator: Operator::default(),
             guests: Guests::default(),
+            roster,
+            changes: Changes::default(),
             counters: (0..plan.boxes).map(|_| Counter::default()).collect(),
             healed: false,
             trace,
+            digest: None,
             rng,
             plan,
         };
         world.tell(|world| format!("{:?}", world.plan));
+        world.checks.removed.founders(world.boxes.iter().map(|one| one.id));
+        if let Some(every) = world.plan.changes_every {
+            world.after(SECOND, Event::Change);
+            world.coverage.add("sites whose members change", u64::from(every > 0));
+        }
         for place in 0..world.boxes.len() {
             let at = world.boxes[place].id;
             let comes_late = world.plan.is_late && place > 0 && place + 1 == world.boxes.len();
@@ -199,6 +233,9 @@ impl World {
             // While the site stood still its clocks went on.
             self.now = self.now.max(at);
             self.coverage.events += 1;
+            if let Some(digest) = &mut self.digest {
+                digest.note(self.now, &event);
+            }
             self.happen(event);
         }
     }
@@ -212,7 +249,7 @@ impl World {
         }
         loop {
             self.run_until(self.now + 100_000);
-            if !are_ahead && progress::is_committed(&self.boxes) {
+            if !are_ahead && progress::is_committed(&self.members()) {
                 are_ahead = true;
                 self.set_clocks_ahead();
             }
@@ -220,7 +257,7 @@ impl World {
                 self.adders.iter().all(Adder::is_idle) && self.reporters.iter().all(Reporter::is_idle);
             let refuses = |series: &str| self.outside.broker.refuses_for_good(series);
             let uncounted = self.uncounted_meters();
-            if is_idle && progress::is_at_rest(&self.boxes, refuses) {
+            if is_idle && progress::is_at_rest(&self.members(), refuses) {
                 if uncounted.is_empty() {
                     return;
                 }
@@ -255,6 +292,7 @@ impl World {
             Event::Frame { from, to, serial, sent } => {
                 if self.network.serial(from, to) == Some(serial) {
                     let Sent { lane, frame, .. } = sent;
+                    self.checks.changes.heard(self.now, to, from);
                     self.step(to, Some(Input::Links(LinkEvent::Received { from, lane, frame })));
                 }
             }
@@ -304,6 +342,11 @@ impl World {
                 }
             }
             Event::Guest(guest) => self.guest(guest),
+            Event::Change => {
+                if let Some(every) = self.plan.changes_every.filter(|_| !self.healed) {
+                    self.change_members(every);
+                }
+            }
             Event::Sleep => {
                 self.coverage.count("sites that stood still for an hour");
                 self.now += self.plan.sleeps.unwrap_or_default();
@@ -372,7 +415,7 @@ impl World {
         let (now, at) = (self.now, self.boxes[place].id);
         let Some(incarnation) = &mut self.boxes[place].incarnation else { return };
         let number = incarnation.number;
-        self.checks.digests_and_leaders(at, incarnation);
+        self.checks.stepped(now, at, incarnation);
         if incarnation.node.is_over() {
             return self.stopped(at);
         }
@@ -381,7 +424,7 @@ impl World {
         if wakes {
             incarnation.wakes_at = due;
         }
-        let sent = incarnation.outlet.take();
+        let (sent, closed) = (incarnation.outlet.take(), incarnation.outlet.closed());
         let disk = !incarnation.disk_works && incarnation.has_jobs();
         incarnation.disk_works |= disk;
         if wakes {
@@ -393,6 +436,7 @@ impl World {
         for sent in sent {
             self.send(at, sent);
         }
+        self.close(at, closed);
         self.look_upstream(place);
     }
 
@@ -457,9 +501,10 @@ impl World {
             one.hangs_until = 0;
             one.paused_until = one.paused_until.min(self.now + 1_000);
             if let Some(incarnation) = &one.incarnation {
-                (1..=self.plan.boxes).for_each(|peer| incarnation.outlet.congest(NodeId(peer), false));
+                incarnation.outlet.congest_none();
             }
         }
+        self.heal_boxes();
     }
 
     /// All clocks say a later time than any said so far, so that all windows close.
@@ -473,15 +518,21 @@ impl World {
 
     fn check_end(&mut self) {
         for one in &self.boxes {
-            let incarnation = one.incarnation.as_ref().expect("all boxes run at the end");
-            self.checks.refused.ended(one.id, incarnation);
+            if let Some(incarnation) = &one.incarnation {
+                self.checks.refused.ended(one.id, incarnation);
+            }
         }
-        let incarnation = self.boxes[0].incarnation.as_ref().expect("all boxes run at the end");
+        let members: Vec<NodeId> = self.members().iter().map(|one| one.id).collect();
+        for one in self.boxes.iter().filter(|one| !members.contains(&one.id)) {
+            self.checks.conservation.left(one.id);
+        }
+        let members = self.members();
+        let incarnation = members[0].incarnation.as_ref().expect("all members run at the end");
         let checks = &self.checks;
         if checks.founded >= 2 && !checks.is_narrow && checks.fading == 0 {
             checks.refused.are_none();
         }
-        self.boxes
+        members
             .iter()
             .filter_map(|one| one.incarnation.as_ref())
             .for_each(|other| replicas::show_the_same(incarnation, other));
@@ -489,7 +540,7 @@ impl World {
             checks.conservation.holds(site, checks.founded, &checks.refused);
             checks.departed.hold(site, &checks.conservation, &checks.publications);
             checks.retained.hold(site);
-            checks.publications.add_up(site);
+            checks.publications.add_up(site, checks.forms, &checks.told);
             self.check_windows(site);
             // Where time went back at a box the later value can have the earlier time; before level 2 ties went otherwise.
             let is_steady = self.never([
@@ -501,17 +552,21 @@ impl World {
                 checks.lasts.hold(site, &checks.conservation, &checks.refused);
             }
         });
+        self.coverage.add("configurations made", checks.changes.made());
         self.coverage.add("leaders elected", checks.leaders.terms() as u64);
         self.coverage.add("numbers published", checks.publications.numbers() as u64);
-        self.coverage.add("numbers set aside", checks.told.set_aside);
+        self.coverage.add("numbers published in two formats", checks.publications.numbers_of_two() as u64);
+        self.coverage.add("numbers set aside", checks.told.set_aside());
         self.coverage.add("numbers released", checks.told.released);
     }
 
     fn check_windows(&self, site: &Site) {
         if self.never(["history bounded"]) {
             Histories::sum_up(site);
-            // A box that is started anew after a long time goes by the end of its log for a moment.
-            let is_plain = self.never(["window spans changed", "sites that stood still for an hour"]);
+            // A leader that is started anew after a long time goes by the end of its log for a moment. Sites that are
+            // down to two voters are without a leader for that long.
+            let is_plain = self.never(["window spans changed", "sites that stood still for an hour"])
+                && self.plan.changes_every.is_none();
             let checks = &self.checks;
             if is_plain && checks.founded >= 2 && !checks.is_narrow && self.are_clocks_right() {
                 checks.histories.hold(site, &checks.conservation);
@@ -531,7 +586,7 @@ impl World {
             Some(incarnation) => {
                 let status = incarnation.handle.status();
                 format!(
-                    "\n{}: {} of term {}, applied {}, commit {}, digest {}, {:?}, {:?}, outbox {:?}",
+                    "\n{}: {} of term {}, applied {}, commit {}, digest {}, {:?}, {:?}, outbox {:?}, {}",
                     one.id,
                     status.role.as_str(),
                     status.term,
@@ -540,7 +595,8 @@ impl World {
                     status.digest,
                     incarnation.handle.accumulator().backlog(),
                     status.storage.state,
-                    status.outbox
+                    status.outbox,
+                    progress::describe(incarnation)
                 )
             }
         };

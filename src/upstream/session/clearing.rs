@@ -38,8 +38,9 @@ impl<S: SiteView> Machine<S> {
             if clearing.lacking.contains_key(&due.id) || clearing.done.contains(&due.id) {
                 continue;
             }
-            let target = TrialTarget::Total(due.series);
-            if !due.is_overtaken && self.trials.is_barred(target, now) {
+            let places = 0..self.setting.formats.iter().count() as Place;
+            let is_barred = |place| self.trials.is_barred(TrialTarget::Total(due.series, place), now);
+            if !due.is_overtaken && places.clone().any(is_barred) {
                 continue;
             }
             // What was refused of it must not be tried again, over the total of another series of the name.
@@ -49,16 +50,14 @@ impl<S: SiteView> Machine<S> {
                 self.session.clearing.done.push_back(due.id);
                 continue;
             }
-            let sent = Sent::Clear { departure: due.id, series: due.series };
-            let mut messages = 0;
-            for format in self.setting.formats.clone().iter() {
+            for (place, format) in places.clone().zip(self.setting.formats.clone().iter()) {
+                let sent = Sent::Clear { departure: due.id, series: due.series, place };
                 let topic = format.total_topic(&self.setting.naming, &due.name);
                 let message = Message { topic, retain: true, ..Message::default() };
                 let out = self.out(sent, message);
                 self.session.out.push_back(out);
-                messages += 1;
             }
-            self.session.clearing.lacking.insert(due.id, messages);
+            self.session.clearing.lacking.insert(due.id, places.len());
         }
     }
 

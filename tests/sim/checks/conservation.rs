@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tally_core::id::NodeId;
 use tallyd::site::Site;
 
 use super::departed::family;
@@ -14,6 +15,9 @@ pub(crate) struct Conservation {
     waited: BTreeMap<String, (i128, i128)>,
     counted: BTreeMap<String, (OneIncarnation, i128)>,
     crashed: BTreeSet<OneIncarnation>,
+    left: BTreeSet<NodeId>,
+    /// Series of whose amounts the site has forgotten whether it took them.
+    unknown: BTreeSet<String>,
 }
 
 impl Conservation {
@@ -43,13 +47,23 @@ impl Conservation {
         self.waited.get(series).copied().unwrap_or_default()
     }
 
+    /// The site has forgotten what became of a report to this series.
+    pub(crate) fn is_unknown(&mut self, series: &str) {
+        self.unknown.insert(series.to_owned());
+    }
+
     /// An incarnation has crashed: its uncommitted counts are gone.
     pub(crate) fn crashed(&mut self, incarnation: OneIncarnation) {
         self.crashed.insert(incarnation);
     }
 
+    /// A box is no member at the end: what it had counted and not committed is of no use to anybody.
+    pub(crate) fn left(&mut self, at: NodeId) {
+        self.left.insert(at);
+    }
+
     pub(crate) fn is_crashed(&self, incarnation: OneIncarnation) -> bool {
-        self.crashed.contains(&incarnation)
+        self.crashed.contains(&incarnation) || self.left.contains(&incarnation.0)
     }
 
     /// Holds the totals of a site that has come to rest against what the clients know.
@@ -57,7 +71,11 @@ impl Conservation {
     pub(crate) fn holds(&self, site: &Site, founded: u32, refused: &RefusedCells) {
         let total = |series: &str| site.find(series).map_or(0, |id| site.series_total(id));
         // Of what is removed and renamed: see `departed`.
-        for (series, (surely, perhaps)) in self.waited.iter().filter(|(series, _)| family(series).is_none()) {
+        let waited = self
+            .waited
+            .iter()
+            .filter(|(series, _)| !self.unknown.contains(*series) && family(series).is_none());
+        for (series, (surely, perhaps)) in waited {
             let total = total(series);
             assert!(
                 (*surely..=surely + perhaps).contains(&total),

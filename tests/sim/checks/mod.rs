@@ -1,16 +1,21 @@
 //! What must hold in every history; one file an invariant. Each panics at the first step that breaks it.
 
+mod agreed;
+mod changes;
 mod conservation;
 mod departed;
 mod digests;
 mod histories;
 mod lasts;
 mod leaders;
+mod listeners;
+mod once;
 pub(crate) mod progress;
 mod publications;
 mod publishers;
 mod reads;
 mod refused;
+mod removed;
 pub(crate) mod replicas;
 mod retained;
 mod set_aside;
@@ -19,16 +24,21 @@ mod stamps;
 mod told;
 mod windows;
 
+pub(crate) use agreed::AgreedMembers;
+pub(crate) use changes::Changes;
 pub(crate) use conservation::Conservation;
 pub(crate) use departed::Departed;
 pub(crate) use digests::Digests;
 pub(crate) use histories::Histories;
 pub(crate) use lasts::Lasts;
 pub(crate) use leaders::Leaders;
+pub(crate) use listeners::Listeners;
+pub(crate) use once::Once;
 pub(crate) use publications::Publications;
 pub(crate) use publishers::Publishers;
 pub(crate) use reads::Reads;
 pub(crate) use refused::RefusedCells;
+pub(crate) use removed::Removed;
 pub(crate) use retained::Retained;
 pub(crate) use set_aside::SetAside;
 pub(crate) use site_time::SiteTimes;
@@ -40,6 +50,8 @@ use tally_core::id::NodeId;
 
 use crate::boxes::Incarnation;
 use crate::broker::{Packet, Topic};
+use crate::forms::Forms;
+use crate::plan::Micros;
 
 /// A incarnation of a box.
 pub(crate) type OneIncarnation = (NodeId, u64);
@@ -49,20 +61,27 @@ pub(crate) type OneIncarnation = (NodeId, u64);
 pub(crate) struct Checks {
     /// The feature level that the site was founded with.
     pub(crate) founded: u32,
+    /// What the site publishes.
+    pub(crate) forms: Forms,
     /// Whether limits are so low that they are reached.
     pub(crate) is_narrow: bool,
     /// So many clients have series that are removed and renamed.
     pub(crate) fading: u64,
+    pub(crate) agreed: AgreedMembers,
+    pub(crate) changes: Changes,
     pub(crate) conservation: Conservation,
     pub(crate) departed: Departed,
     pub(crate) digests: Digests,
     pub(crate) histories: Histories,
     pub(crate) lasts: Lasts,
     pub(crate) leaders: Leaders,
+    pub(crate) listeners: Listeners,
+    pub(crate) once: Once,
     pub(crate) publications: Publications,
     pub(crate) publishers: Publishers,
     pub(crate) reads: Reads,
     pub(crate) refused: RefusedCells,
+    pub(crate) removed: Removed,
     pub(crate) set_aside: SetAside,
     pub(crate) retained: Retained,
     pub(crate) site_times: SiteTimes,
@@ -72,36 +91,46 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// The broker has taken a message.
-    pub(crate) fn broker_took(&mut self, packet: &Packet) {
+    /// The broker has taken a message, on the connection of this serial, and keeps a subscription, or none.
+    pub(crate) fn broker_took(&mut self, packet: &Packet, (serial, listens): (u64, bool)) {
         let Some(message) = &packet.message else { return };
         self.publishers.taken(packet.term);
         if let Some(seq) = packet.seq {
-            self.publications.taken(seq);
+            self.publications.taken(seq, &packet.topic);
         }
-        if let Topic::Total(series) = &packet.topic {
-            self.retained.taken(series, message);
+        if packet.topic == Topic::Status {
+            let is_minded = self.set_aside.is_minded(&Topic::Subscription);
+            self.listeners.status_taken(serial, listens, is_minded);
+        }
+        if let Topic::Total(form, series) = &packet.topic {
+            self.retained.taken(*form, series, message);
         }
     }
 
     /// Looks at a box after each of its steps.
-    pub(crate) fn digests_and_leaders(&mut self, at: NodeId, incarnation: &mut Incarnation) {
-        for logged in incarnation.logged.drain(..) {
+    pub(crate) fn stepped(&mut self, now: Micros, at: NodeId, incarnation: &mut Incarnation) {
+        let role = *incarnation.handle.role().borrow();
+        if role.leads {
+            self.leaders.leads(at, role.term);
+            self.changes.leads(now, at, role.term);
+        }
+        for logged in std::mem::take(&mut incarnation.logged) {
             self.stamps.logged(at, &logged);
+            self.changes.logged((now, at), incarnation, &logged, &self.removed);
         }
         incarnation.handle.site(|site| {
+            if self.agreed.look(at, site) {
+                self.removed.changed(site, role.term);
+            }
             self.digests.look(at, site);
             self.site_times.look(site);
-            self.told.look(site, &self.set_aside);
             self.departed.look(site);
+            self.told.look(site, self.forms, &self.set_aside);
             // Before level 2 what follows a step back is late up to where site time was.
             if self.founded >= 2 {
                 self.windows.look((at, incarnation.number), site);
             }
         });
-        let role = *incarnation.handle.role().borrow();
-        if role.leads {
-            self.leaders.leads(at, role.term);
-        }
+        self.removed.look(at, incarnation);
     }
 }

@@ -1,12 +1,15 @@
 //! Once the faults end, everything settles: all boxes have the same state, and nothing waits.
 
+use tally_core::id::NodeId;
+use tally_core::raft::MemberRole;
 use tally_core::time::SiteTime;
+use tallyd::identity::MemberRecord;
 
 use crate::boxes::{Incarnation, SimBox};
 use crate::plan::Micros;
 
-/// Whether all boxes run and have nothing left to commit.
-pub(crate) fn is_committed(boxes: &[SimBox]) -> bool {
+/// Whether all members run and have nothing left to commit.
+pub(crate) fn is_committed(boxes: &[&SimBox]) -> bool {
     boxes.iter().all(|one| one.incarnation.as_ref().is_some_and(has_committed))
 }
 
@@ -16,8 +19,9 @@ fn has_committed(incarnation: &Incarnation) -> bool {
     is_idle && incarnation.node.is_settled() && incarnation.node.has_applied_all()
 }
 
-/// Whether all boxes run, agree, and have nothing left to commit or to publish, but for series that the broker `refuses`.
-pub(crate) fn is_at_rest(boxes: &[SimBox], refuses: impl Fn(&str) -> bool) -> bool {
+/// Whether all members run, agree, are what they are meant to be, and have nothing left to commit or to publish, but for
+/// series that the broker `refuses`.
+pub(crate) fn is_at_rest(boxes: &[&SimBox], refuses: impl Fn(&str) -> bool) -> bool {
     let state = |one: &SimBox| {
         let incarnation = one.incarnation.as_ref()?;
         let is_done = has_committed(incarnation);
@@ -30,13 +34,41 @@ pub(crate) fn is_at_rest(boxes: &[SimBox], refuses: impl Fn(&str) -> bool) -> bo
                 is_delivered && is_cleared && only_refused && site.close_due(SiteTime(u64::MAX)).is_none();
             ((site.applied(), site.digest()), is_published)
         });
-        (is_done && is_published).then_some(state)
+        (is_done && is_published && members_are_in_force(incarnation)).then_some(state)
     };
-    let leads = |one: &SimBox| {
-        one.incarnation.as_ref().is_some_and(|incarnation| incarnation.handle.role().borrow().leads)
-    };
-    let first = state(&boxes[0]);
-    first.is_some() && boxes.iter().any(leads) && boxes.iter().all(|one| state(one) == first)
+    let Some((first, others)) = boxes.split_first() else { return false };
+    let first = state(first);
+    first.is_some() && boxes.iter().any(|one| one.leads()) && others.iter().all(|one| state(one) == first)
+}
+
+/// What it may still have to do.
+pub(crate) fn describe(incarnation: &Incarnation) -> String {
+    format!(
+        "{}, {}, by {:?}, connects to {:?}, waits for {:?}",
+        if has_committed(incarnation) { "committed" } else { "commits" },
+        if members_are_in_force(incarnation) { "as wished" } else { "not as wished" },
+        incarnation.node.configuration(),
+        incarnation.outlet.pinned(),
+        incarnation.handle.status().changing.waits
+    )
+}
+
+/// Whether all members are what they are meant to be, nobody else has a part in anything, and nobody else is connected.
+fn members_are_in_force(incarnation: &Incarnation) -> bool {
+    let (_, configuration) = incarnation.node.configuration();
+    incarnation.handle.site(|site| {
+        let voters = site.members().iter().filter(|member| member.role == MemberRole::Voter).count();
+        let is = |member: &MemberRecord| {
+            let can_be = member.role != MemberRole::Witness || voters.is_multiple_of(2);
+            configuration.role(member.id) == can_be.then_some(member.role)
+        };
+        let is_member = |id: &NodeId| site.members().iter().any(|member| member.id == *id);
+        site.members().iter().all(is)
+            && !configuration.is_joint()
+            && configuration.ids().all(|id| is_member(&id))
+            && incarnation.outlet.pinned().iter().all(is_member)
+            && incarnation.outlet.pinned().len() == site.members().len()
+    })
 }
 
 /// A node that is woken because it is due does what is due: it is not due again and again at the same time.

@@ -6,6 +6,8 @@ use serde::Deserialize;
 use tallyd::mqtt::Message;
 use tallyd::site::Site;
 
+use crate::forms::Form;
+
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Fields {
     seq: u64,
@@ -20,26 +22,30 @@ struct Fields {
 
 #[derive(Debug, Default)]
 pub(crate) struct Retained {
-    told: BTreeMap<String, Fields>,
+    told: BTreeMap<(Form, String), Fields>,
     /// Of which series the broker retains a total.
-    kept: BTreeSet<String>,
+    kept: BTreeSet<(Form, String)>,
 }
 
 impl Retained {
     /// The broker has taken a total of a series.
-    pub(crate) fn taken(&mut self, series: &str, message: &Message) {
+    pub(crate) fn taken(&mut self, form: Form, series: &str, message: &Message) {
+        let key = (form, series.to_owned());
         if message.payload.is_empty() {
-            self.told.remove(series);
+            self.told.remove(&key);
             if message.retain {
-                self.kept.remove(series);
+                self.kept.remove(&key);
             }
             return;
         }
         if message.retain {
-            self.kept.insert(series.to_owned());
+            self.kept.insert(key.clone());
         }
-        let new: Fields = serde_json::from_slice(&message.payload).expect("a total is JSON");
-        let old = self.told.insert(series.to_owned(), new).unwrap_or(Fields { seq: 0, ..new });
+        let new: Fields = match form {
+            Form::Json => serde_json::from_slice(&message.payload).expect("a total is JSON"),
+            Form::Cbor => serde_cbor::from_slice(&message.payload).expect("a total is CBOR"),
+        };
+        let old = self.told.insert(key, new).unwrap_or(Fields { seq: 0, ..new });
         assert!(new.seq >= old.seq, "retained: {series} goes back from number {} to {}", old.seq, new.seq);
         let falls = new.total < old.total
             && new.since == old.since
@@ -55,7 +61,8 @@ impl Retained {
 
     /// For a site at rest: no total is retained of a series that is not there.
     pub(crate) fn hold(&self, site: &Site) {
-        let left: Vec<&String> = self.kept.iter().filter(|name| site.find(name).is_none()).collect();
+        let is_gone = |(_, name): &&(Form, String)| site.find(name).is_none();
+        let left: Vec<&(Form, String)> = self.kept.iter().filter(is_gone).collect();
         assert!(left.is_empty(), "retained: totals of series that were removed or renamed: {left:?}");
     }
 }

@@ -25,7 +25,7 @@ impl Stamps {
         let log = self.0.entry(at).or_default();
         match logged {
             Logged::Snapshot => log.clear(),
-            Logged::Entry(index, payload) => Stamps::written(log, at, *index, payload),
+            Logged::Entry(position, payload) => Stamps::written(log, at, position.index, payload),
         }
     }
 

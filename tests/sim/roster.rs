@@ -1,0 +1,73 @@
+//! Who was ever provisioned for the site, as `tallyd provision` and `tallyd provision --extend` write it down.
+
+use tally_core::id::{KeyHash, NodeId};
+use tally_core::raft::MemberRole;
+use tallyd::identity::{Identity, MEMBERS_MAX, MemberRecord};
+
+use crate::boxes::SITE_ID;
+use crate::plan::Plan;
+
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    provisioned: Vec<MemberRecord>,
+    /// So many more may come.
+    comers: u64,
+}
+
+impl Roster {
+    pub(crate) fn new(plan: &Plan) -> Roster {
+        let founders = (1..=plan.boxes).map(|id| record(id, MemberRole::Voter));
+        Roster { provisioned: founders.collect(), comers: plan.comers }
+    }
+
+    /// The identities that the site is founded with, by number.
+    pub(crate) fn founders(&self, plan: &Plan) -> Vec<Identity> {
+        let identity = |member: &MemberRecord| identity(plan, member.id, self.provisioned.clone());
+        self.provisioned.iter().map(identity).collect()
+    }
+
+    /// Whether a box has no successor yet.
+    pub(crate) fn knows(&self, id: NodeId) -> bool {
+        self.provisioned.iter().any(|member| member.id == id)
+    }
+
+    /// A further box, or one in the place of another; none if as many have come as were to.
+    pub(crate) fn extend(&mut self, plan: &Plan, replaces: Option<&str>) -> Option<Identity> {
+        self.comers = self.comers.checked_sub(1)?;
+        let id = self.provisioned.iter().map(|member| member.id.0).max().unwrap_or(0) + 1;
+        let mut made = record(id, MemberRole::Observer);
+        if let Some(name) = replaces
+            && let Some(place) = self.provisioned.iter().position(|member| member.name == name)
+        {
+            let old = self.provisioned.remove(place);
+            (made.name, made.address) = (old.name, old.address);
+        }
+        // It follows in silence until the site's leader says more; the newest of the others are enough.
+        let mut members: Vec<MemberRecord> = self.provisioned.clone();
+        members.drain(..members.len().saturating_sub(MEMBERS_MAX - 1));
+        members.push(made.clone());
+        self.provisioned.push(MemberRecord { role: MemberRole::Voter, ..made });
+        Some(identity(plan, NodeId(id), members))
+    }
+}
+
+fn record(id: u64, role: MemberRole) -> MemberRecord {
+    MemberRecord {
+        id: NodeId(id),
+        name: format!("box{id}"),
+        address: format!("10.0.0.{id}:7400"),
+        role,
+        key: KeyHash([id as u8; 32]),
+    }
+}
+
+fn identity(plan: &Plan, node: NodeId, members: Vec<MemberRecord>) -> Identity {
+    Identity {
+        site: "simulated".to_owned(),
+        site_id: SITE_ID,
+        node: node.0,
+        window_ms: plan.window_ms,
+        level: plan.level,
+        members,
+    }
+}
