@@ -15,7 +15,8 @@ use tracing::{info, warn};
 use super::Node;
 use super::wire::Frame;
 use crate::deliberate::{self, Bug};
-use crate::identity::Identity;
+use crate::dropped::Reason;
+use crate::identity::{Identity, MEMBERS_MAX};
 use crate::site::{ConfigurationRecord, Envelope, MemberRecord, Part, Site, entry};
 use crate::storage::Entry;
 use crate::transport::Lane;
@@ -24,6 +25,9 @@ use crate::transport::Lane;
 const STEP_EVERY: Duration = Duration::from_millis(20);
 /// While all that is left waits for somebody (a box that is not started, perhaps for days) is looked this often.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// No log becomes that long; the core believes no index from here on either.
+const TOLD_INDEX_LIMIT: u64 = 1 << 62;
 
 /// The members as this box knows them, beyond the core's numbers.
 #[derive(Debug)]
@@ -233,8 +237,13 @@ impl Node {
         }
     }
 
-    /// Another box says who the members are.
-    pub(super) fn on_members(&mut self, index: LogIndex, members: Vec<MemberRecord>) {
+    /// Another box says who the members are. One that names nobody, or not itself, or an entry that no log will ever
+    /// have, is not believed.
+    pub(super) fn on_members(&mut self, from: NodeId, index: LogIndex, members: Vec<MemberRecord>) {
+        let names_itself = members.iter().any(|member| member.id == from);
+        if !names_itself || members.len() > 2 * MEMBERS_MAX || index.0 >= TOLD_INDEX_LIMIT {
+            return self.refuse(from, Reason::Implausible);
+        }
         let applied = self.site().applied();
         if self.members.hear(index, members, applied) {
             self.know_members();
