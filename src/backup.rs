@@ -87,7 +87,7 @@ pub enum BackupError {
 /// Writes a backup of a site as it is here.
 #[must_use]
 pub fn write(site: &Site, name: &str, node: &str, window_ms: u64) -> Vec<u8> {
-    let state = site.snapshot();
+    let state = site.snapshot_without_tokens();
     let head = BackupHead {
         site: name.to_owned(),
         site_id: SiteId(site.id()),

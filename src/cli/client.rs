@@ -73,6 +73,9 @@ pub enum ClientError {
     /// Exit status 1: failed, nothing was done.
     #[error("{0}")]
     Failed(Box<RequestRefused>),
+    /// Exit status 1: a check found something wrong.
+    #[error("{0}")]
+    Found(String),
     /// Exit status 2: wrong usage.
     #[error("{0}")]
     Usage(String),
@@ -102,6 +105,7 @@ impl ClientError {
         match self {
             ClientError::ReaderGone => 0,
             ClientError::Failed(_)
+            | ClientError::Found(_)
             | ClientError::Local(_)
             | ClientError::Answer(..)
             | ClientError::Output(_) => 1,

@@ -51,6 +51,20 @@ impl TimeoutBounds {
     pub const MIN: Duration = Duration::from_millis(20);
     /// Nor longer.
     pub const MAX: Duration = Duration::from_secs(600);
+
+    /// The election timeout that follows from the time that a sync takes nearly always, where nothing else is slow.
+    pub fn for_sync(self, sync: Duration) -> Duration {
+        self.step(sync.min(TIMEOUT_MAX) * SYNCS)
+    }
+
+    /// The shortest step that holds so much.
+    fn step(self, needed: Duration) -> Duration {
+        let mut step = self.min;
+        while step < needed && step < self.max {
+            step = Duration::from_millis((step.as_millis() as u64 * 5).div_ceil(4));
+        }
+        step.min(self.max)
+    }
 }
 
 /// Decides the adaptive timeout, and knows the one in force.
@@ -114,6 +128,11 @@ impl AdaptiveTimeout {
     /// How long a sync of this box's disk takes, nearly always.
     pub(super) fn sync(&self) -> Duration {
         self.sync.value
+    }
+
+    /// How long all but one of a hundred syncs of this box's disk take.
+    pub(super) fn sync_p99(&self) -> Duration {
+        self.sync.at(0.99)
     }
 
     /// What this box tells a leader of its syncs. As long as its lateness asks for, so that leaders of earlier releases
@@ -212,12 +231,7 @@ impl AdaptiveTimeout {
         let sync = self.members.values().map(|member| member.sync).fold(self.sync_told(), Duration::max);
         let round_trip = self.round_trip().min(TIMEOUT_MAX);
         let campaign = round_trip * 2 + sync.min(TIMEOUT_MAX) * SYNCS;
-        let needed = (round_trip * ROUND_TRIPS).max(campaign);
-        let mut step = self.bounds.min;
-        while step < needed && step < self.bounds.max {
-            step = Duration::from_millis((step.as_millis() as u64 * 5).div_ceil(4));
-        }
-        step.min(self.bounds.max)
+        self.bounds.step((round_trip * ROUND_TRIPS).max(campaign))
     }
 }
 

@@ -120,6 +120,7 @@ impl Site {
         let now = self.stamp.elapsed;
         if let DecodedBody::Set { nonce, .. }
         | DecodedBody::Member { nonce, .. }
+        | DecodedBody::Token { nonce, .. }
         | DecodedBody::Remove { nonce, .. }
         | DecodedBody::Rename { nonce, .. } = &body
         {
@@ -159,6 +160,7 @@ impl Site {
             DecodedBody::Set { nonce, key, value } => Applied::Set { nonce, result: self.set(key, value) },
             DecodedBody::Tick => {
                 self.sources.age(now, &self.settings);
+                self.expire_tokens();
                 Applied::Nothing
             }
             DecodedBody::Bootstrap(members) => {
@@ -178,6 +180,9 @@ impl Site {
             DecodedBody::SetAside { .. } | DecodedBody::Released { .. } if self.level < Level::TWO => {
                 Applied::Nothing
             }
+            DecodedBody::Token { .. } | DecodedBody::Join(_) if self.level < Level::THREE => Applied::Nothing,
+            DecodedBody::Token { nonce, change } => self.apply_token(nonce, change),
+            DecodedBody::Join(request) => self.apply_join(request),
             DecodedBody::SetAside { seq, cause } => {
                 self.hold(seq, cause);
                 Applied::Outbox

@@ -1,6 +1,6 @@
 //! The state of a site for a new site of one box that goes on with it.
 
-use super::{Members, Requests, Site, Sources};
+use super::{Members, Requests, Site, Sources, Tokens};
 
 impl Site {
     /// The site's random identity.
@@ -9,15 +9,17 @@ impl Site {
         self.site_id
     }
 
-    /// Makes it another site, or the same in another life: it has no members yet, and knows no source of its past, so
-    /// that nothing that was reported to the old one after the backup is taken for reported. Series count on, but say
-    /// that they begin `now` (Unix milliseconds), since their totals may go back for those who know the old site's.
+    /// Makes it another site, or the same in another life: it has no members and no join tokens yet, and knows no
+    /// source of its past, so that nothing that was reported to the old one after the backup is taken for reported.
+    /// Series count on, but say that they begin `now` (Unix milliseconds), since their totals may go back for those who
+    /// know the old site's.
     ///
     /// The state is as its bytes say: take [`Site::snapshot`] and restore it, so that all hashes are the new site's.
     pub fn refound(&mut self, site_id: u64, now: u64) {
         self.site_id = site_id;
         self.members = Members::default();
         self.requests = Requests::default();
+        self.tokens = Tokens::default();
         self.sources = Sources::default();
         self.sources.level = self.level;
         self.departures = std::mem::take(&mut self.departures).without_memory();

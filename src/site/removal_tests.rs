@@ -252,7 +252,7 @@ fn a_second_copy_of_a_removal_removes_nothing_more() {
 }
 
 #[test]
-fn before_level_three_nothing_leaves_and_snapshots_are_as_they_were() {
+fn before_level_four_nothing_leaves_and_snapshots_are_as_they_were() {
     let founding = BootstrapSettings { level: Level::TWO, ..founding() };
     let mut driver = Driver { site: Site::new(&founding), ..Driver::new() };
     let mut reporter = driver.open("press3", 1);
@@ -262,7 +262,7 @@ fn before_level_three_nothing_leaves_and_snapshots_are_as_they_were() {
     let bytes = driver.site.snapshot();
     assert_eq!(bytes[8], 4, "boxes of the release before read it");
     assert_eq!(Site::restore(&founding, &bytes).unwrap().snapshot(), bytes);
-    driver.apply(&entry::level(Level::THREE));
+    driver.apply(&entry::level(Level::FOUR));
     assert!(driver.remove("a", false).is_ok());
-    assert_eq!(driver.site.snapshot()[8], 5);
+    assert_eq!(driver.site.snapshot()[8], 6);
 }

@@ -270,7 +270,7 @@ impl Table {
         let (span_ms, kind) = (span_ms(settings, name), amount.kind());
         let (born, state) = (clock.born, RowState::Live);
         let row = Row { total: 0, window: 0, start: 0, end: 0, span_ms, side, born, kind, state };
-        let since = if clock.level >= Level::THREE { clock.now } else { 0 };
+        let since = if clock.level >= Level::FOUR { clock.now } else { 0 };
         self.live += 1;
         if let Some(id) = self.vacant.pop_first() {
             let place = id as usize;

@@ -21,15 +21,19 @@ use super::series::{Parked, Row, RowState, Sampled, Table, Updown};
 use super::set_aside::{HELD_BYTES, SetAside};
 use super::settings::Settings;
 use super::sources::Sources;
+use super::tokens::Tokens;
 use super::view::Stamp;
 use super::{BootstrapSettings, Site, SnapshotError};
 use crate::codec::{Malformed, Reader, put_bytes};
 use crate::deliberate::{self, Bug};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
-pub(super) const VERSION: u32 = 5;
-/// Of a site below feature level 3: nothing of names that left.
-const VERSION_WITHOUT_DEPARTURES: u32 = 4;
+/// With names that left and since when series count, of a site from level 4 on.
+pub(super) const VERSION: u32 = 6;
+/// With join tokens, of a site at level 3.
+const VERSION_WITHOUT_DEPARTURES: u32 = 5;
+/// Of a site at level 2, which has no tokens, and so may have boxes that read no later version.
+const VERSION_WITHOUT_TOKENS: u32 = 4;
 /// Of a site at feature level 1, without levels.
 const VERSION_WITHOUT_LEVEL: u32 = 3;
 /// Members without those who are leaving; no requests.
@@ -40,9 +44,20 @@ impl Site {
     /// The whole state as bytes; the same bytes on boxes that applied the same entries.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
+        self.written(&self.tokens)
+    }
+
+    /// The same for a backup: join tokens open the site's doors, and a file goes round.
+    #[must_use]
+    pub fn snapshot_without_tokens(&self) -> Vec<u8> {
+        self.written(&Tokens::default())
+    }
+
+    fn written(&self, tokens: &Tokens) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.snapshot_size_guess());
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&self.snapshot_version().to_le_bytes());
+        let version = version_of(self.level);
+        out.extend_from_slice(&version.to_le_bytes());
         for number in [
             self.site_id,
             self.applied.0,
@@ -67,24 +82,23 @@ impl Site {
         self.members.put(&mut out);
         self.requests.put(&mut out);
         self.put_newest(&mut out);
+        if version > VERSION_WITHOUT_TOKENS {
+            tokens.put(&mut out);
+            self.members.put_joined(&mut out);
+        }
+        if version > VERSION_WITHOUT_DEPARTURES {
+            self.table.put_states(&mut out);
+            self.departures.put(&mut out);
+        }
         out
     }
 
-    /// What came with the latest version.
+    /// What came with level 2.
     fn put_newest(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.level.get().to_le_bytes());
         self.table.passed.put(out);
         self.meters.put(out);
         self.set_aside.put(out);
-        if self.snapshot_version() == VERSION {
-            self.table.put_states(out);
-            self.departures.put(out);
-        }
-    }
-
-    /// Boxes of the release before can read what a site has that is not raised yet.
-    fn snapshot_version(&self) -> u32 {
-        if self.level >= Level::THREE { VERSION } else { VERSION_WITHOUT_DEPARTURES }
     }
 
     /// The state that a snapshot of this site holds.
@@ -115,7 +129,7 @@ impl Site {
         let outbox = Outbox::read(&mut reader, is_kind).map_err(damaged("its outbox"))?;
         let history = History::read(&mut reader, is_kind).map_err(damaged("its history"))?;
         let keys = Keys::read(founding.site_id, &mut reader).map_err(damaged("its keys"))?;
-        let members = match version {
+        let mut members = match version {
             VERSION_WITHOUT_MEMBERS => Members::default(),
             _ => {
                 let leaving = version > VERSION_WITHOUT_LEAVING;
@@ -127,7 +141,7 @@ impl Site {
             _ => Requests::default(),
         };
         let (level, meters, set_aside) = match version {
-            VERSION_WITHOUT_DEPARTURES.. => {
+            VERSION_WITHOUT_TOKENS.. => {
                 let level = read_level(&mut reader)?;
                 table.passed = Passed::read(&mut reader).map_err(damaged("its clock"))?;
                 let meters = read_meters(founding.site_id, &table, &mut reader)?;
@@ -136,24 +150,28 @@ impl Site {
             _ => (Level::ONE, Meters::new(founding.site_id), SetAside::default()),
         };
         // Its next snapshot must have the same bytes.
-        if (level >= Level::THREE) != (version == VERSION) {
+        if version_of(level) != version.max(VERSION_WITHOUT_TOKENS) {
             return Err(SnapshotError::Damaged("its level"));
         }
-        if version == VERSION {
+        let mut tokens = Tokens::default();
+        if version > VERSION_WITHOUT_TOKENS {
+            tokens = Tokens::read(&mut reader).map_err(damaged("its tokens"))?;
+            members.read_joined(&mut reader).map_err(damaged("its joined members"))?;
+        }
+        let has_departures = version > VERSION_WITHOUT_DEPARTURES;
+        if has_departures {
             table.read_states(&mut reader).map_err(damaged("its series"))?;
         }
         table.link().map_err(damaged("its names"))?;
-        let departures = match version {
-            VERSION => {
-                let state = |id: u32| match table.rows.get(id as usize)?.state {
-                    RowState::Live => Some(true),
-                    RowState::Leaving => Some(false),
-                    RowState::Vacant => None,
-                };
-                Departures::read(&mut reader, state).map_err(damaged("its names that left"))?
-            }
-            _ => Departures::default(),
-        };
+        let mut departures = Departures::default();
+        if has_departures {
+            let state = |id: u32| match table.rows.get(id as usize)?.state {
+                RowState::Live => Some(true),
+                RowState::Leaving => Some(false),
+                RowState::Vacant => None,
+            };
+            departures = Departures::read(&mut reader, state).map_err(damaged("its names that left"))?;
+        }
         reader.done().map_err(damaged("its end"))?;
         let mut site = Site {
             site_id: founding.site_id,
@@ -172,6 +190,7 @@ impl Site {
             meters,
             set_aside,
             departures,
+            tokens,
         };
         site.set_level(level);
         Ok(site)
@@ -189,6 +208,18 @@ impl Site {
             + self.meters.len() * 200
             + self.set_aside.len() * HELD_BYTES
             + 4096
+    }
+}
+
+/// The version in which a site at this level is written. All its boxes can read it: a level is raised when all
+/// support it.
+fn version_of(level: Level) -> u32 {
+    if level >= Level::FOUR {
+        VERSION
+    } else if level >= Level::THREE {
+        VERSION_WITHOUT_DEPARTURES
+    } else {
+        VERSION_WITHOUT_TOKENS
     }
 }
 

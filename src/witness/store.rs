@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use tally_core::raft::{RecordError, WITNESS_RECORD_BYTES, WitnessRecord};
 
 use crate::identity::{IdentityError, write_file};
+use crate::permissions;
 
 /// The file in the slot's directory.
 pub(super) const FILE: &str = "witness.state";
@@ -61,7 +62,11 @@ pub enum StoreError {
         name: String,
     },
     /// A file operation failed.
-    #[error("{}: {source}; check that the disk works and that this user has access to the directory", path.display())]
+    #[error(
+        "{}: {source}; check that the disk works and that this user has access to the directory{}",
+        path.display(),
+        permissions::advice(source, path)
+    )]
     Io {
         /// The file.
         path: PathBuf,

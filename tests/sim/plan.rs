@@ -69,7 +69,7 @@ impl Plan {
             segment_bytes: rng.pick(&[3, 4, 16]) * 4096,
             keep_entries: rng.pick(&[0, 5, 100]),
             window_ms: rng.pick(&[500, 1000, 3000]),
-            level: rng.pick(&[1, 2, 2, 2]),
+            level: rng.pick(&[1, 2, 3, 4, 4, 4]),
             adders: rng.between(1, 3),
             reporters: rng.between(0, 2),
             counts_every: rng.pick(&[20_000, 100_000, 500_000]),

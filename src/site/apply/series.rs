@@ -18,7 +18,7 @@ use crate::site::{DepartureView, SERIES_REMOVED_MAX, Site};
 
 impl Site {
     pub(super) fn remove_series(&mut self, name: &str, is_prefix: bool) -> Result<Removed, SeriesRefused> {
-        if self.level < Level::THREE {
+        if self.level < Level::FOUR {
             return Err(SeriesRefused::TooEarly);
         }
         let mut ids: Vec<u32> = match is_prefix {
@@ -53,7 +53,7 @@ impl Site {
     }
 
     pub(super) fn rename_series(&mut self, from: &str, to: &str) -> Result<SeriesId, SeriesRefused> {
-        if self.level < Level::THREE {
+        if self.level < Level::FOUR {
             return Err(SeriesRefused::TooEarly);
         }
         SeriesName::new(to).map_err(|_| SeriesRefused::BadName)?;
