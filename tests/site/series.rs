@@ -1,6 +1,7 @@
 //! Series that are removed and renamed, over a real broker and by the real command line; backup, restore and export.
 
 use std::process::Output;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
@@ -29,7 +30,9 @@ impl TestBox {
 
 /// What the broker retains under the total of a series, as one who comes now sees it.
 fn retained(broker: &Broker, series: &str) -> Option<Value> {
-    let subscriber = broker.subscribe();
+    static COMERS: AtomicU64 = AtomicU64::new(0);
+    // Under a name of its own: it must not take over the session of another subscriber.
+    let subscriber = broker.subscribe_as(&format!("comer-{}", COMERS.fetch_add(1, Ordering::Relaxed)));
     let status = format!("tally/{SITE}/status");
     // All that is retained comes at once.
     until("the retained messages come", || subscriber.on(&status).first().map(drop));
