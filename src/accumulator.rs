@@ -24,7 +24,7 @@ mod slots;
 pub use batch::Batch;
 use readings::Readings;
 pub use readings::{MeterRead, MeterSlot, ReadingsMode};
-use slots::{Known, Slots};
+use slots::{Known, Orphan, Slots};
 pub use slots::{NotTaken, Slot};
 
 /// Most requests that may wait at one box.
@@ -64,6 +64,10 @@ struct Inner {
     /// Adds that would have overflowed their cell and were refused here.
     overflowed: u64,
     readings: Readings,
+    /// Of how many changes of names this box knew when it looked last.
+    name_changes: u32,
+    /// What was counted for series under names that they had until then.
+    orphans: Vec<Orphan>,
 }
 
 #[derive(Debug)]
@@ -146,6 +150,8 @@ impl Accumulator {
             limits,
             overflowed: 0,
             readings: Readings::default(),
+            name_changes: 0,
+            orphans: Vec::new(),
         };
         Accumulator { inner: Mutex::new(inner), clock, site: None, wake: Notify::new() }
     }
@@ -229,8 +235,8 @@ impl Accumulator {
         let inner = self.guard();
         Backlog {
             waiting: inner.waiting.len(),
-            cells: inner.slots.dirty_count() + inner.readings.waiting(),
-            left_over: inner.slots.left_over() || inner.readings.left_over(),
+            cells: inner.slots.dirty_count() + inner.readings.waiting() + inner.orphans.len(),
+            left_over: !inner.orphans.is_empty() || inner.slots.left_over() || inner.readings.left_over(),
         }
     }
 
@@ -258,6 +264,23 @@ impl Accumulator {
             .slots
             .settle(|name| site.as_ref().map_or(Known::Nothing { room: true }, |site| Known::to(site, name)));
         batch.learn(|slot| inner.slots.series(slot));
+    }
+
+    /// Follows removals and new names of series. What was counted here for a series that was removed, by nobody who
+    /// waits, is dropped: how many cells. Whoever waits counts for the series that has the name from now on.
+    pub fn follow_names(&self) -> u64 {
+        let mut inner = self.guard();
+        let Some(site) = &self.site else { return 0 };
+        let site = site.lock().unwrap_or_else(PoisonError::into_inner);
+        let as_of = std::mem::replace(&mut inner.name_changes, site.name_changes());
+        if as_of == site.name_changes() {
+            return 0;
+        }
+        let Inner { slots, orphans, .. } = &mut *inner;
+        let before = orphans.len() as u64;
+        orphans.retain(|orphan| site.is_still(orphan.id, as_of));
+        let gone = before - orphans.len() as u64;
+        gone + slots.follow_names(&site, as_of, orphans)
     }
 
     /// Takes out all that is pending: name, window and amount, in the order of a batch.

@@ -119,6 +119,12 @@ bugs! {
     TellsNobody,
     /// A change that comes a second time is made again.
     RepeatsChanges,
+    /// A removal drops the open windows of its series.
+    RemovalDropsWindows,
+    /// A late amount by number counts for the series that has the number by now.
+    CountsForSuccessor,
+    /// A new leader does not clear the totals of removed series.
+    ClearsNothing,
 }
 
 #[cfg(feature = "simulation")]

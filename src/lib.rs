@@ -3,6 +3,7 @@
 pub mod accumulator;
 pub mod api;
 pub(crate) mod backoff;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub(crate) mod codec;

@@ -9,7 +9,7 @@ use tally_core::report::Amount;
 use tally_core::time::SiteTime;
 
 use crate::site::entry::{ReadingCell, SeriesRef};
-use crate::site::{JoinRefused, MemberRefused, Refusal, TokenRefused};
+use crate::site::{JoinRefused, MemberRefused, Refusal, SeriesRefused, TokenRefused};
 
 /// One add of a client that waits.
 #[derive(Clone, Debug)]
@@ -207,6 +207,17 @@ pub enum JoinError {
     /// The site refuses it.
     #[error(transparent)]
     Refused(#[from] JoinRefused),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Why series were not removed or renamed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SeriesError {
+    /// The site refuses it.
+    #[error(transparent)]
+    Refused(#[from] SeriesRefused),
     /// It did not get through.
     #[error(transparent)]
     Request(#[from] RequestError),

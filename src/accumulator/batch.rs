@@ -72,6 +72,11 @@ impl Batch {
         self.cells.push((slot, SiteTime(u64::MAX), Kind::Counter));
     }
 
+    /// Notes a cell that has no slot any more.
+    pub(super) fn push_orphan(&mut self, kind: Kind) {
+        self.cells.push((Slot::NONE, SiteTime(u64::MAX), kind));
+    }
+
     /// Learns how the site numbers what its waiters wait for.
     pub(super) fn learn(&mut self, series: impl Fn(Slot) -> Option<SeriesId>) {
         for waiter in &mut self.waiters {
@@ -91,7 +96,7 @@ impl Batch {
         for waiter in self.waiters {
             let refusal = if refused.is_empty() { None } else { refused_cell(&waiter) };
             let outcome = match (refusal, waiter.series) {
-                (Some(refusal), _) => Outcome::Failed(RequestError::Refused(refusal)),
+                (Some(refusal), _) => refused_as(refusal),
                 (None, Some(id)) => Outcome::Added(Added { total: site.series_total(id), time }),
                 (None, None) => unknown("the site does not know the series after applying its batch"),
             };
@@ -124,7 +129,16 @@ fn of_key(outcome: &KeyOutcome) -> Outcome {
         KeyOutcome::Reused => RequestError::KeyReused,
         KeyOutcome::Stale => return unknown("this try took longer than the lifetime of its key"),
         KeyOutcome::TableFull => RequestError::KeyTableFull,
-        KeyOutcome::Refused(refusal) => RequestError::Refused(refusal),
+        KeyOutcome::Refused(refusal) => return refused_as(refusal),
+    })
+}
+
+/// An add for a series that was removed in between was certainly not counted, and its client may try again: then it
+/// counts for a new series.
+fn refused_as(refusal: Refusal) -> Outcome {
+    Outcome::Failed(match refusal {
+        Refusal::Removed => RequestError::NotCommitted { why: refusal.to_string() },
+        refusal => RequestError::Refused(refusal),
     })
 }
 

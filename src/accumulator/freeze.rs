@@ -6,10 +6,10 @@ use tally_core::report::Amount;
 use tally_core::time::SiteTime;
 
 use super::batch::{Batch, Waiter};
-use super::slots::{Cell, SlotState};
+use super::slots::{Cell, Orphan, SlotState};
 use super::{Accumulator, Inner, Key, Outcome, Slot, Waiting};
 use crate::clock::JUMP_MS_MAX;
-use crate::site::entry::{KeyedAdd, ReportWriter};
+use crate::site::entry::{KeyedAdd, ReportWriter, SeriesRef};
 
 /// Most cells in one batch, with and without keys: bounds the time to apply it.
 pub(super) const BATCH_CELLS_MAX: usize = 8_192;
@@ -59,6 +59,13 @@ impl Accumulator {
             while let Some(cell) = inner.slots.take_cell_of(slot) {
                 inner.write(slot, cell, possible, &mut report, &mut batch);
             }
+        }
+        while batch.cells.len() < BATCH_CELLS_MAX && report.len() < BATCH_BYTES_MAX {
+            let Some(Orphan { id, cell }) = inner.orphans.pop() else { break };
+            let window = within(possible.windows, cell.window);
+            let amount = amount_within(possible.times, cell.amount);
+            report.cell(SeriesRef::Id(id), window, &amount);
+            batch.push_orphan(amount.kind());
         }
         inner.write_readings(times, BATCH_BYTES_MAX, &mut report, &mut batch);
         while batch.cells.len() < BATCH_CELLS_MAX && report.len() < BATCH_BYTES_MAX {

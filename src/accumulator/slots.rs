@@ -81,6 +81,13 @@ impl From<NotTaken> for RequestError {
     }
 }
 
+/// What was counted under a name that its series has no more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Orphan {
+    pub(super) id: SeriesId,
+    pub(super) cell: Cell,
+}
+
 /// All slots.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
@@ -102,6 +109,9 @@ pub(super) struct Slots {
 }
 
 impl Slot {
+    /// No slot at all.
+    pub(super) const NONE: Slot = Slot { index: u32::MAX, generation: 0 };
+
     /// Its place: two slots of different series have the same one at different times only.
     pub fn index(self) -> usize {
         self.index as usize
@@ -318,6 +328,37 @@ impl Slots {
             }
             self.list(index);
         }
+    }
+
+    /// Names left since this box knew of so many changes of names. What was counted for a series that was removed goes
+    /// with it; returns how many cells that were. What was counted for one that was renamed is still that one's: see
+    /// [`Orphan`].
+    pub(super) fn follow_names(&mut self, site: &Site, as_of: u32, orphans: &mut Vec<Orphan>) -> u64 {
+        let mut lost = 0;
+        for index in 0..self.states.len() as u32 {
+            let state = &mut self.states[index as usize];
+            let stays = match state.series {
+                Some(id) => site.find(&state.name) == Some(id) && site.is_still(id, as_of),
+                None => !site.has_left_since(&state.name, as_of),
+            };
+            if stays {
+                continue;
+            }
+            let renamed = state.series.filter(|id| site.is_still(*id, as_of));
+            self.dirty_count -= usize::from(state.pending.is_some());
+            while let Some(cell) = state.take_cell() {
+                match renamed {
+                    Some(id) => orphans.push(Orphan { id, cell }),
+                    None => lost += 1,
+                }
+            }
+            self.unknown -= usize::from(state.series.is_none());
+            let now = site.find(&state.name);
+            (state.series, state.kind) = (now, now.map_or(state.kind, |id| site.kind(id)));
+            self.unknown += usize::from(now.is_none());
+            self.list(index);
+        }
+        lost
     }
 
     /// Takes out all cells of a slot, one a call: of whom somebody waits.

@@ -14,6 +14,9 @@ pub(super) struct SeriesForm<'a> {
     series: &'a str,
     kind: &'static str,
     total: i128,
+    /// Site time at which it began to count; absent: before the site knew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
     #[serde(flatten)]
     sample: Option<SampleForm>,
 }
@@ -76,7 +79,8 @@ impl<'a> SeriesForm<'a> {
             last: sample.last.value,
             last_at: sample.last.at.0,
         });
-        SeriesForm { series: &view.name, kind: view.kind.as_str(), total: view.total, sample }
+        let since = Some(view.since).filter(|since| *since > 0);
+        SeriesForm { series: &view.name, kind: view.kind.as_str(), total: view.total, since, sample }
     }
 }
 
@@ -238,6 +242,7 @@ mod tests {
             kind: Kind::Counter,
             total: i128::MAX,
             sample: None,
+            since: 0,
             changed: 1,
         };
         let text = serde_json::to_string(&SeriesForm::new(&view)).unwrap();

@@ -2,6 +2,7 @@
 
 mod adds;
 mod admin;
+mod backup;
 mod body;
 mod clock;
 mod connections;
@@ -17,6 +18,7 @@ mod problem;
 mod reads;
 pub mod report_body;
 mod reports;
+mod series;
 mod server;
 mod settings;
 mod socket;
@@ -26,7 +28,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use axum::Router;
@@ -88,13 +90,21 @@ struct ApiState {
     guard: Guard,
     /// The number of present watchers, which is limited because each costs work at every change.
     watchers: AtomicUsize,
+    /// A backup is being made.
+    backs_up: AtomicBool,
 }
 
 impl Api {
     /// Makes an API over a node. What is for the daemon and not for the node goes to `admin`.
     pub(crate) fn new(config: &ApiConfig, node: Handle, admin: mpsc::Sender<Admin>) -> Api {
         let guard = Guard::new(config.listen, config.token.as_ref());
-        let shared = Arc::new(ApiState { node, admin, guard, watchers: AtomicUsize::new(0) });
+        let shared = Arc::new(ApiState {
+            node,
+            admin,
+            guard,
+            watchers: AtomicUsize::new(0),
+            backs_up: AtomicBool::new(false),
+        });
         Api { router: router(shared.clone()), shared }
     }
 
@@ -163,10 +173,11 @@ fn router(shared: Arc<ApiState>) -> Router {
         .route("/readyz", only(get(reads::readyz)))
         .route("/metrics", only(get(metrics::metrics)))
         .route("/v1/status", only(get(reads::status)))
-        .route("/v1/series", only(get(reads::page)))
-        .route("/v1/series/{*series}", only(get(reads::series)))
+        .route("/v1/series", only(get(reads::page).delete(series::remove_all)))
+        .route("/v1/series/{*series}", only(get(reads::series).delete(series::remove).post(series::rename)))
         .route("/v1/windows/{*series}", only(get(reads::windows)))
         .route("/v1/watch", only(get(watch::watch)))
+        .route("/v1/backup", only(get(backup::backup)))
         .route("/v1/settings", only(get(settings::list)))
         .route("/v1/settings/{key}", only(put(settings::set)))
         .route("/v1/members", only(get(members::list).post(members::add)))
@@ -190,6 +201,16 @@ fn router(shared: Arc<ApiState>) -> Router {
 /// Makes a route that answers other methods with a problem.
 fn only(route: MethodRouter<Arc<ApiState>>) -> MethodRouter<Arc<ApiState>> {
     route.fallback(reads::method_not_allowed)
+}
+
+/// A series as the API shows it.
+pub(crate) fn series_json(view: &crate::site::SeriesView) -> String {
+    serde_json::to_string(&forms::SeriesForm::new(view)).unwrap_or_default()
+}
+
+/// A window of a series as the API shows it.
+pub(crate) fn summary_json(window: &crate::site::Summary) -> String {
+    serde_json::to_string(&forms::SummaryForm::new(window)).unwrap_or_default()
 }
 
 pub(crate) fn json_response(text: impl Into<Body>) -> Response<Body> {

@@ -46,6 +46,10 @@ pub enum Name {
     RequestTimeout,
     /// The series is of another kind.
     WrongKind,
+    /// The series was removed or renamed after this was counted.
+    SeriesRemoved,
+    /// The removal or the new name is refused.
+    SeriesRefused,
     /// The total would overflow.
     Overflow,
     /// The idempotency key is known with another body.
@@ -99,6 +103,8 @@ impl Name {
                 ("request-timeout", S::REQUEST_TIMEOUT, "The body did not arrive in time")
             }
             Name::WrongKind => ("wrong-kind", S::CONFLICT, "The series is of another kind"),
+            Name::SeriesRemoved => ("series-removed", S::CONFLICT, "The series was removed or renamed"),
+            Name::SeriesRefused => ("series-refused", S::CONFLICT, "This change of series is refused"),
             Name::Overflow => ("overflow", S::CONFLICT, "The total would overflow"),
             Name::KeyReused => ("key-reused", S::CONFLICT, "The idempotency key was used for another add"),
             Name::UnknownEpoch => ("unknown-epoch", S::CONFLICT, "The epoch is not open"),
@@ -265,6 +271,11 @@ pub(super) fn refusal(refusal: Refusal) -> Problem {
             Name::TooManySeries,
             "the meter is new and the site already keeps series.max meters; nothing was counted; raise that \
              setting",
+        ),
+        Refusal::Removed => Problem::new(
+            Name::SeriesRemoved,
+            "the series was removed or renamed after this was counted; nothing was counted: a series that was \
+             removed does not come back with what is late",
         ),
         Refusal::WindowInFuture => Problem::malformed(
             "the window lies in the future; compare the sender's clock with site time (GET /v1/status)",

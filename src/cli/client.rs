@@ -88,6 +88,9 @@ pub enum ClientError {
     /// The answer is not what the API gives.
     #[error("cannot parse the answer of {0} ({1}); does another program, or another version, listen there?")]
     Answer(String, String),
+    /// Exit status 1: something here does not work, and nothing was asked of a box.
+    #[error("{0}")]
+    Local(String),
     /// The output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[source] std::io::Error),
@@ -103,6 +106,7 @@ impl ClientError {
             ClientError::ReaderGone => 0,
             ClientError::Failed(_)
             | ClientError::Found(_)
+            | ClientError::Local(_)
             | ClientError::Answer(..)
             | ClientError::Output(_) => 1,
             ClientError::Usage(_) => 2,

@@ -1,15 +1,19 @@
 //! The command line: its arguments, and one file for each family of subcommands; these are clients of the HTTP API.
 
 mod add;
+mod backup;
 pub mod bench;
 pub mod client;
 mod clock;
 mod doctor;
 mod documents;
+mod export;
 mod join;
 mod members;
+mod progress;
 pub mod provision;
 mod reads;
+mod series;
 mod settings;
 mod status;
 mod text;
@@ -66,6 +70,9 @@ enum Command {
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
     Top(top::TopArgs),
+    Export(export::ExportArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
     Bench(bench::BenchArgs),
     Completions(documents::CompletionsArgs),
     Man(documents::ManArgs),
@@ -106,6 +113,7 @@ pub fn main(cli: Cli) -> ExitCode {
                 provision::ProvisionError::Failed(_) => Failure::new(1, &error),
             })
         }
+        Command::Restore(args) => backup::restore(&args),
         Command::Bench(args) => bench::run(&args).map_err(|error| Failure::new(bench_status(&error), &error)),
         client => run_client(client).map_err(|error| Failure::new(error.exit_status(), &error)),
     };
@@ -151,6 +159,7 @@ fn bench_status(error: &bench::BenchError) -> u8 {
 }
 
 /// Why a command failed.
+#[derive(Debug)]
 struct Failure {
     status: u8,
     text: String,
@@ -215,9 +224,11 @@ fn run_client(command: Command) -> Result<(), ClientError> {
         Command::Status(args) => blocking(|| status::run(args)),
         Command::Doctor(args) => blocking(|| doctor::run(args)),
         Command::Top(args) => blocking(|| top::run(args)),
+        Command::Export(args) => export::run(args),
+        Command::Backup(args) => blocking(|| backup::backup(args)),
         Command::Completions(args) => documents::completions(&args),
         Command::Man(args) => documents::man(&args),
-        Command::Run(_) | Command::Provision(_) | Command::Bench(_) => {
+        Command::Run(_) | Command::Provision(_) | Command::Bench(_) | Command::Restore(_) => {
             Err(ClientError::Usage("this command is not a client".to_owned()))
         }
     }

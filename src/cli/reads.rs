@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::client::{Call, Client, ClientError, Server};
+use super::series::SeriesChange;
 use super::text::{Side, Table};
 use super::{print, series_name, text};
 use crate::units::Unit;
@@ -36,9 +37,15 @@ pub(super) struct GetArgs {
 /// List series and their totals
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Example: all series of a line
-  tallyd series line1/")]
+Examples:
+  tallyd series line1/                           all series of a line
+  tallyd series remove line1/press3/prats        take a wrong name away
+  tallyd series rename line1/prats line1/parts   give a series its right name
+  tallyd series -- remove                        list those that begin with \"remove\"")]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct SeriesArgs {
+    #[command(subcommand)]
+    pub(super) change: Option<SeriesChange>,
     /// Prefix of the names; default: all series
     #[arg(default_value = "")]
     prefix: String,
@@ -123,6 +130,9 @@ pub(super) async fn get(args: GetArgs) -> Result<(), ClientError> {
 }
 
 pub(super) async fn series(args: SeriesArgs) -> Result<(), ClientError> {
+    if let Some(change) = args.change {
+        return change.run().await;
+    }
     let client = Client::new(&args.server)?;
     let mut all: Vec<Box<RawValue>> = Vec::new();
     let mut after: Option<String> = None;

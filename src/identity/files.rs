@@ -75,6 +75,21 @@ impl Identity {
         node: &str,
         address: &str,
     ) -> Result<Identity, IdentityError> {
+        let identity = Identity::make_single(dir, (site, SiteId::random()?), node, address)?;
+        identity.save(dir)?;
+        Ok(identity)
+    }
+
+    /// The same without `identity.json`, which the caller saves last, and under an id that is given.
+    ///
+    /// # Errors
+    /// A name cannot be one, keys cannot be made, or a file cannot be written.
+    pub(crate) fn make_single(
+        dir: &Path,
+        (site, site_id): (&str, SiteId),
+        node: &str,
+        address: &str,
+    ) -> Result<Identity, IdentityError> {
         let path = dir.join(IDENTITY);
         for (what, name) in [("site", site), ("box", node)] {
             if !is_name(name) {
@@ -83,7 +98,6 @@ impl Identity {
             }
         }
         create_directory(dir)?;
-        let site_id = SiteId::random()?;
         let issued = Issued::self_signed(node)?;
         issued.save(dir)?;
         let me = MemberRecord {
@@ -94,16 +108,14 @@ impl Identity {
             key: issued.key_hash,
         };
         let window_ms = Span::DEFAULT.as_millis();
-        let identity = Identity {
+        Ok(Identity {
             site: site.into(),
             site_id,
             node: 1,
             window_ms,
             level: Level::MAX.get(),
             members: vec![me],
-        };
-        identity.save(dir)?;
-        Ok(identity)
+        })
     }
 
     /// Whether these keys are the ones that the list of members has for this box.

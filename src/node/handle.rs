@@ -20,9 +20,11 @@ use crate::node::shared::{BrokerWish, Command, NodeShared, RoleView};
 use crate::node::status::{DISK_OK, NodeStatus};
 use crate::node::stopping::StopTimes;
 use crate::random::random_u128;
-use crate::request::{Add, Added, MemberError, NamedReport, ReportError, RequestError, SetError};
+use crate::request::{
+    Add, Added, MemberError, NamedReport, ReportError, RequestError, SeriesError, SetError,
+};
 use crate::site::entry::{self, SourceKind};
-use crate::site::{Applied, Body, MemberChange, MemberRefused, OpenRefused, Refusal, Site, Verdict};
+use crate::site::{Applied, Body, MemberChange, MemberRefused, OpenRefused, Refusal, Removed, Site, Verdict};
 use crate::transport::TransportMetrics;
 
 /// How long a request waits for its answer before it is told that there is none.
@@ -191,6 +193,28 @@ impl Handle {
         let body = entry::set(random_u128() as u64, key, value);
         match self.propose(body).await? {
             Applied::Set { result, .. } => result.map_err(SetError::Invalid),
+            _ => Err(unknown("the site returned an unexpected answer").into()),
+        }
+    }
+
+    /// Removes a series, or the first [`crate::site::SERIES_REMOVED_MAX`] whose names begin so.
+    ///
+    /// # Errors
+    /// Why nothing was removed, or that nobody knows whether it was.
+    pub async fn remove_series(&self, name: &str, is_prefix: bool) -> Result<Removed, SeriesError> {
+        match self.propose(entry::remove(random_u128() as u64, name, is_prefix)).await? {
+            Applied::SeriesRemoved { result, .. } => Ok(result?),
+            _ => Err(unknown("the site returned an unexpected answer").into()),
+        }
+    }
+
+    /// Gives a series another name.
+    ///
+    /// # Errors
+    /// Why it keeps its name, or that nobody knows whether it does.
+    pub async fn rename_series(&self, from: &str, to: &str) -> Result<(), SeriesError> {
+        match self.propose(entry::rename(random_u128() as u64, from, to)).await? {
+            Applied::SeriesRenamed { result, .. } => Ok(result.map(|_| ())?),
             _ => Err(unknown("the site returned an unexpected answer").into()),
         }
     }

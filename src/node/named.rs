@@ -37,7 +37,7 @@ pub fn encode_report(
         return Err(RequestError::NotCommitted { why }.into());
     }
     let hash = content_hash(report);
-    let mut writer = ReportWriter::new(source, report.epoch, report.number, hash);
+    let mut writer = ReportWriter::as_of(source, report.epoch, report.number, hash, site.name_changes());
     for (place, cell) in report.cells.iter().enumerate() {
         let name =
             SeriesName::new(&cell.series).map_err(|error| ReportError::BadCell(place, error.to_string()))?;

@@ -8,7 +8,7 @@ use crate::site::Refusal;
 /// Which reasons were told.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RefusedCells {
-    told: [bool; 6],
+    told: [bool; 7],
 }
 
 impl RefusedCells {
@@ -37,6 +37,7 @@ const fn place(why: Refusal) -> usize {
         Refusal::WindowInFuture => 3,
         Refusal::Malformed => 4,
         Refusal::TooManyMeters => 5,
+        Refusal::Removed => 6,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::accumulator::{Batch, Limits, ReadingsMode};
 use crate::deliberate::{self, Bug};
 use crate::request::RequestError;
 use crate::site::entry::{self, ReportWriter, SourceKind};
-use crate::site::{Applied, Body, Envelope, LastApplied, Level, OpenRefused, Verdict};
+use crate::site::{Applied, Body, Envelope, LastApplied, Level, OpenRefused, Refusal, SeriesView, Verdict};
 use crate::storage::WriteGroup;
 use crate::transport::Lane;
 
@@ -210,7 +210,7 @@ impl Node {
         self.batches.follow_site_time(self.shared.clock.site_at(now), backlog, now);
         if self.batches.should_freeze(backlog, self.is_stopping(), now) {
             let number = self.batches.next_number();
-            let writer = ReportWriter::new(source, epoch, number, 0);
+            let writer = ReportWriter::as_of(source, epoch, number, 0, self.site().name_changes());
             let batch = self.shared.accumulator.freeze(writer);
             let was_left_over = backlog.left_over;
             backlog = self.shared.accumulator.backlog();
@@ -364,11 +364,21 @@ impl Node {
         self.leader_clock.on_applied(stamp, now);
         self.shared.clock.applied(stamp.site, stamp.elapsed);
         self.shared.accumulator.configure(limits);
+        self.follow_names();
         self.take_readings();
         self.tell_held_jumps();
         self.tail.shrink(applied.min(self.raft.durable_index()));
         self.applied.send_replace(applied.0);
         self.reads.on_applied(applied);
+    }
+
+    /// Lets go of what was counted here for series that were removed.
+    fn follow_names(&mut self) {
+        let lost = self.shared.accumulator.follow_names();
+        if lost > 0 {
+            self.refused_cells.tell(&[(0, Refusal::Removed)]);
+            self.shared.metrics.cells_refused.add(lost);
+        }
     }
 
     /// Says when jumps of meters came to be held.
@@ -413,6 +423,18 @@ impl Node {
                 if let Some(batch) = self.batches.take_judged(*source, *epoch, *number) {
                     self.on_own_receipt(batch, *number, verdict);
                 }
+            }
+            Applied::SeriesRemoved { result: Ok(removed), .. } => {
+                for view in &removed.removed {
+                    let SeriesView { name, kind, total, .. } = view;
+                    info!("the {kind} {name:?} was removed; its total was {total}");
+                }
+                self.follow_names();
+            }
+            Applied::SeriesRenamed { result: Ok(id), .. } => {
+                let name = self.site().name(*id).to_owned();
+                info!("series {} has the name {name:?} now", id.0);
+                self.follow_names();
             }
             Applied::Malformed => {
                 self.shared.metrics.entries_malformed.raise();

@@ -214,9 +214,11 @@ impl Node {
         let (source, epoch) = unsent.epoch.unwrap_or((SourceId(0), Epoch(0)));
         let mut number = self.batches.first_own_number();
         let mut bytes: usize = unsent.bodies.iter().map(|body| body.len()).sum();
+        let name_changes = self.site().name_changes();
         let (mut fresh, mut left) = (0, self.shared.accumulator.backlog().cells);
         while left > 0 && bytes < BYTES_MAX {
-            let batch = self.shared.accumulator.freeze(ReportWriter::new(source, epoch, number, 0));
+            let writer = ReportWriter::as_of(source, epoch, number, 0, name_changes);
+            let batch = self.shared.accumulator.freeze(writer);
             bytes += batch.body.len();
             unsent.bodies.push(batch.body);
             number = number.next();

@@ -1,6 +1,7 @@
 //! Applies entries, the only way in which a site changes.
 
 mod meters;
+mod series;
 
 use tally_core::id::{LogIndex, SeriesName};
 use tally_core::report::{Amount, Kind};
@@ -119,7 +120,9 @@ impl Site {
         let now = self.stamp.elapsed;
         if let DecodedBody::Set { nonce, .. }
         | DecodedBody::Member { nonce, .. }
-        | DecodedBody::Token { nonce, .. } = &body
+        | DecodedBody::Token { nonce, .. }
+        | DecodedBody::Remove { nonce, .. }
+        | DecodedBody::Rename { nonce, .. } = &body
         {
             if !self.requests.is_first(*nonce) {
                 // Whoever asked was told when the first copy was applied.
@@ -144,7 +147,9 @@ impl Site {
             DecodedBody::Number { count } => {
                 let set_aside = &self.set_aside;
                 let is_stopped = |series| set_aside.stops(series);
+                let before = self.outbox.last();
                 self.digest = self.outbox.number(count, &self.settings, is_stopped, self.digest);
+                self.overtake_departures(before);
                 Applied::Outbox
             }
             DecodedBody::Delivered { up_to } => {
@@ -188,6 +193,16 @@ impl Site {
             }
             // Needs the time before its own stamp: see `apply`.
             DecodedBody::StepClock => Applied::Nothing,
+            DecodedBody::Remove { nonce, name, is_prefix } => {
+                Applied::SeriesRemoved { nonce, result: self.remove_series(name, is_prefix) }
+            }
+            DecodedBody::Rename { nonce, from, to } => {
+                Applied::SeriesRenamed { nonce, result: self.rename_series(from, to) }
+            }
+            DecodedBody::Cleared { departure } => {
+                self.clear_departure(departure);
+                Applied::Outbox
+            }
             DecodedBody::Level(level) => {
                 self.raise_level(level);
                 Applied::Level(level)
@@ -204,7 +219,7 @@ impl Site {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<String, String> {
-        let series = self.table.rows.len() as u64;
+        let series = self.table.live.max(self.departures.len()) as u64;
         let before = self.settings.clone();
         let mut result = self.settings.set(key, value, series);
         if self.settings.span_name_bytes() > self.name_bytes_max() {
@@ -262,7 +277,8 @@ impl Site {
 
     fn apply_cells(&mut self, index: LogIndex, report: &Report<'_>) -> Result<Verdict, EntryError> {
         let of_box = self.sources.name(report.source).is_some_and(|(kind, _)| kind == SourceKind::Box);
-        let clock = Clock::new(self.stamp, &self.settings, index.0, self.level, of_box);
+        let clock = Clock::new(self.stamp, &self.settings, index.0, self.level, of_box)
+            .as_of(report.as_of, self.departures.changes());
         let mut refused = Vec::new();
         let mut keyed = Vec::new();
         let mut place = 0;
@@ -272,7 +288,7 @@ impl Site {
             // Nearly every cell is a count for a series whose window is open in its row.
             let before = cells;
             if let Some((id, window, sum)) = cells.next_plain()
-                && let Some(total) = self.table.count(id, window, sum, index.0)
+                && let Some(total) = self.table.count(id, window, sum, (index.0, clock.as_of))
             {
                 digest = mix(digest, total as u64 ^ u64::from(id.0) << 40);
                 place += 1;
@@ -306,18 +322,32 @@ impl Site {
     /// Adds one cell; returns the new total.
     fn apply_cell(&mut self, cell: &Cell<'_>, clock: &Clock) -> Result<i128, Refusal> {
         let (window, amount) = self.table.clamp(cell.window, cell.amount, clock, cell.is_open)?;
+        let counted_up_to = window.0.saturating_add(self.settings.window_base().as_millis());
+        // A box's own amounts, and those that it took just now, are judged by what it knew alone.
+        let is_of_elsewhere = !clock.of_box && !cell.is_open;
         let (id, amount) = match cell.series {
-            CellSeries::Id(id) => (id, self.of_kind(cell, amount, id)),
+            CellSeries::Id(id) => {
+                self.table.meant(id, clock.as_of)?;
+                if is_of_elsewhere {
+                    self.check_time(self.table.names.get(id.0), counted_up_to)?;
+                }
+                (id, self.of_kind(cell, amount, id))
+            }
             CellSeries::Name(name, kind) => {
                 let name = SeriesName::stored_bytes(name).map_err(|_| Refusal::Malformed)?.as_str();
                 if name.len() > self.name_bytes_max() {
                     return Err(Refusal::Malformed);
                 }
-                match self.table.names.find(name) {
+                let found = self.table.names.find(name);
+                self.check_name(name, found, clock.as_of)?;
+                if is_of_elsewhere {
+                    self.check_time(name, counted_up_to)?;
+                }
+                match found {
                     Some(id) if cell.is_signed || kind == amount.kind() => {
                         (SeriesId(id), self.of_kind(cell, amount, SeriesId(id)))
                     }
-                    None if self.table.rows.len() as u64 >= self.settings.series_max() => {
+                    None if self.table.live as u64 >= self.settings.series_max() => {
                         return Err(Refusal::TooManySeries);
                     }
                     None => {

@@ -307,8 +307,8 @@ fn an_entry_that_is_not_the_next_or_of_a_newer_release_changes_nothing() {
     }
     let unknown = StampedEntry::new(driver.now, &[99]);
     assert_eq!(driver.site.apply(next, &unknown), Err(EntryError::UnknownKind(99)));
-    let newer = [entry::level(Level::MAX)[0], 4];
-    let level = Level::new(4).unwrap();
+    let level = Level::new(Level::MAX.get() + 1).unwrap();
+    let newer = [entry::level(Level::MAX)[0], level.get() as u8];
     assert_eq!(
         driver.site.apply(next, &StampedEntry::new(driver.now, &newer)),
         Err(EntryError::Level(level))
@@ -365,6 +365,9 @@ fn a_leader_can_check_every_body_before_it_proposes_it() {
         (entry::set_aside(300, 0x87), BodyKind::SetAside),
         (entry::released(300), BodyKind::Released),
         (entry::level(Level::TWO), BodyKind::Level),
+        (entry::remove(1, "a/", true), BodyKind::Remove),
+        (entry::rename(1, "a", "b"), BodyKind::Rename),
+        (entry::cleared(300), BodyKind::Cleared),
     ] {
         assert_eq!(entry::check(&body), Ok(kind));
         for end in 0..body.len() {

@@ -8,10 +8,10 @@ use tally_core::time::{Elapsed, SiteTime};
 use super::admission::JoinRequest;
 use super::entry::{
     BOOTSTRAP, CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED,
-    CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED, EntryError, JOIN, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE,
-    MEMBER_ROLE, NUMBER, OPEN, READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN,
-    READING_NOISE, READING_STEP_MAX, RELEASED, REPORT, REPORT_CELLS_MAX, SET, SET_ASIDE, STEP_CLOCK,
-    SourceKind, TICK, TOKEN,
+    CELL_WINDOW, CLEARED, CLOSE, CONFIGURATION, DELIVERED, EntryError, JOIN, LEVEL, MEMBER, MEMBER_PUT,
+    MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION,
+    READING_KNOWN, READING_NOISE, READING_STEP_MAX, RELEASED, REMOVE, RENAME, REPORT, REPORT_AS_OF,
+    REPORT_CELLS_MAX, SET, SET_ASIDE, STEP_CLOCK, SourceKind, TICK, TOKEN,
 };
 use super::layers::StampedEntry;
 use super::level::Level;
@@ -40,6 +40,9 @@ pub(super) enum DecodedBody<'a> {
     Released { seq: u64 },
     Token { nonce: u64, change: TokenChange },
     Join(JoinRequest),
+    Remove { nonce: u64, name: &'a str, is_prefix: bool },
+    Rename { nonce: u64, from: &'a str, to: &'a str },
+    Cleared { departure: u64 },
 }
 
 /// A report, its cells not read yet.
@@ -49,6 +52,8 @@ pub(super) struct Report<'a> {
     pub(super) epoch: Epoch,
     pub(super) number: ReportNumber,
     pub(super) hash: u64,
+    /// Of how many changes of names its box knew.
+    pub(super) as_of: u32,
     cells: Reader<'a>,
 }
 
@@ -111,12 +116,13 @@ impl<'a> DecodedBody<'a> {
                 let epoch = Epoch(reader.u64()?);
                 DecodedBody::Open { kind, nonce, epoch, name: reader.text()? }
             }
-            REPORT => {
+            kind @ (REPORT | REPORT_AS_OF) => {
                 let source = SourceId(reader.varint()?);
                 let number = ReportNumber::new(reader.varint()?).ok_or(EntryError::Malformed)?;
                 let epoch = Epoch(reader.u64()?);
+                let as_of = if kind == REPORT { 0 } else { reader.u32()? };
                 let hash = reader.u64()?;
-                return Ok(DecodedBody::Report(Report { source, epoch, number, hash, cells: reader }));
+                return Ok(DecodedBody::Report(Report { source, epoch, number, hash, as_of, cells: reader }));
             }
             CLOSE => DecodedBody::Close { until: SiteTime(reader.varint()?) },
             NUMBER => DecodedBody::Number {
@@ -142,6 +148,12 @@ impl<'a> DecodedBody<'a> {
             RELEASED => DecodedBody::Released { seq: reader.varint()? },
             TOKEN => DecodedBody::Token { nonce: reader.u64()?, change: tokens::read_change(&mut reader)? },
             JOIN => DecodedBody::Join(JoinRequest::read(&mut reader)?),
+            REMOVE => {
+                let (nonce, is_prefix) = (reader.u64()?, reader.bool()?);
+                DecodedBody::Remove { nonce, is_prefix, name: reader.text()? }
+            }
+            RENAME => DecodedBody::Rename { nonce: reader.u64()?, from: reader.text()?, to: reader.text()? },
+            CLEARED => DecodedBody::Cleared { departure: reader.varint()? },
             kind => return Err(EntryError::UnknownKind(kind)),
         };
         reader.done()?;

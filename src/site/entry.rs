@@ -103,6 +103,12 @@ pub enum BodyKind {
     Token,
     /// A box joins by a token.
     Join,
+    /// Removes series.
+    Remove,
+    /// Renames a series.
+    Rename,
+    /// A name that left is cleared at the broker.
+    Cleared,
 }
 
 pub(super) const OPEN: u8 = 1;
@@ -121,6 +127,11 @@ pub(super) const SET_ASIDE: u8 = 13;
 pub(super) const RELEASED: u8 = 14;
 pub(super) const TOKEN: u8 = 15;
 pub(super) const JOIN: u8 = 16;
+pub(super) const REMOVE: u8 = 20;
+pub(super) const RENAME: u8 = 21;
+pub(super) const CLEARED: u8 = 22;
+/// A report with how many removals and renamings its box knew of, if that is not none.
+pub(super) const REPORT_AS_OF: u8 = 23;
 
 pub(super) const MEMBER_PUT: u8 = 0;
 pub(super) const MEMBER_ROLE: u8 = 1;
@@ -187,6 +198,35 @@ pub fn set_aside(seq: u64, cause: u8) -> Body {
 #[must_use]
 pub fn released(seq: u64) -> Body {
     with_number(RELEASED, seq)
+}
+
+/// Removes a series, or the first [`super::SERIES_REMOVED_MAX`] whose names begin so. The nonce names the request in
+/// [`super::Applied::SeriesRemoved`].
+#[must_use]
+pub fn remove(nonce: u64, name: &str, is_prefix: bool) -> Body {
+    let mut out = Vec::with_capacity(name.len() + 16);
+    out.push(REMOVE);
+    out.extend_from_slice(&nonce.to_le_bytes());
+    out.push(u8::from(is_prefix));
+    put_bytes(&mut out, name.as_bytes());
+    out.into()
+}
+
+/// Gives a series another name. The nonce names the request in [`super::Applied::SeriesRenamed`].
+#[must_use]
+pub fn rename(nonce: u64, from: &str, to: &str) -> Body {
+    let mut out = Vec::with_capacity(from.len() + to.len() + 16);
+    out.push(RENAME);
+    out.extend_from_slice(&nonce.to_le_bytes());
+    put_bytes(&mut out, from.as_bytes());
+    put_bytes(&mut out, to.as_bytes());
+    out.into()
+}
+
+/// A name that left is cleared at the broker: see [`super::Site::departures_due`].
+#[must_use]
+pub fn cleared(departure: u64) -> Body {
+    with_number(CLEARED, departure)
 }
 
 /// Changes a setting. The nonce names the request in [`super::Applied::Set`].
@@ -347,6 +387,9 @@ pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
         DecodedBody::Released { .. } => BodyKind::Released,
         DecodedBody::Token { .. } => BodyKind::Token,
         DecodedBody::Join(_) => BodyKind::Join,
+        DecodedBody::Remove { .. } => BodyKind::Remove,
+        DecodedBody::Rename { .. } => BodyKind::Rename,
+        DecodedBody::Cleared { .. } => BodyKind::Cleared,
     })
 }
 
@@ -392,11 +435,26 @@ impl ReportWriter {
     /// report sent again must have the same. See also [`ReportWriter::finish_hashed`].
     #[must_use]
     pub fn new(source: SourceId, epoch: Epoch, number: ReportNumber, hash: u64) -> ReportWriter {
+        ReportWriter::as_of(source, epoch, number, hash, 0)
+    }
+
+    /// The same for a box that knew of so many changes of names: see [`super::Site::name_changes`].
+    #[must_use]
+    pub fn as_of(
+        source: SourceId,
+        epoch: Epoch,
+        number: ReportNumber,
+        hash: u64,
+        changes: u32,
+    ) -> ReportWriter {
         let mut out = Vec::with_capacity(256);
-        out.push(REPORT);
+        out.push(if changes == 0 { REPORT } else { REPORT_AS_OF });
         put_varint(&mut out, source.0);
         put_varint(&mut out, number.get());
         out.extend_from_slice(&epoch.0.to_le_bytes());
+        if changes > 0 {
+            out.extend_from_slice(&changes.to_le_bytes());
+        }
         let hash_at = out.len();
         out.extend_from_slice(&hash.to_le_bytes());
         ReportWriter { out, hash_at, window: None, is_window_open: false, cells: 0, keyed: 0 }

@@ -82,6 +82,15 @@ impl History {
         self.trim_bytes(settings.history_bytes_max());
     }
 
+    /// Forgets the windows of a series.
+    pub(super) fn forget(&mut self, series: u32) {
+        if let Some(records) = self.series.get_mut(series as usize) {
+            let records = core::mem::take(records);
+            self.records -= records.len() as u64;
+            self.heap_bytes -= records.iter().map(|record| record.amount.heap_bytes()).sum::<u64>();
+        }
+    }
+
     /// The latest windows of a series, oldest first.
     pub(super) fn latest(&self, id: SeriesId, last: usize) -> Vec<Summary> {
         let Some(records) = self.series.get(id.0 as usize) else { return Vec::new() };

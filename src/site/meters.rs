@@ -179,6 +179,14 @@ impl Meters {
         }
     }
 
+    /// Forgets all meters that are counted in these series, in ascending order.
+    pub(super) fn forget_series(&mut self, series: &[u32]) {
+        let of = self.rows.iter().filter(|(_, row)| series.binary_search(&row.series).is_ok());
+        for (id, since) in of.map(|(id, row)| (*id, row.since)).collect::<Vec<(u64, u64)>>() {
+            self.forget(since, id);
+        }
+    }
+
     /// Jumps that wait for a reading that confirms them.
     pub(super) fn held_jumps(&self) -> impl Iterator<Item = HeldJump> + '_ {
         self.held.iter().filter_map(|id| {

@@ -6,6 +6,7 @@
 mod admission;
 mod apply;
 mod body;
+mod departures;
 mod digest;
 pub mod entry;
 #[cfg(debug_assertions)]
@@ -21,6 +22,7 @@ mod outbox;
 mod packed;
 mod passed;
 mod readdress;
+mod refounded;
 mod refused;
 mod requests;
 mod series;
@@ -38,6 +40,7 @@ use tally_core::report::Kind;
 use tally_core::time::SiteTime;
 use tally_core::window::Span;
 
+use departures::Departures;
 use history::History;
 use keys::Keys;
 use members::Members;
@@ -68,6 +71,9 @@ pub use tokens::{
     TokenRefused,
 };
 pub use view::*;
+
+/// The most series that one entry removes.
+pub const SERIES_REMOVED_MAX: usize = 1000;
 
 /// The facts about a site that provisioning fixed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +138,7 @@ pub struct Site {
     meters: Meters,
     set_aside: SetAside,
     tokens: Tokens,
+    departures: Departures,
 }
 
 impl Site {
@@ -156,6 +163,7 @@ impl Site {
             meters: Meters::new(site_id),
             set_aside: SetAside::default(),
             tokens: Tokens::default(),
+            departures: Departures::default(),
         };
         site.set_level(founding.level);
         site
@@ -262,10 +270,61 @@ impl Site {
         self.table.view(id)
     }
 
-    /// The number of series; their ids are the numbers below.
+    /// The number of series.
     #[must_use]
     pub const fn series_len(&self) -> usize {
-        self.table.rows.len()
+        self.table.live
+    }
+
+    /// The ids of all series.
+    pub fn series_ids(&self) -> impl Iterator<Item = SeriesId> {
+        (0..self.table.rows.len() as u32).filter(|id| self.table.is_live(*id)).map(SeriesId)
+    }
+
+    /// How many entries have removed or renamed series: a report says of how many its box knew.
+    #[must_use]
+    pub const fn name_changes(&self) -> u32 {
+        self.departures.changes()
+    }
+
+    /// Whether an id is that of the series that it was for a box that knew of so many changes of names.
+    #[must_use]
+    pub fn is_still(&self, id: SeriesId, as_of: u32) -> bool {
+        self.table.meant(id, as_of).is_ok()
+    }
+
+    /// Whether a series of this name was removed or renamed after so many changes of names.
+    #[must_use]
+    pub fn has_left_since(&self, name: &str, as_of: u32) -> bool {
+        self.departures.has_left_since(self.site_id, name, as_of)
+    }
+
+    /// How many names that series had are not cleared at the broker yet.
+    #[must_use]
+    pub fn departures_len(&self) -> usize {
+        self.departures.len()
+    }
+
+    /// The series that were removed and whose last summaries are not delivered yet, as they were.
+    #[must_use]
+    pub fn leaving(&self) -> Vec<(u64, SeriesView)> {
+        let removed = self.departures.waiting().filter(|(_, departure)| departure.until.is_none());
+        removed.map(|(id, departure)| (id, self.table.view(SeriesId(departure.series)))).collect()
+    }
+
+    /// The name under which a number of a series is published, and whether it is the present one of a series in use.
+    #[must_use]
+    pub fn name_of(&self, id: SeriesId, seq: u64) -> (&str, bool) {
+        match self.departures.name_at(id.0, seq) {
+            Some(before) => (before, false),
+            None => (self.name(id), self.table.is_live(id.0)),
+        }
+    }
+
+    /// Site time at which a series began to count; 0: before feature level 3.
+    #[must_use]
+    pub fn since(&self, id: SeriesId) -> u64 {
+        self.table.since[id.0 as usize]
     }
 
     /// A series' total; a sample's count.
@@ -291,7 +350,7 @@ impl Site {
     #[must_use]
     pub fn changed_since(&self, index: LogIndex, prefix: &str) -> Vec<SeriesView> {
         let changed = (0u32..).zip(&self.table.changed).filter(|(_, changed)| **changed > index.0);
-        let ids = changed.map(|(id, _)| SeriesId(id));
+        let ids = changed.map(|(id, _)| SeriesId(id)).filter(|id| self.table.is_live(id.0));
         ids.filter(|id| self.name(*id).starts_with(prefix)).map(|id| self.series(id)).collect()
     }
 
@@ -443,6 +502,8 @@ mod level_tests;
 mod name_tests;
 #[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod removal_tests;
 #[cfg(test)]
 mod set_aside_tests;
 #[cfg(test)]

@@ -137,6 +137,13 @@ impl Outbox {
         self.chains.get(series as usize).map_or(0, |chain| chain.waiting as usize)
     }
 
+    /// The series of this id is no more, and no summary of it is left: another one may get the id.
+    pub(super) fn forget(&mut self, series: u32) {
+        if let Some(chain) = self.chains.get_mut(series as usize) {
+            chain.numbered = 0;
+        }
+    }
+
     pub(super) const fn last(&self) -> u64 {
         self.last
     }

@@ -106,6 +106,7 @@ fn code(refusal: Refusal) -> u8 {
         Refusal::WindowInFuture => 2,
         Refusal::Malformed => 3,
         Refusal::TooManyMeters => 4,
+        Refusal::Removed => 5,
         Refusal::WrongKind { is, asked } => 16 + place(is) * 4 + place(asked),
     }
 }
@@ -118,6 +119,7 @@ fn reason(code: u8) -> Result<Refusal, Malformed> {
         2 => Refusal::WindowInFuture,
         3 => Refusal::Malformed,
         4 => Refusal::TooManyMeters,
+        5 => Refusal::Removed,
         16..32 => Refusal::WrongKind { is: kind((code - 16) / 4)?, asked: kind((code - 16) % 4)? },
         _ => return Err(Malformed),
     })
@@ -136,6 +138,7 @@ mod tests {
             (5, Refusal::Overflow),
             (6, Refusal::Malformed),
             (7, Refusal::TooManyMeters),
+            (9, Refusal::Removed),
             (400, wrong),
         ];
         let refused = Refused::new(&cells);

@@ -30,8 +30,16 @@ pub(super) struct Table {
     pub(super) rows: Vec<Row>,
     /// The log index that last changed each; apart from the rows, so that it is quickly scanned.
     pub(super) changed: Vec<u64>,
+    /// Site time at which each began to count; 0: before feature level 3.
+    pub(super) since: Vec<u64>,
+    /// How many rows are in use.
+    pub(super) live: usize,
+    /// Rows that are free for others.
+    pub(super) vacant: BTreeSet<u32>,
     pub(super) updowns: Vec<Updown>,
     pub(super) samples: Vec<Sampled>,
+    /// Free places among the updowns and the samples.
+    free_sides: (Vec<u32>, Vec<u32>),
     /// Open windows beside the rows' own, by series and start.
     pub(super) parked: BTreeMap<(u32, u64), Parked>,
     /// When open windows end.
@@ -56,7 +64,19 @@ pub(super) struct Row {
     pub(super) span_ms: u32,
     /// Its place among the updowns or samples.
     pub(super) side: u32,
+    /// How many series had been removed or renamed when it was made: who knew of fewer means another one.
+    pub(super) born: u32,
     pub(super) kind: Kind,
+    pub(super) state: RowState,
+}
+
+/// Whether a row is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowState {
+    Live,
+    /// Its series was removed; its last summaries are not delivered yet.
+    Leaving,
+    Vacant,
 }
 
 /// What an updown has beside its row.
@@ -92,7 +112,11 @@ pub(super) struct Clock {
     index: u64,
     level: Level,
     /// The amounts are a box's own.
-    of_box: bool,
+    pub(super) of_box: bool,
+    /// Of how many removed or renamed series the source of the amounts knew.
+    pub(super) as_of: u32,
+    /// How many there were.
+    pub(super) born: u32,
 }
 
 /// Where an amount was counted.
@@ -119,7 +143,21 @@ impl Clock {
     pub(super) fn new(stamp: Stamp, settings: &Settings, index: u64, level: Level, of_box: bool) -> Clock {
         let ahead = settings.window_base().as_millis() * 2;
         let latest_start = stamp.site.0.saturating_add(ahead);
-        Clock { now: stamp.site.0, grace_ms: settings.window_grace_ms(), latest_start, index, level, of_box }
+        Clock {
+            now: stamp.site.0,
+            grace_ms: settings.window_grace_ms(),
+            latest_start,
+            index,
+            level,
+            of_box,
+            as_of: u32::MAX,
+            born: 0,
+        }
+    }
+
+    /// The same for amounts of a source that knew of so many removed or renamed series, of so many.
+    pub(super) fn as_of(self, as_of: u32, born: u32) -> Clock {
+        Clock { as_of, born, ..self }
     }
 
     fn is_due(&self, end: u64) -> bool {
@@ -143,8 +181,12 @@ impl Table {
             names: Names::new(seed),
             rows: Vec::new(),
             changed: Vec::new(),
+            since: Vec::new(),
+            live: 0,
+            vacant: BTreeSet::new(),
             updowns: Vec::new(),
             samples: Vec::new(),
+            free_sides: (Vec::new(), Vec::new()),
             parked: BTreeMap::new(),
             ends: BTreeSet::new(),
             closed: 0,
@@ -156,9 +198,15 @@ impl Table {
     /// The hot path: a counter's cell in the window that its row has open. Returns the new total;
     /// `None`: not such a cell, nothing was changed, see [`Table::add`].
     #[inline]
-    pub(super) fn count(&mut self, id: SeriesId, window: SiteTime, sum: u64, index: u64) -> Option<i128> {
+    pub(super) fn count(
+        &mut self,
+        id: SeriesId,
+        window: SiteTime,
+        sum: u64,
+        (index, as_of): (u64, u32),
+    ) -> Option<i128> {
         let row = self.rows.get_mut(id.0 as usize)?;
-        if row.kind != Kind::Counter || !row.contains(window.0) || sum == 0 {
+        if row.kind != Kind::Counter || !row.contains(window.0) || sum == 0 || row.born > as_of {
             return None;
         }
         let total = row.total.checked_add(i128::from(sum))?;
@@ -178,7 +226,11 @@ impl Table {
         clock: &Clock,
     ) -> Result<Placed, Refusal> {
         check_amount(amount)?;
+        // Whom a source means by an id was found out before; by name, it need not know of the series at all.
         let row = self.rows.get(id.0 as usize).ok_or(Refusal::Malformed)?;
+        if row.state != RowState::Live {
+            return Err(Refusal::Removed);
+        }
         if row.kind != amount.kind() {
             return Err(Refusal::WrongKind { is: row.kind, asked: amount.kind() });
         }
@@ -209,19 +261,66 @@ impl Table {
         }
         let side = match amount {
             Amount::Counter(_) => 0,
-            Amount::Updown { .. } => {
-                self.updowns.push(Updown::default());
-                self.updowns.len() as u32 - 1
-            }
+            Amount::Updown { .. } => put_at(&mut self.updowns, self.free_sides.0.pop(), Updown::default()),
             Amount::Sample(sample) => {
-                self.samples.push(Sampled { all: empty_sample(sample), magnitude: 0, window: None });
-                self.samples.len() as u32 - 1
+                let new = Sampled { all: empty_sample(sample), magnitude: 0, window: None };
+                put_at(&mut self.samples, self.free_sides.1.pop(), new)
             }
         };
-        let span_ms = span_ms(settings, name);
-        self.rows.push(Row { total: 0, window: 0, start: 0, end: 0, span_ms, side, kind: amount.kind() });
+        let (span_ms, kind) = (span_ms(settings, name), amount.kind());
+        let (born, state) = (clock.born, RowState::Live);
+        let row = Row { total: 0, window: 0, start: 0, end: 0, span_ms, side, born, kind, state };
+        let since = if clock.level >= Level::FOUR { clock.now } else { 0 };
+        self.live += 1;
+        if let Some(id) = self.vacant.pop_first() {
+            let place = id as usize;
+            (self.rows[place], self.changed[place], self.since[place]) = (row, clock.index, since);
+            self.names.reuse(id, name);
+            return Ok(SeriesId(id));
+        }
+        self.rows.push(row);
         self.changed.push(clock.index);
+        self.since.push(since);
         Ok(SeriesId(self.names.push(name)))
+    }
+
+    /// The row that a source means by an id, if the id was not given to another series since.
+    pub(super) fn meant(&self, id: SeriesId, as_of: u32) -> Result<&Row, Refusal> {
+        let row = self.rows.get(id.0 as usize).ok_or(Refusal::Malformed)?;
+        let is_meant = row.born <= as_of || deliberate::is(Bug::CountsForSuccessor);
+        if row.state == RowState::Live && is_meant { Ok(row) } else { Err(Refusal::Removed) }
+    }
+
+    /// Takes series out of use; returns their open windows in the order in which they would be closed. Their totals
+    /// and names are kept until [`Table::vacate`].
+    pub(super) fn retire(&mut self, ids: &[u32]) -> Vec<Closed> {
+        let closed = self.close_all_of(ids);
+        for id in ids {
+            self.names.unlink(*id);
+            self.rows[*id as usize].state = RowState::Leaving;
+        }
+        self.live -= ids.len();
+        closed
+    }
+
+    /// Nobody needs the row of a retired series any more.
+    pub(super) fn vacate(&mut self, id: u32) {
+        let row = &mut self.rows[id as usize];
+        match row.kind {
+            Kind::Counter => {}
+            Kind::Updown => self.free_sides.0.push(row.side),
+            Kind::Sample => self.free_sides.1.push(row.side),
+        }
+        (row.total, row.side, row.born, row.kind) = (0, 0, 0, Kind::Counter);
+        row.state = RowState::Vacant;
+        (self.changed[id as usize], self.since[id as usize]) = (0, 0);
+        self.names.vacate(id);
+        self.vacant.insert(id);
+    }
+
+    /// Whether a row is in use.
+    pub(super) fn is_live(&self, id: u32) -> bool {
+        self.rows.get(id as usize).is_some_and(|row| row.state == RowState::Live)
     }
 
     /// Whether no window can be open there, nor have been.
@@ -296,6 +395,12 @@ impl Table {
         }
     }
 
+    /// A series has another name, and so perhaps other windows from now on.
+    pub(super) fn rename(&mut self, id: u32, name: &str, settings: &Settings) {
+        self.names.rename(id, name);
+        self.rows[id as usize].span_ms = span_ms(settings, name);
+    }
+
     pub(super) fn view(&self, id: SeriesId) -> SeriesView {
         let row = &self.rows[id.0 as usize];
         let sampled = (row.kind == Kind::Sample).then(|| &self.samples[row.side as usize].all);
@@ -312,6 +417,21 @@ impl Table {
                 last: all.last,
             }),
             changed: self.changed[id.0 as usize],
+            since: self.since[id.0 as usize],
+        }
+    }
+}
+
+/// Puts a value in a free place, or at the end; returns where.
+fn put_at<T>(all: &mut Vec<T>, free: Option<u32>, value: T) -> u32 {
+    match free {
+        Some(place) => {
+            all[place as usize] = value;
+            place
+        }
+        None => {
+            all.push(value);
+            all.len() as u32 - 1
         }
     }
 }

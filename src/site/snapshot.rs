@@ -7,6 +7,7 @@ use tally_core::id::LogIndex;
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::departures::Departures;
 use super::history::History;
 use super::keys::Keys;
 use super::level::Level;
@@ -16,7 +17,7 @@ use super::outbox::Outbox;
 use super::packed::{Packed, put_sample, read_sample};
 use super::passed::Passed;
 use super::requests::Requests;
-use super::series::{Parked, Row, Sampled, Table, Updown};
+use super::series::{Parked, Row, RowState, Sampled, Table, Updown};
 use super::set_aside::{HELD_BYTES, SetAside};
 use super::settings::Settings;
 use super::sources::Sources;
@@ -27,9 +28,11 @@ use crate::codec::{Malformed, Reader, put_bytes};
 use crate::deliberate::{self, Bug};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
-/// With join tokens, of a site from level 3 on.
-pub(super) const VERSION: u32 = 5;
-/// Without tokens: of a site below level 3, which has none, and so may have boxes that read no later version.
+/// With names that left and since when series count, of a site from level 4 on.
+pub(super) const VERSION: u32 = 6;
+/// With join tokens, of a site at level 3.
+const VERSION_WITHOUT_DEPARTURES: u32 = 5;
+/// Of a site at level 2, which has no tokens, and so may have boxes that read no later version.
 const VERSION_WITHOUT_TOKENS: u32 = 4;
 /// Of a site at feature level 1, without levels.
 const VERSION_WITHOUT_LEVEL: u32 = 3;
@@ -41,10 +44,19 @@ impl Site {
     /// The whole state as bytes; the same bytes on boxes that applied the same entries.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
+        self.written(&self.tokens)
+    }
+
+    /// The same for a backup: join tokens open the site's doors, and a file goes round.
+    #[must_use]
+    pub fn snapshot_without_tokens(&self) -> Vec<u8> {
+        self.written(&Tokens::default())
+    }
+
+    fn written(&self, tokens: &Tokens) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.snapshot_size_guess());
         out.extend_from_slice(&MAGIC);
-        let has_tokens = self.level >= Level::THREE;
-        let version = if has_tokens { VERSION } else { VERSION_WITHOUT_TOKENS };
+        let version = version_of(self.level);
         out.extend_from_slice(&version.to_le_bytes());
         for number in [
             self.site_id,
@@ -70,9 +82,13 @@ impl Site {
         self.members.put(&mut out);
         self.requests.put(&mut out);
         self.put_newest(&mut out);
-        if has_tokens {
-            self.tokens.put(&mut out);
+        if version > VERSION_WITHOUT_TOKENS {
+            tokens.put(&mut out);
             self.members.put_joined(&mut out);
+        }
+        if version > VERSION_WITHOUT_DEPARTURES {
+            self.table.put_states(&mut out);
+            self.departures.put(&mut out);
         }
         out
     }
@@ -133,14 +149,28 @@ impl Site {
             }
             _ => (Level::ONE, Meters::new(founding.site_id), SetAside::default()),
         };
+        // Its next snapshot must have the same bytes.
+        if version_of(level) != version.max(VERSION_WITHOUT_TOKENS) {
+            return Err(SnapshotError::Damaged("its level"));
+        }
         let mut tokens = Tokens::default();
-        if version >= VERSION {
+        if version > VERSION_WITHOUT_TOKENS {
             tokens = Tokens::read(&mut reader).map_err(damaged("its tokens"))?;
             members.read_joined(&mut reader).map_err(damaged("its joined members"))?;
         }
-        // Its next snapshot must have the same bytes.
-        if (level >= Level::THREE) != (version >= VERSION) {
-            return Err(SnapshotError::Damaged("its level"));
+        let has_departures = version > VERSION_WITHOUT_DEPARTURES;
+        if has_departures {
+            table.read_states(&mut reader).map_err(damaged("its series"))?;
+        }
+        table.link().map_err(damaged("its names"))?;
+        let mut departures = Departures::default();
+        if has_departures {
+            let state = |id: u32| match table.rows.get(id as usize)?.state {
+                RowState::Live => Some(true),
+                RowState::Leaving => Some(false),
+                RowState::Vacant => None,
+            };
+            departures = Departures::read(&mut reader, state).map_err(damaged("its names that left"))?;
         }
         reader.done().map_err(damaged("its end"))?;
         let mut site = Site {
@@ -159,6 +189,7 @@ impl Site {
             requests,
             meters,
             set_aside,
+            departures,
             tokens,
         };
         site.set_level(level);
@@ -177,6 +208,18 @@ impl Site {
             + self.meters.len() * 200
             + self.set_aside.len() * HELD_BYTES
             + 4096
+    }
+}
+
+/// The version in which a site at this level is written. All its boxes can read it: a level is raised when all
+/// support it.
+fn version_of(level: Level) -> u32 {
+    if level >= Level::FOUR {
+        VERSION
+    } else if level >= Level::THREE {
+        VERSION_WITHOUT_DEPARTURES
+    } else {
+        VERSION_WITHOUT_TOKENS
     }
 }
 
@@ -272,6 +315,51 @@ impl Table {
         }
     }
 
+    /// Since when each counts, and which are in use.
+    fn put_states(&self, out: &mut Vec<u8>) {
+        for (row, since) in self.rows.iter().zip(&self.since) {
+            out.push(row.state as u8);
+            out.extend_from_slice(&row.born.to_le_bytes());
+            out.extend_from_slice(&since.to_le_bytes());
+        }
+    }
+
+    fn read_states(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+        for (row, since) in self.rows.iter_mut().zip(&mut self.since) {
+            row.state = match reader.u8()? {
+                0 => RowState::Live,
+                1 => RowState::Leaving,
+                2 => RowState::Vacant,
+                _ => return Err(Malformed),
+            };
+            row.born = reader.u32()?;
+            *since = reader.u64()?;
+            // What is out of use counts nothing.
+            if row.state != RowState::Live && row.start < row.end {
+                return Err(Malformed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the names of all series in use into use.
+    fn link(&mut self) -> Result<(), Malformed> {
+        let of = |state| {
+            let rows = (0u32..).zip(&self.rows).filter(move |(_, row)| row.state == state);
+            rows.map(|(id, _)| id)
+        };
+        let live: Vec<u32> = of(RowState::Live).collect();
+        self.vacant = of(RowState::Vacant).collect();
+        let is_out_of_use = |(series, _): &(u32, u64)| !self.is_live(*series);
+        if self.parked.keys().any(is_out_of_use)
+            || self.vacant.iter().any(|id| !self.names.get(*id).is_empty())
+        {
+            return Err(Malformed);
+        }
+        self.live = live.len();
+        self.names.link_all(live)
+    }
+
     /// The spans are not read: the settings give them.
     fn read(seed: u64, reader: &mut Reader<'_>) -> Result<Table, Malformed> {
         let mut table = Table::new(seed);
@@ -336,7 +424,9 @@ impl Table {
         if start < end {
             self.ends.insert(end);
         }
-        self.rows.push(Row { total, window, start, end, span_ms: 1, side, kind });
+        let (born, state) = (0, RowState::Live);
+        self.since.push(0);
+        self.rows.push(Row { total, window, start, end, span_ms: 1, side, born, kind, state });
         Ok(())
     }
 }

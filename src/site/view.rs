@@ -28,6 +28,53 @@ pub struct SeriesView {
     pub sample: Option<SampleView>,
     /// The log index that last changed it: for those who watch.
     pub changed: u64,
+    /// Site time at which it began to count; 0: before feature level 3.
+    pub since: u64,
+}
+
+/// A name that a series had, of which the broker has everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DepartureView {
+    /// Names it in [`super::entry::cleared`].
+    pub id: u64,
+    /// The series.
+    pub series: SeriesId,
+    /// The name.
+    pub name: String,
+    /// Another series of the name publishes its total there: there is nothing to clear.
+    pub is_overtaken: bool,
+}
+
+/// What was removed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Removed {
+    /// The series as they were, by name.
+    pub removed: Vec<SeriesView>,
+    /// There are more that begin so.
+    pub more: bool,
+}
+
+/// Why a series was not removed or renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SeriesRefused {
+    /// Some box is of an older release.
+    #[error("series can be removed and renamed once all boxes of the site run this release")]
+    TooEarly,
+    /// No such series.
+    #[error("there is no such series")]
+    NotThere,
+    /// The new name is another series'.
+    #[error("there is a series of the new name; what two have counted is not merged")]
+    Taken,
+    /// The new name is none.
+    #[error("the new name is not the name of a series")]
+    BadName,
+    /// Too many names that left wait for the broker.
+    #[error(
+        "series.max names that were removed or changed are not cleared at the broker yet; wait until it has taken \
+         the outbox"
+    )]
+    TooManyLeave,
 }
 
 /// Samples taken together.
@@ -110,6 +157,20 @@ pub enum Applied {
         nonce: u128,
         /// Whose; `Err`: the site keeps no more sources.
         result: Result<(SourceId, Epoch), OpenRefused>,
+    },
+    /// A removal of series was asked for.
+    SeriesRemoved {
+        /// Names the request.
+        nonce: u64,
+        /// What was removed.
+        result: Result<Removed, SeriesRefused>,
+    },
+    /// Another name for a series was asked for.
+    SeriesRenamed {
+        /// Names the request.
+        nonce: u64,
+        /// Which it was.
+        result: Result<SeriesId, SeriesRefused>,
     },
     /// A setting was asked for.
     Set {
@@ -240,6 +301,8 @@ pub enum Refusal {
     Malformed,
     /// The site already has `series.max` meters.
     TooManyMeters,
+    /// The series was removed, or has another name, since this was counted.
+    Removed,
 }
 
 impl std::fmt::Display for Refusal {
@@ -251,6 +314,7 @@ impl std::fmt::Display for Refusal {
             Refusal::WindowInFuture => f.write_str("the window lies in the future"),
             Refusal::Malformed => f.write_str("the parts of the sample contradict each other"),
             Refusal::TooManyMeters => f.write_str("the site already keeps series.max meters"),
+            Refusal::Removed => f.write_str("the series was removed or renamed after this was counted"),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::identity::SiteId;
 use crate::mqtt::fake_broker::FakeBroker;
 pub(super) use crate::mqtt::testing::{Broker, PATIENCE, Subscriber, payload};
 use crate::node::BrokerWish;
-use crate::site::{SeriesId, Summary};
+use crate::site::{DepartureView, SeriesId, Summary};
 
 pub(super) const SITE_ID: SiteId = SiteId(0xabcd_ef01_2345_6789);
 
@@ -63,6 +63,8 @@ pub(super) struct State {
     leader: BTreeMap<&'static str, u64>,
     /// What the broker did not take, and why.
     held: BTreeMap<u64, u8>,
+    /// Names that left and of which the broker has everything.
+    pub(super) departures: BTreeMap<u64, DepartureView>,
     pub(super) sets_aside: bool,
     pub(super) numbered_max: u64,
     /// Names of series that are not called `series/ID`.
@@ -80,7 +82,7 @@ impl State {
 
     fn numbered(&self, seq: u64) -> Numbered {
         let summary = Summary { seq: Some(seq), ..self.all[seq as usize - 1].clone() };
-        Numbered { seq, name: self.name(summary.series), summary }
+        Numbered { seq, name: self.name(summary.series), since: 0, is_present: true, summary }
     }
 }
 
@@ -256,6 +258,10 @@ impl SiteView for Node {
         })
     }
 
+    fn departures_due(&self, limit: usize) -> Vec<DepartureView> {
+        self.site.state.lock().unwrap().departures.values().take(limit).cloned().collect()
+    }
+
     fn series_name(&self, series: SeriesId) -> String {
         self.site.state.lock().unwrap().name(series)
     }
@@ -268,6 +274,7 @@ impl SiteView for Node {
             numberable: state.all.len() - state.numbered,
             numbered_max: state.numbered_max,
             held: state.held.len(),
+            departures: state.departures.len(),
         }
     }
 
@@ -296,6 +303,9 @@ impl Outbox for Node {
             Ask::Delivered(up_to) => self.delivered(up_to),
             Ask::SetAside { seq, cause } => self.set_aside(seq, cause),
             Ask::Released(seq) => self.released(seq),
+            Ask::Cleared(departure) => {
+                self.site.change(|state| state.departures.remove(&departure));
+            }
         }
         Box::pin(std::future::ready(Ok(())))
     }

@@ -18,7 +18,7 @@ fn numbered(seq: u64, series: u32) -> Numbered {
         late: false,
         synced: true,
     };
-    Numbered { seq, name: format!("s{series}"), summary }
+    Numbered { seq, name: format!("s{series}"), since: 0, is_present: true, summary }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use super::broker_harness::*;
 use super::*;
 use crate::mqtt::{Answer, Ending, Limits, Refusal};
+use crate::site::{DepartureView, SeriesId};
 
 struct Played {
     site: Site,
@@ -14,6 +15,8 @@ struct Played {
     now: Instant,
     /// Topics and numbers of what was sent, in order.
     sent: Vec<(String, Option<u64>)>,
+    /// Topics that were cleared.
+    cleared: Vec<String>,
     /// How long the site takes to answer what it is asked next; all else it answers at once.
     answers_take: VecDeque<Duration>,
 }
@@ -35,7 +38,7 @@ impl Played {
         let now = Instant::now();
         let (shared, random) = (SharedStatus::new(None), Random::seeded(1));
         let machine = Machine::new(site.outbox("box1"), setting, shared, random, now);
-        Played { site, machine, now, sent: Vec::new(), answers_take: VecDeque::new() }
+        Played { site, machine, now, sent: Vec::new(), cleared: Vec::new(), answers_take: VecDeque::new() }
     }
 
     /// Does all that is due at this time, with a broker that refuses these topics.
@@ -62,6 +65,10 @@ impl Played {
                         true => Answer::Refused(id, refusal),
                         false => Answer::Acknowledged(id),
                     };
+                    if message.payload.is_empty() {
+                        assert!(message.retain, "nothing is cleared without it");
+                        self.cleared.push(message.topic.clone());
+                    }
                     let seq = message.properties.iter().find(|(name, _)| *name == "seq");
                     self.sent.push((message.topic, seq.map(|(_, seq)| seq.parse().unwrap())));
                     Input::Answer { connection, answer }
@@ -179,4 +186,45 @@ fn a_refusal_names_the_topic_of_the_format_that_is_published() {
     let refused = played.machine.shared.status().refuses;
     assert_eq!(refused.iter().map(|one| one.topic.as_str()).collect::<Vec<&str>>(), [own]);
     assert!(played.sent.iter().any(|(topic, _)| topic == "tally/s/undeliverable-cbor"));
+}
+
+fn departure(id: u64, is_overtaken: bool) -> DepartureView {
+    DepartureView { id, series: SeriesId(0), name: "series/0".to_owned(), is_overtaken }
+}
+
+#[test]
+fn a_name_that_left_is_cleared_until_the_broker_takes_that_by_whoever_leads_then() {
+    let mut played = Played::new();
+    let total = "tally/s/total/series/0";
+    played.site.lead("box1", 1);
+    played.site.count([0]);
+    played.play(|_| false);
+    played.site.change(|state| state.departures.insert(7, departure(7, false)));
+    for _ in 0..3 {
+        played.later(1);
+        played.play(|topic| topic == total);
+    }
+    assert!(!played.cleared.is_empty(), "it was tried");
+    assert_eq!(played.site.change(|state| state.departures.len()), 1, "it is not done, and not forgotten");
+    // The next leadership finds it at the site, and the broker takes it by now.
+    played.site.lead("box1", 2);
+    let before = played.cleared.len();
+    for _ in 0..3 {
+        played.later(1);
+        played.play(|_| false);
+    }
+    assert_eq!(played.cleared[before..], [total.to_owned()], "once");
+    assert_eq!(played.site.change(|state| state.departures.len()), 0);
+}
+
+#[test]
+fn the_total_of_another_series_of_the_name_is_not_cleared() {
+    let mut played = Played::new();
+    played.site.lead("box1", 1);
+    played.site.change(|state| state.departures.insert(7, departure(7, true)));
+    for _ in 0..3 {
+        played.later(1);
+        played.play(|_| false);
+    }
+    assert_eq!((played.cleared.len(), played.site.change(|state| state.departures.len())), (0, 0));
 }

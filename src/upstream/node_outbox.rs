@@ -9,7 +9,7 @@ use super::formats::{Numbered, SiteState};
 use super::outbox::{Ask, HeldReader, Outbox, Position, SiteView};
 use crate::node::{BrokerWish, Handle, RoleView};
 use crate::request::RequestError;
-use crate::site::{Level, SeriesId, Site, Summary};
+use crate::site::{DepartureView, Level, SeriesId, Site, Summary};
 
 /// See the module.
 #[derive(Debug)]
@@ -63,6 +63,10 @@ impl SiteView for NodeOutbox {
         Arc::new(move |limit| handle.site(|site| (held(site, limit), site.held_len())))
     }
 
+    fn departures_due(&self, limit: usize) -> Vec<DepartureView> {
+        self.handle.site(|site| site.departures_due(limit))
+    }
+
     fn series_name(&self, series: SeriesId) -> String {
         self.handle.site(|site| site.name(series).to_owned())
     }
@@ -74,6 +78,7 @@ impl SiteView for NodeOutbox {
             numberable: site.numberable_len(),
             numbered_max: site.settings().outbox_numbered_max(),
             held: site.held_len(),
+            departures: site.departures_len(),
         })
     }
 
@@ -126,6 +131,8 @@ fn held(site: &Site, limit: usize) -> Vec<(Numbered, u8)> {
 }
 
 fn named(site: &Site, summary: Summary) -> Option<Numbered> {
-    let name = site.name(summary.series).to_owned();
-    summary.seq.map(|seq| Numbered { seq, name, summary })
+    let seq = summary.seq?;
+    let (name, is_present) = site.name_of(summary.series, seq);
+    let (name, since) = (name.to_owned(), site.since(summary.series));
+    Some(Numbered { seq, name, since, is_present, summary })
 }

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::formats::{Numbered, SiteState};
 use crate::node::BrokerWish;
-use crate::site::{Body, SeriesId, entry};
+use crate::site::{Body, DepartureView, SeriesId, entry};
 
 /// Gives as many held numbers as asked for, the oldest, and how many there are.
 pub type HeldReader = Arc<dyn Fn(usize) -> (Vec<(Numbered, u8)>, usize) + Send + Sync>;
@@ -25,6 +25,8 @@ pub struct Position {
     pub numbered_max: u64,
     /// How many numbers are held.
     pub held: usize,
+    /// How many names that series had are not cleared at the broker.
+    pub departures: usize,
 }
 
 /// What the upstream reads of the site. Nothing here waits.
@@ -52,6 +54,9 @@ pub trait SiteView: Send + 'static {
 
     /// Reads the held numbers for whoever shows them.
     fn held_reader(&self) -> HeldReader;
+
+    /// Up to so many names that series had and of which the broker has all summaries, in the order in which they left.
+    fn departures_due(&self, limit: usize) -> Vec<DepartureView>;
 
     /// The name of a series that a summary is of.
     fn series_name(&self, series: SeriesId) -> String;
@@ -85,6 +90,8 @@ pub enum Ask {
     },
     /// A held number was delivered after all.
     Released(u64),
+    /// The broker has nothing of a name that left.
+    Cleared(u64),
 }
 
 impl Ask {
@@ -96,6 +103,7 @@ impl Ask {
             Ask::Delivered(up_to) => Some(entry::delivered(up_to)),
             Ask::SetAside { seq, cause } => Some(entry::set_aside(seq, cause)),
             Ask::Released(seq) => Some(entry::released(seq)),
+            Ask::Cleared(departure) => Some(entry::cleared(departure)),
         }
     }
 }

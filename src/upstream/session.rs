@@ -4,13 +4,17 @@
 //! * `publish`: what goes out next, one message after the other.
 //! * `answers`: what became of it, and of the connection.
 //! * `held`: numbers that the broker refuses.
+//! * `clearing`: retained totals of series that were removed or renamed.
 
 mod answers;
+mod clearing;
 mod held;
 mod publish;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::{Duration, Instant};
+
+use clearing::Clearing;
 
 use super::formats::{Numbered, SiteState, json};
 use super::ledger::{Ledger, Queue, Token};
@@ -97,6 +101,12 @@ pub(super) enum Sent {
         seq: u64,
         series: SeriesId,
     },
+    /// Nothing, in place of the retained total of a name that left.
+    Clear {
+        departure: u64,
+        series: SeriesId,
+        place: Place,
+    },
     Status,
     /// The last status of the last box.
     Offline,
@@ -124,6 +134,8 @@ struct Asks {
     set_aside: Option<(u64, Token, u8)>,
     /// And which number is not held any more.
     released: Option<(u64, u64)>,
+    /// And which name is cleared.
+    cleared: Option<(u64, u64)>,
 }
 
 /// See the module.
@@ -161,6 +173,7 @@ pub(super) struct Session {
     /// Those of them that the broker has acknowledged.
     to_release: VecDeque<u64>,
     held_looked: Option<Instant>,
+    clearing: Clearing,
     /// When the leadership was last confirmed: the start of the successful fence.
     pub(super) fenced: Option<Instant>,
     /// The last number recorded as delivered, and when that was last tried.
@@ -208,6 +221,7 @@ impl Session {
             retrying: BTreeSet::new(),
             to_release: VecDeque::new(),
             held_looked: None,
+            clearing: Clearing::default(),
             fenced: None,
             recorded: (0, now),
             record_failed: false,
@@ -291,6 +305,7 @@ impl<S: SiteView> Machine<S> {
             self.fill()?;
         }
         self.feed_held(now);
+        self.clear(now);
         self.pump();
         self.shared.refusing(self.refused_topics());
         self.check_answers()
@@ -379,6 +394,8 @@ impl<S: SiteView> Machine<S> {
             self.on_set_aside(token, cause, result);
         } else if let Some((_, seq)) = asks.released.take_if(|(asked, _)| *asked == ticket) {
             self.on_released(seq, result);
+        } else if asks.cleared.take_if(|(asked, _)| *asked == ticket).is_some() {
+            self.on_cleared(result);
         }
         Ok(())
     }
@@ -405,7 +422,14 @@ mod tests {
     #[test]
     fn no_more_are_numbered_than_the_setting_lets_be_undelivered() {
         let due = |delivered, numbered_last, numberable, numbered_max| {
-            numbers_due(Position { delivered, numbered_last, numberable, numbered_max, held: 0 })
+            numbers_due(Position {
+                delivered,
+                numbered_last,
+                numberable,
+                numbered_max,
+                held: 0,
+                departures: 0,
+            })
         };
         assert_eq!(due(0, 0, 5_000, 1_000), Some(1_000));
         assert_eq!(due(10, 800, 5_000, 1_000), Some(210));

@@ -285,6 +285,13 @@ impl Trials {
         }
     }
 
+    /// The total of this name is not wanted any more.
+    pub(super) fn forget_total(&mut self, series: SeriesId, name: &str) {
+        if self.totals.get(&series).is_some_and(|kept| kept.name == name) {
+            self.totals.remove(&series);
+        }
+    }
+
     /// In which formats a series' total is refused.
     fn total_bars(&self, series: SeriesId) -> impl Iterator<Item = TrialTarget> {
         let of_series = TrialTarget::Total(series, 0)..=TrialTarget::Total(series, Place::MAX);
@@ -423,6 +430,8 @@ mod tests {
         let total = |seq| Numbered {
             seq,
             name: "parts".to_owned(),
+            since: 0,
+            is_present: true,
             summary: crate::site::Summary {
                 seq: Some(seq),
                 series: SeriesId(0),

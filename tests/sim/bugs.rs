@@ -139,6 +139,12 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         Bug::JunkStays => |plan| plan.is_narrow = true,
         // Boards without a clock, whose site loses its power.
         Bug::TimeFromApplied => |plan| (plan.has_clocks, plan.calm) = (false, 300_000),
+        // Names come and go.
+        Bug::RemovalDropsWindows => |plan| plan.fading = 2,
+        Bug::CountsForSuccessor => |plan| {
+            (plan.boxes, plan.fading, plan.calm, plan.is_narrow) = (3, 3, 300_000, true);
+        },
+        Bug::ClearsNothing => |plan| (plan.fading, plan.calm) = (2, 500_000),
         Bug::MetersByProcess => |plan| plan.pollers = 2,
         // Members that change often, some of them for the site's last majority.
         Bug::IgnoresMajority

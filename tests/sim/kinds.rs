@@ -1,7 +1,7 @@
 //! The kinds of events that a full run must cover.
 
 /// Each of these must have happened in a full run.
-pub(crate) const MUST_HAPPEN: [&str; 112] = [
+pub(crate) const MUST_HAPPEN: [&str; 115] = [
     "boxes started",
     "boxes that could not start",
     "power lost at a box",
@@ -78,6 +78,9 @@ pub(crate) const MUST_HAPPEN: [&str; 112] = [
     "site time set ahead by an operator",
     "window spans changed",
     "history bounded",
+    "series to be removed or renamed",
+    "series removed",
+    "series renamed",
     "series bounded",
     "sources bounded",
     "keys bounded",

@@ -50,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) changes_every: Option<Micros>,
     pub(crate) comers: u64,
     pub(crate) broker: BrokerPlan,
+    /// Clients whose series an operator removes and renames.
+    pub(crate) fading: u64,
 }
 
 impl Plan {
@@ -67,7 +69,7 @@ impl Plan {
             segment_bytes: rng.pick(&[3, 4, 16]) * 4096,
             keep_entries: rng.pick(&[0, 5, 100]),
             window_ms: rng.pick(&[500, 1000, 3000]),
-            level: rng.pick(&[1, 2, 2, 2]),
+            level: rng.pick(&[1, 2, 3, 4, 4, 4]),
             adders: rng.between(1, 3),
             reporters: rng.between(0, 2),
             counts_every: rng.pick(&[20_000, 100_000, 500_000]),
@@ -80,6 +82,7 @@ impl Plan {
             changes_every: rng.chance(400).then(|| rng.between(150_000, 1_500_000)),
             comers: rng.between(1, 4),
             broker: BrokerPlan::new(rng),
+            fading: if rng.chance(300) { rng.between(1, 3) } else { 0 },
         }
     }
 }

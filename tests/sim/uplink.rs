@@ -179,6 +179,9 @@ impl World {
         });
         self.break_current();
         self.outside.broker.restart(limits, keeps);
+        if !limits.retains {
+            self.checks.retained.lost();
+        }
         self.checks.set_aside.limited |= limits.packet_bytes_max.is_some();
     }
 

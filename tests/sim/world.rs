@@ -167,12 +167,13 @@ impl World {
             boxes,
             checks: Checks {
                 founded: plan.level,
-                forms: plan.broker.forms,
                 is_narrow: plan.is_narrow,
+                fading: plan.fading,
+                forms: plan.broker.forms,
                 ..Checks::default()
             },
             coverage: Coverage::default(),
-            adders: (0..plan.adders).map(Adder::new).collect(),
+            adders: (0..plan.adders).map(Adder::new).chain((0..plan.fading).map(Adder::fading)).collect(),
             reporters: (0..plan.reporters).map(|place| Reporter::new(place, rng.next() >> 1)).collect(),
             reader: Reader::default(),
             operator: Operator::default(),
@@ -528,7 +529,7 @@ impl World {
         let members = self.members();
         let incarnation = members[0].incarnation.as_ref().expect("all members run at the end");
         let checks = &self.checks;
-        if checks.founded >= 2 && !checks.is_narrow {
+        if checks.founded >= 2 && !checks.is_narrow && checks.fading == 0 {
             checks.refused.are_none();
         }
         members
@@ -537,6 +538,8 @@ impl World {
             .for_each(|other| replicas::show_the_same(incarnation, other));
         incarnation.handle.site(|site| {
             checks.conservation.holds(site, checks.founded, &checks.refused);
+            checks.departed.hold(site, &checks.conservation, &checks.publications);
+            checks.retained.hold(site);
             checks.publications.add_up(site, checks.forms, &checks.told);
             self.check_windows(site);
             // Where time went back at a box the later value can have the earlier time; before level 2 ties went otherwise.

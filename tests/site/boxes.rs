@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tallyd::site::Level;
 
 use crate::harness::{PATIENCE, Process, free_port, show_log, tallyd, until, within};
 use crate::http::Client;
@@ -132,7 +133,7 @@ impl Site {
         for one in &self.boxes {
             let file = one.directory.join("identity.json");
             let mut identity: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-            assert_eq!(identity.as_object_mut().unwrap().remove("level"), Some(3.into()));
+            assert_eq!(identity.as_object_mut().unwrap().remove("level"), Some(Level::MAX.get().into()));
             std::fs::write(&file, identity.to_string()).unwrap();
         }
     }

@@ -35,6 +35,7 @@ mod replaced;
 mod reports;
 mod restarts;
 mod seeing;
+mod series;
 mod service;
 mod starting;
 #[cfg(debug_assertions)]

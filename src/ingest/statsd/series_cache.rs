@@ -356,7 +356,10 @@ fn reason_of(why: NotTaken) -> Reason {
         | NotTaken::TooManyNew
         | NotTaken::Evicted => Reason::TooManySeries,
         NotTaken::Refused(Refusal::Overflow) => Reason::Overflow,
-        NotTaken::Refused(Refusal::WindowInFuture | Refusal::Malformed) => Reason::BadValue,
+        // No slot says that it was removed: it is only where a batch is applied.
+        NotTaken::Refused(Refusal::WindowInFuture | Refusal::Malformed | Refusal::Removed) => {
+            Reason::BadValue
+        }
         NotTaken::LongName(_) => Reason::LongNameYet,
     }
 }

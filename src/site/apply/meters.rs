@@ -48,18 +48,18 @@ impl Site {
             CellSeries::Name(_, kind) if kind != Kind::Counter => return Err(Refusal::Malformed),
             CellSeries::Name(name, _) => {
                 let name = SeriesName::from_bytes(name).map_err(|_| Refusal::Malformed)?.as_str();
-                self.table.names.find(name).map(SeriesId).ok_or(name)
+                let found = self.table.names.find(name);
+                self.check_name(name, found, clock.as_of)?;
+                self.check_time(name, heard.0)?;
+                found.map(SeriesId).ok_or(name)
             }
         };
         match known {
-            Ok(id) => match self.table.rows.get(id.0 as usize).map(|row| row.kind) {
-                Some(Kind::Counter) => Ok(id),
-                Some(is) => Err(Refusal::WrongKind { is, asked: Kind::Counter }),
-                None => Err(Refusal::Malformed),
+            Ok(id) => match self.table.meant(id, clock.as_of)?.kind {
+                Kind::Counter => self.check_time(self.table.names.get(id.0), heard.0).map(|()| id),
+                is => Err(Refusal::WrongKind { is, asked: Kind::Counter }),
             },
-            Err(_) if self.table.rows.len() as u64 >= self.settings.series_max() => {
-                Err(Refusal::TooManySeries)
-            }
+            Err(_) if self.table.live as u64 >= self.settings.series_max() => Err(Refusal::TooManySeries),
             Err(_) if !self.meters.has_room(room) => Err(Refusal::TooManyMeters),
             // Nothing is added yet, the amount only says of what kind it is.
             Err(name) => self.table.create(name, heard, &Amount::Counter(1), clock, &self.settings),

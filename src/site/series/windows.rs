@@ -135,15 +135,26 @@ impl Table {
 
     /// Closes every open window that begins after `start`: site time was set back from there.
     pub(in crate::site) fn close_beyond(&mut self, start: u64) -> Vec<Closed> {
+        let ids: Vec<u32> = (0..self.rows.len() as u32).collect();
+        self.close_of(&ids, |begin| begin > start)
+    }
+
+    /// Closes all open windows of these series.
+    pub(super) fn close_all_of(&mut self, ids: &[u32]) -> Vec<Closed> {
+        self.close_of(ids, |_| true)
+    }
+
+    /// Closes the open windows of these series, in ascending order, whose beginnings are meant.
+    fn close_of(&mut self, ids: &[u32], is_meant: impl Fn(u64) -> bool) -> Vec<Closed> {
         let mut closed = Vec::new();
-        for id in 0..self.rows.len() as u32 {
-            let Row { start: begin, end, .. } = self.rows[id as usize];
-            if begin < end && begin > start {
-                closed.push(Closed { series: id, start: begin, end, amount: self.take_row_window(id) });
+        for id in ids {
+            let Row { start, end, .. } = self.rows[*id as usize];
+            if start < end && is_meant(start) {
+                closed.push(Closed { series: *id, start, end, amount: self.take_row_window(*id) });
             }
         }
         self.parked.retain(|(series, begin), parked| {
-            if *begin <= start {
+            if !is_meant(*begin) || ids.binary_search(series).is_err() {
                 return true;
             }
             let amount = core::mem::replace(&mut parked.amount, Packed::Counter(0));

@@ -111,11 +111,13 @@ pub(super) fn undeliverable<'a>(
     summary(naming, numbered).with("topic", refused).with("reason", reason)
 }
 
-/// A series' flat numbers for dashboards. `None` for a late sample: see [`Numbered::makes_a_total`].
+/// A series' flat numbers for dashboards. `None` for what makes none: see [`Numbered::makes_a_total`].
 pub(super) fn total(latest: &Numbered) -> Option<Fields<'static>> {
+    if !latest.makes_a_total() {
+        return None;
+    }
     let summary = &latest.summary;
     let fields = match summary.amount {
-        Amount::Sample(_) if !latest.makes_a_total() => return None,
         Amount::Sample(sample) => Fields::default()
             .with("count", sample.count)
             .with("mean", sample.sum.as_f64() / sample.count as f64)
@@ -129,5 +131,9 @@ pub(super) fn total(latest: &Numbered) -> Option<Fields<'static>> {
     };
     // The moment up to which the numbers hold, Unix milliseconds.
     let time = summary.start.0.saturating_add(summary.span_ms);
+    let fields = match latest.since {
+        0 => fields,
+        since => fields.with("since", since),
+    };
     Some(fields.with("seq", latest.seq).with("time", time))
 }

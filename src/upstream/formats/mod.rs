@@ -120,8 +120,12 @@ impl Naming {
 pub struct Numbered {
     /// Its number.
     pub seq: u64,
-    /// Its series.
+    /// The name of its series when it was numbered.
     pub name: String,
+    /// Site time at which its series began to count; 0: not known.
+    pub since: u64,
+    /// The series is there, under this name.
+    pub is_present: bool,
     /// What happened.
     pub summary: Summary,
 }
@@ -140,10 +144,11 @@ pub struct SiteState {
 }
 
 impl Numbered {
-    /// Whether a retained total can be as of it. A late sample is an addend to a window of the past: the last
+    /// Whether a retained total can be as of it. That of a series that was removed or renamed is about to be cleared.
+    /// A late sample is an addend to a window of the past: the last
     /// value that a dashboard shows must not go back to it.
     pub(super) fn makes_a_total(&self) -> bool {
-        !(self.summary.late && matches!(self.summary.amount, Amount::Sample(_)))
+        self.is_present && !(self.summary.late && matches!(self.summary.amount, Amount::Sample(_)))
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn numbered(name: &str, amount: Amount, total: i128) -> Numbered {
         late: false,
         synced: true,
     };
-    Numbered { seq: 1042, name: name.to_owned(), summary }
+    Numbered { seq: 1042, name: name.to_owned(), since: 0, is_present: true, summary }
 }
 
 pub(super) fn sample(sum: i128) -> Sample {

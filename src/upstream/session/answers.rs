@@ -56,6 +56,7 @@ impl<S: SiteView> Machine<S> {
                 self.settle(token);
             }
             Sent::LateTotal { series, latest, .. } => self.on_total_acknowledged(series, latest),
+            Sent::Clear { departure, .. } => self.on_clear_acknowledged(departure),
             Sent::Aside { seq, token, .. } => {
                 self.shared.undeliverable();
                 match token {
@@ -143,6 +144,7 @@ impl<S: SiteView> Machine<S> {
             Sent::Aside { seq, token: None, .. } | Sent::Retry { seq, .. } => {
                 self.session.retrying.remove(&seq);
             }
+            Sent::Clear { departure, .. } => self.on_clear_refused(departure),
             Sent::LateTotal { .. } | Sent::Status | Sent::Offline | Sent::Subscription => {}
         }
     }
@@ -181,7 +183,7 @@ impl<S: SiteView> Machine<S> {
                 self.total_answered(series, latest);
                 news = self.trials.refuse(target, cause, breaks, now);
             }
-            Sent::Aside { .. } | Sent::Status | Sent::Offline | Sent::Subscription => {
+            Sent::Aside { .. } | Sent::Clear { .. } | Sent::Status | Sent::Offline | Sent::Subscription => {
                 news = self.trials.refuse(target, cause, breaks, now);
             }
         }
@@ -260,9 +262,9 @@ impl<S: SiteView> Machine<S> {
         match sent {
             Sent::Summary { series, place, .. } => self.topic_of(series, place),
             Sent::Retry { series, .. } => self.topic_of(series, 0),
-            Sent::Total { series, place, .. } | Sent::LateTotal { series, place, .. } => {
-                self.total_topic_of(series, place)
-            }
+            Sent::Total { series, place, .. }
+            | Sent::LateTotal { series, place, .. }
+            | Sent::Clear { series, place, .. } => self.total_topic_of(series, place),
             Sent::Aside { .. } => format.undeliverable_topic(&self.setting.naming),
             Sent::Status | Sent::Offline | Sent::Subscription => self.setting.naming.status_topic(),
         }

@@ -229,9 +229,9 @@ pub(super) fn target_of(sent: Sent) -> TrialTarget {
     match sent {
         Sent::Summary { token, place, .. } => TrialTarget::Number(token.seq, place),
         Sent::Retry { seq, .. } => TrialTarget::Number(seq, 0),
-        Sent::Total { series, place, .. } | Sent::LateTotal { series, place, .. } => {
-            TrialTarget::Total(series, place)
-        }
+        Sent::Total { series, place, .. }
+        | Sent::LateTotal { series, place, .. }
+        | Sent::Clear { series, place, .. } => TrialTarget::Total(series, place),
         Sent::Aside { .. } => TrialTarget::Undeliverable,
         Sent::Status | Sent::Offline => TrialTarget::Status,
         Sent::Subscription => TrialTarget::Subscription,

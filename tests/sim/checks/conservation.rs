@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tally_core::id::NodeId;
 use tallyd::site::Site;
 
+use super::departed::family;
 use super::{OneIncarnation, RefusedCells};
 
 #[derive(Debug, Default)]
@@ -41,6 +42,11 @@ impl Conservation {
         self.counted.entry(series.to_owned()).or_insert((incarnation, 0)).1 += amount as i128;
     }
 
+    /// What is certainly in a series, and what may be in it besides.
+    pub(crate) fn bounds(&self, series: &str) -> (i128, i128) {
+        self.waited.get(series).copied().unwrap_or_default()
+    }
+
     /// The site has forgotten what became of a report to this series.
     pub(crate) fn is_unknown(&mut self, series: &str) {
         self.unknown.insert(series.to_owned());
@@ -64,7 +70,11 @@ impl Conservation {
     /// `founded`: the feature level that it was founded with. Before level 2 a box ahead of site time loses counts.
     pub(crate) fn holds(&self, site: &Site, founded: u32, refused: &RefusedCells) {
         let total = |series: &str| site.find(series).map_or(0, |id| site.series_total(id));
-        let waited = self.waited.iter().filter(|(series, _)| !self.unknown.contains(*series));
+        // Of what is removed and renamed: see `departed`.
+        let waited = self
+            .waited
+            .iter()
+            .filter(|(series, _)| !self.unknown.contains(*series) && family(series).is_none());
         for (series, (surely, perhaps)) in waited {
             let total = total(series);
             assert!(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tally_core::report::Amount;
 use tally_core::time::SiteTime;
-use tallyd::site::{SeriesId, Site};
+use tallyd::site::Site;
 
 use super::{Conservation, OneIncarnation};
 
@@ -36,7 +36,7 @@ impl Histories {
 
     /// For a site with all windows closed and none forgotten: the windows add up to the totals.
     pub(crate) fn sum_up(site: &Site) {
-        for id in (0..site.series_len() as u32).map(SeriesId) {
+        for id in site.series_ids() {
             let sum: i128 = site.windows(id, usize::MAX).iter().map(|window| increase(&window.amount)).sum();
             let total = site.series_total(id);
             assert_eq!(sum, total, "histories: the windows of {} do not sum up to its total", site.name(id));

@@ -3,6 +3,7 @@
 mod agreed;
 mod changes;
 mod conservation;
+mod departed;
 mod digests;
 mod histories;
 mod lasts;
@@ -26,6 +27,7 @@ mod windows;
 pub(crate) use agreed::AgreedMembers;
 pub(crate) use changes::Changes;
 pub(crate) use conservation::Conservation;
+pub(crate) use departed::Departed;
 pub(crate) use digests::Digests;
 pub(crate) use histories::Histories;
 pub(crate) use lasts::Lasts;
@@ -63,9 +65,12 @@ pub(crate) struct Checks {
     pub(crate) forms: Forms,
     /// Whether limits are so low that they are reached.
     pub(crate) is_narrow: bool,
+    /// So many clients have series that are removed and renamed.
+    pub(crate) fading: u64,
     pub(crate) agreed: AgreedMembers,
     pub(crate) changes: Changes,
     pub(crate) conservation: Conservation,
+    pub(crate) departed: Departed,
     pub(crate) digests: Digests,
     pub(crate) histories: Histories,
     pub(crate) lasts: Lasts,
@@ -119,6 +124,7 @@ impl Checks {
             }
             self.digests.look(at, site);
             self.site_times.look(site);
+            self.departed.look(site);
             self.told.look(site, self.forms, &self.set_aside);
             // Before level 2 what follows a step back is late up to where site time was.
             if self.founded >= 2 {

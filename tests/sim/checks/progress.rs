@@ -30,7 +30,9 @@ pub(crate) fn is_at_rest(boxes: &[&SimBox], refuses: impl Fn(&str) -> bool) -> b
             let is_delivered = site.numberable_len() == 0 && site.delivered() == site.numbered_last();
             let waits = site.held(0, usize::MAX).into_iter().map(|held| held.summary.series);
             let only_refused = waits.map(|series| site.name(series)).all(&refuses);
-            let is_published = is_delivered && only_refused && site.close_due(SiteTime(u64::MAX)).is_none();
+            let is_cleared = site.departures_due(1).is_empty();
+            let is_published =
+                is_delivered && is_cleared && only_refused && site.close_due(SiteTime(u64::MAX)).is_none();
             ((site.applied(), site.digest()), is_published)
         });
         (is_done && is_published && members_are_in_force(incarnation)).then_some(state)

@@ -7,6 +7,7 @@ use tallyd::mqtt::Message;
 use tallyd::site::Site;
 
 use super::Told;
+use super::departed::family;
 use crate::broker::Topic;
 use crate::forms::{Cell, Fields, Form, Forms};
 
@@ -91,10 +92,17 @@ impl Publications {
             let Some(Cell::Text(series)) = one.fields.get("series") else { panic!("a summary of no series") };
             *sums.entry(series).or_default() += increase(&one.fields);
         }
-        for (series, sum) in sums {
+        for (series, sum) in sums.into_iter().filter(|(series, _)| family(series).is_none()) {
             let total = site.find(series).map_or(0, |id| site.series_total(id));
             assert_eq!(sum, total, "publications: what the broker has of {series} is not its total");
         }
+    }
+
+    /// What was published of the series that are meant.
+    pub(crate) fn sum(&self, is_meant: impl Fn(&str) -> bool) -> i128 {
+        let is_its =
+            |one: &&Publication| matches!(one.fields.get("series"), Some(Cell::Text(name)) if is_meant(name));
+        self.sent.values().filter(is_its).map(|one| increase(&one.fields)).sum()
     }
 
     pub(crate) fn numbers(&self) -> usize {

@@ -1,6 +1,6 @@
 //! All boxes show the same in every read. The digest alone does not prove this: a snapshot carries it along unchecked.
 
-use tallyd::site::{SeriesId, Site};
+use tallyd::site::Site;
 
 use crate::boxes::Incarnation;
 
@@ -17,14 +17,11 @@ type Shown = (&'static str, fn(&Site) -> String);
 
 const SHOWN: [Shown; 4] = [
     ("series", |site| format!("{:?}", site.page("", None, usize::MAX))),
-    ("windows", |site| {
-        let ids = (0..site.series_len() as u32).map(SeriesId);
-        ids.map(|id| format!("{:?}", site.windows(id, usize::MAX))).collect()
-    }),
+    ("windows", |site| site.series_ids().map(|id| format!("{:?}", site.windows(id, usize::MAX))).collect()),
     ("settings", |site| format!("{:?} {:?}", site.settings(), site.level())),
     ("members and numbers", |site| {
         format!(
-            "{:?} {:?} {} sources, {} meters, {:?}, {} keys, numbers {} to {}",
+            "{:?} {:?} {} sources, {} meters, {:?}, {} keys, numbers {} to {}, {} names, {} left",
             site.members(),
             site.members_leaving(),
             site.sources_len(),
@@ -33,6 +30,8 @@ const SHOWN: [Shown; 4] = [
             site.keys_len(),
             site.delivered(),
             site.numbered_last(),
+            site.name_changes(),
+            site.departures_len(),
         )
     }),
 ];

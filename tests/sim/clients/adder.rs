@@ -54,6 +54,11 @@ impl Adder {
         Adder { series: format!("adds/{place}"), number: 0, add: None, is_unknown: false, asked: None }
     }
 
+    /// One whose series is removed now and then.
+    pub(crate) fn fading(place: u64) -> Adder {
+        Adder { series: format!("gone/{place}"), ..Adder::new(place) }
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.add.is_none()
     }

@@ -57,6 +57,9 @@ impl Operator {
     ) -> Option<(usize, Input)> {
         self.hear(coverage);
         let place = any_box(boxes, rng)?;
+        if checks.fading > 0 && rng.chance(600) {
+            return Some((place, self.change_series(checks.fading, rng, coverage)));
+        }
         match rng.below(8) {
             0..=2 => {
                 coverage.count("transfers asked for");
@@ -81,6 +84,20 @@ impl Operator {
         }
     }
 
+    /// Removes or renames what the clients count in that do not mind.
+    fn change_series(&mut self, fading: u64, rng: &mut Rng, coverage: &mut Coverage) -> Input {
+        let name = format!("gone/{}", rng.below(fading));
+        let request = rng.next();
+        let body = match rng.below(8) {
+            0..=3 => entry::remove(request, &name, false),
+            4 => entry::remove(request, "gone/", true),
+            5 => entry::rename(request, &format!("{name}/1"), &name),
+            _ => entry::rename(request, &name, &format!("{name}/{}", rng.below(3))),
+        };
+        coverage.count("series to be removed or renamed");
+        self.ask(body)
+    }
+
     /// A body for the log.
     pub(crate) fn ask(&mut self, body: Body) -> Input {
         let (input, answer) = propose(body);
@@ -97,6 +114,8 @@ impl Operator {
                 Err(TryRecvError::Empty) => return true,
                 Ok(Ok(Applied::Set { result: Ok(_), .. })) => coverage.count("settings in force"),
                 Ok(Ok(Applied::Set { result: Err(_), .. })) => coverage.count("settings refused"),
+                Ok(Ok(Applied::SeriesRemoved { result: Ok(_), .. })) => coverage.count("series removed"),
+                Ok(Ok(Applied::SeriesRenamed { result: Ok(_), .. })) => coverage.count("series renamed"),
                 Ok(Ok(Applied::Stepped { from, to })) if to < from => {
                     coverage.count("site time set back by an operator");
                 }
