@@ -101,6 +101,8 @@ bugs! {
     TimeFromApplied,
     /// When an operator sets site time back, windows stay closed up to where it was.
     StaysClosed,
+    /// When site time jumps ahead, what meters were heard to show stays where it was.
+    MetersMissJumps,
     /// A leader changes the members also if those who vote afterwards cannot be reached.
     IgnoresMajority,
     /// The entry of a joint configuration does not say who votes in the half that is left.

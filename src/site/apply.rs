@@ -40,6 +40,7 @@ impl Site {
             return Err(EntryError::NotNext { index: index.0, applied: self.applied.0 });
         }
         let applied = if entry.is_empty() {
+            self.begin_term();
             Applied::Nothing
         } else {
             match body::read(entry) {
@@ -69,6 +70,13 @@ impl Site {
         }
     }
 
+    /// A leader begins, and goes on from site time as the log has it until it knows the boxes' clocks.
+    fn begin_term(&mut self) {
+        if self.level >= Level::FOUR {
+            self.led_since = self.stamp.site;
+        }
+    }
+
     /// Neither time goes back, whatever a leader stamps (but see [`Site::step_clock`]).
     fn advance_stamp(&mut self, stamp: Stamp) {
         let before = self.stamp;
@@ -80,6 +88,20 @@ impl Site {
         self.digest = mix(mix(self.digest, self.stamp.site.0), self.stamp.elapsed.0);
         if self.level >= Level::TWO {
             self.table.passed.advance(before, self.stamp, self.settings.window_base().as_millis());
+        }
+        if self.level >= Level::FOUR && !deliberate::is(Bug::MetersMissJumps) {
+            self.follow_jump(before);
+        }
+    }
+
+    /// After an outage a leader's first stamps can be behind the boxes' clocks by as much, and then jump ahead. What
+    /// was heard under it before was heard just now, not before all that others heard meanwhile.
+    fn follow_jump(&mut self, before: Stamp) {
+        let passed_ms = self.stamp.elapsed.since_ms(before.elapsed);
+        let by_ms = self.stamp.site.0.saturating_sub(before.site.0).saturating_sub(passed_ms);
+        if by_ms > self.settings.window_grace_ms() {
+            self.meters.jump_ahead(self.led_since, by_ms);
+            self.led_since = SiteTime(self.led_since.0.saturating_add(by_ms));
         }
     }
 
@@ -110,6 +132,7 @@ impl Site {
         }
         if to < from {
             self.meters.step_clock(to);
+            self.led_since = self.led_since.min(to);
         }
         self.stamp.site = to;
         self.digest = mix(self.digest, to.0);

@@ -25,7 +25,7 @@ impl Level {
     pub const TWO: Level = Level(2);
     /// Join tokens, and members who came by them.
     pub const THREE: Level = Level(3);
-    /// Series are removed and renamed, and say since when they count.
+    /// Series are removed and renamed, and say since when they count. Meters follow jumps of site time.
     pub const FOUR: Level = Level(4);
     /// The highest level that this program supports.
     pub const MAX: Level = Level::FOUR;
@@ -74,6 +74,9 @@ impl Site {
             return;
         }
         self.digest = mix(self.digest, u64::from(level.get()));
+        if self.level < Level::FOUR && level >= Level::FOUR {
+            self.led_since = self.stamp.site;
+        }
         self.set_level(level);
     }
 

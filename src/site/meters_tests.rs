@@ -207,6 +207,51 @@ fn after_site_time_was_set_back_a_reading_counts() {
     assert_eq!(driver.total("parts"), 5);
 }
 
+const OUTAGE_MS: u64 = 7_200_000;
+
+/// Site time as it goes on after an outage: a leader begins, and learns of the boxes' clocks half a second later.
+fn outage(driver: &mut Driver, meanwhile: impl FnOnce(&mut Driver)) {
+    driver.apply_empty();
+    driver.pass(500);
+    meanwhile(driver);
+    driver.now.site = SiteTime(driver.now.site.0 + OUTAGE_MS);
+}
+
+#[test]
+fn a_reading_that_was_taken_before_another_is_no_fall_though_site_time_jumped_in_between() {
+    let (mut driver, mut one, mut two) = driver();
+    read(&mut driver, &mut one, parts(1_000));
+    outage(&mut driver, |driver| assert_eq!(read(driver, &mut two, parts(1_100)), None));
+    read(&mut driver, &mut one, Heard { ago: 300, ..parts(1_090) });
+    assert_eq!(driver.total("parts"), 100);
+    read(&mut driver, &mut one, parts(1_110));
+    assert_eq!(driver.total("parts"), 110);
+    driver.pass(10_000);
+    read(&mut driver, &mut two, parts(50));
+    assert_eq!(driver.total("parts"), 160, "a restart is one still");
+}
+
+#[test]
+fn a_fall_that_waits_goes_on_waiting_when_site_time_jumps_ahead() {
+    let (mut driver, mut one, _) = driver();
+    read(&mut driver, &mut one, parts(1_000));
+    outage(&mut driver, |driver| assert_eq!(read(driver, &mut one, parts(0)), None));
+    driver.apply(&entry::tick());
+    read(&mut driver, &mut one, parts(1_001));
+    assert_eq!(driver.total("parts"), 1);
+}
+
+#[test]
+fn what_was_heard_during_an_outage_counts_after_it() {
+    let (mut driver, mut one, mut two) = driver();
+    read(&mut driver, &mut one, parts(1_000));
+    outage(&mut driver, |_| {});
+    for (minutes, value) in [(90, 1_200), (60, 300), (30, 350)] {
+        read(&mut driver, &mut two, Heard { ago: minutes * 60_000, ..parts(value) });
+    }
+    assert_eq!(driver.total("parts"), 550, "it grew by 200, began again, and shows 350");
+}
+
 #[test]
 fn a_held_jump_is_shown_until_it_is_confirmed() {
     let (mut driver, mut one, _) = driver();

@@ -139,6 +139,8 @@ pub struct Site {
     set_aside: SetAside,
     tokens: Tokens,
     departures: Departures,
+    /// Site time when the present leader began, from level 4 on.
+    led_since: SiteTime,
 }
 
 impl Site {
@@ -164,6 +166,7 @@ impl Site {
             set_aside: SetAside::default(),
             tokens: Tokens::default(),
             departures: Departures::default(),
+            led_since: SiteTime(0),
         };
         site.set_level(founding.level);
         site

@@ -89,6 +89,7 @@ impl Site {
         if version > VERSION_WITHOUT_DEPARTURES {
             self.table.put_states(&mut out);
             self.departures.put(&mut out);
+            out.extend_from_slice(&self.led_since.0.to_le_bytes());
         }
         out
     }
@@ -163,7 +164,7 @@ impl Site {
             table.read_states(&mut reader).map_err(damaged("its series"))?;
         }
         table.link().map_err(damaged("its names"))?;
-        let mut departures = Departures::default();
+        let (mut departures, mut led_since) = (Departures::default(), SiteTime(0));
         if has_departures {
             let state = |id: u32| match table.rows.get(id as usize)?.state {
                 RowState::Live => Some(true),
@@ -171,6 +172,7 @@ impl Site {
                 RowState::Vacant => None,
             };
             departures = Departures::read(&mut reader, state).map_err(damaged("its names that left"))?;
+            led_since = SiteTime(reader.u64().map_err(damaged("its leader's time"))?);
         }
         reader.done().map_err(damaged("its end"))?;
         let mut site = Site {
@@ -191,6 +193,7 @@ impl Site {
             set_aside,
             departures,
             tokens,
+            led_since,
         };
         site.set_level(level);
         Ok(site)

@@ -54,6 +54,13 @@ impl Driver {
         self.site.apply(self.site.applied().next(), &payload).expect("the entry can be read")
     }
 
+    /// A leader's first entry, which has nothing in it.
+    pub(super) fn apply_empty(&mut self) {
+        let empty = StampedEntry::default();
+        self.site.apply(self.site.applied().next(), &empty).unwrap();
+        self.log.push(empty);
+    }
+
     pub(super) fn open(&mut self, name: &str, nonce: u128) -> Reporter {
         let epoch = Epoch(nonce as u64 ^ 0xabcd);
         match self.apply(&entry::open(SourceKind::Named, name, nonce, epoch)) {
