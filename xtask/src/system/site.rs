@@ -229,12 +229,21 @@ END
     Ok(())
 }
 
-/// Puts load on a site, does something to each box in turn, and gives all adds with the moment from which it was done to
-/// which box.
-fn under_load(
-    boards: &[Board],
-    each: impl Fn(&Board) -> Result<()>,
-) -> Result<(Vec<Add>, Vec<(usize, Instant, Instant)>)> {
+/// From when until when something was done to a box.
+struct Span {
+    place: usize,
+    from: Instant,
+    to: Instant,
+}
+
+impl Span {
+    fn has(&self, add: &Add) -> bool {
+        (self.from..self.to).contains(&add.began)
+    }
+}
+
+/// Puts load on a site, does something to each box in turn, and gives all adds with when it was done to which box.
+fn under_load(boards: &[Board], each: impl Fn(&Board) -> Result<()>) -> Result<(Vec<Add>, Vec<Span>)> {
     let networks = boards.iter().map(|board| board.machine.network()).collect::<Result<_>>()?;
     let load = Load::start(networks);
     load.wait_for(500)?;
@@ -243,7 +252,7 @@ fn under_load(
         let from = Instant::now();
         each(board)?;
         board.machine.until("tallyd status | grep '^works; tolerates 1 failing$'")?;
-        spans.push((place, from, Instant::now()));
+        spans.push(Span { place, from, to: Instant::now() });
         load.wait_for(200)?;
     }
     Ok((load.finish()?, spans))
@@ -261,14 +270,12 @@ fn all_there(boards: &[Board], adds: &[Add]) -> Result<()> {
 /// Says how long adds took, and that none took too long; of a machine that is busy with other things only the former.
 fn judge(
     adds: &[Add],
-    spans: &[(usize, Instant, Instant)],
+    spans: &[Span],
     is_meant: impl Fn(&Add, usize) -> bool,
     most: Duration,
 ) -> Result<String> {
-    let within = |add: &&Add| {
-        spans.iter().any(|(place, from, to)| (*from..*to).contains(&add.began) && is_meant(add, *place))
-    };
-    let quiet = |add: &&Add| spans.iter().all(|(_, from, to)| !(*from..*to).contains(&add.began));
+    let within = |add: &&Add| spans.iter().any(|span| span.has(add) && is_meant(add, span.place));
+    let quiet = |add: &&Add| spans.iter().all(|span| !span.has(add));
     let (found, before) =
         (load::longest(adds.iter().filter(within)), load::longest(adds.iter().filter(quiet)));
     let said = format!(
