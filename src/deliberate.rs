@@ -127,6 +127,8 @@ bugs! {
     CountsForSuccessor,
     /// A new leader does not clear the totals of removed series.
     ClearsNothing,
+    /// Numbers go on from where the site stands, whatever the broker knows.
+    ReusesNumbers,
 }
 
 #[cfg(feature = "simulation")]

@@ -52,7 +52,7 @@ pub(super) struct RestoreArgs {
     /// Name of the new site; default: that of the backup
     #[arg(long, value_name = "NAME")]
     site: Option<String>,
-    /// Keep the site's id: only if the old site is gone for good, and has published nothing since the backup
+    /// Keep the site's id: only if the old site is gone for good
     #[arg(long)]
     keep_site_id: bool,
     /// Print JSON for programs
@@ -61,7 +61,7 @@ pub(super) struct RestoreArgs {
 }
 
 pub(super) async fn backup(args: BackupArgs) -> Result<(), ClientError> {
-    let failed = |error: io::Error| ClientError::Output(error);
+    let failed = |error: io::Error| unwritten(&args.file, &error);
     let mut name = args.file.clone().into_os_string();
     name.push(".tmp");
     let temporary = PathBuf::from(name);
@@ -74,7 +74,11 @@ pub(super) async fn backup(args: BackupArgs) -> Result<(), ClientError> {
             return Err(error);
         }
     };
-    fs::rename(&temporary, &args.file).and_then(|()| sync_parent(&args.file)).map_err(failed)?;
+    if let Err(error) = fs::rename(&temporary, &args.file) {
+        let _ = fs::remove_file(&temporary);
+        return Err(failed(error));
+    }
+    sync_parent(&args.file).map_err(failed)?;
     if args.server.json {
         let head = serde_json::to_string(&head).expect("a head has only texts and numbers");
         return print_done(&format!("{head}\n"));
@@ -88,18 +92,24 @@ pub(super) async fn backup(args: BackupArgs) -> Result<(), ClientError> {
     ))
 }
 
+/// The file, or its part before it is whole, cannot be written.
+fn unwritten(file: &Path, error: &io::Error) -> ClientError {
+    let file = file.display().to_string();
+    ClientError::Local(format!("cannot write {}: {error}; no backup was made", text::printable(&file)))
+}
+
 async fn receive(args: &BackupArgs, temporary: &Path) -> Result<BackupHead, ClientError> {
     let client = Client::new(&args.server)?;
     let mut answer = client.open("/v1/backup").await?.into_body();
     let all = hyper::body::Body::size_hint(&answer).exact().unwrap_or(0);
-    let mut file = File::create(temporary).map_err(ClientError::Output)?;
+    let mut file = File::create(temporary).map_err(|error| unwritten(temporary, &error))?;
     let (mut bytes, mut progress) = (Vec::new(), Progress::begin("backup"));
     while let Some(frame) = answer.frame().await {
         let frame = frame.map_err(|error| {
             ClientError::NotTried(format!("the box broke off the backup: {error}; nothing was kept"))
         })?;
         if let Some(part) = frame.data_ref() {
-            file.write_all(part).map_err(ClientError::Output)?;
+            file.write_all(part).map_err(|error| unwritten(temporary, &error))?;
             bytes.extend_from_slice(part);
             if bytes.len() as u64 > backup::BACKUP_BYTES_MAX {
                 let why = format!("more than {} bytes", backup::BACKUP_BYTES_MAX);
@@ -111,7 +121,7 @@ async fn receive(args: &BackupArgs, temporary: &Path) -> Result<BackupHead, Clie
     progress.end();
     let (head, _) = backup::check(&bytes)
         .map_err(|error| ClientError::Answer(args.server.url.clone(), error.to_string()))?;
-    file.sync_all().map_err(ClientError::Output)?;
+    file.sync_all().map_err(|error| unwritten(temporary, &error))?;
     Ok(head)
 }
 
@@ -127,7 +137,9 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
         return Err(usage(format!("--site: {name:?} is not a name (1 to 32 of a-z 0-9 -)")));
     }
     let dir = &args.data_dir;
-    match fs::read_dir(dir).map(|mut names| names.next().is_some()) {
+    let found = fs::read_dir(dir).map(|mut names| names.next().is_some());
+    let was_there = found.is_ok();
+    match found {
         Ok(false) => {}
         Ok(true) => return Err(usage(format!("--data-dir: {} is not empty", dir.display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -146,8 +158,8 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     site.refound(site_id.0, wall_ms());
     let made = make(dir, &head, &name, site_id, &site).map_err(failed);
     let identity = made.inspect_err(|_| {
-        // The next try wants the directory empty.
-        let _ = fs::remove_dir_all(dir);
+        // The next try wants the directory empty. One that was there stays: somebody made it, perhaps as a mount point.
+        let _ = if was_there { empty(dir) } else { fs::remove_dir_all(dir) };
     })?;
     let done = match args.json {
         true => serde_json::json!({
@@ -166,6 +178,18 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
         ),
     };
     print_done(&format!("{done}\n")).map_err(|error| Failure::new(error.exit_status(), &error))
+}
+
+fn empty(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn random_id() -> Result<SiteId, crate::identity::IdentityError> {

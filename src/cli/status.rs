@@ -121,6 +121,13 @@ fn parts(status: &Value) -> impl Iterator<Item = (&'static str, String)> {
         of(outbox, "numbered"),
         of(outbox, "delivered")
     );
+    let gap = &outbox["gap"];
+    let passed = gap.is_object().then(|| {
+        let at = text::time(gap["at"].as_u64().unwrap_or_default());
+        let (after, up_to) = (of(gap, "after"), of(gap, "up_to"));
+        format!("; put back to an older state {at}: no number after {after} up to {up_to} is given again")
+    });
+    let waiting = waiting + &passed.unwrap_or_default();
     let held = status["meters"]["held"].as_u64().filter(|held| *held > 0);
     let held = held.map(|held| format!(", {held} with an unconfirmed jump (see --json)"));
     let series = of(status, "series");

@@ -14,11 +14,11 @@ use super::site_time::Offset;
 use super::verdict::verdict;
 use super::{
     AccumulatorStatus, AdaptiveTimeoutStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus,
-    LevelStatus, MemberStatus, MetersStatus, Node, NodeRole, NodeStatus, OutboxStatus, StorageStatus,
-    fault_tolerance, room, votes,
+    LevelStatus, MemberStatus, MetersStatus, Node, NodeRole, NodeStatus, NumberGapStatus, OutboxStatus,
+    StorageStatus, fault_tolerance, room, votes,
 };
 use crate::clock::Wall;
-use crate::site::{Level, MemberRecord, Site};
+use crate::site::{Level, MemberRecord, NumberGap, Site};
 use crate::transport::Refusal;
 
 /// How many held jumps are shown.
@@ -297,5 +297,11 @@ fn outbox(site: &Site) -> OutboxStatus {
         numbered: site.numbered_last(),
         delivered: site.delivered(),
         held: site.held_len() as u64,
+        gap: site.number_gap().map(|NumberGap { after, up_to, at, passed_over }| NumberGapStatus {
+            after,
+            up_to,
+            at,
+            passed_over,
+        }),
     }
 }

@@ -353,6 +353,21 @@ pub struct OutboxStatus {
     pub delivered: u64,
     /// Numbered summaries that the broker takes on no topic: held, and tried again.
     pub held: u64,
+    /// Numbers that were passed over, since the site was put back to an older state.
+    pub gap: Option<NumberGapStatus>,
+}
+
+/// The latest gap in the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct NumberGapStatus {
+    /// The last number before it.
+    pub after: u64,
+    /// The last number in it.
+    pub up_to: u64,
+    /// When, site time in Unix milliseconds.
+    pub at: u64,
+    /// How many numbers were passed over in all, in earlier gaps, too.
+    pub passed_over: u64,
 }
 
 /// Clocks.

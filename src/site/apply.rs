@@ -226,6 +226,11 @@ impl Site {
                 self.clear_departure(departure);
                 Applied::Outbox
             }
+            DecodedBody::PassOver { .. } if self.level < Level::FOUR => Applied::Nothing,
+            DecodedBody::PassOver { up_to } => {
+                self.pass_over(up_to);
+                Applied::Outbox
+            }
             DecodedBody::Level(level) => {
                 self.raise_level(level);
                 Applied::Level(level)

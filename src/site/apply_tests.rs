@@ -368,6 +368,7 @@ fn a_leader_can_check_every_body_before_it_proposes_it() {
         (entry::remove(1, "a/", true), BodyKind::Remove),
         (entry::rename(1, "a", "b"), BodyKind::Rename),
         (entry::cleared(300), BodyKind::Cleared),
+        (entry::pass_over(300), BodyKind::PassOver),
     ] {
         assert_eq!(entry::check(&body), Ok(kind));
         for end in 0..body.len() {

@@ -9,9 +9,9 @@ use super::admission::JoinRequest;
 use super::entry::{
     BOOTSTRAP, CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED,
     CELL_WINDOW, CLEARED, CLOSE, CONFIGURATION, DELIVERED, EntryError, JOIN, LEVEL, MEMBER, MEMBER_PUT,
-    MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION,
-    READING_KNOWN, READING_NOISE, READING_STEP_MAX, RELEASED, REMOVE, RENAME, REPORT, REPORT_AS_OF,
-    REPORT_CELLS_MAX, SET, SET_ASIDE, STEP_CLOCK, SourceKind, TICK, TOKEN,
+    MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, PASS_OVER, READING_CEILING, READING_GLITCH_WINDOW,
+    READING_INCARNATION, READING_KNOWN, READING_NOISE, READING_STEP_MAX, RELEASED, REMOVE, RENAME, REPORT,
+    REPORT_AS_OF, REPORT_CELLS_MAX, SET, SET_ASIDE, STEP_CLOCK, SourceKind, TICK, TOKEN,
 };
 use super::layers::StampedEntry;
 use super::level::Level;
@@ -43,6 +43,7 @@ pub(super) enum DecodedBody<'a> {
     Remove { nonce: u64, name: &'a str, is_prefix: bool },
     Rename { nonce: u64, from: &'a str, to: &'a str },
     Cleared { departure: u64 },
+    PassOver { up_to: u64 },
 }
 
 /// A report, its cells not read yet.
@@ -154,6 +155,7 @@ impl<'a> DecodedBody<'a> {
             }
             RENAME => DecodedBody::Rename { nonce: reader.u64()?, from: reader.text()?, to: reader.text()? },
             CLEARED => DecodedBody::Cleared { departure: reader.varint()? },
+            PASS_OVER => DecodedBody::PassOver { up_to: reader.varint()? },
             kind => return Err(EntryError::UnknownKind(kind)),
         };
         reader.done()?;

@@ -109,6 +109,8 @@ pub enum BodyKind {
     Rename,
     /// A name that left is cleared at the broker.
     Cleared,
+    /// Passes numbers over.
+    PassOver,
 }
 
 pub(super) const OPEN: u8 = 1;
@@ -132,6 +134,7 @@ pub(super) const RENAME: u8 = 21;
 pub(super) const CLEARED: u8 = 22;
 /// A report with how many removals and renamings its box knew of, if that is not none.
 pub(super) const REPORT_AS_OF: u8 = 23;
+pub(super) const PASS_OVER: u8 = 24;
 
 pub(super) const MEMBER_PUT: u8 = 0;
 pub(super) const MEMBER_ROLE: u8 = 1;
@@ -227,6 +230,13 @@ pub fn rename(nonce: u64, from: &str, to: &str) -> Body {
 #[must_use]
 pub fn cleared(departure: u64) -> Body {
     with_number(CLEARED, departure)
+}
+
+/// Passes over the numbers up to this one, which the site gave before it was put back to an older state: see
+/// [`super::NumberGap`].
+#[must_use]
+pub fn pass_over(up_to: u64) -> Body {
+    with_number(PASS_OVER, up_to)
 }
 
 /// Changes a setting. The nonce names the request in [`super::Applied::Set`].
@@ -390,6 +400,7 @@ pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
         DecodedBody::Remove { .. } => BodyKind::Remove,
         DecodedBody::Rename { .. } => BodyKind::Rename,
         DecodedBody::Cleared { .. } => BodyKind::Cleared,
+        DecodedBody::PassOver { .. } => BodyKind::PassOver,
     })
 }
 

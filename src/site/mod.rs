@@ -11,6 +11,7 @@ mod digest;
 pub mod entry;
 #[cfg(debug_assertions)]
 mod flip;
+mod gap;
 mod history;
 mod keys;
 mod layers;
@@ -55,6 +56,7 @@ use tokens::Tokens;
 pub use crate::codec::Malformed;
 pub use admission::{JoinRefused, JoinRequest, Joined};
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
+pub use gap::{NUMBER_PASSED_MAX, NumberGap};
 pub use layers::{Body, Envelope, NOBODY, StampedEntry};
 pub use level::Level;
 pub use members::{
@@ -139,6 +141,7 @@ pub struct Site {
     set_aside: SetAside,
     tokens: Tokens,
     departures: Departures,
+    gap: Option<NumberGap>,
     /// Site time when the present leader began, from level 4 on.
     led_since: SiteTime,
 }
@@ -166,6 +169,7 @@ impl Site {
             set_aside: SetAside::default(),
             tokens: Tokens::default(),
             departures: Departures::default(),
+            gap: None,
             led_since: SiteTime(0),
         };
         site.set_level(founding.level);

@@ -261,6 +261,12 @@ impl Outbox {
         }
     }
 
+    /// Gives no number up to this one, which is ahead. Everything that has a number is delivered.
+    pub(super) fn pass_over(&mut self, up_to: u64) {
+        debug_assert!(self.numbered.is_empty(), "what has a number is published under it");
+        (self.last, self.delivered) = (up_to, up_to);
+    }
+
     /// Merges neighbours until the bounds hold; returns the digest with what was merged.
     pub(super) fn thin(&mut self, settings: &Settings, mut digest: u64) -> u64 {
         while self.len() as u64 > settings.outbox_summaries_max()

@@ -8,6 +8,7 @@ use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
 use super::departures::Departures;
+use super::gap::NumberGap;
 use super::history::History;
 use super::keys::Keys;
 use super::level::Level;
@@ -89,6 +90,7 @@ impl Site {
         if version > VERSION_WITHOUT_DEPARTURES {
             self.table.put_states(&mut out);
             self.departures.put(&mut out);
+            NumberGap::put(self.gap, &mut out);
             out.extend_from_slice(&self.led_since.0.to_le_bytes());
         }
         out
@@ -164,7 +166,7 @@ impl Site {
             table.read_states(&mut reader).map_err(damaged("its series"))?;
         }
         table.link().map_err(damaged("its names"))?;
-        let (mut departures, mut led_since) = (Departures::default(), SiteTime(0));
+        let (mut departures, mut gap, mut led_since) = (Departures::default(), None, SiteTime(0));
         if has_departures {
             let state = |id: u32| match table.rows.get(id as usize)?.state {
                 RowState::Live => Some(true),
@@ -172,6 +174,7 @@ impl Site {
                 RowState::Vacant => None,
             };
             departures = Departures::read(&mut reader, state).map_err(damaged("its names that left"))?;
+            gap = NumberGap::read(&mut reader, outbox.last()).map_err(damaged("its gap in the numbers"))?;
             led_since = SiteTime(reader.u64().map_err(damaged("its leader's time"))?);
         }
         reader.done().map_err(damaged("its end"))?;
@@ -192,6 +195,7 @@ impl Site {
             meters,
             set_aside,
             departures,
+            gap,
             tokens,
             led_since,
         };

@@ -66,6 +66,9 @@ pub(super) struct State {
     /// Names that left and of which the broker has everything.
     pub(super) departures: BTreeMap<u64, DepartureView>,
     pub(super) sets_aside: bool,
+    pub(super) passes_over: bool,
+    /// How many numbers were passed over, when all before them were delivered.
+    passed_over: u64,
     pub(super) numbered_max: u64,
     /// Names of series that are not called `series/ID`.
     pub(super) names: BTreeMap<u32, String>,
@@ -80,8 +83,14 @@ impl State {
         self.names.get(&series.0).cloned().unwrap_or_else(|| format!("series/{}", series.0))
     }
 
+    /// The last number given or passed over.
+    fn last(&self) -> u64 {
+        self.numbered as u64 + self.passed_over
+    }
+
     fn numbered(&self, seq: u64) -> Numbered {
-        let summary = Summary { seq: Some(seq), ..self.all[seq as usize - 1].clone() };
+        let place = seq - self.passed_over - 1;
+        let summary = Summary { seq: Some(seq), ..self.all[place as usize].clone() };
         Numbered { seq, name: self.name(summary.series), since: 0, is_present: true, summary }
     }
 }
@@ -242,6 +251,10 @@ impl SiteView for Node {
         self.site.state.lock().unwrap().sets_aside
     }
 
+    fn passes_over(&self) -> bool {
+        self.site.state.lock().unwrap().passes_over
+    }
+
     fn holds(&self, seq: u64) -> bool {
         self.site.state.lock().unwrap().held.contains_key(&seq)
     }
@@ -270,7 +283,7 @@ impl SiteView for Node {
         let state = self.site.state.lock().unwrap();
         Position {
             delivered: state.delivered,
-            numbered_last: state.numbered as u64,
+            numbered_last: state.last(),
             numberable: state.all.len() - state.numbered,
             numbered_max: state.numbered_max,
             held: state.held.len(),
@@ -281,12 +294,12 @@ impl SiteView for Node {
     fn numbered(&self, after: u64, limit: usize) -> Vec<Numbered> {
         let state = self.site.state.lock().unwrap();
         let first = after.max(state.delivered);
-        (first + 1..=state.numbered as u64).take(limit).map(|seq| state.numbered(seq)).collect()
+        (first + 1..=state.last()).take(limit).map(|seq| state.numbered(seq)).collect()
     }
 
     fn state(&self) -> SiteState {
         let state = self.site.state.lock().unwrap();
-        let outbox = state.all.len() - state.delivered as usize;
+        let outbox = state.all.len() - (state.delivered - state.passed_over) as usize;
         SiteState { leader: Some(self.name.to_owned()), boxes: 1, outbox, time: 1 }
     }
 }
@@ -306,6 +319,11 @@ impl Outbox for Node {
             Ask::Cleared(departure) => {
                 self.site.change(|state| state.departures.remove(&departure));
             }
+            Ask::PassOver(up_to) => self.site.change(|state| {
+                assert_eq!(state.delivered, state.last(), "what has a number is delivered first");
+                state.passed_over += up_to - state.last();
+                state.delivered = up_to;
+            }),
         }
         Box::pin(std::future::ready(Ok(())))
     }
@@ -321,18 +339,18 @@ impl Node {
 
     fn number(&self, count: u32) {
         self.site.change(|state| {
-            let room = state.numbered_max as usize - (state.numbered - state.delivered as usize);
+            let outstanding = |state: &State| (state.last() - state.delivered) as usize;
+            let room = state.numbered_max as usize - outstanding(state);
             let before = state.numbered;
             state.numbered = state.all.len().min(state.numbered + room.min(count as usize));
             assert!(state.numbered > before, "an entry that numbers nothing");
-            let outstanding = state.numbered - state.delivered as usize;
-            state.numbered_at_once_max = state.numbered_at_once_max.max(outstanding);
+            state.numbered_at_once_max = state.numbered_at_once_max.max(outstanding(state));
         });
     }
 
     fn set_aside(&self, seq: u64, cause: u8) {
         self.site.change(|state| {
-            assert!(state.sets_aside && seq > state.delivered && seq <= state.numbered as u64);
+            assert!(state.sets_aside && seq > state.delivered && seq <= state.last());
             state.held.entry(seq).or_insert(cause);
         });
     }
@@ -343,7 +361,7 @@ impl Node {
 
     fn delivered(&self, up_to: u64) {
         self.site.change(|state| {
-            assert!(up_to <= state.numbered as u64, "delivered what has no number");
+            assert!(up_to <= state.last(), "delivered what has no number");
             state.delivered = state.delivered.max(up_to);
         });
     }

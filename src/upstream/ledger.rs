@@ -103,6 +103,11 @@ impl Queue {
         self.waiting.back().map(|numbered| numbered.seq)
     }
 
+    /// The first number in here.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.waiting.front().map(|numbered| numbered.seq)
+    }
+
     /// Takes in numbered summaries, in order.
     pub(super) fn extend(&mut self, more: Vec<Numbered>) {
         for numbered in more {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use futures_util::FutureExt;
 
 use super::broker_harness::*;
+use super::formats::json;
 use super::*;
 use crate::mqtt::{Answer, Ending, Limits, Refusal};
 use crate::site::{DepartureView, SeriesId};
@@ -17,6 +18,10 @@ struct Played {
     sent: Vec<(String, Option<u64>)>,
     /// Topics that were cleared.
     cleared: Vec<String>,
+    /// What the broker retains of the last number.
+    numbered: Option<Vec<u8>>,
+    /// Statuses, in order.
+    statuses: Vec<serde_json::Value>,
     /// How long the site takes to answer what it is asked next; all else it answers at once.
     answers_take: VecDeque<Duration>,
 }
@@ -38,7 +43,16 @@ impl Played {
         let now = Instant::now();
         let (shared, random) = (SharedStatus::new(None), Random::seeded(1));
         let machine = Machine::new(site.outbox("box1"), setting, shared, random, now);
-        Played { site, machine, now, sent: Vec::new(), cleared: Vec::new(), answers_take: VecDeque::new() }
+        Played {
+            site,
+            machine,
+            now,
+            sent: Vec::new(),
+            cleared: Vec::new(),
+            numbered: None,
+            statuses: Vec::new(),
+            answers_take: VecDeque::new(),
+        }
     }
 
     /// Does all that is due at this time, with a broker that refuses these topics.
@@ -69,12 +83,22 @@ impl Played {
                         assert!(message.retain, "nothing is cleared without it");
                         self.cleared.push(message.topic.clone());
                     }
+                    if message.topic == "tally/s/status" {
+                        self.statuses.push(serde_json::from_slice(&message.payload).unwrap());
+                    }
+                    if message.topic == "tally/s/status/numbered" && !refuses(&message.topic) {
+                        self.numbered = Some(message.payload.clone());
+                    }
                     let seq = message.properties.iter().find(|(name, _)| *name == "seq");
                     self.sent.push((message.topic, seq.map(|(_, seq)| seq.parse().unwrap())));
                     Input::Answer { connection, answer }
                 }
                 Output::Subscribe { id, topic } => {
                     self.sent.push((format!("subscription to {topic}"), None));
+                    if let Some(retained) = &self.numbered {
+                        let answer = Answer::Heard(retained.clone());
+                        self.machine.take(Input::Answer { connection, answer });
+                    }
                     Input::Answer { connection, answer: Answer::Acknowledged(id) }
                 }
                 Output::Close { connection, .. } => Input::Closed { connection },
@@ -128,7 +152,7 @@ fn the_subscription_goes_before_the_status_however_late_the_leadership_is_confir
         played.site.lead("box1", 1);
         played.play(|_| false);
         let sent: Vec<&str> = played.sent.iter().map(|(topic, _)| topic.as_str()).collect();
-        assert_eq!(sent, ["subscription to tally/s/status", "tally/s/status"], "after {seconds} s");
+        assert_eq!(sent, ["subscription to tally/s/status/#", "tally/s/status"], "after {seconds} s");
     }
 }
 
@@ -227,4 +251,94 @@ fn the_total_of_another_series_of_the_name_is_not_cleared() {
         played.play(|_| false);
     }
     assert_eq!((played.cleared.len(), played.site.change(|state| state.departures.len())), (0, 0));
+}
+
+impl Played {
+    /// A site that tells the broker its numbers.
+    fn telling() -> Played {
+        let played = Played::new();
+        played.site.change(|state| state.passes_over = true);
+        played.site.lead("box1", 1);
+        played
+    }
+
+    /// Goes on for so many seconds.
+    fn go_on(&mut self, seconds: u64, refuses: impl Fn(&str) -> bool) {
+        for _ in 0..seconds {
+            self.later(1);
+            self.play(&refuses);
+        }
+    }
+}
+
+fn told(site_id: &str, numbered: u64) -> Option<Vec<u8>> {
+    Some(serde_json::json!({"numbered": numbered, "time": 1, "site_id": site_id}).to_string().into_bytes())
+}
+
+#[test]
+fn the_broker_is_told_of_a_number_before_its_summary_goes_out() {
+    let mut played = Played::telling();
+    played.site.count([0, 0]);
+    played.play(|_| false);
+    assert_eq!(played.sent("tally/s/summary/series/0"), [0; 0], "what the broker retains is not known");
+    played.go_on(2, |_| false);
+    let topics: Vec<&str> = played.sent.iter().map(|(topic, _)| topic.as_str()).collect();
+    let place = |wanted: &str| topics.iter().position(|topic| *topic == wanted).unwrap();
+    assert!(place("tally/s/status/numbered") < place("tally/s/summary/series/0"), "{topics:?}");
+    assert_eq!(
+        json::own_numbered(&played.machine.setting.naming, &played.numbered.clone().unwrap()),
+        Some(2)
+    );
+    assert_eq!(played.sent("tally/s/summary/series/0"), [1, 2]);
+    // One message for all numbers that were given at once.
+    assert_eq!(topics.iter().filter(|topic| **topic == "tally/s/status/numbered").count(), 1);
+}
+
+#[test]
+fn a_broker_that_is_not_told_holds_up_nothing() {
+    let mut played = Played::telling();
+    played.site.count([0]);
+    played.go_on(3, |topic| topic == "tally/s/status/numbered");
+    assert_eq!(played.site.delivered(), 1);
+    assert_eq!(played.machine.shared.status().refuses[0].topic, "tally/s/status/numbered");
+}
+
+#[test]
+fn a_site_that_was_put_back_publishes_what_has_a_number_goes_offline_and_uses_no_number_twice() {
+    let mut played = Played::telling();
+    played.site.count([0, 0]);
+    played.site.outbox("box1").ask(Ask::Number(2)).now_or_never().unwrap().unwrap();
+    played.site.count([0]);
+    played.numbered = told(&SITE_ID.to_string(), 40);
+    played.go_on(5, |_| false);
+    assert_eq!(played.sent("tally/s/summary/series/0"), [1, 2, 41]);
+    assert_eq!(played.sent("tally/s/total/series/0"), [41], "no total goes back");
+    let states: Vec<&str> = played.statuses.iter().map(|status| status["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["offline", "online"]);
+    let why = played.statuses[0]["why"].as_str().unwrap();
+    assert!(why.contains("put back") && why.contains("the next one is 41"), "{why}");
+    // The next connection finds nothing wrong.
+    let connection = played.machine.session.connection;
+    played.machine.take(Input::Answer { connection, answer: Answer::Ended(Ending::default()) });
+    played.site.count([0]);
+    played.go_on(5, |_| false);
+    assert_eq!(played.sent("tally/s/summary/series/0"), [1, 2, 41, 42]);
+    assert!(played.statuses.iter().skip(1).all(|status| status["state"] == "online"));
+}
+
+#[test]
+fn the_last_number_of_another_site_or_one_that_cannot_be_changes_nothing() {
+    for retained in [
+        told("0000000000000001", 40),
+        told(&SITE_ID.to_string(), u64::MAX),
+        told(&SITE_ID.to_string(), 0),
+        Some(b"{}".to_vec()),
+        Some(Vec::new()),
+    ] {
+        let mut played = Played::telling();
+        played.numbered = retained;
+        played.site.count([0]);
+        played.go_on(4, |_| false);
+        assert_eq!(played.sent("tally/s/summary/series/0"), [1]);
+    }
 }

@@ -50,6 +50,10 @@ impl SiteView for NodeOutbox {
         self.handle.site(|site| site.level() >= Level::TWO)
     }
 
+    fn passes_over(&self) -> bool {
+        self.handle.site(|site| site.level() >= Level::FOUR)
+    }
+
     fn holds(&self, seq: u64) -> bool {
         self.handle.site(|site| site.holds(seq))
     }

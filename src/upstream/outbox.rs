@@ -46,6 +46,9 @@ pub trait SiteView: Send + 'static {
     /// Whether refused numbers can be set aside: all boxes know how.
     fn sets_aside(&self) -> bool;
 
+    /// Whether numbers can be passed over: all boxes know how.
+    fn passes_over(&self) -> bool;
+
     /// Whether a number is held.
     fn holds(&self, seq: u64) -> bool;
 
@@ -92,6 +95,8 @@ pub enum Ask {
     Released(u64),
     /// The broker has nothing of a name that left.
     Cleared(u64),
+    /// Numbers up to this one were given before the site was put back to an older state.
+    PassOver(u64),
 }
 
 impl Ask {
@@ -104,6 +109,7 @@ impl Ask {
             Ask::SetAside { seq, cause } => Some(entry::set_aside(seq, cause)),
             Ask::Released(seq) => Some(entry::released(seq)),
             Ask::Cleared(departure) => Some(entry::cleared(departure)),
+            Ask::PassOver(up_to) => Some(entry::pass_over(up_to)),
         }
     }
 }

@@ -279,7 +279,7 @@ async fn what_breaks_on_both_topics_is_held_and_tried_again_later() {
 #[tokio::test]
 async fn totals_status_and_subscription_that_are_refused_or_break_hold_up_nothing() {
     for act in [Act::Refuse(0x87), Act::Close] {
-        for topic in ["tally/s/total/series/1", "tally/s/status", "subscribe tally/s/status"] {
+        for topic in ["tally/s/total/series/1", "tally/s/status", "subscribe tally/s/status/#"] {
             let broker =
                 FakeBroker::start(&[0, 0], move |one| if one == topic { act } else { Act::Take }).await;
             let site = Site::new();
@@ -363,7 +363,7 @@ async fn what_the_broker_said_is_not_covered_by_how_the_connection_broke() {
 async fn a_broker_that_denies_everything_and_closes_is_told_of_once_with_its_reason() {
     let log = Log::of_this_thread();
     let broker = FakeBroker::start(&[0, 0], |topic| match topic {
-        "subscribe tally/s/status" => Act::Take,
+        "subscribe tally/s/status/#" => Act::Take,
         _ => Act::RefuseAndClose(0x87),
     })
     .await;

@@ -5,16 +5,19 @@
 //! * `answers`: what became of it, and of the connection.
 //! * `held`: numbers that the broker refuses.
 //! * `clearing`: retained totals of series that were removed or renamed.
+//! * `past`: what the broker knows of the numbers that the site gave.
 
 mod answers;
 mod clearing;
 mod held;
+mod past;
 mod publish;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use clearing::Clearing;
+use past::Past;
 
 use super::formats::{Numbered, SiteState, json};
 use super::ledger::{Ledger, Queue, Token};
@@ -107,6 +110,10 @@ pub(super) enum Sent {
         series: SeriesId,
         place: Place,
     },
+    /// The last number, before it is used.
+    Numbered {
+        last: u64,
+    },
     Status,
     /// The last status of the last box.
     Offline,
@@ -136,6 +143,7 @@ struct Asks {
     released: Option<(u64, u64)>,
     /// And which name is cleared.
     cleared: Option<(u64, u64)>,
+    pass_over: Option<u64>,
 }
 
 /// See the module.
@@ -174,6 +182,7 @@ pub(super) struct Session {
     to_release: VecDeque<u64>,
     held_looked: Option<Instant>,
     clearing: Clearing,
+    past: Past,
     /// When the leadership was last confirmed: the start of the successful fence.
     pub(super) fenced: Option<Instant>,
     /// The last number recorded as delivered, and when that was last tried.
@@ -222,6 +231,7 @@ impl Session {
             to_release: VecDeque::new(),
             held_looked: None,
             clearing: Clearing::default(),
+            past: Past::new(),
             fenced: None,
             recorded: (0, now),
             record_failed: false,
@@ -302,10 +312,13 @@ impl<S: SiteView> Machine<S> {
         self.hold();
         if self.session.resume.is_none_or(|resume| resume <= now) {
             self.session.resume = None;
+            self.pass_over();
             self.fill()?;
         }
-        self.feed_held(now);
-        self.clear(now);
+        if self.knows_past() {
+            self.feed_held(now);
+            self.clear(now);
+        }
         self.pump();
         self.shared.refusing(self.refused_topics());
         self.check_answers()
@@ -317,7 +330,7 @@ impl<S: SiteView> Machine<S> {
         let looked = session.looked;
         let held = (!session.held.is_empty()).then(|| looked + session.held_looked_every());
         let record = session.record_due().map(|due| due.max(looked));
-        let due = [session.resume, held, record].into_iter().flatten().min();
+        let due = [session.resume, held, record, session.past.due()].into_iter().flatten().min();
         let latest = looked + LOOK_EVERY_MAX;
         due.map_or(latest, |due| due.min(latest))
     }
@@ -396,6 +409,8 @@ impl<S: SiteView> Machine<S> {
             self.on_released(seq, result);
         } else if asks.cleared.take_if(|(asked, _)| *asked == ticket).is_some() {
             self.on_cleared(result);
+        } else if asks.pass_over.take_if(|asked| *asked == ticket).is_some() {
+            self.on_passed_over(result);
         }
         Ok(())
     }

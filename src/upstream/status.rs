@@ -321,6 +321,12 @@ impl SharedStatus {
         view.other_site = Some(OtherSite { site_id, state, at: now, what });
     }
 
+    /// The site was put back to an older state.
+    pub(super) fn put_back(&self, what: &str) {
+        tracing::warn!("upstream: {what}");
+        self.note(what, true, &mut self.view());
+    }
+
     /// A connection ended or did not come about.
     pub(super) fn ended(&self, ending: &Ending) {
         let mut view = self.view();

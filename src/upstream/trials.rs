@@ -34,7 +34,7 @@ const FIND_OUT_AFTER: Duration = Duration::from_millis(250);
 /// The same where the broker said over which, by refusing it: once for each.
 const FIND_OUT_SOON: Duration = Duration::from_millis(20);
 
-/// How many messages beyond the suspects travel alone: a new connection sends a status and a subscription too.
+/// How many messages beyond the suspects travel alone: a new connection sends a subscription, a status and the last number, too.
 const ALONE_MORE: usize = 4;
 
 /// So many numbers may be refused in a row without a pause: then the broker seems to accept nothing.
@@ -66,7 +66,9 @@ pub(super) enum TrialTarget {
     Undeliverable,
     /// The status topic.
     Status,
-    /// The subscription to it.
+    /// The topic of the last number.
+    Numbered,
+    /// The subscription to both.
     Subscription,
 }
 

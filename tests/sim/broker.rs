@@ -64,6 +64,8 @@ pub(crate) enum Topic {
     Total(Form, String),
     Undeliverable(Form),
     Status,
+    /// The last number.
+    Numbered,
     Subscription,
 }
 
@@ -77,6 +79,7 @@ impl Topic {
             ("total", Some(series)) => Topic::Total(form, series.to_owned()),
             ("undeliverable", None) => Topic::Undeliverable(form),
             ("status", None) if form == Form::Json => Topic::Status,
+            ("status", Some("numbered")) if form == Form::Json => Topic::Numbered,
             _ => panic!("a topic that is not known: {topic}"),
         }
     }
@@ -143,6 +146,7 @@ pub(crate) struct SimBroker {
     /// So many acknowledgements are lost.
     loses: u64,
     status: Option<Vec<u8>>,
+    numbered: Option<Vec<u8>>,
     serials: u64,
     /// Whether a site can set aside what is too large.
     can_hold: bool,
@@ -169,6 +173,7 @@ impl SimBroker {
             breaks_after: None,
             loses: 0,
             status: None,
+            numbered: None,
             serials: 0,
             can_hold: level >= 2,
             first_form: forms[0],
@@ -264,6 +269,9 @@ impl SimBroker {
         if let Some(message) = packet.message.as_ref().filter(|_| packet.topic == Topic::Status) {
             self.status = Some(message.payload.clone());
         }
+        if let Some(message) = packet.message.as_ref().filter(|_| packet.topic == Topic::Numbered) {
+            self.numbered = message.retain.then(|| message.payload.clone());
+        }
         if packet.topic == Topic::Subscription {
             self.session = Some(true);
         }
@@ -283,9 +291,9 @@ impl SimBroker {
         }
     }
 
-    /// The retained message of the status topic.
-    pub(crate) fn status(&self) -> Option<Vec<u8>> {
-        self.status.clone()
+    /// What is retained of the site itself: its status and its last number.
+    pub(crate) fn retained(&self) -> impl Iterator<Item = Vec<u8>> {
+        [&self.numbered, &self.status].into_iter().flatten().cloned()
     }
 
     /// Ends the broker's trouble, except what it refuses for good: that lasts until [`take_all`](Self::take_all).
@@ -365,8 +373,11 @@ impl SimBroker {
     /// It comes back with other limits, with or without its state.
     pub(crate) fn restart(&mut self, limits: Limits, keeps_state: bool) {
         if !keeps_state {
-            self.status = None;
+            (self.status, self.numbered) = (None, None);
             self.forget_session();
+        }
+        if !limits.retains {
+            self.numbered = None;
         }
         self.limits = limits;
     }

@@ -145,6 +145,8 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
             (plan.boxes, plan.fading, plan.calm, plan.is_narrow) = (3, 3, 300_000, true);
         },
         Bug::ClearsNothing => |plan| (plan.fading, plan.calm) = (2, 500_000),
+        // A disk that is put back.
+        Bug::ReusesNumbers => |plan| *plan = plan.clone().of_put_back(),
         Bug::MetersByProcess => |plan| plan.pollers = 2,
         // Members that change often, some of them for the site's last majority.
         Bug::IgnoresMajority

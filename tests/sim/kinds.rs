@@ -1,7 +1,7 @@
 //! The kinds of events that a full run must cover.
 
 /// Each of these must have happened in a full run.
-pub(crate) const MUST_HAPPEN: [&str; 115] = [
+pub(crate) const MUST_HAPPEN: [&str; 118] = [
     "boxes started",
     "boxes that could not start",
     "power lost at a box",
@@ -81,6 +81,9 @@ pub(crate) const MUST_HAPPEN: [&str; 115] = [
     "series to be removed or renamed",
     "series removed",
     "series renamed",
+    "last numbers told",
+    "sites put back to an older image",
+    "numbers passed over",
     "series bounded",
     "sources bounded",
     "keys bounded",

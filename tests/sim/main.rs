@@ -32,6 +32,7 @@ mod links;
 mod members;
 mod network;
 mod plan;
+mod put_back;
 mod queue;
 #[path = "../seeds/rng.rs"]
 mod rng;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tallyd::site::Level;
+
 use crate::broker::BrokerPlan;
 use crate::rng::Rng;
 
@@ -52,11 +54,13 @@ pub(crate) struct Plan {
     pub(crate) broker: BrokerPlan,
     /// Clients whose series an operator removes and renames.
     pub(crate) fading: u64,
+    /// The disk of a site of one box is put back to an older image.
+    pub(crate) put_back: bool,
 }
 
 impl Plan {
     pub(crate) fn new(rng: &mut Rng) -> Plan {
-        Plan {
+        let plan = Plan {
             boxes: rng.pick(&[1, 2, 3, 3, 3, 4, 5]),
             trouble: rng.between(4, 12) * SECOND,
             calm: rng.between(200_000, 2 * SECOND),
@@ -83,6 +87,25 @@ impl Plan {
             comers: rng.between(1, 4),
             broker: BrokerPlan::new(rng),
             fading: if rng.chance(300) { rng.between(1, 3) } else { 0 },
+            put_back: rng.chance(50),
+        };
+        if plan.put_back { plan.of_put_back() } else { plan }
+    }
+
+    /// One box at the newest level, with nothing that is followed over its whole life.
+    pub(crate) fn of_put_back(self) -> Plan {
+        Plan {
+            boxes: 1,
+            level: Level::MAX.get(),
+            pollers: 0,
+            gateways: 0,
+            is_narrow: false,
+            is_late: false,
+            sleeps: None,
+            changes_every: None,
+            fading: 0,
+            put_back: true,
+            ..self
         }
     }
 }

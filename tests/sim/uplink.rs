@@ -85,6 +85,7 @@ impl World {
                 Topic::Undeliverable(Form::Json) => "summaries published as undeliverable",
                 Topic::Undeliverable(Form::Cbor) => "summaries published as undeliverable, as CBOR",
                 Topic::Status | Topic::Subscription => "statuses published",
+                Topic::Numbered => "last numbers told",
             });
         }
         if let Some(answer) = reaction.answer {
@@ -108,8 +109,9 @@ impl World {
             self.coverage.count("acknowledgements late");
             delay += self.rng.between(10_000, 2 * SECOND);
         }
-        let heard = packet.message.is_none().then(|| self.outside.broker.status()).flatten();
-        for answer in [Some(answer), heard.map(Answer::Heard)].into_iter().flatten() {
+        let is_subscription = packet.message.is_none();
+        let heard = self.outside.broker.retained().filter(|_| is_subscription).map(Answer::Heard);
+        for answer in std::iter::once(answer).chain(heard).collect::<Vec<Answer<u64>>>() {
             let input = Input::Answer { connection: number, answer };
             self.after(delay, Event::Upstream(UpstreamEvent::Comes { place, incarnation, input }));
         }
@@ -145,6 +147,7 @@ impl World {
             }
             3 => broker.break_soon(&mut self.rng),
             4 => broker.lose_some(&mut self.rng),
+            5..=7 if self.plan.put_back => self.break_current(),
             5..=7 => {
                 let for_good = self.plan.broker.refuses_for_good && self.rng.chance(500);
                 broker.begin_to_refuse(&mut self.rng, for_good, coverage);
@@ -171,7 +174,9 @@ impl World {
     }
 
     fn restart_broker(&mut self, limits: Limits) {
-        let keeps = self.rng.chance(500);
+        // Without what it retained nobody knows which numbers were given.
+        let keeps = self.rng.chance(500) || self.plan.put_back;
+        let limits = Limits { retains: limits.retains || self.plan.put_back, ..limits };
         self.coverage.count(if keeps {
             "brokers restarted"
         } else {

@@ -103,10 +103,10 @@ pub(crate) struct World {
     pub(crate) outside: Outside,
     pub(crate) checks: Checks,
     pub(crate) coverage: Coverage,
-    adders: Vec<Adder>,
-    reporters: Vec<Reporter>,
+    pub(crate) adders: Vec<Adder>,
+    pub(crate) reporters: Vec<Reporter>,
     pub(crate) counters: Vec<Counter>,
-    reader: Reader,
+    pub(crate) reader: Reader,
     pub(crate) operator: Operator,
     pub(crate) guests: Guests,
     pub(crate) roster: Roster,
@@ -137,6 +137,9 @@ pub(crate) fn digest(seed: u64, setting: Setting) -> u64 {
 
 impl World {
     fn play_out(&mut self) {
+        if self.plan.put_back {
+            return self.play_put_back();
+        }
         let end = self.plan.trouble + self.plan.sleeps.unwrap_or(0);
         self.run_until(end);
         self.heal();
@@ -227,7 +230,7 @@ impl World {
         }
     }
 
-    fn run_until(&mut self, end: Micros) {
+    pub(crate) fn run_until(&mut self, end: Micros) {
         while self.now < end {
             let Some((at, event)) = self.queue.next() else { break };
             // While the site stood still its clocks went on.
@@ -240,7 +243,7 @@ impl World {
         }
     }
 
-    fn come_to_rest(&mut self) {
+    pub(crate) fn come_to_rest(&mut self) {
         let limit = self.now + PATIENCE;
         // What was counted is to be in the windows in which it was, if anything can be said of those.
         let mut are_ahead = !self.are_clocks_right();
@@ -486,7 +489,7 @@ impl World {
         }
     }
 
-    fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.tell(|_| "healed".to_owned());
         self.healed = true;
         self.mend();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "everything here is a test: a panic is the failure report")]
 
 mod adaptive_timeout;
+mod backups;
 mod bad_input;
 mod boxes;
 mod broker;

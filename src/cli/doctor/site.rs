@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tally_core::raft::MemberRole;
 
-use super::super::status::of;
+use super::super::{status::of, text};
 use super::{Line, Subject, look, ok, wrong};
 use crate::transport::Refusal;
 
@@ -35,7 +35,23 @@ pub(super) fn check(subject: &Subject) -> Vec<Line> {
         let advice = "`tallyd status` shows which and why; mend that at the broker";
         lines.push(look("outbox", format!("the broker refuses {held} summaries, which are held"), advice));
     }
+    lines.extend(put_back(status));
     lines
+}
+
+/// The numbers have a gap since the site was put back to an older state: that is said for a week.
+fn put_back(status: &Value) -> Option<Line> {
+    const WEEK_MS: u64 = 7 * 86_400_000;
+    let gap = &status["outbox"]["gap"];
+    let (at, now) = (gap["at"].as_u64()?, status["clock"]["site_ms"].as_u64()?);
+    let what = format!(
+        "this site was put back to an older state {}: numbers after {} up to {} were given before and are passed over",
+        text::time(at),
+        of(gap, "after"),
+        of(gap, "up_to")
+    );
+    let advice = "what was counted in between is with the subscribers only: see docs/backup.md";
+    Some(if now < at.saturating_add(WEEK_MS) { look("numbers", what, advice) } else { ok("numbers", what) })
 }
 
 fn silent(subject: &Subject) -> Line {

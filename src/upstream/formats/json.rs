@@ -34,13 +34,23 @@ impl Format for Json {
 
 /// The site's status, retained. As a will (`online` false) it holds what was so when it was laid down.
 pub(in crate::upstream) fn status(naming: &Naming, online: bool, state: &SiteState) -> Message {
+    status_with(naming, if online { "online" } else { "offline" }, state, None)
+}
+
+/// The status of a site that is there, and is about to publish totals that go back: `offline`, and why.
+pub(in crate::upstream) fn offline_status(naming: &Naming, state: &SiteState, why: &str) -> Message {
+    status_with(naming, "offline", state, Some(why))
+}
+
+fn status_with(naming: &Naming, word: &'static str, state: &SiteState, why: Option<&str>) -> Message {
     let fields = StatusFields {
-        state: if online { "online" } else { "offline" },
+        state: word,
         leader: state.leader.as_deref(),
         boxes: state.boxes,
         outbox: state.outbox,
         time: state.time,
         site_id: naming.site_id.to_string(),
+        why,
     };
     Message {
         topic: naming.status_topic(),
@@ -63,6 +73,24 @@ pub(in crate::upstream) fn whose_status(payload: &[u8]) -> Option<(String, Strin
     let is_id = fields.site_id.len() == 16 && fields.site_id.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_state = matches!(fields.state.as_str(), "online" | "offline");
     (is_id && is_state).then_some((fields.site_id, fields.state))
+}
+
+/// The last number that the site has given, retained: told before a summary with it goes out.
+pub(in crate::upstream) fn numbered(naming: &Naming, numbered: u64, time: u64) -> Message {
+    let site_id = naming.site_id.to_string();
+    Message {
+        topic: naming.numbered_topic(),
+        payload: encode(&NumberedFields { numbered, time, site_id: site_id.clone() }),
+        retain: true,
+        content_type: CONTENT_TYPE,
+        properties: vec![("site_id", site_id)],
+    }
+}
+
+/// The last number that this site has told of, if that is what these bytes say.
+pub(in crate::upstream) fn own_numbered(naming: &Naming, payload: &[u8]) -> Option<u64> {
+    let fields: NumberedFields = serde_json::from_slice(payload).ok()?;
+    (fields.site_id == naming.site_id.to_string()).then_some(fields.numbered)
 }
 
 fn encode(fields: &impl Serialize) -> Vec<u8> {
@@ -97,6 +125,15 @@ struct StatusFields<'a> {
     leader: Option<&'a str>,
     boxes: usize,
     outbox: usize,
+    time: u64,
+    site_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NumberedFields {
+    numbered: u64,
     time: u64,
     site_id: String,
 }

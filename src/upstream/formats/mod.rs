@@ -106,6 +106,16 @@ impl Naming {
         self.topic("status", "", None)
     }
 
+    /// The filter for all that is told of the site itself: its status and its last number.
+    pub(super) fn about_filter(&self) -> String {
+        format!("{}/#", self.status_topic())
+    }
+
+    /// The topic of the site's last number. It is not the status, over which the will is laid: that would put it back.
+    pub(super) fn numbered_topic(&self) -> String {
+        format!("{}/numbered", self.status_topic())
+    }
+
     fn topic(&self, of: &str, suffix: &str, series: Option<&str>) -> String {
         let base = self.base.as_str();
         match series {

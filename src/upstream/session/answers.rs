@@ -26,7 +26,10 @@ impl<S: SiteView> Machine<S> {
                 self.session.last_refused = Some(sent);
                 self.on_refused(sent, &refusal);
             }
-            Answer::Heard(payload) => self.on_status(&payload),
+            Answer::Heard(payload) => {
+                self.on_status(&payload);
+                self.on_numbered(&payload);
+            }
             Answer::Ended(ending) => {
                 self.session.ended = true;
                 return Err(self.on_end(ending));
@@ -78,7 +81,9 @@ impl<S: SiteView> Machine<S> {
                 self.trials.lift_all(self.now);
                 self.session.resume = None;
             }
-            Sent::Status | Sent::Offline | Sent::Subscription => {}
+            Sent::Numbered { last } => self.on_told(last),
+            Sent::Subscription => self.on_subscribed(),
+            Sent::Status | Sent::Offline => {}
         }
     }
 
@@ -145,6 +150,7 @@ impl<S: SiteView> Machine<S> {
                 self.session.retrying.remove(&seq);
             }
             Sent::Clear { departure, .. } => self.on_clear_refused(departure),
+            Sent::Numbered { .. } => self.on_not_told(),
             Sent::LateTotal { .. } | Sent::Status | Sent::Offline | Sent::Subscription => {}
         }
     }
@@ -183,7 +189,12 @@ impl<S: SiteView> Machine<S> {
                 self.total_answered(series, latest);
                 news = self.trials.refuse(target, cause, breaks, now);
             }
-            Sent::Aside { .. } | Sent::Clear { .. } | Sent::Status | Sent::Offline | Sent::Subscription => {
+            Sent::Aside { .. }
+            | Sent::Clear { .. }
+            | Sent::Numbered { .. }
+            | Sent::Status
+            | Sent::Offline
+            | Sent::Subscription => {
                 news = self.trials.refuse(target, cause, breaks, now);
             }
         }
@@ -266,7 +277,9 @@ impl<S: SiteView> Machine<S> {
             | Sent::LateTotal { series, place, .. }
             | Sent::Clear { series, place, .. } => self.total_topic_of(series, place),
             Sent::Aside { .. } => format.undeliverable_topic(&self.setting.naming),
-            Sent::Status | Sent::Offline | Sent::Subscription => self.setting.naming.status_topic(),
+            Sent::Numbered { .. } => self.setting.naming.numbered_topic(),
+            Sent::Subscription => self.setting.naming.about_filter(),
+            Sent::Status | Sent::Offline => self.setting.naming.status_topic(),
         }
     }
 
@@ -288,8 +301,9 @@ impl<S: SiteView> Machine<S> {
             TrialTarget::Total(series, place) => Some(self.total_topic_of(series, place)),
             TrialTarget::Undeliverable => Some(format.undeliverable_topic(&self.setting.naming)),
             TrialTarget::Status => Some(self.setting.naming.status_topic()),
+            TrialTarget::Numbered => Some(self.setting.naming.numbered_topic()),
             TrialTarget::Subscription => {
-                Some(format!("{} (subscription)", self.setting.naming.status_topic()))
+                Some(format!("{} (subscription)", self.setting.naming.about_filter()))
             }
             TrialTarget::Number(..) => None,
         };

@@ -6,6 +6,8 @@ impl<S: SiteView> Machine<S> {
     /// Numbers what has no number yet and takes numbered summaries into the queue.
     pub(super) fn fill(&mut self) -> Result<(), End> {
         if self.session.asks.number.is_none()
+            && self.session.past.is_known()
+            && !self.session.past.is_ahead()
             && let Some(count) = numbers_due(self.site.position())
         {
             let ticket = self.ask(Ask::Number(count));
@@ -79,7 +81,13 @@ impl<S: SiteView> Machine<S> {
         if self.session.out.front().is_some_and(|out| out.sent == Sent::Subscription) {
             return self.session.out.pop_front();
         }
-        if let Some(out) = self.subscription_out(self.now).or_else(|| self.status_out()) {
+        if let Some(out) = self.subscription_out(self.now) {
+            return Some(out);
+        }
+        if !self.knows_past() {
+            return None;
+        }
+        if let Some(out) = self.status_out().or_else(|| self.numbered_out()) {
             return Some(out);
         }
         // Numbers that are held make no message.
@@ -93,6 +101,10 @@ impl<S: SiteView> Machine<S> {
     /// The status where it changed, or was not sent for a while.
     fn status_out(&mut self) -> Option<Out> {
         let now = self.now;
+        // It goes offline until it is seen to what was put back.
+        if self.session.past.is_ahead() {
+            return None;
+        }
         if self.session.state_looked.is_some_and(|at| now - at < STATE_LOOKED_EVERY) {
             return None;
         }
@@ -115,7 +127,7 @@ impl<S: SiteView> Machine<S> {
             return None;
         }
         self.session.subscribed = true;
-        let topic = self.setting.naming.status_topic();
+        let topic = self.setting.naming.about_filter();
         let message = Message { topic, ..Message::default() };
         Some(self.out(Sent::Subscription, message))
     }
@@ -135,7 +147,10 @@ impl<S: SiteView> Machine<S> {
     fn feed_numbers(&mut self) -> bool {
         let now = self.now;
         let under_way: HashSet<SeriesId> = self.session.totals_under_way.keys().copied().collect();
-        for latest in self.trials.totals_due(&under_way, now) {
+        // Totals as of before the site was put back would go back.
+        let is_put_back = self.session.past.is_ahead();
+        let due = if is_put_back { Vec::new() } else { self.trials.totals_due(&under_way, now) };
+        for latest in due {
             let series = latest.summary.series;
             let messages =
                 self.totals_of(&latest, |machine, place| machine.trials.is_total_due(series, place, now));
@@ -144,7 +159,11 @@ impl<S: SiteView> Machine<S> {
         if self.session.resume.is_some_and(|resume| resume > now) {
             return false;
         }
+        if self.session.queue.first().is_some_and(|first| self.waits_to_be_told(first)) {
+            return false;
+        }
         let Some((numbered, total)) = self.session.queue.pop() else { return false };
+        let total = total.filter(|_| !is_put_back);
         let series = numbered.summary.series;
         let formats = self.setting.formats.with_places();
         let messages: Vec<(Place, Message)> = formats
@@ -234,6 +253,7 @@ pub(super) fn target_of(sent: Sent) -> TrialTarget {
         | Sent::Clear { series, place, .. } => TrialTarget::Total(series, place),
         Sent::Aside { .. } => TrialTarget::Undeliverable,
         Sent::Status | Sent::Offline => TrialTarget::Status,
+        Sent::Numbered { .. } => TrialTarget::Numbered,
         Sent::Subscription => TrialTarget::Subscription,
     }
 }

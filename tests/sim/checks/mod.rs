@@ -65,6 +65,8 @@ pub(crate) struct Checks {
     pub(crate) forms: Forms,
     /// Whether limits are so low that they are reached.
     pub(crate) is_narrow: bool,
+    /// The site was put back: what it knew and counted is not what was acknowledged.
+    pub(crate) is_put_back: bool,
     /// So many clients have series that are removed and renamed.
     pub(crate) fading: u64,
     pub(crate) agreed: AgreedMembers,
@@ -94,7 +96,9 @@ impl Checks {
     /// The broker has taken a message, on the connection of this serial, and keeps a subscription, or none.
     pub(crate) fn broker_took(&mut self, packet: &Packet, (serial, listens): (u64, bool)) {
         let Some(message) = &packet.message else { return };
-        self.publishers.taken(packet.term);
+        if !self.is_put_back {
+            self.publishers.taken(packet.term);
+        }
         if let Some(seq) = packet.seq {
             self.publications.taken(seq, &packet.topic);
         }
@@ -109,6 +113,9 @@ impl Checks {
 
     /// Looks at a box after each of its steps.
     pub(crate) fn stepped(&mut self, now: Micros, at: NodeId, incarnation: &mut Incarnation) {
+        if self.is_put_back {
+            return incarnation.logged.clear();
+        }
         let role = *incarnation.handle.role().borrow();
         if role.leads {
             self.leaders.leads(at, role.term);

@@ -34,7 +34,7 @@ impl Publications {
         let (form, is_own) = match topic {
             Topic::Summary(form, _) => (*form, true),
             Topic::Undeliverable(form) => (*form, false),
-            Topic::Total(..) | Topic::Status | Topic::Subscription => return None,
+            Topic::Total(..) | Topic::Status | Topic::Numbered | Topic::Subscription => return None,
         };
         let seq = message.properties.iter().find(|(name, _)| *name == "seq").map(|(_, seq)| seq.parse());
         let seq = seq.expect("a summary names its number").expect("which is one");

@@ -21,7 +21,7 @@ const SHOWN: [Shown; 4] = [
     ("settings", |site| format!("{:?} {:?}", site.settings(), site.level())),
     ("members and numbers", |site| {
         format!(
-            "{:?} {:?} {} sources, {} meters, {:?}, {} keys, numbers {} to {}, {} names, {} left",
+            "{:?} {:?} {} sources, {} meters, {:?}, {} keys, numbers {} to {}, {} names, {} left, {:?}",
             site.members(),
             site.members_leaving(),
             site.sources_len(),
@@ -32,6 +32,7 @@ const SHOWN: [Shown; 4] = [
             site.numbered_last(),
             site.name_changes(),
             site.departures_len(),
+            site.number_gap(),
         )
     }),
 ];

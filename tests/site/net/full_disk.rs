@@ -7,10 +7,37 @@ use super::clients::Clients;
 use super::lab::in_lab;
 use super::plan::seed;
 use super::site::{BOXES, NetSite};
-use crate::harness::until;
+use super::small_disk::SmallDisk;
+use crate::boxes::Site;
+use crate::harness::{tallyd, until};
 
 /// Room for the log's segments (8 MiB each), snapshots, and the file system itself.
 const MEBIBYTES: u64 = 64;
+
+#[test]
+fn a_backup_to_a_full_disk_and_a_restore_there_fail_in_one_line_and_leave_nothing() {
+    let name =
+        "net::full_disk::a_backup_to_a_full_disk_and_a_restore_there_fail_in_one_line_and_leave_nothing";
+    in_lab(name, || {
+        let scratch = tempfile::tempdir().unwrap();
+        let site = Site::start(1);
+        site.boxes[0].add("parts", 7);
+        let whole = scratch.path().join("plant7.tallyd");
+        site.boxes[0].told(&["backup", whole.to_str().unwrap()]);
+        let disk = SmallDisk::mount(scratch.path(), "small", 4);
+        let (file, data) = (disk.root.join("backup"), disk.root.join("data"));
+        std::fs::create_dir(&data).unwrap();
+        disk.fill();
+        let (status, why) = site.boxes[0].refuses(&["backup", file.to_str().unwrap()]);
+        assert!(status == 1 && why.contains("No space left") && why.lines().count() == 1, "{status}: {why}");
+        assert!(!file.exists() && !disk.root.join("backup.tmp").exists());
+        let output = tallyd().arg("restore").arg(&whole).arg("--data-dir").arg(&data).output().unwrap();
+        let why = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), why.lines().count()), (Some(1), 1), "{why}");
+        assert!(why.contains("No space left"), "{why}");
+        assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "the next try finds it empty");
+    });
+}
 
 #[test]
 fn a_box_with_a_full_disk_steps_down_and_comes_back() {
