@@ -125,6 +125,8 @@ pub(super) const JOIN: u8 = 16;
 pub(super) const MEMBER_PUT: u8 = 0;
 pub(super) const MEMBER_ROLE: u8 = 1;
 pub(super) const MEMBER_REMOVE: u8 = 2;
+pub(super) const MEMBER_KEY: u8 = 3;
+pub(super) const MEMBER_RENAME: u8 = 4;
 
 pub(super) const CELL_KIND: u8 = 0b0000_0011;
 /// In place of a kind: an add of either sign.
@@ -233,6 +235,17 @@ pub fn member(nonce: u64, change: &MemberChange) -> Body {
             out.push(MEMBER_REMOVE);
             put_bytes(&mut out, name.as_bytes());
         }
+        MemberChange::Key { id, old, new } => {
+            out.push(MEMBER_KEY);
+            put_varint(&mut out, id.0);
+            out.extend_from_slice(&old.0);
+            out.extend_from_slice(&new.0);
+        }
+        MemberChange::Rename { site, name } => {
+            out.push(MEMBER_RENAME);
+            put_bytes(&mut out, site.as_bytes());
+            put_bytes(&mut out, name.as_bytes());
+        }
     }
     out.into()
 }
@@ -315,6 +328,24 @@ pub fn is_step_clock(body: &[u8]) -> bool {
 #[must_use]
 pub fn level(level: Level) -> Body {
     with_number(LEVEL, u64::from(level.get()))
+}
+
+/// How much the cells of a report count together, as [`super::Site::counts`] counts: counters and updowns by their
+/// amounts, samples by their values, a reading as one. 0 for a body of another kind.
+#[must_use]
+pub fn counts_in(body: &[u8]) -> u128 {
+    let Ok(DecodedBody::Report(report)) = DecodedBody::read(body) else { return 0 };
+    let (mut cells, mut counts) = (report.cells(), 0_u128);
+    while let Ok(Some(cell)) = cells.next() {
+        let of_cell = match (&cell.reading, cell.amount) {
+            (Some(_), _) => 1,
+            (None, Amount::Counter(sum)) => sum,
+            (None, Amount::Updown { up, down }) => up.saturating_add(down),
+            (None, Amount::Sample(sample)) => sample.count.into(),
+        };
+        counts = counts.saturating_add(of_cell);
+    }
+    counts
 }
 
 fn with_number(kind: u8, number: u64) -> Body {

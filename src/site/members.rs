@@ -51,6 +51,29 @@ pub enum MemberChange {
         /// Who.
         name: String,
     },
+    /// Another key, which the member itself has made. Only proposed at feature level 3.
+    Key {
+        /// Whose.
+        id: NodeId,
+        /// The hash of the key by which it is known until then.
+        old: KeyHash,
+        /// The hash of the new one.
+        new: KeyHash,
+    },
+    /// Another name of the only member, and of its site. Only proposed at feature level 3.
+    Rename {
+        /// The site's.
+        site: String,
+        /// The member's.
+        name: String,
+    },
+}
+
+impl MemberChange {
+    /// Whether a box of a release before level 3 could not read it.
+    pub(crate) const fn is_of_level_three(&self) -> bool {
+        matches!(self, MemberChange::Key { .. } | MemberChange::Rename { .. })
+    }
 }
 
 /// Why a change of the members was refused; nothing was changed.
@@ -101,6 +124,12 @@ pub enum MemberRefused {
     /// A witness has no log, and a box is no witness.
     #[error("a box cannot become a witness, nor a witness a box: remove it and add it under a new identity")]
     WitnessForLife,
+    /// Another key has come in between.
+    #[error("the site knows this box by another key already")]
+    OtherKey,
+    /// There are others who know the site by its name.
+    #[error("only a site of one box can be renamed")]
+    NotAlone,
     /// The site cannot remember the number of another removed member.
     #[error("the site cannot remember more removed members")]
     TooManyRemoved,
@@ -187,6 +216,10 @@ impl Members {
         }
     }
 
+    pub(super) fn retired(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.retired.iter().map(|id| NodeId(*id))
+    }
+
     /// Members, and those who are leaving.
     pub(super) fn known(&self) -> impl Iterator<Item = &MemberRecord> {
         self.list.iter().chain(&self.leaving)
@@ -237,7 +270,38 @@ impl Members {
                 self.check_stays_voter(place)?;
                 self.take_out(place, digest)
             }
+            MemberChange::Key { id, old, new } => self.change_key(id, old, new, digest),
+            MemberChange::Rename { site, name } => {
+                if !is_name(&site) || !is_name(&name) {
+                    return Err(MemberRefused::Malformed);
+                }
+                let ([member], true) = (&mut self.list[..], self.leaving.is_empty()) else {
+                    return Err(MemberRefused::NotAlone);
+                };
+                member.name = name;
+                Ok(mix_record(mix_bytes(digest, site.as_bytes()), member))
+            }
         }
+    }
+
+    /// A member is known by another key from now on. Asked again, it is so already.
+    fn change_key(
+        &mut self,
+        id: NodeId,
+        old: KeyHash,
+        new: KeyHash,
+        digest: u64,
+    ) -> Result<u64, MemberRefused> {
+        if self.known().any(|member| member.id != id && member.key == new) {
+            return Err(MemberRefused::KeyTaken);
+        }
+        let member = self.list.iter_mut().find(|member| member.id == id);
+        let member = member.ok_or(MemberRefused::NoSuchMember)?;
+        if member.key != old && member.key != new {
+            return Err(MemberRefused::OtherKey);
+        }
+        member.key = new;
+        Ok(mix_record(digest, member))
     }
 
     /// The vote of that member does not wait any longer; whether it did.
