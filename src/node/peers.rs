@@ -135,6 +135,10 @@ impl Node {
             Ok(BodyKind::Configuration | BodyKind::Bootstrap | BodyKind::Level) => {
                 return self.refuse(from, Reason::BadConfiguration);
             }
+            // By an entry that its old key sent.
+            Ok(BodyKind::Member) if entry::rekeys_another(&envelope.inside, from) => {
+                return self.refuse(from, Reason::Implausible);
+            }
             Ok(_) => {}
             Err(_) => return self.refuse(from, Reason::UnreadableBody),
         }

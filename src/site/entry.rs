@@ -6,7 +6,7 @@
 
 mod reading;
 
-use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
+use tally_core::id::{Epoch, NodeId, ReportNumber, SeriesName, SourceId};
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
@@ -266,6 +266,15 @@ pub fn join(request: &JoinRequest) -> Body {
     let mut out = vec![JOIN];
     request.put(&mut out);
     out.into()
+}
+
+/// Whether a body gives a new key to a member other than this one: each makes its own.
+#[must_use]
+pub fn rekeys_another(body: &[u8], than: NodeId) -> bool {
+    match DecodedBody::decode(body) {
+        Ok(DecodedBody::Member { change: MemberChange::Key { id, .. }, .. }) => id != than,
+        _ => false,
+    }
 }
 
 /// A configuration of the group, by its leader alone.

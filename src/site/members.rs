@@ -1,5 +1,7 @@
 //! The agreed members of the site: their identities, their intended roles, and which
-//! configuration of the group is in force.
+//! configuration of the group is in force. `codec`: how they are written.
+
+mod codec;
 
 use serde::{Deserialize, Serialize};
 use tally_core::id::{KeyHash, NodeId};
@@ -7,7 +9,12 @@ use tally_core::raft::MemberRole;
 
 use super::digest::{mix, mix_bytes};
 use super::tokens::TokenRefused;
-use crate::codec::{Malformed, Reader, put_bytes, put_varint};
+use crate::codec::{Malformed, Reader, put_varint};
+pub(super) use codec::{
+    is_address, is_name, put_parts, put_record, read_parts, read_record, read_role, role_code,
+};
+use codec::{is_sound, mix_record};
+pub(crate) use codec::{put_records, read_records};
 
 /// The most members that a site may have.
 pub const MEMBERS_MAX: usize = 9;
@@ -505,107 +512,6 @@ impl Members {
         let in_force = if reader.bool()? { Some(read_parts(reader)?) } else { None };
         Ok(Members { list, leaving, retired, in_force, ..Members::default() })
     }
-}
-
-fn mix_record(digest: u64, record: &MemberRecord) -> u64 {
-    let mut bytes = Vec::with_capacity(128);
-    put_record(&mut bytes, record);
-    mix_bytes(digest, &bytes)
-}
-
-fn is_sound(record: &MemberRecord) -> bool {
-    record.id.0 > 0 && is_name(&record.name) && is_address(&record.address)
-}
-
-pub(super) fn is_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain)
-}
-
-pub(super) fn is_address(address: &str) -> bool {
-    address.len() <= ADDRESS_BYTES_MAX && address.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-pub(super) fn put_record(out: &mut Vec<u8>, record: &MemberRecord) {
-    put_varint(out, record.id.0);
-    out.push(role_code(record.role));
-    out.extend_from_slice(&record.key.0);
-    put_bytes(out, record.name.as_bytes());
-    put_bytes(out, record.address.as_bytes());
-}
-
-pub(super) fn read_record(reader: &mut Reader<'_>) -> Result<MemberRecord, Malformed> {
-    let id = NodeId(reader.varint()?);
-    let role = read_role(reader)?;
-    let key = KeyHash(reader.array()?);
-    let (name, address) = (reader.text()?.to_owned(), reader.text()?.to_owned());
-    let record = MemberRecord { id, name, address, key, role };
-    if is_sound(&record) { Ok(record) } else { Err(Malformed) }
-}
-
-/// Records in ascending order of their numbers.
-pub(crate) fn put_records(out: &mut Vec<u8>, records: &[MemberRecord]) {
-    out.push(records.len() as u8);
-    for record in records {
-        put_record(out, record);
-    }
-}
-
-pub(crate) fn read_records(reader: &mut Reader<'_>) -> Result<Vec<MemberRecord>, Malformed> {
-    let count = usize::from(reader.u8()?);
-    if count > MEMBERS_MAX {
-        return Err(Malformed);
-    }
-    let list = (0..count).map(|_| read_record(reader)).collect::<Result<Vec<_>, Malformed>>()?;
-    if list.is_sorted_by(|before, after| before.id < after.id) { Ok(list) } else { Err(Malformed) }
-}
-
-pub(super) const fn role_code(role: MemberRole) -> u8 {
-    match role {
-        MemberRole::Voter => 0,
-        MemberRole::Observer => 1,
-        MemberRole::Witness => 2,
-    }
-}
-
-pub(super) fn read_role(reader: &mut Reader<'_>) -> Result<MemberRole, Malformed> {
-    match reader.u8()? {
-        0 => Ok(MemberRole::Voter),
-        1 => Ok(MemberRole::Observer),
-        2 => Ok(MemberRole::Witness),
-        _ => Err(Malformed),
-    }
-}
-
-/// A joint configuration has the members of two.
-const PARTS_MAX: usize = 16;
-
-pub(super) fn put_parts(out: &mut Vec<u8>, parts: &ConfigurationRecord) {
-    out.push(u8::from(parts.leaves_by_itself));
-    out.push(parts.parts.len() as u8);
-    for part in &parts.parts {
-        put_varint(out, part.id.0);
-        let flags = [part.voter, part.outgoing, part.observer, part.witness];
-        out.push(flags.iter().enumerate().map(|(bit, flag)| u8::from(*flag) << bit).sum());
-    }
-}
-
-pub(super) fn read_parts(reader: &mut Reader<'_>) -> Result<ConfigurationRecord, Malformed> {
-    let leaves_by_itself = reader.bool()?;
-    let count = usize::from(reader.u8()?);
-    if count > PARTS_MAX {
-        return Err(Malformed);
-    }
-    let mut parts: Vec<Part> = Vec::with_capacity(count);
-    for _ in 0..count {
-        let (id, flags) = (NodeId(reader.varint()?), reader.u8()?);
-        if flags >= 16 || parts.last().is_some_and(|before| before.id >= id) {
-            return Err(Malformed);
-        }
-        let has = |bit: u8| flags >> bit & 1 == 1;
-        parts.push(Part { id, voter: has(0), outgoing: has(1), observer: has(2), witness: has(3) });
-    }
-    Ok(ConfigurationRecord { parts, leaves_by_itself })
 }
 
 #[cfg(test)]

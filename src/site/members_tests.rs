@@ -50,6 +50,15 @@ fn a_member_is_known_by_its_new_key_alone_and_asked_again_nothing_more_changes()
 }
 
 #[test]
+fn nobody_gives_another_member_a_new_key() {
+    use crate::site::entry;
+    let body = entry::member(1, &key(2, 2, 9));
+    assert!(!entry::rekeys_another(&body, NodeId(2)));
+    assert!(entry::rekeys_another(&body, NodeId(3)));
+    assert!(!entry::rekeys_another(&entry::member(1, &remove("box2")), NodeId(3)));
+}
+
+#[test]
 fn a_new_key_is_not_that_of_a_member_that_is_leaving() {
     let mut members = three();
     members.change(remove("box3"), 0).unwrap();
