@@ -127,6 +127,10 @@ impl Company {
         if let Some(transport) = self.transport.get() {
             transport.show_also(next);
         }
+        // A leader would be missed while it connects anew. Where no other can lead it does so all the same.
+        if handle.role().borrow().leads {
+            let _ = handle.transfer(None).await;
+        }
         let change = MemberChange::Key { id: identity.node_id(), old: identity.me().key, new };
         handle.change_members(&change).await.map_err(|error| match error {
             MemberError::Refused(why) => refused(why.to_string()),

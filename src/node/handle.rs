@@ -409,6 +409,10 @@ impl Handle {
 
     /// Whether what is asked of this box now can come to anything.
     fn check_able(&self) -> Result<(), RequestError> {
+        if self.shared.commands.is_closed() {
+            // The process may go on: nobody would ever answer.
+            return Err(RequestError::NotCommitted { why: "this box is stopping".to_owned() });
+        }
         self.check_disk()?;
         self.check_leader()
     }

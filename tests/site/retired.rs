@@ -58,6 +58,10 @@ fn an_old_card_is_told_by_any_member_that_it_was_removed_and_what_it_holds() {
     assert!(told(&site.boxes[0], &["member", "remove", "box3"]).contains("was removed"));
     // The one that it reaches does not lead.
     let leader = site.leader();
+    let removed_by = site.boxes[leader].status()["last"].as_u64();
+    until("the other box has applied that, too", || {
+        (site.boxes[1 - leader].try_status()?["applied"].as_u64() >= removed_by).then_some(())
+    });
     site.boxes[leader].kill();
     site.boxes[2].start();
     let status = until_removed(&site.boxes[2]);

@@ -155,8 +155,6 @@ pub(crate) fn bodies() -> Vec<Body> {
         entry::member(1, &MemberChange::Put(record(3, MemberRole::Observer))),
         entry::member(2, &MemberChange::Role { name: "box3".to_owned(), role: MemberRole::Voter }),
         entry::member(3, &MemberChange::Remove { name: "box3".to_owned() }),
-        entry::member(4, &MemberChange::Key { id: NodeId(2), old: KeyHash([2; 32]), new: KeyHash([9; 32]) }),
-        entry::member(5, &MemberChange::Rename { site: "plant7".to_owned(), name: "box1".to_owned() }),
         entry::configuration(&ConfigurationRecord { parts, leaves_by_itself: false }),
         entry::step_clock(),
         entry::level(tallyd::site::Level::MAX),
