@@ -5,17 +5,21 @@ mod aside;
 mod company;
 mod door;
 mod founding;
+mod removed;
+mod renaming;
+mod rotation;
 mod stop;
 mod waiting;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tracing::info;
 
-use crate::api::{ADMIN_MAX, Api, ApiError, JoinAsk, JoinedForm, Name, Problem, Reply};
+use crate::api::{ADMIN_MAX, Api, ApiError, JoinedForm, Name, Problem, RotatedForm};
 use crate::config::{Config, ConfigError, Found};
 use crate::identity::{Identity, IdentityError};
 use crate::ingest::{Destination, IngestError, WaysIn};
@@ -28,9 +32,12 @@ use crate::signals::Signals;
 use crate::startup::{self, StartupError};
 use crate::storage::{Budget, OpenError, Owner, RealFileSystem, Storage};
 use crate::upstream::{self, Upstream};
+use admin::{Joins, Leaves};
 use company::Company;
 use door::Door;
-use waiting::Waited;
+use removed::Removed;
+use renaming::Renaming;
+use waiting::{Waited, Waits};
 
 /// How often the ways in and out are shown in the status.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
@@ -77,24 +84,48 @@ impl RunError {
 /// Why the box does not start, or cannot go on.
 pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<(), RunError> {
     let mut signals = Signals::ignore_others();
-    let (mut door, mut told, mut had_port) = (Door::default(), false, false);
+    let (mut door, mut told, mut had_port) = (Door::default(), String::new(), false);
     loop {
         let found = Config::find(config_file.clone(), data_dir.clone())?;
-        match founding::identity(&found)? {
-            Some(identity) => {
+        let identity = founding::identity(&found)?;
+        let removed = identity.as_ref().and_then(|identity| Removed::load(&found.dir, identity));
+        let next = match (identity, removed) {
+            (Some(identity), None) => {
+                rotation::settle(&found.dir, &identity)?;
                 let reload = Reload::new(found.config.clone(), config_file.clone(), data_dir.clone());
-                match Box::pin(serve(found, identity, reload, (&mut door, had_port), &mut signals)).await? {
-                    Next::Stopped => return Ok(()),
-                    Next::Again => {}
-                }
+                Box::pin(serve(found, identity, reload, (&mut door, had_port), &mut signals)).await?
             }
-            None => match waiting::wait(&found, &mut door, &mut signals, &mut told).await? {
-                Waited::Stopped => return Ok(()),
-                Waited::Again => {}
-            },
+            (Some(identity), Some(removed)) => {
+                let waits = Waits::removed(&removed, &identity);
+                wait(&found, waits, removed.holds(), &mut door, &mut signals, &mut told).await?
+            }
+            (None, _) => {
+                let waits = Waits::no_site(&found);
+                wait(&found, waits, String::new(), &mut door, &mut signals, &mut told).await?
+            }
+        };
+        match next {
+            Next::Stopped => return Ok(()),
+            Next::Again => {}
         }
         had_port = true;
     }
+}
+
+/// Serves nothing, until there is something to serve. `holds`: what this box has, in words.
+async fn wait(
+    found: &Found,
+    waits: Waits,
+    holds: String,
+    door: &mut Door,
+    signals: &mut Signals,
+    told: &mut String,
+) -> Result<Next, RunError> {
+    Ok(match waiting::wait(found, waits, door, signals, told).await? {
+        Waited::Stopped => Next::Stopped,
+        Waited::Again => Next::Again,
+        Waited::Joins(ask, reply) => set_aside_and_join(found, Joins { ask, reply, holds }, signals).await,
+    })
 }
 
 /// What follows when a box has stopped serving.
@@ -145,20 +176,29 @@ async fn serve(
         () = startup::until_stopped(signals, &mut reload, commit_every) => Why::Asked,
         ended = &mut node => Why::Ended(ended),
         () = ways.show(&handle) => Why::Asked,
-        (ask, reply) = admin::serve(&mut company, &handle, &mut asked) => Why::Joins(ask, reply),
+        leaves = admin::serve(&mut company, &handle, &found, &mut asked) => Why::Leaves(leaves),
+        leaves = left_over(&handle, dir) => Why::Leaves(leaves),
+        () = until_removed(&handle) => Why::Removed,
     };
     let ended = match why {
         Why::Asked => None,
         Why::Ended(ended) => Some(ended),
-        Why::Joins(ask, reply) => {
+        Why::Leaves(leaves) => {
             // Nobody tells systemd anything meanwhile: this takes seconds.
+            drop(service);
+            let serves = Serves { found: &found, handle: &handle, company, ways, node };
+            let next = serves.leave(leaves, signals).await;
+            let _ = serving.stop.send(true);
+            return next;
+        }
+        Why::Removed => {
             drop(service);
             let left = stop::leave((ways, None), (&handle, node, None), signals).await;
             ended_well(left)?;
             drop(company);
-            let next = set_aside_and_join(&found, &ask, reply, signals).await;
+            Removed::now(dir, handle.identity()).save(dir)?;
             let _ = serving.stop.send(true);
-            return Ok(next);
+            return Ok(Next::Again);
         }
     };
     service.stopping();
@@ -182,8 +222,74 @@ enum Why {
     Asked,
     /// Its node has ended by itself.
     Ended(stop::Ended),
-    /// It leaves its own site for another.
-    Joins(JoinAsk, Reply<JoinedForm>),
+    /// It is to do what cannot be done while it serves.
+    Leaves(Leaves),
+    /// It was removed from its site.
+    Removed,
+}
+
+/// How long a box that was removed goes on: what it has just handed over, leadership perhaps, is on its way.
+const REMOVED_GRACE: Duration = Duration::from_secs(2);
+
+async fn until_removed(handle: &Handle) {
+    handle.removed().await;
+    tokio::time::sleep(REMOVED_GRACE).await;
+}
+
+/// What a start before was asked for and did not finish.
+async fn left_over(handle: &Handle, dir: &Path) -> Leaves {
+    tokio::select! {
+        renaming = Renaming::left_over(handle, dir) => Leaves::Renames(renaming, None),
+        key = rotation::agreed(handle, dir) => Leaves::Rekeys(key, None),
+    }
+}
+
+/// A box that serves, and is to do something for which it cannot.
+struct Serves<'a> {
+    found: &'a Found,
+    handle: &'a Handle,
+    company: Company,
+    ways: Ways,
+    node: JoinHandle<Result<(), NodeError>>,
+}
+
+impl Serves<'_> {
+    async fn leave(self, leaves: Leaves, signals: &mut Signals) -> Result<Next, RunError> {
+        match leaves {
+            Leaves::Joins(joins) => {
+                let found = self.found;
+                self.stop(signals).await?;
+                Ok(set_aside_and_join(found, joins, signals).await)
+            }
+            Leaves::Renames(renaming, reply) => {
+                let (found, handle) = (self.found, self.handle);
+                let agreed = renaming.agree(handle, &found.dir).await;
+                self.stop(signals).await?;
+                let renamed = match agreed {
+                    Ok(()) => Ok(renaming.finish(found, handle, handle.identity()).await?),
+                    Err(problem) => Err(problem),
+                };
+                // Whoever asked may have gone, or it was before this start.
+                reply.map(|reply| reply.send(renamed));
+                Ok(Next::Again)
+            }
+            Leaves::Rekeys(key, reply) => {
+                let (mut company, handle) = (self.company, self.handle);
+                company.goes_by(key)?;
+                let left = stop::leave((self.ways, None), (handle, self.node, None), signals).await;
+                ended_well(left)?;
+                let me = handle.identity().me();
+                let rotated = RotatedForm { name: me.name.clone(), number: me.id.0, key: key.to_string() };
+                reply.map(|reply| reply.send(Ok(rotated)));
+                Ok(Next::Again)
+            }
+        }
+    }
+
+    /// Ends the node, and frees the port.
+    async fn stop(self, signals: &mut Signals) -> Result<(), RunError> {
+        ended_well(stop::leave((self.ways, None), (self.handle, self.node, None), signals).await)
+    }
 }
 
 fn ended_well(ended: stop::Ended) -> Result<(), RunError> {
@@ -196,8 +302,7 @@ fn ended_well(ended: stop::Ended) -> Result<(), RunError> {
 /// Moves what a box has out of the way and joins; what it had is back if it is not taken in.
 async fn set_aside_and_join(
     found: &Found,
-    ask: &JoinAsk,
-    reply: Reply<JoinedForm>,
+    Joins { ask, reply, holds }: Joins,
     signals: &mut Signals,
 ) -> Next {
     // Whoever asked may have gone: what was done stays.
@@ -209,7 +314,7 @@ async fn set_aside_and_join(
         }
     };
     let joined = tokio::select! {
-        joined = waiting::join(found, ask) => joined,
+        joined = waiting::join(found, &ask) => joined,
         signal = signals.stop() => {
             info!("{signal}: stopping");
             aside::bring_back(&found.dir, &to);
@@ -218,8 +323,10 @@ async fn set_aside_and_join(
     };
     match joined {
         Ok(form) => {
-            info!("what this box had is in {}", to.display());
-            let _ = reply.send(Ok(JoinedForm { set_aside: Some(to.display().to_string()), ..form }));
+            info!("what this box had is in {}: {holds}", to.display());
+            let set_aside = Some(to.display().to_string());
+            let set_aside_holds = Some(holds).filter(|holds| !holds.is_empty());
+            let _ = reply.send(Ok(JoinedForm { set_aside, set_aside_holds, ..form }));
         }
         Err(problem) => {
             // If it may be a member already, the same command finds out again.

@@ -62,6 +62,20 @@ impl Unit {
     }
 }
 
+/// A number as people read it: 1,204.
+#[must_use]
+pub fn grouped(number: u128) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// The address that a text says; `example` is what an error shows.
 ///
 /// # Errors
@@ -89,6 +103,12 @@ fn factor_of(units: &[(&str, u64)], suffix: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        let texts = [0, 999, 1_204, 120_934, 1_000_000].map(grouped);
+        assert_eq!(texts, ["0", "999", "1,204", "120,934", "1,000,000"]);
+    }
     use proptest::prelude::*;
 
     proptest! {

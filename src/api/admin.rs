@@ -28,6 +28,8 @@ pub(crate) enum Admin {
     Init { ask: InitAsk, reply: Reply<Founded> },
     /// Join a site.
     Join { ask: JoinAsk, reply: Reply<JoinedForm> },
+    /// Have the site know this box by a new key.
+    RotateKey { reply: Reply<RotatedForm> },
     /// Where do others reach this box? If nowhere yet: there from now on.
     Advertise { address: Option<String>, reply: Reply<String> },
 }
@@ -91,6 +93,17 @@ pub(crate) struct JoinedForm {
     pub(crate) replaces: Option<u64>,
     /// Where the data is that this box had.
     pub(crate) set_aside: Option<String>,
+    /// What that holds, in words.
+    pub(crate) set_aside_holds: Option<String>,
+}
+
+/// The answer of `POST /v1/key/rotate`.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RotatedForm {
+    pub(crate) name: String,
+    pub(crate) number: u64,
+    /// The hash of the new key.
+    pub(crate) key: String,
 }
 
 const INIT_EXAMPLE: &str = r#"{"site": "plant7", "name": "box1", "advertise": "10.0.0.11:7400"}"#;
@@ -163,4 +176,10 @@ pub(super) async fn join(
     let asked = join_of(&body::read(request.into_body(), BODY_BYTES_MAX).await?)?;
     let joined = ask(&shared.admin, |reply| Admin::Join { ask: asked, reply }).await?;
     to_json(&joined).map(json_response)
+}
+
+/// `POST /v1/key/rotate`
+pub(super) async fn rotate_key(State(shared): State<Arc<ApiState>>) -> Result<Response<Body>, Problem> {
+    let rotated = ask(&shared.admin, |reply| Admin::RotateKey { reply }).await?;
+    to_json(&rotated).map(json_response)
 }

@@ -49,10 +49,10 @@ pub use server::{Answers, ApiError, bind, serve};
 
 use crate::node::Handle;
 use crate::secret::Secret;
-pub(crate) use admin::{ADMIN_MAX, Admin, Founded, InitAsk, JoinAsk, JoinedForm, Reply};
+pub(crate) use admin::{ADMIN_MAX, Admin, Founded, InitAsk, JoinAsk, JoinedForm, Reply, RotatedForm};
 pub(crate) use guard::Guard;
 pub(crate) use metrics::{Text, log_figures};
-pub(crate) use waiting::{NO_SITE, Waiting, WaitingState};
+pub(crate) use waiting::{Idle, NO_SITE, Waiting, WaitingState};
 
 /// The configuration of the API's listener.
 #[derive(Clone, Debug)]
@@ -186,6 +186,7 @@ fn router(shared: Arc<ApiState>) -> Router {
         .route("/v1/tokens/{id}", only(delete(tokens::revoke)))
         .route("/v1/init", only(post(admin::init)))
         .route("/v1/join", only(post(admin::join)))
+        .route("/v1/key/rotate", only(post(admin::rotate_key)))
         .route("/v1/leader/transfer", only(post(members::transfer)))
         .route("/v1/clock/step", only(post(clock::step)))
         .route("/v1/sources/{name}/epochs", only(post(reports::open_epoch)))

@@ -313,9 +313,8 @@ impl Client {
 }
 
 fn read_token(file: &Path) -> Result<String, ClientError> {
-    let failed = |why: String| {
-        ClientError::Usage(format!("cannot use the cannot use the token file {}: {why}", file.display()))
-    };
+    let failed =
+        |why: String| ClientError::Usage(format!("cannot use the token file {}: {why}", file.display()));
     let token = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
     let token = token.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {

@@ -22,16 +22,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A token is one line.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
-/// Found a site on this box, which waits for it
+/// Found a site on this box, which waits for it; or rename the site that this box has alone
+///
+/// A site of one box that is renamed keeps its id, totals, windows and the numbers of its summaries; its topics at the
+/// broker change.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
-  tallyd init --site plant7 --advertise 10.0.0.11:7400")]
+  tallyd init --site plant7 --advertise 10.0.0.11:7400
+  tallyd init --site plant7 --name box1      on a box that was tried first: other names")]
 pub(super) struct InitArgs {
     /// Name of the site, 1 to 32 of a-z 0-9 -
     #[arg(long, value_name = "NAME", value_parser = member_name)]
     site: String,
-    /// Name of this box; default: node.name of its configuration, else its host name
+    /// Name of this box; default: node.name of its configuration, else its host name; renamed: as it is
     #[arg(long, value_name = "NODE", value_parser = member_name)]
     name: Option<String>,
     /// Where other boxes reach this one; default: cluster.advertise of its configuration
@@ -98,6 +102,7 @@ struct Joined {
     number: u64,
     replaces: Option<u64>,
     set_aside: Option<String>,
+    set_aside_holds: Option<String>,
 }
 
 /// An address as other boxes dial it.
@@ -157,11 +162,11 @@ pub(super) async fn join(args: JoinArgs) -> Result<(), ClientError> {
     let until = begun + args.timeout;
     let seen = until_settled(&server, &joined, until).await;
     if args.json {
-        let Joined { site, site_id, name, number, replaces, set_aside } = &joined;
+        let Joined { site, site_id, name, number, replaces, set_aside, set_aside_holds } = &joined;
         let settled = seen.as_ref().map(|seen| json!({"applied": seen.applied, "votes": seen.votes}));
         let said = json!({
             "site": site, "site_id": site_id, "name": name, "number": number, "replaces": replaces,
-            "set_aside": set_aside, "settled": settled,
+            "set_aside": set_aside, "set_aside_holds": set_aside_holds, "settled": settled,
         });
         return print_done(&format!("{said}\n"));
     }
@@ -241,7 +246,7 @@ fn settled(status: &Value, number: u64) -> Option<Settled> {
 }
 
 fn in_words(joined: &Joined, seen: Option<&Settled>, took: Duration) -> String {
-    let Joined { site, name, number, replaces, set_aside, .. } = joined;
+    let Joined { site, name, number, replaces, set_aside, set_aside_holds, .. } = joined;
     let place = replaces.map_or(String::new(), |old| {
         format!(", in the place of number {old}, which may not be started again")
     });
@@ -257,9 +262,11 @@ fn in_words(joined: &Joined, seen: Option<&Settled>, took: Duration) -> String {
             format!("{followed}; {vote}")
         }
     };
+    let holds =
+        set_aside_holds.as_ref().map_or(String::new(), |holds| format!(" ({})", text::printable(holds)));
     let aside = set_aside
         .as_ref()
-        .map_or(String::new(), |to| format!("what this box had is in {}\n", text::printable(to)));
+        .map_or(String::new(), |to| format!("what this box had{holds} is in {}\n", text::printable(to)));
     format!("{name} is number {number} of {site}{place}; {state}\n{aside}")
 }
 
@@ -275,6 +282,7 @@ mod tests {
             number: 2,
             replaces: None,
             set_aside: None,
+            set_aside_holds: None,
         }
     }
 

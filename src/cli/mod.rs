@@ -9,6 +9,7 @@ mod doctor;
 mod documents;
 mod export;
 mod join;
+mod key;
 mod members;
 mod progress;
 pub mod provision;
@@ -57,6 +58,7 @@ enum Command {
     Init(join::InitArgs),
     Token(token::TokenArgs),
     Join(join::JoinArgs),
+    Key(key::KeyArgs),
     Add(add::AddArgs),
     Get(reads::GetArgs),
     Series(reads::SeriesArgs),
@@ -211,6 +213,7 @@ fn run_client(command: Command) -> Result<(), ClientError> {
         Command::Init(args) => blocking(|| join::init(args)),
         Command::Token(args) => blocking(|| token::run(args)),
         Command::Join(args) => blocking(|| join::join(args)),
+        Command::Key(args) => blocking(|| key::run(args)),
         Command::Add(args) => blocking(|| add::run(args)),
         Command::Get(args) => blocking(|| reads::get(args)),
         Command::Series(args) => blocking(|| reads::series(args)),

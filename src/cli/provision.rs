@@ -376,8 +376,7 @@ fn check_empty(dir: &Path) -> Result<(), ProvisionError> {
 }
 
 fn json(made: &impl Serialize) -> String {
-    let mut text =
-        serde_json::to_string_pretty(made).expect("the value has the value has only texts and numbers");
+    let mut text = serde_json::to_string_pretty(made).expect("the value has only texts and numbers");
     text.push('\n');
     text
 }

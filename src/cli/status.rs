@@ -37,6 +37,10 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
     {
         return print(&format!("{}: {}\n", of(&status, "node"), text::printable(text)));
     }
+    if let ("removed", Some(text)) = (status["role"].as_str().unwrap_or_default(), status["text"].as_str()) {
+        let (node, site, site_id) = (of(&status, "node"), of(&status, "site"), of(&status, "site_id"));
+        return print(&format!("{}\n{node} of site {site} ({site_id}): removed\n", text::printable(text)));
+    }
     print(&in_words(&status))
 }
 

@@ -4,10 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::removed::REMOVED;
+use super::renaming::RENAMING;
+use super::rotation::{FORMER, NEXT};
 use crate::identity::{CA_CERTIFICATE, CA_KEY, IDENTITY, NODE_CERTIFICATE, NODE_KEY};
 
 /// What belongs to a box's membership in a site, the identity first: without it nothing of the rest is used.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 15] = [
     IDENTITY,
     NODE_KEY,
     NODE_CERTIFICATE,
@@ -19,6 +22,10 @@ const PARTS: [&str; 11] = [
     "peers.seen",
     "unsent.batches",
     "unsent.tmp",
+    REMOVED,
+    RENAMING,
+    NEXT,
+    FORMER,
 ];
 
 /// Moves the data of a box beside its directory, or into it where nothing can be made beside.

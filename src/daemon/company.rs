@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tally_core::id::KeyHash;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::info;
 
+use super::rotation;
 use crate::api::{Name, Problem};
 use crate::config::Found;
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityError};
 use crate::join::serve::{self, Host};
 use crate::node::{Handle, Links};
 use crate::request::MemberError;
@@ -93,6 +95,9 @@ impl Company {
                 started => break started?,
             }
         };
+        if let Some(other) = rotation::other_key(&self.dir) {
+            transport.show_also(other);
+        }
         let strangers = transport.admit_strangers();
         // It is started once: by the start of the box, or by the first request that needs it.
         let _ = self.transport.set(transport);
@@ -104,6 +109,46 @@ impl Company {
         let Some(transport) = self.transport.get().cloned() else { return };
         let host = Host { handle: handle.clone(), transport };
         self.host = Some(tokio::spawn(serve::serve(host, strangers)));
+    }
+
+    /// Nobody is taken in any more.
+    pub(super) fn take_in_nobody(&mut self) {
+        if let Some(host) = self.host.take() {
+            host.abort();
+        }
+    }
+
+    /// Has the site know this box by another key. It goes by that as soon as [`Company::goes_by`] has written it down.
+    pub(super) async fn rotate_key(&mut self, handle: &Handle) -> Result<KeyHash, Problem> {
+        let identity = handle.identity();
+        let next = rotation::next(&self.dir, identity);
+        let next = next.map_err(|error| Problem::new(Name::NotCommitted, error.to_string()))?;
+        let new = next.key_hash();
+        if let Some(transport) = self.transport.get() {
+            transport.show_also(next);
+        }
+        // A leader would be missed while it connects anew. Where no other can lead it does so all the same.
+        if handle.role().borrow().leads {
+            let _ = handle.transfer(None).await;
+        }
+        let change = MemberChange::Key { id: identity.node_id(), old: identity.me().key, new };
+        handle.change_members(&change).await.map_err(|error| match error {
+            MemberError::Refused(why) => refused(why.to_string()),
+            MemberError::Request(error) => error.into(),
+        })?;
+        Ok(new)
+    }
+
+    /// The identity names this key for this box from now on.
+    ///
+    /// # Errors
+    /// The identity cannot be written.
+    pub(super) fn goes_by(&mut self, key: KeyHash) -> Result<(), IdentityError> {
+        let own = self.identity.node_id();
+        for member in self.identity.members.iter_mut().filter(|member| member.id == own) {
+            member.key = key;
+        }
+        self.identity.save(&self.dir)
     }
 
     /// Where others reach this box; if it is nowhere yet, there from now on.

@@ -1,5 +1,6 @@
-//! A box that has a configuration and no identity: it founds nothing by itself, since a disk may not be mounted. It
-//! waits until an operator founds or joins a site, or until an identity appears.
+//! A box that counts nothing. It has a configuration and no identity: it founds nothing by itself, since a disk may not
+//! be mounted, and waits until an operator founds or joins a site, or until an identity appears. Or it was removed from
+//! its site, and waits to be stopped, or to join anew.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,13 +8,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::door::Door;
 use super::founding::host_name;
+use super::removed::Removed;
 use super::{RunError, stop};
 use crate::api::{
-    ADMIN_MAX, Admin, Founded, InitAsk, JoinAsk, JoinedForm, NO_SITE, Name, Problem, Waiting, WaitingState,
+    ADMIN_MAX, Admin, Founded, Idle, InitAsk, JoinAsk, JoinedForm, NO_SITE, Name, Problem, Reply, Waiting,
+    WaitingState,
 };
 use crate::config::{Config, Found};
 use crate::identity::{IDENTITY, Identity};
@@ -26,34 +29,65 @@ use crate::startup;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What ended the waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waited {
     /// A signal stops the process.
     Stopped,
     /// There may be an identity, or another configuration.
     Again,
+    /// A box that was removed is to join anew, with what it has set aside.
+    Joins(JoinAsk, Reply<JoinedForm>),
 }
 
-/// Waits. `told`: whether the log says already what for.
+/// Why a box waits.
+pub(super) struct Waits {
+    idle: Idle,
+    /// What it would be called, or was.
+    name: String,
+    /// What the log says.
+    line: String,
+}
+
+impl Waits {
+    /// It has no site yet.
+    pub(super) fn no_site(found: &Found) -> Waits {
+        let line = format!(
+            "{} has no identity, and there is a configuration, so no site is founded here (a disk may not be \
+             mounted): {NO_SITE}",
+            found.dir.display()
+        );
+        Waits { idle: Idle::no_site(), name: own_name(&found.config), line }
+    }
+
+    /// It was removed from its site.
+    pub(super) fn removed(removed: &Removed, identity: &Identity) -> Waits {
+        let idle = removed.idle(identity);
+        let line = idle.text().to_owned();
+        Waits { idle, name: identity.me().name.clone(), line }
+    }
+}
+
+/// Waits. `told`: what the log says already.
 pub(super) async fn wait(
     found: &Found,
+    Waits { idle, name, line }: Waits,
     door: &mut Door,
     signals: &mut Signals,
-    told: &mut bool,
+    told: &mut String,
 ) -> Result<Waited, RunError> {
     let Found { config, dir, .. } = found;
     let listener = door.open(config.api.listen).await?;
     let api_config = startup::api_config(config)?;
     let (admin, mut asked) = mpsc::channel(ADMIN_MAX);
-    let state = Arc::new(WaitingState::new(own_name(config)));
+    let was_member = idle.was_member();
+    let state = Arc::new(WaitingState::new(name, idle));
     let serving = startup::serve(listener, Waiting::new(&api_config, admin, Arc::clone(&state)), api_config);
     signals.listen_to_stops();
-    if !std::mem::replace(told, true) {
-        info!(
-            "{} has no identity, and there is a configuration, so no site is founded here (a disk may not be \
-             mounted): {NO_SITE}",
-            dir.display()
-        );
+    if *told != line {
+        match was_member {
+            true => warn!("{line}"),
+            false => info!("{line}"),
+        }
+        *told = line;
     }
     let shown = Arc::clone(&state);
     let service = service::ready(move || shown.line());
@@ -68,11 +102,21 @@ pub(super) async fn wait(
                 }
                 Heard::Reload => break Waited::Again,
             },
-            _ = look.tick() => if dir.join(IDENTITY).exists() {
+            _ = look.tick() => if !was_member && dir.join(IDENTITY).exists() {
                 info!("{} has an identity now", dir.display());
                 break Waited::Again;
             },
             Some(request) = asked.recv() => {
+                let request = match request {
+                    Admin::Join { ask, reply } if was_member && ask.set_aside => {
+                        break Waited::Joins(ask, reply);
+                    }
+                    request if was_member => {
+                        refuse(&state, request);
+                        continue;
+                    }
+                    request => request,
+                };
                 tokio::select! {
                     done = answer(found, &state, request) => if done {
                         break Waited::Again;
@@ -86,7 +130,7 @@ pub(super) async fn wait(
             }
         }
     };
-    if waited == Waited::Stopped {
+    if let Waited::Stopped = waited {
         service.stopping();
         door.close();
         stop::end_api(serving).await;
@@ -95,6 +139,17 @@ pub(super) async fn wait(
         let _ = serving.stop.send(true);
     }
     Ok(waited)
+}
+
+/// What a box that was removed is asked for, other than to join anew.
+fn refuse(state: &WaitingState, request: Admin) {
+    let problem = Problem::new(Name::JoinRefused, state.line());
+    match request {
+        Admin::Init { reply, .. } => drop(reply.send(Err(problem))),
+        Admin::Join { reply, .. } => drop(reply.send(Err(problem))),
+        Admin::Advertise { reply, .. } => drop(reply.send(Err(problem))),
+        Admin::RotateKey { reply } => drop(reply.send(Err(problem))),
+    }
 }
 
 /// Does what was asked for; whether there is an identity now.
@@ -115,10 +170,18 @@ async fn answer(found: &Found, state: &WaitingState, request: Admin) -> bool {
             done
         }
         Admin::Advertise { reply, .. } => {
-            let _ = reply.send(Err(Problem::new(Name::NotCommitted, format!("this box has {NO_SITE}"))));
+            let _ = reply.send(Err(no_site()));
+            false
+        }
+        Admin::RotateKey { reply } => {
+            let _ = reply.send(Err(no_site()));
             false
         }
     }
+}
+
+fn no_site() -> Problem {
+    Problem::new(Name::NotCommitted, format!("this box has {NO_SITE}"))
 }
 
 fn own_name(config: &Config) -> String {
@@ -126,7 +189,7 @@ fn own_name(config: &Config) -> String {
 }
 
 /// The name that an operator gives this box, if that is not another than the configuration has.
-fn chosen_name(config: &Config, asked: Option<&str>) -> Result<Option<String>, Problem> {
+pub(super) fn chosen_name(config: &Config, asked: Option<&str>) -> Result<Option<String>, Problem> {
     match (&config.node.name, asked) {
         (Some(name), Some(asked)) if name != asked => Err(Problem::new(
             Name::JoinRefused,
@@ -192,5 +255,6 @@ pub(super) async fn join(found: &Found, ask: &JoinAsk) -> Result<JoinedForm, Pro
         number: identity.node,
         replaces: joined.replaces,
         set_aside: None,
+        set_aside_holds: None,
     })
 }

@@ -46,7 +46,7 @@ impl Identity {
     /// Parses and checks the content of an `identity.json`; the error says what is wrong.
     ///
     /// # Errors
-    /// Checks the identity; the error says what is wrong.
+    /// What is wrong with it.
     pub fn read(bytes: &[u8]) -> Result<Identity, String> {
         let identity: Identity =
             serde_json::from_slice(bytes).map_err(|error| format!("cannot be parsed: {error}"))?;

@@ -11,7 +11,8 @@ use rustls::server::ParsedCertificate;
 use tally_core::id::KeyHash;
 
 use super::IdentityError;
-use super::files::{NODE_CERTIFICATE, NODE_KEY, invalid, read};
+use super::authority::Issued;
+use super::files::{NODE_CERTIFICATE, NODE_KEY, create_directory, invalid, read};
 
 const REMEDY: &str = "copy the box's files again from the directory that `tallyd provision` made";
 
@@ -46,6 +47,19 @@ impl Keys {
             return Err(invalid(&certificate_path, "does not certify the key in node.key", REMEDY));
         }
         Ok(Keys { private, certificate, hash })
+    }
+
+    /// The keys in a directory, made now unless there are any, durably: whoever begins again goes on with the same.
+    ///
+    /// # Errors
+    /// Keys cannot be made, or a file cannot be read or written.
+    pub(crate) fn load_or_make(dir: &Path, name: &str) -> Result<Keys, IdentityError> {
+        // Written last.
+        if !dir.join(NODE_CERTIFICATE).exists() {
+            create_directory(dir)?;
+            Issued::self_signed(name)?.save(dir)?;
+        }
+        Keys::load(dir)
     }
 
     /// Its key pair and its public key, for what is signed outside of TLS; `None` for a key that is not Ed25519.
@@ -96,7 +110,7 @@ impl fmt::Debug for Keys {
 }
 
 /// The hash of the public key in a certificate; `None` for what is no certificate. Neither its
-/// dates and the signature are not checked.
+/// dates nor its signature are checked.
 pub fn key_hash(certificate: &CertificateDer<'_>) -> Option<KeyHash> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     Some(hash_of(parsed.subject_public_key_info().as_ref()))

@@ -13,9 +13,7 @@ use super::frames::{Reason, Refused};
 use super::joiner::{Applicant, Joiner, JoinerError, JoinerStep, may_be_tried_again};
 use super::token::Token;
 use super::wire::{self, Frames, WireError};
-use crate::identity::{
-    IDENTITY, Identity, IdentityError, Issued, Keys, NODE_CERTIFICATE, NODE_KEY, create_directory, write_file,
-};
+use crate::identity::{IDENTITY, Identity, IdentityError, Keys, NODE_CERTIFICATE, NODE_KEY, write_file};
 use crate::transport::{BUSY, DialError, Guest, NOT_HERE, TransportError, key_of};
 
 /// The folder in the data directory with the key of a box that is joining: asked again under the same key, the site gives
@@ -76,7 +74,7 @@ pub(crate) struct Member {
 /// Joins, and writes the identity down.
 pub(crate) async fn join(plan: &JoinPlan) -> Result<Member, JoinFailure> {
     let joining = plan.dir.join(JOINING);
-    let keys = load_or_make(&joining, &plan.name)?;
+    let keys = Keys::load_or_make(&joining, &plan.name)?;
     let Some((pair, key)) = keys.ed25519() else {
         return Err(JoinFailure::Refused(format!("{}: node.key is not an Ed25519 key", joining.display())));
     };
@@ -109,16 +107,6 @@ async fn bind(keys: &Keys, listen: SocketAddr) -> Result<Guest, TransportError> 
             bound => return bound,
         }
     }
-}
-
-/// The key of a try before, or a new one.
-fn load_or_make(joining: &Path, name: &str) -> Result<Keys, IdentityError> {
-    if joining.join(NODE_CERTIFICATE).exists() {
-        return Keys::load(joining);
-    }
-    create_directory(joining)?;
-    Issued::self_signed(name)?.save(joining)?;
-    Keys::load(joining)
 }
 
 /// Puts the keys to their place and writes the identity, last.
@@ -154,6 +142,8 @@ async fn tries(
         may_be_member |= asked;
         let why = match tried {
             Ok(Ok(Ok(joined))) => return Ok(joined),
+            // Nothing was changed by this try, but perhaps by one before: whoever is there again later says so.
+            Ok(Ok(Err(Tried::Over(JoinFailure::NotDone(why))))) if may_be_member => why,
             Ok(Ok(Err(Tried::Over(failure)))) => return Err(failure),
             Ok(Ok(Err(Tried::Again { why, done_nothing }))) => {
                 may_be_member &= !done_nothing;

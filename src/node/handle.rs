@@ -24,7 +24,9 @@ use crate::request::{
     Add, Added, MemberError, NamedReport, ReportError, RequestError, SeriesError, SetError,
 };
 use crate::site::entry::{self, SourceKind};
-use crate::site::{Applied, Body, MemberChange, MemberRefused, OpenRefused, Refusal, Removed, Site, Verdict};
+use crate::site::{
+    Applied, Body, Level, MemberChange, MemberRefused, OpenRefused, Refusal, Removed, Site, Verdict,
+};
 use crate::transport::TransportMetrics;
 
 /// How long a request waits for its answer before it is told that there is none.
@@ -224,6 +226,10 @@ impl Handle {
     /// # Errors
     /// Why the members do not change, or that nobody knows whether they do.
     pub async fn change_members(&self, change: &MemberChange) -> Result<(), MemberError> {
+        if change.is_of_level_three() && self.site(Site::level) < Level::THREE {
+            let why = "this needs all boxes of the site to be updated; `tallyd status` shows who is not";
+            return Err(RequestError::NotCommitted { why: why.to_owned() }.into());
+        }
         let body = entry::member(random_u128() as u64, change);
         match self.propose(body).await? {
             Applied::Member { result: Err(why @ MemberRefused::TooEarly), .. } => {
@@ -328,6 +334,15 @@ impl Handle {
         Ok(self.status())
     }
 
+    /// Waits until this box was removed from the site; that is for good.
+    pub async fn removed(&self) {
+        let mut removed = self.shared.removed.subscribe();
+        if removed.wait_for(|removed| *removed).await.is_err() {
+            // The node, which would say so, is gone.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// How often the loop that drives consensus and storage has gone round: several times a second while it works.
     pub fn rounds(&self) -> u64 {
         self.shared.rounds.get()
@@ -420,6 +435,10 @@ impl Handle {
 
     /// Whether what is asked of this box now can come to anything.
     fn check_able(&self) -> Result<(), RequestError> {
+        if self.shared.commands.is_closed() {
+            // The process may go on: nobody would ever answer.
+            return Err(RequestError::NotCommitted { why: "this box is stopping".to_owned() });
+        }
         self.check_disk()?;
         self.check_leader()
     }

@@ -19,8 +19,16 @@ const RAISE_EVERY: Duration = Duration::from_secs(1);
 /// What the other boxes can apply, as they said when they connected last.
 #[derive(Debug, Default)]
 pub(super) struct Levels {
-    told: BTreeMap<NodeId, Level>,
+    told: BTreeMap<NodeId, Told>,
     raised_at: Option<Instant>,
+}
+
+/// What a box said of its program.
+#[derive(Debug)]
+struct Told {
+    level: Level,
+    /// Empty: it does not say.
+    release: String,
 }
 
 impl Levels {
@@ -29,15 +37,20 @@ impl Levels {
         self.told.remove(&peer);
     }
 
-    /// A peer has announced the level that it can apply.
-    pub(super) fn on_level(&mut self, peer: NodeId, level: Level) {
-        self.told.insert(peer, level);
+    /// A peer has announced the level that it can apply, and its release.
+    pub(super) fn on_level(&mut self, peer: NodeId, level: Level, release: String) {
+        self.told.insert(peer, Told { level, release });
+    }
+
+    /// The release of a peer, as it said when it connected last.
+    pub(super) fn release(&self, peer: NodeId) -> Option<&str> {
+        self.told.get(&peer).map(|told| &*told.release).filter(|release| !release.is_empty())
     }
 
     /// The highest level that all members can apply; `None`: somebody has not said yet. A witness applies nothing.
     pub(super) fn common(&self, me: NodeId, members: &[MemberRecord]) -> Option<Level> {
         let of = |member: &MemberRecord| {
-            if member.id == me { Some(Level::MAX) } else { self.told.get(&member.id).copied() }
+            if member.id == me { Some(Level::MAX) } else { self.told.get(&member.id).map(|told| told.level) }
         };
         let boxes = members.iter().filter(|member| member.role != MemberRole::Witness);
         boxes.map(of).try_fold(Level::MAX, |least, level| level.map(|level| least.min(level)))
@@ -56,7 +69,8 @@ impl Node {
     /// Tells a peer that has just connected. A box of the first release counts the frame as unreadable and goes on.
     pub(super) fn tell_level(&mut self, peer: NodeId) {
         self.levels.forget(peer);
-        self.send(peer, Lane::Control, &Frame::Level(Level::MAX));
+        let release = env!("CARGO_PKG_VERSION").to_owned();
+        self.send(peer, Lane::Control, &Frame::Level { level: Level::MAX, release });
     }
 
     /// Raises the site's level, at a leader, to what all members can apply.
@@ -99,9 +113,9 @@ mod tests {
             [member(1, MemberRole::Voter), member(2, MemberRole::Observer), member(3, MemberRole::Witness)];
         let mut levels = Levels::default();
         assert_eq!(levels.common(NodeId(1), &members), None, "box2 has not said anything");
-        levels.on_level(NodeId(2), Level::ONE);
+        levels.on_level(NodeId(2), Level::ONE, "0.1.0".to_owned());
         assert_eq!(levels.common(NodeId(1), &members), Some(Level::ONE));
-        levels.on_level(NodeId(2), Level::TWO);
+        levels.on_level(NodeId(2), Level::TWO, "0.1.0".to_owned());
         assert_eq!(levels.common(NodeId(1), &members), Some(Level::TWO));
         levels.forget(NodeId(2));
         assert_eq!(
@@ -110,7 +124,7 @@ mod tests {
             "it has restarted, with an older release perhaps"
         );
         // A newer release can more: this one raises to what it knows itself.
-        levels.on_level(NodeId(2), Level::new(9).unwrap());
+        levels.on_level(NodeId(2), Level::new(9).unwrap(), "0.1.0".to_owned());
         assert_eq!(levels.common(NodeId(1), &members), Some(Level::MAX));
     }
 }

@@ -34,6 +34,9 @@ pub trait Links: Debug + Send + Sync {
     /// # Errors
     /// No connection to one of them could be set up.
     fn set_members(&self, members: &[MemberRecord]) -> Result<(), TransportError>;
+
+    /// The members with these numbers, ascending, were removed: one that comes back is told so where that can be said.
+    fn retire(&self, _numbers: Vec<NodeId>) {}
 }
 
 impl Links for Transport {
@@ -55,5 +58,9 @@ impl Links for Transport {
 
     fn set_members(&self, members: &[MemberRecord]) -> Result<(), TransportError> {
         Transport::set_members(self, members)
+    }
+
+    fn retire(&self, numbers: Vec<NodeId>) {
+        Transport::retire(self, numbers);
     }
 }

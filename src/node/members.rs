@@ -48,6 +48,8 @@ pub(super) struct Members {
     told: Option<(LogIndex, Vec<MemberRecord>)>,
     /// A new leader's no-op: when it is applied, so are the wishes of all leaders before.
     leads_from: LogIndex,
+    /// Another member has said that the number of this box was retired.
+    is_retired: bool,
 }
 
 impl Members {
@@ -64,6 +66,7 @@ impl Members {
             witness_untold: true,
             told: None,
             leads_from: LogIndex::ZERO,
+            is_retired: false,
         }
     }
 
@@ -260,10 +263,20 @@ impl Node {
     /// Updates the connections to all known members.
     pub(super) fn connect_members(&self) {
         let list = self.members.connected();
-        if let Some(links) = &self.links
-            && let Err(error) = links.set_members(&list)
-        {
+        let Some(links) = &self.links else { return };
+        links.retire(self.site().members_retired().collect());
+        if let Err(error) = links.set_members(&list) {
             warn!("cannot connect to the members: {error}");
+        }
+    }
+
+    /// Another member says that the number of this box was retired. The keys of both have proved who they are, and no
+    /// number is used again: it is so for good.
+    pub(super) fn on_retired(&mut self, by: NodeId) {
+        if !std::mem::replace(&mut self.members.is_retired, true) {
+            let by = self.name_of(by);
+            warn!("{by} says that this box was removed from the site, or replaced");
+            self.status_at = None;
         }
     }
 
@@ -376,13 +389,15 @@ impl Node {
         missing(&voters, answers)
     }
 
-    /// Whether this box was a member and is none any more: the site does not name it, and the latest configuration
-    /// in its log is without it. It is not told when that is committed: nobody talks to it any more.
+    /// Whether this box was a member and is none any more: another member has said so; or the site does not name it, and
+    /// the latest configuration in its log is without it. It is not told when that is committed: nobody talks to it any
+    /// more.
     pub(super) fn is_removed(&self) -> bool {
         let me = self.shared.identity.node_id();
         let site = self.site();
         let is_named = site.members().iter().any(|record| record.id == me);
-        !site.members().is_empty() && !is_named && self.raft.configuration().role(me).is_none()
+        self.members.is_retired
+            || !site.members().is_empty() && !is_named && self.raft.configuration().role(me).is_none()
     }
 
     /// When the loop should look at the members again.

@@ -1,4 +1,4 @@
-//! A whole node that was away while others came.
+//! A whole node that was away while others came, and one that has ended.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -7,13 +7,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use tally_core::id::{KeyHash, LogIndex, NodeId};
 use tally_core::raft::MemberRole;
+use tally_core::report::Amount;
+use tokio::sync::mpsc;
 
 use super::wire::Frame;
-use super::{Input, Jobs, Links, Node, NodeConfig, NodeParts};
+use super::{Command, Handle, Input, Jobs, Links, Node, NodeConfig, NodeParts};
 use crate::clock::{Moment, TimeSource, Wall};
 use crate::identity::{Identity, MemberRecord, SiteId};
 use crate::metrics::Metrics;
 use crate::random::Random;
+use crate::request::{Add, RequestError};
 use crate::storage::faulty::FaultyFileSystem;
 use crate::storage::{Options, Owner, Storage};
 use crate::transport::{Event, Lane, PeerStatus, SendError, TransportError, TransportMetrics};
@@ -55,28 +58,46 @@ fn member(id: u64) -> MemberRecord {
     }
 }
 
-#[test]
-fn a_box_that_was_away_lets_in_whom_another_names_and_an_older_list_is_no_news() {
+/// The third of three boxes, which has just started.
+fn third(pins: Arc<Pins>) -> (Node, mpsc::Receiver<Command>, Handle) {
     let members = [1, 2, 3].map(member).to_vec();
     let identity =
         Identity { site: "test".into(), site_id: SiteId(7), node: 3, window_ms: 60_000, level: 1, members };
     let (fs, owner) = (FaultyFileSystem::new(1), Owner { site_id: 7, node: 3 });
     let (storage, recovered) = Storage::open(fs, Path::new("/data"), owner, Options::default()).unwrap();
-    let (pins, (jobs, _inbox)) = (Arc::<Pins>::default(), Jobs::queue());
+    let (jobs, _inbox) = Jobs::queue();
     let parts = NodeParts {
         identity,
         recovered,
         unsent: None,
         storage_metrics: storage.metrics(),
         jobs,
-        links: Some(pins.clone()),
+        links: Some(pins),
         transport_metrics: Arc::<TransportMetrics>::default(),
         metrics: Arc::<Metrics>::default(),
         time: TimeSource::simulated(),
         random: Random::seeded(1),
     };
     let moment = Moment { now: Instant::now(), wall: Wall { us: 1, synced: true } };
-    let (mut node, _commands, _handle) = Node::new(parts, NodeConfig::default(), moment).unwrap();
+    Node::new(parts, NodeConfig::default(), moment).unwrap()
+}
+
+#[test]
+fn an_add_to_a_node_that_has_ended_is_refused_at_once() {
+    let (_node, commands, handle) = third(Arc::default());
+    let add = Add { series: "parts".to_owned(), amount: Amount::Counter(1), key: None };
+    assert!(handle.begin_add(&add).is_ok());
+    drop(commands);
+    match handle.begin_add(&add) {
+        Err(RequestError::NotCommitted { why }) => assert_eq!(why, "this box is stopping"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_box_that_was_away_lets_in_whom_another_names_and_an_older_list_is_no_news() {
+    let pins = Arc::<Pins>::default();
+    let (mut node, _commands, _handle) = third(pins.clone());
     let mut hears = |index: u64, ids: &[u64]| -> Vec<u64> {
         let members = ids.iter().copied().map(member).collect();
         let frame = Frame::Members { index: LogIndex(index), members }.encode();

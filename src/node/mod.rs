@@ -86,7 +86,7 @@ pub use snapshot_transfer::{Incoming, Taken};
 pub use status::*;
 pub use stopping::{StopTimes, StoppedNode};
 pub use successors::TransferReason;
-pub use unsent::{Unsent, read_unsent};
+pub use unsent::{Unsent, counts_unsent, read_unsent};
 pub use verdict::Verdict;
 pub(crate) use wire::{ToWitness, decode_to_witness, encode_from_witness};
 
@@ -212,6 +212,8 @@ pub struct Node {
     storage_metrics: Arc<StorageMetrics>,
     links: Option<Arc<dyn Links>>,
     connected: BTreeSet<NodeId>,
+    /// When the connection to a peer that has none ended.
+    heard: BTreeMap<NodeId, Instant>,
     batches: Batches,
     proposals: Proposals,
     /// What nobody waits for, at a leader.
@@ -338,6 +340,7 @@ impl Node {
             storage_metrics,
             links,
             connected: BTreeSet::new(),
+            heard: BTreeMap::new(),
             batches,
             proposals: Proposals::default(),
             gathered: Gathered::default(),
@@ -474,6 +477,7 @@ fn share(
         leaderless: AtomicBool::new(false),
         broker: Mutex::default(),
         broker_wish: watch::Sender::new(BrokerWish::default()),
+        removed: watch::Sender::new(false),
         commands: command_sender,
         rounds: Counter::default(),
         status_changed: Notify::new(),

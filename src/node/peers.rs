@@ -33,11 +33,13 @@ impl Node {
             }
             Event::Disconnected(peer) => {
                 self.connected.remove(&peer);
+                self.heard.insert(peer, self.moment.now);
                 self.heartbeats.adaptive.on_disconnected(peer);
                 self.transfers.successors.on_disconnected(peer);
                 self.state_check.on_disconnected(peer);
                 self.raft.snapshot_lost(peer);
             }
+            Event::Retired(by) => self.on_retired(by),
             Event::Received { from, frame, .. } => match Frame::decode(&frame) {
                 Ok(frame) => self.on_frame(from, frame),
                 Err(_) => self.refuse(from, Reason::UnreadableFrame),
@@ -59,7 +61,7 @@ impl Node {
             Frame::SnapshotWant { last, offset } => self.on_snapshot_want(from, last, offset),
             Frame::Members { index, members } => self.on_members(from, index, members),
             Frame::TransferAnnounced { to, reason } => self.on_transfer_announced(from, to, reason),
-            Frame::Level(level) => self.levels.on_level(from, level),
+            Frame::Level { level, release } => self.levels.on_level(from, level, release),
             Frame::Digests(points) => self.state_check.on_told(from, points),
             Frame::StateWant { index } => self.on_state_want(from, index),
             Frame::Transfer { to } => {
@@ -132,6 +134,10 @@ impl Node {
             // Only leaders make these, of what they know: one from elsewhere would be in force with some boxes.
             Ok(BodyKind::Configuration | BodyKind::Bootstrap | BodyKind::Level) => {
                 return self.refuse(from, Reason::BadConfiguration);
+            }
+            // By an entry that its old key sent.
+            Ok(BodyKind::Member) if entry::rekeys_another(&envelope.inside, from) => {
+                return self.refuse(from, Reason::Implausible);
             }
             Ok(_) => {}
             Err(_) => return self.refuse(from, Reason::UnreadableBody),

@@ -39,6 +39,9 @@ impl Node {
         let name = |id: NodeId| self.members.get(id).map(|member| member.name.clone());
         let role = self.raft.configuration().role(identity.node_id());
         let is_removed = self.is_removed();
+        if is_removed {
+            self.shared.removed.send_if_modified(|removed| !std::mem::replace(removed, true));
+        }
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         let before = (
             status.role,
@@ -221,6 +224,17 @@ impl Node {
                 outgoing: configuration.outgoing().any(|id| id == member.id),
                 refused: link.and_then(|link| link.refused),
                 refused_because: link.and_then(|link| link.refused).map(Refusal::explain),
+                version: match is_me {
+                    true => Some(env!("CARGO_PKG_VERSION").to_owned()),
+                    false => self.levels.release(member.id).map(str::to_owned),
+                },
+                heard_ms: match is_me || link.is_some_and(|link| link.connected) {
+                    true => Some(0),
+                    false => self.heard.get(&member.id).map(|at| {
+                        let ago = self.moment.now.saturating_duration_since(*at).as_millis();
+                        u64::try_from(ago).unwrap_or(u64::MAX)
+                    }),
+                },
             }
         };
         self.member_list().iter().map(of).collect()

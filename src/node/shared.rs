@@ -41,6 +41,8 @@ pub(super) struct NodeShared {
     pub(super) broker: Mutex<Option<Reach>>,
     /// What the upstream is to do about the broker.
     pub(super) broker_wish: watch::Sender<BrokerWish>,
+    /// Set once this box was a member and is none any more.
+    pub(super) removed: watch::Sender<bool>,
     pub(super) commands: mpsc::Sender<Command>,
     /// How often the loop has gone round.
     pub(super) rounds: Counter,

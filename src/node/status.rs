@@ -242,6 +242,11 @@ pub struct MemberStatus {
     pub refused: Option<Refusal>,
     /// The same in words, with what to do.
     pub refused_because: Option<&'static str>,
+    /// The release that it runs, as it said when it connected last; none: it did not say.
+    pub version: Option<String>,
+    /// How long ago the connection to it ended, milliseconds; 0: there is one; none: there was none since this process
+    /// started.
+    pub heard_ms: Option<u64>,
 }
 
 /// A change of the members that is under way.

@@ -155,6 +155,13 @@ pub fn read_unsent<F: FileSystem>(storage: &Storage<F>, owner: Owner) -> Option<
     None
 }
 
+/// How much is counted in the batches of such a file; `None` for one that cannot be used.
+#[must_use]
+pub fn counts_unsent(file: &[u8], owner: Owner) -> Option<u128> {
+    let unsent = Unsent::decode(file, owner).ok()?;
+    Some(unsent.bodies.iter().map(|body| entry::counts_in(body)).fold(0, u128::saturating_add))
+}
+
 /// The last batch may go over the bound by so much.
 fn entry_bytes_max() -> usize {
     super::wire::APPEND_BYTES_MAX as usize

@@ -9,7 +9,7 @@ pub use super::digests::Points;
 pub use super::heartbeat_wire::{Condition, HeartbeatAnswerExtra, HeartbeatExtra};
 use super::heartbeat_wire::{answer, heartbeat, put_answer, put_heartbeat_extra};
 use super::successors::TransferReason;
-use crate::codec::{Malformed, Reader, put_varint};
+use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 use crate::site::{Level, MemberRecord, put_records, read_records};
 use crate::storage::SnapshotHead;
 
@@ -17,6 +17,9 @@ use crate::storage::SnapshotHead;
 pub const APPEND_BYTES_MAX: u32 = 1 << 20;
 /// Most bytes of one part of a snapshot.
 pub const PART_BYTES: usize = 256 << 10;
+
+/// The longest name of a release.
+const RELEASE_BYTES_MAX: usize = 32;
 
 /// A message between two boxes.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,8 +49,8 @@ pub enum Frame {
     /// The leader transfers leadership to this box, and why: for the others' logs, and so that it is not moved
     /// again at once.
     TransferAnnounced { to: NodeId, reason: TransferReason },
-    /// The highest feature level that the sender can apply.
-    Level(Level),
+    /// The highest feature level that the sender can apply, and its release; empty: it does not say.
+    Level { level: Level, release: String },
     /// Digests of the sender's state at some indexes.
     Digests(Points),
     /// A request, by a box whose state is wrong, for a snapshot of that index or a later one.
@@ -159,9 +162,10 @@ impl Frame {
                 put_varint(&mut out, index.0);
                 out.into()
             }
-            Frame::Level(level) => {
+            Frame::Level { level, release } => {
                 let mut out = vec![LEVEL];
                 put_varint(&mut out, level.get().into());
+                put_bytes(&mut out, release.as_bytes());
                 out.into()
             }
             Frame::SnapshotPart(part) => {
@@ -220,7 +224,6 @@ impl Frame {
                 reader.done()?;
                 Frame::TransferAnnounced { to, reason: reason.ok_or(Malformed)? }
             }
-            // Whatever follows is of a later release.
             DIGESTS => {
                 let points = Points::read(&mut reader)?;
                 reader.done()?;
@@ -233,7 +236,13 @@ impl Frame {
             }
             LEVEL => {
                 let level = u32::try_from(reader.varint()?).ok().and_then(Level::new);
-                Frame::Level(level.ok_or(Malformed)?)
+                // Whatever else follows is of a later release; the first ones said nothing more than the level.
+                let release = reader.text().unwrap_or_default();
+                let plain = |text: &&str| {
+                    text.len() <= RELEASE_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
+                };
+                let release = Some(release).filter(plain).unwrap_or_default().to_owned();
+                Frame::Level { level: level.ok_or(Malformed)?, release }
             }
             SNAPSHOT_PART => {
                 let term = Term(reader.varint()?);

@@ -190,6 +190,10 @@ impl Site {
                 self.digest = self.members.bootstrap(members, self.digest);
                 Applied::Members
             }
+            // Neither is proposed below that level.
+            DecodedBody::Member { change, .. } if change.is_of_level_three() && self.level < Level::THREE => {
+                Applied::Nothing
+            }
             DecodedBody::Member { nonce, change } => {
                 let changed = self.members.change(change, self.digest);
                 self.digest = changed.unwrap_or(self.digest);

@@ -1,6 +1,6 @@
 //! Reading what [`super::entry`] writes: borrowed from the entry, bounded, never a panic.
 
-use tally_core::id::{Epoch, ReportNumber, SourceId};
+use tally_core::id::{Epoch, KeyHash, NodeId, ReportNumber, SourceId};
 use tally_core::meter::{GLITCH_WINDOW_MS, MeterRule, Reading};
 use tally_core::report::{Amount, Kind, Last, Sample, Sum};
 use tally_core::time::{Elapsed, SiteTime};
@@ -8,10 +8,11 @@ use tally_core::time::{Elapsed, SiteTime};
 use super::admission::JoinRequest;
 use super::entry::{
     BOOTSTRAP, CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED,
-    CELL_WINDOW, CLEARED, CLOSE, CONFIGURATION, DELIVERED, EntryError, JOIN, LEVEL, MEMBER, MEMBER_PUT,
-    MEMBER_REMOVE, MEMBER_ROLE, NUMBER, OPEN, PASS_OVER, READING_CEILING, READING_GLITCH_WINDOW,
-    READING_INCARNATION, READING_KNOWN, READING_NOISE, READING_STEP_MAX, RELEASED, REMOVE, RENAME, REPORT,
-    REPORT_AS_OF, REPORT_CELLS_MAX, SET, SET_ASIDE, STEP_CLOCK, SourceKind, TICK, TOKEN,
+    CELL_WINDOW, CLEARED, CLOSE, CONFIGURATION, DELIVERED, EntryError, JOIN, LEVEL, MEMBER, MEMBER_KEY,
+    MEMBER_PUT, MEMBER_REMOVE, MEMBER_RENAME, MEMBER_ROLE, NUMBER, OPEN, PASS_OVER, READING_CEILING,
+    READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN, READING_NOISE, READING_STEP_MAX, RELEASED,
+    REMOVE, RENAME, REPORT, REPORT_AS_OF, REPORT_CELLS_MAX, SET, SET_ASIDE, STEP_CLOCK, SourceKind, TICK,
+    TOKEN,
 };
 use super::layers::StampedEntry;
 use super::level::Level;
@@ -171,6 +172,14 @@ fn read_change(reader: &mut Reader<'_>) -> Result<MemberChange, EntryError> {
             MemberChange::Role { role, name: reader.text()?.to_owned() }
         }
         MEMBER_REMOVE => MemberChange::Remove { name: reader.text()?.to_owned() },
+        MEMBER_KEY => MemberChange::Key {
+            id: NodeId(reader.varint()?),
+            old: KeyHash(reader.array()?),
+            new: KeyHash(reader.array()?),
+        },
+        MEMBER_RENAME => {
+            MemberChange::Rename { site: reader.text()?.to_owned(), name: reader.text()?.to_owned() }
+        }
         _ => return Err(EntryError::Malformed),
     })
 }

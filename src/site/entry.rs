@@ -6,7 +6,7 @@
 
 mod reading;
 
-use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
+use tally_core::id::{Epoch, NodeId, ReportNumber, SeriesName, SourceId};
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
@@ -139,6 +139,8 @@ pub(super) const PASS_OVER: u8 = 24;
 pub(super) const MEMBER_PUT: u8 = 0;
 pub(super) const MEMBER_ROLE: u8 = 1;
 pub(super) const MEMBER_REMOVE: u8 = 2;
+pub(super) const MEMBER_KEY: u8 = 3;
+pub(super) const MEMBER_RENAME: u8 = 4;
 
 pub(super) const CELL_KIND: u8 = 0b0000_0011;
 /// In place of a kind: an add of either sign.
@@ -283,6 +285,17 @@ pub fn member(nonce: u64, change: &MemberChange) -> Body {
             out.push(MEMBER_REMOVE);
             put_bytes(&mut out, name.as_bytes());
         }
+        MemberChange::Key { id, old, new } => {
+            out.push(MEMBER_KEY);
+            put_varint(&mut out, id.0);
+            out.extend_from_slice(&old.0);
+            out.extend_from_slice(&new.0);
+        }
+        MemberChange::Rename { site, name } => {
+            out.push(MEMBER_RENAME);
+            put_bytes(&mut out, site.as_bytes());
+            put_bytes(&mut out, name.as_bytes());
+        }
     }
     out.into()
 }
@@ -303,6 +316,15 @@ pub fn join(request: &JoinRequest) -> Body {
     let mut out = vec![JOIN];
     request.put(&mut out);
     out.into()
+}
+
+/// Whether a body gives a new key to a member other than this one: each makes its own.
+#[must_use]
+pub fn rekeys_another(body: &[u8], than: NodeId) -> bool {
+    match DecodedBody::decode(body) {
+        Ok(DecodedBody::Member { change: MemberChange::Key { id, .. }, .. }) => id != than,
+        _ => false,
+    }
 }
 
 /// A configuration of the group, by its leader alone.
@@ -365,6 +387,24 @@ pub fn is_step_clock(body: &[u8]) -> bool {
 #[must_use]
 pub fn level(level: Level) -> Body {
     with_number(LEVEL, u64::from(level.get()))
+}
+
+/// How much the cells of a report count together, as [`super::Site::counts`] counts: counters and updowns by their
+/// amounts, samples by their values, a reading as one. 0 for a body of another kind.
+#[must_use]
+pub fn counts_in(body: &[u8]) -> u128 {
+    let Ok(DecodedBody::Report(report)) = DecodedBody::read(body) else { return 0 };
+    let (mut cells, mut counts) = (report.cells(), 0_u128);
+    while let Ok(Some(cell)) = cells.next() {
+        let of_cell = match (&cell.reading, cell.amount) {
+            (Some(_), _) => 1,
+            (None, Amount::Counter(sum)) => sum,
+            (None, Amount::Updown { up, down }) => up.saturating_add(down),
+            (None, Amount::Sample(sample)) => sample.count.into(),
+        };
+        counts = counts.saturating_add(of_cell);
+    }
+    counts
 }
 
 fn with_number(kind: u8, number: u64) -> Body {

@@ -1,5 +1,7 @@
 //! The agreed members of the site: their identities, their intended roles, and which
-//! configuration of the group is in force.
+//! configuration of the group is in force. `codec`: how they are written.
+
+mod codec;
 
 use serde::{Deserialize, Serialize};
 use tally_core::id::{KeyHash, NodeId};
@@ -7,7 +9,12 @@ use tally_core::raft::MemberRole;
 
 use super::digest::{mix, mix_bytes};
 use super::tokens::TokenRefused;
-use crate::codec::{Malformed, Reader, put_bytes, put_varint};
+use crate::codec::{Malformed, Reader, put_varint};
+pub(super) use codec::{
+    is_address, is_name, put_parts, put_record, read_parts, read_record, read_role, role_code,
+};
+use codec::{is_sound, mix_record};
+pub(crate) use codec::{put_records, read_records};
 
 /// The most members that a site may have.
 pub const MEMBERS_MAX: usize = 9;
@@ -51,6 +58,29 @@ pub enum MemberChange {
         /// Who.
         name: String,
     },
+    /// Another key, which the member itself has made. Only proposed at feature level 3.
+    Key {
+        /// Whose.
+        id: NodeId,
+        /// The hash of the key by which it is known until then.
+        old: KeyHash,
+        /// The hash of the new one.
+        new: KeyHash,
+    },
+    /// Another name of the only member, and of its site. Only proposed at feature level 3.
+    Rename {
+        /// The site's.
+        site: String,
+        /// The member's.
+        name: String,
+    },
+}
+
+impl MemberChange {
+    /// Whether a box of a release before level 3 could not read it.
+    pub(crate) const fn is_of_level_three(&self) -> bool {
+        matches!(self, MemberChange::Key { .. } | MemberChange::Rename { .. })
+    }
 }
 
 /// Why a change of the members was refused; nothing was changed.
@@ -101,6 +131,12 @@ pub enum MemberRefused {
     /// A witness has no log, and a box is no witness.
     #[error("a box cannot become a witness, nor a witness a box: remove it and add it under a new identity")]
     WitnessForLife,
+    /// Another key has come in between.
+    #[error("the site knows this box by another key already")]
+    OtherKey,
+    /// There are others who know the site by its name.
+    #[error("only a site of one box can be renamed")]
+    NotAlone,
     /// The site cannot remember the number of another removed member.
     #[error("the site cannot remember more removed members")]
     TooManyRemoved,
@@ -187,6 +223,10 @@ impl Members {
         }
     }
 
+    pub(super) fn retired(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.retired.iter().map(|id| NodeId(*id))
+    }
+
     /// Members, and those who are leaving.
     pub(super) fn known(&self) -> impl Iterator<Item = &MemberRecord> {
         self.list.iter().chain(&self.leaving)
@@ -237,7 +277,38 @@ impl Members {
                 self.check_stays_voter(place)?;
                 self.take_out(place, digest)
             }
+            MemberChange::Key { id, old, new } => self.change_key(id, old, new, digest),
+            MemberChange::Rename { site, name } => {
+                if !is_name(&site) || !is_name(&name) {
+                    return Err(MemberRefused::Malformed);
+                }
+                let ([member], true) = (&mut self.list[..], self.leaving.is_empty()) else {
+                    return Err(MemberRefused::NotAlone);
+                };
+                member.name = name;
+                Ok(mix_record(mix_bytes(digest, site.as_bytes()), member))
+            }
         }
+    }
+
+    /// A member is known by another key from now on. Asked again, it is so already.
+    fn change_key(
+        &mut self,
+        id: NodeId,
+        old: KeyHash,
+        new: KeyHash,
+        digest: u64,
+    ) -> Result<u64, MemberRefused> {
+        if self.known().any(|member| member.id != id && member.key == new) {
+            return Err(MemberRefused::KeyTaken);
+        }
+        let member = self.list.iter_mut().find(|member| member.id == id);
+        let member = member.ok_or(MemberRefused::NoSuchMember)?;
+        if member.key != old && member.key != new {
+            return Err(MemberRefused::OtherKey);
+        }
+        member.key = new;
+        Ok(mix_record(digest, member))
     }
 
     /// The vote of that member does not wait any longer; whether it did.
@@ -441,107 +512,6 @@ impl Members {
         let in_force = if reader.bool()? { Some(read_parts(reader)?) } else { None };
         Ok(Members { list, leaving, retired, in_force, ..Members::default() })
     }
-}
-
-fn mix_record(digest: u64, record: &MemberRecord) -> u64 {
-    let mut bytes = Vec::with_capacity(128);
-    put_record(&mut bytes, record);
-    mix_bytes(digest, &bytes)
-}
-
-fn is_sound(record: &MemberRecord) -> bool {
-    record.id.0 > 0 && is_name(&record.name) && is_address(&record.address)
-}
-
-pub(super) fn is_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain)
-}
-
-pub(super) fn is_address(address: &str) -> bool {
-    address.len() <= ADDRESS_BYTES_MAX && address.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-pub(super) fn put_record(out: &mut Vec<u8>, record: &MemberRecord) {
-    put_varint(out, record.id.0);
-    out.push(role_code(record.role));
-    out.extend_from_slice(&record.key.0);
-    put_bytes(out, record.name.as_bytes());
-    put_bytes(out, record.address.as_bytes());
-}
-
-pub(super) fn read_record(reader: &mut Reader<'_>) -> Result<MemberRecord, Malformed> {
-    let id = NodeId(reader.varint()?);
-    let role = read_role(reader)?;
-    let key = KeyHash(reader.array()?);
-    let (name, address) = (reader.text()?.to_owned(), reader.text()?.to_owned());
-    let record = MemberRecord { id, name, address, key, role };
-    if is_sound(&record) { Ok(record) } else { Err(Malformed) }
-}
-
-/// Records in ascending order of their numbers.
-pub(crate) fn put_records(out: &mut Vec<u8>, records: &[MemberRecord]) {
-    out.push(records.len() as u8);
-    for record in records {
-        put_record(out, record);
-    }
-}
-
-pub(crate) fn read_records(reader: &mut Reader<'_>) -> Result<Vec<MemberRecord>, Malformed> {
-    let count = usize::from(reader.u8()?);
-    if count > MEMBERS_MAX {
-        return Err(Malformed);
-    }
-    let list = (0..count).map(|_| read_record(reader)).collect::<Result<Vec<_>, Malformed>>()?;
-    if list.is_sorted_by(|before, after| before.id < after.id) { Ok(list) } else { Err(Malformed) }
-}
-
-pub(super) const fn role_code(role: MemberRole) -> u8 {
-    match role {
-        MemberRole::Voter => 0,
-        MemberRole::Observer => 1,
-        MemberRole::Witness => 2,
-    }
-}
-
-pub(super) fn read_role(reader: &mut Reader<'_>) -> Result<MemberRole, Malformed> {
-    match reader.u8()? {
-        0 => Ok(MemberRole::Voter),
-        1 => Ok(MemberRole::Observer),
-        2 => Ok(MemberRole::Witness),
-        _ => Err(Malformed),
-    }
-}
-
-/// A joint configuration has the members of two.
-const PARTS_MAX: usize = 16;
-
-pub(super) fn put_parts(out: &mut Vec<u8>, parts: &ConfigurationRecord) {
-    out.push(u8::from(parts.leaves_by_itself));
-    out.push(parts.parts.len() as u8);
-    for part in &parts.parts {
-        put_varint(out, part.id.0);
-        let flags = [part.voter, part.outgoing, part.observer, part.witness];
-        out.push(flags.iter().enumerate().map(|(bit, flag)| u8::from(*flag) << bit).sum());
-    }
-}
-
-pub(super) fn read_parts(reader: &mut Reader<'_>) -> Result<ConfigurationRecord, Malformed> {
-    let leaves_by_itself = reader.bool()?;
-    let count = usize::from(reader.u8()?);
-    if count > PARTS_MAX {
-        return Err(Malformed);
-    }
-    let mut parts: Vec<Part> = Vec::with_capacity(count);
-    for _ in 0..count {
-        let (id, flags) = (NodeId(reader.varint()?), reader.u8()?);
-        if flags >= 16 || parts.last().is_some_and(|before| before.id >= id) {
-            return Err(Malformed);
-        }
-        let has = |bit: u8| flags >> bit & 1 == 1;
-        parts.push(Part { id, voter: has(0), outgoing: has(1), observer: has(2), witness: has(3) });
-    }
-    Ok(ConfigurationRecord { parts, leaves_by_itself })
 }
 
 #[cfg(test)]

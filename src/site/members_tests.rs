@@ -27,6 +27,58 @@ fn role(name: &str, role: MemberRole) -> MemberChange {
     MemberChange::Role { name: name.to_owned(), role }
 }
 
+fn key(id: u64, old: u8, new: u8) -> MemberChange {
+    MemberChange::Key { id: NodeId(id), old: KeyHash([old; 32]), new: KeyHash([new; 32]) }
+}
+
+#[test]
+fn a_member_is_known_by_its_new_key_alone_and_asked_again_nothing_more_changes() {
+    let mut members = three();
+    members.change(key(2, 2, 9), 0).unwrap();
+    assert_eq!(members.list()[1].key, KeyHash([9; 32]));
+    let after = members.clone();
+    members.change(key(2, 2, 9), 0).unwrap();
+    assert_eq!(members, after);
+    for (change, why) in [
+        (key(2, 2, 8), MemberRefused::OtherKey),
+        (key(2, 9, 3), MemberRefused::KeyTaken),
+        (key(7, 7, 8), MemberRefused::NoSuchMember),
+    ] {
+        assert_eq!(members.change(change, 0), Err(why));
+        assert_eq!(members, after);
+    }
+}
+
+#[test]
+fn nobody_gives_another_member_a_new_key() {
+    use crate::site::entry;
+    let body = entry::member(1, &key(2, 2, 9));
+    assert!(!entry::rekeys_another(&body, NodeId(2)));
+    assert!(entry::rekeys_another(&body, NodeId(3)));
+    assert!(!entry::rekeys_another(&entry::member(1, &remove("box2")), NodeId(3)));
+}
+
+#[test]
+fn a_new_key_is_not_that_of_a_member_that_is_leaving() {
+    let mut members = three();
+    members.change(remove("box3"), 0).unwrap();
+    assert_eq!(members.change(key(2, 2, 3), 0), Err(MemberRefused::KeyTaken));
+    assert_eq!(members.change(key(3, 3, 8), 0), Err(MemberRefused::NoSuchMember));
+}
+
+#[test]
+fn only_a_site_of_one_box_is_renamed() {
+    let rename = |name: &str| MemberChange::Rename { site: "plant8".to_owned(), name: name.to_owned() };
+    let mut members = three();
+    assert_eq!(members.change(rename("press"), 0), Err(MemberRefused::NotAlone));
+    assert_eq!(members, three());
+    let mut alone = Members::default();
+    alone.bootstrap(vec![record(1, MemberRole::Voter)], 0);
+    assert_eq!(alone.change(rename("Press 3"), 0), Err(MemberRefused::Malformed));
+    alone.change(rename("press"), 0).unwrap();
+    assert_eq!((&*alone.list()[0].name, alone.list()[0].key), ("press", KeyHash([1; 32])));
+}
+
 #[test]
 fn a_site_is_founded_once_and_its_members_stand_by_number() {
     let mut members = three();

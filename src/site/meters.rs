@@ -190,8 +190,12 @@ impl Meters {
     /// Site time jumped ahead: what was heard after `since` was heard by a time that was behind.
     pub(super) fn jump_ahead(&mut self, since: SiteTime, by_ms: u64) {
         let later = |at: SiteTime| SiteTime(at.0.saturating_add(by_ms));
-        let heard_since: Vec<(u64, Meter)> =
-            self.rows.iter().filter(|(_, row)| row.meter.heard > since).map(|(id, row)| (*id, row.meter)).collect();
+        let heard_since: Vec<(u64, Meter)> = self
+            .rows
+            .iter()
+            .filter(|(_, row)| row.meter.heard > since)
+            .map(|(id, row)| (*id, row.meter))
+            .collect();
         for (id, mut meter) in heard_since {
             meter.heard = later(meter.heard);
             match &mut meter.pending {

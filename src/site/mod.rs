@@ -234,6 +234,17 @@ impl Site {
         self.members.leaving()
     }
 
+    /// The numbers of members that were removed, ascending: none is ever used again.
+    pub fn members_retired(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.retired()
+    }
+
+    /// What all counters, updowns and samples have come to together: how much is lost with this state.
+    #[must_use]
+    pub fn counts(&self) -> u128 {
+        self.table.rows.iter().map(|row| row.total.unsigned_abs()).fold(0, u128::saturating_add)
+    }
+
     /// The members by number, as agreed; none before the site's first leader has told.
     #[must_use]
     pub fn members(&self) -> &[MemberRecord] {

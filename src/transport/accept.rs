@@ -79,8 +79,9 @@ async fn handshake(shared: &TransportShared, incoming: Incoming) -> Result<Calle
         connection.close(CLOSE_REFUSED, Refusal::NoCertificate.as_str().as_bytes());
         return Err(Some(Refusal::NoCertificate));
     }
-    let id = shared.pins.peer_of(&connection).ok_or(Some(Refusal::UnknownKey))?;
-    let peer = shared.peer(id).ok_or(Some(Refusal::UnknownKey))?;
+    let Some(peer) = shared.pins.peer_of(&connection).and_then(|id| shared.peer(id)) else {
+        return Err(Some(turn_away(shared, &connection).await));
+    };
     let accepted = link::accept_control(&connection).await;
     let (first, hello) = accepted.map_err(|error| error.map_or(Some(Refusal::UnknownLane), why))?;
     if let Err(refusal) = shared.incarnations.admit(&peer, hello).await {
@@ -92,4 +93,15 @@ async fn handshake(shared: &TransportShared, incoming: Incoming) -> Result<Calle
     let incarnation = hello.incarnation;
     let fresh = Fresh { connection, control, first, incarnation, dialled_here: false, begun };
     Ok(Caller::Member(peer, Box::new(fresh)))
+}
+
+/// Tells a box whose key is not a member's whether the number that it had was retired. Whoever claims that number learns
+/// no more than that.
+async fn turn_away(shared: &TransportShared, connection: &Connection) -> Refusal {
+    let refusal = match link::accept_control(connection).await {
+        Ok((_, hello)) if shared.pins.is_retired(hello.node) => Refusal::Removed,
+        Ok(_) | Err(_) => Refusal::UnknownKey,
+    };
+    connection.close(CLOSE_REFUSED, refusal.as_str().as_bytes());
+    refusal
 }

@@ -9,7 +9,7 @@ use quinn::{Connection, ConnectionError};
 
 use super::peer::{Fresh, Peer};
 use super::refusal::CLOSE_REFUSED;
-use super::{Refusal, TransportShared, address, link};
+use super::{Event, Refusal, TransportShared, address, config, link};
 use crate::backoff::Backoff;
 use crate::random;
 
@@ -29,6 +29,7 @@ pub(super) async fn keep_connected(shared: Arc<TransportShared>, peer: Arc<Peer>
     let mut connected = peer.watch_connected();
     let mut tries = Tries::default();
     let mut logged: Option<Instant> = None;
+    let mut by_other_key = false;
     loop {
         if *connected.borrow_and_update() {
             let since = Instant::now();
@@ -53,7 +54,7 @@ pub(super) async fn keep_connected(shared: Arc<TransportShared>, peer: Arc<Peer>
         // boxes that each give up their own dial for the other's would have none.
         let outcome = tokio::select! {
             biased;
-            outcome = in_time(connect(&shared, &peer, tries.made)) => outcome,
+            outcome = in_time(connect(&shared, &peer, tries.made, by_other_key)) => outcome,
             _ = connected.wait_for(|connected| *connected) => continue,
         };
         let outcome = match outcome {
@@ -68,6 +69,12 @@ pub(super) async fn keep_connected(shared: Arc<TransportShared>, peer: Arc<Peer>
             Err(why) => why,
         };
         shared.metrics.dials_failed.raise();
+        match peer.refused() {
+            // An error means that the node is gone already.
+            Some(Refusal::OwnRemoved) => drop(shared.events.send(Event::Retired(peer.id)).await),
+            Some(Refusal::OwnUnknownKey) => by_other_key = !by_other_key && shared.other_key().is_some(),
+            _ => {}
+        }
         // Not at the first try: at a start of the whole site the others may be a moment later.
         if tries.made > 3 && logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             logged = Some(Instant::now());
@@ -81,11 +88,20 @@ async fn in_time<T>(step: impl Future<Output = Result<T, String>>) -> Result<T, 
 }
 
 /// Tries one of the peer's addresses once.
-async fn connect(shared: &TransportShared, peer: &Peer, tries: u32) -> Result<Connection, String> {
+async fn connect(
+    shared: &TransportShared,
+    peer: &Peer,
+    tries: u32,
+    by_other_key: bool,
+) -> Result<Connection, String> {
     let address = resolve(shared, peer, tries).await?;
+    let client = match shared.other_key().filter(|_| by_other_key) {
+        Some(keys) => config::client(&keys, &shared.pins, peer.id).map_err(|error| error.to_string())?,
+        None => peer.client.clone(),
+    };
     let connecting = shared
         .endpoint
-        .connect_with(peer.client.clone(), address, &shared.server_name)
+        .connect_with(client, address, &shared.server_name)
         .map_err(|error| error.to_string())?;
     connecting.await.map_err(|error| explain(shared, peer, address, &error))
 }
@@ -120,7 +136,10 @@ fn explain(shared: &TransportShared, peer: &Peer, address: SocketAddr, error: &C
     // Nobody there is no refusal.
     match Refusal::of(error).filter(|reason| *reason != Refusal::HandshakeTimeout) {
         Some(reason) => {
-            shared.refusals.refuse(reason, address);
+            // It may know the other one.
+            if reason != Refusal::OwnUnknownKey || shared.other_key().is_none() {
+                shared.refusals.refuse(reason, address);
+            }
             peer.note_refusal(reason);
         }
         None => tracing::debug!("dialling {address}: {error}"),

@@ -92,6 +92,8 @@ pub enum Event {
     Connected(NodeId),
     /// The connection to this peer ended; frames that waited to be sent are dropped.
     Disconnected(NodeId),
+    /// This member says that this box's number was retired: it was removed from the site, or replaced.
+    Retired(NodeId),
     /// A frame arrived.
     Received {
         /// The sender, authenticated by its key.
@@ -255,6 +257,8 @@ struct TransportShared {
     incarnations: Incarnations,
     /// Where boxes that want to join come out, if anybody serves them.
     strangers: OnceLock<mpsc::Sender<quinn::Connection>>,
+    /// Another key of this box, for those who do not know the one that it goes by.
+    other_key: Mutex<Option<Keys>>,
 }
 
 impl Transport {
@@ -291,6 +295,7 @@ impl Transport {
             refusals,
             incarnations,
             strangers: OnceLock::new(),
+            other_key: Mutex::default(),
         });
         let mut tasks = Tasks::default();
         tasks.all.spawn(accept::accept(shared.clone()));
@@ -334,6 +339,17 @@ impl Transport {
             peers.push(peer);
         }
         Ok(())
+    }
+
+    /// A member that does not know this box's key is dialled by this one, too: while a key is replaced, some know the
+    /// old one and some the new one.
+    pub fn show_also(&self, keys: Keys) {
+        *self.shared.other_key.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
+    }
+
+    /// The members with these numbers, ascending, were removed: one that comes back is told so.
+    pub fn retire(&self, numbers: Vec<NodeId>) {
+        self.shared.pins.retire(numbers);
     }
 
     /// The counters.
@@ -405,6 +421,10 @@ impl Drop for Transport {
 impl TransportShared {
     fn hello(&self) -> Hello {
         Hello { node: self.me, incarnation: self.incarnations.own() }
+    }
+
+    fn other_key(&self) -> Option<Keys> {
+        self.other_key.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     // At most eight others: a walk is quicker than a hash.

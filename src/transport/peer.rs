@@ -128,6 +128,11 @@ impl Peer {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
+    /// Why one side refused the latest connection.
+    pub(super) fn refused(&self) -> Option<Refusal> {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Closes all connections to the peer.
     pub(super) fn close(&self, code: quinn::VarInt, why: &[u8]) {
         for link in &self.lock().live {

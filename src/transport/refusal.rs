@@ -71,10 +71,14 @@ pub enum Refusal {
     PeerIpv4Only,
     /// This machine has no route to any of the peer's addresses.
     NoRoute,
+    /// Its number was retired: it was removed from the site, or replaced.
+    Removed,
+    /// It says that this box's number was retired.
+    OwnRemoved,
 }
 
 /// All reasons, in the order of their numbers.
-pub const REFUSALS: [Refusal; 22] = [
+pub const REFUSALS: [Refusal; 24] = [
     Refusal::NoCertificate,
     Refusal::UnknownKey,
     Refusal::OwnKey,
@@ -97,6 +101,8 @@ pub const REFUSALS: [Refusal; 22] = [
     Refusal::PeerIpv6Only,
     Refusal::PeerIpv4Only,
     Refusal::NoRoute,
+    Refusal::Removed,
+    Refusal::OwnRemoved,
 ];
 
 impl serde::Serialize for Refusal {
@@ -131,6 +137,8 @@ impl Refusal {
             Refusal::PeerIpv6Only => "peer-ipv6-only",
             Refusal::PeerIpv4Only => "peer-ipv4-only",
             Refusal::NoRoute => "no-route",
+            Refusal::Removed => "removed",
+            Refusal::OwnRemoved => "own-removed",
         }
     }
 
@@ -202,6 +210,10 @@ impl Refusal {
                 "this machine has no route to any of its addresses: is the network up, and do both have addresses of one \
                  IP version?"
             }
+            Refusal::Removed => "it was removed from the site, or replaced, and was told so; stop it",
+            Refusal::OwnRemoved => {
+                "it says that this box was removed from the site, or replaced, and does not count any more"
+            }
         }
     }
 
@@ -226,6 +238,8 @@ impl Refusal {
                     }
                     reason if reason == Refusal::Cloned.as_str().as_bytes() => Refusal::OwnClone,
                     reason if reason == Refusal::OtherNumber.as_str().as_bytes() => Refusal::OwnOtherNumber,
+                    reason if reason == Refusal::Removed.as_str().as_bytes() => Refusal::OwnRemoved,
+                    reason if reason == Refusal::UnknownKey.as_str().as_bytes() => Refusal::OwnUnknownKey,
                     _ => Refusal::RefusedByPeer,
                 })
             }

@@ -22,16 +22,36 @@ pub(super) const JOIN_ALPN: &[u8] = b"tally-join/1";
 pub(super) struct Pins {
     me: NodeId,
     members: RwLock<Vec<(NodeId, KeyHash)>>,
+    /// Numbers of removed members, ascending.
+    retired: RwLock<Vec<NodeId>>,
 }
 
 impl Pins {
     pub(super) fn new(identity: &Identity) -> Pins {
-        Pins { me: identity.node_id(), members: RwLock::new(keys_of(&identity.members)) }
+        Pins {
+            me: identity.node_id(),
+            members: RwLock::new(keys_of(&identity.members)),
+            retired: RwLock::default(),
+        }
     }
 
     /// Replaces the pinned keys by those of these members.
     pub(super) fn replace(&self, members: &[MemberRecord]) {
         *self.members.write().unwrap_or_else(PoisonError::into_inner) = keys_of(members);
+    }
+
+    /// These numbers were retired.
+    pub(super) fn retire(&self, numbers: Vec<NodeId>) {
+        *self.retired.write().unwrap_or_else(PoisonError::into_inner) = numbers;
+    }
+
+    /// Whether that number was.
+    pub(super) fn is_retired(&self, number: NodeId) -> bool {
+        self.retired.read().unwrap_or_else(PoisonError::into_inner).binary_search(&number).is_ok()
+    }
+
+    fn has_retired(&self) -> bool {
+        !self.retired.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Returns the member that a certificate belongs to, if it is another member's.
@@ -221,7 +241,11 @@ impl ClientCertVerifier for Verifier {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify(certificate)?;
+        match self.pins.peer(certificate) {
+            // It may be a removed member, which is told so after the handshake, and nothing else.
+            Err(CertificateError::UnknownIssuer) if self.pins.has_retired() => {}
+            known => drop(known?),
+        }
         Ok(ClientCertVerified::assertion())
     }
 

@@ -6,9 +6,10 @@
 //!   number, publish, set aside, record as delivered. `shell` runs it.
 //! * `ledger`: what was sent and acknowledged, pure.
 //! * `trials`: what the broker refuses, and when it is tried again, pure. `reasons`: why, in words.
-//! * `topic`: names in topics.
+//! * `topic`: names in topics. `cleared`: what a site that is renamed leaves behind.
 //! * `outbox`: what all this needs of the site; `node_outbox`: from whom it gets that.
 
+mod cleared;
 mod config;
 mod formats;
 mod ledger;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+pub(crate) use cleared::clear_retained;
 pub use config::{BaseTopic, PASSWORD_CREDENTIAL, UpstreamConfig};
 pub use formats::{FormatStatus, Formats, Naming, Numbered, SiteState};
 pub use machine::{Input, Machine, Output, Setting};

@@ -50,6 +50,8 @@ impl World {
             MemberChange::Role { role: MemberRole::Voter, .. } => "members promoted",
             MemberChange::Role { .. } => "members demoted",
             MemberChange::Remove { .. } => "members removed",
+            MemberChange::Key { .. } => "members' keys changed",
+            MemberChange::Rename { .. } => "members renamed",
         };
         self.changes.latest = Some((nonce, change.clone()));
         if self.rng.chance(80) {

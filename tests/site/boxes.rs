@@ -112,19 +112,28 @@ impl Site {
 
     /// Boxes that have a configuration and no identity: they wait to found or to join a site, once they are started.
     pub(crate) fn waiting(boxes: usize) -> Site {
+        Site::waiting_with(boxes, "")
+    }
+
+    /// The same with `extra` in each box's configuration.
+    pub(crate) fn waiting_with(boxes: usize, extra: &str) -> Site {
         let mut site = Site { boxes: Vec::new(), directory: tempfile::tempdir().unwrap() };
-        (0..boxes).for_each(|_| site.add_waiting());
+        (0..boxes).for_each(|_| site.add_waiting_with(extra));
         site
     }
 
     /// Another one.
     pub(crate) fn add_waiting(&mut self) {
+        self.add_waiting_with("");
+    }
+
+    fn add_waiting_with(&mut self, extra: &str) {
         let name = format!("box{}", self.boxes.len() + 1);
         let one = TestBox::planned(&name, &self.directory.path().join("site"), self.directory.path());
         std::fs::create_dir_all(&one.directory).unwrap();
         let text = format!("[node]\nname = \"{name}\"\n\n[cluster]\nlisten = \"127.0.0.1:{}\"\n", one.quic);
         std::fs::write(one.directory.join("tallyd.toml"), text).unwrap();
-        one.configure("");
+        one.configure(extra);
         self.boxes.push(one);
     }
 

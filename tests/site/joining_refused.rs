@@ -1,20 +1,16 @@
 //! Who does not get in, and what they are told: each line, with its exit status.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Output;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use ring::signature::{Ed25519KeyPair, KeyPair};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use tallyd::identity::Issued;
-use tallyd::join::Token;
-use tallyd::join::joiner::{Applicant, Joiner, JoinerStep};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::boxes::{Site, TestBox};
-use crate::harness::free_port;
+use crate::harness::{free_port, until};
 use crate::joining::{address, found, join, joined, start_waiting, token, told, tried};
+use crate::joining_wire::endpoint;
 
 fn assert_refused(output: &Output, code: i32, words: &[&str]) {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -65,13 +61,14 @@ fn every_refusal_is_one_line_with_its_exit_status() {
 
     assert_refused(&with(&good, &["--name", "box9"]), 1, &["node.name", "box2"]);
     assert_refused(&tried(one, &["join", &by, "--token", &good]), 1, &["box1 (number 1) of the site plant7"]);
-    assert_refused(&tried(one, &["init", "--site", "other"]), 1, &["of the site plant7"]);
     let place = tried(one, &["token", "create", "--replace", "box7"]);
     assert_refused(&place, 1, &["no member of this name"]);
 
     // After all of that the token is as good as new.
     assert!(joined(two, one, &good).contains("number 2"));
     assert_refused(&join(two, one, &good), 1, &["box2 (number 2) of the site plant7"]);
+    let renamed = tried(one, &["init", "--site", "other"]);
+    assert_refused(&renamed, 1, &["of the site plant7", "2 boxes", "only a site of one box can be renamed"]);
 }
 
 #[test]
@@ -102,6 +99,101 @@ fn a_data_directory_with_half_a_box_in_it_is_used_for_nothing() {
     assert_refused(&tried(&site.boxes[1], &["init", "--site", "other"]), 1, &["is not empty"]);
 }
 
+#[test]
+fn a_site_without_a_leader_takes_nobody_in_and_says_so_when_the_time_is_up() {
+    let mut site = Site::start(2);
+    site.add_waiting();
+    start_waiting(&mut site.boxes[2]);
+    let good = token(&site.boxes[0], &[]);
+    site.boxes[1].kill();
+    until("box1 knows that it has no majority", || {
+        site.boxes[0].try_status()?["leader"].is_null().then_some(())
+    });
+    let by = address(&site.boxes[0]);
+    let output = tried(&site.boxes[2], &["join", &by, "--token", &good, "--timeout", "4s"]);
+    assert_refused(&output, 3, &["plant7 has no leader: nothing changed"]);
+    // The same command again, once there is one.
+    site.boxes[1].start();
+    site.boxes[0].until_ready();
+    assert!(joined(&site.boxes[2], &site.boxes[0], &good).contains("box3 is number 3 of plant7"));
+}
+
+#[test]
+fn a_site_of_nine_members_takes_no_tenth() {
+    let mut site = Site::waiting(2);
+    found(&mut site.boxes[0]);
+    for id in 2..10 {
+        let (member, key) = (format!("guest{id}=127.0.0.1:{}", free_port()), format!("{id:064x}"));
+        let id = id.to_string();
+        let add = ["member", "add", &member, "--id", &id, "--key", &key, "--role", "observer", "--no-wait"];
+        told(&site.boxes[0], &add);
+    }
+    start_waiting(&mut site.boxes[1]);
+    let good = token(&site.boxes[0], &[]);
+    let output = join(&site.boxes[1], &site.boxes[0], &good);
+    assert_refused(&output, 1, &["plant7: a site has at most 9 members", "remove one first"]);
+    until("the guests are in force", || {
+        let status = site.boxes[0].try_status()?;
+        let mut guests = status["members"].as_array()?.iter().skip(1);
+        guests.all(|guest| guest["membership"] == "observer").then_some(())
+    });
+    told(&site.boxes[0], &["member", "remove", "guest9"]);
+    assert!(joined(&site.boxes[1], &site.boxes[0], &good).contains("box2 is number 10 of plant7"));
+}
+
+/// Passes datagrams to a box and back, those back only as long as nothing is `cut`. Tells in `came` that one came.
+fn datagrams_to(to: SocketAddr, cut: Arc<AtomicBool>, came: Arc<AtomicBool>) -> SocketAddr {
+    let near = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = near.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut ways: Vec<(SocketAddr, Arc<UdpSocket>)> = Vec::new();
+        let mut datagram = vec![0; 65_536];
+        while let Ok((length, from)) = near.recv_from(&mut datagram) {
+            came.store(true, Ordering::SeqCst);
+            let known = ways.iter().find(|(address, _)| *address == from).map(|(_, far)| Arc::clone(far));
+            let far = known.unwrap_or_else(|| {
+                let far = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+                let (back, near, cut) = (Arc::clone(&far), near.try_clone().unwrap(), Arc::clone(&cut));
+                std::thread::spawn(move || {
+                    let mut datagram = vec![0; 65_536];
+                    while let Ok(length) = back.recv(&mut datagram) {
+                        if !cut.load(Ordering::SeqCst) {
+                            let _ = near.send_to(&datagram[..length], from);
+                        }
+                    }
+                });
+                far.connect(to).unwrap();
+                ways.push((from, Arc::clone(&far)));
+                far
+            });
+            let _ = far.send(&datagram[..length]);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_box_that_hears_no_answer_is_told_that_it_may_be_a_member_and_is_one_when_it_asks_again() {
+    let mut site = Site::waiting(2);
+    found(&mut site.boxes[0]);
+    start_waiting(&mut site.boxes[1]);
+    let good = token(&site.boxes[0], &[]);
+    let at = |one: &TestBox| address(one).parse::<SocketAddr>().unwrap();
+    // From the dial back on, which follows the question, nothing comes back.
+    let is_asked = Arc::<AtomicBool>::default();
+    let reached = datagrams_to(at(&site.boxes[1]), Arc::default(), Arc::clone(&is_asked)).to_string();
+    let by = datagrams_to(at(&site.boxes[0]), is_asked, Arc::default()).to_string();
+    let with = ["join", &by, "--token", &good, "--advertise", &reached, "--timeout", "8s"];
+    let output = tried(&site.boxes[1], &with);
+    assert_refused(&output, 4, &["may be a member already: run the same command again"]);
+    until("the site has taken it in", || {
+        (site.boxes[0].try_status()?["members"].as_array()?.len() == 2).then_some(())
+    });
+    let again = ["join", &address(&site.boxes[0]), "--token", &good, "--advertise", &reached];
+    assert!(told(&site.boxes[1], &again).contains("box2 is number 2 of plant7"));
+    assert_eq!(site.boxes[0].status()["members"].as_array().unwrap().len(), 2);
+}
+
 /// Somebody in the middle, with a key of its own, who passes on each byte both ways. Gives its address.
 fn relay_before(one: &TestBox) -> SocketAddr {
     let to = address(one).parse().unwrap();
@@ -125,83 +217,6 @@ fn relay_endpoint() -> quinn::Endpoint {
     endpoint(made.cert.der().clone(), key, "127.0.0.1:0".parse().unwrap())
 }
 
-/// A box that joins, with this key, and says of itself what a test wants.
-fn endpoint(
-    certificate: CertificateDer<'static>,
-    key: PrivatePkcs8KeyDer<'static>,
-    listen: SocketAddr,
-) -> quinn::Endpoint {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key.into())
-        .unwrap();
-    server.alpn_protocols = vec![b"tally-join/1".to_vec()];
-    let mut client = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
-    client.alpn_protocols = vec![b"tally-join/1".to_vec()];
-    let server = quinn::crypto::rustls::QuicServerConfig::try_from(server).unwrap();
-    let client = quinn::crypto::rustls::QuicClientConfig::try_from(client).unwrap();
-    let server = quinn::ServerConfig::with_crypto(Arc::new(server));
-    let mut endpoint = quinn::Endpoint::server(server, listen).unwrap();
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(client)));
-    endpoint
-}
-
-/// Does what a box does that joins, with a new key in that folder, until it has asked; the answer is not waited for.
-pub(crate) fn ask_and_leave(joining: &Path, one: &TestBox, by: &TestBox, token: &str) {
-    std::fs::create_dir(joining).unwrap();
-    Issued::self_signed(&one.name).unwrap().save(joining).unwrap();
-    let key = PrivatePkcs8KeyDer::from_pem_file(joining.join("node.key")).unwrap();
-    let certificate = CertificateDer::from_pem_file(joining.join("node.crt")).unwrap();
-    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.secret_pkcs8_der()).unwrap();
-    let applicant = Applicant {
-        token: Token::parse(token).unwrap(),
-        key: pair.public_key().as_ref().try_into().unwrap(),
-        name: one.name.clone(),
-        is_name_chosen: true,
-        address: Some(address(one)),
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let endpoint = endpoint(certificate, key, address(one).parse().unwrap());
-        let answering = endpoint.clone();
-        // The dial back.
-        tokio::spawn(async move {
-            while let Some(incoming) = answering.accept().await {
-                tokio::spawn(async move { incoming.await.unwrap().closed().await });
-            }
-        });
-        let to: SocketAddr = address(by).parse().unwrap();
-        let connection = endpoint.connect(to, "join.tally").unwrap().await.unwrap();
-        let chain = connection.peer_identity().unwrap().downcast::<Vec<CertificateDer<'static>>>().unwrap();
-        let mut exporter = [0; 32];
-        connection.export_keying_material(&mut exporter, b"EXPORTER-tally-join-1", b"").unwrap();
-        let site = tallyd::identity::key_hash(&chain[0]).unwrap();
-        let (mut joiner, hello) = Joiner::new(applicant, &pair, exporter, site);
-        let mut out = connection.open_uni().await.unwrap();
-        let framed = |frame: Vec<u8>| [&(frame.len() as u32).to_le_bytes()[..], &frame].concat();
-        out.write_all(&framed(hello)).await.unwrap();
-        let mut read = connection.accept_uni().await.unwrap();
-        let mut length = [0; 4];
-        read.read_exact(&mut length).await.unwrap();
-        let mut frame = vec![0; u32::from_le_bytes(length) as usize];
-        read.read_exact(&mut frame).await.unwrap();
-        let JoinerStep::Send(ask) = joiner.on_frame(&frame).unwrap() else { panic!("it asks") };
-        out.write_all(&framed(ask)).await.unwrap();
-        // Until the answer is on its way; it is not read.
-        read.read_exact(&mut length).await.unwrap();
-        connection.close(0_u32.into(), b"");
-        endpoint.wait_idle().await;
-    });
-}
-
 /// Passes on what the two ends say to each other.
 async fn pass(endpoint: quinn::Endpoint, incoming: quinn::Incoming, to: SocketAddr) {
     let near = incoming.await.unwrap();
@@ -215,45 +230,6 @@ async fn pass(endpoint: quinn::Endpoint, incoming: quinn::Incoming, to: SocketAd
         Some(())
     };
     tokio::join!(copy(near.clone(), far.clone()), copy(far, near));
-}
-
-#[derive(Debug)]
-struct Anybody(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &rustls::pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        unreachable!("TLS 1.3 alone is spoken")
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[test]

@@ -60,14 +60,14 @@ fn a_box_is_replaced_under_its_own_name_and_address_and_the_old_disk_is_not_hear
         });
     }
     site.assert_same_digests();
-    // The disk of the first one, started again beside: it reaches nobody, and nothing is lost by it.
+    // The disk of the first one, started again beside: it is told what it is, and nothing is lost by it.
     let mut old = site.boxes.remove(2);
     old.kill();
     old.directory.set_file_name("box3.old-3");
     old.start();
     let of_old = until("the old one tells how it is", || {
         let status = old.try_status()?;
-        (status["node_id"] == 3).then_some(status)
+        (status["node_id"] == 3 && status["role"] == "removed").then_some(status)
     });
     assert_eq!(of_old["ready"], false, "{of_old}");
     site.boxes[0].add("parts", 2);

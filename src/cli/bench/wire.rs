@@ -108,7 +108,7 @@ impl Wire {
             self.read_more().await?;
         }
         if self.buffer.len() > end {
-            return Err(WireError::Malformed("there are there are bytes after the answer"));
+            return Err(WireError::Malformed("there are bytes after the answer"));
         }
         Ok(Answer { status: head.status, body: &self.buffer[head.bytes..] })
     }

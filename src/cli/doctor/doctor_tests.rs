@@ -224,21 +224,35 @@ async fn members_that_are_away_refused_or_copied_are_wrong() {
         "verdict": {"counts": true, "text": "works; tolerates none: box2 is away"}, "tolerates": {"failures": 0},
         "members": [
             {"id": 1, "name": "box1", "votes": true},
-            {"id": 2, "name": "box2", "votes": true, "address": "a:1", "connected": false},
-            {"id": 3, "name": "box3", "votes": true, "address": "b:1", "connected": true, "rtt_us": 300, "mtu": 1452},
+            {"id": 2, "name": "box2", "votes": true, "address": "a:1", "connected": false, "heard_ms": 300_000,
+                "version": env!("CARGO_PKG_VERSION")},
+            {"id": 3, "name": "box3", "votes": true, "address": "b:1", "connected": true, "rtt_us": 300, "mtu": 1452,
+                "version": "9.0.0"},
             {"id": 4, "name": "box4", "votes": true, "address": "c:1", "connected": false, "refused": "own-clone",
                 "refused_because": "stop one of them"}],
     });
     let prepared = prepared(status);
     let lines = network::check(&prepared.subject).await;
     assert_eq!(marks(&lines), [("member", Mark::Wrong), ("member", Mark::Ok), ("member", Mark::Wrong)]);
+    assert_eq!(lines[0].what, "box2 at a:1: last heard 5 min ago");
     assert!(lines[1].what.contains("round trip 0.30 ms, packets of up to 1452 bytes"), "{}", lines[1].what);
     let lines = site::check(&prepared.subject);
     assert_eq!(
         marks(&lines),
-        [("site", Mark::Look), ("version", Mark::Ok), ("copy", Mark::Wrong)],
+        [("site", Mark::Look), ("version", Mark::Ok), ("releases", Mark::Look), ("copy", Mark::Wrong)],
         "{lines:#?}"
     );
+    assert!(the(&lines, "releases").what.starts_with("box3 runs 9.0.0, and this box "), "{lines:#?}");
+}
+
+#[test]
+fn a_box_that_waits_for_a_site_does_not_count_and_is_told_what_to_do() {
+    let verdict = crate::node::Verdict::does_not_count("no site yet", "tallyd init or tallyd join");
+    let status =
+        json!({"role": "waiting", "node": "box1", "verdict": verdict, "version": env!("CARGO_PKG_VERSION")});
+    let lines = site::check(&prepared(status).subject);
+    assert_eq!(lines[0], wrong("site", "does NOT count: no site yet", "tallyd init or tallyd join"));
+    assert_eq!(marks(&lines), [("site", Mark::Wrong), ("version", Mark::Ok)]);
 }
 
 #[tokio::test]

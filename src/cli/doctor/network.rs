@@ -112,7 +112,7 @@ fn member(member: &Value) -> Line {
     if member["connected"] != true {
         return wrong(
             "member",
-            format!("{name} at {address}: nothing was heard of it lately"),
+            format!("{name} at {address}: {}", last_heard(member["heard_ms"].as_u64())),
             "is it on, and tallyd running there? Else let UDP through in both directions between the two",
         );
     }
@@ -127,4 +127,18 @@ fn member(member: &Value) -> Line {
         }
         _ => ok("member", what),
     }
+}
+
+/// When a box without a connection was heard last.
+fn last_heard(ago_ms: Option<u64>) -> String {
+    let Some(ago_ms) = ago_ms else { return "not heard since this daemon started".to_owned() };
+    let ago_s = ago_ms / 1000;
+    let ago = match ago_s {
+        0..120 => format!("{ago_s} s"),
+        120..7_200 => format!("{} min", ago_s / 60),
+        7_200..172_800 => format!("{} h", ago_s / 3_600),
+        _ => format!("{} days", ago_s / 86_400),
+    };
+    // The connection is there, and nothing comes by it.
+    if ago_ms == 0 { "it does not answer".to_owned() } else { format!("last heard {ago} ago") }
 }

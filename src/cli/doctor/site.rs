@@ -24,10 +24,11 @@ pub(super) fn check(subject: &Subject) -> Vec<Line> {
     let mut lines = vec![counts(status)];
     lines.extend(another(subject));
     lines.push(version(status));
+    let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
+    lines.extend(other_releases(status, members));
     if let Some(text) = status["state_check"]["text"].as_str() {
         lines.push(wrong("state", text, "see the log of this box"));
     }
-    let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
     if members.len() > 1 {
         lines.push(copies(status, members));
     }
@@ -128,6 +129,28 @@ fn version(status: &Value) -> Line {
         ),
         (Some(site), _) => ok("version", format!("{own}; all boxes can apply feature level {site}")),
         _ => ok("version", own),
+    }
+}
+
+/// Boxes that run another release than this one, or do not say which.
+fn other_releases(status: &Value, members: &[Value]) -> Option<Line> {
+    let own = of(status, "version");
+    let others = members.iter().filter(|member| member["id"] != status["node_id"]);
+    let told: Vec<(&str, &str)> =
+        others.filter_map(|member| Some((member["name"].as_str()?, member["version"].as_str()?))).collect();
+    let differ: Vec<String> = told
+        .iter()
+        .filter(|(_, version)| *version != own)
+        .map(|(name, version)| format!("{name} runs {version}"))
+        .collect();
+    match (told.is_empty(), differ.is_empty()) {
+        (true, _) => None,
+        (false, true) => Some(ok("releases", format!("all boxes that were heard run {own}"))),
+        (false, false) => Some(look(
+            "releases",
+            format!("{}, and this box {own}", differ.join(", ")),
+            "bring all boxes to the same release, one after the other",
+        )),
     }
 }
 
