@@ -1,5 +1,6 @@
 //! The command line: its arguments, and one file for each family of subcommands; these are clients of the HTTP API.
 
+mod access;
 mod add;
 pub mod bench;
 pub mod client;
@@ -53,6 +54,7 @@ enum Command {
     Init(join::InitArgs),
     Token(token::TokenArgs),
     Join(join::JoinArgs),
+    Access(access::AccessArgs),
     Add(add::AddArgs),
     Get(reads::GetArgs),
     Series(reads::SeriesArgs),
@@ -202,6 +204,7 @@ fn run_client(command: Command) -> Result<(), ClientError> {
         Command::Init(args) => blocking(|| join::init(args)),
         Command::Token(args) => blocking(|| token::run(args)),
         Command::Join(args) => blocking(|| join::join(args)),
+        Command::Access(args) => blocking(|| access::run(args)),
         Command::Add(args) => blocking(|| add::run(args)),
         Command::Get(args) => blocking(|| reads::get(args)),
         Command::Series(args) => blocking(|| reads::series(args)),

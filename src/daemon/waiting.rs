@@ -42,11 +42,12 @@ pub(super) async fn wait(
     told: &mut bool,
 ) -> Result<Waited, RunError> {
     let Found { config, dir, .. } = found;
-    let listener = door.open(config.api.listen).await?;
-    let api_config = startup::api_config(config)?;
+    let listeners = door.open(config, dir).await?;
+    let mut api_config = startup::api_config(config, dir, (&own_name(config), ""))?;
+    api_config.socket = door.socket();
     let (admin, mut asked) = mpsc::channel(ADMIN_MAX);
     let state = Arc::new(WaitingState::new(own_name(config)));
-    let serving = startup::serve(listener, Waiting::new(&api_config, admin, Arc::clone(&state)), api_config);
+    let serving = startup::serve(listeners, Waiting::new(&api_config, admin, Arc::clone(&state)), api_config);
     signals.listen_to_stops();
     if !std::mem::replace(told, true) {
         info!(

@@ -119,7 +119,8 @@ impl Site {
         let now = self.stamp.elapsed;
         if let DecodedBody::Set { nonce, .. }
         | DecodedBody::Member { nonce, .. }
-        | DecodedBody::Token { nonce, .. } = &body
+        | DecodedBody::Token { nonce, .. }
+        | DecodedBody::Access { nonce, .. } = &body
         {
             if !self.requests.is_first(*nonce) {
                 // Whoever asked was told when the first copy was applied.
@@ -156,6 +157,7 @@ impl Site {
             DecodedBody::Tick => {
                 self.sources.age(now, &self.settings);
                 self.expire_tokens();
+                self.expire_access();
                 Applied::Nothing
             }
             DecodedBody::Bootstrap(members) => {
@@ -176,6 +178,8 @@ impl Site {
                 Applied::Nothing
             }
             DecodedBody::Token { .. } | DecodedBody::Join(_) if self.level < Level::THREE => Applied::Nothing,
+            DecodedBody::Access { .. } if self.level < Level::FIVE => Applied::Nothing,
+            DecodedBody::Access { nonce, change } => self.apply_access(nonce, change),
             DecodedBody::Token { nonce, change } => self.apply_token(nonce, change),
             DecodedBody::Join(request) => self.apply_join(request),
             DecodedBody::SetAside { seq, cause } => {

@@ -5,9 +5,10 @@ use tally_core::meter::{GLITCH_WINDOW_MS, MeterRule, Reading};
 use tally_core::report::{Amount, Kind, Last, Sample, Sum};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::access::{self, AccessChange};
 use super::admission::JoinRequest;
 use super::entry::{
-    BOOTSTRAP, CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED,
+    ACCESS, BOOTSTRAP, CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED,
     CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED, EntryError, JOIN, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE,
     MEMBER_ROLE, NUMBER, OPEN, READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN,
     READING_NOISE, READING_STEP_MAX, RELEASED, REPORT, REPORT_CELLS_MAX, SET, SET_ASIDE, STEP_CLOCK,
@@ -40,6 +41,7 @@ pub(super) enum DecodedBody<'a> {
     Released { seq: u64 },
     Token { nonce: u64, change: TokenChange },
     Join(JoinRequest),
+    Access { nonce: u64, change: AccessChange },
 }
 
 /// A report, its cells not read yet.
@@ -142,6 +144,7 @@ impl<'a> DecodedBody<'a> {
             RELEASED => DecodedBody::Released { seq: reader.varint()? },
             TOKEN => DecodedBody::Token { nonce: reader.u64()?, change: tokens::read_change(&mut reader)? },
             JOIN => DecodedBody::Join(JoinRequest::read(&mut reader)?),
+            ACCESS => DecodedBody::Access { nonce: reader.u64()?, change: access::read_change(&mut reader)? },
             kind => return Err(EntryError::UnknownKind(kind)),
         };
         reader.done()?;

@@ -10,6 +10,7 @@ use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::access::{self, AccessChange};
 use super::admission::JoinRequest;
 use super::body::DecodedBody;
 use super::digest;
@@ -103,6 +104,8 @@ pub enum BodyKind {
     Token,
     /// A box joins by a token.
     Join,
+    /// Makes or revokes an access token.
+    Access,
 }
 
 pub(super) const OPEN: u8 = 1;
@@ -121,6 +124,7 @@ pub(super) const SET_ASIDE: u8 = 13;
 pub(super) const RELEASED: u8 = 14;
 pub(super) const TOKEN: u8 = 15;
 pub(super) const JOIN: u8 = 16;
+pub(super) const ACCESS: u8 = 24;
 
 pub(super) const MEMBER_PUT: u8 = 0;
 pub(super) const MEMBER_ROLE: u8 = 1;
@@ -255,6 +259,16 @@ pub fn join(request: &JoinRequest) -> Body {
     out.into()
 }
 
+/// Makes or revokes an access token. The nonce names the request in [`super::Applied::Access`]. Only proposed at feature
+/// level 5.
+#[must_use]
+pub fn access(nonce: u64, change: &AccessChange) -> Body {
+    let mut out = vec![ACCESS];
+    out.extend_from_slice(&nonce.to_le_bytes());
+    access::put_change(&mut out, change);
+    out.into()
+}
+
 /// A configuration of the group, by its leader alone.
 #[must_use]
 pub fn configuration(parts: &ConfigurationRecord) -> Body {
@@ -347,6 +361,7 @@ pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
         DecodedBody::Released { .. } => BodyKind::Released,
         DecodedBody::Token { .. } => BodyKind::Token,
         DecodedBody::Join(_) => BodyKind::Join,
+        DecodedBody::Access { .. } => BodyKind::Access,
     })
 }
 

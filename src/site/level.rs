@@ -25,8 +25,10 @@ impl Level {
     pub const TWO: Level = Level(2);
     /// Join tokens, and members who came by them.
     pub const THREE: Level = Level(3);
+    /// Access tokens of the API.
+    pub const FIVE: Level = Level(5);
     /// The highest level that this program supports.
-    pub const MAX: Level = Level::THREE;
+    pub const MAX: Level = Level::FIVE;
 
     /// Makes a level; `None` for zero.
     #[must_use]

@@ -3,6 +3,7 @@
 //! [`Site::apply`] applies entries ([`entry`]), one after the other; everything else reads. Each
 //! module below keeps one part of the state and writes it into a snapshot itself.
 
+mod access;
 mod admission;
 mod apply;
 mod body;
@@ -38,6 +39,7 @@ use tally_core::report::Kind;
 use tally_core::time::SiteTime;
 use tally_core::window::Span;
 
+use access::AccessTokens;
 use history::History;
 use keys::Keys;
 use members::Members;
@@ -50,6 +52,7 @@ use sources::Sources;
 use tokens::Tokens;
 
 pub use crate::codec::Malformed;
+pub use access::{ACCESS_MAX, AccessChange, AccessHash, AccessRecord, AccessRefused, AccessRole, NewAccess};
 pub use admission::{JoinRefused, JoinRequest, Joined};
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use layers::{Body, Envelope, NOBODY, StampedEntry};
@@ -90,7 +93,7 @@ pub enum SnapshotError {
     Damaged(&'static str),
     /// A version that this program does not read.
     #[error(
-        "the snapshot has version {0}; this program supports versions 1 to 5: a newer one wrote it; update \
+        "the snapshot has version {0}; this program supports versions 1 to 7: a newer one wrote it; update \
          this box"
     )]
     Version(u32),
@@ -132,6 +135,7 @@ pub struct Site {
     meters: Meters,
     set_aside: SetAside,
     tokens: Tokens,
+    access: AccessTokens,
 }
 
 impl Site {
@@ -156,6 +160,7 @@ impl Site {
             meters: Meters::new(site_id),
             set_aside: SetAside::default(),
             tokens: Tokens::default(),
+            access: AccessTokens::default(),
         };
         site.set_level(founding.level);
         site

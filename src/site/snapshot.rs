@@ -7,6 +7,7 @@ use tally_core::id::LogIndex;
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::access::AccessTokens;
 use super::history::History;
 use super::keys::Keys;
 use super::level::Level;
@@ -27,8 +28,10 @@ use crate::codec::{Malformed, Reader, put_bytes};
 use crate::deliberate::{self, Bug};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
+/// With access tokens, of a site from level 5 on.
+pub(super) const VERSION: u32 = 7;
 /// With join tokens, of a site from level 3 on.
-pub(super) const VERSION: u32 = 5;
+const VERSION_WITHOUT_ACCESS: u32 = 5;
 /// Without tokens: of a site below level 3, which has none, and so may have boxes that read no later version.
 const VERSION_WITHOUT_TOKENS: u32 = 4;
 /// Of a site at feature level 1, without levels.
@@ -43,8 +46,7 @@ impl Site {
     pub fn snapshot(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.snapshot_size_guess());
         out.extend_from_slice(&MAGIC);
-        let has_tokens = self.level >= Level::THREE;
-        let version = if has_tokens { VERSION } else { VERSION_WITHOUT_TOKENS };
+        let version = version_of(self.level);
         out.extend_from_slice(&version.to_le_bytes());
         for number in [
             self.site_id,
@@ -70,9 +72,12 @@ impl Site {
         self.members.put(&mut out);
         self.requests.put(&mut out);
         self.put_newest(&mut out);
-        if has_tokens {
+        if version > VERSION_WITHOUT_TOKENS {
             self.tokens.put(&mut out);
             self.members.put_joined(&mut out);
+        }
+        if version > VERSION_WITHOUT_ACCESS {
+            self.access.put(&mut out);
         }
         out
     }
@@ -133,14 +138,18 @@ impl Site {
             }
             _ => (Level::ONE, Meters::new(founding.site_id), SetAside::default()),
         };
+        // Its next snapshot must have the same bytes.
+        if version_of(level) != version.max(VERSION_WITHOUT_TOKENS) {
+            return Err(SnapshotError::Damaged("its level"));
+        }
         let mut tokens = Tokens::default();
-        if version >= VERSION {
+        if version > VERSION_WITHOUT_TOKENS {
             tokens = Tokens::read(&mut reader).map_err(damaged("its tokens"))?;
             members.read_joined(&mut reader).map_err(damaged("its joined members"))?;
         }
-        // Its next snapshot must have the same bytes.
-        if (level >= Level::THREE) != (version >= VERSION) {
-            return Err(SnapshotError::Damaged("its level"));
+        let mut access = AccessTokens::default();
+        if version > VERSION_WITHOUT_ACCESS {
+            access = AccessTokens::read(&mut reader).map_err(damaged("its access tokens"))?;
         }
         reader.done().map_err(damaged("its end"))?;
         let mut site = Site {
@@ -160,6 +169,7 @@ impl Site {
             meters,
             set_aside,
             tokens,
+            access,
         };
         site.set_level(level);
         Ok(site)
@@ -177,6 +187,18 @@ impl Site {
             + self.meters.len() * 200
             + self.set_aside.len() * HELD_BYTES
             + 4096
+    }
+}
+
+/// The version in which a site at this level is written. All its boxes can read it: a level is raised when all
+/// support it.
+fn version_of(level: Level) -> u32 {
+    if level >= Level::FIVE {
+        VERSION
+    } else if level >= Level::THREE {
+        VERSION_WITHOUT_ACCESS
+    } else {
+        VERSION_WITHOUT_TOKENS
     }
 }
 

@@ -74,6 +74,8 @@ pub(crate) const MUST_HAPPEN: [&str; 112] = [
     "boxes that first came late",
     "settings in force",
     "settings refused",
+    "access tokens changed",
+    "access tokens refused",
     "site time set back by an operator",
     "site time set ahead by an operator",
     "window spans changed",

@@ -132,7 +132,7 @@ impl Site {
         for one in &self.boxes {
             let file = one.directory.join("identity.json");
             let mut identity: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-            assert_eq!(identity.as_object_mut().unwrap().remove("level"), Some(3.into()));
+            assert_eq!(identity.as_object_mut().unwrap().remove("level"), Some(5.into()));
             std::fs::write(&file, identity.to_string()).unwrap();
         }
     }
@@ -229,7 +229,7 @@ impl Site {
     pub(crate) fn set(&self, key: &str, value: &str) {
         let body = serde_json::json!({ "value": value }).to_string();
         let path = format!("/v1/settings/{key}");
-        let mut client = self.boxes[0].client();
+        let mut client = self.boxes[0].admin();
         until("a setting is taken", || {
             let answer = client.request("PUT", &path, &[], body.as_bytes()).ok()?;
             (answer.status == 200).then_some(())
@@ -354,6 +354,21 @@ impl TestBox {
 
     pub(crate) fn client(&self) -> Client {
         Client::new(self.http).inside(self.namespace.clone())
+    }
+
+    /// Where its admin socket is.
+    fn socket(&self) -> PathBuf {
+        self.directory.join("tallyd.sock")
+    }
+
+    /// A client that administers.
+    pub(crate) fn admin(&self) -> Client {
+        Client::of_socket(&self.socket())
+    }
+
+    /// What commands that administer ask.
+    pub(crate) fn admin_url(&self) -> String {
+        format!("unix:{}", self.socket().display())
     }
 
     pub(crate) fn try_status(&self) -> Option<Value> {
