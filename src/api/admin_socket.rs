@@ -1,12 +1,12 @@
 //! The admin socket: who may open it administers the box. It is a file, so the system's permissions decide.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 use tracing::{info, warn};
 
@@ -17,10 +17,11 @@ use crate::environment;
 pub(crate) const SOCKET: &str = "tallyd.sock";
 /// Where the service's is.
 pub(crate) const SERVICE_SOCKET: &str = "/run/tallyd/tallyd.sock";
-/// Owner and group may connect.
-const MODE: u32 = 0o660;
-/// Its members may connect, too.
+/// How many connections wait until they are accepted.
+const BACKLOG: i32 = 64;
+/// Its members may connect, too, where there is this group.
 const GROUP: &str = "tallyd";
+const MODE_OF_GROUP: u32 = 0o660;
 
 /// A bound socket. While it lives no other process takes its place.
 #[derive(Debug)]
@@ -85,28 +86,31 @@ impl AdminSocket {
             .write(true)
             .mode(0o600)
             .open(path.with_added_extension("lock"))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            rustix::io::Errno::WOULDBLOCK => {
-                io::Error::new(io::ErrorKind::AddrInUse, "another tallyd serves it")
-            }
-            other => other.into(),
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::new(io::ErrorKind::AddrInUse, "another tallyd serves it"),
+            TryLockError::Error(error) => error,
         })?;
         // Whoever has the lock is alone here: what is left is of a process that was killed.
         match fs::symlink_metadata(path) {
-            Ok(found) if found.is_dir() => return Err(io::Error::other("a directory is there")),
-            Ok(_) => fs::remove_file(path)?,
+            Ok(found) if found.file_type().is_socket() || found.is_symlink() => fs::remove_file(path)?,
+            Ok(_) => return Err(io::Error::other("there is something that is not a socket")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let listener = StdListener::bind(path)?;
-        listener.set_nonblocking(true)?;
-        if let Some(group) = group_id() {
-            // Only root and the group's own members may; the others' socket is for its owner.
-            let _ = rustix::fs::chown(path, None, Some(rustix::fs::Gid::from_raw(group)));
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // Before it has a name: nobody else may connect in between, whatever the umask.
+        rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600))?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        // Only root and the group's own members may give it to the group: the others' socket is for its owner alone.
+        if let Some(group) = group_id()
+            && rustix::fs::chown(path, None, Some(rustix::fs::Gid::from_raw(group))).is_ok()
+        {
+            fs::set_permissions(path, fs::Permissions::from_mode(MODE_OF_GROUP))?;
         }
-        fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
         let inode = fs::symlink_metadata(path)?.ino();
-        Ok(AdminSocket { path: path.to_owned(), listener, inode, _lock: lock })
+        Ok(AdminSocket { path: path.to_owned(), listener: socket.into(), inode, _lock: lock })
     }
 
     /// Makes it found by the data directory alone, wherever it is.
@@ -172,10 +176,13 @@ mod tests {
         let error = AdminSocket::bind_at(&path).unwrap_err();
         assert!(error.to_string().contains("another tallyd serves it"), "{error}");
         assert!(UnixStream::connect(&path).is_ok() && first.is_there());
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, MODE);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o117, 0);
         drop(first);
         assert!(!path.exists());
         AdminSocket::bind_at(&path).unwrap();
+        fs::write(&path, "mine").unwrap();
+        let error = AdminSocket::bind_at(&path).unwrap_err();
+        assert!(error.to_string().contains("not a socket") && path.exists(), "{error}");
     }
 
     #[test]

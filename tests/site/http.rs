@@ -26,9 +26,9 @@ pub(crate) struct Client {
 }
 
 /// TCP or a socket of the file system.
-trait Stream: Read + Write + std::fmt::Debug + Send {}
+trait Stream: Read + Write + std::fmt::Debug + Send + Sync {}
 
-impl<T: Read + Write + std::fmt::Debug + Send> Stream for T {}
+impl<T: Read + Write + std::fmt::Debug + Send + Sync> Stream for T {}
 
 /// A whole answer.
 #[derive(Clone, Debug)]
