@@ -1,7 +1,7 @@
 //! The kinds of events that a full run must cover.
 
 /// Each of these must have happened in a full run.
-pub(crate) const MUST_HAPPEN: [&str; 112] = [
+pub(crate) const MUST_HAPPEN: [&str; 114] = [
     "boxes started",
     "boxes that could not start",
     "power lost at a box",
