@@ -280,7 +280,11 @@ async fn page_of(server: &Server) -> Result<String, ClientError> {
 fn in_blocks(text: &str) -> String {
     let code = QrCode::with_error_correction_level(text, qrcode::EcLevel::L);
     // Light modules are drawn, which is right on a dark terminal; cameras read the other way round, too.
-    code.map(|code| code.render::<Dense1x2>().build()).unwrap_or_default()
+    let drawn = |code: QrCode| {
+        let mut drawn = code.render::<Dense1x2>();
+        drawn.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build()
+    };
+    code.map(drawn).unwrap_or_default()
 }
 
 #[cfg(test)]
