@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 pub use self::found::Found;
+pub(crate) use self::found::{SYSTEM_DATA_DIR, default_data_dir};
 use crate::environment::Says;
 use crate::identity::is_name;
 use crate::ingest::IngestSection;
@@ -90,9 +91,17 @@ impl ClusterSection {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiSection {
-    /// A non-loopback address needs a token.
+    /// Beyond loopback connections are encrypted, and everything needs a token; or `anonymous` says otherwise.
     #[serde(deserialize_with = "api_address")]
     pub listen: SocketAddr,
+    /// The admin socket; default: in systemd's RUNTIME_DIRECTORY, else in the user's, else in the data directory.
+    pub socket: Option<PathBuf>,
+    /// The certificate chain for connections beyond loopback, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// What those who are not of this machine may do without a token.
+    pub anonymous: Anonymous,
     /// A file whose first line clients present as `Authorization: Bearer`.
     pub token_file: Option<PathBuf>,
     /// The most connections at once.
@@ -103,10 +112,25 @@ impl Default for ApiSection {
     fn default() -> ApiSection {
         ApiSection {
             listen: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            socket: None,
+            tls_cert: None,
+            tls_key: None,
+            anonymous: Anonymous::default(),
             token_file: None,
             connections_max: 1024,
         }
     }
+}
+
+/// What somebody who is not of this machine may do without a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Anonymous {
+    /// Nothing.
+    #[default]
+    None,
+    /// Read.
+    Read,
 }
 
 /// `[commit]`
@@ -171,6 +195,10 @@ const KEYS: &[(&str, Says)] = &[
     ("cluster.election_timeout_min", Says::Text),
     ("cluster.election_timeout_max", Says::Text),
     ("api.listen", Says::Text),
+    ("api.socket", Says::Text),
+    ("api.tls_cert", Says::Text),
+    ("api.tls_key", Says::Text),
+    ("api.anonymous", Says::Text),
     ("api.token_file", Says::Text),
     ("api.connections_max", Says::Number),
     ("upstream.url", Says::Text),
@@ -283,12 +311,12 @@ impl Config {
 
     fn checked(self, place: &str) -> Result<Config, ConfigError> {
         let wrong = |what: String| Err(ConfigError::Wrong { place: place.to_owned(), what });
-        if !self.api.listen.ip().is_loopback() && self.api.token_file.is_none() {
-            return wrong(format!(
-                "api.listen = \"{}\" can be reached from other machines: set api.token_file to a file with \
-                 the token that clients must present, or listen on 127.0.0.1",
-                self.api.listen
-            ));
+        if self.api.tls_cert.is_some() != self.api.tls_key.is_some() {
+            return wrong(
+                "api.tls_cert and api.tls_key go together: set both (PEM files), or neither for a certificate of this \
+                 box's own making"
+                    .to_owned(),
+            );
         }
         let TimeoutBounds { min, max } = self.cluster.election_timeout();
         if min < TimeoutBounds::MIN || max > TimeoutBounds::MAX || min > max {

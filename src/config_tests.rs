@@ -87,10 +87,17 @@ fn statsd_listens_on_one_address_or_several() {
 }
 
 #[test]
-fn an_api_for_other_machines_needs_a_token() {
-    let error = load("[api]\nlisten = \"0.0.0.0:7480\"\n", &[]).unwrap_err();
-    assert!(error.contains("token_file"), "{error}");
-    assert!(load("[api]\nlisten = \"0.0.0.0:7480\"\ntoken_file = \"/t\"\n", &[]).is_ok());
+fn a_certificate_needs_its_key_and_what_anybody_may_do_is_nothing_or_read() {
+    for one in ["tls_cert = \"/c\"", "tls_key = \"/k\""] {
+        let error = load(&format!("[api]\n{one}\n"), &[]).unwrap_err();
+        assert!(error.contains("api.tls_cert and api.tls_key go together"), "{error}");
+    }
+    let error = load("[api]\nanonymous = \"write\"\n", &[]).unwrap_err();
+    assert!(error.contains("api.anonymous") && error.contains("`none` or `read`"), "{error}");
+    let api = load("[api]\nlisten = \"0.0.0.0:7480\"\nanonymous = \"read\"\n", &[]).unwrap().api;
+    assert_eq!(api.anonymous, Anonymous::Read);
+    let variable = load("", &[("TALLYD_API_SOCKET", "/run/x.sock")]).unwrap().api;
+    assert_eq!((variable.socket, variable.anonymous), (Some("/run/x.sock".into()), Anonymous::None));
 }
 
 #[test]
@@ -156,8 +163,15 @@ fn each_key_can_be_overridden_by_the_environment() {
             }
             other => panic!("{key}: {other:?}"),
         };
-        let by_file = load(&format!("[{section}]\n{line}\n"), &[]).unwrap();
-        assert_eq!(load("", &[(&variable(key), &text)]).unwrap(), by_file, "{key}");
+        // These two go together.
+        let beside = match key {
+            "api.tls_cert" => "[api]\ntls_key = \"/k\"\n",
+            "api.tls_key" => "[api]\ntls_cert = \"/c\"\n",
+            _ => "",
+        };
+        let head = if beside.is_empty() { format!("[{section}]\n") } else { beside.to_owned() };
+        let by_file = load(&format!("{head}{line}\n"), &[]).unwrap();
+        assert_eq!(load(beside, &[(&variable(key), &text)]).unwrap(), by_file, "{key}");
     }
 }
 

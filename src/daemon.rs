@@ -148,7 +148,7 @@ async fn serve(
     let owner = Owner { site_id: identity.site_id.0, node: identity.node };
     let budget = founding::budget(config, dir);
     let (storage, recovered) = Storage::open(RealFileSystem, dir, owner, budget.options())?;
-    let listener = door.open(config.api.listen).await?;
+    let listeners = door.open(config, dir).await?;
     let (events, transport_events) = mpsc::channel(1024);
     let mut company = Company::new(&found, identity.clone(), recovered.boot, events, had_port);
     let strangers = if company.is_alone() { None } else { Some(company.start().await?) };
@@ -164,12 +164,14 @@ async fn serve(
     let mut node = tokio::spawn(runner.run());
     let ways = Ways::open(config, &handle)?;
 
-    let api_config = startup::api_config(config)?;
+    let me = handle.identity().me();
+    let mut api_config = startup::api_config(config, dir, (&me.name, &me.address))?;
+    api_config.socket = door.socket();
     let (admin, mut asked) = mpsc::channel(ADMIN_MAX);
     let api = Api::new(&api_config, handle.clone(), admin);
-    let serving = startup::serve(listener, api, api_config);
+    startup::log_api(&api_config);
+    let serving = startup::serve(listeners, api, api_config);
     let service = service::ready_box(handle.clone());
-    info!("the API and the page are at http://{}/", config.api.listen);
 
     let commit_every = async |interval| handle.commit_every(interval).await;
     let why = tokio::select! {

@@ -16,6 +16,7 @@ pub mod figures;
 pub mod identity;
 pub mod ingest;
 pub mod join;
+pub(crate) mod letters;
 pub mod logging;
 pub mod metrics;
 pub mod mqtt;

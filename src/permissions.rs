@@ -36,6 +36,12 @@ fn advice_for(uid: u32, passwd: &str, path: &Path) -> String {
     }
 }
 
+/// The name of a user, as `/etc/passwd` has it.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    name(uid, &passwd).map(str::to_owned)
+}
+
 fn name(uid: u32, passwd: &str) -> Option<&str> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -29,12 +29,13 @@ pub struct Reload {
 /// Hashes of the files whose contents are in force, by which a change of one alone is noticed. `None`: there is no such
 /// file, or it cannot be read.
 #[derive(Clone, Debug)]
-struct Contents([Option<Digest>; 3]);
+struct Contents([Option<Digest>; 5]);
 
 impl Contents {
     fn of(config: &Config) -> Contents {
         let UpstreamConfig { password_file, ca_file, .. } = &config.upstream;
-        let files = [&config.api.token_file, password_file, ca_file];
+        let ApiSection { token_file, tls_cert, tls_key, .. } = &config.api;
+        let files = [token_file, tls_cert, tls_key, password_file, ca_file];
         Contents(files.map(|file| {
             let bytes = crate::outside::read(file.as_deref()?).ok()?;
             Some(digest(&SHA256, &bytes))
@@ -45,8 +46,13 @@ impl Contents {
     fn changed_files(&self, now: &Contents) -> impl Iterator<Item = &'static str> {
         let bytes = |content: &Option<Digest>| content.as_ref().map(|digest| digest.as_ref().to_vec());
         let both = self.0.iter().zip(&now.0).map(move |(then, now)| bytes(then) == bytes(now));
-        let names =
-            ["the file api.token_file", "the file upstream.password_file", "the file upstream.ca_file"];
+        let names = [
+            "the file api.token_file",
+            "the file api.tls_cert",
+            "the file api.tls_key",
+            "the file upstream.password_file",
+            "the file upstream.ca_file",
+        ];
         let changed: Vec<_> = names.into_iter().zip(both).filter(|(_, same)| !same).collect();
         changed.into_iter().map(|(name, _)| name)
     }
@@ -134,7 +140,8 @@ fn changed_keys(running: &Config, new: &Config) -> Vec<&'static str> {
     let Config { node, cluster, api, ingest, upstream, commit, storage } = running;
     let NodeSection { name, data_dir } = node;
     let ClusterSection { listen, advertise, election_timeout_min, election_timeout_max } = cluster;
-    let ApiSection { listen: api_listen, token_file, connections_max } = api;
+    let ApiSection { listen: api_listen, socket, tls_cert, tls_key, anonymous, token_file, connections_max } =
+        api;
     let UpstreamConfig { url, password_file, ca_file, base, format } = upstream;
     let StorageSection { bytes_max } = storage;
     let CommitSection { interval } = commit;
@@ -146,6 +153,10 @@ fn changed_keys(running: &Config, new: &Config) -> Vec<&'static str> {
         ("cluster.election_timeout_min", *election_timeout_min == new.cluster.election_timeout_min),
         ("cluster.election_timeout_max", *election_timeout_max == new.cluster.election_timeout_max),
         ("api.listen", *api_listen == new.api.listen),
+        ("api.socket", *socket == new.api.socket),
+        ("api.tls_cert", *tls_cert == new.api.tls_cert),
+        ("api.tls_key", *tls_key == new.api.tls_key),
+        ("api.anonymous", *anonymous == new.api.anonymous),
         ("api.token_file", *token_file == new.api.token_file),
         ("api.connections_max", *connections_max == new.api.connections_max),
     ];

@@ -9,7 +9,7 @@ use tally_core::report::Amount;
 use tally_core::time::SiteTime;
 
 use crate::site::entry::{ReadingCell, SeriesRef};
-use crate::site::{JoinRefused, MemberRefused, Refusal, SeriesRefused, TokenRefused};
+use crate::site::{AccessRefused, JoinRefused, MemberRefused, Refusal, SeriesRefused, TokenRefused};
 
 /// One add of a client that waits.
 #[derive(Clone, Debug)]
@@ -196,6 +196,17 @@ pub enum TokenError {
     /// The site refuses it.
     #[error(transparent)]
     Refused(#[from] TokenRefused),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Why the access tokens were not changed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum AccessError {
+    /// The site refuses it.
+    #[error(transparent)]
+    Refused(#[from] AccessRefused),
     /// It did not get through.
     #[error(transparent)]
     Request(#[from] RequestError),

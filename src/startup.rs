@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::api::{self, Answers, ApiConfig};
-use crate::config::Config;
+use crate::api::{self, Answers, ApiConfig, Encryption, Listeners, TlsError};
+use crate::config::{Anonymous, Config};
+use crate::environment;
 use crate::identity::{Identity, IdentityError, Keys};
 use crate::reload::Reload;
 use crate::secret::Secret;
@@ -30,6 +30,9 @@ pub enum StartupError {
     /// Nobody can be listened to.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The API's certificate cannot be had.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The configuration is wrong.
     #[error("{0}")]
     Wrong(String),
@@ -80,13 +83,16 @@ pub(crate) async fn transport(
     Ok(Arc::new(Transport::start(identity, keys, listen, events, metrics, lives).await?))
 }
 
-/// The API as the configuration has it.
+/// The API as the configuration has it. `dir`: where a certificate of this box's own making is kept; `me`: the name and
+/// the address by which others know it, for that certificate.
 ///
 /// # Errors
-/// The file of the token cannot be read, or holds none.
-pub(crate) fn api_config(config: &Config) -> Result<ApiConfig, StartupError> {
+/// The file of the token cannot be read, or holds none; the certificate cannot be had.
+pub(crate) fn api_config(config: &Config, dir: &Path, me: (&str, &str)) -> Result<ApiConfig, StartupError> {
     let mut api = ApiConfig::new(config.api.listen);
     api.connections_max = config.api.connections_max;
+    api.anonymous_reads = config.api.anonymous == Anonymous::Read;
+    api.encryption = encryption(config, dir, me)?;
     if let Some(file) = &config.api.token_file {
         let line = Secret::first_line(file)
             .map_err(|error| StartupError::Wrong(format!("api.token_file {}: {error}", file.display())))?;
@@ -103,6 +109,50 @@ pub(crate) fn api_config(config: &Config) -> Result<ApiConfig, StartupError> {
     Ok(api)
 }
 
+/// What connections are encrypted with: with what was given, also on loopback; beyond that with a certificate of this
+/// box's own making, unless anybody may read, which needs no secrecy.
+fn encryption(
+    config: &Config,
+    dir: &Path,
+    (name, address): (&str, &str),
+) -> Result<Option<Encryption>, TlsError> {
+    let section = &config.api;
+    let credential = |name: &str| {
+        let path = Path::new(&environment::value("CREDENTIALS_DIRECTORY")?).join(name);
+        path.exists().then_some(path)
+    };
+    let given = match (&section.tls_cert, &section.tls_key) {
+        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+        _ => credential("tallyd-tls-cert").zip(credential("tallyd-tls-key")),
+    };
+    if let Some((certificate, key)) = given {
+        return Encryption::given(&certificate, &key).map(Some);
+    }
+    if section.listen.ip().to_canonical().is_loopback() || section.anonymous == Anonymous::Read {
+        return Ok(None);
+    }
+    let host = crate::identity::check_address(address).map_or("", |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let mut names: Vec<String> = [name, host, "localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    names.retain(|name| !name.is_empty());
+    names.dedup();
+    Encryption::own(dir, &names).map(Some)
+}
+
+/// Says where the API is, and what pins it.
+pub(crate) fn log_api(api: &ApiConfig) {
+    match &api.encryption {
+        None => info!("the API and the page are at http://{}/", api.listen),
+        Some(encryption) => info!(
+            "the API and the page are at https://{}/; its certificate{} is pinned by --url https://HOST:{}#sha256={}",
+            api.listen,
+            if encryption.is_self_made { ", of this box's own making," } else { "" },
+            api.listen.port(),
+            encryption.fingerprint_text(),
+        ),
+    }
+}
+
 /// The HTTP listener at work.
 #[derive(Debug)]
 pub(crate) struct Serving {
@@ -113,9 +163,9 @@ pub(crate) struct Serving {
 }
 
 /// Answers HTTP requests from now on.
-pub(crate) fn serve<A: Answers>(listener: TcpListener, answers: A, config: ApiConfig) -> Serving {
+pub(crate) fn serve<A: Answers>(listeners: Listeners, answers: A, config: ApiConfig) -> Serving {
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(async move { api::serve(listener, answers, &config, stopped).await });
+    let task = tokio::spawn(async move { api::serve(listeners, answers, &config, stopped).await });
     Serving { stop, task }
 }
 

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tally_core::raft::MemberRole;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use crate::api::{self, ApiError};
+use crate::api::{self, ApiError, Listeners};
 use crate::config::{Config, ConfigError, Found};
 use crate::identity::{IDENTITY, Identity, IdentityError};
 use crate::reload::Reload;
@@ -68,7 +68,7 @@ impl WitnessError {
 pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<(), WitnessError> {
     let mut signals = Signals::ignore_others();
     let Found { config, dir, .. } = Config::find(config_file.clone(), data_dir.clone())?;
-    let listener = api::bind(config.api.listen).await?;
+    let tcp = api::bind(config.api.listen).await?;
     let mut overview = Overview::default();
     let mut slots = Vec::new();
     let directories = slot_directories(&dir)?;
@@ -92,13 +92,14 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     }
     signals.listen_to_stops();
     let overview = Arc::new(overview);
-    let api_config = startup::api_config(&config)?;
+    let api_config = startup::api_config(&config, &dir, ("", ""))?;
     let page = Page::new(&api_config, overview.clone());
-    let serving = startup::serve(listener, page, api_config);
+    startup::log_api(&api_config);
+    // There is nothing to administer: no admin socket.
+    let serving = startup::serve(Listeners { tcp, socket: None }, page, api_config);
     let run = |slot: Slot| tokio::spawn(slot.run(serving.stop.subscribe()));
     let slots: Vec<_> = slots.into_iter().map(run).collect();
     let service = service::ready(move || overview.line());
-    info!("the witness serves its status at http://{}/v1/status", config.api.listen);
 
     let mut reload = Reload::new(config, config_file, data_dir).of_witness();
     // It commits nothing.

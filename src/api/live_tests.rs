@@ -10,6 +10,9 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
+/// Over the admin socket.
+const ADMIN: Via = Via::Socket { user: Some(0) };
+
 /// A site of one box in a directory of its own.
 struct Box1 {
     api: Api,
@@ -64,7 +67,7 @@ impl Box1 {
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        let response = self.api.answer(request.body(Body::from(body.to_owned())).unwrap()).await;
+        let response = self.api.answer(request.body(Body::from(body.to_owned())).unwrap(), ADMIN).await;
         let status = response.status().as_u16();
         let media = response.headers()["content-type"].to_str().unwrap().to_owned();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -236,6 +239,7 @@ async fn paths_and_methods_that_there_are_not_are_problems_too() {
     let box1 = Box1::start().await;
     for (method, path, allowed) in [
         ("GET", "/v1/counters/a", "POST"),
+        ("PUT", "/v1/access", "GET, HEAD, POST"),
         ("DELETE", "/v1/samples/a/b", "POST"),
         ("DELETE", "/v1/status", "GET, HEAD"),
         ("GET", "/v1/reports", "POST"),
@@ -248,7 +252,7 @@ async fn paths_and_methods_that_there_are_not_are_problems_too() {
         ("POST", "/", "GET, HEAD"),
     ] {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        let response = box1.api.answer(request).await;
+        let response = box1.api.answer(request, ADMIN).await;
         assert_eq!(response.status(), 405, "{method} {path}");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         let told = response.headers()["allow"].to_str().unwrap().to_owned();
@@ -260,7 +264,7 @@ async fn paths_and_methods_that_there_are_not_are_problems_too() {
         assert_eq!(problem["detail"], format!("{method} is not allowed for this path; allowed: {told}"));
     }
     let request = Request::builder().uri("/v2").body(Body::empty()).unwrap();
-    assert_eq!(box1.api.answer(request).await.status(), 404);
+    assert_eq!(box1.api.answer(request, ADMIN).await.status(), 404);
 }
 
 #[tokio::test]
@@ -355,7 +359,7 @@ async fn a_watcher_is_told_what_changes_and_no_more_watch_than_may() {
     let box1 = Box1::start().await;
     let watch = async |query: &str| {
         let request = Request::builder().uri(format!("/v1/watch{query}")).body(Body::empty()).unwrap();
-        box1.api.answer(request).await
+        box1.api.answer(request, ADMIN).await
     };
     let mut events = watch("?prefix=a").await.into_body();
     let greeting = events.frame().await.unwrap().unwrap().into_data().unwrap();
@@ -396,9 +400,9 @@ async fn the_site_can_be_read_and_set() {
     let grace =
         settings["settings"].as_array().unwrap().iter().find(|one| one["key"] == "window.grace").unwrap();
     assert_eq!((&grace["value"], &grace["default"]), (&json!("3s"), &json!("2s")));
-    for path in ["/readyz", "/healthz", "/metrics", "/"] {
+    for path in ["/readyz", "/healthz", "/metrics", "/", "/page.js", "/page.css"] {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        assert_eq!(box1.api.answer(request).await.status(), 200, "{path}");
+        assert_eq!(box1.api.answer(request, ADMIN).await.status(), 200, "{path}");
     }
 }
 
@@ -411,7 +415,10 @@ async fn a_body_that_is_too_large_is_answered_before_it_is_read() {
     let (stop, stopped) = watch::channel(false);
     let config = ApiConfig::new(address);
     let api = box1.api.clone();
-    let serving = tokio::spawn(async move { serve(listener, api, &config, stopped).await });
+    let serving =
+        tokio::spawn(
+            async move { serve(Listeners { tcp: listener, socket: None }, api, &config, stopped).await },
+        );
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let head = b"POST /v1/counters/a HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000000\r\n\r\n";
     stream.write_all(head).await.unwrap();
@@ -548,4 +555,52 @@ async fn what_is_for_the_daemon_is_read_before_it_is_passed_on() {
     ] {
         assert_eq!(name_of(&one.post(path, &body).await.1), name, "{body}");
     }
+}
+
+#[tokio::test]
+async fn an_access_token_opens_what_its_role_includes_until_it_is_revoked() {
+    let one = Box1::start().await;
+    assert_eq!(one.get("/v1/access").await.1, json!({ "access": [] }));
+    let (status, made) =
+        one.post("/v1/access", &json!({"name": "press", "role": "count", "ttl": "2h"})).await;
+    assert_eq!((status, &made["role"], &made["page"]), (200, &json!("count"), &Value::Null));
+    let secret = made["token"].as_str().unwrap();
+    let (_, list) = one.get("/v1/access").await;
+    assert_eq!(
+        (&list["access"][0]["name"], &list["access"][0]["made_by"]),
+        (&json!("press"), &json!("box1"))
+    );
+    assert!(!list.to_string().contains(&secret[8..13]), "{list}");
+    for (body, name) in [
+        (json!({"name": "press", "role": "read"}), "access-refused"),
+        (json!({"name": "Press 3", "role": "read"}), "malformed"),
+        (json!({"name": "a", "role": "root"}), "malformed"),
+        (json!({"name": "a", "role": "read", "ttl": "400d"}), "malformed"),
+    ] {
+        assert_eq!(name_of(&one.post("/v1/access", &body).await.1), name, "{body}");
+    }
+    // From elsewhere, over TLS.
+    let via = Via::tcp("10.0.0.5".parse().unwrap(), true);
+    let asked = async |method: &str, path: &str, token: Option<&str>| {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        one.api.answer(request.body(Body::from(r#"{"add":1}"#)).unwrap(), via).await.status().as_u16()
+    };
+    assert_eq!(asked("POST", "/v1/counters/a", None).await, 401);
+    assert_eq!(asked("POST", "/v1/counters/a", Some(secret)).await, 200);
+    assert_eq!(asked("GET", "/v1/series/a", Some(secret)).await, 200);
+    assert_eq!(asked("GET", "/v1/nothing", Some(secret)).await, 404);
+    assert_eq!(asked("GET", "/v1/nothing", None).await, 401, "what there is is nobody's business");
+    assert_eq!(asked("GET", "/v1/tokens", Some(secret)).await, 403);
+    assert_eq!(asked("DELETE", "/v1/members/box1", Some(secret)).await, 403);
+    assert_eq!(one.ask("DELETE", "/v1/access/press", None, "").await.0, 200);
+    assert_eq!(asked("GET", "/v1/series/a", Some(secret)).await, 401);
+    assert_eq!(name_of(&one.ask("DELETE", "/v1/access/press", None, "").await.1), "no-such-access");
+    for _ in 0..4 {
+        assert_eq!(asked("GET", "/v1/series/a", Some("tallya1-x")).await, 401);
+    }
+    assert_eq!(asked("GET", "/v1/series/a", Some("tallya1-x")).await, 429, "five wrong ones in a minute");
+    assert_eq!(asked("GET", "/healthz", None).await, 200);
 }

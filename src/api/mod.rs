@@ -1,7 +1,10 @@
 //! HTTP: the API under `/v1`, metrics, health and the page. Any box answers any request.
 
+mod access;
+mod access_token;
 mod adds;
 mod admin;
+mod admin_socket;
 mod backup;
 mod body;
 mod clock;
@@ -9,6 +12,7 @@ mod connections;
 mod decimal;
 mod forms;
 mod guard;
+mod limits;
 mod map_only;
 mod members;
 mod metrics;
@@ -18,23 +22,27 @@ mod problem;
 mod reads;
 pub mod report_body;
 mod reports;
+mod routes;
 mod series;
 mod server;
 mod settings;
 mod socket;
+mod stream;
+mod tls;
 mod tokens;
+mod via;
 mod waiting;
 mod watch;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
-use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::http::{HeaderValue, Method, Request, Response, header};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use tally_core::report::Kind;
@@ -45,22 +53,35 @@ pub use body::{BODY_BYTES_MAX, REPORT_BYTES_MAX};
 pub use members::member_of;
 pub use problem::{Name, Problem};
 pub use report_body::CELLS_MAX;
-pub use server::{Answers, ApiError, bind, serve};
+pub use server::{Answers, ApiError, Listeners, bind, serve};
+pub use via::Via;
 
 use crate::node::Handle;
 use crate::secret::Secret;
+use crate::site::{AccessHash, AccessRole};
+pub(crate) use access_token::AccessToken;
 pub(crate) use admin::{ADMIN_MAX, Admin, Founded, InitAsk, JoinAsk, JoinedForm, Reply, RotatedForm};
+pub(crate) use admin_socket::{AdminSocket, SERVICE_SOCKET, SOCKET, of_session};
 pub(crate) use guard::Guard;
 pub(crate) use metrics::{Text, log_figures};
+pub(crate) use routes::{Need, need};
+pub use tls::TlsError;
+pub(crate) use tls::{Encryption, fingerprint, fingerprint_text};
 pub(crate) use waiting::{Idle, NO_SITE, Waiting, WaitingState};
 
 /// The configuration of the API's listener.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
-    /// The listen address. A non-loopback address needs a token, which the reader of the configuration enforces.
+    /// The listen address.
     pub listen: SocketAddr,
-    /// The token that clients present as `Authorization: Bearer TOKEN`; `None`: no token is required.
+    /// The token of `api.token_file`, an admin's; with it, nothing is answered without a token.
     pub token: Option<Secret>,
+    /// Who is not of this machine may read without a token.
+    pub anonymous_reads: bool,
+    /// Where the admin socket is, if there is one.
+    pub socket: Option<PathBuf>,
+    /// What TCP connections are encrypted with; `None`: they are not.
+    pub(crate) encryption: Option<Encryption>,
     /// The most connections at once; beyond it, the connection that was idle longest is closed.
     pub connections_max: usize,
     /// How long a connection may do nothing before it is closed.
@@ -70,7 +91,15 @@ pub struct ApiConfig {
 impl ApiConfig {
     /// Makes the default configuration for a listen address.
     pub fn new(listen: SocketAddr) -> ApiConfig {
-        ApiConfig { listen, token: None, connections_max: 1024, idle_max: Duration::from_secs(60) }
+        ApiConfig {
+            listen,
+            token: None,
+            anonymous_reads: false,
+            socket: None,
+            encryption: None,
+            connections_max: 1024,
+            idle_max: Duration::from_secs(60),
+        }
     }
 }
 
@@ -88,6 +117,10 @@ struct ApiState {
     /// For what the daemon does and not the node.
     admin: mpsc::Sender<Admin>,
     guard: Guard,
+    /// How a browser elsewhere reaches this box, as far as this box knows; `None`: only from this machine.
+    link_base: Option<String>,
+    /// SHA-256 of the certificate of its connections.
+    fingerprint: Option<String>,
     /// The number of present watchers, which is limited because each costs work at every change.
     watchers: AtomicUsize,
     /// A backup is being made.
@@ -97,40 +130,73 @@ struct ApiState {
 impl Api {
     /// Makes an API over a node. What is for the daemon and not for the node goes to `admin`.
     pub(crate) fn new(config: &ApiConfig, node: Handle, admin: mpsc::Sender<Admin>) -> Api {
-        let guard = Guard::new(config.listen, config.token.as_ref());
+        let guard = Guard::new(config);
+        let link_base = access::link_base(config, node.identity());
+        let fingerprint = config.encryption.as_ref().map(Encryption::fingerprint_text);
         let shared = Arc::new(ApiState {
             node,
             admin,
             guard,
+            link_base,
+            fingerprint,
             watchers: AtomicUsize::new(0),
             backs_up: AtomicBool::new(false),
         });
-        Api { router: router(shared.clone()), shared }
+        Api { router: routes::router(shared.clone()), shared }
     }
 
     /// Answers one request.
-    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    pub async fn answer<B>(&self, request: Request<B>, via: Via) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
         let metrics = self.shared.node.metrics();
         metrics.api_requests.raise();
-        let response = self.routed(request).await;
+        let response = self.routed(request, via).await;
         if !response.status().is_success() {
             metrics.api_problems.raise();
         }
         response
     }
 
-    async fn routed<B>(&self, request: Request<B>) -> Response<Body>
+    async fn routed<B>(&self, request: Request<B>, via: Via) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        if let Err(problem) = self.shared.guard.check(&request) {
-            return problem.into_response();
+        let need = routes::need(request.method(), request.uri().path());
+        let known = |hash: &AccessHash| {
+            self.shared
+                .node
+                .site(|site| site.access_token(hash).map(|token| (token.name.clone(), token.role)))
+        };
+        let caller = match self.shared.guard.check(&request, via, need.role(), known) {
+            Ok(caller) => caller,
+            Err(problem) => return problem.into_response(),
+        };
+        match need {
+            Need::Role(Some(AccessRole::Admin)) => {}
+            Need::Role(_) => return self.passed(request).await,
+            Need::NoSuchMethod(route) => return reads::not_allowed(request.method(), &route.allow()),
+            Need::NoSuchPath => return reads::not_found(request.uri().clone()).await.into_response(),
         }
+        // The log of changes.
+        let what = (request.method() != Method::GET)
+            .then(|| format!("{} {}", request.method(), request.uri().path()));
+        let answer = Box::pin(self.passed(request)).await;
+        if let Some(what) = what {
+            tracing::info!("{what} by {caller}: {}", answer.status().as_u16());
+        }
+        answer
+    }
+
+    /// Answers a request that may be answered.
+    async fn passed<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
         // Adds pass by the router: there are many of them, and what they need is little.
         if *request.method() == Method::POST
             && let Some((kind, raw)) = adds::target(request.uri().path())
@@ -142,66 +208,20 @@ impl Api {
             };
         }
         let request = request.map(Body::new);
-        let method = request.method().clone();
         // Boxed, so that a connection that only adds does not carry the state of all other handlers.
         let answer = Box::pin(self.router.clone().oneshot(request)).await;
-        let answer = answer.unwrap_or_else(|never| match never {});
-        match answer.status() {
-            StatusCode::METHOD_NOT_ALLOWED => {
-                reads::not_allowed(&method, answer.headers().get(header::ALLOW))
-            }
-            _ => answer,
-        }
+        answer.unwrap_or_else(|never| match never {})
     }
 }
 
 impl Answers for Api {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        Api::answer(self, request).await
+    async fn answer(&self, request: Request<Incoming>, via: Via) -> Response<Body> {
+        Api::answer(self, request, via).await
     }
 
     fn turned_away(&self) {
         self.shared.node.metrics().api_turned_away.raise();
     }
-}
-
-fn router(shared: Arc<ApiState>) -> Router {
-    Router::new()
-        .route("/", only(get(page::page)))
-        .route("/openapi.json", only(get(page::openapi)))
-        .route("/healthz", only(get(reads::healthz)))
-        .route("/readyz", only(get(reads::readyz)))
-        .route("/metrics", only(get(metrics::metrics)))
-        .route("/v1/status", only(get(reads::status)))
-        .route("/v1/series", only(get(reads::page).delete(series::remove_all)))
-        .route("/v1/series/{*series}", only(get(reads::series).delete(series::remove).post(series::rename)))
-        .route("/v1/windows/{*series}", only(get(reads::windows)))
-        .route("/v1/watch", only(get(watch::watch)))
-        .route("/v1/backup", only(get(backup::backup)))
-        .route("/v1/settings", only(get(settings::list)))
-        .route("/v1/settings/{key}", only(put(settings::set)))
-        .route("/v1/members", only(get(members::list).post(members::add)))
-        .route("/v1/members/{name}", only(put(members::set_role).delete(members::remove)))
-        .route("/v1/tokens", only(get(tokens::list).post(tokens::create)))
-        .route("/v1/tokens/{id}", only(delete(tokens::revoke)))
-        .route("/v1/init", only(post(admin::init)))
-        .route("/v1/join", only(post(admin::join)))
-        .route("/v1/key/rotate", only(post(admin::rotate_key)))
-        .route("/v1/leader/transfer", only(post(members::transfer)))
-        .route("/v1/clock/step", only(post(clock::step)))
-        .route("/v1/sources/{name}/epochs", only(post(reports::open_epoch)))
-        .route("/v1/reports", only(post(reports::report)))
-        // Adds themselves do not come here, only other methods.
-        .route("/v1/counters/{*series}", only(post(reads::not_found)))
-        .route("/v1/updowns/{*series}", only(post(reads::not_found)))
-        .route("/v1/samples/{*series}", only(post(reads::not_found)))
-        .fallback(reads::not_found)
-        .with_state(shared)
-}
-
-/// Makes a route that answers other methods with a problem.
-fn only(route: MethodRouter<Arc<ApiState>>) -> MethodRouter<Arc<ApiState>> {
-    route.fallback(reads::method_not_allowed)
 }
 
 /// A series as the API shows it.

@@ -1,51 +1,46 @@
 //! The page and the description of the API: files that are part of the program.
 
-use std::sync::LazyLock;
-
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, header};
 
-use super::problem::{Name, Problem};
 use super::{json_response, typed_response};
 
-/// The page, assembled from three files.
-static PAGE: LazyLock<String> = LazyLock::new(|| {
-    include_str!("page/page.html")
-        .replace("/* style */", include_str!("page/page.css"))
-        .replace("/* script */", include_str!("page/page.js"))
-});
-
+const PAGE: &str = include_str!("page/page.html");
+const SCRIPT: &str = include_str!("page/page.js");
+const STYLE: &str = include_str!("page/page.css");
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// The placeholder that each answer replaces by its own nonce.
-const NONCE: &str = "NONCE-OF-THIS-ANSWER";
+/// The content security policy: only this box's own script and style, no other origins, no frames.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' \
+    data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// `GET /`
-pub(super) async fn page() -> Result<Response<Body>, Problem> {
-    let nonce = crate::random::bytes()
-        .map(|random| format!("{:032x}", u128::from_be_bytes(random)))
-        .map_err(|_| Problem::new(Name::NotReady, "the system's random generator does not answer"))?;
-    let mut response = typed_response("text/html; charset=utf-8", PAGE.replace(NONCE, &nonce));
-    let headers = response.headers_mut();
-    if let Ok(policy) = HeaderValue::from_str(&policy(&nonce)) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    }
+pub(super) async fn page() -> Response<Body> {
+    part("text/html; charset=utf-8", PAGE)
+}
+
+/// `GET /page.js`
+pub(super) async fn script() -> Response<Body> {
+    part("text/javascript; charset=utf-8", SCRIPT)
+}
+
+/// `GET /page.css`
+pub(super) async fn style() -> Response<Body> {
+    part("text/css; charset=utf-8", STYLE)
+}
+
+/// A part of the page. A newer release has others: none is kept.
+fn part(content_type: &'static str, text: &'static str) -> Response<Body> {
+    let mut response = typed_response(content_type, text);
     for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),
     ] {
-        headers.insert(name, HeaderValue::from_static(value));
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    Ok(response)
-}
-
-/// The content security policy: only this page's own script and style, no other origins, no frames.
-fn policy(nonce: &str) -> String {
-    format!(
-        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
-         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+    response
 }
 
 /// `GET /openapi.json`
@@ -57,39 +52,34 @@ pub(super) async fn openapi() -> Response<Body> {
 mod tests {
     use super::*;
 
-    async fn fetched() -> (String, String) {
-        let response = page().await.unwrap();
-        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
-        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
-        (policy, String::from_utf8(body.to_vec()).unwrap())
-    }
-
     #[tokio::test]
     async fn the_page_runs_its_own_script_and_no_other() {
-        let (policy, page) = fetched().await;
-        let nonce = policy.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap();
-        assert_eq!(page.matches(nonce).count(), 2, "script and style");
-        assert!(!page.contains(NONCE));
-        assert!(page.contains("\"use strict\"") && page.contains("prefers-color-scheme"));
-        assert_ne!(policy, fetched().await.0, "a nonce is used once");
+        for response in [page().await, script().await, style().await] {
+            let header = |name| response.headers()[name].to_str().unwrap();
+            let policy = header(header::CONTENT_SECURITY_POLICY);
+            assert!(
+                policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe")
+            );
+            assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+            assert_eq!(header(header::X_CONTENT_TYPE_OPTIONS), "nosniff");
+            assert_eq!(header(header::REFERRER_POLICY), "no-referrer");
+        }
+        // A browser with this policy runs nothing that is in the page itself.
+        for inline in ["<style", "style=", "onclick", "onload", "<script>"] {
+            assert!(!PAGE.contains(inline), "{inline}");
+        }
+        assert!(PAGE.contains("src=\"page.js\"") && PAGE.contains("href=\"page.css\""));
     }
 
-    #[tokio::test]
-    async fn the_page_needs_nothing_from_elsewhere_and_writes_text_only_as_text() {
-        let (_, page) = fetched().await;
-        let foreign = page.replace("http://www.w3.org/2000/svg", "");
-        for unwanted in [
-            "http://",
-            "https://",
-            "innerHTML",
-            "outerHTML",
-            "insertAdjacentHTML",
-            "eval(",
-            " src=",
-            "@import",
-        ] {
+    #[test]
+    fn the_page_needs_nothing_from_elsewhere_and_writes_text_only_as_text() {
+        let foreign = [PAGE, SCRIPT, STYLE].concat().replace("http://www.w3.org/2000/svg", "");
+        for unwanted in
+            ["http://", "https://", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "@import"]
+        {
             assert!(!foreign.contains(unwanted), "{unwanted}");
         }
+        assert_eq!(foreign.matches(" src=").count(), 1, "its script");
     }
 
     #[test]

@@ -18,6 +18,12 @@ pub enum Name {
     Malformed,
     /// The token is missing or wrong.
     Unauthorized,
+    /// The token is good, and not for this.
+    RoleTooLow,
+    /// Too many wrong tokens came from there.
+    TooManyTries,
+    /// A token came where none is taken.
+    TokenNotTaken,
     /// The `Host` header names neither this listener nor a loopback name.
     ForbiddenHost,
     /// A browser sent it for a page of another origin.
@@ -32,6 +38,10 @@ pub enum Name {
     MemberRefused,
     /// No join token of that id.
     NoSuchToken,
+    /// No access token of that name.
+    NoSuchAccess,
+    /// The change of access tokens is refused.
+    AccessRefused,
     /// This box is not taken in, or does not ask; nothing was changed.
     JoinRefused,
     /// The box that was to take it in does not answer; nothing was changed.
@@ -87,6 +97,9 @@ impl Name {
         match self {
             Name::Malformed => ("malformed", S::BAD_REQUEST, "Malformed request"),
             Name::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "Token required"),
+            Name::RoleTooLow => ("role-too-low", S::FORBIDDEN, "Not with the role of this token"),
+            Name::TooManyTries => ("too-many-tries", S::TOO_MANY_REQUESTS, "Too many wrong tokens"),
+            Name::TokenNotTaken => ("token-not-taken", S::BAD_REQUEST, "No token is taken here"),
             Name::ForbiddenHost => ("forbidden-host", S::FORBIDDEN, "Not served under this host name"),
             Name::CrossOrigin => ("cross-origin", S::FORBIDDEN, "Cross-origin request refused"),
             Name::NoSuchSeries => ("no-such-series", S::NOT_FOUND, "No such series"),
@@ -94,6 +107,8 @@ impl Name {
             Name::NoSuchMember => ("no-such-member", S::NOT_FOUND, "No such member"),
             Name::MemberRefused => ("member-refused", S::CONFLICT, "This change of members is refused"),
             Name::NoSuchToken => ("no-such-token", S::NOT_FOUND, "No such join token"),
+            Name::NoSuchAccess => ("no-such-access", S::NOT_FOUND, "No such access token"),
+            Name::AccessRefused => ("access-refused", S::CONFLICT, "This change of access tokens is refused"),
             Name::JoinRefused => ("join-refused", S::CONFLICT, "This box does not join"),
             Name::JoinUnreached => ("join-unreached", S::CONFLICT, "No box answers there"),
             Name::NoSite => ("no-site", S::SERVICE_UNAVAILABLE, "This box has no site yet"),
@@ -134,12 +149,14 @@ pub struct Problem {
     pub detail: String,
     /// Further members, for programs.
     pub members: Map<String, Value>,
+    /// When it may be tried again, if that helps.
+    pub retry_after_s: u64,
 }
 
 impl Problem {
     /// A problem without further members.
     pub fn new(name: Name, detail: impl Into<String>) -> Problem {
-        Problem { name, detail: detail.into(), members: Map::new() }
+        Problem { name, detail: detail.into(), members: Map::new(), retry_after_s: 1 }
     }
 
     /// A problem named `malformed`.
@@ -151,6 +168,13 @@ impl Problem {
     #[must_use]
     pub fn with(mut self, key: &str, value: Value) -> Problem {
         self.members.insert(key.to_owned(), value);
+        self
+    }
+
+    /// Says when it may be tried again.
+    #[must_use]
+    pub fn after(mut self, seconds: u64) -> Problem {
+        self.retry_after_s = seconds;
         self
     }
 
@@ -168,7 +192,7 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_s));
             }
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Method, Response, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, Response, Uri, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::forms::{SeriesForm, SummaryForm};
 use super::problem::{Name, Problem};
 use super::{ApiState, json_response, parse, typed_response};
-use crate::node::Handle;
+use crate::node::{Handle, NodeStatus};
 use crate::request::RequestError;
 
 /// The most series of one page.
@@ -155,7 +155,24 @@ pub(super) async fn windows(
 
 /// `GET /v1/status`
 pub(super) async fn status(State(shared): State<Arc<ApiState>>) -> Result<Response<Body>, Problem> {
-    to_json(&shared.node.status()).map(json_response)
+    let api = ApiStatus { page: shared.link_base.as_deref(), fingerprint: shared.fingerprint.as_deref() };
+    to_json(&StatusForm { status: &shared.node.status(), api }).map(json_response)
+}
+
+/// The status of the node and of its API.
+#[derive(Serialize)]
+struct StatusForm<'a> {
+    #[serde(flatten)]
+    status: &'a NodeStatus,
+    api: ApiStatus<'a>,
+}
+
+#[derive(Serialize)]
+struct ApiStatus<'a> {
+    /// Where a browser elsewhere finds the page; null: the API listens on this machine only.
+    page: Option<&'a str>,
+    /// SHA-256 of the certificate; null: connections are not encrypted.
+    fingerprint: Option<&'a str>,
 }
 
 /// `GET /healthz`: whoever reads this answer knows that the box's one thread still turns.
@@ -182,18 +199,11 @@ pub(super) async fn not_found(uri: Uri) -> Problem {
     )
 }
 
-/// A path that there is, with a method that it has not: the router puts those that it has in the header `Allow`,
-/// and [`not_allowed`] says it in words.
-pub(super) async fn method_not_allowed() -> StatusCode {
-    StatusCode::METHOD_NOT_ALLOWED
-}
-
-/// The answer for a method that a path has not. `allow`: those that it has, as the router says them.
-pub(super) fn not_allowed(method: &Method, allow: Option<&HeaderValue>) -> Response<Body> {
-    let allowed = allow.and_then(|methods| methods.to_str().ok()).unwrap_or_default().replace(',', ", ");
+/// The answer for a method that a path has not. `allowed`: those that it has.
+pub(super) fn not_allowed(method: &Method, allowed: &str) -> Response<Body> {
     let detail = format!("{method} is not allowed for this path; allowed: {allowed}");
     let mut response = Problem::new(Name::MethodNotAllowed, detail).into_response();
-    if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+    if let Ok(allowed) = HeaderValue::from_str(allowed) {
         response.headers_mut().insert(header::ALLOW, allowed);
     }
     response

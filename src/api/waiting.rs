@@ -13,9 +13,10 @@ use tokio::sync::mpsc;
 use super::admin::{Admin, ask, init_of, join_of};
 use super::problem::{Name, Problem};
 use super::reads::to_json;
-use super::{ApiConfig, BODY_BYTES_MAX, Guard, body, json_response, page, typed_response};
+use super::{ApiConfig, BODY_BYTES_MAX, Guard, Via, body, json_response, need, page, typed_response};
 use crate::identity::Identity;
 use crate::node::Verdict;
+use crate::site::{AccessHash, AccessRole};
 
 /// What a box without a site says of itself, also to systemd.
 pub(crate) const NO_SITE: &str = "no site yet: tallyd init or tallyd join";
@@ -155,11 +156,16 @@ impl WaitingState {
 
 impl Waiting {
     pub(crate) fn new(config: &ApiConfig, admin: mpsc::Sender<Admin>, state: Arc<WaitingState>) -> Waiting {
-        Waiting { guard: Arc::new(Guard::new(config.listen, config.token.as_ref())), admin, state }
+        Waiting { guard: Arc::new(Guard::new(config)), admin, state }
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
-        self.guard.check(&request)?;
+    async fn respond(&self, request: Request<Incoming>, via: Via) -> Result<Response<Body>, Problem> {
+        let need = need(request.method(), request.uri().path()).role();
+        // It has no site that knows tokens.
+        let caller = self.guard.check(&request, via, need, |_: &AccessHash| None)?;
+        if need == Some(AccessRole::Admin) {
+            tracing::info!("{} {} by {caller}", request.method(), request.uri().path());
+        }
         let path = request.uri().path().to_owned();
         match (request.method(), &*path) {
             (&Method::GET | &Method::HEAD, "/healthz") => {
@@ -184,8 +190,8 @@ impl Waiting {
 }
 
 impl super::Answers for Waiting {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        self.respond(request).await.unwrap_or_else(Problem::into_response)
+    async fn answer(&self, request: Request<Incoming>, via: Via) -> Response<Body> {
+        self.respond(request, via).await.unwrap_or_else(Problem::into_response)
     }
 
     fn turned_away(&self) {}

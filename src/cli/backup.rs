@@ -113,14 +113,14 @@ async fn receive(args: &BackupArgs, temporary: &Path) -> Result<BackupHead, Clie
             bytes.extend_from_slice(part);
             if bytes.len() as u64 > backup::BACKUP_BYTES_MAX {
                 let why = format!("more than {} bytes", backup::BACKUP_BYTES_MAX);
-                return Err(ClientError::Answer(args.server.url.clone(), why));
+                return Err(ClientError::Answer(args.server.shown(), why));
             }
             progress.show(bytes.len() as u64, all);
         }
     }
     progress.end();
     let (head, _) = backup::check(&bytes)
-        .map_err(|error| ClientError::Answer(args.server.url.clone(), error.to_string()))?;
+        .map_err(|error| ClientError::Answer(args.server.shown(), error.to_string()))?;
     file.sync_all().map_err(|error| unwritten(temporary, &error))?;
     Ok(head)
 }

@@ -55,9 +55,11 @@ fn wrong_usage_is_2() {
     ] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
     }
-    for line in
-        ["tallyd get a --url https://box1", "tallyd get a --url ftp://x", "tallyd add a x --url 127.0.0.1:1"]
-    {
+    for line in [
+        "tallyd get a --url https://box1#sha256=12",
+        "tallyd get a --url ftp://x",
+        "tallyd add a x --url 127.0.0.1:1",
+    ] {
         assert_eq!(status(line), 2, "{line}");
     }
 }

@@ -12,18 +12,22 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::client::answer::{Judged, RequestRefused, judge};
+use crate::api::{SERVICE_SOCKET, SOCKET, of_session};
 use crate::backoff::Backoff;
-use crate::random;
+use crate::config::{SYSTEM_DATA_DIR, default_data_dir};
+use crate::{environment, random};
 
 mod answer;
+mod tls;
 mod url;
 
 pub use answer::RequestRefused as RefusedBy;
-use url::ServerUrl;
+use url::{ServerUrl, Way};
 
 /// The longest answer that the client accepts, in bytes.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
@@ -46,6 +50,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_m
 /// By which part of itself that wait is moved at random.
 const PAUSE_SPREAD: f64 = 0.25;
 
+/// Where a box listens if nothing is configured.
+const USUAL: &str = "http://127.0.0.1:7480";
+
 /// The message for an address that refuses connections.
 const NOBODY: &str =
     "connection refused: is tallyd running? Start it with `tallyd run`, or name another box with --url";
@@ -53,10 +60,15 @@ const NOBODY: &str =
 /// Where the site is, and how to talk to it.
 #[derive(Args, Clone, Debug)]
 pub struct Server {
-    /// Address of a box; several comma-separated addresses are tried in turn
-    #[arg(long, env = "TALLYD_URL", value_name = "URL", default_value = "http://127.0.0.1:7480")]
-    pub url: String,
-    /// File with the token of a box that requires one (its api.token_file)
+    /// Address of a box: http://HOST:PORT, https://HOST:PORT#sha256=FINGERPRINT or unix:SOCKET; several
+    /// comma-separated addresses are tried in turn. Default: the admin socket of the box on this machine, if
+    /// this user may open it, else http://127.0.0.1:7480
+    #[arg(long, env = "TALLYD_URL", value_name = "URL")]
+    pub url: Option<String>,
+    /// Data directory of a box on this machine, by whose admin socket it is asked
+    #[arg(long, env = "TALLYD_NODE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// File with the token for a box that requires one
     #[arg(long, env = "TALLYD_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// How long to keep trying: 500ms, 10s, 2m
@@ -65,6 +77,20 @@ pub struct Server {
     /// Print JSON for programs
     #[arg(long)]
     pub json: bool,
+}
+
+impl Server {
+    /// Whom it asks, for errors.
+    pub(super) fn shown(&self) -> String {
+        self.url.clone().unwrap_or_else(|| "the box on this machine".to_owned())
+    }
+
+    /// The data directory that is named, if nothing listens there: for what can be read without a box, too.
+    pub(super) fn silent_data_dir(&self) -> Option<&Path> {
+        let dir = self.data_dir.as_deref().filter(|_| self.url.is_none())?;
+        let error = std::os::unix::net::UnixStream::connect(dir.join(SOCKET)).err()?;
+        (error.kind() != ErrorKind::PermissionDenied).then_some(dir)
+    }
 }
 
 /// Why a command has no result.
@@ -154,6 +180,8 @@ impl Call {
 pub struct Client {
     targets: Vec<ServerUrl>,
     token: Option<String>,
+    /// An admin socket that this user may not open.
+    denied: Option<PathBuf>,
     /// When trying ends.
     deadline: Instant,
     /// How long one box may take to answer.
@@ -177,10 +205,21 @@ impl Client {
     /// # Errors
     /// Addresses and token files that are not usable.
     pub fn new(server: &Server) -> Result<Client, ClientError> {
-        let targets = url::targets(&server.url).map_err(ClientError::Usage)?;
+        let (targets, denied) = match &server.url {
+            Some(url) => (url::targets(url).map_err(ClientError::Usage)?, None),
+            None => here(server.data_dir.as_deref()),
+        };
         // An empty variable of the environment names no file.
         let file = server.token_file.as_deref().filter(|path| !path.as_os_str().is_empty());
-        let token = file.map(read_token);
+        let token = file.map(read_token).transpose()?;
+        if let (Some(_), Some(target)) =
+            (&token, targets.iter().find(|target| target.is_readable_by_others()))
+        {
+            return Err(ClientError::Usage(format!(
+                "{target} is not encrypted, and the token of --token-file could be read on its way: use https://, or \
+                 leave out --token-file (TALLYD_TOKEN_FILE)"
+            )));
+        }
         // A box that hangs must leave time for the others.
         let share = match u32::try_from(targets.len()) {
             Ok(1) => server.timeout + GRACE,
@@ -188,7 +227,7 @@ impl Client {
             Err(_) => GRACE,
         };
         let deadline = Instant::now() + server.timeout;
-        Ok(Client { targets, token: token.transpose()?, deadline, try_max: share })
+        Ok(Client { targets, token, denied, deadline, try_max: share })
     }
 
     /// Sends a request to the boxes in turn until one settles it or the time is up.
@@ -196,6 +235,17 @@ impl Client {
     /// # Errors
     /// [`ClientError::Failed`], [`ClientError::NotTried`] or [`ClientError::Unknown`].
     pub async fn call(&self, call: &Call) -> Result<Bytes, ClientError> {
+        self.tried(call).await.map_err(|error| match (error, &self.denied) {
+            (ClientError::Failed(mut refused), Some(path)) if refused.name == "unauthorized" => {
+                let why = format!("; {}: this user may not open it: use sudo", path.display());
+                refused.detail.push_str(&why);
+                ClientError::Failed(refused)
+            }
+            (error, _) => error,
+        })
+    }
+
+    async fn tried(&self, call: &Call) -> Result<Bytes, ClientError> {
         let mut history = History::default();
         let mut backoff = Backoff::new(PAUSE.0, PAUSE.1, PAUSE_SPREAD);
         loop {
@@ -259,13 +309,8 @@ impl Client {
         call: &Call,
         until: Instant,
     ) -> Result<Response<Incoming>, Tried> {
-        let connect = timeout_at(until, timeout(CONNECT_TIME_MAX, TcpStream::connect(&target.authority)));
-        let stream = match connect.await {
-            Ok(Ok(Ok(stream))) => stream,
-            Ok(Ok(Err(error))) if error.kind() == ErrorKind::ConnectionRefused => {
-                return Err(Tried::Unreached(NOBODY.to_owned()));
-            }
-            Ok(Ok(Err(error))) => return Err(Tried::Unreached(error.to_string())),
+        let stream = match timeout_at(until, timeout(CONNECT_TIME_MAX, connect(target))).await {
+            Ok(Ok(connected)) => connected.map_err(Tried::Unreached)?,
             Ok(Err(_)) | Err(_) => {
                 return Err(Tried::Unreached("no connection within the time limit".to_owned()));
             }
@@ -310,6 +355,55 @@ impl Client {
         }
         request.body(Full::new(call.body.clone()))
     }
+}
+
+/// Bytes both ways, over whatever.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+async fn connect(target: &ServerUrl) -> Result<Box<dyn Connection>, String> {
+    let told = |error: std::io::Error| match error.kind() {
+        ErrorKind::ConnectionRefused => NOBODY.to_owned(),
+        _ => error.to_string(),
+    };
+    match &target.way {
+        Way::Socket(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(told)?)),
+        Way::Plain => Ok(Box::new(TcpStream::connect(&target.authority).await.map_err(told)?)),
+        Way::Tls(pin) => {
+            let stream = TcpStream::connect(&target.authority).await.map_err(told)?;
+            Ok(Box::new(tls::connect(stream, target, *pin).await?))
+        }
+    }
+}
+
+/// The box on this machine: by the first admin socket at which somebody listens, else by the usual address. Also a
+/// socket that this user may not open.
+fn here(data_dir: Option<&Path>) -> (Vec<ServerUrl>, Option<PathBuf>) {
+    let sockets: Vec<PathBuf> = match data_dir {
+        Some(dir) => vec![dir.join(SOCKET)],
+        None => {
+            let named = environment::value("TALLYD_API_SOCKET").map(PathBuf::from);
+            let known = [
+                Some(PathBuf::from(SERVICE_SOCKET)),
+                of_session(),
+                Some(default_data_dir().join(SOCKET)),
+                // In a container, whoever the user is.
+                Some(Path::new(SYSTEM_DATA_DIR).join(SOCKET)),
+            ];
+            named.into_iter().chain(known.into_iter().flatten()).collect()
+        }
+    };
+    let mut denied = None;
+    for path in sockets {
+        match std::os::unix::net::UnixStream::connect(&path) {
+            Ok(_) => return (vec![ServerUrl::socket(path)], None),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => denied = denied.or(Some(path)),
+            Err(_) => {}
+        }
+    }
+    let usual = url::targets(USUAL).unwrap_or_default();
+    (usual, denied)
 }
 
 fn read_token(file: &Path) -> Result<String, ClientError> {

@@ -76,7 +76,7 @@ fn a_read_has_no_unknown_outcome() {
 }
 
 fn server(url: String, time: Duration) -> Server {
-    Server { url, token_file: None, timeout: time, json: false }
+    Server { url: Some(url), data_dir: None, token_file: None, timeout: time, json: false }
 }
 
 /// A box that answers each connection with one of these texts in turn, then closes; gives its address.

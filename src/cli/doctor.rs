@@ -12,6 +12,7 @@ mod network;
 mod site;
 mod sync;
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use self::machine::Machine;
 use super::client::{Call, Client, ClientError, Server};
 use super::{print, text};
+use crate::api::SOCKET;
 use crate::config::{Config, Found};
 use crate::identity::Identity;
 
@@ -39,9 +41,6 @@ pub(super) struct DoctorArgs {
     /// Configuration file; default: the daemon's
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Data directory; default: the daemon's
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
     #[command(flatten)]
     server: Server,
 }
@@ -113,7 +112,7 @@ impl Subject {
 }
 
 pub(super) async fn run(args: DoctorArgs) -> Result<(), ClientError> {
-    let lines = match Config::find(args.config.clone(), args.data_dir.clone()) {
+    let lines = match Config::find(args.config.clone(), args.server.data_dir.clone()) {
         Ok(found) => all(&subject(&args, found).await?).await,
         Err(error) => vec![wrong("config", error.to_string(), "correct the configuration")],
     };
@@ -133,29 +132,32 @@ pub(super) async fn run(args: DoctorArgs) -> Result<(), ClientError> {
 }
 
 async fn subject(args: &DoctorArgs, found: Found) -> Result<Subject, ClientError> {
-    let server = Server { url: api_url(args, &found), ..args.server.clone() };
+    let server = server_of(args, &found);
     let client = Client::new(&server)?;
     let answer = client.call(&Call::get("/v1/status".to_owned())).await;
     let (status, silent) = match answer.map(|body| serde_json::from_slice::<Value>(&body)) {
         Ok(Ok(status)) => (status, None),
-        Ok(Err(error)) => (Value::Null, Some(format!("{}: not an answer of tallyd ({error})", server.url))),
+        Ok(Err(error)) => {
+            (Value::Null, Some(format!("{}: not an answer of tallyd ({error})", server.shown())))
+        }
         Err(error) => (Value::Null, Some(error.to_string())),
     };
     let identity = Identity::load(&found.dir).ok().flatten();
     Ok(Subject { machine: Machine::new("/"), found, identity, status, silent })
 }
 
-/// Where the daemon of this configuration listens, unless another address was asked for.
-fn api_url(args: &DoctorArgs, found: &Found) -> String {
-    let default = "http://127.0.0.1:7480";
+/// Where the daemon of this configuration is, unless another address was asked for: at its admin socket, else where it
+/// listens.
+fn server_of(args: &DoctorArgs, found: &Found) -> Server {
+    let mut server = Server { data_dir: Some(found.dir.clone()), ..args.server.clone() };
     let mut listen = found.config.api.listen;
-    if args.server.url != default || listen.to_string() == "127.0.0.1:7480" {
-        return args.server.url.clone();
+    if server.url.is_none() && UnixStream::connect(found.dir.join(SOCKET)).is_err() {
+        if listen.ip().is_unspecified() {
+            listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        server.url = Some(format!("http://{listen}"));
     }
-    if listen.ip().is_unspecified() {
-        listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
-    format!("http://{listen}")
+    server
 }
 
 /// All checks, in the order in which they are shown.

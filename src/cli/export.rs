@@ -33,8 +33,8 @@ Examples:
   tallyd export --data-dir /mnt/card/tallyd > rescued.csv    of a box that does not run
 
 Each series has a row \"total\", and a row \"window\" for each of its windows that the site keeps, oldest
-first. With --data-dir all is counted that the box's log has; a box of several may have a few entries
-there that its site never acknowledged.")]
+first. Of a data directory (--data-dir) whose box does not run all is counted that its log has; a box of
+several may have a few entries there that its site never acknowledged.")]
 pub(super) struct ExportArgs {
     /// How to print it
     #[arg(long, value_enum, default_value_t = Format::Csv)]
@@ -42,9 +42,6 @@ pub(super) struct ExportArgs {
     /// Only series whose names begin so
     #[arg(long, value_name = "PREFIX", default_value = "")]
     series: String,
-    /// Read the data directory of a box that does not run
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
     #[command(flatten)]
     server: Server,
 }
@@ -104,7 +101,7 @@ pub(super) fn run(args: ExportArgs) -> Result<(), ClientError> {
     let format = if args.server.json { Format::Json } else { args.format };
     let mut out = Out { format, text: String::new(), is_first: true };
     out.begin();
-    match &args.data_dir {
+    match args.server.silent_data_dir() {
         Some(dir) => of_directory(dir, &args.series, &mut out)?,
         None => blocking(|| of_site(&args, &mut out))?,
     }

@@ -75,9 +75,12 @@ pub(super) struct JoinArgs {
     /// If this box has a site of its own: move its data out of the way
     #[arg(long)]
     set_aside: bool,
-    /// Address of the API of this box
-    #[arg(long, env = "TALLYD_URL", value_name = "URL", default_value = "http://127.0.0.1:7480")]
-    url: String,
+    /// Address of the API of this box; default: its admin socket, else http://127.0.0.1:7480
+    #[arg(long, env = "TALLYD_URL", value_name = "URL")]
+    url: Option<String>,
+    /// Data directory of this box, by whose admin socket it is asked
+    #[arg(long, env = "TALLYD_NODE_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// How long to keep trying
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = text::duration)]
     timeout: Duration,
@@ -137,6 +140,7 @@ pub(super) async fn join(args: JoinArgs) -> Result<(), ClientError> {
     let token = read_token(&args)?;
     let server = Server {
         url: args.url.clone(),
+        data_dir: args.data_dir.clone(),
         token_file: environment::value("TALLYD_TOKEN_FILE").map(PathBuf::from),
         timeout: args.timeout,
         json: args.json,

@@ -1,5 +1,6 @@
 //! The command line: its arguments, and one file for each family of subcommands; these are clients of the HTTP API.
 
+mod access;
 mod add;
 mod backup;
 pub mod bench;
@@ -59,6 +60,7 @@ enum Command {
     Token(token::TokenArgs),
     Join(join::JoinArgs),
     Key(key::KeyArgs),
+    Access(access::AccessArgs),
     Add(add::AddArgs),
     Get(reads::GetArgs),
     Series(reads::SeriesArgs),
@@ -214,6 +216,7 @@ fn run_client(command: Command) -> Result<(), ClientError> {
         Command::Token(args) => blocking(|| token::run(args)),
         Command::Join(args) => blocking(|| join::join(args)),
         Command::Key(args) => blocking(|| key::run(args)),
+        Command::Access(args) => blocking(|| access::run(args)),
         Command::Add(args) => blocking(|| add::run(args)),
         Command::Get(args) => blocking(|| reads::get(args)),
         Command::Series(args) => blocking(|| reads::series(args)),

@@ -245,7 +245,7 @@ fn local(joint: &str, local: bool) -> String {
 
 /// Parses an answer.
 pub(super) fn parse_answer<T: DeserializeOwned>(server: &Server, body: &[u8]) -> Result<T, ClientError> {
-    serde_json::from_slice(body).map_err(|error| ClientError::Answer(server.url.clone(), error.to_string()))
+    serde_json::from_slice(body).map_err(|error| ClientError::Answer(server.shown(), error.to_string()))
 }
 
 /// Parses the answer to a change. An answer that cannot be parsed leaves the outcome unknown.

@@ -101,6 +101,10 @@ fn in_words(status: &Value) -> String {
         lines.push(format!("{name:<9} {}", part(ingest)));
         lines.extend(troubles(ingest).chain(refused_lines(ingest)).map(|what| format!("{:<9} {what}", "")));
     }
+    if let Some(fingerprint) = status["api"]["fingerprint"].as_str() {
+        let page = status["api"]["page"].as_str().map(text::printable).unwrap_or_default();
+        lines.push(format!("api       {page}#sha256={} (--url pins it)", text::printable(fingerprint)));
+    }
     lines.push(format!(
         "version   {}, up {}",
         of(status, "version"),

@@ -107,7 +107,7 @@ struct Listed {
 }
 
 /// A duration, as it was written.
-fn life(text: &str) -> Result<String, String> {
+pub(super) fn life(text: &str) -> Result<String, String> {
     Unit::Duration.parse(text).map(|_| text.to_owned())
 }
 
@@ -199,7 +199,7 @@ async fn revoke(server: &Server, id: &str) -> Result<(), ClientError> {
 }
 
 /// How long, in the unit that people would use.
-fn span(ms: u64) -> String {
+pub(super) fn span(ms: u64) -> String {
     let minutes = ms.div_ceil(60_000);
     match minutes {
         0..120 => format!("{minutes} min"),

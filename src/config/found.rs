@@ -8,6 +8,9 @@ use crate::environment;
 /// Where a configuration is looked for when none is named, after the data directory.
 const SYSTEM_CONFIG: &str = "/etc/tallyd/tallyd.toml";
 
+/// Where root's data is if nobody says.
+pub(crate) const SYSTEM_DATA_DIR: &str = "/var/lib/tallyd";
+
 /// A configuration and the data directory that goes with it.
 #[derive(Debug)]
 pub struct Found {
@@ -36,13 +39,14 @@ impl Config {
     }
 }
 
-fn default_data_dir() -> PathBuf {
+/// Where the data is if nobody says.
+pub(crate) fn default_data_dir() -> PathBuf {
     if let Some(dirs) = environment::value("STATE_DIRECTORY") {
         // systemd names all that a unit has, divided by colons.
         return std::env::split_paths(&dirs).next().unwrap_or_default();
     }
     if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/var/lib/tallyd");
+        return PathBuf::from(SYSTEM_DATA_DIR);
     }
     let state = environment::value("XDG_STATE_HOME").map(PathBuf::from);
     let home = || PathBuf::from(environment::value("HOME").unwrap_or_default()).join(".local/state");

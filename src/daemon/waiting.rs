@@ -75,12 +75,13 @@ pub(super) async fn wait(
     told: &mut String,
 ) -> Result<Waited, RunError> {
     let Found { config, dir, .. } = found;
-    let listener = door.open(config.api.listen).await?;
-    let api_config = startup::api_config(config)?;
+    let listeners = door.open(config, dir).await?;
+    let mut api_config = startup::api_config(config, dir, (&own_name(config), ""))?;
+    api_config.socket = door.socket();
     let (admin, mut asked) = mpsc::channel(ADMIN_MAX);
     let was_member = idle.was_member();
     let state = Arc::new(WaitingState::new(name, idle));
-    let serving = startup::serve(listener, Waiting::new(&api_config, admin, Arc::clone(&state)), api_config);
+    let serving = startup::serve(listeners, Waiting::new(&api_config, admin, Arc::clone(&state)), api_config);
     signals.listen_to_stops();
     if *told != line {
         match was_member {

@@ -1,20 +1,17 @@
 //! The token as people see it, `tally1-` and 30 letters, and what both ends derive from it.
 //!
-//! The letters are Crockford's base 32, lower case, in groups of five: 128 random bits and a check of 20 bits.
+//! See [`crate::letters`] for the letters: 128 random bits and a check of 20 bits.
 
 use std::fmt;
 
 use ring::signature::{Ed25519KeyPair, KeyPair};
-use ring::{digest, hkdf, hmac};
+use ring::{hkdf, hmac};
 
+use crate::letters::{SecretForm, Unreadable};
 use crate::random::{self, NoRandom};
 use crate::site::{SiteKey, TokenId};
 
-const PREFIX: &str = "tally1-";
-const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-const LENGTH: usize = 30;
-const GROUP: usize = 5;
-const CHECK_BITS: u32 = 20;
+const FORM: SecretForm = SecretForm { prefix: "tally1", check: b"tally/1 token check" };
 
 /// A token's secret. Only [`Token::reveal`] shows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -57,60 +54,16 @@ impl Token {
     /// # Errors
     /// It is not a token, or a letter is wrong.
     pub fn parse(text: &str) -> Result<Token, TokenError> {
-        let text = text.trim().to_ascii_lowercase();
-        let letters = text.strip_prefix("tally1").ok_or(TokenError::Shape)?;
-        // 150 bits, of which the highest two are zero.
-        let (mut high, mut low, mut count) = (0u128, 0u32, 0);
-        for letter in letters.bytes().filter(|letter| *letter != b'-') {
-            let value = match letter {
-                b'o' => 0,
-                b'i' | b'l' => 1,
-                _ => LETTERS.iter().position(|known| *known == letter).ok_or(TokenError::Shape)?,
-            };
-            count += 1;
-            if count > LENGTH {
-                return Err(TokenError::Shape);
-            }
-            // The last four letters are the check.
-            if count <= LENGTH - 4 {
-                if high >> 123 != 0 {
-                    return Err(TokenError::Mistyped);
-                }
-                high = high << 5 | value as u128;
-            } else {
-                low = low << 5 | value as u32;
-            }
-        }
-        if count != LENGTH {
-            return Err(TokenError::Shape);
-        }
-        let token = Token(high.to_be_bytes());
-        if token.check() == low { Ok(token) } else { Err(TokenError::Mistyped) }
+        FORM.parse(text).map(Token).map_err(|why| match why {
+            Unreadable::Shape => TokenError::Shape,
+            Unreadable::Mistyped => TokenError::Mistyped,
+        })
     }
 
     /// The token as it is shown, once.
     #[must_use]
     pub fn reveal(&self) -> String {
-        let (high, low) = (u128::from_be_bytes(self.0), self.check());
-        let of_high = (0..LENGTH - 4).rev().map(|place| (high >> (5 * place) & 31) as usize);
-        let of_low = (0..4).rev().map(|place| (low >> (5 * place) & 31) as usize);
-        let mut text = PREFIX.to_owned();
-        for (place, value) in of_high.chain(of_low).enumerate() {
-            if place > 0 && place % GROUP == 0 {
-                text.push('-');
-            }
-            text.push(char::from(LETTERS[value]));
-        }
-        text
-    }
-
-    fn check(&self) -> u32 {
-        let mut context = digest::Context::new(&digest::SHA256);
-        context.update(b"tally/1 token check");
-        context.update(&self.0);
-        let hash = context.finish();
-        let head = hash.as_ref().first_chunk().map_or(0, |head| u32::from_be_bytes(*head));
-        head >> (32 - CHECK_BITS)
+        FORM.reveal(&self.0)
     }
 
     fn derive(&self, part: &str) -> [u8; 32] {
@@ -158,6 +111,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
     /// Of the secret 00 01 .. 0f. Worked out apart by a few lines of Python (hashlib, hmac): RFC 5869 by hand.
     const SECRET: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const VECTOR_TEXT: &str = "tally1-00041-06105-0r3gg-28a1c-60t3g-fzsrn";
@@ -181,7 +136,7 @@ mod tests {
     #[test]
     fn every_wrong_letter_of_a_token_is_noticed() {
         let text = Token::of_secret(SECRET).reveal();
-        for place in PREFIX.len()..text.len() {
+        for place in FORM.prefix.len() + 1..text.len() {
             let mut bytes = text.clone().into_bytes();
             if bytes[place] == b'-' {
                 continue;

@@ -32,6 +32,7 @@ pub(crate) use options::{IN_FLIGHT_MAX, WILL_DELAY_S};
 pub(crate) use reasons::{named, of_message};
 pub use target::AccessError;
 pub(crate) use target::{Access, BrokerTarget};
+pub(crate) use tls::system_authorities;
 pub(crate) use topic::is_allowed;
 pub use url::{BrokerUrl, BrokerUrlError};
 

@@ -63,6 +63,11 @@ fn from_bundle(
     Ok((roots, certificates))
 }
 
+/// The system's authorities, as far as it has any.
+pub(crate) fn system_authorities() -> Option<RootCertStore> {
+    from_system("").ok()
+}
+
 fn from_system(section: &'static str) -> Result<RootCertStore, AccessError> {
     let named = crate::environment::value("SSL_CERT_FILE").map(PathBuf::from);
     let places: Vec<PathBuf> = named.into_iter().chain(SYSTEM_BUNDLES.map(PathBuf::from)).collect();

@@ -6,6 +6,7 @@
 //! to others: jobs to the disk's queue ([`Jobs`]), frames to the [`Links`], answers to their channels. A [`Runner`]
 //! wakes it in the daemon, a simulation in the tests.
 
+mod access;
 mod adaptive_timeout;
 mod batches;
 #[cfg(test)]

@@ -145,7 +145,8 @@ impl Site {
         | DecodedBody::Member { nonce, .. }
         | DecodedBody::Token { nonce, .. }
         | DecodedBody::Remove { nonce, .. }
-        | DecodedBody::Rename { nonce, .. } = &body
+        | DecodedBody::Rename { nonce, .. }
+        | DecodedBody::Access { nonce, .. } = &body
         {
             if !self.requests.is_first(*nonce) {
                 // Whoever asked was told when the first copy was applied.
@@ -184,6 +185,7 @@ impl Site {
             DecodedBody::Tick => {
                 self.sources.age(now, &self.settings);
                 self.expire_tokens();
+                self.expire_access();
                 Applied::Nothing
             }
             DecodedBody::Bootstrap(members) => {
@@ -208,6 +210,8 @@ impl Site {
                 Applied::Nothing
             }
             DecodedBody::Token { .. } | DecodedBody::Join(_) if self.level < Level::THREE => Applied::Nothing,
+            DecodedBody::Access { .. } if self.level < Level::FIVE => Applied::Nothing,
+            DecodedBody::Access { nonce, change } => self.apply_access(nonce, change),
             DecodedBody::Token { nonce, change } => self.apply_token(nonce, change),
             DecodedBody::Join(request) => self.apply_join(request),
             DecodedBody::SetAside { seq, cause } => {

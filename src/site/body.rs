@@ -5,9 +5,10 @@ use tally_core::meter::{GLITCH_WINDOW_MS, MeterRule, Reading};
 use tally_core::report::{Amount, Kind, Last, Sample, Sum};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::access::{self, AccessChange};
 use super::admission::JoinRequest;
 use super::entry::{
-    BOOTSTRAP, CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED,
+    ACCESS, BOOTSTRAP, CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED,
     CELL_WINDOW, CLEARED, CLOSE, CONFIGURATION, DELIVERED, EntryError, JOIN, LEVEL, MEMBER, MEMBER_KEY,
     MEMBER_PUT, MEMBER_REMOVE, MEMBER_RENAME, MEMBER_ROLE, NUMBER, OPEN, PASS_OVER, READING_CEILING,
     READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN, READING_NOISE, READING_STEP_MAX, RELEASED,
@@ -45,6 +46,7 @@ pub(super) enum DecodedBody<'a> {
     Rename { nonce: u64, from: &'a str, to: &'a str },
     Cleared { departure: u64 },
     PassOver { up_to: u64 },
+    Access { nonce: u64, change: AccessChange },
 }
 
 /// A report, its cells not read yet.
@@ -157,6 +159,7 @@ impl<'a> DecodedBody<'a> {
             RENAME => DecodedBody::Rename { nonce: reader.u64()?, from: reader.text()?, to: reader.text()? },
             CLEARED => DecodedBody::Cleared { departure: reader.varint()? },
             PASS_OVER => DecodedBody::PassOver { up_to: reader.varint()? },
+            ACCESS => DecodedBody::Access { nonce: reader.u64()?, change: access::read_change(&mut reader)? },
             kind => return Err(EntryError::UnknownKind(kind)),
         };
         reader.done()?;

@@ -10,6 +10,7 @@ use tally_core::id::{Epoch, NodeId, ReportNumber, SeriesName, SourceId};
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::access::{self, AccessChange};
 use super::admission::JoinRequest;
 use super::body::DecodedBody;
 use super::digest;
@@ -111,6 +112,8 @@ pub enum BodyKind {
     Cleared,
     /// Passes numbers over.
     PassOver,
+    /// Makes or revokes an access token.
+    Access,
 }
 
 pub(super) const OPEN: u8 = 1;
@@ -135,6 +138,7 @@ pub(super) const CLEARED: u8 = 22;
 /// A report with how many removals and renamings its box knew of, if that is not none.
 pub(super) const REPORT_AS_OF: u8 = 23;
 pub(super) const PASS_OVER: u8 = 24;
+pub(super) const ACCESS: u8 = 25;
 
 pub(super) const MEMBER_PUT: u8 = 0;
 pub(super) const MEMBER_ROLE: u8 = 1;
@@ -327,6 +331,16 @@ pub fn rekeys_another(body: &[u8], than: NodeId) -> bool {
     }
 }
 
+/// Makes or revokes an access token. The nonce names the request in [`super::Applied::Access`]. Only proposed at feature
+/// level 5.
+#[must_use]
+pub fn access(nonce: u64, change: &AccessChange) -> Body {
+    let mut out = vec![ACCESS];
+    out.extend_from_slice(&nonce.to_le_bytes());
+    access::put_change(&mut out, change);
+    out.into()
+}
+
 /// A configuration of the group, by its leader alone.
 #[must_use]
 pub fn configuration(parts: &ConfigurationRecord) -> Body {
@@ -441,6 +455,7 @@ pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
         DecodedBody::Rename { .. } => BodyKind::Rename,
         DecodedBody::Cleared { .. } => BodyKind::Cleared,
         DecodedBody::PassOver { .. } => BodyKind::PassOver,
+        DecodedBody::Access { .. } => BodyKind::Access,
     })
 }
 

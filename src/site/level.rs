@@ -27,8 +27,10 @@ impl Level {
     pub const THREE: Level = Level(3);
     /// Series are removed and renamed, and say since when they count. Meters follow jumps of site time.
     pub const FOUR: Level = Level(4);
+    /// Access tokens of the API.
+    pub const FIVE: Level = Level(5);
     /// The highest level that this program supports.
-    pub const MAX: Level = Level::FOUR;
+    pub const MAX: Level = Level::FIVE;
 
     /// Makes a level; `None` for zero.
     #[must_use]

@@ -3,6 +3,7 @@
 //! [`Site::apply`] applies entries ([`entry`]), one after the other; everything else reads. Each
 //! module below keeps one part of the state and writes it into a snapshot itself.
 
+mod access;
 mod admission;
 mod apply;
 mod body;
@@ -41,6 +42,7 @@ use tally_core::report::Kind;
 use tally_core::time::SiteTime;
 use tally_core::window::Span;
 
+use access::AccessTokens;
 use departures::Departures;
 use history::History;
 use keys::Keys;
@@ -54,6 +56,7 @@ use sources::Sources;
 use tokens::Tokens;
 
 pub use crate::codec::Malformed;
+pub use access::{ACCESS_MAX, AccessChange, AccessHash, AccessRecord, AccessRefused, AccessRole, NewAccess};
 pub use admission::{JoinRefused, JoinRequest, Joined};
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use gap::{NUMBER_PASSED_MAX, NumberGap};
@@ -98,7 +101,7 @@ pub enum SnapshotError {
     Damaged(&'static str),
     /// A version that this program does not read.
     #[error(
-        "the snapshot has version {0}; this program supports versions 1 to 5: a newer one wrote it; update \
+        "the snapshot has version {0}; this program supports versions 1 to 7: a newer one wrote it; update \
          this box"
     )]
     Version(u32),
@@ -144,6 +147,7 @@ pub struct Site {
     gap: Option<NumberGap>,
     /// Site time when the present leader began, from level 4 on.
     led_since: SiteTime,
+    access: AccessTokens,
 }
 
 impl Site {
@@ -171,6 +175,7 @@ impl Site {
             departures: Departures::default(),
             gap: None,
             led_since: SiteTime(0),
+            access: AccessTokens::default(),
         };
         site.set_level(founding.level);
         site

@@ -7,6 +7,7 @@ use tally_core::id::LogIndex;
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::access::AccessTokens;
 use super::departures::Departures;
 use super::gap::NumberGap;
 use super::history::History;
@@ -29,8 +30,10 @@ use crate::codec::{Malformed, Reader, put_bytes};
 use crate::deliberate::{self, Bug};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
-/// With names that left and since when series count, of a site from level 4 on.
-pub(super) const VERSION: u32 = 6;
+/// With access tokens, of a site from level 5 on.
+pub(super) const VERSION: u32 = 7;
+/// With names that left and since when series count, of a site at level 4.
+const VERSION_WITHOUT_ACCESS: u32 = 6;
 /// With join tokens, of a site at level 3.
 const VERSION_WITHOUT_DEPARTURES: u32 = 5;
 /// Of a site at level 2, which has no tokens, and so may have boxes that read no later version.
@@ -92,6 +95,9 @@ impl Site {
             self.departures.put(&mut out);
             NumberGap::put(self.gap, &mut out);
             out.extend_from_slice(&self.led_since.0.to_le_bytes());
+        }
+        if version > VERSION_WITHOUT_ACCESS {
+            self.access.put(&mut out);
         }
         out
     }
@@ -177,6 +183,10 @@ impl Site {
             gap = NumberGap::read(&mut reader, outbox.last()).map_err(damaged("its gap in the numbers"))?;
             led_since = SiteTime(reader.u64().map_err(damaged("its leader's time"))?);
         }
+        let mut access = AccessTokens::default();
+        if version > VERSION_WITHOUT_ACCESS {
+            access = AccessTokens::read(&mut reader).map_err(damaged("its access tokens"))?;
+        }
         reader.done().map_err(damaged("its end"))?;
         let mut site = Site {
             site_id: founding.site_id,
@@ -198,6 +208,7 @@ impl Site {
             gap,
             tokens,
             led_since,
+            access,
         };
         site.set_level(level);
         Ok(site)
@@ -221,8 +232,10 @@ impl Site {
 /// The version in which a site at this level is written. All its boxes can read it: a level is raised when all
 /// support it.
 fn version_of(level: Level) -> u32 {
-    if level >= Level::FOUR {
+    if level >= Level::FIVE {
         VERSION
+    } else if level >= Level::FOUR {
+        VERSION_WITHOUT_ACCESS
     } else if level >= Level::THREE {
         VERSION_WITHOUT_DEPARTURES
     } else {

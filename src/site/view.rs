@@ -4,6 +4,7 @@ use tally_core::id::{Epoch, KeyHash, ReportNumber, SourceId};
 use tally_core::report::{Amount, Kind, Last, Sum};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::access::AccessRefused;
 use super::admission::{JoinRefused, Joined};
 use super::level::Level;
 use super::members::MemberRefused;
@@ -196,6 +197,13 @@ pub enum Applied {
         nonce: u64,
         /// Done, or why not.
         result: Result<(), TokenRefused>,
+    },
+    /// A change of the access tokens was asked for.
+    Access {
+        /// Names the request.
+        nonce: u64,
+        /// Done, or why not.
+        result: Result<(), AccessRefused>,
     },
     /// A box asked to join.
     Joined {

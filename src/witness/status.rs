@@ -12,8 +12,9 @@ use tally_core::id::NodeId;
 use tally_core::raft::MemberRole;
 
 use super::slot::SlotShared;
-use crate::api::{Answers, ApiConfig, Guard, Name, Problem, Text, json_response, typed_response};
+use crate::api::{Answers, ApiConfig, Guard, Name, Problem, Text, Via, json_response, need, typed_response};
 use crate::dropped::REASONS;
+use crate::site::{AccessHash, AccessRole};
 use crate::transport::PeerStatus;
 
 /// All slots of this process.
@@ -248,7 +249,7 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn new(config: &ApiConfig, overview: Arc<Overview>) -> Page {
-        Page { overview, guard: Arc::new(Guard::new(config.listen, config.token.as_ref())) }
+        Page { overview, guard: Arc::new(Guard::new(config)) }
     }
 
     fn get(&self, path: &str) -> Result<Response<Body>, Problem> {
@@ -276,8 +277,10 @@ impl Page {
 }
 
 impl Answers for Page {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        if let Err(problem) = self.guard.check(&request) {
+    async fn answer(&self, request: Request<Incoming>, via: Via) -> Response<Body> {
+        let need = need(request.method(), request.uri().path()).role().min(Some(AccessRole::Read));
+        // A witness has no part of the site that knows tokens.
+        if let Err(problem) = self.guard.check(&request, via, need, |_: &AccessHash| None) {
             return problem.into_response();
         }
         let head = match *request.method() {

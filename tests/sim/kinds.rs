@@ -1,7 +1,7 @@
 //! The kinds of events that a full run must cover.
 
 /// Each of these must have happened in a full run.
-pub(crate) const MUST_HAPPEN: [&str; 118] = [
+pub(crate) const MUST_HAPPEN: [&str; 120] = [
     "boxes started",
     "boxes that could not start",
     "power lost at a box",
@@ -74,6 +74,8 @@ pub(crate) const MUST_HAPPEN: [&str; 118] = [
     "boxes that first came late",
     "settings in force",
     "settings refused",
+    "access tokens changed",
+    "access tokens refused",
     "site time set back by an operator",
     "site time set ahead by an operator",
     "window spans changed",

@@ -239,7 +239,7 @@ impl Site {
     pub(crate) fn set(&self, key: &str, value: &str) {
         let body = serde_json::json!({ "value": value }).to_string();
         let path = format!("/v1/settings/{key}");
-        let mut client = self.boxes[0].client();
+        let mut client = self.boxes[0].admin();
         until("a setting is taken", || {
             let answer = client.request("PUT", &path, &[], body.as_bytes()).ok()?;
             (answer.status == 200).then_some(())
@@ -364,6 +364,21 @@ impl TestBox {
 
     pub(crate) fn client(&self) -> Client {
         Client::new(self.http).inside(self.namespace.clone())
+    }
+
+    /// Where its admin socket is.
+    fn socket(&self) -> PathBuf {
+        self.directory.join("tallyd.sock")
+    }
+
+    /// A client that administers.
+    pub(crate) fn admin(&self) -> Client {
+        Client::of_socket(&self.socket())
+    }
+
+    /// What commands that administer ask.
+    pub(crate) fn admin_url(&self) -> String {
+        format!("unix:{}", self.socket().display())
     }
 
     pub(crate) fn try_status(&self) -> Option<Value> {

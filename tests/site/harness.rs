@@ -107,7 +107,9 @@ pub(crate) fn tallyd() -> Command {
             command.env_remove(name);
         }
     }
-    for name in ["STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"] {
+    for name in
+        ["STATE_DIRECTORY", "RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"]
+    {
         command.env_remove(name);
     }
     command

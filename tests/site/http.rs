@@ -3,7 +3,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,10 +18,17 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Client {
     address: SocketAddr,
+    /// The admin socket that is used instead.
+    socket: Option<PathBuf>,
     answer_max: Duration,
     namespace: Option<PathBuf>,
-    stream: Option<BufReader<TcpStream>>,
+    stream: Option<BufReader<Box<dyn Stream>>>,
 }
+
+/// TCP or a socket of the file system.
+trait Stream: Read + Write + std::fmt::Debug + Send + Sync {}
+
+impl<T: Read + Write + std::fmt::Debug + Send + Sync> Stream for T {}
 
 /// A whole answer.
 #[derive(Clone, Debug)]
@@ -33,7 +41,12 @@ pub(crate) struct Answer {
 impl Client {
     pub(crate) fn new(port: u16) -> Client {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Client { address, answer_max: ANSWER_MAX, namespace: None, stream: None }
+        Client { address, socket: None, answer_max: ANSWER_MAX, namespace: None, stream: None }
+    }
+
+    /// A client of an admin socket.
+    pub(crate) fn of_socket(path: &Path) -> Client {
+        Client { socket: Some(path.to_owned()), ..Client::new(0) }
     }
 
     /// The address is one of this network namespace.
@@ -88,13 +101,19 @@ impl Client {
         Ok(answer)
     }
 
-    fn connect(&self) -> io::Result<BufReader<TcpStream>> {
+    fn connect(&self) -> io::Result<BufReader<Box<dyn Stream>>> {
+        if let Some(path) = &self.socket {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(self.answer_max))?;
+            stream.set_write_timeout(Some(self.answer_max))?;
+            return Ok(BufReader::new(Box::new(stream)));
+        }
         let connect = || TcpStream::connect_timeout(&self.address, self.answer_max);
         let stream = within(self.namespace.as_deref(), connect)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(self.answer_max))?;
         stream.set_write_timeout(Some(self.answer_max))?;
-        Ok(BufReader::new(stream))
+        Ok(BufReader::new(Box::new(stream)))
     }
 }
 

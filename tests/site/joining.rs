@@ -16,8 +16,7 @@ use crate::witness::until_tolerates;
 
 /// Runs a command of the program at a box.
 pub(crate) fn tried(one: &TestBox, arguments: &[&str]) -> Output {
-    let url = format!("http://127.0.0.1:{}", one.http);
-    tallyd().args(arguments).args(["--url", &url]).output().unwrap()
+    tallyd().args(arguments).args(["--url", &one.admin_url()]).output().unwrap()
 }
 
 /// The same, which the box must do.
@@ -57,7 +56,7 @@ pub(crate) fn token(one: &TestBox, arguments: &[&str]) -> String {
 
 /// Joins by a box that is a member, the token on standard input.
 pub(crate) fn join(one: &TestBox, by: &TestBox, token: &str) -> Output {
-    let url = format!("http://127.0.0.1:{}", one.http);
+    let url = one.admin_url();
     let mut command = tallyd();
     command.args(["join", &address(by), "--token-file", "-", "--url", &url]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "everything here is a test: a panic is the failure report")]
 
+mod access;
 mod adaptive_timeout;
 mod backups;
 mod bad_input;

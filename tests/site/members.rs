@@ -19,8 +19,7 @@ fn told(one: &TestBox, arguments: &[&str]) -> String {
 }
 
 pub(crate) fn try_told(one: &TestBox, arguments: &[&str]) -> Output {
-    let url = format!("http://127.0.0.1:{}", one.http);
-    tallyd().args(arguments).args(["--url", &url]).output().unwrap()
+    tallyd().args(arguments).args(["--url", &one.admin_url()]).output().unwrap()
 }
 
 /// Runs a command that changes a member, which the box must do. If nothing is known of what came of it, and the change

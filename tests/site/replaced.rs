@@ -9,8 +9,7 @@ use crate::boxes::{Site, TestBox};
 use crate::harness::{tallyd, until};
 
 fn told(at: &TestBox, arguments: &[&str]) -> Output {
-    let url = format!("http://127.0.0.1:{}", at.http);
-    let output = tallyd().args(arguments).args(["--url", &url]).output().unwrap();
+    let output = tallyd().args(arguments).args(["--url", &at.admin_url()]).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
 }

@@ -11,7 +11,7 @@ use crate::harness::tallyd;
 fn a_witness_beside_an_odd_number_of_boxes_is_told_to_wait_and_why() {
     let site = Site::start(3);
     let (witness, made) = site.extend_by_witness();
-    let url = format!("http://127.0.0.1:{}", site.boxes[0].http);
+    let url = site.boxes[0].admin_url();
     let member = format!("{}={}", witness.name, made["address"].as_str().unwrap());
     let (id, key) = (made["id"].to_string(), made["key"].as_str().unwrap().to_owned());
     let arguments =

@@ -111,6 +111,12 @@ impl Site {
         Ok(self.find(name)?.api)
     }
 
+    /// The admin socket of the first box, as `tallyd` takes it.
+    pub(crate) fn admin_url(&self) -> String {
+        let first = self.boxes.first().map(|one| one.folder.join("tallyd.sock"));
+        format!("unix:{}", first.unwrap_or_default().display())
+    }
+
     pub(crate) fn api_addresses(&self) -> Vec<SocketAddr> {
         self.boxes.iter().map(|one| one.api).collect()
     }
@@ -288,6 +294,8 @@ impl OneBox {
             .args(["run", "--data-dir"])
             .arg(&self.folder)
             .env("TALLYD_API_LISTEN", self.api.to_string())
+            // Its admin socket is in its folder: the user's own belongs to a box of the user's.
+            .env_remove("XDG_RUNTIME_DIR")
             // For 1,024 clients of a benchmark, and those who ask for the status beside them.
             .env("TALLYD_API_CONNECTIONS_MAX", "2048")
             .env("TALLYD_INGEST_STATSD_LISTEN", self.statsd.to_string())

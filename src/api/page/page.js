@@ -10,7 +10,16 @@ const rows = new Map(); // name of a series -> what its row shows
 let prefix = "";
 let siteSeries = 0;
 let watching = null; // aborts the present watch
-let token = sessionStorage.getItem("token") || "";
+let token = linkedToken() || sessionStorage.getItem("token") || "";
+
+// A link of `tallyd access link` has a token behind its #: no request, log or history gets it.
+function linkedToken() {
+  const linked = location.hash.slice(1);
+  if (!/^tallya1-[0-9a-z-]+$/i.test(linked)) return "";
+  sessionStorage.setItem("token", linked);
+  history.replaceState(null, "", location.pathname + location.search);
+  return linked;
+}
 
 // ---- talking to this box ----
 
@@ -18,6 +27,11 @@ async function ask(path, signal) {
   const headers = token ? { Authorization: "Bearer " + token } : {};
   const response = await fetch(path, { headers, signal, cache: "no-store" });
   if (response.status === 401) {
+    // One that is not taken is not sent again: too many of them are refused for a minute.
+    if (headers.Authorization === "Bearer " + token) {
+      token = "";
+      sessionStorage.removeItem("token");
+    }
     byId("login").hidden = false;
     throw new Error("token required");
   }
@@ -408,6 +422,13 @@ byId("login").addEventListener("submit", (event) => {
   event.preventDefault();
   token = byId("token").value.trim();
   sessionStorage.setItem("token", token);
+  refreshStatus().then(watch);
+});
+// A link that is opened where this page is open already.
+addEventListener("hashchange", () => {
+  const linked = linkedToken();
+  if (!linked) return;
+  token = linked;
   refreshStatus().then(watch);
 });
 setInterval(() => { if (!document.hidden) refreshStatus(); }, STATUS_EVERY_MS);

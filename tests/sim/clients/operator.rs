@@ -1,7 +1,8 @@
-//! An operator, who moves leadership, changes settings and sets the clock.
+//! An operator, who moves leadership, changes settings and access tokens, and sets the clock.
 
+use tally_core::id::NodeId;
 use tallyd::node::{Command, Input};
-use tallyd::site::{Applied, Body, entry};
+use tallyd::site::{AccessChange, AccessHash, AccessRole, Applied, Body, NewAccess, entry};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::boxes::SimBox;
@@ -60,7 +61,7 @@ impl Operator {
         if checks.fading > 0 && rng.chance(600) {
             return Some((place, self.change_series(checks.fading, rng, coverage)));
         }
-        match rng.below(8) {
+        match rng.below(9) {
             0..=2 => {
                 coverage.count("transfers asked for");
                 let (reply, _) = oneshot::channel();
@@ -76,6 +77,7 @@ impl Operator {
                 coverage.count(what);
                 Some((place, self.ask(entry::set(rng.next(), key, value))))
             }
+            7 => Some((place, self.change_access(rng))),
             _ => {
                 coverage.count("clocks stepped by an operator");
                 checks.site_times.stepped();
@@ -98,6 +100,20 @@ impl Operator {
         self.ask(body)
     }
 
+    /// Makes or revokes one of a few access tokens.
+    fn change_access(&mut self, rng: &mut Rng) -> Input {
+        let name = format!("token{}", rng.below(4));
+        let change = if rng.chance(300) {
+            AccessChange::Revoke(name)
+        } else {
+            let role = AccessRole::ALL[rng.below(3) as usize];
+            let ttl_ms = rng.chance(500).then(|| 1 + rng.below(60_000));
+            let hash = AccessHash([rng.next() as u8; 32]);
+            AccessChange::Create(NewAccess { name, role, hash, ttl_ms, made_by: NodeId(1) })
+        };
+        self.ask(entry::access(rng.next(), &change))
+    }
+
     /// A body for the log.
     pub(crate) fn ask(&mut self, body: Body) -> Input {
         let (input, answer) = propose(body);
@@ -116,6 +132,8 @@ impl Operator {
                 Ok(Ok(Applied::Set { result: Err(_), .. })) => coverage.count("settings refused"),
                 Ok(Ok(Applied::SeriesRemoved { result: Ok(_), .. })) => coverage.count("series removed"),
                 Ok(Ok(Applied::SeriesRenamed { result: Ok(_), .. })) => coverage.count("series renamed"),
+                Ok(Ok(Applied::Access { result: Ok(()), .. })) => coverage.count("access tokens changed"),
+                Ok(Ok(Applied::Access { result: Err(_), .. })) => coverage.count("access tokens refused"),
                 Ok(Ok(Applied::Stepped { from, to })) if to < from => {
                     coverage.count("site time set back by an operator");
                 }

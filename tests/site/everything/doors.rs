@@ -31,7 +31,7 @@ pub(super) fn what_no_box_could_read(trial: &mut Trial<'_>) {
     ];
     let sources = format!("/v1/sources/{long}/epochs");
     for one in &trial.site.boxes {
-        let mut client = one.client();
+        let mut client = one.admin();
         for (path, body) in all.iter().map(|(path, body)| (*path, body.to_string())) {
             let answer = client.post(path, &body).unwrap();
             assert_eq!(answer.status, 400, "{path} {body}: {}", answer.text());

@@ -37,8 +37,7 @@ const CLOCK_SLACK_MS: f64 = 5.0;
 pub(super) fn measure(program: &Path, folder: &Path, fate: Fate, runs: u16) -> Result<Value> {
     let mut site = fresh_site(program, folder)?;
     site.wait_ready()?;
-    let first = format!("http://{}", site.api_addresses()[0]);
-    make_room_for_keys(program, &first)?;
+    make_room_for_keys(program, &site.admin_url())?;
     let mut gaps_ms = Vec::new();
     let (mut acknowledged, mut lost, mut doubled, mut unknown) = (0, 0, 0, 0);
     for _ in 0..runs {

@@ -26,7 +26,6 @@ pub(super) fn measure(program: &Path, folder: &Path, seconds: u32) -> Result<Val
     let leader_ms = began.elapsed().as_secs_f64() * 1e3;
     site.wait_ready()?;
     let urls = urls(&mut site, &leader)?;
-    let first = urls.split(',').next().unwrap_or_default();
     let seconds = seconds.to_string();
     let bench = |more: &[&str]| -> Result<Value> {
         let mut command = Command::new(program);
@@ -38,7 +37,7 @@ pub(super) fn measure(program: &Path, folder: &Path, seconds: u32) -> Result<Val
     let to = site.statsd_address(&leader)?.to_string();
     let half = bench(&["--statsd", &to, "--rate", STATSD_RATES[0]])?;
     let full = bench(&["--statsd", &to, "--rate", STATSD_RATES[1]])?;
-    make_room_for_keys(program, first)?;
+    make_room_for_keys(program, &site.admin_url())?;
     let keys = bench(&["--clients", "256", "--keys"])?;
     site.stop();
     Ok(json!({

@@ -28,8 +28,7 @@ const RUNNING_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) fn measure(program: &Path, folder: &Path, runs: u16) -> Result<Value> {
     let mut site = fresh_site(program, folder)?;
     site.wait_ready()?;
-    let first = format!("http://{}", site.api_addresses()[0]);
-    make_room_for_keys(program, &first)?;
+    make_room_for_keys(program, &site.admin_url())?;
     let mut all = Vec::new();
     for _ in 0..runs {
         site.wait_ready()?;
