@@ -109,6 +109,14 @@ bugs! {
     TellsNobody,
     /// A change that comes a second time is made again.
     RepeatsChanges,
+    /// A witness answers before its record is on the disk.
+    WitnessAnswersFirst,
+    /// A witness takes a record for durable whose name is not synced.
+    WitnessSkipsNameSync,
+    /// A witness answers although its disk has refused the record.
+    WitnessTrustsFailure,
+    /// A leader does not tell the witness who the members are.
+    TellsNoWitness,
 }
 
 #[cfg(feature = "simulation")]

@@ -329,7 +329,12 @@ impl Node {
 
     /// A witness has no log from which it could learn whom it may talk to: its leader tells it, also before it votes.
     fn tell_witness(&mut self) {
-        if !self.members.witness_untold || !self.leads() || self.site().applied() < self.members.leads_from {
+        let is_silent = deliberate::is(Bug::TellsNoWitness);
+        if is_silent
+            || !self.members.witness_untold
+            || !self.leads()
+            || self.site().applied() < self.members.leads_from
+        {
             return;
         }
         let witness = self.members.known.values().find(|member| member.role == MemberRole::Witness);

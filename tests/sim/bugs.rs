@@ -125,6 +125,13 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         // Boards without a clock, whose site loses its power.
         Bug::TimeFromApplied => |plan| (plan.has_clocks, plan.calm) = (false, 300_000),
         Bug::MetersByProcess => |plan| plan.pollers = 2,
+        // Two boxes and a witness.
+        Bug::WitnessAnswersFirst | Bug::WitnessSkipsNameSync | Bug::WitnessTrustsFailure => |plan| {
+            (plan.boxes, plan.has_witness, plan.calm) = (2, true, 200_000);
+        },
+        Bug::TellsNoWitness => |plan| {
+            (plan.boxes, plan.has_witness, plan.changes_every) = (2, true, Some(300_000));
+        },
         // Members that change often, some of them for the site's last majority.
         Bug::IgnoresMajority
         | Bug::ForgetsOutgoing

@@ -60,11 +60,7 @@ impl World {
 
     fn go_away(&mut self, at: NodeId) {
         self.drop_upstream(World::place(at));
-        for (a, b, serial) in self.network.all() {
-            if (a == at || b == at) && self.network.disconnect(a, b, serial) {
-                self.unlink(a, b, serial);
-            }
-        }
+        self.lose_connections(at);
         let away = self.rng.pick(&[20_000, 300_000, 3 * SECOND]);
         let away = self.rng.between(5_000, away);
         self.after(away, Event::Start { at });

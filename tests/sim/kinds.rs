@@ -1,7 +1,7 @@
 //! The kinds of events that a full run must cover.
 
 /// Each of these must have happened in a full run.
-pub(crate) const MUST_HAPPEN: [&str; 104] = [
+pub(crate) const MUST_HAPPEN: [&str; 114] = [
     "boxes started",
     "boxes that could not start",
     "power lost at a box",
@@ -106,4 +106,14 @@ pub(crate) const MUST_HAPPEN: [&str; 104] = [
     "boxes turned away that are not known",
     "connections closed to those who left",
     "configurations made",
+    "sites founded with a witness",
+    "witnesses that came to the site",
+    "witnesses started",
+    "witnesses told of other members",
+    "witness records stored",
+    "witness records refused by the disk",
+    "witnesses that lost their power while they wrote",
+    "power lost at a witness",
+    "witnesses whose disk failed",
+    "witnesses cut off",
 ];

@@ -41,6 +41,7 @@ mod trouble;
 mod uplink;
 mod upstreams;
 mod wires;
+mod witnesses;
 mod world;
 
 use std::time::Duration;

@@ -10,6 +10,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use crate::boxes::{Incarnation, SimBox};
 use crate::clients::{Answer, Counter, any_box, propose};
 use crate::plan::{Micros, SECOND, size};
+use crate::witnesses::{SimWitness, WitnessEvent};
 use crate::world::{Event, World};
 
 /// So many answers are waited for at most.
@@ -90,6 +91,14 @@ impl World {
         if boxes.is_empty() {
             return None;
         }
+        if self.plan.has_witness && self.rng.chance(100) {
+            let named = known.iter().find(|one| one.role == MemberRole::Witness);
+            let boxes: Vec<MemberRecord> = boxes.into_iter().cloned().collect();
+            return match named {
+                Some(named) => Some(MemberChange::Remove { name: named.name.clone() }),
+                None => self.a_witness(&boxes),
+            };
+        }
         let voters = boxes.iter().filter(|one| one.role == MemberRole::Voter).count();
         let any = boxes[size(self.rng.below(boxes.len() as u64))];
         let name = any.name.clone();
@@ -124,6 +133,25 @@ impl World {
         }
         let stranger = strangers[size(self.rng.below(strangers.len() as u64))].clone();
         Some(MemberChange::Put(MemberRecord { role: MemberRole::Voter, ..stranger }))
+    }
+
+    /// A witness, provisioned now or before, where the site has none.
+    fn a_witness(&mut self, boxes: &[MemberRecord]) -> Option<MemberChange> {
+        if self.witnesses.is_empty() {
+            let identity = crate::roster::witness(&self.plan, boxes);
+            let (at, seed) = (identity.node_id(), self.rng.next());
+            self.witnesses.push(SimWitness::new(identity, seed));
+            self.coverage.count("witnesses that came to the site");
+            self.witness_comes(at);
+        }
+        Some(MemberChange::Put(self.witnesses[0].record().clone()))
+    }
+
+    /// A witness is started, and has its troubles.
+    pub(crate) fn witness_comes(&mut self, at: NodeId) {
+        let (span, calm) = (self.rng.below(500_000), self.rng.between(100_000, SECOND));
+        self.after(span, Event::Witness { at, event: WitnessEvent::Starts });
+        self.after(calm, Event::Witness { at, event: WitnessEvent::Trouble });
     }
 
     /// Somebody provisions a further box, and asks for it before it is started or after.

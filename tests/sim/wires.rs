@@ -50,6 +50,9 @@ impl World {
                 self.after(span + more, Event::Linked { at: other, peer: one, serial });
             }
         }
+        for witness in 0..self.witnesses.len() {
+            (0..self.boxes.len()).for_each(|place| self.dial_witness(witness, place));
+        }
         let span = self.rng.between(50_000, 200_000);
         self.after(span, Event::Dial);
     }
@@ -79,6 +82,29 @@ impl World {
                 }
             }
         }
+    }
+
+    /// All connections of one that is gone.
+    pub(crate) fn lose_connections(&mut self, at: NodeId) {
+        for (a, b, serial) in self.network.all() {
+            if (a == at || b == at) && self.network.disconnect(a, b, serial) {
+                self.unlink(a, b, serial);
+            }
+        }
+    }
+
+    /// A witness and a box connect if they name each other.
+    fn dial_witness(&mut self, witness: usize, place: usize) {
+        let (one, other) = (&self.witnesses[witness], &self.boxes[place]);
+        let (Some(number), Some(running)) = (one.running(), &other.incarnation) else { return };
+        let (at, peer, incarnations) = (other.id, one.id, (running.number, number));
+        let is_there = self.network.is_cut(at, peer) || self.network.is_connected(at, peer, incarnations);
+        if is_there || !one.pins(other.record()) || !running.outlet.pins(one.record()) {
+            return;
+        }
+        let serial = self.network.connect(at, peer, incarnations);
+        let span = self.rng.between(200, 5_000);
+        self.after(span, Event::Linked { at, peer, serial });
     }
 
     pub(crate) fn unlink(&mut self, a: NodeId, b: NodeId, serial: u64) {

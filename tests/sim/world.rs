@@ -21,6 +21,7 @@ use crate::roster::Roster;
 use crate::sim::Setting;
 use crate::trouble;
 use crate::upstreams::{Outside, UpstreamEvent};
+use crate::witnesses::{SimWitness, WitnessEvent, is_witness};
 
 /// Once nothing is wrong everything is done within so long.
 const PATIENCE: Micros = 120 * SECOND;
@@ -76,6 +77,10 @@ pub(crate) enum Event {
     Reader,
     Counts(usize),
     Operator,
+    Witness {
+        at: NodeId,
+        event: WitnessEvent,
+    },
     /// Somebody wishes for other members.
     Change,
     Upstream(UpstreamEvent),
@@ -109,6 +114,7 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     pub(crate) guests: Guests,
     pub(crate) roster: Roster,
+    pub(crate) witnesses: Vec<SimWitness>,
     pub(crate) changes: Changes,
     /// Nothing goes wrong any more.
     pub(crate) healed: bool,
@@ -138,8 +144,11 @@ impl World {
         (setting.bend)(&mut plan);
         plan.calm = setting.calm.unwrap_or(plan.calm);
         let roster = Roster::new(&plan);
-        let founders = roster.founders(&plan).into_iter();
+        let (witnesses, founders): (Vec<_>, Vec<_>) =
+            roster.founders(&plan).into_iter().partition(|identity| is_witness(identity.node_id()));
+        let witnesses = witnesses.into_iter().map(|identity| SimWitness::new(identity, rng.next())).collect();
         let boxes: Vec<SimBox> = founders
+            .into_iter()
             .map(|identity| SimBox::new(&plan, identity, rng.between(950, 1050), rng.next()))
             .collect();
         let mut world = World {
@@ -157,6 +166,7 @@ impl World {
             operator: Operator::default(),
             guests: Guests::default(),
             roster,
+            witnesses,
             changes: Changes::default(),
             counters: (0..plan.boxes).map(|_| Counter::default()).collect(),
             healed: false,
@@ -166,6 +176,10 @@ impl World {
         };
         world.tell(|world| format!("{:?}", world.plan));
         world.checks.removed.founders(world.boxes.iter().map(|one| one.id));
+        for at in world.witnesses.iter().map(|one| one.id).collect::<Vec<NodeId>>() {
+            world.coverage.count("sites founded with a witness");
+            world.witness_comes(at);
+        }
         if let Some(every) = world.plan.changes_every {
             world.after(SECOND, Event::Change);
             world.coverage.add("sites whose members change", u64::from(every > 0));
@@ -231,7 +245,7 @@ impl World {
                 self.adders.iter().all(Adder::is_idle) && self.reporters.iter().all(Reporter::is_idle);
             let refuses = |series: &str| self.outside.broker.refuses_for_good(series);
             let uncounted = self.uncounted_meters();
-            if is_idle && progress::is_at_rest(&self.members(), refuses) {
+            if is_idle && self.witness_knows_members() && progress::is_at_rest(&self.members(), refuses) {
                 if uncounted.is_empty() {
                     return;
                 }
@@ -266,6 +280,9 @@ impl World {
             Event::Frame { from, to, serial, sent } => {
                 if self.network.serial(from, to) == Some(serial) {
                     let Sent { lane, frame, .. } = sent;
+                    if is_witness(to) {
+                        return self.witness_hears(to, from, &frame);
+                    }
                     self.checks.changes.heard(self.now, to, from);
                     self.step(to, Some(Input::Links(LinkEvent::Received { from, lane, frame })));
                 }
@@ -279,6 +296,10 @@ impl World {
                 }
             }
             Event::Unlinked { at, peer, serial } => {
+                // A witness does not look who is there.
+                if is_witness(at) {
+                    return;
+                }
                 // Another one may have taken its place.
                 if self.network.serial(at, peer).is_none_or(|current| current == serial)
                     && let Some(incarnation) = &self.boxes[World::place(at)].incarnation
@@ -316,6 +337,7 @@ impl World {
                 }
             }
             Event::Guest(guest) => self.guest(guest),
+            Event::Witness { at, event } => self.witness_happens(at, event),
             Event::Change => {
                 if let Some(every) = self.plan.changes_every.filter(|_| !self.healed) {
                     self.change_members(every);
@@ -479,6 +501,7 @@ impl World {
             }
         }
         self.heal_boxes();
+        self.heal_witnesses();
     }
 
     /// All clocks say a later time than any said so far, so that all windows close.
@@ -577,6 +600,7 @@ impl World {
 /// Which box an event happens at, if it cannot while that is paused; and whether its disk is at work for it.
 fn concerned(event: &Event) -> Option<(NodeId, bool)> {
     match event {
+        Event::Frame { to: at, .. } | Event::Unlinked { at, .. } if is_witness(*at) => None,
         Event::Frame { to, .. } => Some((*to, false)),
         Event::Linked { at, .. } | Event::Unlinked { at, .. } | Event::Wake { at, .. } => Some((*at, false)),
         Event::DiskBegins { at, .. } | Event::DiskDone { at, .. } => Some((*at, true)),

@@ -21,6 +21,7 @@ mod site_time;
 mod stamps;
 mod told;
 mod windows;
+mod witnesses;
 
 pub(crate) use agreed::AgreedMembers;
 pub(crate) use changes::Changes;
@@ -41,6 +42,7 @@ pub(crate) use site_time::SiteTimes;
 pub(crate) use stamps::Stamps;
 pub(crate) use told::Told;
 pub(crate) use windows::Windows;
+pub(crate) use witnesses::Witnesses;
 
 use tally_core::id::NodeId;
 
@@ -77,6 +79,7 @@ pub(crate) struct Checks {
     pub(crate) stamps: Stamps,
     pub(crate) told: Told,
     pub(crate) windows: Windows,
+    pub(crate) witnesses: Witnesses,
 }
 
 impl Checks {
