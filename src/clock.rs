@@ -35,9 +35,8 @@ pub fn wall_us() -> u64 {
 }
 
 /// Whether a time service synchronises this box's wall clock, according to the kernel. Where the kernel cannot be
-/// asked, only
-/// timesyncd counts; nothing is assumed about other services.
-fn wall_is_synced() -> bool {
+/// asked, only timesyncd counts; nothing is assumed about other services.
+pub(crate) fn wall_is_synced() -> bool {
     #[cfg(debug_assertions)]
     if let Some(injected) = injected::now() {
         return injected.synced;
@@ -47,21 +46,11 @@ fn wall_is_synced() -> bool {
 
 /// Asks the kernel, which all time services (timesyncd, chrony, ntpd, ntpd-rs) inform. `None`: it does not answer,
 /// because of a seccomp filter, say.
-#[cfg(target_pointer_width = "64")]
 fn kernel_says_synced() -> Option<bool> {
-    // Without modes it asks and changes nothing.
-    let mut kernel = rtime_clock::adjtime::Timex::new();
-    rtime_clock::adjtime::adjtimex(&mut kernel).ok()?;
     // In microseconds. The kernel lets the greatest error that it believes in grow by 500 ppm from what
     // the last synchronisation left; at 16 s it holds the clock for not synchronised. (The condition
     // that systemd goes by, too.)
-    Some(kernel.0.maxerror < 16_000_000)
-}
-
-/// There is no safe wrapper of the call that builds here.
-#[cfg(not(target_pointer_width = "64"))]
-fn kernel_says_synced() -> Option<bool> {
-    None
+    Some(tally_clock_state::max_error_us().ok()? < 16_000_000)
 }
 
 /// A reading of a wall clock.

@@ -154,6 +154,14 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// Whether it stays so until somebody corrects the text; a file that cannot be read may be on a disk that is
+    /// mounted late.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, ConfigError::Wrong { .. })
+    }
+}
+
 /// The keys outside `[ingest]` that a variable of the environment can override.
 const KEYS: &[(&str, Says)] = &[
     ("node.name", Says::Text),

@@ -1,7 +1,12 @@
 //! Puts the rooms together: `tallyd run`.
 
+mod admin;
+mod aside;
+mod company;
+mod door;
 mod founding;
 mod stop;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,9 +15,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use crate::api::{self, Api, ApiError};
+use crate::api::{ADMIN_MAX, Api, ApiError, JoinAsk, JoinedForm, Name, Problem, Reply};
 use crate::config::{Config, ConfigError, Found};
-use crate::identity::IdentityError;
+use crate::identity::{Identity, IdentityError};
 use crate::ingest::{Destination, IngestError, WaysIn};
 use crate::metrics::Metrics;
 use crate::mqtt::AccessError;
@@ -21,8 +26,11 @@ use crate::reload::Reload;
 use crate::service;
 use crate::signals::Signals;
 use crate::startup::{self, StartupError};
-use crate::storage::{OpenError, Owner, RealFileSystem, Storage};
+use crate::storage::{Budget, OpenError, Owner, RealFileSystem, Storage};
 use crate::upstream::{self, Upstream};
+use company::Company;
+use door::Door;
+use waiting::Waited;
 
 /// How often the ways in and out are shown in the status.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
@@ -53,59 +61,173 @@ pub enum RunError {
     Other(String),
 }
 
+impl RunError {
+    /// The exit status: systemd does not try again after 2.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            RunError::Config(error) if error.is_lasting() => 2,
+            _ => 1,
+        }
+    }
+}
+
 /// `tallyd run`, until a signal stops it.
 ///
 /// # Errors
 /// Why the box does not start, or cannot go on.
 pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<(), RunError> {
     let mut signals = Signals::ignore_others();
-    let Found { config, dir, has_file } = Config::find(config_file.clone(), data_dir.clone())?;
-    let identity = founding::identity(&config, &dir, has_file)?;
+    let (mut door, mut told, mut had_port) = (Door::default(), false, false);
+    loop {
+        let found = Config::find(config_file.clone(), data_dir.clone())?;
+        match founding::identity(&found)? {
+            Some(identity) => {
+                let reload = Reload::new(found.config.clone(), config_file.clone(), data_dir.clone());
+                match Box::pin(serve(found, identity, reload, (&mut door, had_port), &mut signals)).await? {
+                    Next::Stopped => return Ok(()),
+                    Next::Again => {}
+                }
+            }
+            None => match waiting::wait(&found, &mut door, &mut signals, &mut told).await? {
+                Waited::Stopped => return Ok(()),
+                Waited::Again => {}
+            },
+        }
+        had_port = true;
+    }
+}
+
+/// What follows when a box has stopped serving.
+enum Next {
+    /// The process ends.
+    Stopped,
+    /// It begins anew: with another identity, or none.
+    Again,
+}
+
+/// Serves as a member of a site.
+async fn serve(
+    found: Found,
+    identity: Identity,
+    mut reload: Reload,
+    (door, had_port): (&mut Door, bool),
+    signals: &mut Signals,
+) -> Result<Next, RunError> {
+    let Found { config, dir, .. } = &found;
     let owner = Owner { site_id: identity.site_id.0, node: identity.node };
-    let budget = founding::budget(&config, &dir);
-    let (storage, recovered) = Storage::open(RealFileSystem, &dir, owner, budget.options())?;
-    let listener = api::bind(config.api.listen).await?;
+    let budget = founding::budget(config, dir);
+    let (storage, recovered) = Storage::open(RealFileSystem, dir, owner, budget.options())?;
+    let listener = door.open(config.api.listen).await?;
     let (events, transport_events) = mpsc::channel(1024);
-    // A box without an address was founded alone and stays so; one that was provisioned alone may get company.
-    let transport = match identity.members.len() < 2 && identity.me().address.is_empty() {
-        true => None,
-        false => {
-            let (boot, listen) = (recovered.boot, config.cluster.listen);
-            Some(startup::transport(&identity, &dir, boot, listen, events).await?)
+    let mut company = Company::new(&found, identity.clone(), recovered.boot, events, had_port);
+    let strangers = if company.is_alone() { None } else { Some(company.start().await?) };
+    let metrics = Arc::new(Metrics::default());
+    let transport = Arc::clone(&company.transport);
+    let parts = RunnerParts { identity, storage, recovered, transport, transport_events, metrics };
+    let (runner, handle) = Runner::start(parts, node_config(config, &budget))?;
+    company.metrics = Arc::clone(handle.transport_metrics());
+    if let Some(strangers) = strangers {
+        company.take_in(&handle, strangers);
+    }
+    signals.listen_to_stops();
+    let mut node = tokio::spawn(runner.run());
+    let ways = Ways::open(config, &handle)?;
+
+    let api_config = startup::api_config(config)?;
+    let (admin, mut asked) = mpsc::channel(ADMIN_MAX);
+    let api = Api::new(&api_config, handle.clone(), admin);
+    let serving = startup::serve(listener, api, api_config);
+    let service = service::ready_box(handle.clone());
+    info!("the API and the page are at http://{}/", config.api.listen);
+
+    let commit_every = async |interval| handle.commit_every(interval).await;
+    let why = tokio::select! {
+        () = startup::until_stopped(signals, &mut reload, commit_every) => Why::Asked,
+        ended = &mut node => Why::Ended(ended),
+        () = ways.show(&handle) => Why::Asked,
+        (ask, reply) = admin::serve(&mut company, &handle, &mut asked) => Why::Joins(ask, reply),
+    };
+    let ended = match why {
+        Why::Asked => None,
+        Why::Ended(ended) => Some(ended),
+        Why::Joins(ask, reply) => {
+            // Nobody tells systemd anything meanwhile: this takes seconds.
+            drop(service);
+            let left = stop::leave((ways, None), (&handle, node, None), signals).await;
+            ended_well(left)?;
+            drop(company);
+            let next = set_aside_and_join(&found, &ask, reply, signals).await;
+            let _ = serving.stop.send(true);
+            return Ok(next);
         }
     };
-    let node_config = NodeConfig {
+    service.stopping();
+    door.close();
+    let ended = stop::stop((ways, serving), (&handle, node, ended), signals).await;
+    ended_well(ended).map(|()| Next::Stopped)
+}
+
+fn node_config(config: &Config, budget: &Budget) -> NodeConfig {
+    NodeConfig {
         commit_interval: config.commit.interval,
         election_timeout: config.cluster.election_timeout(),
         snapshot_log_bytes: budget.snapshot_log_bytes(),
         ..NodeConfig::default()
-    };
-    let metrics = Arc::new(Metrics::default());
-    let parts = RunnerParts { identity, storage, recovered, transport, transport_events, metrics };
-    let (runner, handle) = Runner::start(parts, node_config)?;
-    signals.listen_to_stops();
-    let mut node = tokio::spawn(runner.run());
-    let ways = Ways::open(&config, &handle)?;
+    }
+}
 
-    let api_config = startup::api_config(&config)?;
-    let api = Api::new(&api_config, handle.clone());
-    let serving = startup::serve(listener, api, api_config);
-    let shown = handle.clone();
-    let service = service::ready(move || service::line(&shown.status()));
-    info!("the API and the page are at http://{}/", config.api.listen);
+/// Why a box does not serve any longer.
+enum Why {
+    /// A signal asks for it.
+    Asked,
+    /// Its node has ended by itself.
+    Ended(stop::Ended),
+    /// It leaves its own site for another.
+    Joins(JoinAsk, Reply<JoinedForm>),
+}
 
-    let mut reload = Reload::new(config, config_file, data_dir);
-    let commit_every = async |interval| handle.commit_every(interval).await;
-    let ended = tokio::select! {
-        () = startup::until_stopped(&mut signals, &mut reload, commit_every) => None,
-        ended = &mut node => Some(ended),
-        () = ways.show(&handle) => None,
-    };
-    service.stopping();
-    match stop::stop((ways, serving), (&handle, node, ended), &mut signals).await {
-        Ok(result) => Ok(result?),
+fn ended_well(ended: stop::Ended) -> Result<(), RunError> {
+    match ended {
+        Ok(result) => result.map_err(RunError::from),
         Err(error) => Err(RunError::Other(format!("the node's task ended: {error}"))),
     }
+}
+
+/// Moves what a box has out of the way and joins; what it had is back if it is not taken in.
+async fn set_aside_and_join(
+    found: &Found,
+    ask: &JoinAsk,
+    reply: Reply<JoinedForm>,
+    signals: &mut Signals,
+) -> Next {
+    // Whoever asked may have gone: what was done stays.
+    let to = match aside::set_aside(&found.dir) {
+        Ok(to) => to,
+        Err(why) => {
+            let _ = reply.send(Err(Problem::new(Name::JoinRefused, why)));
+            return Next::Again;
+        }
+    };
+    let joined = tokio::select! {
+        joined = waiting::join(found, ask) => joined,
+        signal = signals.stop() => {
+            info!("{signal}: stopping");
+            aside::bring_back(&found.dir, &to);
+            return Next::Stopped;
+        }
+    };
+    match joined {
+        Ok(form) => {
+            info!("what this box had is in {}", to.display());
+            let _ = reply.send(Ok(JoinedForm { set_aside: Some(to.display().to_string()), ..form }));
+        }
+        Err(problem) => {
+            // If it may be a member already, the same command finds out again.
+            aside::bring_back(&found.dir, &to);
+            let _ = reply.send(Err(problem));
+        }
+    }
+    Next::Again
 }
 
 /// The ways in and out.

@@ -79,6 +79,16 @@ bugs! {
     PassesUnheld,
     /// A held number is let go of when it is sent again.
     ReleasesWhenSent,
+    /// What is held is read when a connection begins, and not again while that lasts.
+    ReadsHeldOnce,
+    /// What the broker takes in one format counts for the others as well.
+    MixesFormats,
+    /// A number is settled when the broker has it in one format.
+    SettlesByOneFormat,
+    /// CBOR has negative numbers as their magnitudes, which stand for the numbers before them.
+    NegativesOffByOne,
+    /// A box that has subscribed relies on the broker to keep that over connections.
+    TrustsSession,
     /// A report of an epoch of which none was applied before the epoch was closed is taken for applied.
     NoneIsUnknown,
     /// A box finds no room among the sources when these are as many as may be.

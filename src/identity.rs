@@ -16,6 +16,7 @@ pub use files::{CA_CERTIFICATE, CA_KEY, IDENTITY, NODE_CERTIFICATE, NODE_KEY};
 pub(crate) use files::{check_address, create_directory, write_file};
 pub use keys::{Keys, key_hash};
 
+use crate::permissions;
 use crate::random::NoRandom;
 use crate::site::{Level, NAME_BYTES_MAX};
 pub use crate::site::{MEMBERS_MAX, MemberRecord};
@@ -109,7 +110,7 @@ pub fn is_name(text: &str) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file operation failed.
-    #[error("cannot {doing} {}: {source}; {remedy}", path.display())]
+    #[error("cannot {doing} {}: {source}; {remedy}{}", path.display(), permissions::advice(source, path))]
     Io {
         /// The operation: "read", "write".
         doing: &'static str,

@@ -33,10 +33,9 @@ fn a_founded_site_of_one_loads_as_it_was_made() {
     assert_eq!(identity.me().name, "box1");
     let keys = Keys::load(dir.path()).unwrap();
     assert!(identity.matches(&keys));
-    for secret in [NODE_KEY, CA_KEY] {
-        let mode = fs::metadata(dir.path().join(secret)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "{secret}");
-    }
+    let mode = fs::metadata(dir.path().join(NODE_KEY)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!dir.path().join(CA_KEY).exists(), "nobody certifies anything");
     let (_, other) = founded();
     assert_ne!(identity.site_id, other.site_id);
     assert_ne!(identity.me().key, other.me().key);

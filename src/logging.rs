@@ -5,6 +5,7 @@
 //! Standard error can be a pipe whose reader is gone or blocks, a terminal that hung up, a file on a full disk. None
 //! of it may end or delay the daemon, so nothing here panics and nothing but the writing thread ever touches it.
 
+mod journal;
 mod level;
 
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
@@ -40,7 +42,8 @@ static LOG: OnceLock<Arc<Queue>> = OnceLock::new();
 /// # Errors
 /// The system gives no thread.
 pub fn start(text: Option<&str>) -> io::Result<()> {
-    let queue = Arc::new(Queue::default());
+    let to_journal = journal::is_stream(io::stderr(), crate::environment::text("JOURNAL_STREAM").as_deref());
+    let queue = Arc::new(Queue { to_journal, ..Queue::default() });
     let writing = Arc::clone(&queue);
     std::thread::Builder::new()
         .name("log".to_owned())
@@ -58,10 +61,12 @@ pub fn start(text: Option<&str>) -> io::Result<()> {
         .with_writer(Sink(queue))
         .with_ansi(colours)
         // It would be told on standard error, in a way that panics.
-        .log_internal_errors(false)
-        .finish();
+        .log_internal_errors(false);
     // A subscriber that is there already (of a test) stays.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    let _ = match to_journal {
+        true => tracing::subscriber::set_global_default(subscriber.without_time().finish()),
+        false => tracing::subscriber::set_global_default(subscriber.finish()),
+    };
     if let Some(wrong) = wrong {
         tracing::warn!("{wrong}");
     }
@@ -71,7 +76,7 @@ pub fn start(text: Option<&str>) -> io::Result<()> {
 /// Writes a line that is not an event, after all earlier lines; this also works before the log is started.
 pub fn last_words(text: &str) {
     match LOG.get() {
-        Some(queue) => queue.push(format!("{text}\n").into_bytes()),
+        Some(queue) => queue.push_with(journal::FATAL, format!("{text}\n").into_bytes()),
         // Nobody may listen any more.
         None => drop(writeln!(io::stderr(), "{text}")),
     }
@@ -113,6 +118,8 @@ struct Queue {
     /// Signals that all lines are written or lost.
     written: Condvar,
     lost: Counter,
+    /// The lines go to systemd's journal.
+    to_journal: bool,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +136,14 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing in here panics while holding the lock.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a line (or several); the journal gets it with this priority.
+    fn push_with(&self, priority: &str, line: Vec<u8>) {
+        match self.to_journal {
+            true => self.push(journal::with_priority(priority, &line)),
+            false => self.push(line),
+        }
     }
 
     fn push(&self, mut line: Vec<u8>) {
@@ -175,7 +190,7 @@ impl Queue {
             if let Next::Lost(lines) = next {
                 untold += lines;
             }
-            if untold > 0 && output.write(loss(untold).as_bytes()).is_ok() {
+            if untold > 0 && output.write(loss(untold, self.to_journal).as_bytes()).is_ok() {
                 untold = 0;
             }
             if let Next::Line(line) = next
@@ -223,12 +238,13 @@ enum Next {
 }
 
 /// The line that reports lost lines.
-fn loss(lines: u64) -> String {
+fn loss(lines: u64, to_journal: bool) -> String {
     let mut time = String::new();
     // A line without its time says what matters.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    let start = if to_journal { journal::WARNING } else { &format!("{time}  ") };
     format!(
-        "{time}  WARN tallyd::logging: {lines} log lines were lost: the log could not be written, or not fast enough\n"
+        "{start}WARN tallyd::logging: {lines} log lines were lost: the log could not be written, or not fast enough\n"
     )
 }
 
@@ -279,6 +295,7 @@ struct Sink(Arc<Queue>);
 /// One event on its way into the queue.
 struct Line<'a> {
     queue: &'a Queue,
+    priority: &'static str,
     bytes: Vec<u8>,
 }
 
@@ -286,7 +303,13 @@ impl<'a> MakeWriter<'a> for Sink {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line { queue: &self.0, bytes: Vec::new() }
+        Line { queue: &self.0, priority: journal::priority(Level::INFO), bytes: Vec::new() }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
+        let mut line = self.make_writer();
+        line.priority = journal::priority(*metadata.level());
+        line
     }
 }
 
@@ -304,7 +327,7 @@ impl Write for Line<'_> {
 impl Drop for Line<'_> {
     fn drop(&mut self) {
         if !self.bytes.is_empty() {
-            self.queue.push(std::mem::take(&mut self.bytes));
+            self.queue.push_with(self.priority, std::mem::take(&mut self.bytes));
         }
     }
 }

@@ -9,7 +9,7 @@ use tally_core::report::Amount;
 use tally_core::time::SiteTime;
 
 use crate::site::entry::{ReadingCell, SeriesRef};
-use crate::site::{MemberRefused, Refusal};
+use crate::site::{JoinRefused, MemberRefused, Refusal, TokenRefused};
 
 /// One add of a client that waits.
 #[derive(Clone, Debug)]
@@ -185,6 +185,28 @@ pub enum MemberError {
     /// The site refuses it.
     #[error(transparent)]
     Refused(#[from] MemberRefused),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Why the tokens were not changed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum TokenError {
+    /// The site refuses it.
+    #[error(transparent)]
+    Refused(#[from] TokenRefused),
+    /// It did not get through.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Why a box did not become a member.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum JoinError {
+    /// The site refuses it.
+    #[error(transparent)]
+    Refused(#[from] JoinRefused),
     /// It did not get through.
     #[error(transparent)]
     Request(#[from] RequestError),

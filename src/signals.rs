@@ -59,6 +59,10 @@ impl Signals {
 
     /// Makes stop signals start an orderly stop from now on.
     pub fn listen_to_stops(&mut self) {
+        // A box that waited listens already.
+        if self.all.iter().any(|(means, ..)| matches!(means, Means::Stop)) {
+            return;
+        }
         self.listen(Means::Stop, "SIGTERM", SignalKind::terminate());
         self.listen(Means::Stop, "SIGINT", SignalKind::interrupt());
         self.listen(Means::Stop, "SIGQUIT", SignalKind::quit());

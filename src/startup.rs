@@ -74,11 +74,9 @@ pub(crate) async fn transport(
     identity: &Identity,
     dir: &Path,
     boot: u64,
-    listen: SocketAddr,
-    events: mpsc::Sender<Event>,
+    (listen, events, metrics): (SocketAddr, mpsc::Sender<Event>, Arc<TransportMetrics>),
 ) -> Result<Arc<Transport>, StartupError> {
     let (keys, lives) = (Keys::load(dir)?, Incarnations::load(dir, boot));
-    let metrics = Arc::new(TransportMetrics::default());
     Ok(Arc::new(Transport::start(identity, keys, listen, events, metrics, lives).await?))
 }
 

@@ -54,6 +54,16 @@ pub enum WitnessError {
     Other(String),
 }
 
+impl WitnessError {
+    /// The exit status: systemd does not try again after 2.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            WitnessError::Config(error) if error.is_lasting() => 2,
+            _ => 1,
+        }
+    }
+}
+
 /// `tallyd run --witness`, until a signal stops it.
 ///
 /// # Errors

@@ -33,11 +33,27 @@ impl Box1 {
             Storage::open(RealFileSystem, directory.path(), owner, Options::default()).unwrap();
         let (events, transport_events) = mpsc::channel(1);
         let metrics = Arc::new(Metrics::default());
-        let parts = RunnerParts { identity, storage, recovered, transport: None, transport_events, metrics };
+        let parts = RunnerParts {
+            identity,
+            storage,
+            recovered,
+            transport: Arc::default(),
+            transport_events,
+            metrics,
+        };
         let (runner, handle) = Runner::start(parts, NodeConfig::default()).unwrap();
         tokio::spawn(runner.run());
         handle.role().wait_for(|role| role.leads).await.unwrap();
-        let api = Api::new(&ApiConfig::new("127.0.0.1:7480".parse().unwrap()), handle);
+        let (admin, mut asked) = mpsc::channel(ADMIN_MAX);
+        // A daemon that is reached somewhere, and drops whatever else is asked of it.
+        tokio::spawn(async move {
+            while let Some(request) = asked.recv().await {
+                if let Admin::Advertise { reply, .. } = request {
+                    let _ = reply.send(Ok("10.0.0.11:7400".to_owned()));
+                }
+            }
+        });
+        let api = Api::new(&ApiConfig::new("127.0.0.1:7480".parse().unwrap()), handle, admin);
         let description = serde_json::from_str(include_str!("openapi.json")).unwrap();
         Box1 { api, description, _directory: directory, _events: events }
     }
@@ -426,7 +442,7 @@ async fn a_box_that_was_founded_alone_takes_nobody_in() {
     let box2 = json!({"id": 2, "name": "box2", "address": "127.0.0.1:1", "key": "ab".repeat(32)});
     let (status, problem) = box1.post("/v1/members", &box2).await;
     assert_eq!((status, name_of(&problem)), (409, "member-refused"));
-    assert!(problem["detail"].as_str().unwrap().contains("tallyd provision"), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("token create --advertise"), "{problem}");
 }
 
 #[tokio::test]
@@ -480,4 +496,48 @@ async fn members_are_listed_added_changed_and_removed() {
     let detail = problem["detail"].as_str().unwrap();
     assert_eq!((status, name_of(&problem)), (409, "member-refused"));
     assert!(detail.contains("no other voter"), "{detail}");
+}
+
+#[tokio::test]
+async fn tokens_are_made_shown_once_listed_and_revoked() {
+    let one = Box1::start().await;
+    assert_eq!(one.get("/v1/tokens").await.1, json!({ "tokens": [] }));
+    let asked = json!({"ttl": "2h", "uses": 3, "role": "observer"});
+    let (status, made) = one.post("/v1/tokens", &asked).await;
+    assert_eq!((status, &made["address"], &made["uses_left"]), (200, &json!("10.0.0.11:7400"), &json!(3)));
+    let secret = made["token"].as_str().unwrap();
+    assert_eq!(crate::join::Token::parse(secret).unwrap().id().to_string(), made["id"]);
+    let (_, list) = one.get("/v1/tokens").await;
+    let listed = &list["tokens"][0];
+    assert_eq!((&listed["role"], &listed["made_by"]), (&json!("observer"), &json!("box1")));
+    assert!(!list.to_string().contains(&secret[7..12]), "{list}");
+    for (body, name) in [
+        (json!({"ttl": "soon"}), "malformed"),
+        (json!({"ttl": "400d"}), "malformed"),
+        (json!({"uses": 0}), "malformed"),
+        (json!({"uses": 2, "replace": "box1"}), "malformed"),
+        (json!({"role": "witness"}), "malformed"),
+        (json!({"advertise": "nowhere"}), "malformed"),
+        (json!({"replace": "box7"}), "no-such-member"),
+    ] {
+        assert_eq!(name_of(&one.post("/v1/tokens", &body).await.1), name, "{body}");
+    }
+    let path = format!("/v1/tokens/{}", made["id"].as_str().unwrap());
+    assert_eq!(one.ask("DELETE", &path, None, "").await.0, 200);
+    assert_eq!(name_of(&one.ask("DELETE", &path, None, "").await.1), "no-such-token");
+    assert_eq!(name_of(&one.ask("DELETE", "/v1/tokens/x", None, "").await.1), "malformed");
+}
+
+#[tokio::test]
+async fn what_is_for_the_daemon_is_read_before_it_is_passed_on() {
+    let one = Box1::start().await;
+    for (path, body, name) in [
+        ("/v1/init", json!({"site": "Plant 7"}), "malformed"),
+        ("/v1/init", json!({"site": "plant7", "advertise": "x"}), "malformed"),
+        ("/v1/init", json!({"site": "plant7"}), "outcome-unknown"),
+        ("/v1/join", json!({"address": "10.0.0.11", "token": "x"}), "malformed"),
+        ("/v1/join", json!({"address": "10.0.0.11:7400", "token": "tally1-x"}), "malformed"),
+    ] {
+        assert_eq!(name_of(&one.post(path, &body).await.1), name, "{body}");
+    }
 }

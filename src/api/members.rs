@@ -194,8 +194,8 @@ fn check_can_have_company(status: &NodeStatus) -> Result<(), Problem> {
     if !alone {
         return Ok(());
     }
-    let why = "this site was founded with one box and no address for others; to make a site of several \
-        boxes, use `tallyd provision`";
+    let why = "nobody can reach this box yet: `tallyd token create --advertise HOST:PORT` says where others \
+        will, and makes a token by which they join";
     Err(Problem::new(Name::MemberRefused, why))
 }
 
@@ -263,7 +263,7 @@ fn refusal(why: MemberRefused) -> Problem {
     Problem::new(name, why.to_string())
 }
 
-fn name_in(params: &RawPathParams) -> String {
+pub(super) fn name_in(params: &RawPathParams) -> String {
     params.iter().next().map(|(_, value)| value.to_owned()).unwrap_or_default()
 }
 

@@ -1,6 +1,7 @@
 //! HTTP: the API under `/v1`, metrics, health and the page. Any box answers any request.
 
 mod adds;
+mod admin;
 mod body;
 mod clock;
 mod connections;
@@ -19,6 +20,8 @@ mod reports;
 mod server;
 mod settings;
 mod socket;
+mod tokens;
+mod waiting;
 mod watch;
 
 use std::net::SocketAddr;
@@ -29,10 +32,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use tally_core::report::Kind;
+use tokio::sync::mpsc;
 use tower::ServiceExt;
 
 pub use body::{BODY_BYTES_MAX, REPORT_BYTES_MAX};
@@ -43,8 +47,10 @@ pub use server::{Answers, ApiError, bind, serve};
 
 use crate::node::Handle;
 use crate::secret::Secret;
+pub(crate) use admin::{ADMIN_MAX, Admin, Founded, InitAsk, JoinAsk, JoinedForm, Reply};
 pub(crate) use guard::Guard;
 pub(crate) use metrics::{Text, log_figures};
+pub(crate) use waiting::{NO_SITE, Waiting, WaitingState};
 
 /// The configuration of the API's listener.
 #[derive(Clone, Debug)]
@@ -77,16 +83,18 @@ pub struct Api {
 #[derive(Debug)]
 struct ApiState {
     node: Handle,
+    /// For what the daemon does and not the node.
+    admin: mpsc::Sender<Admin>,
     guard: Guard,
     /// The number of present watchers, which is limited because each costs work at every change.
     watchers: AtomicUsize,
 }
 
 impl Api {
-    /// Makes an API over a node.
-    pub fn new(config: &ApiConfig, node: Handle) -> Api {
+    /// Makes an API over a node. What is for the daemon and not for the node goes to `admin`.
+    pub(crate) fn new(config: &ApiConfig, node: Handle, admin: mpsc::Sender<Admin>) -> Api {
         let guard = Guard::new(config.listen, config.token.as_ref());
-        let shared = Arc::new(ApiState { node, guard, watchers: AtomicUsize::new(0) });
+        let shared = Arc::new(ApiState { node, admin, guard, watchers: AtomicUsize::new(0) });
         Api { router: router(shared.clone()), shared }
     }
 
@@ -163,6 +171,10 @@ fn router(shared: Arc<ApiState>) -> Router {
         .route("/v1/settings/{key}", only(put(settings::set)))
         .route("/v1/members", only(get(members::list).post(members::add)))
         .route("/v1/members/{name}", only(put(members::set_role).delete(members::remove)))
+        .route("/v1/tokens", only(get(tokens::list).post(tokens::create)))
+        .route("/v1/tokens/{id}", only(delete(tokens::revoke)))
+        .route("/v1/init", only(post(admin::init)))
+        .route("/v1/join", only(post(admin::join)))
         .route("/v1/leader/transfer", only(post(members::transfer)))
         .route("/v1/clock/step", only(post(clock::step)))
         .route("/v1/sources/{name}/epochs", only(post(reports::open_epoch)))

@@ -30,6 +30,14 @@ pub enum Name {
     NoSuchMember,
     /// The change of members is refused.
     MemberRefused,
+    /// No join token of that id.
+    NoSuchToken,
+    /// This box is not taken in, or does not ask; nothing was changed.
+    JoinRefused,
+    /// The box that was to take it in does not answer; nothing was changed.
+    JoinUnreached,
+    /// This box has no site yet.
+    NoSite,
     /// No resource at that path.
     NotFound,
     /// The resource has no such method.
@@ -81,6 +89,10 @@ impl Name {
             Name::NoSuchSetting => ("no-such-setting", S::NOT_FOUND, "No such setting"),
             Name::NoSuchMember => ("no-such-member", S::NOT_FOUND, "No such member"),
             Name::MemberRefused => ("member-refused", S::CONFLICT, "This change of members is refused"),
+            Name::NoSuchToken => ("no-such-token", S::NOT_FOUND, "No such join token"),
+            Name::JoinRefused => ("join-refused", S::CONFLICT, "This box does not join"),
+            Name::JoinUnreached => ("join-unreached", S::CONFLICT, "No box answers there"),
+            Name::NoSite => ("no-site", S::SERVICE_UNAVAILABLE, "This box has no site yet"),
             Name::NotFound => ("not-found", S::NOT_FOUND, "Not found"),
             Name::MethodNotAllowed => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "Method not allowed"),
             Name::RequestTimeout => {

@@ -73,6 +73,9 @@ pub enum ClientError {
     /// Exit status 1: failed, nothing was done.
     #[error("{0}")]
     Failed(Box<RequestRefused>),
+    /// Exit status 1: a check found something wrong.
+    #[error("{0}")]
+    Found(String),
     /// Exit status 2: wrong usage.
     #[error("{0}")]
     Usage(String),
@@ -98,7 +101,10 @@ impl ClientError {
     pub fn exit_status(&self) -> u8 {
         match self {
             ClientError::ReaderGone => 0,
-            ClientError::Failed(_) | ClientError::Answer(..) | ClientError::Output(_) => 1,
+            ClientError::Failed(_)
+            | ClientError::Found(_)
+            | ClientError::Answer(..)
+            | ClientError::Output(_) => 1,
             ClientError::Usage(_) => 2,
             ClientError::NotTried(_) => 3,
             ClientError::Unknown(_) => 4,

@@ -180,7 +180,7 @@ fn name_and_address(text: &str) -> Result<(String, String), String> {
     Ok((member_name(name)?, address.to_owned()))
 }
 
-fn member_name(text: &str) -> Result<String, String> {
+pub(super) fn member_name(text: &str) -> Result<String, String> {
     match crate::identity::is_name(text) {
         true => Ok(text.to_owned()),
         false => Err(format!("{text:?} is not a member name (1 to 32 of a-z 0-9 -)")),
@@ -193,7 +193,7 @@ fn wait_time(text: &str) -> Result<Duration, String> {
 }
 
 /// The role of a member, by its name.
-fn role_parser() -> impl TypedValueParser<Value = MemberRole> {
+pub(super) fn role_parser() -> impl TypedValueParser<Value = MemberRole> {
     let role =
         |name: String| MemberRole::deserialize(IntoDeserializer::<ValueError>::into_deserializer(name));
     PossibleValuesParser::new(MemberRole::ALL.map(MemberRole::as_str)).try_map(role)

@@ -4,13 +4,17 @@ mod add;
 pub mod bench;
 pub mod client;
 mod clock;
+mod doctor;
 mod documents;
+mod join;
 mod members;
 pub mod provision;
 mod reads;
 mod settings;
 mod status;
 mod text;
+mod token;
+mod top;
 mod watch;
 mod witness;
 
@@ -38,7 +42,7 @@ Example: a site of one box, and a count in it
   tallyd add coffee
   tallyd get coffee
 
-Exit status: 0 done; 1 failed, nothing was done; 2 wrong usage; 3 could not be tried, or not committed;
+Exit status: 0 done; 1 failed, nothing was done; 2 wrong usage or configuration; 3 could not be tried, or not committed;
 4 outcome unknown.";
 
 /// The subcommands.
@@ -46,6 +50,9 @@ Exit status: 0 done; 1 failed, nothing was done; 2 wrong usage; 3 could not be t
 enum Command {
     Run(RunArgs),
     Provision(provision::ProvisionArgs),
+    Init(join::InitArgs),
+    Token(token::TokenArgs),
+    Join(join::JoinArgs),
     Add(add::AddArgs),
     Get(reads::GetArgs),
     Series(reads::SeriesArgs),
@@ -57,6 +64,8 @@ enum Command {
     Leader(members::LeaderArgs),
     Clock(clock::ClockArgs),
     Status(status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
+    Top(top::TopArgs),
     Bench(bench::BenchArgs),
     Completions(documents::CompletionsArgs),
     Man(documents::ManArgs),
@@ -156,26 +165,30 @@ impl Failure {
 /// Runs the daemon. It writes to its log only: the reader of standard error may be gone, or may never read again.
 fn daemon(args: RunArgs) -> ExitCode {
     let result = logging::start(environment::text("TALLYD_LOG").as_deref())
-        .map_err(|error| format!("cannot start the log thread: {error}"))
+        .map_err(|error| Failure::new(1, &format!("cannot start the log thread: {error}")))
         .and_then(|()| run_daemon(args));
-    if let Err(why) = &result {
-        logging::last_words(&format!("tallyd: {why}"));
+    if let Err(failure) = &result {
+        logging::last_words(&format!("tallyd: {}", failure.text));
     }
     logging::flush();
-    ExitCode::from(u8::from(result.is_err()))
+    ExitCode::from(result.map_or_else(|failure| failure.status, |()| 0))
 }
 
-fn run_daemon(args: RunArgs) -> Result<(), String> {
+fn run_daemon(args: RunArgs) -> Result<(), Failure> {
     if let Some(warning) = crate::config::unknown_variables(environment::names()) {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let runtime = runtime.map_err(|error| Failure::new(1, &format!("cannot start the runtime: {error}")))?;
     let RunArgs { witness, config, data_dir } = args;
     let result = runtime.block_on(async {
         match witness {
-            true => crate::witness::run(config, data_dir).await.map_err(|error| error.to_string()),
-            false => crate::daemon::run(config, data_dir).await.map_err(|error| error.to_string()),
+            true => crate::witness::run(config, data_dir)
+                .await
+                .map_err(|error| Failure::new(error.exit_status(), &error)),
+            false => crate::daemon::run(config, data_dir)
+                .await
+                .map_err(|error| Failure::new(error.exit_status(), &error)),
         }
     });
     // A file or a look-up of a name may still hang; nobody waits for it any more.
@@ -186,6 +199,9 @@ fn run_daemon(args: RunArgs) -> Result<(), String> {
 /// Runs the commands that call the API, or none.
 fn run_client(command: Command) -> Result<(), ClientError> {
     match command {
+        Command::Init(args) => blocking(|| join::init(args)),
+        Command::Token(args) => blocking(|| token::run(args)),
+        Command::Join(args) => blocking(|| join::join(args)),
         Command::Add(args) => blocking(|| add::run(args)),
         Command::Get(args) => blocking(|| reads::get(args)),
         Command::Series(args) => blocking(|| reads::series(args)),
@@ -197,6 +213,8 @@ fn run_client(command: Command) -> Result<(), ClientError> {
         Command::Leader(args) => blocking(|| members::leader(args)),
         Command::Clock(args) => blocking(|| clock::run(args)),
         Command::Status(args) => blocking(|| status::run(args)),
+        Command::Doctor(args) => blocking(|| doctor::run(args)),
+        Command::Top(args) => blocking(|| top::run(args)),
         Command::Completions(args) => documents::completions(&args),
         Command::Man(args) => documents::man(&args),
         Command::Run(_) | Command::Provision(_) | Command::Bench(_) => {

@@ -32,6 +32,11 @@ pub(super) async fn run(args: StatusArgs) -> Result<(), ClientError> {
     if said(&status["role"]) == Some(MemberRole::Witness) {
         return print(&super::witness::in_words(&status));
     }
+    if let ("waiting" | "joining", Some(text)) =
+        (status["role"].as_str().unwrap_or_default(), status["text"].as_str())
+    {
+        return print(&format!("{}: {}\n", of(&status, "node"), text::printable(text)));
+    }
     print(&in_words(&status))
 }
 
@@ -41,9 +46,15 @@ fn in_words(status: &Value) -> String {
         Some(NodeRole::None) => "not a member (removed, or not yet added)".to_owned(),
         _ => of(status, "role"),
     };
-    let leader =
-        status["leader"].as_str().map_or("no leader known".to_owned(), |name| format!("leader {name}"));
-    let mut lines = vec![
+    let leader = match (status["leader"].as_str(), status["leader_since"].as_u64()) {
+        (None, _) => "no leader known".to_owned(),
+        (Some(name), None) => format!("leader {name}"),
+        (Some(name), Some(since)) => format!("leader {name} since {}", text::time(since)),
+    };
+    // An answer of an earlier release has no verdict.
+    let verdict = status["verdict"]["text"].as_str().map(text::printable);
+    let mut lines: Vec<String> = verdict.into_iter().collect();
+    lines.extend([
         format!(
             "{} of site {} ({}): {role}, {ready}",
             of(status, "node"),
@@ -51,7 +62,7 @@ fn in_words(status: &Value) -> String {
             of(status, "site_id"),
         ),
         format!("{leader}, term {}; {}", of(status, "term"), of(&status["tolerates"], "text")),
-    ];
+    ]);
     let waits = status["changing"]["waits"].as_str();
     lines.extend(waits.map(|why| format!("the members cannot change yet: {}", text::printable(why))));
     if let Some(why) = status["refused"].as_str() {
@@ -74,6 +85,8 @@ fn in_words(status: &Value) -> String {
     }
     lines.push(String::new());
     lines.push(members(status).text());
+    let members = status["members"].as_array().into_iter().flatten();
+    lines.extend(members.filter_map(|member| member["vote_waits"].as_str().map(text::printable)));
     lines.extend(refusals(status));
     lines.extend(adaptive_timeout(&status["adaptive_timeout"]));
     lines.extend(parts(status).map(|(name, words)| format!("{name:<9} {words}")));
@@ -183,7 +196,7 @@ fn measured(value: &Value) -> String {
 }
 
 /// Microseconds as milliseconds.
-fn micros(value: &Value) -> String {
+pub(super) fn micros(value: &Value) -> String {
     value.as_f64().map_or("?".to_owned(), |us| format!("{} ms", text::number(us / 1e3)))
 }
 
@@ -223,7 +236,7 @@ fn members(status: &Value) -> Table {
 }
 
 /// Says how far a box's clock is ahead of site time.
-fn clock(member: &Value) -> String {
+pub(super) fn clock(member: &Value) -> String {
     let Some(ms) = member["clock_offset_ms"].as_i64() else { return String::new() };
     let ahead = match ms.unsigned_abs() {
         0 => "0 ms".to_owned(),
@@ -235,7 +248,7 @@ fn clock(member: &Value) -> String {
 }
 
 /// What is wrong with a box, or changing.
-fn notes(member: &Value) -> String {
+pub(super) fn notes(member: &Value) -> String {
     let becomes = match member["intended"].as_str() {
         Some("none") if member["membership"] != "none" => Some("being removed".to_owned()),
         Some(intended) if member["membership"] != intended => Some(format!("becoming {intended}")),
@@ -256,7 +269,7 @@ fn refusals(status: &Value) -> impl Iterator<Item = String> {
 }
 
 /// What a word says; `None`: nothing that this version knows.
-fn said<'a, T: Deserialize<'a>>(word: &'a Value) -> Option<T> {
+pub(super) fn said<'a, T: Deserialize<'a>>(word: &'a Value) -> Option<T> {
     T::deserialize(word).ok()
 }
 
@@ -366,6 +379,7 @@ mod tests {
             "node": "box1", "site": "plant7", "site_id": "9f3c51d2a07be644", "role": "follower", "leader": "box2", "term": 3,
             "commit": 10, "applied": 10, "ready": true, "digest": "00", "series": 2, "uptime_s": 60, "version": "0.1.0",
             "tolerates": {"failures": 0, "text": "no further box may fail"},
+            "verdict": {"counts": true, "text": "works; tolerates none: box3 is away"}, "leader_since": 60_000,
             "members": [
                 {"name": "box1", "membership": "voter", "role": "follower", "address": "a:1", "connected": true},
                 {"name": "box2", "membership": "voter", "role": "leader", "address": "b:1", "connected": true, "rtt_us": 250},
@@ -378,7 +392,7 @@ mod tests {
         let text = in_words(&status);
         for line in [
             "box1 of site plant7 (9f3c51d2a07be644): follower, ready",
-            "leader box2, term 3; no further box may fail",
+            "leader box2 since 1970-01-01 00:01:00Z, term 3; no further box may fail",
             "box2  leader    b:1      yes           0.25 ms",
             "box3  unknown   c:1      NO",
             "upstream  connected, mqtt://b:1883, in json and cbor; last error: what gone",
@@ -389,6 +403,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
         }
+        assert_eq!(text.lines().next(), Some("works; tolerates none: box3 is away"));
         assert!(in_words(&json!({})).contains("NOT READY"), "an answer of another version is shown, too");
     }
 

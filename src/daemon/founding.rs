@@ -6,24 +6,19 @@ use tally_core::raft::MemberRole;
 use tracing::{info, warn};
 
 use super::RunError;
-use crate::config::Config;
+use crate::config::{Config, Found};
 use crate::identity::{Identity, check_address, is_name};
 use crate::startup;
 use crate::storage::{Budget, partition_bytes};
 use crate::units::Unit;
 
-/// Who this box is: as provisioned; founded now if nothing at all was said about a site.
-pub(super) fn identity(config: &Config, dir: &Path, has_file: bool) -> Result<Identity, RunError> {
+/// Who this box is: as provisioned, founded or joined; founded now if nothing at all was said about a site. `None`: there
+/// is a configuration, so it waits to be told.
+pub(super) fn identity(found: &Found) -> Result<Option<Identity>, RunError> {
+    let Found { config, dir, has_file } = found;
     let identity = match Identity::load(dir)? {
         Some(identity) => identity,
-        None if has_file => {
-            return Err(RunError::Other(format!(
-                "{} has no identity, and there is a configuration, so tallyd does not found a new site here \
-                 (a disk may not be mounted): copy the box's directory that `tallyd provision` made, or run \
-                 without a configuration for a site of one box",
-                dir.display()
-            )));
-        }
+        None if *has_file => return Ok(None),
         None => {
             let name = config.node.name.clone().unwrap_or_else(host_name);
             info!("founding a site of one box, {name:?}, in {}", dir.display());
@@ -42,7 +37,7 @@ pub(super) fn identity(config: &Config, dir: &Path, has_file: bool) -> Result<Id
         )));
     }
     startup::check_agreement(config, &identity, dir)?;
-    Ok(identity)
+    Ok(Some(identity))
 }
 
 /// What log, snapshots and spare files may have together, told where the partition is small for it.
@@ -70,7 +65,7 @@ pub(super) fn budget(config: &Config, dir: &Path) -> Budget {
 }
 
 /// The host name as far as it can name a box.
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
     let name: String = name.split('.').next().unwrap_or_default().chars().take(32).collect();
     if is_name(&name) { name } else { "box1".to_owned() }

@@ -26,14 +26,23 @@ const SAVE_WAIT: Duration = Duration::from_millis(8_500);
 /// How the node's task ended.
 pub(super) type Ended = Result<Result<(), NodeError>, JoinError>;
 
-/// Stops what serves. `ended`: the node has stopped by itself.
+/// Stops what serves, before the process ends. `ended`: the node has stopped by itself.
 pub(super) async fn stop(
     (ways, serving): (Ways, Serving),
+    node: (&Handle, JoinHandle<Result<(), NodeError>>, Option<Ended>),
+    signals: &mut Signals,
+) -> Ended {
+    signals::end_within(STOP_MAX);
+    leave((ways, Some(serving)), node, signals).await
+}
+
+/// The same for a process that goes on; whoever serves requests then goes on, too, and says that the node is stopping.
+pub(super) async fn leave(
+    (ways, serving): (Ways, Option<Serving>),
     (handle, node, ended): (&Handle, JoinHandle<Result<(), NodeError>>, Option<Ended>),
     signals: &mut Signals,
 ) -> Ended {
     let since = Instant::now();
-    signals::end_within(STOP_MAX);
     if ended.is_none() {
         handle.answer_by(since + ANSWER_WAIT).await;
     }
@@ -55,24 +64,34 @@ pub(super) async fn stop(
     node.await
 }
 
+/// Ends the API of a box that has no node.
+pub(super) async fn end_api(Serving { stop, task }: Serving) {
+    signals::end_within(STOP_MAX);
+    let _ = stop.send(true);
+    let _ = tokio::time::timeout(CLOSE_WAIT, task).await;
+}
+
 /// Closes the ways in and out, and the API, all at once: in good order as far as they do it in time, and as far as no
 /// second signal asks to hurry. Requests that wait are answered while the node still runs.
-async fn close(
-    ways: Ways,
-    handle: &Handle,
-    Serving { stop, task: mut serving }: Serving,
-    signals: &mut Signals,
-) {
+async fn close(ways: Ways, handle: &Handle, serving: Option<Serving>, signals: &mut Signals) {
     let is_box = |member: &&MemberStatus| member.connected && member.membership != Some(MemberRole::Witness);
     let last = handle.status().members.iter().filter(is_box).count() <= 1;
-    let _ = stop.send(true);
+    let mut serving = serving.map(|Serving { stop, task }| {
+        let _ = stop.send(true);
+        task
+    });
     let Ways { ways_in, upstream } = ways;
     // What they have read is counted by then.
     let mut ways_in = tokio::spawn(ways_in.stop());
     let closed = async {
         // A panic in there is in the log already.
         let _ = (&mut ways_in).await;
-        tokio::join!(upstream.stop(last), async { (&mut serving).await })
+        let served = async {
+            if let Some(task) = &mut serving {
+                let _ = task.await;
+            }
+        };
+        tokio::join!(upstream.stop(last), served)
     };
     let in_time = tokio::time::timeout(CLOSE_WAIT, closed);
     tokio::select! {
@@ -84,7 +103,9 @@ async fn close(
             handle.hurry().await;
         }
     }
-    serving.abort();
+    if let Some(task) = serving {
+        task.abort();
+    }
     // However much of a hurry: what they have read is to be saved, and takes no time to count.
     if !ways_in.is_finished() {
         let _ = tokio::time::timeout(HURRY_WAIT, ways_in).await;

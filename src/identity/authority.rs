@@ -28,7 +28,8 @@ pub struct Issued {
     pub key_hash: KeyHash,
     private_pem: String,
     certificate_pem: String,
-    authority_pem: String,
+    /// None for a key whose certificate is its own.
+    authority_pem: Option<String>,
 }
 
 impl Authority {
@@ -72,7 +73,7 @@ impl Authority {
             key_hash: hash_of(&key.subject_public_key_info()),
             private_pem: key.serialize_pem(),
             certificate_pem: certificate.pem(),
-            authority_pem: self.certificate_pem.clone(),
+            authority_pem: Some(self.certificate_pem.clone()),
         })
     }
 
@@ -98,14 +99,34 @@ fn issuer(
 }
 
 impl Issued {
-    /// Writes `node.key`, `node.crt` and `ca.crt` into a directory.
+    /// Makes a key for a box, and a certificate that carries it and is signed by it: only the key counts.
+    ///
+    /// # Errors
+    /// Keys cannot be made.
+    pub fn self_signed(node: &str) -> Result<Issued, IdentityError> {
+        let key = new_key()?;
+        let mut params = params(node)?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let certificate = params.self_signed(&key).map_err(crypto)?;
+        Ok(Issued {
+            key_hash: hash_of(&key.subject_public_key_info()),
+            private_pem: key.serialize_pem(),
+            certificate_pem: certificate.pem(),
+            authority_pem: None,
+        })
+    }
+
+    /// Writes `node.key`, `node.crt` and, where there is an authority, `ca.crt` into a directory.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         write_file(&dir.join(NODE_KEY), self.private_pem.as_bytes(), 0o600)?;
         write_file(&dir.join(NODE_CERTIFICATE), self.certificate_pem.as_bytes(), 0o644)?;
-        write_file(&dir.join(CA_CERTIFICATE), self.authority_pem.as_bytes(), 0o644)
+        match &self.authority_pem {
+            Some(authority) => write_file(&dir.join(CA_CERTIFICATE), authority.as_bytes(), 0o644),
+            None => Ok(()),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use tally_core::id::NodeId;
 use tally_core::raft::MemberRole;
 use tally_core::window::Span;
 
-use super::authority::Authority;
+use super::authority::Issued;
 use super::{Identity, IdentityError, Keys, MEMBERS_MAX, MemberRecord, SiteId, is_name};
 use crate::random;
 use crate::site::{ADDRESS_BYTES_MAX, Level};
@@ -64,9 +64,8 @@ impl Identity {
         write_file(&dir.join(IDENTITY), &text, 0o644)
     }
 
-    /// Founds a site of one box in a data directory: keys, certificates and, last, `identity.json`,
-    /// so that a power cut in the middle leaves an unfounded directory. The authority's key stays in
-    /// the directory, for the boxes that join later. The base span of windows is 60 s.
+    /// Founds a site of one box in a data directory: its key, its certificate and, last, `identity.json`,
+    /// so that a power cut in the middle leaves an unfounded directory. The base span of windows is 60 s.
     ///
     /// # Errors
     /// A name cannot be one, keys cannot be made, or a file cannot be written.
@@ -85,9 +84,7 @@ impl Identity {
         }
         create_directory(dir)?;
         let site_id = SiteId::random()?;
-        let authority = Authority::found(site, site_id)?;
-        let issued = authority.issue(node, site_id)?;
-        authority.save(dir)?;
+        let issued = Issued::self_signed(node)?;
         issued.save(dir)?;
         let me = MemberRecord {
             id: NodeId(1),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use ring::signature::{Ed25519KeyPair, KeyPair};
 use ring::{digest, hkdf};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -45,6 +46,13 @@ impl Keys {
             return Err(invalid(&certificate_path, "does not certify the key in node.key", REMEDY));
         }
         Ok(Keys { private, certificate, hash })
+    }
+
+    /// Its key pair and its public key, for what is signed outside of TLS; `None` for a key that is not Ed25519.
+    pub(crate) fn ed25519(&self) -> Option<(Ed25519KeyPair, [u8; 32])> {
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(self.private.secret_pkcs8_der()).ok()?;
+        let public = pair.public_key().as_ref().try_into().ok()?;
+        Some((pair, public))
     }
 
     /// The hash of the public key, as members list it.

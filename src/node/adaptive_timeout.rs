@@ -6,6 +6,7 @@
 //! must not make every failover slow.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tally_core::id::NodeId;
@@ -50,6 +51,20 @@ impl TimeoutBounds {
     pub const MIN: Duration = Duration::from_millis(20);
     /// Nor longer.
     pub const MAX: Duration = Duration::from_secs(600);
+
+    /// The election timeout that follows from the time that a sync takes nearly always, where nothing else is slow.
+    pub fn for_sync(self, sync: Duration) -> Duration {
+        self.step(sync.min(TIMEOUT_MAX) * SYNCS)
+    }
+
+    /// The shortest step that holds so much.
+    fn step(self, needed: Duration) -> Duration {
+        let mut step = self.min;
+        while step < needed && step < self.max {
+            step = Duration::from_millis((step.as_millis() as u64 * 5).div_ceil(4));
+        }
+        step.min(self.max)
+    }
 }
 
 /// Decides the adaptive timeout, and knows the one in force.
@@ -65,7 +80,7 @@ pub(super) struct AdaptiveTimeout {
 }
 
 /// What is known of another member, while it is connected.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Member {
     round_trip: Quantile,
     /// When its latest answers began to come, and the shortest round trip among them.
@@ -76,13 +91,24 @@ struct Member {
     timeout: Option<Duration>,
 }
 
+impl Default for Member {
+    fn default() -> Member {
+        Member {
+            round_trip: Quantile::new(ROUND_TRIP_QUANTILE),
+            latest: None,
+            sync: Duration::ZERO,
+            timeout: None,
+        }
+    }
+}
+
 impl AdaptiveTimeout {
     pub(super) fn new(bounds: TimeoutBounds) -> AdaptiveTimeout {
         AdaptiveTimeout {
             bounds,
             timeout: bounds.min,
             shorter_since: None,
-            sync: Quantile::default(),
+            sync: Quantile::new(SYNC_QUANTILE),
             late: Lateness::default(),
             members: BTreeMap::new(),
         }
@@ -101,7 +127,12 @@ impl AdaptiveTimeout {
 
     /// How long a sync of this box's disk takes, nearly always.
     pub(super) fn sync(&self) -> Duration {
-        self.sync.at(SYNC_QUANTILE)
+        self.sync.value
+    }
+
+    /// How long all but one of a hundred syncs of this box's disk take.
+    pub(super) fn sync_p99(&self) -> Duration {
+        self.sync.at(0.99)
     }
 
     /// What this box tells a leader of its syncs. As long as its lateness asks for, so that leaders of earlier releases
@@ -127,7 +158,7 @@ impl AdaptiveTimeout {
 
     /// How long a round trip to the slowest connected box takes, nearly always.
     pub(super) fn round_trip(&self) -> Duration {
-        let all = self.members.values().map(|member| member.round_trip.at(ROUND_TRIP_QUANTILE));
+        let all = self.members.values().map(|member| member.round_trip.value);
         all.max().unwrap_or_default()
     }
 
@@ -200,12 +231,7 @@ impl AdaptiveTimeout {
         let sync = self.members.values().map(|member| member.sync).fold(self.sync_told(), Duration::max);
         let round_trip = self.round_trip().min(TIMEOUT_MAX);
         let campaign = round_trip * 2 + sync.min(TIMEOUT_MAX) * SYNCS;
-        let needed = (round_trip * ROUND_TRIPS).max(campaign);
-        let mut step = self.bounds.min;
-        while step < needed && step < self.bounds.max {
-            step = Duration::from_millis((step.as_millis() as u64 * 5).div_ceil(4));
-        }
-        step.min(self.bounds.max)
+        self.bounds.step((round_trip * ROUND_TRIPS).max(campaign))
     }
 }
 
@@ -215,6 +241,9 @@ impl AdaptiveTimeout {
 struct Quantile {
     weights: [f32; BUCKETS],
     total: f32,
+    /// The share that is asked for at every step, and what it comes to as of the last sample.
+    share: f32,
+    value: Duration,
 }
 
 /// From 100 us to beyond ten minutes.
@@ -223,38 +252,39 @@ const FIRST: Duration = Duration::from_micros(100);
 const STEP: f64 = 1.25;
 const KEPT: f32 = 0.995;
 
-impl Default for Quantile {
-    fn default() -> Quantile {
-        Quantile { weights: [0.0; BUCKETS], total: 0.0 }
+/// The upper ends of the buckets.
+static LIMITS: LazyLock<[Duration; BUCKETS]> = LazyLock::new(|| {
+    let mut limits = [FIRST.mul_f64(STEP.powi(BUCKETS as i32 - 1)); BUCKETS];
+    for bucket in (1..BUCKETS).rev() {
+        limits[bucket - 1] = limits[bucket].div_f64(STEP);
     }
-}
+    limits
+});
 
 impl Quantile {
+    fn new(share: f32) -> Quantile {
+        Quantile { weights: [0.0; BUCKETS], total: 0.0, share, value: Duration::ZERO }
+    }
+
     fn add(&mut self, sample: Duration) {
-        let mut limit = FIRST;
-        let mut bucket = 0;
-        while sample > limit && bucket + 1 < BUCKETS {
-            limit = limit.mul_f64(STEP);
-            bucket += 1;
-        }
+        let bucket = LIMITS.partition_point(|limit| sample > *limit).min(BUCKETS - 1);
         for weight in &mut self.weights {
             *weight *= KEPT;
         }
         self.weights[bucket] += 1.0;
         self.total = self.weights.iter().sum();
+        self.value = self.at(self.share);
     }
 
     /// The upper end of the bucket in which the quantile lies; zero without samples. A single one
     /// proves nothing.
     fn at(&self, quantile: f32) -> Duration {
         let mut above = (self.total * (1.0 - quantile)).max(1.0);
-        let mut limit = FIRST.mul_f64(STEP.powi(BUCKETS as i32 - 1));
-        for weight in self.weights.iter().rev() {
+        for (weight, limit) in self.weights.iter().zip(LIMITS.iter()).rev() {
             above -= weight;
             if above < 0.0 {
-                return limit;
+                return *limit;
             }
-            limit = limit.div_f64(STEP);
         }
         Duration::ZERO
     }

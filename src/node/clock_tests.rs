@@ -61,7 +61,8 @@ fn box_with_log(bodies: &[(Stamp, Body)]) -> (Runner, Handle) {
     let (storage, recovered) = Storage::open(fs, Path::new("/data"), owner, Options::default()).unwrap();
     let (_events, transport_events) = mpsc::channel(1);
     let metrics = Arc::<Metrics>::default();
-    let parts = RunnerParts { identity, storage, recovered, transport: None, transport_events, metrics };
+    let parts =
+        RunnerParts { identity, storage, recovered, transport: Arc::default(), transport_events, metrics };
     Runner::start(parts, NodeConfig::default()).unwrap()
 }
 

@@ -32,6 +32,10 @@ impl Node {
                     let _ = reply.send(Err(RequestError::NotCommitted { why }));
                 }
             },
+            Command::Connect { links } => {
+                self.links = Some(links);
+                self.connect_members();
+            }
             Command::Transfer { to, reply } => {
                 // The asker may have gone.
                 let _ = reply.send(self.ask_for_transfer(to));

@@ -65,7 +65,7 @@ impl DiskFault {
     }
 
     /// What to do about it.
-    const fn advice(self) -> &'static str {
+    pub(super) const fn advice(self) -> &'static str {
         match self {
             DiskFault::Full => {
                 "free some space on the data directory's file system; this box then resumes by itself"

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tally_core::id::NodeId;
@@ -133,17 +133,15 @@ async fn start_box(identity: Identity, dir: &Path, config: NodeConfig) -> TestBo
     let options = Options { segment_bytes: 256 << 10, ..Options::default() };
     let (storage, recovered) = Storage::open(fs.clone(), Path::new("/data"), owner, options).unwrap();
     let (events, transport_events) = mpsc::channel(1024);
-    let transport = if identity.members.len() > 1 {
+    let transport = Arc::new(OnceLock::new());
+    if identity.members.len() > 1 {
         let keys = Keys::load(dir).unwrap();
         let listen = identity.me().address.parse().unwrap();
         let metrics = Arc::<TransportMetrics>::default();
         let incarnations = Incarnations::load(dir, recovered.boot);
-        Some(Arc::new(
-            Transport::start(&identity, keys, listen, events.clone(), metrics, incarnations).await.unwrap(),
-        ))
-    } else {
-        None
-    };
+        let started = Transport::start(&identity, keys, listen, events.clone(), metrics, incarnations).await;
+        transport.set(Arc::new(started.unwrap())).unwrap();
+    }
     let metrics = Arc::<Metrics>::default();
     let parts = RunnerParts { identity, storage, recovered, transport, transport_events, metrics };
     let (runner, handle) = Runner::start(parts, config).unwrap();
@@ -305,6 +303,12 @@ async fn a_follower_whose_disk_hangs_disturbs_nobody() {
     }
     assert_eq!(site.boxes[follower].handle.status().storage.state, Some(DiskFault::Hung));
     assert_eq!((site.agreed_leader(), site.boxes[leader].handle.status().term), (Some(leader), term));
+    let verdict = site.boxes[follower].handle.status().verdict;
+    assert!(verdict.text.starts_with("does NOT count: this box's disk is hung"), "{}", verdict.text);
+    assert!(verdict.text.ends_with("the others go on"), "{}", verdict.text);
+    let handle = site.boxes[leader].handle.clone();
+    wait(|| handle.status().verdict.text.ends_with("takes no writes")).await;
+    assert!(handle.status().verdict.counts, "two of three go on");
     site.boxes[follower].fs.hang(false);
     site.end().await;
 }
@@ -338,6 +342,30 @@ async fn a_box_whose_disk_is_slower_than_the_others_takes_snapshots_under_steady
     }
     clients.shutdown().await;
     assert_eq!(handle.status().storage.snapshot_failures, 0);
+}
+
+#[tokio::test]
+async fn a_box_alone_whose_disk_hangs_says_that_it_does_not_count_until_it_answers() {
+    let mut site = TestSite::start(1).await;
+    site.leader().await;
+    let handle = site.boxes[0].handle.clone();
+    wait(|| handle.status().verdict.text == "works; tolerates none: the site has one box").await;
+    site.boxes[0].fs.hang(true);
+    let adding = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.add(one_part(Some("key-1".to_owned()))).await }
+    });
+    wait(|| handle.status().storage.state == Some(DiskFault::Hung)).await;
+    let status = handle.status();
+    assert!(!status.verdict.counts && !status.ready, "{}", status.verdict.text);
+    assert!(status.verdict.text.starts_with("does NOT count: this box's disk is hung (a write"));
+    assert!(!status.tolerates.text.contains("tolerates"), "{}", status.tolerates.text);
+    site.boxes[0].fs.hang(false);
+    wait(|| handle.status().verdict.counts).await;
+    // Whatever it was told: sent again under its key it counts once.
+    let _ = adding.await;
+    site.add(0).await;
+    site.end().await;
 }
 
 #[tokio::test]
@@ -382,7 +410,7 @@ async fn a_box_whose_disk_never_answers_can_still_be_stopped() {
     fs.hang(true);
     let asking = tokio::spawn({
         let handle = handle.clone();
-        async move { handle.add(one_part(None)).await }
+        async move { handle.add(one_part(Some("key-1".to_owned()))).await }
     });
     wait(|| handle.status().storage.state == Some(DiskFault::Hung)).await;
     let times = StopTimes::from(Instant::now());

@@ -4,17 +4,39 @@ use tally_core::raft::MemberRole;
 
 use super::{MemberStatus, Tolerates};
 
-/// How many failures the site tolerates: the boxes that are connected beyond a majority. `witness_for`: the box that the
-/// witness stands in for, as the leader knows; `refused`: the witness does not vote for this box. While the members
-/// change, majorities of two groups are needed, and the result is that of the weaker group.
-pub(super) fn tolerates(members: &[MemberStatus], witness_for: Option<&str>, refused: bool) -> Tolerates {
+/// What the leader knows of the witness, and whether the boxes are enough to commit anything.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known<'a> {
+    /// The box that the witness stands in for.
+    pub(super) witness_for: Option<&'a str>,
+    /// The witness does not vote for this box.
+    pub(super) refused_by_witness: bool,
+    /// A majority is connected and its disks take writes.
+    pub(super) majority: bool,
+}
+
+/// Whether a member is connected and its disk takes writes, as far as this box knows.
+pub(super) fn writes(member: &MemberStatus) -> bool {
+    member.connected && member.disk_ok != Some(false)
+}
+
+/// How many failures the site tolerates: the boxes that are connected and can write, beyond a majority; and whether they
+/// are one. `witness_for`: the box that the witness stands in for, as the leader knows; `refused`: the witness does not
+/// vote for this box. While the members change, majorities of two groups are needed, and the result is that of the
+/// weaker group.
+pub(super) fn tolerates(
+    members: &[MemberStatus],
+    witness_for: Option<&str>,
+    refused: bool,
+) -> (bool, Tolerates) {
     let is_witness = |member: &MemberStatus| member.membership == Some(MemberRole::Witness);
     let of = |votes: &dyn Fn(&MemberStatus) -> bool| {
         let boxes: Vec<&MemberStatus> =
             members.iter().filter(|member| !is_witness(member) && votes(member)).collect();
-        let up = boxes.iter().filter(|member| member.connected).count();
+        let up = boxes.iter().filter(|member| writes(member)).count();
+        let connected = boxes.iter().filter(|member| member.connected).count();
         match members.iter().find(|member| is_witness(member) && votes(member)) {
-            None => (up > boxes.len() / 2, of_boxes(boxes.len(), up)),
+            None => (up > boxes.len() / 2, of_boxes(boxes.len(), up, connected)),
             Some(witness) => {
                 let majority = up + usize::from(witness.connected) > boxes.len().div_ceil(2);
                 (majority, beside_witness(&boxes, up, witness, witness_for, refused))
@@ -23,12 +45,12 @@ pub(super) fn tolerates(members: &[MemberStatus], witness_for: Option<&str>, ref
     };
     let now = of(&|member| member.votes);
     if !members.iter().any(|member| member.outgoing) {
-        return now.1;
+        return now;
     }
     let before = of(&|member| member.outgoing);
-    let (_, worse) =
+    let (majority, worse) =
         [before, now].into_iter().min_by_key(|(majority, of)| (*majority, of.failures)).unwrap_or_default();
-    Tolerates { text: format!("the members are changing; {}", worse.text), ..worse }
+    (majority, Tolerates { text: format!("the members are changing; {}", worse.text), ..worse })
 }
 
 /// The fault tolerance that a removed box reports.
@@ -39,19 +61,23 @@ pub(super) fn removed() -> Tolerates {
     Tolerates { failures: 0, text }
 }
 
-fn of_boxes(voters: usize, up: usize) -> Tolerates {
+fn of_boxes(voters: usize, up: usize, connected: usize) -> Tolerates {
     let quorum = voters / 2 + 1;
     let failures = up.saturating_sub(quorum) as u64;
-    let text = if up < quorum {
-        format!(
-            "{} of {voters} connected: nothing is committed until {}",
-            some_boxes(up),
-            more_boxes(quorum - up)
-        )
+    let bad = match connected - up {
+        0 => String::new(),
+        1 => ", 1 with a disk that takes no writes".to_owned(),
+        bad => format!(", {bad} with disks that take no writes"),
+    };
+    let reach = format!("{} of {voters} connected{bad}", some_boxes(connected));
+    let text = if up < quorum && connected >= quorum {
+        format!("{reach}: nothing is committed until the disks take writes again")
+    } else if up < quorum {
+        format!("{reach}: nothing is committed until {}", more_boxes(quorum - up))
     } else if failures == 0 {
-        format!("{} of {voters} connected: tolerates no failure", some_boxes(up))
+        format!("{reach}: tolerates no failure")
     } else {
-        format!("{} of {voters} connected: tolerates {}", some_boxes(up), failure_count(failures))
+        format!("{reach}: tolerates {}", failure_count(failures))
     };
     Tolerates { failures, text }
 }
@@ -64,7 +90,7 @@ fn beside_witness(
     refused: bool,
 ) -> Tolerates {
     let away: Vec<&str> =
-        boxes.iter().filter(|member| !member.connected).map(|member| member.name.as_str()).collect();
+        boxes.iter().filter(|member| !writes(member)).map(|member| member.name.as_str()).collect();
     let all = boxes.len();
     // Of the boxes and the witness.
     let quorum = all.div_ceil(2) + 1;
@@ -144,7 +170,7 @@ mod tests {
     }
 
     fn says(members: &[MemberStatus], witness_for: Option<&str>, refused: bool) -> (u64, String) {
-        let Tolerates { failures, text } = tolerates(members, witness_for, refused);
+        let (_, Tolerates { failures, text }) = tolerates(members, witness_for, refused);
         (failures, text)
     }
 
@@ -222,6 +248,30 @@ mod tests {
             (failures, &*text),
             (0, "the members are changing; 2 boxes of 2 connected: tolerates no failure")
         );
+    }
+
+    #[test]
+    fn a_box_whose_disk_takes_no_writes_is_connected_and_bears_nothing() {
+        let boxes = |disks: &[bool]| -> Vec<MemberStatus> {
+            let of = |ok: &bool| MemberStatus { disk_ok: Some(*ok), ..member("b", VOTER, true) };
+            disks.iter().map(of).collect()
+        };
+        for (disks, majority, text) in [
+            (
+                &[false][..],
+                false,
+                "1 box of 1 connected, 1 with a disk that takes no writes: nothing is committed until the disks take \
+                 writes again",
+            ),
+            (
+                &[true, true, false],
+                true,
+                "3 boxes of 3 connected, 1 with a disk that takes no writes: tolerates no failure",
+            ),
+        ] {
+            let (enough, tolerates) = tolerates(&boxes(disks), None, false);
+            assert_eq!((enough, tolerates.failures, &*tolerates.text), (majority, 0, text));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::clock::SiteClock;
 use crate::figures::Family;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
+use crate::node::Links;
 use crate::node::disk_health::DiskFault;
 use crate::node::shared::{BrokerWish, Command, NodeShared, RoleView};
 use crate::node::status::{DISK_OK, NodeStatus};
@@ -275,6 +276,12 @@ impl Handle {
         let _ = self.shared.commands.send(Command::CommitInterval(interval)).await;
     }
 
+    /// This box, which was alone, has a way to others from now on.
+    pub(crate) async fn connect(&self, links: Arc<dyn Links>) {
+        // An error means that the node is gone already.
+        let _ = self.shared.commands.send(Command::Connect { links }).await;
+    }
+
     /// Reads the site as this box has it. Keep it short: the node waits meanwhile.
     pub fn site<R>(&self, read: impl FnOnce(&Site) -> R) -> R {
         read(&self.shared.site.lock().unwrap_or_else(PoisonError::into_inner))
@@ -295,6 +302,16 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Refresh { reply }, answer).await?;
         Ok(self.status())
+    }
+
+    /// How often the loop that drives consensus and storage has gone round: several times a second while it works.
+    pub fn rounds(&self) -> u64 {
+        self.shared.rounds.get()
+    }
+
+    /// Waits until the status names another role, verdict, fault tolerance or state of the disk. For one task.
+    pub async fn status_changed(&self) {
+        self.shared.status_changed.notified().await;
     }
 
     /// Shows how a way in is, and its figures.
@@ -340,7 +357,7 @@ impl Handle {
     }
 
     /// What the connections to the other boxes count; all zeros in a site of one.
-    pub fn transport_metrics(&self) -> &TransportMetrics {
+    pub fn transport_metrics(&self) -> &Arc<TransportMetrics> {
         &self.shared.transport_metrics
     }
 
@@ -405,7 +422,7 @@ impl Handle {
         Ok(())
     }
 
-    async fn propose(&self, body: Body) -> Result<Applied, RequestError> {
+    pub(super) async fn propose(&self, body: Body) -> Result<Applied, RequestError> {
         self.check_able()?;
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Propose { body, reply }, answer).await
@@ -462,6 +479,6 @@ pub(super) fn first_bytes<const N: usize>(digest: &digest::Digest) -> [u8; N] {
     bytes
 }
 
-fn unknown(why: &str) -> RequestError {
+pub(super) fn unknown(why: &str) -> RequestError {
     RequestError::OutcomeUnknown { why: why.to_owned() }
 }

@@ -33,7 +33,10 @@ fn parts(metrics: &Arc<Metrics>) -> (RunnerParts<FaultyFileSystem>, mpsc::Sender
     let (storage, recovered) = Storage::open(fs, Path::new("/data"), owner, Options::default()).unwrap();
     let (events, transport_events) = mpsc::channel(8);
     let metrics = Arc::clone(metrics);
-    (RunnerParts { identity, storage, recovered, transport: None, transport_events, metrics }, events)
+    (
+        RunnerParts { identity, storage, recovered, transport: Arc::default(), transport_events, metrics },
+        events,
+    )
 }
 
 #[tokio::test]

@@ -13,9 +13,11 @@ use tally_core::raft::{
 use tracing::{info, warn};
 
 use super::Node;
+use super::votes::Holds;
 use super::wire::Frame;
 use crate::deliberate::{self, Bug};
-use crate::identity::Identity;
+use crate::dropped::Reason;
+use crate::identity::{Identity, MEMBERS_MAX};
 use crate::site::{ConfigurationRecord, Envelope, MemberRecord, Part, Site, entry};
 use crate::storage::Entry;
 use crate::transport::Lane;
@@ -24,6 +26,9 @@ use crate::transport::Lane;
 const STEP_EVERY: Duration = Duration::from_millis(20);
 /// While all that is left waits for somebody (a box that is not started, perhaps for days) is looked this often.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// No log becomes that long; the core believes no index from here on either.
+const TOLD_INDEX_LIMIT: u64 = 1 << 62;
 
 /// The members as this box knows them, beyond the core's numbers.
 #[derive(Debug)]
@@ -233,8 +238,12 @@ impl Node {
         }
     }
 
-    /// Another box says who the members are.
-    pub(super) fn on_members(&mut self, index: LogIndex, members: Vec<MemberRecord>) {
+    /// Another box says who the members are. One that names nobody, or an entry that no log will ever have, is not
+    /// believed. It need not name itself: a removed box may be the only one that this box can still ask.
+    pub(super) fn on_members(&mut self, from: NodeId, index: LogIndex, members: Vec<MemberRecord>) {
+        if members.is_empty() || members.len() > 2 * MEMBERS_MAX || index.0 >= TOLD_INDEX_LIMIT {
+            return self.refuse(from, Reason::Implausible);
+        }
         let applied = self.site().applied();
         if self.members.hear(index, members, applied) {
             self.know_members();
@@ -283,8 +292,8 @@ impl Node {
             return;
         }
         let configuration = *self.raft.configuration();
-        let lagging = self.lagging_observers(&configuration, &wishes);
-        let changes = next_changes(&configuration, &wishes, &lagging);
+        let holds = self.holds(&configuration, &wishes);
+        let changes = next_changes(&configuration, &wishes, &holds);
         if changes.is_empty() {
             self.members.next_step = now + LOOK_EVERY;
             // Who was told that it left is let go.
@@ -295,7 +304,7 @@ impl Node {
             // The core lets go of who left a little after that is committed; then so is the connection.
             let nobody_leaves = self.members.known.len() == wishes.len();
             self.members.settled =
-                lagging.is_empty() && changes.is_empty() && !configuration.is_joint() && nobody_leaves;
+                holds.is_over() && changes.is_empty() && !configuration.is_joint() && nobody_leaves;
             return;
         }
         let away = self.away_after(&configuration, &changes);
@@ -346,21 +355,6 @@ impl Node {
         // Connected anew, it is told then.
         self.members.witness_untold =
             self.connected.contains(&witness) && !self.send(witness, Lane::Control, &frame);
-    }
-
-    /// Observers that should vote and have not caught up yet, by the core's judgement.
-    fn lagging_observers(
-        &self,
-        configuration: &Configuration,
-        wishes: &[(NodeId, MemberRole)],
-    ) -> Vec<NodeId> {
-        let status = self.raft.status();
-        let lags =
-            |id: NodeId| status.peers.iter().find(|peer| peer.id == id).is_none_or(|peer| !peer.caught_up);
-        let to_promote = wishes.iter().filter(|(id, role)| {
-            *role == MemberRole::Voter && configuration.role(*id) == Some(MemberRole::Observer)
-        });
-        to_promote.map(|(id, _)| *id).filter(|id| lags(*id)).collect()
     }
 
     /// Who cannot be reached of those who would vote after these changes, if the others would be no majority: then
@@ -421,12 +415,12 @@ fn voters_after(configuration: &Configuration, changes: &[Change]) -> Vec<NodeId
 }
 
 /// What is to be changed next. First the new ones come in as observers; then all that is left changes at once,
-/// but for those who lag. A witness stands beside an even number of other voters only, and leaves while these
+/// but for what is held up. A witness stands beside an even number of other voters only, and leaves while these
 /// change.
 fn next_changes(
     configuration: &Configuration,
     wishes: &[(NodeId, MemberRole)],
-    lagging: &[NodeId],
+    holds: &Holds,
 ) -> Vec<Change> {
     let known = |id: NodeId| configuration.role(id).is_some();
     let fresh = wishes.iter().filter(|(id, role)| !known(*id) && *role != MemberRole::Witness);
@@ -435,18 +429,24 @@ fn next_changes(
         return fresh;
     }
     let wish_of = |id: NodeId| wishes.iter().find(|(other, _)| *other == id).map(|(_, role)| *role);
-    let mut changes = Vec::new();
+    let (mut changes, mut patient) = (Vec::new(), Vec::new());
     for id in configuration.ids() {
         match (configuration.role(id), wish_of(id)) {
             (Some(MemberRole::Witness), _) => {}
+            (Some(_), None) if holds.staying.contains(&id) => {}
             (Some(_), None) => changes.push(Change::Remove(id)),
-            (Some(MemberRole::Observer), Some(MemberRole::Voter)) if !lagging.contains(&id) => {
-                changes.push(Change::Promote(id));
+            (Some(MemberRole::Observer), Some(MemberRole::Voter)) if !holds.lagging.contains(&id) => {
+                if holds.patient.contains(&id) {
+                    patient.push(id);
+                } else {
+                    changes.push(Change::Promote(id));
+                }
             }
             (Some(MemberRole::Voter), Some(MemberRole::Observer)) => changes.push(Change::Demote(id)),
             _ => {}
         }
     }
+    changes.extend(holds.votes_that_help(configuration, &changes, &patient).map(Change::Promote));
     let voters = |now: Option<MemberRole>| now == Some(MemberRole::Voter);
     let others_now = configuration.ids().filter(|id| voters(configuration.role(*id))).count();
     let changes_voters = |change: &Change| match change {

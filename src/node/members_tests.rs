@@ -24,36 +24,53 @@ const OBSERVER: MemberRole = MemberRole::Observer;
 const WITNESS: MemberRole = MemberRole::Witness;
 const NOBODY: [u64; 0] = [];
 
+fn lagging(ids: &[u64]) -> Holds {
+    Holds { lagging: ids.iter().map(|id| NodeId(*id)).collect(), ..Holds::default() }
+}
+
+#[test]
+fn a_voter_that_is_replaced_stays_until_its_successor_can_vote_and_then_both_change_places() {
+    let wish = wishes(&[(1, VOTER), (2, VOTER), (4, VOTER)]);
+    let now = configuration(&[(1, VOTER), (2, VOTER), (3, VOTER), (4, OBSERVER)]);
+    let holds = Holds { staying: vec![NodeId(3)], ..lagging(&[4]) };
+    assert_eq!(next_changes(&now, &wish, &holds), []);
+    let both = [Change::Remove(NodeId(3)), Change::Promote(NodeId(4))];
+    assert_eq!(next_changes(&now, &wish, &lagging(&[])), both);
+    let patient = Holds { patient: vec![NodeId(4)], ..Holds::default() };
+    assert_eq!(next_changes(&now, &wish, &patient), both);
+    assert_eq!(next_changes(&now, &wish, &lagging(&[4])), [Change::Remove(NodeId(3))], "it is away");
+}
+
 #[test]
 fn a_new_voter_comes_in_as_observer_and_is_promoted_when_it_has_caught_up() {
     let wish = wishes(&[(1, VOTER), (2, VOTER), (3, VOTER), (4, VOTER)]);
-    assert_eq!(next_changes(&voters(&[1, 2, 3]), &wish, &[]), [Change::AddObserver(NodeId(4))]);
+    assert_eq!(next_changes(&voters(&[1, 2, 3]), &wish, &lagging(&[])), [Change::AddObserver(NodeId(4))]);
     let with = configuration(&[
         (1, MemberRole::Voter),
         (2, MemberRole::Voter),
         (3, MemberRole::Voter),
         (4, MemberRole::Observer),
     ]);
-    assert_eq!(next_changes(&with, &wish, &[NodeId(4)]), []);
-    assert_eq!(next_changes(&with, &wish, &[]), [Change::Promote(NodeId(4))]);
+    assert_eq!(next_changes(&with, &wish, &lagging(&[4])), []);
+    assert_eq!(next_changes(&with, &wish, &lagging(&[])), [Change::Promote(NodeId(4))]);
 }
 
 #[test]
 fn who_is_not_wished_for_leaves_and_who_is_to_observe_is_demoted_in_one_change() {
     let wish = wishes(&[(1, VOTER), (2, OBSERVER)]);
-    let changes = next_changes(&voters(&[1, 2, 3]), &wish, &[]);
+    let changes = next_changes(&voters(&[1, 2, 3]), &wish, &lagging(&[]));
     assert_eq!(changes, [Change::Demote(NodeId(2)), Change::Remove(NodeId(3))]);
 }
 
 #[test]
 fn a_witness_stands_beside_an_even_number_of_others_and_leaves_while_they_change() {
     let wish = wishes(&[(1, VOTER), (2, VOTER), (9, WITNESS)]);
-    assert_eq!(next_changes(&voters(&[1, 2]), &wish, &[]), [Change::AddWitness(NodeId(9))]);
+    assert_eq!(next_changes(&voters(&[1, 2]), &wish, &lagging(&[])), [Change::AddWitness(NodeId(9))]);
     let alone = wishes(&[(1, VOTER), (9, WITNESS)]);
-    assert_eq!(next_changes(&voters(&[1]), &alone, &[]), []);
+    assert_eq!(next_changes(&voters(&[1]), &alone, &lagging(&[])), []);
     let with = configuration(&[(1, MemberRole::Voter), (2, MemberRole::Voter), (9, MemberRole::Witness)]);
-    assert_eq!(next_changes(&with, &wish, &[]), []);
-    let changes = next_changes(&with, &alone, &[]);
+    assert_eq!(next_changes(&with, &wish, &lagging(&[])), []);
+    let changes = next_changes(&with, &alone, &lagging(&[]));
     assert_eq!(changes, [Change::Remove(NodeId(2)), Change::Remove(NodeId(9))]);
 }
 
@@ -187,7 +204,7 @@ proptest! {
         for wish in [from, to] {
             let mut steps = 0;
             loop {
-                let changes = next_changes(&now, &wish, &[]);
+                let changes = next_changes(&now, &wish, &lagging(&[]));
                 if changes.is_empty() {
                     break;
                 }

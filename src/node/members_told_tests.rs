@@ -87,4 +87,7 @@ fn a_box_that_was_away_lets_in_whom_another_names_and_an_older_list_is_no_news()
     assert_eq!(hears(0, &[1, 2, 3, 9]), [1, 2, 3], "of what it has applied itself nobody else tells it");
     assert_eq!(hears(50, &[1, 3, 4, 5]), [1, 2, 3, 4, 5], "4 or 5 may lead");
     assert_eq!(hears(40, &[1, 2, 3, 6]), [1, 2, 3, 4, 5]);
+    assert_eq!(hears(1 << 62, &[1, 8]), [1, 2, 3, 4, 5], "no log has such an entry");
+    assert_eq!(hears(60, &[]), [1, 2, 3, 4, 5], "a site has members");
+    assert_eq!(hears(60, &[3, 7]), [1, 2, 3, 4, 5, 7], "also from one that was removed");
 }

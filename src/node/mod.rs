@@ -51,8 +51,11 @@ mod stopping;
 mod successors;
 mod tail;
 mod timers;
+mod tokens;
 mod transfers;
 mod unsent;
+mod verdict;
+mod votes;
 pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,7 +71,7 @@ use tally_core::raft::{
 };
 use tally_core::time::{Duration as CoreDuration, Elapsed, Instant as CoreInstant};
 use tally_core::window::Span;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 pub use adaptive_timeout::TimeoutBounds;
 pub use disk::{DiskWorker, Done, Job, Jobs, Next};
@@ -84,11 +87,13 @@ pub use status::*;
 pub use stopping::{StopTimes, StoppedNode};
 pub use successors::TransferReason;
 pub use unsent::{Unsent, read_unsent};
+pub use verdict::Verdict;
 pub(crate) use wire::{ToWitness, decode_to_witness, encode_from_witness};
 
 use crate::accumulator::{Accumulator, Limits};
 use crate::clock::{Moment, SiteClock, TimeSource};
 use crate::deliberate::{self, Bug};
+use crate::figures::Counter;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::random::Random;
@@ -406,6 +411,11 @@ impl Node {
         self.raft.commit_index()
     }
 
+    /// The election timeout that this box goes by.
+    pub fn election_timeout(&self) -> Duration {
+        Duration::from_micros(self.raft.timeouts().0.0)
+    }
+
     /// The configuration of the group that this box goes by, and where it stands in the log.
     pub fn configuration(&self) -> (LogIndex, &Configuration) {
         (self.raft.configuration_index(), self.raft.configuration())
@@ -465,6 +475,8 @@ fn share(
         broker: Mutex::default(),
         broker_wish: watch::Sender::new(BrokerWish::default()),
         commands: command_sender,
+        rounds: Counter::default(),
+        status_changed: Notify::new(),
         role: role_receiver,
         applied: applied_receiver,
     };

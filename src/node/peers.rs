@@ -57,7 +57,7 @@ impl Node {
             Frame::ReadAnswer { id, index } => self.reads.on_answer(id, index),
             Frame::SnapshotPart(part) => self.on_snapshot_part(from, &part),
             Frame::SnapshotWant { last, offset } => self.on_snapshot_want(from, last, offset),
-            Frame::Members { index, members } => self.on_members(index, members),
+            Frame::Members { index, members } => self.on_members(from, index, members),
             Frame::TransferAnnounced { to, reason } => self.on_transfer_announced(from, to, reason),
             Frame::Level(level) => self.levels.on_level(from, level),
             Frame::Digests(points) => self.state_check.on_told(from, points),

@@ -8,12 +8,14 @@ use tally_core::id::NodeId;
 use tally_core::raft::{MemberRole, Role};
 
 use super::disk_health::Trouble;
+use super::fault_tolerance::Known;
 use super::shared::NodeShared;
 use super::site_time::Offset;
+use super::verdict::verdict;
 use super::{
     AccumulatorStatus, AdaptiveTimeoutStatus, ChangingStatus, ClockStatus, ElectionStatus, HeldJumpStatus,
     LevelStatus, MemberStatus, MetersStatus, Node, NodeRole, NodeStatus, OutboxStatus, StorageStatus,
-    fault_tolerance, room,
+    fault_tolerance, room, votes,
 };
 use crate::clock::Wall;
 use crate::site::{Level, MemberRecord, Site};
@@ -38,6 +40,12 @@ impl Node {
         let role = self.raft.configuration().role(identity.node_id());
         let is_removed = self.is_removed();
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = (
+            status.role,
+            std::mem::take(&mut status.tolerates),
+            status.storage.state,
+            status.verdict.text.clone(),
+        );
         status.node = identity.me().name.clone();
         status.node_id = identity.node;
         status.site = identity.site.clone();
@@ -51,7 +59,11 @@ impl Node {
             Role::Follower => NodeRole::Follower,
             Role::PreCandidate | Role::Candidate => NodeRole::Candidate,
         };
-        status.leader = self.raft.leader().and_then(name);
+        let leader = self.raft.leader().and_then(name);
+        if leader != status.leader || self.raft.term().0 != status.term {
+            status.leader_since = leader.is_some().then(|| self.moment.wall_ms());
+        }
+        status.leader = leader;
         status.term = self.raft.term().0;
         status.commit = self.raft.commit_index().0;
         status.last = self.raft.last().index.0;
@@ -61,10 +73,9 @@ impl Node {
             && self.disk_health.trouble().is_none();
         let raft = self.raft.status();
         let witness_for = raft.witness_for.and_then(|id| Some(self.members.get(id)?.name.clone()));
-        status.tolerates = match is_removed {
-            true => fault_tolerance::removed(),
-            false => fault_tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness),
-        };
+        let (majority, tolerates) =
+            fault_tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness);
+        status.tolerates = if is_removed { fault_tolerance::removed() } else { tolerates };
         status.changing = ChangingStatus {
             joint: self.raft.configuration().is_joint(),
             waits: self.members.waits().map(str::to_owned),
@@ -79,8 +90,19 @@ impl Node {
         status.accumulator.batches = self.batches.frozen_count();
         status.accumulator.unsettled = self.batches.earlier_count() as u64;
         status.refused = self.batches.refusal().map(|why| why.to_string());
+        let known = Known {
+            witness_for: witness_for.as_deref(),
+            refused_by_witness: raft.refused_by_witness,
+            majority,
+        };
+        status.verdict = verdict(&status, &known, is_removed);
         status.version = env!("CARGO_PKG_VERSION");
         status.pid = std::process::id();
+        let (role, tolerates, disk, verdict) = before;
+        let is_same = (role, disk) == (status.role, status.storage.state);
+        if !is_same || tolerates != status.tolerates || verdict != status.verdict.text {
+            self.shared.status_changed.notify_one();
+        }
     }
 
     fn storage_status(&self) -> StorageStatus {
@@ -117,6 +139,7 @@ impl Node {
             heartbeat_ms: us(adaptive.heartbeat()) / 1000,
             round_trip_us: us(adaptive.round_trip()),
             sync_us: us(adaptive.sync()),
+            sync_p99_us: us(adaptive.sync_p99()),
             late_us: us(adaptive.lateness()),
             leader_late: self.shared.metrics.leader_lateness.get(),
             text: self.recent_lateness().map(|late| {
@@ -152,6 +175,9 @@ impl Node {
         let leader = self.raft.leader();
         let configuration = self.raft.configuration();
         let own = self.condition();
+        let is_linked = |id: NodeId| links.iter().any(|link| link.id == id.0 && link.connected);
+        let waiting = self.waiting_votes(|id| id == identity.node_id() || is_linked(id));
+        let voters = configuration.voters().count();
         let leaving: Vec<NodeId> = self.site().members_leaving().iter().map(|record| record.id).collect();
         let of = |member: &MemberRecord| {
             let is_me = member.id == identity.node_id();
@@ -184,10 +210,13 @@ impl Node {
                     false => peer.map(|peer| peer.matched.0),
                 },
                 rtt_us: link.and_then(|link| link.rtt_us),
+                mtu: link.and_then(|link| link.mtu),
+                sync_us: Some(said.sync_median.0).filter(|us| *us > 0),
                 clock_offset_ms: clock.map(|clock| clock.ahead_us / 1000),
                 clock_synced: clock.map(|clock| clock.synced),
                 disk_ok: said.disk_ok,
                 broker: said.broker,
+                vote_waits: waiting.contains(&member.id).then(|| votes::why_it_waits(&member.name, voters)),
                 votes: configuration.voters().any(|id| id == member.id),
                 outgoing: configuration.outgoing().any(|id| id == member.id),
                 refused: link.and_then(|link| link.refused),

@@ -1,6 +1,6 @@
 //! Wakes the node in the daemon, whenever an input comes and when something is due. All waiting is here.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 
@@ -26,8 +26,8 @@ pub struct RunnerParts<F: FileSystem> {
     pub storage: Storage<F>,
     /// What was found on it.
     pub recovered: Recovered,
-    /// Its way to the others; none in a site of one.
-    pub transport: Option<Arc<Transport>>,
+    /// Its way to the others; none in a site of one that nobody can reach, until it gets one.
+    pub transport: Arc<OnceLock<Arc<Transport>>>,
     /// What comes from the others.
     pub transport_events: mpsc::Receiver<Event>,
     /// Counters.
@@ -42,7 +42,7 @@ pub struct Runner {
     disk: DiskThread,
     clocks: MachineClocks,
     accumulator: Arc<Accumulator>,
-    transport: Option<Arc<Transport>>,
+    transport: Arc<OnceLock<Arc<Transport>>>,
     commands: mpsc::Receiver<Command>,
     disk_done: mpsc::UnboundedReceiver<Done>,
     transport_events: mpsc::Receiver<Event>,
@@ -67,8 +67,8 @@ impl Runner {
             unsent: super::read_unsent(&storage, owner),
             storage_metrics: storage.metrics(),
             jobs,
-            links: transport.clone().map(|transport| transport as Arc<dyn Links>),
-            transport_metrics: transport.as_ref().map(|transport| transport.metrics()).unwrap_or_default(),
+            links: transport.get().cloned().map(|transport| transport as Arc<dyn Links>),
+            transport_metrics: transport.get().map(|transport| transport.metrics()).unwrap_or_default(),
             metrics,
             time: TimeSource::default(),
             random: Random::default(),
@@ -134,7 +134,7 @@ impl Runner {
     async fn leave(self) -> Result<(), NodeError> {
         let Runner { node, mut disk, transport, .. } = self;
         let stopped = node.finish();
-        if let Some(transport) = transport {
+        if let Some(transport) = transport.get() {
             transport.close().await;
         }
         if let Some(end_by) = stopped.end_by {

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tally_core::id::NodeId;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::links::Links;
 use super::status::NodeStatus;
 use super::stopping::StopTimes;
 use super::successors::Reach;
 use crate::accumulator::Accumulator;
 use crate::clock::SiteClock;
+use crate::figures::Counter;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::request::RequestError;
@@ -40,6 +42,10 @@ pub(super) struct NodeShared {
     /// What the upstream is to do about the broker.
     pub(super) broker_wish: watch::Sender<BrokerWish>,
     pub(super) commands: mpsc::Sender<Command>,
+    /// How often the loop has gone round.
+    pub(super) rounds: Counter,
+    /// Told when the status names another role, fault tolerance or state of the disk.
+    pub(super) status_changed: Notify,
     pub(super) role: watch::Receiver<RoleView>,
     pub(super) applied: watch::Receiver<u64>,
 }
@@ -71,6 +77,8 @@ pub enum Command {
     Propose { body: Body, reply: oneshot::Sender<Result<Applied, RequestError>> },
     /// Propose here or not at all: only a leader may.
     ProposeLocally { body: Body, reply: oneshot::Sender<Result<Applied, RequestError>> },
+    /// This box has a way to the others from now on.
+    Connect { links: Arc<dyn Links> },
     /// Hand leadership over, here or by asking the leader. The answer tells whether that was begun.
     Transfer { to: Option<NodeId>, reply: oneshot::Sender<Result<(), RequestError>> },
     /// Write the loop's part of the status down.

@@ -10,6 +10,7 @@ use tally_core::raft::MemberRole;
 
 use super::disk_health::DiskFault;
 use super::successors::TransferReason;
+use super::verdict::Verdict;
 use crate::figures::Family;
 use crate::transport::Refusal;
 
@@ -90,6 +91,8 @@ pub struct LevelStatus {
 /// The answer of `GET /v1/status`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct NodeStatus {
+    /// Whether this box counts, and how many boxes may fail: in one sentence.
+    pub verdict: Verdict,
     /// This box's name.
     pub node: String,
     /// This box's number.
@@ -102,6 +105,8 @@ pub struct NodeStatus {
     pub role: NodeRole,
     /// The leader's name, if one is known.
     pub leader: Option<String>,
+    /// Since when this box has known that leader, Unix milliseconds of this box's clock.
+    pub leader_since: Option<u64>,
     /// The current term.
     pub term: u64,
     /// Up to which index the log is committed, as far as this box knows.
@@ -213,6 +218,10 @@ pub struct MemberStatus {
     pub matched: Option<u64>,
     /// Round trip of the connection in microseconds.
     pub rtt_us: Option<u64>,
+    /// The largest packet that the path of the connection carries, bytes.
+    pub mtu: Option<u16>,
+    /// The median time of a sync of its disk, microseconds: as it tells its leader; elsewhere only of this box.
+    pub sync_us: Option<u64>,
     /// How far its wall clock is ahead of site time, milliseconds: at the leader of all boxes, elsewhere
     /// of this one.
     pub clock_offset_ms: Option<i64>,
@@ -227,6 +236,8 @@ pub struct MemberStatus {
     pub votes: bool,
     /// Votes in the group that is being left, while the members change.
     pub outgoing: bool,
+    /// Why its vote waits, with what to do; absent: it does not.
+    pub vote_waits: Option<String>,
     /// Why the latest try at a connection was refused, by either side; none since there was a connection.
     pub refused: Option<Refusal>,
     /// The same in words, with what to do.
@@ -310,6 +321,8 @@ pub struct AdaptiveTimeoutStatus {
     pub round_trip_us: u64,
     /// And a high quantile of the time that this box's disk takes for a write, microseconds.
     pub sync_us: u64,
+    /// The 99th percentile of that time, microseconds.
+    pub sync_p99_us: u64,
     /// And how late this box's loop wakes now and then for lack of processor time, microseconds.
     pub late_us: u64,
     /// How often this box led and its loop woke later than an election timeout, since start.
@@ -319,7 +332,7 @@ pub struct AdaptiveTimeoutStatus {
 }
 
 /// What the site can lose.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tolerates {
     /// Boxes that can fail from now on.
     pub failures: u64,

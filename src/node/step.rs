@@ -59,6 +59,7 @@ impl Node {
         self.persist();
         self.snapshot_if_due();
         self.refresh_status();
+        self.shared.rounds.raise();
     }
 
     /// Tells boxes that wait for the commit of what they proposed.
@@ -403,7 +404,11 @@ impl Node {
         }
         match &applied {
             Applied::Opened { nonce, result } if *nonce == self.batches.nonce() => self.on_own_epoch(*result),
-            Applied::Member { result: Ok(()), .. } | Applied::Members => self.know_members(),
+            Applied::Member { result: Ok(()), .. }
+            | Applied::Joined { result: Ok(_), .. }
+            | Applied::Members => {
+                self.know_members();
+            }
             Applied::Report { source, epoch, number, verdict, .. } => {
                 if let Some(batch) = self.batches.take_judged(*source, *epoch, *number) {
                     self.on_own_receipt(batch, *number, verdict);

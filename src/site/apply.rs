@@ -117,7 +117,10 @@ impl Site {
 
     fn apply_body(&mut self, index: LogIndex, body: DecodedBody<'_>) -> Result<Applied, EntryError> {
         let now = self.stamp.elapsed;
-        if let DecodedBody::Set { nonce, .. } | DecodedBody::Member { nonce, .. } = &body {
+        if let DecodedBody::Set { nonce, .. }
+        | DecodedBody::Member { nonce, .. }
+        | DecodedBody::Token { nonce, .. } = &body
+        {
             if !self.requests.is_first(*nonce) {
                 // Whoever asked was told when the first copy was applied.
                 return Ok(Applied::Nothing);
@@ -152,6 +155,7 @@ impl Site {
             DecodedBody::Set { nonce, key, value } => Applied::Set { nonce, result: self.set(key, value) },
             DecodedBody::Tick => {
                 self.sources.age(now, &self.settings);
+                self.expire_tokens();
                 Applied::Nothing
             }
             DecodedBody::Bootstrap(members) => {
@@ -171,6 +175,9 @@ impl Site {
             DecodedBody::SetAside { .. } | DecodedBody::Released { .. } if self.level < Level::TWO => {
                 Applied::Nothing
             }
+            DecodedBody::Token { .. } | DecodedBody::Join(_) if self.level < Level::THREE => Applied::Nothing,
+            DecodedBody::Token { nonce, change } => self.apply_token(nonce, change),
+            DecodedBody::Join(request) => self.apply_join(request),
             DecodedBody::SetAside { seq, cause } => {
                 self.hold(seq, cause);
                 Applied::Outbox

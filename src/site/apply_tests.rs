@@ -307,8 +307,8 @@ fn an_entry_that_is_not_the_next_or_of_a_newer_release_changes_nothing() {
     }
     let unknown = StampedEntry::new(driver.now, &[99]);
     assert_eq!(driver.site.apply(next, &unknown), Err(EntryError::UnknownKind(99)));
-    let newer = [entry::level(Level::MAX)[0], 3];
-    let level = Level::new(3).unwrap();
+    let newer = [entry::level(Level::MAX)[0], 4];
+    let level = Level::new(4).unwrap();
     assert_eq!(
         driver.site.apply(next, &StampedEntry::new(driver.now, &newer)),
         Err(EntryError::Level(level))

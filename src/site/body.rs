@@ -5,17 +5,19 @@ use tally_core::meter::{GLITCH_WINDOW_MS, MeterRule, Reading};
 use tally_core::report::{Amount, Kind, Last, Sample, Sum};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::admission::JoinRequest;
 use super::entry::{
     BOOTSTRAP, CELL_KEYED, CELL_KIND, CELL_KNOWN, CELL_NAMED, CELL_OPEN, CELL_READING, CELL_SIGNED,
-    CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED, EntryError, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE,
+    CELL_WINDOW, CLOSE, CONFIGURATION, DELIVERED, EntryError, JOIN, LEVEL, MEMBER, MEMBER_PUT, MEMBER_REMOVE,
     MEMBER_ROLE, NUMBER, OPEN, READING_CEILING, READING_GLITCH_WINDOW, READING_INCARNATION, READING_KNOWN,
     READING_NOISE, READING_STEP_MAX, RELEASED, REPORT, REPORT_CELLS_MAX, SET, SET_ASIDE, STEP_CLOCK,
-    SourceKind, TICK,
+    SourceKind, TICK, TOKEN,
 };
 use super::layers::StampedEntry;
 use super::level::Level;
 use super::members::{self, ConfigurationRecord, MemberChange, MemberRecord};
 use super::meters::MeterReading;
+use super::tokens::{self, TokenChange};
 use super::view::{SeriesId, Stamp};
 use crate::codec::{Malformed, Reader, unzigzag};
 
@@ -36,6 +38,8 @@ pub(super) enum DecodedBody<'a> {
     Level(Level),
     SetAside { seq: u64, cause: u8 },
     Released { seq: u64 },
+    Token { nonce: u64, change: TokenChange },
+    Join(JoinRequest),
 }
 
 /// A report, its cells not read yet.
@@ -136,6 +140,8 @@ impl<'a> DecodedBody<'a> {
             }
             SET_ASIDE => DecodedBody::SetAside { seq: reader.varint()?, cause: reader.u8()? },
             RELEASED => DecodedBody::Released { seq: reader.varint()? },
+            TOKEN => DecodedBody::Token { nonce: reader.u64()?, change: tokens::read_change(&mut reader)? },
+            JOIN => DecodedBody::Join(JoinRequest::read(&mut reader)?),
             kind => return Err(EntryError::UnknownKind(kind)),
         };
         reader.done()?;

@@ -10,11 +10,13 @@ use tally_core::id::{Epoch, ReportNumber, SeriesName, SourceId};
 use tally_core::report::{Amount, Kind};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::admission::JoinRequest;
 use super::body::DecodedBody;
 use super::digest;
 use super::layers::{Body, StampedEntry};
 use super::level::Level;
 use super::members::{self, ConfigurationRecord, MemberChange, MemberRecord};
+use super::tokens::{self, TokenChange};
 use super::view::SeriesId;
 use crate::codec::{Malformed, put_bytes, put_varint, put_varint_u128, zigzag};
 pub use reading::ReadingCell;
@@ -97,6 +99,10 @@ pub enum BodyKind {
     SetAside,
     /// A held number was delivered after all.
     Released,
+    /// Makes or revokes a join token.
+    Token,
+    /// A box joins by a token.
+    Join,
 }
 
 pub(super) const OPEN: u8 = 1;
@@ -113,6 +119,8 @@ pub(super) const STEP_CLOCK: u8 = 11;
 pub(super) const LEVEL: u8 = 12;
 pub(super) const SET_ASIDE: u8 = 13;
 pub(super) const RELEASED: u8 = 14;
+pub(super) const TOKEN: u8 = 15;
+pub(super) const JOIN: u8 = 16;
 
 pub(super) const MEMBER_PUT: u8 = 0;
 pub(super) const MEMBER_ROLE: u8 = 1;
@@ -229,6 +237,24 @@ pub fn member(nonce: u64, change: &MemberChange) -> Body {
     out.into()
 }
 
+/// Makes or revokes a join token. The nonce names the request in [`super::Applied::Token`]. Only proposed at feature
+/// level 3.
+#[must_use]
+pub fn token(nonce: u64, change: &TokenChange) -> Body {
+    let mut out = vec![TOKEN];
+    out.extend_from_slice(&nonce.to_le_bytes());
+    tokens::put_change(&mut out, change);
+    out.into()
+}
+
+/// A box joins by a token. Only proposed at feature level 3.
+#[must_use]
+pub fn join(request: &JoinRequest) -> Body {
+    let mut out = vec![JOIN];
+    request.put(&mut out);
+    out.into()
+}
+
 /// A configuration of the group, by its leader alone.
 #[must_use]
 pub fn configuration(parts: &ConfigurationRecord) -> Body {
@@ -251,12 +277,14 @@ pub fn configuration_of(entry: &StampedEntry) -> Option<ConfigurationRecord> {
 pub(super) fn members_of_entry(entry: &StampedEntry) -> Option<SaidOfMembers> {
     let (_, body) = entry.split().ok()?;
     // Most entries are of another kind, and long.
-    if !matches!(body.first(), Some(&MEMBER | &BOOTSTRAP)) {
+    if !matches!(body.first(), Some(&MEMBER | &BOOTSTRAP | &TOKEN | &JOIN)) {
         return None;
     }
     match DecodedBody::decode(body).ok()? {
         DecodedBody::Bootstrap(records) => Some(SaidOfMembers::Bootstrap(records)),
         DecodedBody::Member { change, .. } => Some(SaidOfMembers::Change(change)),
+        DecodedBody::Token { change, .. } => Some(SaidOfMembers::Token(change)),
+        DecodedBody::Join(request) => Some(SaidOfMembers::Join(request)),
         _ => None,
     }
 }
@@ -266,6 +294,8 @@ pub(super) fn members_of_entry(entry: &StampedEntry) -> Option<SaidOfMembers> {
 pub(super) enum SaidOfMembers {
     Bootstrap(Vec<MemberRecord>),
     Change(MemberChange),
+    Token(TokenChange),
+    Join(JoinRequest),
 }
 
 /// An operator's word: site time becomes what the leader stamps on this entry, back even. The leader
@@ -315,6 +345,8 @@ pub fn check(body: &[u8]) -> Result<BodyKind, EntryError> {
         DecodedBody::Level(_) => BodyKind::Level,
         DecodedBody::SetAside { .. } => BodyKind::SetAside,
         DecodedBody::Released { .. } => BodyKind::Released,
+        DecodedBody::Token { .. } => BodyKind::Token,
+        DecodedBody::Join(_) => BodyKind::Join,
     })
 }
 

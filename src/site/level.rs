@@ -23,8 +23,10 @@ impl Level {
     /// for a clock, a box never for a full table of sources; `clock step` back lowers the watermark;
     /// names of up to 200 bytes.
     pub const TWO: Level = Level(2);
+    /// Join tokens, and members who came by them.
+    pub const THREE: Level = Level(3);
     /// The highest level that this program supports.
-    pub const MAX: Level = Level::TWO;
+    pub const MAX: Level = Level::THREE;
 
     /// Makes a level; `None` for zero.
     #[must_use]

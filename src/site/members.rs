@@ -6,6 +6,7 @@ use tally_core::id::{KeyHash, NodeId};
 use tally_core::raft::MemberRole;
 
 use super::digest::{mix, mix_bytes};
+use super::tokens::TokenRefused;
 use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 
 /// The most members that a site may have.
@@ -139,6 +140,20 @@ pub(super) struct Members {
     /// Numbers of those who were removed, ascending.
     retired: Vec<u64>,
     in_force: Option<ConfigurationRecord>,
+    /// Numbers of those whose vote waits until it helps, ascending: they joined by a token.
+    patient: Vec<u64>,
+    /// Numbers of a new member and of the one in whose place it is, until that one has left.
+    replacing: Vec<(u64, u64)>,
+}
+
+/// A box that becomes a member by a token.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    pub(super) key: KeyHash,
+    pub(super) name: String,
+    pub(super) address: String,
+    pub(super) role: MemberRole,
+    pub(super) replaces: Option<NodeId>,
 }
 
 impl Members {
@@ -148,6 +163,28 @@ impl Members {
 
     pub(super) fn leaving(&self) -> &[MemberRecord] {
         &self.leaving
+    }
+
+    pub(super) fn patient(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.patient.iter().map(|id| NodeId(*id))
+    }
+
+    pub(super) fn replacements(&self) -> impl Iterator<Item = (NodeId, NodeId)> + '_ {
+        self.replacing.iter().map(|(new, old)| (NodeId(*new), NodeId(*old)))
+    }
+
+    /// In whose place that member is, until the old one has left.
+    pub(super) fn replaced_by(&self, id: NodeId) -> Option<NodeId> {
+        self.replacements().find(|(new, _)| *new == id).map(|(_, old)| old)
+    }
+
+    /// The number and name of a member whose place a token may be for.
+    pub(super) fn replaceable(&self, name: &str) -> Result<(NodeId, String), TokenRefused> {
+        let member = self.list.iter().find(|member| member.name == name).ok_or(TokenRefused::NoSuchMember)?;
+        match member.role {
+            MemberRole::Witness => Err(TokenRefused::Witness),
+            MemberRole::Voter | MemberRole::Observer => Ok((member.id, member.name.clone())),
+        }
     }
 
     /// Members, and those who are leaving.
@@ -173,6 +210,8 @@ impl Members {
         let mut bytes = Vec::new();
         put_parts(&mut bytes, &parts);
         self.leaving.retain(|member| parts.parts.iter().any(|part| part.id == member.id));
+        let leaving = &self.leaving;
+        self.replacing.retain(|(_, old)| leaving.iter().any(|member| member.id.0 == *old));
         self.in_force = Some(parts);
         mix_bytes(digest, &bytes)
     }
@@ -188,28 +227,78 @@ impl Members {
                 let place = self.place(&name)?;
                 self.check_role(place, role)?;
                 self.list[place].role = role;
-                Ok(mix_record(digest, &self.list[place]))
+                let id = self.list[place].id.0;
+                let digest = mix_record(digest, &self.list[place]);
+                // Whoever is promoted by an operator votes at once.
+                Ok(if self.is_impatient_now(id) { mix(digest, id) } else { digest })
             }
             MemberChange::Remove { name } => {
                 let place = self.place(&name)?;
                 self.check_stays_voter(place)?;
-                if self.retired.len() >= RETIRED_MAX {
-                    return Err(MemberRefused::TooManyRemoved);
-                }
-                let removed = self.list.remove(place);
-                let at = self.retired.partition_point(|id| *id < removed.id.0);
-                self.retired.insert(at, removed.id.0);
-                let digest = mix(digest, removed.id.0);
-                // As provisioned, if nothing was changed yet.
-                let is_in =
-                    |parts: &ConfigurationRecord| parts.parts.iter().any(|part| part.id == removed.id);
-                if self.in_force.as_ref().is_none_or(is_in) {
-                    let at = self.leaving.partition_point(|member| member.id < removed.id);
-                    self.leaving.insert(at, removed);
-                }
-                Ok(digest)
+                self.take_out(place, digest)
             }
         }
+    }
+
+    /// The vote of that member does not wait any longer; whether it did.
+    fn is_impatient_now(&mut self, id: u64) -> bool {
+        let place = self.patient.binary_search(&id);
+        place.map(|place| self.patient.remove(place)).is_ok()
+    }
+
+    /// Takes a member out: its number is used up, its name and address are free.
+    fn take_out(&mut self, place: usize, digest: u64) -> Result<u64, MemberRefused> {
+        if self.retired.len() >= RETIRED_MAX {
+            return Err(MemberRefused::TooManyRemoved);
+        }
+        let removed = self.list.remove(place);
+        let at = self.retired.partition_point(|id| *id < removed.id.0);
+        self.retired.insert(at, removed.id.0);
+        self.is_impatient_now(removed.id.0);
+        let digest = mix(digest, removed.id.0);
+        // As provisioned, if nothing was changed yet.
+        let is_in = |parts: &ConfigurationRecord| parts.parts.iter().any(|part| part.id == removed.id);
+        if self.in_force.as_ref().is_none_or(is_in) {
+            let at = self.leaving.partition_point(|member| member.id < removed.id);
+            self.leaving.insert(at, removed);
+        }
+        Ok(digest)
+    }
+
+    /// Takes in a box that joins by a token, under the next number that nobody ever had. In the place of another it is
+    /// what that one was to be, and votes as soon as that one did.
+    pub(super) fn join(
+        &mut self,
+        new: Newcomer,
+        digest: u64,
+    ) -> Result<(NodeId, Option<NodeId>, u64), MemberRefused> {
+        if self.list.is_empty() {
+            return Err(MemberRefused::TooEarly);
+        }
+        let Newcomer { key, name, address, role, replaces } = new;
+        let mut next = self.clone();
+        let highest = next.known().map(|member| member.id.0).chain(next.retired.iter().copied()).max();
+        let id = NodeId(highest.unwrap_or(0).checked_add(1).ok_or(MemberRefused::IdUsed)?);
+        let mut record = MemberRecord { id, name, address, role, key };
+        let mut is_patient = role == MemberRole::Voter;
+        let mut digest = digest;
+        let place = replaces.and_then(|old| next.list.iter().position(|member| member.id == old));
+        let replaces = replaces.filter(|_| place.is_some());
+        if let (Some(old), Some(place)) = (replaces, place) {
+            record.role = next.list[place].role;
+            is_patient = next.patient.binary_search(&old.0).is_ok();
+            digest = next.take_out(place, digest)?;
+            if next.leaving.iter().any(|member| member.id == old) {
+                next.replacing.push((id.0, old.0));
+            }
+        }
+        let digest = next.put_member(record, digest)?;
+        if is_patient {
+            // No number is higher.
+            next.patient.push(id.0);
+        }
+        *self = next;
+        Ok((id, replaces, digest))
     }
 
     fn put_member(&mut self, record: MemberRecord, digest: u64) -> Result<u64, MemberRefused> {
@@ -305,6 +394,38 @@ impl Members {
         }
     }
 
+    /// What came with level 3.
+    pub(super) fn put_joined(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.patient.len() as u64);
+        for id in &self.patient {
+            put_varint(out, *id);
+        }
+        put_varint(out, self.replacing.len() as u64);
+        for (new, old) in &self.replacing {
+            put_varint(out, *new);
+            put_varint(out, *old);
+        }
+    }
+
+    /// Reads what [`put_joined`](Self::put_joined) wrote.
+    pub(super) fn read_joined(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+        let count = |reader: &mut Reader<'_>| match reader.varint()? {
+            count @ 0..=16 => Ok(count),
+            _ => Err(Malformed),
+        };
+        let patient = count(reader)?;
+        self.patient = (0..patient).map(|_| reader.varint()).collect::<Result<_, Malformed>>()?;
+        let replacing = count(reader)?;
+        let pair = |reader: &mut Reader<'_>| Ok((reader.varint()?, reader.varint()?));
+        self.replacing = (0..replacing).map(|_| pair(reader)).collect::<Result<_, Malformed>>()?;
+        let is_member = |id: &u64| self.list.iter().any(|member| member.id.0 == *id);
+        let is_leaving = |old: &u64| self.leaving.iter().any(|member| member.id.0 == *old);
+        let sound = self.patient.is_sorted_by(|before, after| before < after)
+            && self.patient.iter().all(is_member)
+            && self.replacing.iter().all(|(_, old)| is_leaving(old));
+        if sound { Ok(()) } else { Err(Malformed) }
+    }
+
     /// What [`put`](Self::put) wrote, now or before there was a list of those who are leaving.
     pub(super) fn read(reader: &mut Reader<'_>, has_leaving: bool) -> Result<Members, Malformed> {
         let list = read_records(reader)?;
@@ -318,7 +439,7 @@ impl Members {
             return Err(Malformed);
         }
         let in_force = if reader.bool()? { Some(read_parts(reader)?) } else { None };
-        Ok(Members { list, leaving, retired, in_force })
+        Ok(Members { list, leaving, retired, in_force, ..Members::default() })
     }
 }
 
@@ -329,12 +450,16 @@ fn mix_record(digest: u64, record: &MemberRecord) -> u64 {
 }
 
 fn is_sound(record: &MemberRecord) -> bool {
+    record.id.0 > 0 && is_name(&record.name) && is_address(&record.address)
+}
+
+pub(super) fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    record.id.0 > 0
-        && (1..=NAME_BYTES_MAX).contains(&record.name.len())
-        && record.name.bytes().all(plain)
-        && record.address.len() <= ADDRESS_BYTES_MAX
-        && record.address.bytes().all(|byte| byte.is_ascii_graphic())
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain)
+}
+
+pub(super) fn is_address(address: &str) -> bool {
+    address.len() <= ADDRESS_BYTES_MAX && address.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 pub(super) fn put_record(out: &mut Vec<u8>, record: &MemberRecord) {

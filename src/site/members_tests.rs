@@ -194,7 +194,7 @@ proptest! {
             ConfigurationRecord { parts: parts.collect(), leaves_by_itself }
         });
         let leaving = leaving.into_iter().map(|id| record(id, MemberRole::Voter)).collect();
-        let members = Members { list: list.collect(), leaving, retired: gone.into_iter().collect(), in_force };
+        let members = Members { list: list.collect(), leaving, retired: gone.into_iter().collect(), in_force, ..Members::default() };
         let mut out = Vec::new();
         members.put(&mut out);
         let mut reader = Reader::new(&out);

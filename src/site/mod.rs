@@ -3,6 +3,7 @@
 //! [`Site::apply`] applies entries ([`entry`]), one after the other; everything else reads. Each
 //! module below keeps one part of the state and writes it into a snapshot itself.
 
+mod admission;
 mod apply;
 mod body;
 mod digest;
@@ -27,6 +28,7 @@ mod set_aside;
 mod settings;
 mod snapshot;
 mod sources;
+mod tokens;
 mod view;
 
 use std::collections::BTreeMap;
@@ -45,8 +47,10 @@ use requests::Requests;
 use series::Table;
 use set_aside::SetAside;
 use sources::Sources;
+use tokens::Tokens;
 
 pub use crate::codec::Malformed;
+pub use admission::{JoinRefused, JoinRequest, Joined};
 pub use entry::{EntryError, KeyedAdd, ReportWriter, SeriesRef, SourceKind};
 pub use layers::{Body, Envelope, NOBODY, StampedEntry};
 pub use level::Level;
@@ -59,6 +63,10 @@ pub use meters::{METER_NAME_BYTES_MAX, is_meter_name};
 pub use readdress::readdress;
 pub use set_aside::{HELD_MANY, SERIES_HELD_MAX};
 pub use settings::Settings;
+pub use tokens::{
+    NewToken, SiteKey, TOKEN_TTL_MS_MAX, TOKEN_USES_MAX, TOKENS_MAX, TokenChange, TokenId, TokenRecord,
+    TokenRefused,
+};
 pub use view::*;
 
 /// The facts about a site that provisioning fixed.
@@ -82,7 +90,7 @@ pub enum SnapshotError {
     Damaged(&'static str),
     /// A version that this program does not read.
     #[error(
-        "the snapshot has version {0}; this program supports versions 1 to 4: a newer one wrote it; update \
+        "the snapshot has version {0}; this program supports versions 1 to 5: a newer one wrote it; update \
          this box"
     )]
     Version(u32),
@@ -123,6 +131,7 @@ pub struct Site {
     requests: Requests,
     meters: Meters,
     set_aside: SetAside,
+    tokens: Tokens,
 }
 
 impl Site {
@@ -146,6 +155,7 @@ impl Site {
             requests: Requests::default(),
             meters: Meters::new(site_id),
             set_aside: SetAside::default(),
+            tokens: Tokens::default(),
         };
         site.set_level(founding.level);
         site
@@ -178,7 +188,7 @@ impl Site {
         provisioned: Vec<MemberRecord>,
         entries: impl Iterator<Item = StampedEntry>,
     ) -> Vec<MemberRecord> {
-        let mut members = self.members.clone();
+        let (mut members, mut tokens, now) = (self.members.clone(), self.tokens.clone(), self.stamp.elapsed);
         let mut named: BTreeMap<NodeId, MemberRecord> =
             provisioned.into_iter().map(|record| (record.id, record)).collect();
         named.extend(members.known().map(|record| (record.id, record.clone())));
@@ -190,6 +200,12 @@ impl Site {
                 // Refused there as well, and told there.
                 entry::SaidOfMembers::Change(change) => {
                     let _ = members.change(change, 0);
+                }
+                entry::SaidOfMembers::Token(change) => {
+                    let _ = admission::change_tokens(&members, &mut tokens, change, now, 0);
+                }
+                entry::SaidOfMembers::Join(request) => {
+                    let _ = admission::admit(&mut members, &mut tokens, request, now, 0);
                 }
             }
             named.extend(members.known().map(|record| (record.id, record.clone())));

@@ -20,13 +20,17 @@ use super::series::{Parked, Row, Sampled, Table, Updown};
 use super::set_aside::{HELD_BYTES, SetAside};
 use super::settings::Settings;
 use super::sources::Sources;
+use super::tokens::Tokens;
 use super::view::Stamp;
 use super::{BootstrapSettings, Site, SnapshotError};
 use crate::codec::{Malformed, Reader, put_bytes};
 use crate::deliberate::{self, Bug};
 
 const MAGIC: [u8; 8] = *b"tallysnp";
-pub(super) const VERSION: u32 = 4;
+/// With join tokens, of a site from level 3 on.
+pub(super) const VERSION: u32 = 5;
+/// Without tokens: of a site below level 3, which has none, and so may have boxes that read no later version.
+const VERSION_WITHOUT_TOKENS: u32 = 4;
 /// Of a site at feature level 1, without levels.
 const VERSION_WITHOUT_LEVEL: u32 = 3;
 /// Members without those who are leaving; no requests.
@@ -39,7 +43,9 @@ impl Site {
     pub fn snapshot(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.snapshot_size_guess());
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        let has_tokens = self.level >= Level::THREE;
+        let version = if has_tokens { VERSION } else { VERSION_WITHOUT_TOKENS };
+        out.extend_from_slice(&version.to_le_bytes());
         for number in [
             self.site_id,
             self.applied.0,
@@ -64,10 +70,14 @@ impl Site {
         self.members.put(&mut out);
         self.requests.put(&mut out);
         self.put_newest(&mut out);
+        if has_tokens {
+            self.tokens.put(&mut out);
+            self.members.put_joined(&mut out);
+        }
         out
     }
 
-    /// What came with the latest version.
+    /// What came with level 2.
     fn put_newest(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.level.get().to_le_bytes());
         self.table.passed.put(out);
@@ -103,7 +113,7 @@ impl Site {
         let outbox = Outbox::read(&mut reader, is_kind).map_err(damaged("its outbox"))?;
         let history = History::read(&mut reader, is_kind).map_err(damaged("its history"))?;
         let keys = Keys::read(founding.site_id, &mut reader).map_err(damaged("its keys"))?;
-        let members = match version {
+        let mut members = match version {
             VERSION_WITHOUT_MEMBERS => Members::default(),
             _ => {
                 let leaving = version > VERSION_WITHOUT_LEAVING;
@@ -115,7 +125,7 @@ impl Site {
             _ => Requests::default(),
         };
         let (level, meters, set_aside) = match version {
-            VERSION => {
+            VERSION_WITHOUT_TOKENS.. => {
                 let level = read_level(&mut reader)?;
                 table.passed = Passed::read(&mut reader).map_err(damaged("its clock"))?;
                 let meters = read_meters(founding.site_id, &table, &mut reader)?;
@@ -123,6 +133,15 @@ impl Site {
             }
             _ => (Level::ONE, Meters::new(founding.site_id), SetAside::default()),
         };
+        let mut tokens = Tokens::default();
+        if version >= VERSION {
+            tokens = Tokens::read(&mut reader).map_err(damaged("its tokens"))?;
+            members.read_joined(&mut reader).map_err(damaged("its joined members"))?;
+        }
+        // Its next snapshot must have the same bytes.
+        if (level >= Level::THREE) != (version >= VERSION) {
+            return Err(SnapshotError::Damaged("its level"));
+        }
         reader.done().map_err(damaged("its end"))?;
         let mut site = Site {
             site_id: founding.site_id,
@@ -140,6 +159,7 @@ impl Site {
             requests,
             meters,
             set_aside,
+            tokens,
         };
         site.set_level(level);
         Ok(site)

@@ -10,8 +10,8 @@ fn a_snapshot_of_another_site_or_version_is_refused() {
     let foreign = SnapshotError::Foreign { found: founding().site_id, expected: 5 };
     assert_eq!(Site::restore(&other, &bytes).unwrap_err(), foreign);
     let mut newer = bytes.clone();
-    newer[8] = 5;
-    assert_eq!(Site::restore(&founding(), &newer).unwrap_err(), SnapshotError::Version(5));
+    newer[8] = 6;
+    assert_eq!(Site::restore(&founding(), &newer).unwrap_err(), SnapshotError::Version(6));
     for damaged in [&b""[..], b"tally", &bytes[..30], &[&bytes[..], b"x"].concat()] {
         let error = Site::restore(&founding(), damaged).unwrap_err();
         assert!(matches!(error, SnapshotError::Damaged(_)), "{error}");

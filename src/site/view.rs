@@ -1,11 +1,13 @@
 //! The values that readers of the site get: plain values, no references into the state.
 
-use tally_core::id::{Epoch, ReportNumber, SourceId};
+use tally_core::id::{Epoch, KeyHash, ReportNumber, SourceId};
 use tally_core::report::{Amount, Kind, Last, Sum};
 use tally_core::time::{Elapsed, SiteTime};
 
+use super::admission::{JoinRefused, Joined};
 use super::level::Level;
 use super::members::MemberRefused;
+use super::tokens::TokenRefused;
 
 /// A series by number: dense from 0 in order of creation, the same on every box, for life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,6 +128,20 @@ pub enum Applied {
         nonce: u64,
         /// Done, or why not.
         result: Result<(), MemberRefused>,
+    },
+    /// A change of the join tokens was asked for.
+    Token {
+        /// Names the request.
+        nonce: u64,
+        /// Done, or why not.
+        result: Result<(), TokenRefused>,
+    },
+    /// A box asked to join.
+    Joined {
+        /// The hash of its public key.
+        key: KeyHash,
+        /// What it is now, or why not.
+        result: Result<Joined, JoinRefused>,
     },
     /// The site was told its members, or another configuration of the group is in force.
     Members,

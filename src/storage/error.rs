@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tally_core::id::LogIndex;
 
+use crate::permissions;
+
 /// Why a data directory cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -76,7 +78,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// Any other error of the operating system.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {source}{}", .path.display(), permissions::advice(.source, .path))]
     Io {
         /// The file or directory.
         path: PathBuf,

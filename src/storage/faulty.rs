@@ -335,16 +335,7 @@ impl StoredFile for FaultyFile {
     fn forget_cache(&self) -> io::Result<()> {
         let mut world = self.world()?;
         world.check_read()?;
-        let inode = &mut world.inodes[self.inode];
-        for sector in 0..inode.cached.len().div_ceil(SECTOR) {
-            if !inode.dirty.contains(&sector) {
-                let start = sector * SECTOR;
-                let end = (start + SECTOR).min(inode.cached.len());
-                for at in start..end {
-                    inode.cached[at] = inode.durable.get(at).copied().unwrap_or(0);
-                }
-            }
-        }
+        world.inodes[self.inode].forget_clean();
         Ok(())
     }
 

@@ -41,6 +41,22 @@ pub(super) fn endpoint(
     pins: &Arc<Pins>,
     listen: SocketAddr,
 ) -> Result<(quinn::Endpoint, Versions), TransportError> {
+    bind(keys, tls::server(keys, pins), listen)
+}
+
+/// The same for a box that is no member yet.
+pub(super) fn stranger_endpoint(
+    keys: &Keys,
+    listen: SocketAddr,
+) -> Result<(quinn::Endpoint, Versions), TransportError> {
+    bind(keys, tls::stranger_server(keys), listen)
+}
+
+fn bind(
+    keys: &Keys,
+    tls: Result<rustls::ServerConfig, rustls::Error>,
+    listen: SocketAddr,
+) -> Result<(quinn::Endpoint, Versions), TransportError> {
     let fail = |source: io::Error| {
         let remedy = match source.kind() {
             io::ErrorKind::AddrInUse => "another program, perhaps another tallyd, uses this port",
@@ -62,7 +78,7 @@ pub(super) fn endpoint(
     let cid_key = u64::from_le_bytes(*keys.derive("connection ids").first_chunk().expect("32 bytes have 8"));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)));
     config.min_reset_interval(Duration::from_millis(1));
-    let tls = tls::server(keys, pins).map_err(|error| TransportError::Tls(error.to_string()))?;
+    let tls = tls.map_err(|error| TransportError::Tls(error.to_string()))?;
     let tls = QuicServerConfig::try_from(tls).map_err(|error| TransportError::Tls(error.to_string()))?;
     let mut server = ServerConfig::with_crypto(Arc::new(tls));
     server.transport_config(Arc::new(transport()));
@@ -76,6 +92,15 @@ pub(super) fn endpoint(
 /// Makes the configuration for dialling a peer.
 pub(super) fn client(keys: &Keys, pins: &Arc<Pins>, peer: NodeId) -> Result<ClientConfig, TransportError> {
     let tls = tls::client(keys, pins, peer).map_err(|error| TransportError::Tls(error.to_string()))?;
+    let tls = QuicClientConfig::try_from(tls).map_err(|error| TransportError::Tls(error.to_string()))?;
+    let mut client = ClientConfig::new(Arc::new(tls));
+    client.transport_config(Arc::new(transport()));
+    Ok(client)
+}
+
+/// Makes the configuration for dialling a box where neither knows the other yet.
+pub(super) fn stranger_client() -> Result<ClientConfig, TransportError> {
+    let tls = tls::stranger_client().map_err(|error| TransportError::Tls(error.to_string()))?;
     let tls = QuicClientConfig::try_from(tls).map_err(|error| TransportError::Tls(error.to_string()))?;
     let mut client = ClientConfig::new(Arc::new(tls));
     client.transport_config(Arc::new(transport()));

@@ -9,6 +9,7 @@
 //! * `tls`, `config`, `congestion`: who may connect; how QUIC is tuned.
 //! * `peer`: the connections to a box and which of them is used. `link`: one connection at work.
 //! * `incarnations`: the check of a connecting box's incarnation: restarted, emptied, or a copy.
+//! * `stranger`: connections with boxes that want to become members.
 //! * `dial`, `accept`: how connections are made. `refusal`: why one was refused, counted and logged.
 
 mod accept;
@@ -22,10 +23,11 @@ mod link;
 mod peer;
 mod queue;
 mod refusal;
+mod stranger;
 mod tls;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,8 +42,10 @@ use crate::identity::{Identity, Keys, MemberRecord};
 use incarnations::Hello;
 pub use incarnations::{INCARNATION_BYTES, Incarnation, Incarnations, read_seen, seen_text};
 use peer::Peer;
+pub(crate) use refusal::CLOSE_REFUSED;
 use refusal::RefusalLog;
 pub use refusal::{REFUSALS, Refusal};
+pub(crate) use stranger::{BUSY, DialError, Guest, NOT_HERE, address_of, key_of, likely_addresses};
 
 /// A stream of frames to each peer; the lanes do not hold each other up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,6 +116,8 @@ pub struct PeerStatus {
     pub address: String,
     /// Smoothed round-trip time of the connection in microseconds.
     pub rtt_us: Option<u64>,
+    /// The largest packet that the path carries, bytes, as far as it was tried.
+    pub mtu: Option<u16>,
     /// Bytes that wait to be sent, all lanes.
     pub queued_bytes: u64,
     /// Why either side refused the latest connection; `None` once a connection succeeded.
@@ -247,6 +253,8 @@ struct TransportShared {
     metrics: Arc<TransportMetrics>,
     refusals: RefusalLog,
     incarnations: Incarnations,
+    /// Where boxes that want to join come out, if anybody serves them.
+    strangers: OnceLock<mpsc::Sender<quinn::Connection>>,
 }
 
 impl Transport {
@@ -282,6 +290,7 @@ impl Transport {
             metrics,
             refusals,
             incarnations,
+            strangers: OnceLock::new(),
         });
         let mut tasks = Tasks::default();
         tasks.all.spawn(accept::accept(shared.clone()));

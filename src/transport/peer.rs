@@ -241,6 +241,7 @@ impl Peer {
             address: connection
                 .map_or_else(|| self.address.clone(), |live| display_form(live.remote_address()).to_string()),
             rtt_us: connection.map(|live| live.rtt().as_micros() as u64),
+            mtu: connection.map(|live| live.stats().path.current_mtu),
             queued_bytes: queued as u64,
             refused: *self.refused.lock().unwrap_or_else(PoisonError::into_inner),
         }

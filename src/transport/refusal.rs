@@ -14,7 +14,7 @@ pub(super) const CLOSE_GOING: VarInt = VarInt::from_u32(1);
 /// Another connection is in use.
 pub(super) const CLOSE_SUPERSEDED: VarInt = VarInt::from_u32(2);
 /// The peer was refused.
-pub(super) const CLOSE_REFUSED: VarInt = VarInt::from_u32(3);
+pub(crate) const CLOSE_REFUSED: VarInt = VarInt::from_u32(3);
 
 /// TLS alerts that the verifiers cause (see tls.rs) and rustls sends; QUIC error codes are 0x100 and
 /// the alert.

@@ -14,6 +14,8 @@ use crate::identity::{Identity, Keys, MemberRecord, key_hash};
 
 /// The version of the protocol; another one is refused by TLS itself.
 const ALPN: &[u8] = b"tally/1";
+/// The protocol of boxes that want to become members.
+pub(super) const JOIN_ALPN: &[u8] = b"tally-join/1";
 
 /// The keys of the members.
 #[derive(Debug)]
@@ -55,7 +57,8 @@ fn keys_of(members: &[MemberRecord]) -> Vec<(NodeId, KeyHash)> {
     members.iter().map(|member| (member.id, member.key)).collect()
 }
 
-/// TLS of the accepting side: any other member may connect.
+/// TLS of the accepting side: any other member may connect, and whoever wants to join, without a certificate. A member
+/// without one is refused after the handshake.
 pub(super) fn server(keys: &Keys, pins: &Arc<Pins>) -> Result<rustls::ServerConfig, Error> {
     let provider = provider();
     let verifier = Verifier { pins: pins.clone(), expected: None, provider: provider.clone() };
@@ -63,7 +66,7 @@ pub(super) fn server(keys: &Keys, pins: &Arc<Pins>) -> Result<rustls::ServerConf
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(vec![keys.certificate()], keys.private())?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), JOIN_ALPN.to_vec()];
     // Each connection proves the key anew; tickets would only cost memory.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -81,6 +84,31 @@ pub(super) fn client(keys: &Keys, pins: &Arc<Pins>, peer: NodeId) -> Result<rust
         .with_client_auth_cert(vec![keys.certificate()], keys.private())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
+}
+
+/// TLS of the dialling side where neither knows the other yet. Who answers is proved afterwards.
+pub(super) fn stranger_client() -> Result<rustls::ClientConfig, Error> {
+    let provider = provider();
+    let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyKey { provider }))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![JOIN_ALPN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
+}
+
+/// TLS of a box that wants to join, where it is dialled back.
+pub(super) fn stranger_server(keys: &Keys) -> Result<rustls::ServerConfig, Error> {
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(vec![keys.certificate()], keys.private())?;
+    config.alpn_protocols = vec![JOIN_ALPN.to_vec()];
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(config)
 }
 
@@ -182,6 +210,11 @@ impl ClientCertVerifier for Verifier {
         &[]
     }
 
+    fn client_auth_mandatory(&self) -> bool {
+        // Before the handshake is done nobody knows whether a member connects or a box that wants to be one.
+        false
+    }
+
     fn verify_client_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -212,5 +245,47 @@ impl ClientCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.schemes()
+    }
+}
+
+/// Whoever has the key of the certificate that it shows.
+#[derive(Debug)]
+struct AnyKey {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyKey {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        key_hash(certificate).ok_or(CertificateError::BadEncoding)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

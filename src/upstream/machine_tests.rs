@@ -1,5 +1,7 @@
 //! The machine by itself, without a broker and without waiting.
 
+use std::collections::VecDeque;
+
 use futures_util::FutureExt;
 
 use super::broker_harness::*;
@@ -12,6 +14,8 @@ struct Played {
     now: Instant,
     /// Topics and numbers of what was sent, in order.
     sent: Vec<(String, Option<u64>)>,
+    /// How long the site takes to answer what it is asked next; all else it answers at once.
+    answers_take: VecDeque<Duration>,
 }
 
 impl Played {
@@ -31,7 +35,7 @@ impl Played {
         let now = Instant::now();
         let (shared, random) = (SharedStatus::new(None), Random::seeded(1));
         let machine = Machine::new(site.outbox("box1"), setting, shared, random, now);
-        Played { site, machine, now, sent: Vec::new() }
+        Played { site, machine, now, sent: Vec::new(), answers_take: VecDeque::new() }
     }
 
     /// Does all that is due at this time, with a broker that refuses these topics.
@@ -43,6 +47,8 @@ impl Played {
             let input = match output {
                 Output::Ask { ticket, ask } => {
                     let result = self.machine.site.ask(ask).now_or_never().unwrap();
+                    self.now += self.answers_take.pop_front().unwrap_or_default();
+                    self.machine.wake(self.now);
                     Input::Asked { ticket, result }
                 }
                 Output::Connect { connection: number, .. } => {
@@ -60,7 +66,8 @@ impl Played {
                     self.sent.push((message.topic, seq.map(|(_, seq)| seq.parse().unwrap())));
                     Input::Answer { connection, answer }
                 }
-                Output::Subscribe { id, .. } => {
+                Output::Subscribe { id, topic } => {
+                    self.sent.push((format!("subscription to {topic}"), None));
                     Input::Answer { connection, answer: Answer::Acknowledged(id) }
                 }
                 Output::Close { connection, .. } => Input::Closed { connection },
@@ -104,6 +111,18 @@ fn a_total_that_one_leadership_kept_is_not_published_by_the_next() {
         played.play(|_| false);
     }
     assert_eq!(played.sent(total), [1, 3]);
+}
+
+#[test]
+fn the_subscription_goes_before_the_status_however_late_the_leadership_is_confirmed() {
+    for seconds in [0, 2] {
+        let mut played = Played::new();
+        played.answers_take = [Duration::ZERO, Duration::from_secs(seconds)].into();
+        played.site.lead("box1", 1);
+        played.play(|_| false);
+        let sent: Vec<&str> = played.sent.iter().map(|(topic, _)| topic.as_str()).collect();
+        assert_eq!(sent, ["subscription to tally/s/status", "tally/s/status"], "after {seconds} s");
+    }
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub use outbox::{Ask, HeldReader, Outbox, Position, SiteView};
 pub use status::{HeldStatus, OtherSite, Probe, RefusedTopic, SharedStatus, State, Trouble, UpstreamStatus};
 
 use crate::backoff::Backoff;
+use crate::identity::SiteId;
 use crate::mqtt::AccessError;
 use crate::node::Handle;
 use crate::random::Random;
@@ -77,16 +78,41 @@ pub fn spawn(handle: Handle, config: &UpstreamConfig) -> Result<Upstream, Access
 pub fn spawn_on(
     outbox: impl Outbox,
     site: &str,
-    site_id: crate::identity::SiteId,
+    site_id: SiteId,
     config: &UpstreamConfig,
 ) -> Result<Upstream, AccessError> {
     spawn_with(outbox, site, site_id, config, ANSWER_TIMEOUT)
 }
 
+/// The name under which the boxes of a site, one after the other, keep their session at the broker.
+fn client_id(site: &str, site_id: SiteId) -> String {
+    format!("tallyd-{site}-{}", &site_id.to_string()[..8])
+}
+
+/// Whether the configured broker takes a connection from here: TLS, credentials and its answer; as a client of its own,
+/// `name`, so that the daemon's session goes on. `None`: no broker is configured.
+///
+/// # Errors
+/// Why not, in words.
+pub(crate) async fn try_broker(
+    config: &UpstreamConfig,
+    site: &str,
+    site_id: SiteId,
+    name: &str,
+) -> Option<Result<String, String>> {
+    let access = config.access()?;
+    let target = match access.open(client_id(site, site_id)) {
+        Ok(target) => target,
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    let url = target.url.to_string();
+    Some(crate::mqtt::probe(target, name.to_owned()).await.map(|()| url))
+}
+
 fn spawn_with(
     outbox: impl Outbox,
     site: &str,
-    site_id: crate::identity::SiteId,
+    site_id: SiteId,
     config: &UpstreamConfig,
     answer_timeout: Duration,
 ) -> Result<Upstream, AccessError> {
@@ -96,7 +122,7 @@ fn spawn_with(
     let Some(access) = config.access() else {
         return Ok(Upstream { task: None, shared: SharedStatus::new(None), naming, formats, held });
     };
-    let target = access.open(format!("tallyd-{site}-{}", &site_id.to_string()[..8]))?;
+    let target = access.open(client_id(site, site_id))?;
     let shared = SharedStatus::new(Some(target.url.to_string()));
     let (stop, stopped) = mpsc::channel(1);
     let setting = Setting {

@@ -16,7 +16,7 @@ use super::formats::{Numbered, SiteState, json};
 use super::ledger::{Ledger, Queue, Token};
 use super::machine::{Machine, Output};
 use super::outbox::{Ask, Position, SiteView};
-use super::trials::{self, TrialTarget};
+use super::trials::{self, Place, TrialTarget};
 use crate::backoff::Backoff;
 use crate::deliberate::{self, Bug};
 use crate::mqtt::{Answer, Ending, IN_FLIGHT_MAX, Limits, Message};
@@ -70,17 +70,20 @@ pub(super) enum Sent {
     Summary {
         token: Token,
         series: SeriesId,
+        place: Place,
     },
     /// The retained total that goes out with a number, as of the number `latest`.
     Total {
         token: Token,
         series: SeriesId,
         latest: u64,
+        place: Place,
     },
     /// A total that was refused before.
     LateTotal {
         series: SeriesId,
         latest: u64,
+        place: Place,
     },
     /// A summary on the topic of those that their own topics do not take; without a token it is held.
     Aside {
@@ -89,7 +92,7 @@ pub(super) enum Sent {
         /// Why its own topic does not take it.
         cause: u8,
     },
-    /// A held summary, on its own topic.
+    /// A held summary, on its own topic in the first format.
     Retry {
         seq: u64,
         series: SeriesId,
@@ -145,8 +148,8 @@ pub(super) struct Session {
     last_refused: Option<Sent>,
     /// Numbers that were sent and are not settled.
     under_way: BTreeMap<u64, Numbered>,
-    /// Totals that were sent and are not answered, the latest of each series.
-    totals_under_way: BTreeMap<SeriesId, Numbered>,
+    /// Totals that were sent and are not answered in so many formats, the latest of each series.
+    totals_under_way: BTreeMap<SeriesId, (Numbered, usize)>,
     /// Refused numbers that are to be set aside, and why.
     to_hold: VecDeque<(Token, u8)>,
     /// Numbers that are settled because they are held, while others before them are not: the broker has none of them.
@@ -167,7 +170,7 @@ pub(super) struct Session {
     status_sent: Option<(Instant, SiteState)>,
     /// When the site's state was last compared with that.
     state_looked: Option<Instant>,
-    subscribed: bool,
+    pub(super) subscribed: bool,
     /// How many messages may be under way: one at first, twice as many with each acknowledgement. A broker
     /// that breaks the connection over a message takes the acknowledgements before it along; step by step
     /// everything before it is settled.

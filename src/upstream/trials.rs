@@ -49,16 +49,20 @@ pub(super) const BROKE: u8 = 0;
 /// MQTT's reason code for it.
 pub(super) const PACKET_TOO_LARGE: u8 = 0x95;
 
+/// A format, by its place in the configuration: each has topics of its own, and what the broker minds of one it may take of
+/// another.
+pub(super) type Place = u8;
+
 /// What can be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TrialTarget {
     /// The summaries of a series.
-    Series(SeriesId),
+    Series(SeriesId, Place),
     /// One number.
-    Number(u64),
+    Number(u64, Place),
     /// The retained total of a series.
-    Total(SeriesId),
-    /// The topic for summaries that are refused on their own topics.
+    Total(SeriesId, Place),
+    /// The topic for summaries that their own topics do not take.
     Undeliverable,
     /// The status topic.
     Status,
@@ -147,17 +151,27 @@ impl Trials {
         self.bars.remove(&target).is_some()
     }
 
-    /// Forgets a number that is not tried any more.
+    /// Forgets a number that is not tried any more, in whichever format.
     pub(super) fn forget(&mut self, number: u64) {
-        self.on_acknowledged(TrialTarget::Number(number));
+        let of_number = TrialTarget::Number(number, 0)..=TrialTarget::Number(number, Place::MAX);
+        self.strikes.extract_if(of_number.clone(), |_, _| true).for_each(drop);
+        self.bars.extract_if(of_number, |_, _| true).for_each(drop);
+    }
+
+    /// Whether a number was refused, in whichever format.
+    pub(super) fn is_refused(&self, number: u64) -> bool {
+        self.bars
+            .range(TrialTarget::Number(number, 0)..=TrialTarget::Number(number, Place::MAX))
+            .next()
+            .is_some()
     }
 
     /// A series was set aside by a leader before: it is tried when its pause is over.
     pub(super) fn adopt(&mut self, series: SeriesId, cause: u8, now: Instant) {
-        if self.cause(TrialTarget::Series(series)).is_none() {
+        if self.cause(TrialTarget::Series(series, 0)).is_none() {
             // The library knows no acknowledgement with 0x95.
             let breaks = matches!(cause, BROKE | PACKET_TOO_LARGE);
-            self.refuse(TrialTarget::Series(series), cause, breaks, now);
+            self.refuse(TrialTarget::Series(series, 0), cause, breaks, now);
         }
     }
 
@@ -263,18 +277,37 @@ impl Trials {
         }
     }
 
-    /// The broker has acknowledged a total as of a number: an older one is no longer wanted.
+    /// A total as of a number was taken: an older one is not wanted any more, unless another format lacks it.
     pub(super) fn on_total_acknowledged(&mut self, series: SeriesId, seq: u64) {
-        if self.totals.get(&series).is_some_and(|kept| kept.seq <= seq) {
+        let is_complete = self.total_bars(series).next().is_none();
+        if is_complete && self.totals.get(&series).is_some_and(|kept| kept.seq <= seq) {
             self.totals.remove(&series);
         }
+    }
+
+    /// In which formats a series' total is refused.
+    fn total_bars(&self, series: SeriesId) -> impl Iterator<Item = TrialTarget> {
+        let of_series = TrialTarget::Total(series, 0)..=TrialTarget::Total(series, Place::MAX);
+        self.bars.range(of_series).map(|(target, _)| *target)
+    }
+
+    /// Whether a total that is kept is to be tried again in this format now: where it was refused, if that is known.
+    pub(super) fn is_total_due(&self, series: SeriesId, place: Place, now: Instant) -> bool {
+        let target = TrialTarget::Total(series, place);
+        let is_lacking = self.cause(target).is_some() || self.total_bars(series).next().is_none();
+        is_lacking && !self.is_barred(target, now)
     }
 
     /// Totals to be tried again now, but for those of `under_way`.
     pub(super) fn totals_due(&self, under_way: &HashSet<SeriesId>, now: Instant) -> Vec<Numbered> {
         let due = self.totals.values().filter(|kept| {
             let series = kept.summary.series;
-            !under_way.contains(&series) && !self.is_barred(TrialTarget::Total(series), now)
+            let mut refused = self.total_bars(series);
+            let is_due = refused.next().is_none_or(|first| {
+                let mut all = std::iter::once(first).chain(refused);
+                all.any(|target| !self.is_barred(target, now))
+            });
+            is_due && !under_way.contains(&series)
         });
         due.cloned().collect()
     }
@@ -284,7 +317,7 @@ impl Trials {
 mod tests {
     use super::*;
 
-    const NUMBER: TrialTarget = TrialTarget::Number(7);
+    const NUMBER: TrialTarget = TrialTarget::Number(7, 0);
 
     #[tokio::test]
     async fn pauses_double_up_to_an_hour_and_what_is_taken_is_free() {
@@ -355,8 +388,8 @@ mod tests {
         let mut trials = Trials::default();
         let start = Instant::now();
         let refuse = |trials: &mut Trials, number: u64, now: Instant| {
-            trials.refuse(TrialTarget::Number(number), 0x87, false, now);
-            trials.on_broken_after(TrialTarget::Number(number), now);
+            trials.refuse(TrialTarget::Number(number, 0), 0x87, false, now);
+            trials.on_broken_after(TrialTarget::Number(number, 0), now);
             trials.on_connected(now);
         };
         for number in 0..100 {
@@ -366,12 +399,12 @@ mod tests {
         let mut tries = 0;
         for second in 0..600 {
             let now = start + Duration::from_secs(second);
-            let due = (0..100).find(|number| !trials.is_barred(TrialTarget::Number(*number), now));
+            let due = (0..100).find(|number| !trials.is_barred(TrialTarget::Number(*number, 0), now));
             if let Some(number) = due {
                 refuse(&mut trials, number, now);
                 tries += 1;
                 assert!(
-                    (0..100).all(|number| trials.is_barred(TrialTarget::Number(number), now)),
+                    (0..100).all(|number| trials.is_barred(TrialTarget::Number(number, 0), now)),
                     "{second} s"
                 );
             }
@@ -379,9 +412,9 @@ mod tests {
         assert!((110..=120).contains(&tries), "one every 5 s: {tries}");
         // A held one of an earlier leader is no other.
         trials.adopt(SeriesId(7), 0x87, start);
-        assert!(trials.breaks(TrialTarget::Series(SeriesId(7))));
+        assert!(trials.breaks(TrialTarget::Series(SeriesId(7), 0)));
         trials.on_survived();
-        assert!(!trials.breaks(TrialTarget::Series(SeriesId(7))), "refusals cost nothing any more");
+        assert!(!trials.breaks(TrialTarget::Series(SeriesId(7), 0)), "refusals cost nothing any more");
     }
 
     #[test]
@@ -408,6 +441,22 @@ mod tests {
         trials.on_total_acknowledged(SeriesId(0), 10);
         trials.on_total_sent(&total(11));
         assert_eq!(trials.totals_due(&HashSet::new(), Instant::now()), []);
+    }
+
+    #[test]
+    fn what_is_refused_in_one_format_is_not_free_because_another_takes_it() {
+        let (mut trials, now) = (Trials::default(), Instant::now());
+        let [json, cbor] = [0, 1].map(|place| TrialTarget::Number(7, place));
+        for _ in 0..2 {
+            assert_eq!(trials.on_broken(&[cbor]), None);
+            trials.on_acknowledged(json);
+        }
+        assert_eq!(trials.on_broken(&[cbor]), Some(cbor));
+        trials.refuse(cbor, BROKE, true, now);
+        trials.on_acknowledged(json);
+        assert!(trials.is_refused(7) && trials.is_barred(cbor, now));
+        trials.forget(7);
+        assert!(!trials.is_refused(7));
     }
 
     #[tokio::test]

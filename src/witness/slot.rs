@@ -84,7 +84,8 @@ impl Slot {
         let me = identity.me();
         let (store, record) = Store::open(RealFileSystem, dir, &me.name)?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let transport = startup::transport(&identity, dir, store.boot(), listen, sender).await?;
+        let transport =
+            startup::transport(&identity, dir, store.boot(), (listen, sender, Arc::default())).await?;
         info!("{:?} is the witness of site {:?}, listening on {listen} (UDP)", me.name, identity.site);
         let view = View { record, writes: store.writes(), boot: store.boot(), trouble: None };
         let shared = SlotShared {

@@ -1,8 +1,7 @@
 //! The promises of a witness on disk: one small file for each slot.
 //!
 //! The file is written under another name, synced and renamed, and its directory is synced. Two fixed places with a
-//! checksum would work as
-//! well and save the file system some work, but a record is written at most twice per failure, so the simple method that is
+//! checksum would work as well and save the file system some work, but a record is written at most twice per failure, so the simple method that is
 //! used elsewhere wins: a reader sees either the old or the new record, whatever fails.
 
 use std::io;
@@ -11,6 +10,7 @@ use std::path::{Path, PathBuf};
 use tally_core::raft::{RecordError, WITNESS_RECORD_BYTES, WitnessRecord};
 
 use crate::deliberate::{self, Bug};
+use crate::permissions;
 use crate::storage::{FileSystem, RealFileSystem, StoredFile};
 
 /// The file in the slot's directory.
@@ -61,7 +61,11 @@ pub enum StoreError {
         name: String,
     },
     /// A file operation failed.
-    #[error("{}: {source}; check that the disk works and that this user has access to the directory", path.display())]
+    #[error(
+        "{}: {source}; check that the disk works and that this user has access to the directory{}",
+        path.display(),
+        permissions::advice(source, path)
+    )]
     Io {
         /// The file.
         path: PathBuf,
@@ -264,6 +268,18 @@ mod tests {
         drop(store);
         let (store, record) = Store::open(RealFileSystem, dir.path(), "w").unwrap();
         assert_eq!((record, store.boot(), store.writes()), (voted(7), 2, 1));
+    }
+
+    #[test]
+    fn only_the_owner_may_read_the_record_and_hold_the_lock() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(RealFileSystem, dir.path(), "w").unwrap();
+        run(store.write(&voted(7))).unwrap();
+        for file in [FILE, LOCK] {
+            let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tallyd::mqtt::{Answer, Ending, Limits, Message, Refusal};
 
 use crate::coverage::Coverage;
+use crate::forms::{FORMS, Form, Forms};
 use crate::plan::{Micros, SECOND};
 use crate::rng::Rng;
 
@@ -23,6 +24,10 @@ pub(crate) struct BrokerPlan {
     pub(crate) refuses_for_good: bool,
     /// How many acknowledgements in a thousand come much later than others.
     pub(crate) late_permille: u64,
+    /// How many connections in a thousand break just when a number is to be set aside.
+    pub(crate) breaks_at_asides: u64,
+    /// What the site publishes.
+    pub(crate) forms: Forms,
 }
 
 impl BrokerPlan {
@@ -32,6 +37,8 @@ impl BrokerPlan {
             calm: rng.between(300_000, 4 * SECOND),
             refuses_for_good: rng.chance(100),
             late_permille: rng.pick(&[0, 20, 200]),
+            breaks_at_asides: rng.pick(&[0, 0, 300]),
+            forms: FORMS[rng.pick(&[0, 0, 0, 0, 0, 1, 2, 3])],
         }
     }
 }
@@ -53,9 +60,9 @@ pub(crate) struct Packet {
 /// What a topic is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Topic {
-    Summary(String),
-    Total(String),
-    Undeliverable,
+    Summary(Form, String),
+    Total(Form, String),
+    Undeliverable(Form),
     Status,
     Subscription,
 }
@@ -63,11 +70,13 @@ pub(crate) enum Topic {
 impl Topic {
     pub(crate) fn of(topic: &str) -> Topic {
         let rest = topic.strip_prefix(BASE).unwrap_or_else(|| panic!("a topic of another site: {topic}"));
-        match rest.split_once('/') {
-            Some(("summary", series)) => Topic::Summary(series.to_owned()),
-            Some(("total", series)) => Topic::Total(series.to_owned()),
-            None if rest == "undeliverable" => Topic::Undeliverable,
-            None if rest == "status" => Topic::Status,
+        let (level, series) = rest.split_once('/').map_or((rest, None), |(level, rest)| (level, Some(rest)));
+        let (of, form) = Form::split(level);
+        match (of, series) {
+            ("summary", Some(series)) => Topic::Summary(form, series.to_owned()),
+            ("total", Some(series)) => Topic::Total(form, series.to_owned()),
+            ("undeliverable", None) => Topic::Undeliverable(form),
+            ("status", None) if form == Form::Json => Topic::Status,
             _ => panic!("a topic that is not known: {topic}"),
         }
     }
@@ -125,8 +134,10 @@ pub(crate) struct SimBroker {
     all: Option<Rule>,
     /// Topics that were published to.
     known: BTreeSet<Topic>,
-    /// Whether it remembers the client.
-    has_session: bool,
+    /// What it remembers of the client: whether that has subscribed.
+    session: Option<bool>,
+    /// It has forgotten the client, which has not come back since.
+    has_forgotten: bool,
     /// The broker ends the connection at the packet after so many more; before it accepts that packet, or after.
     breaks_after: Option<(u64, bool)>,
     /// So many acknowledgements are lost.
@@ -135,13 +146,15 @@ pub(crate) struct SimBroker {
     serials: u64,
     /// Whether a site can set aside what is too large.
     can_hold: bool,
+    /// In which format it gets what it does not take otherwise.
+    first_form: Form,
 }
 
 /// A limit on packets that some summaries are beyond.
 const PACKET_BYTES: [u32; 3] = [260, 300, 340];
 
 impl SimBroker {
-    pub(crate) fn new(level: u32) -> SimBroker {
+    pub(crate) fn new(level: u32, forms: Forms) -> SimBroker {
         SimBroker {
             is_down: false,
             is_silent: false,
@@ -151,12 +164,14 @@ impl SimBroker {
             rules: BTreeMap::new(),
             all: None,
             known: BTreeSet::new(),
-            has_session: false,
+            session: None,
+            has_forgotten: false,
             breaks_after: None,
             loses: 0,
             status: None,
             serials: 0,
             can_hold: level >= 2,
+            first_form: forms[0],
         }
     }
 
@@ -168,8 +183,12 @@ impl SimBroker {
         coverage: &mut Coverage,
     ) -> (u64, Option<Connected>) {
         self.serials += 1;
-        let has_session = std::mem::replace(&mut self.has_session, true);
-        coverage.count(if has_session { "broker sessions resumed" } else { "broker sessions begun" });
+        coverage.count(match (self.session, std::mem::take(&mut self.has_forgotten)) {
+            (Some(_), _) => "broker sessions resumed",
+            (None, true) => "broker sessions begun anew, the last one lost",
+            (None, false) => "broker sessions begun",
+        });
+        self.session.get_or_insert_default();
         let connected = Connected { serial: self.serials, place, incarnation, number, unanswered: 0 };
         (self.serials, self.current.replace(connected))
     }
@@ -244,6 +263,9 @@ impl SimBroker {
         if let Some(message) = packet.message.as_ref().filter(|_| packet.topic == Topic::Status) {
             self.status = Some(message.payload.clone());
         }
+        if packet.topic == Topic::Subscription {
+            self.session = Some(true);
+        }
         let is_lost = self.loses > 0;
         self.loses = self.loses.saturating_sub(1);
         if is_lost {
@@ -277,7 +299,8 @@ impl SimBroker {
     }
 
     pub(crate) fn refuses_for_good(&self, series: &str) -> bool {
-        self.rules.get(&Topic::Summary(series.to_owned())).is_some_and(|rule| rule.for_good)
+        let rules = FORMS[2].iter().map(|form| self.rules.get(&Topic::Summary(*form, series.to_owned())));
+        rules.flatten().any(|rule| rule.for_good)
     }
 
     pub(crate) fn refuses_anything(&self) -> bool {
@@ -290,6 +313,8 @@ impl SimBroker {
 
     /// Something of a topic is not taken from now on.
     pub(crate) fn begin_to_refuse(&mut self, rng: &mut Rng, for_good: bool, coverage: &mut Coverage) {
+        // A site that cannot set aside waits for as long as that lasts.
+        let for_good = for_good && self.can_hold;
         let code = rng.pick(&[0x87, 0x97, 0x80]);
         let act = match rng.below(10) {
             0..=4 => Act::Refuse(code),
@@ -303,7 +328,7 @@ impl SimBroker {
             return;
         }
         let known: Vec<&Topic> =
-            self.known.iter().filter(|topic| !for_good || matches!(topic, Topic::Summary(_))).collect();
+            self.known.iter().filter(|topic| !for_good || matches!(topic, Topic::Summary(..))).collect();
         if known.is_empty() {
             return;
         }
@@ -312,9 +337,10 @@ impl SimBroker {
             coverage.count("topics refused for good");
             // Its summaries wait, instead of going the other way.
             let code = Rule { act: Act::Refuse(code), for_good };
-            self.rules.insert(Topic::Undeliverable, code);
-        } else if matches!(topic, Topic::Summary(_)) && rng.chance(500) {
-            self.rules.insert(Topic::Undeliverable, Rule { act: Act::Refuse(0x87), for_good: false });
+            self.rules.insert(Topic::Undeliverable(self.first_form), code);
+        } else if matches!(topic, Topic::Summary(..)) && rng.chance(500) {
+            let other = Topic::Undeliverable(self.first_form);
+            self.rules.insert(other, Rule { act: Act::Refuse(0x87), for_good: false });
         }
         if self.rules.get(&topic).is_none_or(|rule| !rule.for_good) {
             self.rules.insert(topic, rule);
@@ -335,10 +361,24 @@ impl SimBroker {
         self.loses = rng.between(1, 4);
     }
 
-    /// The broker comes back with other limits, with or without its sessions.
-    pub(crate) fn restart(&mut self, limits: Limits, keeps_sessions: bool) {
-        self.has_session &= keeps_sessions;
+    /// It comes back with other limits, with or without its state.
+    pub(crate) fn restart(&mut self, limits: Limits, keeps_state: bool) {
+        if !keeps_state {
+            self.status = None;
+            self.forget_session();
+        }
         self.limits = limits;
+    }
+
+    /// It forgets the client; whether something of it was under way.
+    pub(crate) fn forget_session(&mut self) -> bool {
+        self.has_forgotten |= self.session.take().is_some();
+        self.current.is_some_and(|current| current.unanswered > 0)
+    }
+
+    /// Whether the client hears what is published on the status topic.
+    pub(crate) fn listens(&self) -> bool {
+        self.session == Some(true)
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Mutex, Once};
 
 use tallyd::deliberate::{BUGS, Bug};
 
+use crate::forms::FORMS;
 use crate::plan::{Plan, SECOND};
 use crate::run;
 use crate::sim::Setting;
@@ -112,7 +113,21 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
             (plan.boxes, plan.calm, plan.broker.calm) = (3, 150_000, 200_000);
         },
         // Trouble with the broker, more than with anything else.
-        Bug::ForgetsHeld => |plan| (plan.level, plan.broker.calm) = (2, 150_000),
+        Bug::ForgetsHeld | Bug::TrustsSession => |plan| {
+            (plan.level, plan.broker.calm) = (2, 150_000);
+        },
+        // Connections that break while a number is set aside, where that takes long.
+        Bug::ReadsHeldOnce => |plan| {
+            (plan.level, plan.boxes, plan.sync_max) = (2, 1, 30_000);
+            (plan.broker.breaks_at_asides, plan.broker.delay_max) = (600, 500);
+        },
+        // Two formats, of which the broker takes one.
+        Bug::MixesFormats => |plan| {
+            (plan.broker.forms, plan.broker.refuses_for_good) = (FORMS[2], true);
+            plan.broker.calm = 300_000;
+        },
+        // Two formats, one of them CBOR.
+        Bug::SettlesByOneFormat | Bug::NegativesOffByOne => |plan| plan.broker.forms = FORMS[2],
         // Answers that come late, and connections that do not last.
         Bug::CountsOldAnswers => |plan| {
             (plan.broker.calm, plan.broker.late_permille) = (150_000, 500);

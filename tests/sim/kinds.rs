@@ -1,7 +1,7 @@
 //! The kinds of events that a full run must cover.
 
 /// Each of these must have happened in a full run.
-pub(crate) const MUST_HAPPEN: [&str; 114] = [
+pub(crate) const MUST_HAPPEN: [&str; 122] = [
     "boxes started",
     "boxes that could not start",
     "power lost at a box",
@@ -40,6 +40,10 @@ pub(crate) const MUST_HAPPEN: [&str; 114] = [
     "connections to the broker",
     "broker sessions resumed",
     "broker sessions begun",
+    "broker sessions begun anew, the last one lost",
+    "broker sessions dropped",
+    "connections broken while a number was set aside",
+    "broker sessions dropped with messages under way",
     "connections to the broker taken over",
     "connections to the broker that failed",
     "broker connections broken at a packet",
@@ -55,12 +59,16 @@ pub(crate) const MUST_HAPPEN: [&str; 114] = [
     "brokers silent",
     "boxes that did not reach the broker",
     "brokers restarted",
-    "brokers restarted without sessions",
+    "brokers restarted without their state",
     "probes of the broker",
     "summaries published",
+    "summaries published as CBOR",
     "totals published",
+    "totals published as CBOR",
     "statuses published",
     "summaries published as undeliverable",
+    "summaries published as undeliverable, as CBOR",
+    "numbers published in two formats",
     "numbers set aside",
     "numbers released",
     "boxes that first came late",

@@ -125,6 +125,7 @@ impl Links for Outlet {
             name: format!("box{}", id.0),
             connected: true,
             address: String::new(),
+            mtu: None,
             rtt_us: Some(1_000),
             queued_bytes: 0,
             refused: None,

@@ -4,6 +4,7 @@ use tallyd::mqtt::{Answer, Ending, Limits};
 use tallyd::upstream::Input;
 
 use crate::broker::{self, Packet, Topic};
+use crate::forms::Form;
 use crate::plan::{SECOND, size};
 use crate::upstreams::{REQUEST_WAIT, UpstreamEvent};
 use crate::world::{Event, World};
@@ -57,17 +58,32 @@ impl World {
         }
     }
 
+    /// A number is to be set aside: the connection may break before it is, and the next one be there before that, too.
+    pub(crate) fn break_at_aside(&mut self, place: usize) {
+        if self.healed || !self.rng.chance(self.plan.broker.breaks_at_asides) {
+            return;
+        }
+        self.coverage.count("connections broken while a number was set aside");
+        self.break_current();
+        if self.rng.chance(500) {
+            self.boxes[place].hangs_until = self.now + self.rng.between(100_000, 1_500_000);
+        }
+    }
+
     pub(crate) fn arrives(&mut self, serial: u64, packet: &Packet) {
         let broker = &mut self.outside.broker;
         let Some(current) = broker.current.filter(|current| current.serial == serial) else { return };
         let reaction = broker.take(serial, packet, &mut self.rng, &mut self.coverage);
         let Some(reaction) = reaction else { return };
         if reaction.took {
-            self.checks.broker_took(packet);
-            self.coverage.count(match packet.topic {
-                Topic::Summary(_) => "summaries published",
-                Topic::Total(_) => "totals published",
-                Topic::Undeliverable => "summaries published as undeliverable",
+            self.checks.broker_took(packet, (serial, broker.listens()));
+            self.coverage.count(match &packet.topic {
+                Topic::Summary(Form::Json, _) => "summaries published",
+                Topic::Summary(Form::Cbor, _) => "summaries published as CBOR",
+                Topic::Total(Form::Json, _) => "totals published",
+                Topic::Total(Form::Cbor, _) => "totals published as CBOR",
+                Topic::Undeliverable(Form::Json) => "summaries published as undeliverable",
+                Topic::Undeliverable(Form::Cbor) => "summaries published as undeliverable, as CBOR",
                 Topic::Status | Topic::Subscription => "statuses published",
             });
         }
@@ -104,7 +120,7 @@ impl World {
         self.tell(|world| format!("{:?}", world.outside.broker));
         let coverage = &mut self.coverage;
         let broker = &mut self.outside.broker;
-        match self.rng.below(12) {
+        match self.rng.below(13) {
             0 => {
                 coverage.count("brokers down");
                 broker.is_down = true;
@@ -139,6 +155,13 @@ impl World {
                 let limits = broker::any_limits(&mut self.rng);
                 self.restart_broker(limits);
             }
+            11 => {
+                coverage.count("broker sessions dropped");
+                if broker.forget_session() {
+                    coverage.count("broker sessions dropped with messages under way");
+                }
+                self.break_current();
+            }
             _ => self.break_current(),
         }
         let span = self.rng.between(1, 2 * self.plan.broker.calm);
@@ -147,7 +170,11 @@ impl World {
 
     fn restart_broker(&mut self, limits: Limits) {
         let keeps = self.rng.chance(500);
-        self.coverage.count(if keeps { "brokers restarted" } else { "brokers restarted without sessions" });
+        self.coverage.count(if keeps {
+            "brokers restarted"
+        } else {
+            "brokers restarted without their state"
+        });
         self.break_current();
         self.outside.broker.restart(limits, keeps);
         self.checks.set_aside.limited |= limits.packet_bytes_max.is_some();

@@ -9,14 +9,13 @@ use tallyd::node::{BrokerWish, Command, Input as NodeInput, MemberStatus, RoleVi
 use tallyd::random::Random;
 use tallyd::request::RequestError;
 use tallyd::site::Applied;
-use tallyd::upstream::{
-    Ask, BaseTopic, Formats, Input, Machine, Naming, NodeOutbox, Output, Setting, SharedStatus,
-};
+use tallyd::upstream::{Ask, BaseTopic, Input, Machine, Naming, NodeOutbox, Output, Setting, SharedStatus};
 use tokio::sync::oneshot;
 
 use crate::boxes::{Incarnation, SITE_ID};
 use crate::broker::{Packet, SimBroker, Topic};
 use crate::checks::Checks;
+use crate::forms::{self, Forms};
 use crate::plan::{Micros, SECOND};
 use crate::world::{Event, World};
 
@@ -104,8 +103,8 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
-    pub(crate) fn new(boxes: usize, level: u32) -> Outside {
-        Outside { broker: SimBroker::new(level), upstreams: (0..boxes).map(|_| None).collect() }
+    pub(crate) fn new(boxes: usize, level: u32, forms: Forms) -> Outside {
+        Outside { broker: SimBroker::new(level, forms), upstreams: (0..boxes).map(|_| None).collect() }
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -115,11 +114,11 @@ impl Outside {
     }
 }
 
-fn setting() -> Setting {
+fn setting(forms: Forms) -> Setting {
     let naming =
         Naming { site: "simulated".to_owned(), site_id: SITE_ID, base: BaseTopic::of_site("simulated") };
     let broker = "mqtt://broker".parse().expect("a URL");
-    Setting { naming, formats: Formats::default(), broker, answer_timeout: ANSWER_TIMEOUT }
+    Setting { naming, formats: forms::formats(forms), broker, answer_timeout: ANSWER_TIMEOUT }
 }
 
 fn seen(incarnation: &Incarnation) -> (RoleView, u64, BrokerWish) {
@@ -133,8 +132,13 @@ impl World {
         let random = Random::seeded(self.rng.next());
         let Some(incarnation) = &self.boxes[place].incarnation else { return };
         let outbox = NodeOutbox::new(incarnation.handle.clone());
-        let machine =
-            Machine::new(outbox, setting(), SharedStatus::new(None), random, incarnation.local_now());
+        let machine = Machine::new(
+            outbox,
+            setting(self.plan.broker.forms),
+            SharedStatus::new(None),
+            random,
+            incarnation.local_now(),
+        );
         let up = SimUpstream {
             incarnation: incarnation.number,
             machine,
@@ -235,6 +239,9 @@ impl World {
             Output::Ask { ticket, ask } => {
                 let command = up.ask(ticket, ask, now);
                 self.after(1, Event::Upstream(UpstreamEvent::Asks { place, incarnation, command }));
+                if matches!(ask, Ask::SetAside { .. }) {
+                    self.break_at_aside(place);
+                }
             }
             Output::Connect { connection, .. } => {
                 up.link =
@@ -291,6 +298,9 @@ impl World {
         let Some(up) = &mut self.outside.upstreams[place] else { return };
         let Some(link) = &mut up.link else { return };
         let Some(serial) = link.serial else { return };
+        if topic == Topic::Subscription {
+            self.checks.listeners.subscribes(serial);
+        }
         // Nothing overtakes on a connection.
         link.latest = at.max(link.latest + 1);
         link.unanswered.insert(id, (topic.clone(), seq));
@@ -395,8 +405,8 @@ impl SimUpstream {
         let Some(link) = self.link.as_mut().filter(|link| link.number == *connection) else { return };
         match answer {
             Answer::Acknowledged(id) => {
-                if let Some((_, Some(seq))) = link.unanswered.remove(id) {
-                    checks.told.acknowledged(seq);
+                if let Some((topic, Some(seq))) = link.unanswered.remove(id) {
+                    checks.told.acknowledged(seq, &topic);
                 }
             }
             Answer::Refused(id, _) => {

@@ -109,12 +109,30 @@ impl Site {
         Site { boxes, directory }
     }
 
+    /// Boxes that have a configuration and no identity: they wait to found or to join a site, once they are started.
+    pub(crate) fn waiting(boxes: usize) -> Site {
+        let mut site = Site { boxes: Vec::new(), directory: tempfile::tempdir().unwrap() };
+        (0..boxes).for_each(|_| site.add_waiting());
+        site
+    }
+
+    /// Another one.
+    pub(crate) fn add_waiting(&mut self) {
+        let name = format!("box{}", self.boxes.len() + 1);
+        let one = TestBox::planned(&name, &self.directory.path().join("site"), self.directory.path());
+        std::fs::create_dir_all(&one.directory).unwrap();
+        let text = format!("[node]\nname = \"{name}\"\n\n[cluster]\nlisten = \"127.0.0.1:{}\"\n", one.quic);
+        std::fs::write(one.directory.join("tallyd.toml"), text).unwrap();
+        one.configure("");
+        self.boxes.push(one);
+    }
+
     /// Makes of a site that never ran one of the first release, whose boxes did not know of levels.
     pub(crate) fn age(&self) {
         for one in &self.boxes {
             let file = one.directory.join("identity.json");
             let mut identity: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-            assert_eq!(identity.as_object_mut().unwrap().remove("level"), Some(2.into()));
+            assert_eq!(identity.as_object_mut().unwrap().remove("level"), Some(3.into()));
             std::fs::write(&file, identity.to_string()).unwrap();
         }
     }

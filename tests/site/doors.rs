@@ -135,7 +135,7 @@ fn what_is_new_waits_until_every_box_of_an_older_site_can_apply_it() {
     site.boxes[1].client().post("/v1/reports", &add(1)).unwrap().ok();
     site.boxes[2].start();
     for one in &site.boxes {
-        until("the site is raised", || (level(one) == 2).then_some(()));
+        until("the site is raised", || (level(one) == 3).then_some(()));
     }
     site.boxes[2].client().post("/v1/reports", &add(2)).unwrap().ok();
     assert_eq!(site.boxes[0].total("parts"), 4);
@@ -144,6 +144,6 @@ fn what_is_new_waits_until_every_box_of_an_older_site_can_apply_it() {
         one.kill();
     }
     site.start_all();
-    assert_eq!(level(&site.boxes[0]), 2);
+    assert_eq!(level(&site.boxes[0]), 3);
     site.assert_same_digests();
 }

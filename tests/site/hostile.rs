@@ -136,9 +136,9 @@ fn nonsense() -> Vec<(Lane, Vec<u8>, &'static str)> {
             "implausible",
         ),
         (
-            Lane::Requests,
-            Frame::Members { index: LogIndex(1), members: vec![] }.encode().to_vec(),
-            "not-for-this",
+            Lane::Control,
+            Frame::Members { index: LogIndex(9), members: vec![] }.encode().to_vec(),
+            "implausible",
         ),
         (Lane::Snapshot, part(b""), "part-not-awaited"),
         (Lane::Snapshot, part(b"anything"), "part-not-awaited"),
@@ -189,7 +189,7 @@ fn stood_by(site: &Site, peer: &Peer, attempt: usize) -> bool {
         for ((_, _, reason), before) in nonsense().into_iter().zip(before) {
             until_counted(one, counter_of(reason), reason, before);
         }
-        for told in ["(unreadable-frame)", "(unreadable-body)", "(implausible)", "(not-for-this)"] {
+        for told in ["(unreadable-frame)", "(unreadable-body)", "(implausible)"] {
             one.until_log(told);
             let lines = one.log().lines().filter(|line| line.contains(told)).count();
             assert!(lines < 10 * attempt, "{} wrote {lines} lines about {told}", one.name);

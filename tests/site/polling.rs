@@ -319,7 +319,7 @@ fn a_site_of_the_release_before_counts_on_and_its_counters_become_meters() {
     assert_eq!((answer.status, answer.problem()), (503, "not-committed".to_owned()));
     // The third comes: its base is what it reads first.
     polled.site.start_all();
-    until("the level is raised", || (polled.site.boxes[0].try_status()?["level"]["site"] == 2).then_some(()));
+    until("the level is raised", || (polled.site.boxes[0].try_status()?["level"]["site"] == 3).then_some(()));
     until("all are meters", || (polled.site.boxes[0].try_status()?["meters"]["count"] == 3).then_some(()));
     polled.count(1015, 35);
     client.post("/v1/reports", &body.to_string()).unwrap().ok();

@@ -1,5 +1,7 @@
 //! What a box does before it serves: it starts without being told anything, or says why it does not start.
 
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,11 +13,20 @@ use crate::http::Client;
 
 /// Runs a command that must end by itself with exit status 1, and gives what it said.
 fn refusal(command: &mut Command) -> String {
+    refusal_with(1, command)
+}
+
+/// The same for a wrong configuration: the status is the one after which systemd does not try again.
+fn wrong_configuration(command: &mut Command) -> String {
+    refusal_with(2, command)
+}
+
+fn refusal_with(expected: i32, command: &mut Command) -> String {
     let directory = tempfile::tempdir().unwrap();
     let mut process = Process::start(command, &directory.path().join("log"));
     let status = process.wait();
     let said = process.output();
-    assert_eq!(status.code(), Some(1), "{said}");
+    assert_eq!(status.code(), Some(expected), "{said}");
     assert!(!said.contains("panicked"), "{said}");
     said
 }
@@ -89,7 +100,7 @@ fn a_box_is_founded_under_the_name_that_it_is_given_and_comes_up_whatever_a_serv
     command.args(["run", "--data-dir"]).arg(&data);
     command.env("TALLYD_API_LISTEN", format!("127.0.0.1:{http}")).env("TALLYD_INGEST_STATSD_LISTEN", "off");
     command.env("TALLYD_NODE_NAME", "Not a name");
-    assert_says(&refusal(&mut command), &["TALLYD_NODE_NAME", "Not a name", "a-z"]);
+    assert_says(&wrong_configuration(&mut command), &["TALLYD_NODE_NAME", "Not a name", "a-z"]);
     assert!(!data.exists(), "nothing is founded under a name that is none");
     command.env("TALLYD_NODE_NAME", "given");
     for (name, value) in [
@@ -148,23 +159,12 @@ fn each_listener_takes_an_ipv6_address() {
 }
 
 #[test]
-fn a_configuration_beside_an_empty_data_directory_founds_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("not-mounted");
-    let file = directory.path().join("tallyd.toml");
-    std::fs::write(&file, format!("[api]\nlisten = \"127.0.0.1:{}\"\n", free_port())).unwrap();
-    let said = refusal(tallyd().arg("run").arg("--config").arg(&file).arg("--data-dir").arg(&data));
-    assert_says(&said, &["no identity", "not-mounted"]);
-    assert!(!data.join("identity.json").exists());
-}
-
-#[test]
 fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
     let site = Site::provision(1, "1s", "[commit]\nintervall = \"1s\"");
-    let said = refusal(&mut site.boxes[0].command());
+    let said = wrong_configuration(&mut site.boxes[0].command());
     assert_says(&said, &["tallyd.toml, line ", "\"intervall\"", "\"interval\""]);
     let site = Site::provision(1, "1s", "");
-    let said = refusal(site.boxes[0].command().env("TALLYD_API_LISTEN", "anywhere"));
+    let said = wrong_configuration(site.boxes[0].command().env("TALLYD_API_LISTEN", "anywhere"));
     assert_says(&said, &["TALLYD_API_LISTEN"]);
 }
 
@@ -305,4 +305,28 @@ fn a_file_that_cannot_be_read_in_time_is_named_and_the_start_ends() {
         std::fs::write(&file, text).unwrap();
         assert_says(&refusal(&mut one.command()), &["nobody-writes-here", "took longer than"]);
     }
+}
+
+#[test]
+fn files_of_another_user_are_refused_with_the_command_that_gives_them_to_this_one() {
+    // Any number that is not root's; on Debian it is nobody's.
+    const USER: u32 = 65_534;
+    let site = Site::provision(1, "1s", "");
+    let one = &site.boxes[0];
+    let dir = one.directory.clone();
+    for above in dir.ancestors().take(2) {
+        std::fs::set_permissions(above, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    chown(&dir, Some(USER), None).unwrap();
+    let mut command = one.command();
+    command.uid(USER);
+    let (key, lock) = (dir.join("node.key"), dir.join("lock"));
+    assert_says(&refusal(&mut command), &["node.key", "Permission denied", "chown -R "]);
+    chown(&key, Some(USER), None).unwrap();
+    // What the storage has opened meanwhile, as a copy that root made has it.
+    chown(&lock, Some(0), Some(0)).unwrap();
+    assert_says(
+        &refusal(&mut command),
+        &["lock", "Permission denied", "chown -R ", &format!("{}`", dir.display())],
+    );
 }

@@ -1,5 +1,5 @@
-//! Long runs that look for what short ones miss: the simulations' seeds from a start by chance, and beside them the
-//! fuzzers, one after the other on one core, until the time is up.
+//! Long runs that look for what short ones miss: first whole sites on all cores of the machine, from a seed by chance on;
+//! then the fuzzers, one after the other, with sites of cores beside them, until the time is up.
 //!
 //! `simulation`: the process that plays seeds. `fuzzers`: those that make up bytes. `process`: a child that is
 //! ended in order.
@@ -16,6 +16,9 @@ use anyhow::{Context, Result, bail};
 
 use fuzzers::Fuzzers;
 use simulation::Simulation;
+
+/// What of the time whole sites have.
+const SITES_SHARE: f64 = 0.75;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -57,24 +60,24 @@ pub(crate) fn soak(arguments: &Arguments) -> Result<()> {
     let span = Duration::from_secs(arguments.minutes.saturating_mul(60));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     // The fuzzers have one; on a machine with one core both share it.
-    let threads = processors.saturating_sub(1).max(1);
+    let beside = processors.saturating_sub(1).max(1);
+    let of_sites = span.mul_f64(SITES_SHARE);
     println!(
-        "== for {} s: the simulations, from seed {first} on, with {threads} threads (whole sites for three \
-         quarters of the time, then cores alone), and {} fuzzers in turn",
-        span.as_secs(),
+        "== for {:.0} s: whole sites, from seed {first} on, with {processors} threads; then for {:.0} s: sites of \
+         cores alone with {beside}, and {} fuzzers in turn",
+        of_sites.as_secs_f64(),
+        (span - of_sites).as_secs_f64(),
         fuzzers.names().len()
     );
     let (began, clock) = (Instant::now(), |until| Clock { until, interrupted: Arc::clone(&interrupted) });
-    let (sites_clock, clock) = (clock(began + span.mul_f64(0.75)), clock(began + span));
-    let (played, fuzzed) = std::thread::scope(|scope| {
-        let played = scope.spawn(|| -> Result<_> {
-            let of_sites = sites.run(&sites_clock, first, threads)?;
-            Ok([(sites.test, of_sites), (cores.test, cores.run(&clock, first, threads)?)])
-        });
-        let fuzzed = fuzzers.run(&clock, span);
-        (played.join().unwrap_or_else(|_| bail!("the simulation's watcher failed")), fuzzed)
+    let (sites_clock, clock) = (clock(began + of_sites), clock(began + span));
+    let of_sites = sites.run(&sites_clock, first, processors)?;
+    let (of_cores, fuzzed) = std::thread::scope(|scope| {
+        let of_cores = scope.spawn(|| cores.run(&clock, first, beside));
+        let fuzzed = fuzzers.run(&clock);
+        (of_cores.join().unwrap_or_else(|_| bail!("the simulation's watcher failed")), fuzzed)
     });
-    let (played, fuzzed) = (played?, fuzzed?);
+    let (played, fuzzed) = ([(sites.test, of_sites), (cores.test, of_cores?)], fuzzed?);
 
     for (test, played) in &played {
         println!("\n== {test}\n{played}");

@@ -126,7 +126,7 @@ fn sources_place() -> Result<PathBuf> {
 }
 
 /// Makes sure that the library's sources are there.
-fn sources() -> Result<()> {
+pub(crate) fn sources() -> Result<()> {
     let place = sources_place()?;
     if place.join("library/core").is_dir() {
         return Ok(());
@@ -186,10 +186,15 @@ fn newest_package(folder: &Path) -> Option<PathBuf> {
     files.filter(|file| file.extension().is_some_and(|end| end == "deb")).max()
 }
 
-fn cache_folder() -> Result<PathBuf> {
+pub(crate) fn cache_folder() -> Result<PathBuf> {
     let own = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
     Ok(own.or(home).context("neither XDG_CACHE_HOME nor HOME is set")?.join("tallyd"))
+}
+
+/// Where the Debian archive is that this system's apt is configured with.
+pub(crate) fn archive_uri() -> Result<String> {
+    Archive::configured().map(|archive| archive.uris)
 }
 
 /// The Debian archive that this system's apt is configured with.

@@ -25,6 +25,16 @@ pub(crate) enum Tool {
     Mkfs,
     /// Makes certificates as people make them, for tests of TLS.
     Openssl,
+    /// `systemd-analyze`: how far a unit may reach.
+    Systemd,
+    /// `eu-strip`: takes the symbols out of programs for any machine.
+    Elfutils,
+    /// `systemd-nspawn`: machines with a systemd of their own.
+    Nspawn,
+    /// `debootstrap`: a Debian for these.
+    Debootstrap,
+    /// What Debian asks of a package.
+    Lintian,
     /// A browser without a window, for pictures of the page.
     Chromium,
     /// A peer that `bench` puts the same load on.
@@ -41,6 +51,11 @@ impl Tool {
             Tool::Mount => "mount",
             Tool::Mkfs => "mkfs.ext4",
             Tool::Openssl => "openssl",
+            Tool::Systemd => "systemd-analyze",
+            Tool::Elfutils => "eu-strip",
+            Tool::Nspawn => "systemd-nspawn",
+            Tool::Debootstrap => "debootstrap",
+            Tool::Lintian => "lintian",
             Tool::Chromium => "chromium",
             Tool::Redis => "redis-server",
         }
@@ -56,6 +71,11 @@ impl Tool {
             Tool::Mount => "mount",
             Tool::Mkfs => "e2fsprogs",
             Tool::Openssl => "openssl",
+            Tool::Systemd => "systemd",
+            Tool::Elfutils => "elfutils",
+            Tool::Nspawn => "systemd-container",
+            Tool::Debootstrap => "debootstrap",
+            Tool::Lintian => "lintian",
             Tool::Chromium => "chromium",
             Tool::Redis => "redis-server",
         }
@@ -72,6 +92,11 @@ impl Tool {
             | Tool::Mount
             | Tool::Mkfs
             | Tool::Openssl
+            | Tool::Systemd
+            | Tool::Elfutils
+            | Tool::Nspawn
+            | Tool::Debootstrap
+            | Tool::Lintian
             | Tool::Chromium => None,
         }
     }
@@ -168,9 +193,20 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 
 /// Makes sure that a cargo subcommand is there, building it if need be. `Err` says why it is not.
 pub(crate) fn ensure_cargo_tool(name: &str) -> Result<()> {
-    if has_cargo_tool(name) {
-        return Ok(());
+    if has_cargo_tool(name) { Ok(()) } else { install_cargo_tool(name) }
+}
+
+/// The same for one release of it, which what comes out depends on.
+pub(crate) fn ensure_cargo_tool_of(name: &str, version: &str) -> Result<()> {
+    let subcommand = name.trim_start_matches("cargo-");
+    let found = run::collect(&mut run::cargo(&[subcommand, "--version"]));
+    match found.is_ok_and(|outcome| outcome.ok && outcome.text.contains(version)) {
+        true => Ok(()),
+        false => install_cargo_tool(&format!("{name}@{version}")),
     }
+}
+
+fn install_cargo_tool(name: &str) -> Result<()> {
     println!("installing what is missing: cargo install --locked {name} (this takes a few minutes, once)");
     let outcome = run::collect(&mut run::cargo(&["install", "--locked", name]))?;
     if !outcome.ok {

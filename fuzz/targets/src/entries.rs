@@ -7,8 +7,9 @@ use tally_core::report::{Amount, Kind, Sample};
 use tally_core::time::{Elapsed, SiteTime};
 use tally_core::window::Span;
 use tallyd::site::{
-    Body, BootstrapSettings, ConfigurationRecord, KeyedAdd, MemberChange, MemberRecord, Part, ReportWriter,
-    SeriesRef, Site, SourceKind, Stamp, StampedEntry, entry, readdress,
+    Body, BootstrapSettings, ConfigurationRecord, JoinRequest, KeyedAdd, MemberChange, MemberRecord,
+    NewToken, Part, ReportWriter, SeriesRef, Site, SiteKey, SourceKind, Stamp, StampedEntry, TokenChange,
+    TokenId, entry, readdress,
 };
 
 use crate::input::{Input, put_part};
@@ -79,6 +80,7 @@ fn look_around(site: &Site) {
     }
     let _ = (site.held_jumps(10), site.meters_len());
     let _ = (site.numbered(0, 10), site.closed_after(0, ""), site.members(), site.configuration());
+    let _ = (site.tokens().len(), site.patient_members().count(), site.replacements().count());
 }
 
 /// Entries as boxes write them.
@@ -128,6 +130,16 @@ pub(crate) fn bodies() -> Vec<Body> {
     };
     let part =
         |id, voter, observer| Part { id: NodeId(id), voter, outgoing: false, observer, witness: false };
+    let token = NewToken {
+        id: TokenId([7; 8]),
+        site_key: SiteKey([1; 32]),
+        join_public: [2; 32],
+        role: MemberRole::Voter,
+        uses: 2,
+        ttl_ms: 86_400_000,
+        replaces: None,
+        made_by: NodeId(1),
+    };
     let parts = vec![part(1, true, false), part(2, true, false), part(3, false, true)];
     vec![
         entry::open(SourceKind::Box, "box1", 5, Epoch(77)),
@@ -147,6 +159,18 @@ pub(crate) fn bodies() -> Vec<Body> {
         entry::step_clock(),
         entry::level(tallyd::site::Level::MAX),
         signed.finish_hashed().0,
+        entry::token(4, &TokenChange::Create(token.clone())),
+        entry::join(&JoinRequest {
+            token: token.id,
+            key: KeyHash([4; 32]),
+            name: "box4".to_owned(),
+            address: "10.0.0.4:7400".to_owned(),
+        }),
+        entry::token(
+            5,
+            &TokenChange::Create(NewToken { replaces: Some("box2".to_owned()), ..token.clone() }),
+        ),
+        entry::token(6, &TokenChange::Revoke(token.id)),
     ]
 }
 

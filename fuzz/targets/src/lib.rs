@@ -14,6 +14,7 @@ mod files;
 mod frames;
 mod http;
 mod input;
+mod join;
 mod memory;
 mod raft;
 mod recovery;
@@ -33,8 +34,9 @@ pub struct FuzzTarget {
 }
 
 /// All of them.
-pub const TARGETS: [FuzzTarget; 11] = [
+pub const TARGETS: [FuzzTarget; 12] = [
     FuzzTarget { name: "frames", run: frames::run, seeds: frames::seeds },
+    FuzzTarget { name: "join", run: join::run, seeds: join::seeds },
     FuzzTarget { name: "raft", run: raft::run, seeds: raft::seeds },
     FuzzTarget { name: "witness", run: witness::run, seeds: witness::seeds },
     FuzzTarget { name: "entries", run: entries::run, seeds: entries::seeds },

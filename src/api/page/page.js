@@ -2,7 +2,7 @@
 // Data from outside (names of series, boxes, sites) enters the page by textContent only.
 
 const ROWS_MAX = 200;
-const WINDOWS = 60;
+let windowsShown = 60;
 const STATUS_EVERY_MS = 2000;
 
 const byId = (id) => document.getElementById(id);
@@ -78,6 +78,7 @@ async function refreshStatus() {
     byId("trouble").hidden = true;
   } catch (error) {
     pill("no answer", "bad");
+    say("No answer from this box.", "bad");
     byId("trouble").textContent = "This box does not answer: " + error.message;
     byId("trouble").hidden = !byId("login").hidden;
   }
@@ -88,10 +89,20 @@ function pill(text, state) {
   byId("state").className = "pill " + state;
 }
 
+// A live region: it is written only when it changes, or it would be read out again and again.
+function say(text, state) {
+  const verdict = byId("verdict");
+  if (verdict.textContent !== text) verdict.textContent = text;
+  verdict.className = state;
+}
+
 function showStatus(status) {
   document.title = status.site + " · Tallyd";
   byId("site").textContent = status.site;
   byId("here").textContent = "seen from " + status.node + " · site " + status.site_id;
+  const counts = status.verdict.counts;
+  const spare = status.tolerates.failures > 0 || status.members.length < 2;
+  say(status.verdict.text, counts ? (spare ? "good" : "wait") : "bad");
   if (status.storage.state !== "ok") pill("disk trouble", "bad");
   else if (!status.leader) pill("no leader", "bad");
   else if (!status.ready) pill("not ready", "wait");
@@ -105,6 +116,8 @@ function showStatus(status) {
     ["Waiting in outbox", digits(status.outbox.waiting)],
     ["Numbered up to", digits(status.outbox.numbered)],
     ["Delivered up to", digits(status.outbox.delivered)],
+    ["Held back", digits(status.outbox.held), status.outbox.held ? "bad" : ""],
+    ["Undeliverable", digits(out.undeliverable || 0), out.undeliverable ? "wait" : ""],
     ["Broker", words[out.state] || out.state || "none", out.state === "connecting" ? "wait" : ""],
     [status.clock.synced ? "Site time" : "Site time, not synchronised", clock(status.clock.site_ms, true), status.clock.synced ? "" : "wait"],
   ]);
@@ -131,6 +144,7 @@ function showRefused(out) {
     return item;
   }));
   byId("upstream-refused").hidden = lines.length === 0;
+  byId("refused-title").hidden = lines.length === 0;
 }
 
 function boxCard(member, status) {
@@ -233,7 +247,7 @@ function fetchNext() {
     if (rows.get(row.name) !== row) continue;
     fetching++;
     const path = row.name.split("/").map(encodeURIComponent).join("/");
-    read("/v1/windows/" + path + "?read=local&last=" + WINDOWS)
+    read("/v1/windows/" + path + "?read=local&last=" + windowsShown)
       .then((answer) => { row.windows = merged([], answer.windows); draw(row); })
       .catch(() => { row.wanted = false; })
       .finally(() => { fetching--; fetchNext(); });
@@ -260,7 +274,7 @@ function merged(windows, summaries) {
     }
     byStart.set(s.start, add);
   }
-  return [...byStart.values()].sort((a, b) => a.start - b.start).slice(-WINDOWS);
+  return [...byStart.values()].sort((a, b) => a.start - b.start).slice(-windowsShown);
 }
 
 // ---- plots ----
@@ -283,7 +297,7 @@ function draw(row) {
   const isSample = row.kind === "sample";
   const end = windows.at(-1).start + windows.at(-1).span;
   const span = Math.min(...windows.map((w) => w.span));
-  const begin = Math.max(windows[0].start, end - WINDOWS * span);
+  const begin = Math.max(windows[0].start, end - windowsShown * span);
   const shown = windows.filter((w) => w.start + w.span > begin);
   const x = (time) => SIZE.left + (SIZE.width - SIZE.left - SIZE.right) * Math.max(0, Math.min(1, (time - begin) / Math.max(end - begin, 12 * span)));
   let low = isSample ? Math.min(...shown.map((w) => w.min)) : -Math.max(0, ...shown.map((w) => w.down));
@@ -292,7 +306,8 @@ function draw(row) {
   const floor = SIZE.height - SIZE.bottom;
   const y = (value) => floor - (floor - SIZE.top) * (value - low) / (high - low);
   const chart = svg("svg", { class: "chart", viewBox: "0 0 " + SIZE.width + " " + SIZE.height, role: "img" });
-  chart.append(svg("title", {}, row.name + ": its latest " + shown.length + " windows of " + spanText(span)));
+  chart.setAttribute("aria-label", row.name + ": its latest " + shown.length + " windows of " + spanText(span) + "; the last: " + inWords(shown.at(-1), row.kind)
+    + "; from " + short(low) + " to " + short(high));
   axes(chart, { x, y, low, high, begin, end, floor, zero: isSample ? floor : y(0), seconds: span < 60000 });
   if (isSample) drawLine(chart, shown, x, y);
   else drawBars(chart, shown, x, y);
@@ -331,12 +346,15 @@ function drawLine(chart, windows, x, y) {
   chart.append(svg("circle", { class: "dot", cx: middle(last), cy: y(last.sum / last.count), r: 2.2 }));
 }
 
+function inWords(w, kind) {
+  if (kind === "sample") return values(w.count) + ", mean " + short(w.sum / w.count) + ", " + short(w.min) + " to " + short(w.max);
+  return kind === "updown" ? "+" + digits(w.up) + " −" + digits(w.down) : "+" + digits(w.up);
+}
+
 function hits(chart, windows, x, floor, kind) {
   for (const w of windows) {
     const hit = svg("rect", { class: "hit", x: x(w.start), width: Math.max(1, x(w.start + w.span) - x(w.start)), y: SIZE.top, height: floor - SIZE.top });
-    const what = kind === "sample" ? values(w.count) + ", mean " + short(w.sum / w.count) + ", " + short(w.min) + " to " + short(w.max)
-      : kind === "updown" ? "+" + digits(w.up) + " −" + digits(w.down) : "+" + digits(w.up);
-    hit.append(svg("title", {}, clock(w.start, true) + ", " + spanText(w.span) + ": " + what));
+    hit.append(svg("title", {}, clock(w.start, true) + ", " + spanText(w.span) + ": " + inWords(w, kind)));
     chart.append(hit);
   }
 }
@@ -381,6 +399,10 @@ let typing;
 byId("filter").addEventListener("input", (event) => {
   clearTimeout(typing);
   typing = setTimeout(() => { prefix = event.target.value; watch(); }, 250);
+});
+byId("windows").addEventListener("change", (event) => {
+  windowsShown = Number(event.target.value);
+  loadSeries().catch(() => {});
 });
 byId("login").addEventListener("submit", (event) => {
   event.preventDefault();

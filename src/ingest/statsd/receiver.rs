@@ -13,6 +13,7 @@ use super::StatsdShared;
 use super::drops::Drops;
 use super::series_cache::SeriesCache;
 use crate::accumulator::Accumulator;
+use crate::dropped::BoundedLog;
 
 /// The largest datagram, and the longest train of them that the kernel joins.
 const DATAGRAM_BYTES_MAX: usize = 65_536;
@@ -30,7 +31,14 @@ pub(super) struct Receiver {
     shared: Arc<StatsdShared>,
     accumulator: Arc<Accumulator>,
     cache: SeriesCache,
+    log: BoundedLog<2>,
+    /// Datagrams that the kernel dropped and no line has told of yet.
+    lost_untold: u64,
 }
+
+/// What there are lines about.
+const UNREADABLE: usize = 0;
+const DROPPED: usize = 1;
 
 /// One address that is listened on.
 struct Listener {
@@ -57,7 +65,12 @@ impl Listener {
         Ok(Listener { socket, state, drops, lost: 0, left: None })
     }
 
-    fn receive(&self, buffer: &mut [u8], metas: &mut [RecvMeta; BATCH_SIZE]) -> Received {
+    fn receive(
+        &self,
+        buffer: &mut [u8],
+        metas: &mut [RecvMeta; BATCH_SIZE],
+        log: &BoundedLog<2>,
+    ) -> Received {
         let mut parts = buffer.chunks_exact_mut(DATAGRAM_BYTES_MAX);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| IoSliceMut::new(parts.next().unwrap_or_default()));
@@ -67,7 +80,9 @@ impl Listener {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Nothing,
                 Err(error) => {
-                    tracing::error!(%error, "StatsD: cannot read the socket; retrying");
+                    if log.due(UNREADABLE, Instant::now()).is_some() {
+                        tracing::error!(%error, "StatsD: cannot read the socket; retrying");
+                    }
                     return Received::Failed;
                 }
             }
@@ -89,6 +104,8 @@ impl Receiver {
             shared,
             accumulator,
             cache: SeriesCache::default(),
+            log: BoundedLog::default(),
+            lost_untold: 0,
         })
     }
 
@@ -109,7 +126,7 @@ impl Receiver {
                 if listener.left == Some(0) {
                     continue;
                 }
-                match listener.receive(&mut buffer, &mut metas) {
+                match listener.receive(&mut buffer, &mut metas, &self.log) {
                     Received::Datagrams(count) => {
                         let cost = cost(&metas[..count]);
                         listener.left = listener.left.map(|left| left.saturating_sub(cost));
@@ -177,6 +194,10 @@ impl Receiver {
         }
         if lost > 0 {
             self.shared.lost.add(lost);
+            self.lost_untold += lost;
+        }
+        if self.lost_untold > 0 && self.log.due(DROPPED, self.drops_read).is_some() {
+            let lost = std::mem::take(&mut self.lost_untold);
             tracing::warn!(
                 lost,
                 "StatsD: the kernel dropped datagrams because the receive buffer was full; `sysctl \

@@ -192,6 +192,21 @@ fn apply(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
 }
 
 impl Inode {
+    /// What is not to be written any more is as on the disk.
+    pub(super) fn forget_clean(&mut self) {
+        let Inode { durable, cached, dirty } = self;
+        for (sector, cached) in cached.chunks_mut(SECTOR).enumerate() {
+            if !dirty.is_empty() && dirty.contains(&sector) {
+                continue;
+            }
+            let start = (sector * SECTOR).min(durable.len());
+            let end = (start + cached.len()).min(durable.len());
+            let (same, beyond) = cached.split_at_mut(end - start);
+            same.copy_from_slice(&durable[start..end]);
+            beyond.fill(0);
+        }
+    }
+
     pub(super) fn write_back(&mut self, sector: usize) {
         let start = sector * SECTOR;
         let end = (start + SECTOR).min(self.cached.len());

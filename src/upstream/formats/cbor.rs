@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Format;
 use super::decimal::Decimal;
 use super::fields::{FieldValue, Fields};
+use crate::deliberate::{self, Bug};
 
 /// See the module.
 pub(super) struct Cbor;
@@ -76,7 +77,8 @@ fn number(bytes: &mut Vec<u8>, decimal: Decimal) {
 /// As short as can be: beyond 64 bits as a bignum without leading zeros.
 fn integer(bytes: &mut Vec<u8>, negative: bool, magnitude: u128) {
     // A negative integer stands as what it is below -1.
-    let below = if negative { magnitude - 1 } else { magnitude };
+    let is_below = negative && !deliberate::is(Bug::NegativesOffByOne);
+    let below = if is_below { magnitude - 1 } else { magnitude };
     match u64::try_from(below) {
         Ok(below) => head(bytes, if negative { NEGATIVE } else { UNSIGNED }, below),
         Err(_) => {

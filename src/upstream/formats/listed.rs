@@ -5,7 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{ALL, Format, Naming, json};
+use crate::deliberate::{self, Bug};
 use crate::upstream::status::RefusedTopic;
+use crate::upstream::trials::Place;
 
 /// The formats that are published: one or more, each once.
 #[derive(Clone, Deserialize)]
@@ -76,6 +78,17 @@ impl Formats {
     /// All of them, in the order of the configuration.
     pub(in crate::upstream) fn iter(&self) -> impl Iterator<Item = &'static dyn Format> {
         self.0.iter().copied()
+    }
+
+    /// The one at this place.
+    pub(in crate::upstream) fn at(&self, place: Place) -> &'static dyn Format {
+        self.0[usize::from(place)]
+    }
+
+    /// All of them with their places, in the order of the configuration.
+    pub(in crate::upstream) fn with_places(&self) -> impl Iterator<Item = (Place, &'static dyn Format)> {
+        let place = |place| if deliberate::is(Bug::MixesFormats) { 0 } else { place };
+        (0..).map(place).zip(self.iter())
     }
 
     /// The first of them.

@@ -171,7 +171,7 @@ impl<S: SiteView> Machine<S> {
             self.forget_trials();
         }
         self.attempt = Try { term, tries: self.site.wish().tries, began: self.now, is_open: false };
-        self.session = Session::new(0, self.now);
+        self.begin_session(0);
         let ticket = self.ask(Ask::Fence);
         self.stage = Stage::Confirming(ticket);
         if deliberate::is(Bug::PublishesUnfenced) {
@@ -179,12 +179,18 @@ impl<S: SiteView> Machine<S> {
         }
     }
 
+    fn begin_session(&mut self, connection: u64) {
+        let subscribed = self.session.subscribed && deliberate::is(Bug::TrustsSession);
+        self.session = Session::new(connection, self.now);
+        self.session.subscribed = subscribed;
+    }
+
     pub(super) fn on_confirmed(&mut self, result: Result<(), String>) {
         if let Err(end) = self.confirm(result) {
             return self.end_try(end);
         }
         let connection = self.number();
-        self.session = Session::new(connection, self.now);
+        self.begin_session(connection);
         let nobody = SiteState { leader: None, boxes: 0, ..self.site.state() };
         let will = json::status(&self.setting.naming, false, &nobody);
         self.put(Output::Connect { connection, will });

@@ -1,6 +1,6 @@
 //! What became of messages and of the connection.
 
-use super::publish::target_of;
+use super::publish::{series_target_of, target_of};
 use super::*;
 use crate::mqtt::Refusal;
 use crate::upstream::reasons;
@@ -46,15 +46,16 @@ impl<S: SiteView> Machine<S> {
     fn on_acknowledged(&mut self, sent: Sent) {
         let again = self.trials.on_acknowledged(target_of(sent));
         match sent {
-            Sent::Summary { token, series } => {
-                self.on_series_acknowledged(series);
+            Sent::Summary { token, series, place } => {
+                self.on_series_acknowledged(series, place);
                 self.settle(token);
+                self.session.resume = None;
             }
-            Sent::Total { token, series, latest } => {
+            Sent::Total { token, series, latest, .. } => {
                 self.on_total_acknowledged(series, latest);
                 self.settle(token);
             }
-            Sent::LateTotal { series, latest } => self.on_total_acknowledged(series, latest),
+            Sent::LateTotal { series, latest, .. } => self.on_total_acknowledged(series, latest),
             Sent::Aside { seq, token, .. } => {
                 self.shared.undeliverable();
                 match token {
@@ -66,8 +67,10 @@ impl<S: SiteView> Machine<S> {
                 }
             }
             Sent::Retry { seq, series } => {
-                self.on_series_acknowledged(series);
+                self.on_series_acknowledged(series, 0);
                 self.on_held_acknowledged(seq);
+                // The broker accepts summaries again: however many it refused in a row before, the next need not wait.
+                self.session.resume = None;
             }
             Sent::Status if again => {
                 tracing::info!("upstream: the broker accepts the status topic again");
@@ -78,9 +81,10 @@ impl<S: SiteView> Machine<S> {
         }
     }
 
-    fn on_series_acknowledged(&mut self, series: SeriesId) {
-        if self.trials.on_acknowledged(TrialTarget::Series(series)) {
-            tracing::info!("upstream: the broker accepts the summaries of {} again", self.topic_of(series));
+    fn on_series_acknowledged(&mut self, series: SeriesId, place: Place) {
+        if self.trials.on_acknowledged(TrialTarget::Series(series, place)) {
+            let topic = self.topic_of(series, place);
+            tracing::info!("upstream: the broker accepts the summaries of {topic} again");
             // The others of the series need not wait for their own turns.
             let same = self.session.held.iter().filter(|(_, (held, _))| held.summary.series == series);
             for seq in same.map(|(seq, _)| *seq).collect::<Vec<u64>>() {
@@ -91,8 +95,18 @@ impl<S: SiteView> Machine<S> {
 
     fn on_total_acknowledged(&mut self, series: SeriesId, latest: u64) {
         self.trials.on_total_acknowledged(series, latest);
-        if self.session.totals_under_way.get(&series).is_some_and(|sent| sent.seq <= latest) {
-            self.session.totals_under_way.remove(&series);
+        self.total_answered(series, latest);
+    }
+
+    fn total_answered(&mut self, series: SeriesId, latest: u64) {
+        let under_way = &mut self.session.totals_under_way;
+        if let Some((sent, lacking)) = under_way.get_mut(&series)
+            && sent.seq == latest
+        {
+            *lacking -= 1;
+            if *lacking == 0 {
+                under_way.remove(&series);
+            }
         }
     }
 
@@ -147,23 +161,24 @@ impl<S: SiteView> Machine<S> {
         let (now, target) = (self.now, target_of(sent));
         let mut news = false;
         match sent {
-            Sent::Summary { series, .. } if self.site.sets_aside() => {
+            Sent::Summary { series, place, .. } if self.site.sets_aside() => {
                 self.trials.refuse(target, cause, breaks, now);
-                news = self.trials.refuse(TrialTarget::Series(series), cause, breaks, now);
+                news = self.trials.refuse(TrialTarget::Series(series, place), cause, breaks, now);
             }
             Sent::Summary { .. } => {}
             Sent::Retry { series, .. } => {
                 self.trials.refuse(target, cause, breaks, now);
-                let series = TrialTarget::Series(series);
-                // Only if no other number of the series was acknowledged meanwhile.
+                let series = TrialTarget::Series(series, 0);
+                // Only if no other number of the series was taken meanwhile.
                 if self.trials.cause(series).is_some() {
                     self.trials.refuse(series, cause, breaks, now);
                 }
             }
-            Sent::Total { series, .. } | Sent::LateTotal { series, .. } => {
-                if let Some(latest) = self.session.totals_under_way.remove(&series) {
-                    self.trials.keep_total(latest);
+            Sent::Total { series, latest, .. } | Sent::LateTotal { series, latest, .. } => {
+                if let Some((latest, _)) = self.session.totals_under_way.get(&series) {
+                    self.trials.keep_total(latest.clone());
                 }
+                self.total_answered(series, latest);
                 news = self.trials.refuse(target, cause, breaks, now);
             }
             Sent::Aside { .. } | Sent::Status | Sent::Offline | Sent::Subscription => {
@@ -199,8 +214,8 @@ impl<S: SiteView> Machine<S> {
         if let Some(sent) = self.session.last_refused {
             let now = self.now;
             self.trials.on_broken_after(target_of(sent), now);
-            if let Sent::Summary { series, .. } | Sent::Retry { series, .. } = sent {
-                self.trials.on_broken_after(TrialTarget::Series(series), now);
+            if let Some(series) = series_target_of(sent) {
+                self.trials.on_broken_after(series, now);
             }
         }
         let again = match self.session.ledger.under_way() {
@@ -243,20 +258,23 @@ impl<S: SiteView> Machine<S> {
     fn topic(&self, sent: Sent) -> String {
         let format = self.setting.formats.first();
         match sent {
-            Sent::Summary { series, .. } | Sent::Retry { series, .. } => self.topic_of(series),
-            Sent::Total { series, .. } | Sent::LateTotal { series, .. } => self.total_topic_of(series),
+            Sent::Summary { series, place, .. } => self.topic_of(series, place),
+            Sent::Retry { series, .. } => self.topic_of(series, 0),
+            Sent::Total { series, place, .. } | Sent::LateTotal { series, place, .. } => {
+                self.total_topic_of(series, place)
+            }
             Sent::Aside { .. } => format.undeliverable_topic(&self.setting.naming),
             Sent::Status | Sent::Offline | Sent::Subscription => self.setting.naming.status_topic(),
         }
     }
 
-    fn topic_of(&self, series: SeriesId) -> String {
-        let format = self.setting.formats.first();
+    fn topic_of(&self, series: SeriesId, place: Place) -> String {
+        let format = self.setting.formats.at(place);
         format.summary_topic(&self.setting.naming, &self.site.series_name(series))
     }
 
-    fn total_topic_of(&self, series: SeriesId) -> String {
-        let format = self.setting.formats.first();
+    fn total_topic_of(&self, series: SeriesId, place: Place) -> String {
+        let format = self.setting.formats.at(place);
         format.total_topic(&self.setting.naming, &self.site.series_name(series))
     }
 
@@ -264,14 +282,14 @@ impl<S: SiteView> Machine<S> {
     pub(super) fn refused_topics(&self) -> Vec<(String, String)> {
         let format = self.setting.formats.first();
         let topic = |target| match target {
-            TrialTarget::Series(series) => Some(self.topic_of(series)),
-            TrialTarget::Total(series) => Some(self.total_topic_of(series)),
+            TrialTarget::Series(series, place) => Some(self.topic_of(series, place)),
+            TrialTarget::Total(series, place) => Some(self.total_topic_of(series, place)),
             TrialTarget::Undeliverable => Some(format.undeliverable_topic(&self.setting.naming)),
             TrialTarget::Status => Some(self.setting.naming.status_topic()),
             TrialTarget::Subscription => {
                 Some(format!("{} (subscription)", self.setting.naming.status_topic()))
             }
-            TrialTarget::Number(_) => None,
+            TrialTarget::Number(..) => None,
         };
         let refused = self.trials.refused();
         let named = refused.filter_map(|(target, cause)| Some((topic(target)?, reasons::of_cause(cause))));

@@ -62,8 +62,9 @@ impl<S: SiteView> Machine<S> {
         }
         self.session.settled_held.insert(token.seq);
         self.settle(token);
-        let tried = self.trials.cause(TrialTarget::Number(token.seq)).is_some();
-        if tried && let Some(wait) = self.trials.on_number_held() {
+        if self.trials.is_refused(token.seq)
+            && let Some(wait) = self.trials.on_number_held()
+        {
             self.session.resume = Some(self.now + wait);
         }
     }
@@ -125,7 +126,8 @@ impl<S: SiteView> Machine<S> {
         }
         self.session.held_looked = Some(now);
         // What an earlier session asked for may have been done only after this one began.
-        if self.site.position().held != self.session.held.len() && !deliberate::is(Bug::ForgetsHeld) {
+        let is_read_again = !deliberate::is(Bug::ForgetsHeld) && !deliberate::is(Bug::ReadsHeldOnce);
+        if self.site.position().held != self.session.held.len() && is_read_again {
             self.read_held();
         }
         if self.session.held.is_empty() {
@@ -147,9 +149,9 @@ impl<S: SiteView> Machine<S> {
             if self.session.retrying.contains(seq) {
                 continue;
             }
-            let (series, aside) = (TrialTarget::Series(held.summary.series), TrialTarget::Undeliverable);
+            let (series, aside) = (TrialTarget::Series(held.summary.series, 0), TrialTarget::Undeliverable);
             let own = self.own_message(held).filter(|_| {
-                !self.trials.is_barred(TrialTarget::Number(*seq), now)
+                !self.trials.is_barred(TrialTarget::Number(*seq, 0), now)
                     && !self.trials.is_barred(series, now)
                     && (self.trials.cause(series).is_none() || finding_out.insert(held.summary.series))
             });

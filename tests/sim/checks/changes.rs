@@ -80,7 +80,7 @@ impl Changes {
         );
         let returned = configuration.ids().find(|id| removed.is_removed_before(*id, index));
         assert_eq!(returned, None, "changes: {at} takes in at {index} one that was taken out");
-        let timeout = incarnation.handle.status().adaptive_timeout.election_timeout_ms * 1000;
+        let timeout = incarnation.node.election_timeout().as_micros() as Micros;
         let since = self.leads.get(&at).map_or(now, |(_, since)| *since);
         let is_there = |id: NodeId| {
             let heard = self.heard.get(&(at, id)).copied().unwrap_or(0).max(since);

@@ -15,6 +15,8 @@ pub(crate) struct Conservation {
     counted: BTreeMap<String, (OneIncarnation, i128)>,
     crashed: BTreeSet<OneIncarnation>,
     left: BTreeSet<NodeId>,
+    /// Series of whose amounts the site has forgotten whether it took them.
+    unknown: BTreeSet<String>,
 }
 
 impl Conservation {
@@ -39,6 +41,11 @@ impl Conservation {
         self.counted.entry(series.to_owned()).or_insert((incarnation, 0)).1 += amount as i128;
     }
 
+    /// The site has forgotten what became of a report to this series.
+    pub(crate) fn is_unknown(&mut self, series: &str) {
+        self.unknown.insert(series.to_owned());
+    }
+
     /// An incarnation has crashed: its uncommitted counts are gone.
     pub(crate) fn crashed(&mut self, incarnation: OneIncarnation) {
         self.crashed.insert(incarnation);
@@ -57,7 +64,8 @@ impl Conservation {
     /// `founded`: the feature level that it was founded with. Before level 2 a box ahead of site time loses counts.
     pub(crate) fn holds(&self, site: &Site, founded: u32, refused: &RefusedCells) {
         let total = |series: &str| site.find(series).map_or(0, |id| site.series_total(id));
-        for (series, (surely, perhaps)) in &self.waited {
+        let waited = self.waited.iter().filter(|(series, _)| !self.unknown.contains(*series));
+        for (series, (surely, perhaps)) in waited {
             let total = total(series);
             assert!(
                 (*surely..=surely + perhaps).contains(&total),

@@ -7,6 +7,7 @@ mod digests;
 mod histories;
 mod lasts;
 mod leaders;
+mod listeners;
 mod once;
 pub(crate) mod progress;
 mod publications;
@@ -30,6 +31,7 @@ pub(crate) use digests::Digests;
 pub(crate) use histories::Histories;
 pub(crate) use lasts::Lasts;
 pub(crate) use leaders::Leaders;
+pub(crate) use listeners::Listeners;
 pub(crate) use once::Once;
 pub(crate) use publications::Publications;
 pub(crate) use publishers::Publishers;
@@ -48,6 +50,7 @@ use tally_core::id::NodeId;
 
 use crate::boxes::Incarnation;
 use crate::broker::{Packet, Topic};
+use crate::forms::Forms;
 use crate::plan::Micros;
 
 /// A incarnation of a box.
@@ -58,6 +61,8 @@ pub(crate) type OneIncarnation = (NodeId, u64);
 pub(crate) struct Checks {
     /// The feature level that the site was founded with.
     pub(crate) founded: u32,
+    /// What the site publishes.
+    pub(crate) forms: Forms,
     /// Whether limits are so low that they are reached.
     pub(crate) is_narrow: bool,
     pub(crate) agreed: AgreedMembers,
@@ -67,6 +72,7 @@ pub(crate) struct Checks {
     pub(crate) histories: Histories,
     pub(crate) lasts: Lasts,
     pub(crate) leaders: Leaders,
+    pub(crate) listeners: Listeners,
     pub(crate) once: Once,
     pub(crate) publications: Publications,
     pub(crate) publishers: Publishers,
@@ -83,15 +89,19 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// The broker has taken a message.
-    pub(crate) fn broker_took(&mut self, packet: &Packet) {
+    /// The broker has taken a message, on the connection of this serial, and keeps a subscription, or none.
+    pub(crate) fn broker_took(&mut self, packet: &Packet, (serial, listens): (u64, bool)) {
         let Some(message) = &packet.message else { return };
         self.publishers.taken(packet.term);
         if let Some(seq) = packet.seq {
-            self.publications.taken(seq);
+            self.publications.taken(seq, &packet.topic);
         }
-        if let Topic::Total(series) = &packet.topic {
-            self.retained.taken(series, message);
+        if packet.topic == Topic::Status {
+            let is_minded = self.set_aside.is_minded(&Topic::Subscription);
+            self.listeners.status_taken(serial, listens, is_minded);
+        }
+        if let Topic::Total(form, series) = &packet.topic {
+            self.retained.taken(*form, series, message);
         }
     }
 
@@ -112,7 +122,7 @@ impl Checks {
             }
             self.digests.look(at, site);
             self.site_times.look(site);
-            self.told.look(site, &self.set_aside);
+            self.told.look(site, self.forms, &self.set_aside);
             // Before level 2 what follows a step back is late up to where site time was.
             if self.founded >= 2 {
                 self.windows.look((at, incarnation.number), site);

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use tallyd::mqtt::Message;
 
+use crate::forms::Form;
+
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Fields {
     seq: u64,
@@ -15,13 +17,16 @@ struct Fields {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Retained(BTreeMap<String, Fields>);
+pub(crate) struct Retained(BTreeMap<(Form, String), Fields>);
 
 impl Retained {
     /// The broker has taken a total of a series.
-    pub(crate) fn taken(&mut self, series: &str, message: &Message) {
-        let new: Fields = serde_json::from_slice(&message.payload).expect("a total is JSON");
-        let old = self.0.insert(series.to_owned(), new).unwrap_or(Fields { seq: 0, ..new });
+    pub(crate) fn taken(&mut self, form: Form, series: &str, message: &Message) {
+        let new: Fields = match form {
+            Form::Json => serde_json::from_slice(&message.payload).expect("a total is JSON"),
+            Form::Cbor => serde_cbor::from_slice(&message.payload).expect("a total is CBOR"),
+        };
+        let old = self.0.insert((form, series.to_owned()), new).unwrap_or(Fields { seq: 0, ..new });
         assert!(new.seq >= old.seq, "retained: {series} goes back from number {} to {}", old.seq, new.seq);
         let falls = new.total < old.total && new.increase >= 0 && series.starts_with("counts/");
         assert!(!falls, "retained: {series} goes back from {} to {}", old.total, new.total);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::broker::Topic;
+use crate::forms::FORMS;
 
 /// The cause for a broken connection, as in the product.
 const BROKE: u8 = 0;
@@ -31,14 +32,22 @@ impl SetAside {
         }
     }
 
-    /// A number of a series is held for this reason.
+    /// Whether the broker may mind it.
+    pub(crate) fn is_minded(&self, topic: &Topic) -> bool {
+        self.codes.contains_key(topic) || self.ended_alone.contains_key(topic)
+    }
+
+    /// A number of a series is held for this reason, in whichever format it was minded.
     pub(crate) fn held(&self, seq: u64, series: &str, cause: u8) {
-        let topic = Topic::Summary(series.to_owned());
-        let said = self.codes.get(&topic).is_some_and(|codes| codes.contains(&cause));
-        let ended = self.ended_alone.get(&topic).copied().unwrap_or(0);
+        let topics = FORMS[2].iter().map(|form| Topic::Summary(*form, series.to_owned()));
+        let topics: Vec<Topic> = topics.collect();
+        let codes: BTreeSet<u8> =
+            topics.iter().filter_map(|topic| self.codes.get(topic)).flatten().copied().collect();
+        let said = codes.contains(&cause);
+        let ended: u32 = topics.iter().filter_map(|topic| self.ended_alone.get(topic)).sum();
         let is_certain = match cause {
             // One that was refused before was only tried again.
-            BROKE => ended >= STRIKES || ended > 0 && self.codes.contains_key(&topic),
+            BROKE => ended >= STRIKES || ended > 0 && !codes.is_empty(),
             PACKET_TOO_LARGE => said || self.limited,
             _ => said,
         };

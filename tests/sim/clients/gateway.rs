@@ -34,7 +34,7 @@ impl Gateways {
         let Gateways { meter, sources } = self;
         match sources[which].turn(now, coverage) {
             Turn::Waits => return None,
-            Turn::Free => {}
+            Turn::Free | Turn::Forgotten => {}
             Turn::Judged(refused) => {
                 coverage.add("readings reported", u64::from(refused.is_empty()));
             }

@@ -65,7 +65,11 @@ impl Operator {
             }
             3..=6 => {
                 let settings = if checks.is_narrow && rng.chance(600) { &NARROW[..] } else { &SETTINGS };
-                let (what, key, value) = rng.pick(settings);
+                let (what, key, mut value) = rng.pick(settings);
+                // Before level 2 a box that comes late finds no room either, until somebody raises that.
+                if what == "sources bounded" && checks.founded < 2 {
+                    value = "default";
+                }
                 coverage.count(what);
                 Some((place, self.ask(entry::set(rng.next(), key, value))))
             }

@@ -43,6 +43,10 @@ impl Reporter {
             Turn::Waits => return None,
             Turn::Free => {}
             Turn::Judged(refused) => self.judged(&refused, checks),
+            Turn::Forgotten => {
+                self.adds.clear();
+                checks.conservation.is_unknown(&self.series);
+            }
         }
         let Reporter { series, source, adds, is_there } = self;
         source.ask(now, boxes, rng, |_, rng| {

@@ -34,6 +34,8 @@ pub(crate) enum Turn {
     Free,
     /// A report was judged: these of its cells were refused.
     Judged(Vec<(u32, Refusal)>),
+    /// A report was or may have been applied, and the site has forgotten what of it was refused.
+    Forgotten,
 }
 
 impl Source {
@@ -58,7 +60,7 @@ impl Source {
             }
             self.asked = None;
         }
-        judged.map_or(Turn::Free, Turn::Judged)
+        judged.unwrap_or(Turn::Free)
     }
 
     /// What it asks next, and of which box; `make` is asked for the cells of a further report.
@@ -84,7 +86,9 @@ impl Source {
                     let (source, number) = (self.name.clone(), self.next);
                     self.report = make(one, rng).map(|cells| NamedReport { source, epoch, number, cells });
                 }
-                let report = self.report.as_ref()?;
+                let report = self.report.as_mut()?;
+                // It goes under another epoch if its own was closed before it was applied.
+                (report.epoch, report.number) = (epoch, self.next);
                 let open = incarnation.handle.clock().site();
                 incarnation.handle.site(|site| encode_report(site, source, report, open)).ok()?
             }
@@ -94,8 +98,8 @@ impl Source {
         Some((place, input))
     }
 
-    /// The refused cells of its report, if that was judged.
-    fn hear(&mut self, applied: Applied, coverage: &mut Coverage) -> Option<Vec<(u32, Refusal)>> {
+    /// What it means for its report.
+    fn hear(&mut self, applied: Applied, coverage: &mut Coverage) -> Option<Turn> {
         match applied {
             Applied::Opened { result: Ok(opened), .. } => self.epoch = self.epoch.or(Some(opened)),
             Applied::Opened { result: Err(OpenRefused::TooManySources), .. } => {
@@ -107,7 +111,20 @@ impl Source {
                 coverage.count("reports acknowledged");
                 self.report = None;
                 self.next = self.next.next();
-                return Some(refused);
+                return Some(Turn::Judged(refused));
+            }
+            // It was silent for so long that the site closed its epoch.
+            Applied::Report { number, verdict: Verdict::UnknownEpoch { last }, .. }
+                if number == self.next =>
+            {
+                coverage.count("epochs of silent sources closed");
+                self.epoch = None;
+                self.nonce += 1;
+                self.next = ReportNumber::FIRST;
+                if last.may_include(number) {
+                    self.report = None;
+                    return Some(Turn::Forgotten);
+                }
             }
             // Of a copy that was late.
             Applied::Report { number, .. } if number < self.next => {}

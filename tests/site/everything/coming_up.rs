@@ -80,7 +80,7 @@ pub(super) fn a_box_without_ipv6(trial: &mut Trial<'_>) {
 pub(super) fn the_site_is_raised(trial: &mut Trial<'_>) {
     for at in 0..3 {
         until("the site is raised", || {
-            (trial.site.boxes[at].try_status()?["level"]["site"].as_u64()? == 2).then_some(())
+            (trial.site.boxes[at].try_status()?["level"]["site"].as_u64()? == 3).then_some(())
         });
     }
     trial.goes_on("it was raised to a level");

@@ -74,9 +74,10 @@ impl Fuzzers {
     }
 
     /// Round after round until the time is up.
-    pub(super) fn run(&self, clock: &Clock, span: Duration) -> Result<Fuzzed> {
+    pub(super) fn run(&self, clock: &Clock) -> Result<Fuzzed> {
         let mut fuzzed = Fuzzed::default();
         let count = u32::try_from(self.programs.len()).unwrap_or(u32::MAX).max(1);
+        let span = clock.until.saturating_duration_since(Instant::now());
         let turn = TURN.min(span / count);
         loop {
             for (place, (name, program)) in (0..).zip(&self.programs) {

@@ -31,14 +31,10 @@ pub(super) struct Played {
 }
 
 impl Simulation {
-    /// What the simulation spends its time in is optimised, with all assertions; everything else is as for other
-    /// tests, and need not be built again.
+    /// In a profile of its own: optimised, with all assertions.
     pub(super) fn build(test: &'static str, voters: Option<u64>) -> Result<Simulation> {
-        let mut build =
-            cargo(&["test", "--test", test, "--no-run", "--message-format=json-render-diagnostics"]);
-        for package in ["tallyd", "tally-core"] {
-            build.args(["--config", &format!("profile.test.package.{package}.opt-level=3")]);
-        }
+        let mut build = cargo(&["test", "--profile", "soak", "--test", test, "--no-run"]);
+        build.arg("--message-format=json-render-diagnostics");
         println!("building the simulation ({test})");
         let output = build.stderr(std::process::Stdio::inherit()).output().context("cannot run cargo")?;
         if !output.status.success() {

@@ -1,0 +1,3 @@
+#![no_main]
+
+tally_fuzz_targets::fuzzer!("join");
