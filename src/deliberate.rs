@@ -127,6 +127,16 @@ bugs! {
     WitnessTrustsFailure,
     /// A leader does not tell the witness who the members are.
     TellsNoWitness,
+    /// A witness that is started anew has forgotten for whom it voted.
+    WitnessForgetsVote,
+    /// A witness that is started anew has forgotten what it counted for.
+    WitnessForgetsConfirmed,
+    /// A peer whose boot counter did not increase may connect.
+    AdmitsEarlier,
+    /// The status says that the site tolerates one failure more than a majority bears.
+    ToleratesOneMore,
+    /// The status does not mind that a box is catching up.
+    ToleratesWhileCatchingUp,
 }
 
 #[cfg(feature = "simulation")]

@@ -3,6 +3,7 @@
 use tally_core::raft::MemberRole;
 
 use super::{MemberStatus, Tolerates};
+use crate::deliberate::{self, Bug};
 
 /// What the leader knows of the witness, and whether the boxes are enough to commit anything.
 #[derive(Clone, Copy, Debug, Default)]
@@ -117,13 +118,14 @@ fn beside_witness(
         return Tolerates { failures: 0, text };
     }
     // Until a box that was away has caught up, what was counted without it is at the others alone.
-    if let Some(name) = witness_for.filter(|name| !away.contains(name)) {
+    let is_mindful = !deliberate::is(Bug::ToleratesWhileCatchingUp);
+    if let Some(name) = witness_for.filter(|name| is_mindful && !away.contains(name)) {
         let text = format!(
             "{reachable}; {name} is catching up: tolerates no failure of another box until it has caught up"
         );
         return Tolerates { failures: 0, text };
     }
-    let failures = (votes - quorum) as u64;
+    let failures = (votes - quorum) as u64 + u64::from(deliberate::is(Bug::ToleratesOneMore));
     let text = match failures {
         0 => format!("{reachable}: tolerates no failure"),
         _ => format!("{reachable}: tolerates {}", failure_count(failures)),

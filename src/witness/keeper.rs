@@ -62,7 +62,13 @@ pub fn message_in(frame: &Bytes) -> Option<Message> {
 
 impl Keeper {
     /// A witness that goes on with a record that its disk has.
-    pub fn new(identity: Identity, record: WitnessRecord) -> Keeper {
+    pub fn new(identity: Identity, mut record: WitnessRecord) -> Keeper {
+        if deliberate::is(Bug::WitnessForgetsVote) {
+            record.vote = None;
+        }
+        if deliberate::is(Bug::WitnessForgetsConfirmed) {
+            record = WitnessRecord { term: record.term, vote: record.vote, ..WitnessRecord::default() };
+        }
         Keeper { witness: Witness::new(record), members_as_of: LogIndex::ZERO, identity }
     }
 

@@ -112,7 +112,7 @@ impl<F: FileSystem> Store<F> {
     }
 
     /// The boot counter: how often the file was opened.
-    pub(super) const fn boot(&self) -> u64 {
+    pub const fn boot(&self) -> u64 {
         self.boot
     }
 

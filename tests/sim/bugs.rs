@@ -141,7 +141,14 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         Bug::TimeFromApplied => |plan| (plan.has_clocks, plan.calm) = (false, 300_000),
         Bug::MetersByProcess => |plan| plan.pollers = 2,
         // Two boxes and a witness.
-        Bug::WitnessAnswersFirst | Bug::WitnessSkipsNameSync | Bug::WitnessTrustsFailure => |plan| {
+        Bug::WitnessAnswersFirst
+        | Bug::WitnessSkipsNameSync
+        | Bug::WitnessTrustsFailure
+        | Bug::WitnessForgetsVote
+        | Bug::WitnessForgetsConfirmed
+        | Bug::AdmitsEarlier
+        | Bug::ToleratesOneMore
+        | Bug::ToleratesWhileCatchingUp => |plan| {
             (plan.boxes, plan.has_witness, plan.calm) = (2, true, 200_000);
         },
         Bug::TellsNoWitness => |plan| {

@@ -1,8 +1,9 @@
 //! More clients of the boxes: pollers and gateways with their meters, StatsD programs, visitors with bad input.
 
 use crate::clients::{Gateways, Habit, Meter, Poller, Statsd, Visitor};
+use crate::events::Event;
 use crate::plan::{Micros, SECOND, size};
-use crate::world::{Event, World};
+use crate::world::World;
 use tally_core::id::NodeId;
 use tallyd::site::entry;
 

@@ -6,8 +6,9 @@ use tally_core::id::NodeId;
 use tallyd::node::{Command, Input, StopTimes};
 use tokio::sync::oneshot;
 
+use crate::events::Event;
 use crate::plan::SECOND;
-use crate::world::{Event, World};
+use crate::world::World;
 
 impl World {
     pub(crate) fn start(&mut self, at: NodeId) {

@@ -86,7 +86,7 @@ impl Plan {
             has_clocks: rng.chance(850),
             changes_every: rng.chance(400).then(|| rng.between(150_000, 1_500_000)),
             comers: rng.between(1, 4),
-            has_witness: rng.chance(500),
+            has_witness: rng.chance(550),
             broker: BrokerPlan::new(rng),
         }
     }

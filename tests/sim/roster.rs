@@ -55,17 +55,19 @@ impl Roster {
     }
 }
 
-/// A witness that comes to a site that has none.
-pub(crate) fn witness(plan: &Plan, boxes: &[MemberRecord]) -> Identity {
-    let own = record(FIRST_WITNESS, MemberRole::Witness);
+/// A witness that comes to a site that has none, after so many others.
+pub(crate) fn witness(plan: &Plan, others: usize, boxes: &[MemberRecord]) -> Identity {
+    let own = record(FIRST_WITNESS + others as u64, MemberRole::Witness);
     let boxes = boxes.iter().map(|member| MemberRecord { role: MemberRole::Voter, ..member.clone() });
     identity(plan, own.id, boxes.chain([own.clone()]).collect())
 }
 
 fn record(id: u64, role: MemberRole) -> MemberRecord {
+    // One that replaces another has its name.
+    let name = if role == MemberRole::Witness { "witness".to_owned() } else { format!("box{id}") };
     MemberRecord {
         id: NodeId(id),
-        name: format!("box{id}"),
+        name,
         address: format!("10.0.0.{id}:7400"),
         role,
         key: KeyHash([id as u8; 32]),

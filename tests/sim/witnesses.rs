@@ -1,18 +1,20 @@
 //! Witnesses as they ship, with their records on disks that fail and lose what was not synced.
 
-use std::io::ErrorKind;
+use std::collections::VecDeque;
 use std::path::Path;
 
+use bytes::Bytes;
 use tally_core::id::NodeId;
-use tally_core::raft::{MemberRole, Message, WitnessRecord};
+use tally_core::raft::{Body, MemberRole, Message, WitnessRecord};
 use tallyd::identity::{Identity, MemberRecord};
-use tallyd::storage::faulty::{Fault, FaultyFileSystem};
-use tallyd::transport::Lane;
+use tallyd::storage::faulty::FaultyFileSystem;
+use tallyd::transport::{self, Lane};
 use tallyd::witness::{Answer, Heard, Keeper, Store, message_in};
 
+use crate::events::Event;
 use crate::links::Sent;
-use crate::plan::SECOND;
-use crate::world::{Event, World};
+use crate::plan::{SECOND, size};
+use crate::world::World;
 
 /// Witnesses have numbers from here on.
 pub(crate) const FIRST_WITNESS: u64 = 101;
@@ -32,14 +34,26 @@ pub(crate) enum WitnessEvent {
     },
     Trouble,
     DiskRecovers,
+    /// The box that it voted or counted for loses its power.
+    Bereaves(NodeId),
+    /// Somebody sees that the boxes refuse it, and removes it.
+    IsGivenUp,
 }
 
+/// A witness over all of its incarnations.
 #[derive(Debug)]
 pub(crate) struct SimWitness {
     pub(crate) id: NodeId,
-    /// As its directory has it.
-    identity: Identity,
-    fs: FaultyFileSystem,
+    /// As it was provisioned, and as its directory has it.
+    pub(crate) provisioned: Identity,
+    pub(crate) identity: Identity,
+    pub(crate) fs: FaultyFileSystem,
+    /// A copy of its directory that somebody keeps, with its boot counter.
+    pub(crate) copy: Option<(FaultyFileSystem, Identity, u64)>,
+    /// It came back with an old record or none.
+    pub(crate) forgets: bool,
+    /// Somebody has switched it off.
+    pub(crate) is_off: bool,
     incarnations: u64,
     incarnation: Option<Incarnation>,
 }
@@ -51,12 +65,23 @@ struct Incarnation {
     store: Store<FaultyFileSystem>,
     /// What is on its way to the disk, and what it was asked.
     storing: Option<(WitnessRecord, Message)>,
+    /// What came meanwhile.
+    waiting: VecDeque<(NodeId, Bytes)>,
 }
 
 impl SimWitness {
     pub(crate) fn new(identity: Identity, seed: u64) -> SimWitness {
-        let id = identity.node_id();
-        SimWitness { id, identity, fs: FaultyFileSystem::new(seed), incarnations: 0, incarnation: None }
+        SimWitness {
+            id: identity.node_id(),
+            provisioned: identity.clone(),
+            identity,
+            fs: FaultyFileSystem::new(seed),
+            copy: None,
+            forgets: false,
+            is_off: false,
+            incarnations: 0,
+            incarnation: None,
+        }
     }
 
     pub(crate) fn record(&self) -> &MemberRecord {
@@ -68,6 +93,12 @@ impl SimWitness {
         self.incarnation.as_ref().map(|incarnation| incarnation.number)
     }
 
+    /// What it says of itself to those who connect.
+    pub(crate) fn hello(&self) -> Option<transport::Incarnation> {
+        let Incarnation { store, number, .. } = self.incarnation.as_ref()?;
+        Some(transport::Incarnation { boot: store.boot(), nonce: *number })
+    }
+
     /// Whom it connects to.
     pub(crate) fn pinned(&self) -> &[MemberRecord] {
         &self.identity.members
@@ -76,35 +107,25 @@ impl SimWitness {
     pub(crate) fn pins(&self, peer: &MemberRecord) -> bool {
         self.pinned().iter().any(|member| (member.id, member.key) == (peer.id, peer.key))
     }
+
+    /// The process is gone, and the power; whether it ran.
+    pub(crate) fn end(&mut self) -> bool {
+        let ran = self.incarnation.take().is_some();
+        if ran {
+            self.fs.restart(true);
+        }
+        ran
+    }
 }
 
 impl World {
     pub(crate) fn witness_place(at: NodeId) -> usize {
-        crate::plan::size(at.0 - FIRST_WITNESS)
+        size(at.0 - FIRST_WITNESS)
     }
 
-    pub(crate) fn witness_happens(&mut self, at: NodeId, event: WitnessEvent) {
-        let place = World::witness_place(at);
-        match event {
-            WitnessEvent::Starts => self.start_witness(place),
-            WitnessEvent::Writes { incarnation } => {
-                if self.witnesses[place].running() == Some(incarnation) {
-                    self.witness_writes(place);
-                }
-            }
-            WitnessEvent::Trouble if !self.healed => {
-                self.witness_trouble(place);
-                let span = self.rng.between(1, 4 * self.plan.calm);
-                self.after(span, Event::Witness { at, event: WitnessEvent::Trouble });
-            }
-            WitnessEvent::Trouble => {}
-            WitnessEvent::DiskRecovers => self.witnesses[place].fs.break_down(None),
-        }
-    }
-
-    fn start_witness(&mut self, place: usize) {
+    pub(crate) fn start_witness(&mut self, place: usize) {
         let one = &mut self.witnesses[place];
-        if one.incarnation.is_some() {
+        if one.incarnation.is_some() || one.is_off {
             return;
         }
         let at = one.id;
@@ -112,14 +133,18 @@ impl World {
             Ok((store, record)) => {
                 one.incarnations += 1;
                 let keeper = Keeper::new(one.identity.clone(), record);
-                one.incarnation =
-                    Some(Incarnation { number: one.incarnations, keeper, store, storing: None });
-                self.checks.witnesses.found(at, &record);
+                let (number, waiting) = (one.incarnations, VecDeque::new());
+                one.incarnation = Some(Incarnation { number, keeper, store, storing: None, waiting });
+                // Of one that forgets nothing is believed, as long as nobody lets it speak.
+                if !one.forgets {
+                    self.checks.witnesses.found(at, &record);
+                }
                 self.coverage.count("witnesses started");
                 self.tell(|_| format!("witness {at} starts with {record:?}"));
             }
             Err(error) => {
                 self.tell(|_| format!("witness {at} cannot start: {error}"));
+                self.coverage.count("witnesses that could not start");
                 let one = &mut self.witnesses[place];
                 if one.fs.is_down() {
                     one.fs.restart(true);
@@ -129,13 +154,34 @@ impl World {
         }
     }
 
-    /// A frame comes to a witness.
-    pub(crate) fn witness_hears(&mut self, at: NodeId, from: NodeId, frame: &bytes::Bytes) {
-        let one = &mut self.witnesses[World::witness_place(at)];
+    /// A frame comes to a witness; while its disk is at work it waits.
+    pub(crate) fn witness_hears(&mut self, at: NodeId, from: NodeId, frame: Bytes) {
+        let place = World::witness_place(at);
+        let Some(incarnation) = &mut self.witnesses[place].incarnation else { return };
+        if incarnation.storing.is_some() {
+            self.coverage.count("frames that waited for a witness's disk");
+        }
+        incarnation.waiting.push_back((from, frame));
+        self.serve(place);
+    }
+
+    /// Handles what waits, up to the next record.
+    fn serve(&mut self, place: usize) {
+        while let Some(incarnation) = &mut self.witnesses[place].incarnation
+            && incarnation.storing.is_none()
+            && let Some((from, frame)) = incarnation.waiting.pop_front()
+        {
+            self.witness_handles(place, from, &frame);
+        }
+    }
+
+    fn witness_handles(&mut self, place: usize, from: NodeId, frame: &Bytes) {
+        let one = &mut self.witnesses[place];
+        let at = one.id;
         let Some(incarnation) = &mut one.incarnation else { return };
-        let (before, asked) = (*incarnation.keeper.record(), message_in(frame));
+        let asked = message_in(frame);
         match incarnation.keeper.hear(from, frame) {
-            Ok(Heard::Answer(answer)) => self.witness_says(at, asked.as_ref(), &before, answer),
+            Ok(Heard::Answer(answer)) => self.witness_says(at, asked.as_ref(), answer),
             Ok(Heard::Store(record)) => {
                 incarnation.storing = asked.map(|asked| (record, asked));
                 let incarnation = incarnation.number;
@@ -155,12 +201,11 @@ impl World {
         }
     }
 
-    fn witness_writes(&mut self, place: usize) {
+    pub(crate) fn witness_writes(&mut self, place: usize) {
         let one = &mut self.witnesses[place];
         let at = one.id;
         let Some(incarnation) = &mut one.incarnation else { return };
         let Some((record, asked)) = incarnation.storing.take() else { return };
-        let before = *incarnation.keeper.record();
         let written = incarnation.store.write_now(&record);
         if one.fs.is_down() {
             self.coverage.count("witnesses that lost their power while they wrote");
@@ -178,73 +223,38 @@ impl World {
             }
         };
         if let Some(answer) = answer {
-            self.witness_says(at, Some(&asked), &before, answer);
+            self.witness_says(at, Some(&asked), answer);
         }
+        self.serve(place);
     }
 
-    fn witness_says(
-        &mut self,
-        at: NodeId,
-        asked: Option<&Message>,
-        before: &WitnessRecord,
-        (to, frame): Answer,
-    ) {
+    fn witness_says(&mut self, at: NodeId, asked: Option<&Message>, (to, frame): Answer) {
         if let (Some(asked), Some(answer)) = (asked, message_in(&frame)) {
-            self.checks.witnesses.says(at, to, (asked, &answer), before);
+            self.checks.witnesses.says(at, to, asked, &answer);
+            let has_promised = match answer.body {
+                Body::VoteAnswer { granted } => granted,
+                Body::WitnessAppended { taken, .. } => taken,
+                _ => false,
+            };
+            if has_promised && !self.healed && self.rng.chance(60) {
+                let span = self.rng.below(400_000);
+                self.after(span, Event::Witness { at, event: WitnessEvent::Bereaves(to) });
+            }
         }
         self.send(at, Sent { to, lane: Some(Lane::Control), frame });
     }
 
-    fn crash_witness(&mut self, place: usize) {
-        let one = &mut self.witnesses[place];
-        let at = one.id;
-        if one.incarnation.take().is_none() {
+    pub(crate) fn crash_witness(&mut self, place: usize) {
+        let at = self.witnesses[place].id;
+        if !self.witnesses[place].end() {
             return;
         }
-        one.fs.restart(true);
         self.coverage.count("power lost at a witness");
         self.tell(|_| format!("witness {at} loses its power"));
         self.lose_connections(at);
         let away = self.rng.pick(&[20_000, 300_000, 3 * SECOND]);
         let away = self.rng.between(5_000, away);
         self.after(away, Event::Witness { at, event: WitnessEvent::Starts });
-    }
-
-    fn witness_trouble(&mut self, place: usize) {
-        let at = self.witnesses[place].id;
-        match self.rng.below(6) {
-            0 | 1 => self.crash_witness(place),
-            2 => {
-                let operations = self.rng.below(5) as u32;
-                self.witnesses[place].fs.fail_after(operations, Fault::Crash);
-            }
-            3 => {
-                self.coverage.count("witnesses whose disk failed");
-                self.witnesses[place].fs.break_down(Some(ErrorKind::Other));
-                let span = self.rng.between(100_000, 4 * SECOND);
-                self.after(span, Event::Witness { at, event: WitnessEvent::DiskRecovers });
-            }
-            4 => {
-                self.coverage.count("witnesses cut off");
-                for other in 0..self.boxes.len() {
-                    let other = self.boxes[other].id;
-                    self.network.cut(at, other);
-                    self.network.cut(other, at);
-                }
-            }
-            _ => self.break_cut(),
-        }
-    }
-
-    /// Nothing is wrong any more.
-    pub(crate) fn heal_witnesses(&mut self) {
-        for place in 0..self.witnesses.len() {
-            let one = &self.witnesses[place];
-            one.fs.break_down(None);
-            one.fs.disarm();
-            let at = one.id;
-            self.after(1_000, Event::Witness { at, event: WitnessEvent::Starts });
-        }
     }
 
     /// Whether the witness that the site names connects to its members.

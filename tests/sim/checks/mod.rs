@@ -108,6 +108,7 @@ impl Checks {
     /// Looks at a box after each of its steps.
     pub(crate) fn stepped(&mut self, now: Micros, at: NodeId, incarnation: &mut Incarnation) {
         let role = *incarnation.handle.role().borrow();
+        self.witnesses.leads(role.leader);
         if role.leads {
             self.leaders.leads(at, role.term);
             self.changes.leads(now, at, role.term);
