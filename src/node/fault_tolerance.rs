@@ -8,7 +8,7 @@ use crate::deliberate::{self, Bug};
 /// What the leader knows of the witness, and whether the boxes are enough to commit anything.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known<'a> {
-    /// The box that the witness stands in for.
+    /// The box that the witness stands in for, or for which it may not vote yet.
     pub(super) witness_for: Option<&'a str>,
     /// The witness does not vote for this box.
     pub(super) refused_by_witness: bool,
@@ -22,9 +22,9 @@ pub(super) fn writes(member: &MemberStatus) -> bool {
 }
 
 /// How many failures the site tolerates: the boxes that are connected and can write, beyond a majority; and whether they
-/// are one. `witness_for`: the box that the witness stands in for, as the leader knows; `refused`: the witness does not
-/// vote for this box. While the members change, majorities of two groups are needed, and the result is that of the
-/// weaker group.
+/// are one. `witness_for`: the box that the witness stands in for or may not vote for yet, as the leader knows; `refused`:
+/// the witness does not vote for this box. While the members change, majorities of two groups are needed, and the result
+/// is that of the weaker group.
 pub(super) fn tolerates(
     members: &[MemberStatus],
     witness_for: Option<&str>,

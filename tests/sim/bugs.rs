@@ -148,6 +148,7 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         | Bug::WitnessForgetsConfirmed
         | Bug::AdmitsEarlier
         | Bug::ToleratesOneMore
+        | Bug::ToleratesTooSoon
         | Bug::ToleratesWhileCatchingUp => |plan| {
             (plan.boxes, plan.has_witness, plan.calm) = (2, true, 200_000);
         },
@@ -163,6 +164,7 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         | Bug::KeepsRemoved
         | Bug::GoesByFounders
         | Bug::TellsNobody
+        | Bug::NeverRestates
         | Bug::RepeatsChanges => |plan| plan.changes_every = Some(300_000),
         _ => |_| (),
     }
