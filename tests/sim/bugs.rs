@@ -150,7 +150,7 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         | Bug::ToleratesOneMore
         | Bug::ToleratesTooSoon
         | Bug::ToleratesWhileCatchingUp => |plan| {
-            (plan.boxes, plan.has_witness, plan.calm) = (2, true, 200_000);
+            (plan.boxes, plan.has_witness, plan.calm, plan.sleeps) = (2, true, 200_000, None);
         },
         Bug::TellsNoWitness => |plan| {
             (plan.boxes, plan.has_witness, plan.changes_every) = (2, true, Some(300_000));

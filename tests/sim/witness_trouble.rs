@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use tally_core::id::NodeId;
+use tallyd::identity::MemberRecord;
 use tallyd::site::MemberChange;
 use tallyd::storage::faulty::{Fault, FaultyFileSystem};
 use tallyd::transport::{Compared, Incarnation};
@@ -45,7 +46,7 @@ impl World {
 
     fn witness_trouble(&mut self, place: usize) {
         let at = self.witnesses[place].id;
-        match self.rng.below(12) {
+        match self.rng.below(14) {
             // With each start it would be harder to tell that it is not what it was; nobody starts it again and again.
             0..=5 if self.witnesses[place].forgets => {}
             0..=3 => self.crash_witness(place),
@@ -111,9 +112,11 @@ impl World {
     /// One that is refused is removed by its name; that is asked for until the site does not name it.
     fn give_up_witness(&mut self, place: usize) {
         let at = self.witnesses[place].id;
-        let named = self.foremost().map(|foremost| {
+        // A box that was just started may not know yet.
+        let named = self.foremost().and_then(|foremost| {
             foremost.handle.site(|site| {
-                site.members().iter().find(|member| member.id == at).map(|member| member.name.clone())
+                let name_of = |member: &MemberRecord| (member.id == at).then(|| member.name.clone());
+                (!site.members().is_empty()).then(|| site.members().iter().find_map(name_of))
             })
         });
         match named {
