@@ -139,8 +139,6 @@ bugs! {
     ToleratesWhileCatchingUp,
     /// The status takes a box for caught up as soon as the witness stands in for it no more.
     ToleratesTooSoon,
-    /// Those who were removed before they got in are waited for as if they had to get out.
-    NeverRestates,
 }
 
 #[cfg(feature = "simulation")]

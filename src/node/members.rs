@@ -299,9 +299,6 @@ impl Node {
             // Who was told that it left is let go.
             self.know_members();
         }
-        if changes.is_empty() && self.is_to_restate() {
-            return self.change_configuration(&changes);
-        }
         if changes.is_empty() || configuration.is_joint() {
             self.members.waits = None;
             // The core lets go of who left a little after that is committed; then so is the connection.
@@ -319,26 +316,8 @@ impl Node {
                 names.join(" and ")
             ));
         }
-        self.change_configuration(&changes);
-    }
-
-    /// Whether the site waits for a configuration without those who are leaving, and none comes, because the one in force
-    /// has never had them. They were removed before they got in, and there never was another one: so the log does not say
-    /// who is in it.
-    fn is_to_restate(&self) -> bool {
-        let site = self.site();
-        let waits = site.configuration().is_none() && !site.members_leaving().is_empty();
-        waits && !deliberate::is(Bug::NeverRestates)
-    }
-
-    /// The entry that makes these changes; without any it says how it is.
-    fn change_configuration(&mut self, changes: &[Change]) {
         let core_now = self.now();
-        let changed = match changes {
-            [] => self.raft.restate_configuration(core_now),
-            changes => self.raft.change_membership(core_now, changes, Leave::ByItself),
-        };
-        match changed {
+        match self.raft.change_membership(core_now, &changes, Leave::ByItself) {
             Ok((range, configuration)) => {
                 info!("changing the members: {changes:?}");
                 self.members.waits = None;
