@@ -194,7 +194,8 @@ impl Node {
         let (applied, mut known) = {
             let site = self.site();
             let leaving = if deliberate::is(Bug::LetsGoAtOnce) { &[] } else { site.members_leaving() };
-            let named = site.members().iter().chain(leaving);
+            let left = leaving.iter().filter(|member| self.had_part(member.id));
+            let named = site.members().iter().chain(left);
             let named: BTreeMap<_, _> = named.map(|record| (record.id, record.clone())).collect();
             (site.applied(), named)
         };
@@ -219,6 +220,12 @@ impl Node {
         self.status_at = None;
         self.connect_members();
         self.connected.iter().for_each(|peer| self.tell_members(*peer));
+    }
+
+    /// Whether one that was removed can have been in force: the site does not know of one that was put and removed before
+    /// any configuration was written down. As long as that of the founding is in force, it says so.
+    fn had_part(&self, id: NodeId) -> bool {
+        self.raft.configuration_index() > LogIndex::ZERO || self.raft.configuration().role(id).is_some()
     }
 
     /// Tells a box who the members are, in case that it has been away: it lets in whom it knows, and the leader may be

@@ -69,6 +69,7 @@ pub(crate) fn verify(arguments: &Arguments) -> Result<()> {
     }
     report.step("size", || crate::size::check().map(Step::Passed));
     report.step("dependencies", dependencies);
+    report.step("locks of the other workspaces", locks);
     if arguments.full {
         report.step("the package on real systemd", || crate::system::test(None).map(Step::Passed));
     }
@@ -110,6 +111,18 @@ impl Report {
         }
         println!("{} passed, {} failed", counts.passed, counts.failed);
     }
+}
+
+/// Whether the lock files of the workspaces beside the main one fit what they build on.
+fn locks() -> Result<Step> {
+    for workspace in ["fuzz", "firmware"] {
+        let manifest = format!("{workspace}/Cargo.toml");
+        let resolve = ["metadata", "--locked", "--format-version", "1", "--manifest-path", &manifest];
+        if let failed @ Step::Failed(_) = quiet(&resolve, &[])? {
+            return Ok(failed);
+        }
+    }
+    Ok(Step::Passed(String::new()))
 }
 
 /// Runs cargo and shows what it prints only if it fails.

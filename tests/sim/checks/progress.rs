@@ -4,6 +4,7 @@ use tally_core::id::NodeId;
 use tally_core::raft::MemberRole;
 use tally_core::time::SiteTime;
 use tallyd::identity::MemberRecord;
+use tallyd::site::Site;
 
 use crate::boxes::{Incarnation, SimBox};
 use crate::plan::Micros;
@@ -42,13 +43,20 @@ pub(crate) fn is_at_rest(boxes: &[&SimBox], refuses: impl Fn(&str) -> bool) -> b
 /// What it may still have to do.
 pub(crate) fn describe(incarnation: &Incarnation) -> String {
     format!(
-        "{}, {}, by {:?}, connects to {:?}, waits for {:?}",
+        "{}, {}: {:?}, by {:?}, connects to {:?}, waits for {:?}",
         if has_committed(incarnation) { "committed" } else { "commits" },
         if members_are_in_force(incarnation) { "as wished" } else { "not as wished" },
+        incarnation.handle.site(wishes),
         incarnation.node.configuration(),
         incarnation.outlet.pinned(),
         incarnation.handle.status().changing.waits
     )
+}
+
+/// Whom the site names, and who is leaving.
+fn wishes(site: &Site) -> (Vec<(NodeId, MemberRole)>, Vec<NodeId>) {
+    let named = site.members().iter().map(|member| (member.id, member.role));
+    (named.collect(), site.members_leaving().iter().map(|member| member.id).collect())
 }
 
 /// Whether all members are what they are meant to be, nobody else has a part in anything, and nobody else is connected.

@@ -126,11 +126,16 @@ fn applied(site: &Site, name: &str) -> Result<u64> {
     status["applied"].as_u64().context("the status has no applied index")
 }
 
+/// Makes the folder, or empties it. The folder itself stays: it may be the mount point of a disk to be measured.
 fn empty(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let old = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    for old in old {
+        let old = old.with_context(|| format!("cannot read {}", folder.display()))?.path();
+        let emptied = if old.is_dir() { std::fs::remove_dir_all(&old) } else { std::fs::remove_file(&old) };
+        emptied.with_context(|| format!("cannot remove {}", old.display()))?;
     }
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+    Ok(())
 }
 
 /// The middle one of some numbers; of an even count, the upper of the two.
