@@ -127,6 +127,8 @@ bugs! {
     WitnessTrustsFailure,
     /// A leader does not tell the witness who the members are.
     TellsNoWitness,
+    /// No box but a leader tells the witness who the members are.
+    LeadersAloneTell,
     /// A witness that is started anew has forgotten for whom it voted.
     WitnessForgetsVote,
     /// A witness that is started anew has forgotten what it counted for.

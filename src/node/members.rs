@@ -229,10 +229,18 @@ impl Node {
     }
 
     /// Tells a box who the members are, in case that it has been away: it lets in whom it knows, and the leader may be
-    /// one that came meanwhile. Of a witness only a leader's word counts.
+    /// one that came meanwhile. A witness is told by its leader, again and again if that gets lost, but not by one that it
+    /// does not know: so all others tell it once.
     pub(super) fn tell_members(&self, peer: NodeId) {
-        let is_witness = self.members.get(peer).is_none_or(|member| member.role == MemberRole::Witness);
-        if is_witness || self.state_check.is_out() || deliberate::is(Bug::TellsNobody) {
+        let Some(role) = self.members.get(peer).map(|member| member.role) else { return };
+        if self.state_check.is_out() || deliberate::is(Bug::TellsNobody) {
+            return;
+        }
+        if role == MemberRole::Witness {
+            let may_tell = !self.leads() && !deliberate::is(Bug::LeadersAloneTell);
+            if may_tell && !self.site().members().is_empty() && !self.is_removed() {
+                self.send(peer, Lane::Control, &self.members_for_witness());
+            }
             return;
         }
         let (index, mut members) = {
@@ -358,10 +366,14 @@ impl Node {
             self.members.witness_untold = false;
             return;
         };
-        let frame = Frame::Members { index: self.site().applied(), members: self.members.connected() };
+        let frame = self.members_for_witness();
         // Connected anew, it is told then.
         self.members.witness_untold =
             self.connected.contains(&witness) && !self.send(witness, Lane::Control, &frame);
+    }
+
+    fn members_for_witness(&self) -> Frame {
+        Frame::Members { index: self.site().applied(), members: self.members.connected() }
     }
 
     /// Who cannot be reached of those who would vote after these changes, if the others would be no majority: then

@@ -47,7 +47,7 @@ impl From<Reason> for Ignored {
 #[derive(Debug)]
 pub struct Keeper {
     witness: Witness,
-    /// The last log index of the leader that last sent the members.
+    /// The last log index of the box that last sent the members.
     members_as_of: LogIndex,
     identity: Identity,
 }
@@ -103,11 +103,11 @@ impl Keeper {
         }
     }
 
-    /// Accepts the list of members from a leader: new members may connect, removed ones may not.
+    /// Accepts the list of members from a member: new members may connect, removed ones may not.
     fn hear_members(&mut self, index: LogIndex, mut members: Vec<MemberRecord>) -> Result<Heard, Ignored> {
         let me = self.identity.me();
         let own = members.iter().find(|record| record.id == me.id);
-        // A leader that was cut off may tell an old list; one without this witness is none to live by.
+        // A box that was cut off may tell an old list; one without this witness is none to live by.
         if index < self.members_as_of || own.is_none_or(|own| own.key != me.key || own.role != me.role) {
             return Err(Reason::StaleMembers.into());
         }

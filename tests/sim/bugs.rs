@@ -152,7 +152,7 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         | Bug::ToleratesWhileCatchingUp => |plan| {
             (plan.boxes, plan.has_witness, plan.calm, plan.sleeps) = (2, true, 200_000, None);
         },
-        Bug::TellsNoWitness => |plan| {
+        Bug::TellsNoWitness | Bug::LeadersAloneTell => |plan| {
             (plan.boxes, plan.has_witness, plan.changes_every) = (2, true, Some(300_000));
         },
         // Members that change often, some of them for the site's last majority.
