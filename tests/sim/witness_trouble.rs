@@ -105,6 +105,7 @@ impl World {
         self.crash_witness(place);
         let one = &mut self.witnesses[place];
         (one.fs, one.identity, one.forgets) = (fs, identity, true);
+        self.checks.witnesses.forgets(at);
         let span = self.rng.between(SECOND, 5 * SECOND);
         self.after(span, Event::Witness { at, event: WitnessEvent::IsGivenUp });
     }

@@ -1,5 +1,5 @@
 //! Witnesses: what one says is in its record on disk, the record never goes back, it votes once a term, nobody gets its
-//! vote who may lack what it counted for, and it never leads.
+//! vote who may lack what it counted for, one that lost its record has no say, and none ever leads.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +20,8 @@ struct Promises {
     votes: BTreeMap<Term, NodeId>,
     /// Up to which subterm it has said to count for entries, and which voters are a sub-quorum there.
     counts: ((Term, Subterm), NodeSet),
+    /// It came back with an old record or none: from then on it has no say.
+    has_forgotten: bool,
 }
 
 impl Witnesses {
@@ -42,9 +44,18 @@ impl Witnesses {
         *before = *now;
     }
 
+    /// It comes back with an old record or none.
+    pub(crate) fn forgets(&mut self, at: NodeId) {
+        self.0.entry(at).or_default().has_forgotten = true;
+    }
+
     /// It gives this answer to what it was asked.
     pub(crate) fn says(&mut self, at: NodeId, to: NodeId, asked: &Message, answer: &Message) {
         let promises = self.0.entry(at).or_default();
+        assert!(
+            !promises.has_forgotten,
+            "witness: {at} came back with an old record, and {to} asks it {asked:?}"
+        );
         let synced = &promises.synced;
         match (asked.body, answer.body) {
             (
