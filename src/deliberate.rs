@@ -129,6 +129,8 @@ bugs! {
     TellsNoWitness,
     /// No box but a leader tells the witness who the members are.
     LeadersAloneTell,
+    /// Those who were removed before they got in are waited for as if they had to get out.
+    NeverRestates,
     /// A witness that is started anew has forgotten for whom it voted.
     WitnessForgetsVote,
     /// A witness that is started anew has forgotten what it counted for.

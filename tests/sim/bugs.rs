@@ -164,6 +164,7 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         | Bug::KeepsRemoved
         | Bug::GoesByFounders
         | Bug::TellsNobody
+        | Bug::NeverRestates
         | Bug::RepeatsChanges => |plan| plan.changes_every = Some(300_000),
         _ => |_| (),
     }

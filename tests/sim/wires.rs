@@ -97,7 +97,7 @@ impl World {
 
     /// A witness and a box connect if they name each other, and if it is not one of earlier.
     fn dial_witness(&mut self, witness: usize, place: usize) {
-        let (one, other) = (&self.witnesses[witness], &mut self.boxes[place]);
+        let (one, other) = (&mut self.witnesses[witness], &mut self.boxes[place]);
         let (Some(hello), Some(running)) = (one.hello(), &other.incarnation) else { return };
         let (at, peer, incarnations) = (other.id, one.id, (running.number, hello.nonce));
         let is_there = self.network.is_cut(at, peer) || self.network.is_connected(at, peer, incarnations);
@@ -108,6 +108,7 @@ impl World {
             return self.coverage.count("connections refused to a witness that was more");
         }
         other.seen.note(peer, hello);
+        one.told.insert(at, hello.boot);
         let serial = self.network.connect(at, peer, incarnations);
         let span = self.rng.between(200, 5_000);
         self.after(span, Event::Linked { at, peer, serial });

@@ -6,8 +6,8 @@ use tally_core::id::NodeId;
 use tallyd::identity::MemberRecord;
 use tallyd::site::MemberChange;
 use tallyd::storage::faulty::{Fault, FaultyFileSystem};
-use tallyd::transport::{Compared, Incarnation};
 
+use crate::boxes::SimBox;
 use crate::events::Event;
 use crate::plan::SECOND;
 use crate::witnesses::WitnessEvent;
@@ -92,11 +92,11 @@ impl World {
             _ => (FaultyFileSystem::new(seed), one.provisioned.clone(), 0),
         };
         // Boxes tell it by its boot counter, which they must have seen rise by more than a start or two that fail.
-        let hello = Incarnation { boot: boot + 3, nonce: u64::MAX };
-        let at = one.id;
-        if self.boxes.iter().any(|other| other.seen.compare(at, hello) != Compared::Earlier) {
+        let is_told = |other: &SimBox| one.told.get(&other.id).is_some_and(|told| *told >= boot + 3);
+        if !self.boxes.iter().all(is_told) {
             return;
         }
+        let at = one.id;
         self.coverage.count(match boot {
             0 => "witnesses that came back with an emptied disk",
             _ => "witnesses that came back with an old copy",

@@ -1,6 +1,6 @@
 //! Witnesses as they ship, with their records on disks that fail and lose what was not synced.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -50,6 +50,8 @@ pub(crate) struct SimWitness {
     pub(crate) fs: FaultyFileSystem,
     /// A copy of its directory that somebody keeps, with its boot counter.
     pub(crate) copy: Option<(FaultyFileSystem, Identity, u64)>,
+    /// The boot counter that each box was told last.
+    pub(crate) told: BTreeMap<NodeId, u64>,
     /// It came back with an old record or none.
     pub(crate) forgets: bool,
     /// Somebody has switched it off.
@@ -77,6 +79,7 @@ impl SimWitness {
             identity,
             fs: FaultyFileSystem::new(seed),
             copy: None,
+            told: BTreeMap::new(),
             forgets: false,
             is_off: false,
             incarnations: 0,
