@@ -129,6 +129,30 @@ bugs! {
     ClearsNothing,
     /// Numbers go on from where the site stands, whatever the broker knows.
     ReusesNumbers,
+    /// A witness answers before its record is on the disk.
+    WitnessAnswersFirst,
+    /// A witness takes a record for durable whose name is not synced.
+    WitnessSkipsNameSync,
+    /// A witness answers although its disk has refused the record.
+    WitnessTrustsFailure,
+    /// A leader does not tell the witness who the members are.
+    TellsNoWitness,
+    /// No box but a leader tells the witness who the members are.
+    LeadersAloneTell,
+    /// Those who were removed before they got in are waited for as if they had to get out.
+    NeverRestates,
+    /// A witness that is started anew has forgotten for whom it voted.
+    WitnessForgetsVote,
+    /// A witness that is started anew has forgotten what it counted for.
+    WitnessForgetsConfirmed,
+    /// A peer whose boot counter did not increase may connect.
+    AdmitsEarlier,
+    /// The status says that the site tolerates one failure more than a majority bears.
+    ToleratesOneMore,
+    /// The status does not mind that a box is catching up.
+    ToleratesWhileCatchingUp,
+    /// The status takes a box for caught up as soon as the witness stands in for it no more.
+    ToleratesTooSoon,
 }
 
 #[cfg(feature = "simulation")]

@@ -1,12 +1,14 @@
 //! The witness, a role of the daemon (`tallyd run --witness`). It votes and stores a record of a few bytes for a
 //! site with an even number of boxes, and for as many sites as it has slots.
 //!
-//! * `store`: the record on disk. `slot`: the witness of one site. `status`: their status over HTTP.
+//! * `store`: the record on disk. `keeper`: what a witness does about what it hears, without I/O. `slot`: the witness of
+//!   one site, which does as it says. `status`: their status over HTTP.
 //!
 //! A slot is a directory with an identity whose role is witness: its keys, its address, its record. What the
 //! witness promises is decided by the core (`tally_core::raft::Witness`); this module only passes it messages and
 //! makes its records durable before any answer is sent.
 
+mod keeper;
 mod slot;
 mod status;
 pub mod store;
@@ -26,9 +28,10 @@ use crate::reload::Reload;
 use crate::service;
 use crate::signals::{self, Signals};
 use crate::startup::{self, StartupError};
+pub use keeper::{Answer, Heard, Ignored, Keeper, message_in};
 use slot::Slot;
 use status::{Overview, Page};
-pub use store::StoreError;
+pub use store::{Store, StoreError};
 
 /// How long an orderly stop waits for writes of records and for requests.
 const END_WAIT: Duration = Duration::from_secs(6);

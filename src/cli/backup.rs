@@ -119,8 +119,8 @@ async fn receive(args: &BackupArgs, temporary: &Path) -> Result<BackupHead, Clie
         }
     }
     progress.end();
-    let (head, _) = backup::check(&bytes)
-        .map_err(|error| ClientError::Answer(args.server.shown(), error.to_string()))?;
+    let (head, _) =
+        backup::check(&bytes).map_err(|error| ClientError::Answer(args.server.shown(), error.to_string()))?;
     file.sync_all().map_err(|error| unwritten(temporary, &error))?;
     Ok(head)
 }

@@ -1,7 +1,7 @@
 //! `tallyd export`: totals and windows, from a running site or from the directory of a stopped box.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use serde::Deserialize;

@@ -3,11 +3,12 @@
 use tally_core::raft::MemberRole;
 
 use super::{MemberStatus, Tolerates};
+use crate::deliberate::{self, Bug};
 
 /// What the leader knows of the witness, and whether the boxes are enough to commit anything.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known<'a> {
-    /// The box that the witness stands in for.
+    /// The box that the witness stands in for, or for which it may not vote yet.
     pub(super) witness_for: Option<&'a str>,
     /// The witness does not vote for this box.
     pub(super) refused_by_witness: bool,
@@ -21,9 +22,9 @@ pub(super) fn writes(member: &MemberStatus) -> bool {
 }
 
 /// How many failures the site tolerates: the boxes that are connected and can write, beyond a majority; and whether they
-/// are one. `witness_for`: the box that the witness stands in for, as the leader knows; `refused`: the witness does not
-/// vote for this box. While the members change, majorities of two groups are needed, and the result is that of the
-/// weaker group.
+/// are one. `witness_for`: the box that the witness stands in for or may not vote for yet, as the leader knows; `refused`:
+/// the witness does not vote for this box. While the members change, majorities of two groups are needed, and the result
+/// is that of the weaker group.
 pub(super) fn tolerates(
     members: &[MemberStatus],
     witness_for: Option<&str>,
@@ -117,13 +118,14 @@ fn beside_witness(
         return Tolerates { failures: 0, text };
     }
     // Until a box that was away has caught up, what was counted without it is at the others alone.
-    if let Some(name) = witness_for.filter(|name| !away.contains(name)) {
+    let is_mindful = !deliberate::is(Bug::ToleratesWhileCatchingUp);
+    if let Some(name) = witness_for.filter(|name| is_mindful && !away.contains(name)) {
         let text = format!(
             "{reachable}; {name} is catching up: tolerates no failure of another box until it has caught up"
         );
         return Tolerates { failures: 0, text };
     }
-    let failures = (votes - quorum) as u64;
+    let failures = (votes - quorum) as u64 + u64::from(deliberate::is(Bug::ToleratesOneMore));
     let text = match failures {
         0 => format!("{reachable}: tolerates no failure"),
         _ => format!("{reachable}: tolerates {}", failure_count(failures)),

@@ -197,8 +197,7 @@ impl Node {
         let (applied, mut known) = {
             let site = self.site();
             let leaving = if deliberate::is(Bug::LetsGoAtOnce) { &[] } else { site.members_leaving() };
-            let left = leaving.iter().filter(|member| self.had_part(member.id));
-            let named = site.members().iter().chain(left);
+            let named = site.members().iter().chain(leaving);
             let named: BTreeMap<_, _> = named.map(|record| (record.id, record.clone())).collect();
             (site.applied(), named)
         };
@@ -225,17 +224,19 @@ impl Node {
         self.connected.iter().for_each(|peer| self.tell_members(*peer));
     }
 
-    /// Whether one that was removed can have been in force: the site does not know of one that was put and removed before
-    /// any configuration was written down. As long as that of the founding is in force, it says so.
-    fn had_part(&self, id: NodeId) -> bool {
-        self.raft.configuration_index() > LogIndex::ZERO || self.raft.configuration().role(id).is_some()
-    }
-
     /// Tells a box who the members are, in case that it has been away: it lets in whom it knows, and the leader may be
-    /// one that came meanwhile. Of a witness only a leader's word counts.
+    /// one that came meanwhile. A witness is told by its leader, again and again if that gets lost, but not by one that it
+    /// does not know: so all others tell it once.
     pub(super) fn tell_members(&self, peer: NodeId) {
-        let is_witness = self.members.get(peer).is_none_or(|member| member.role == MemberRole::Witness);
-        if is_witness || self.state_check.is_out() || deliberate::is(Bug::TellsNobody) {
+        let Some(role) = self.members.get(peer).map(|member| member.role) else { return };
+        if self.state_check.is_out() || deliberate::is(Bug::TellsNobody) {
+            return;
+        }
+        if role == MemberRole::Witness {
+            let may_tell = !self.leads() && !deliberate::is(Bug::LeadersAloneTell);
+            if may_tell && !self.site().members().is_empty() && !self.is_removed() {
+                self.send(peer, Lane::Control, &self.members_for_witness());
+            }
             return;
         }
         let (index, mut members) = {
@@ -319,6 +320,9 @@ impl Node {
             // Who was told that it left is let go.
             self.know_members();
         }
+        if changes.is_empty() && self.is_to_restate() {
+            return self.change_configuration(&changes);
+        }
         if changes.is_empty() || configuration.is_joint() {
             self.members.waits = None;
             // The core lets go of who left a little after that is committed; then so is the connection.
@@ -336,8 +340,26 @@ impl Node {
                 names.join(" and ")
             ));
         }
+        self.change_configuration(&changes);
+    }
+
+    /// Whether the site waits for a configuration without those who are leaving, and none comes, because the one in force
+    /// has never had them. They were removed before they got in, and there never was another one: so the log does not say
+    /// who is in it.
+    fn is_to_restate(&self) -> bool {
+        let site = self.site();
+        let waits = site.configuration().is_none() && !site.members_leaving().is_empty();
+        waits && !deliberate::is(Bug::NeverRestates)
+    }
+
+    /// The entry that makes these changes; without any it says how it is.
+    fn change_configuration(&mut self, changes: &[Change]) {
         let core_now = self.now();
-        match self.raft.change_membership(core_now, &changes, Leave::ByItself) {
+        let changed = match changes {
+            [] => self.raft.restate_configuration(core_now),
+            changes => self.raft.change_membership(core_now, changes, Leave::ByItself),
+        };
+        match changed {
             Ok((range, configuration)) => {
                 info!("changing the members: {changes:?}");
                 self.members.waits = None;
@@ -358,7 +380,12 @@ impl Node {
 
     /// A witness has no log from which it could learn whom it may talk to: its leader tells it, also before it votes.
     fn tell_witness(&mut self) {
-        if !self.members.witness_untold || !self.leads() || self.site().applied() < self.members.leads_from {
+        let is_silent = deliberate::is(Bug::TellsNoWitness);
+        if is_silent
+            || !self.members.witness_untold
+            || !self.leads()
+            || self.site().applied() < self.members.leads_from
+        {
             return;
         }
         let witness = self.members.known.values().find(|member| member.role == MemberRole::Witness);
@@ -366,10 +393,14 @@ impl Node {
             self.members.witness_untold = false;
             return;
         };
-        let frame = Frame::Members { index: self.site().applied(), members: self.members.connected() };
+        let frame = self.members_for_witness();
         // Connected anew, it is told then.
         self.members.witness_untold =
             self.connected.contains(&witness) && !self.send(witness, Lane::Control, &frame);
+    }
+
+    fn members_for_witness(&self) -> Frame {
+        Frame::Members { index: self.site().applied(), members: self.members.connected() }
     }
 
     /// Who cannot be reached of those who would vote after these changes, if the others would be no majority: then

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use tally_core::id::NodeId;
-use tally_core::raft::{MemberRole, Role};
+use tally_core::raft::{MemberRole, PeerStatus, Role, Status};
 
 use super::disk_health::Trouble;
 use super::fault_tolerance::Known;
@@ -18,6 +18,7 @@ use super::{
     StorageStatus, fault_tolerance, room, votes,
 };
 use crate::clock::Wall;
+use crate::deliberate::{self, Bug};
 use crate::site::{Level, MemberRecord, NumberGap, Site};
 use crate::transport::Refusal;
 
@@ -75,7 +76,7 @@ impl Node {
             && self.batches.epoch().is_some()
             && self.disk_health.trouble().is_none();
         let raft = self.raft.status();
-        let witness_for = raft.witness_for.and_then(|id| Some(self.members.get(id)?.name.clone()));
+        let witness_for = self.catches_up(&members, &raft).and_then(name);
         let (majority, tolerates) =
             fault_tolerance::tolerates(&members, witness_for.as_deref(), raft.refused_by_witness);
         status.tolerates = if is_removed { fault_tolerance::removed() } else { tolerates };
@@ -106,6 +107,25 @@ impl Node {
         if !is_same || tolerates != status.tolerates || verdict != status.verdict.text {
             self.shared.status_changed.notify_one();
         }
+    }
+
+    /// For which box the witness may not vote yet, as far as a leader knows: the one that it stands in for, or one that
+    /// lacks the beginning of the subterm, after it did so or after the election.
+    fn catches_up<const NODES: usize>(
+        &self,
+        members: &[MemberStatus],
+        raft: &Status<NODES>,
+    ) -> Option<NodeId> {
+        let is_there = |id: NodeId| {
+            members.iter().any(|member| member.id == id && member.votes && fault_tolerance::writes(member))
+        };
+        let lacks = |peer: &&PeerStatus| {
+            peer.role == Some(MemberRole::Voter) && peer.matched < raft.subterm_start && is_there(peer.id)
+        };
+        let has_witness = self.raft.configuration().witness().is_some();
+        let minds = has_witness && !deliberate::is(Bug::ToleratesTooSoon);
+        let lacking = raft.peers.iter().find(lacks).filter(|_| minds);
+        lacking.map(|peer| peer.id).or(raft.witness_for)
     }
 
     fn storage_status(&self) -> StorageStatus {

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
@@ -105,9 +105,18 @@ pub trait StoredFile: Send {
     fn try_lock(&self) -> io::Result<bool>;
 }
 
-/// The operating system's file system.
+/// The operating system's file system. What it makes only its owner may read and write, whatever the umask: others could
+/// read what a site counts, or hold a lock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFileSystem;
+
+const FILE_MODE: u32 = 0o600;
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(FILE_MODE);
+    options
+}
 
 impl FileSystem for RealFileSystem {
     type File = File;
@@ -117,15 +126,15 @@ impl FileSystem for RealFileSystem {
     }
 
     fn open(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(path)
+        options().open(path)
     }
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
+        options().create(true).truncate(true).open(path)
     }
 
     fn open_or_create(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+        options().create(true).truncate(false).open(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -13,6 +13,7 @@ use tally_core::id::NodeId;
 
 use super::Refusal;
 use super::peer::Peer;
+use crate::deliberate::{self, Bug};
 use crate::identity::write_file;
 
 /// The file in the data directory with the latest incarnation of each peer that this box has seen.
@@ -94,21 +95,48 @@ pub struct Incarnations {
 
 #[derive(Debug)]
 struct Seen {
-    incarnations: Mutex<BTreeMap<u64, Incarnation>>,
+    incarnations: Mutex<SeenIncarnations>,
     path: PathBuf,
     /// The content of the file. Locked from before `incarnations` is read until it is written: concurrent writers
     /// then never replace a newer text by an older one.
     written: Mutex<String>,
 }
 
+/// The latest incarnation of each peer that a box has seen, by number, without I/O.
+#[derive(Clone, Debug, Default)]
+pub struct SeenIncarnations(BTreeMap<u64, Incarnation>);
+
 /// How a peer's incarnation compares with the known one.
-#[derive(Debug, PartialEq, Eq)]
-enum Compared {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// It is the known one.
     Known,
+    /// None of this peer was seen before.
     First,
+    /// The peer was restarted.
     Later,
     /// An earlier boot counter, or the same one in another process.
     Earlier,
+}
+
+impl SeenIncarnations {
+    /// How an incarnation of this peer compares with the latest one.
+    pub fn compare(&self, id: NodeId, incarnation: Incarnation) -> Compared {
+        match self.0.get(&id.0) {
+            None => Compared::First,
+            Some(known) if *known == incarnation => Compared::Known,
+            Some(known) if incarnation.boot > known.boot => Compared::Later,
+            Some(_) if deliberate::is(Bug::AdmitsEarlier) => Compared::Later,
+            Some(_) => Compared::Earlier,
+        }
+    }
+
+    /// Remembers an incarnation that may connect.
+    pub fn note(&mut self, id: NodeId, incarnation: Incarnation) {
+        let known = self.0.entry(id.0).or_insert(incarnation);
+        // Another connection may have brought a later one meanwhile.
+        *known = if known.boot > incarnation.boot { *known } else { incarnation };
+    }
 }
 
 impl Incarnations {
@@ -134,7 +162,8 @@ impl Incarnations {
                 BTreeMap::new()
             }
         };
-        let seen = Arc::new(Seen { incarnations: Mutex::new(seen), path, written: Mutex::default() });
+        let incarnations = Mutex::new(SeenIncarnations(seen));
+        let seen = Arc::new(Seen { incarnations, path, written: Mutex::default() });
         Incarnations { own: Incarnation { boot, nonce: u64::from_le_bytes(nonce) }, seen }
     }
 
@@ -164,18 +193,13 @@ impl Incarnations {
     }
 
     fn compare(&self, id: NodeId, incarnation: Incarnation) -> Compared {
-        match self.seen.lock().get(&id.0) {
-            None => Compared::First,
-            Some(known) if *known == incarnation => Compared::Known,
-            Some(known) if incarnation.boot > known.boot => Compared::Later,
-            Some(_) => Compared::Earlier,
-        }
+        self.seen.lock().compare(id, incarnation)
     }
 
     /// Remembers an incarnation that may connect. A separate thread makes it durable, because the disk may hang and
     /// connections must not.
     fn remember(&self, id: NodeId, incarnation: Incarnation) -> Option<JoinHandle<()>> {
-        self.seen.note(id, incarnation);
+        self.seen.lock().note(id, incarnation);
         let seen = Arc::clone(&self.seen);
         let writer = std::thread::Builder::new().name("incarnations".to_owned()).spawn(move || seen.write());
         let failed =
@@ -185,21 +209,14 @@ impl Incarnations {
 }
 
 impl Seen {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Incarnation>> {
+    fn lock(&self) -> MutexGuard<'_, SeenIncarnations> {
         self.incarnations.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, id: NodeId, incarnation: Incarnation) {
-        let mut incarnations = self.lock();
-        let known = incarnations.entry(id.0).or_insert(incarnation);
-        // Another connection may have brought a later one meanwhile.
-        *known = if known.boot > incarnation.boot { *known } else { incarnation };
     }
 
     /// Writes all that is known now, which may be more than its caller recorded.
     fn write(&self) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = seen_text(&self.lock());
+        let text = seen_text(&self.lock().0);
         if *written == text {
             return;
         }

@@ -40,7 +40,9 @@ use crate::figures::Counter;
 use crate::identity::{Identity, Keys, MemberRecord};
 
 use incarnations::Hello;
-pub use incarnations::{INCARNATION_BYTES, Incarnation, Incarnations, read_seen, seen_text};
+pub use incarnations::{
+    Compared, INCARNATION_BYTES, Incarnation, Incarnations, SeenIncarnations, read_seen, seen_text,
+};
 use peer::Peer;
 pub(crate) use refusal::CLOSE_REFUSED;
 use refusal::RefusalLog;

@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tally_core::id::{LogIndex, NodeId};
-use tally_core::raft::{Message, Reaction, Witness, WitnessRecord};
+use tally_core::id::NodeId;
+use tally_core::raft::WitnessRecord;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::WitnessError;
+use super::keeper::{Answer, Heard, Ignored, Keeper};
 use super::store::Store;
-use crate::dropped::{DroppedMessages, Reason};
+use crate::dropped::DroppedMessages;
 use crate::figures::Counter;
 use crate::identity::Identity;
-use crate::node::{ToWitness, decode_to_witness, encode_from_witness};
 use crate::site::MemberRecord;
 use crate::startup;
+use crate::storage::RealFileSystem;
 use crate::transport::{Event, Lane, Transport};
 
 /// The most waiting frames; beyond it, the peers' streams are not read. A site sends little to its witness.
@@ -66,11 +67,9 @@ impl SlotShared {
 /// A site's witness.
 #[derive(Debug)]
 pub(super) struct Slot {
-    witness: Witness,
+    keeper: Keeper,
     store: Store,
     dir: PathBuf,
-    /// The last log index of the leader that last sent the members.
-    members_as_of: LogIndex,
     shared: Arc<SlotShared>,
     events: mpsc::Receiver<Event>,
 }
@@ -83,7 +82,7 @@ impl Slot {
         listen: SocketAddr,
     ) -> Result<Slot, WitnessError> {
         let me = identity.me();
-        let (store, record) = Store::open(dir, &me.name)?;
+        let (store, record) = Store::open(RealFileSystem, dir, &me.name)?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let transport =
             startup::transport(&identity, dir, store.boot(), (listen, sender, Arc::default())).await?;
@@ -91,7 +90,7 @@ impl Slot {
         let view = View { record, writes: store.writes(), boot: store.boot(), trouble: None };
         let shared = SlotShared {
             members: Mutex::new(identity.members.clone()),
-            identity,
+            identity: identity.clone(),
             transport,
             dropped: DroppedMessages::default(),
             answers: Counter::default(),
@@ -99,10 +98,9 @@ impl Slot {
             view: Mutex::new(view),
         };
         Ok(Slot {
-            witness: Witness::new(record),
+            keeper: Keeper::new(identity, record),
             store,
             dir: dir.to_owned(),
-            members_as_of: LogIndex::ZERO,
             shared: Arc::new(shared),
             events,
         })
@@ -121,62 +119,35 @@ impl Slot {
             };
             let Some(event) = event else { break };
             let Event::Received { from, frame, .. } = event else { continue };
-            if let Some((to, message)) = self.take(from, &frame).await {
+            if let Some((to, answer)) = self.take(from, &frame).await {
                 self.shared.answers.raise();
                 // Whoever is gone asks again when it is back.
-                let _ = self.shared.transport.send(to, Lane::Control, encode_from_witness(message));
+                let _ = self.shared.transport.send(to, Lane::Control, answer);
             }
         }
         self.shared.transport.close().await;
     }
 
     /// Handles a frame and returns the answer. Everything that must be durable for the answer is.
-    async fn take(&mut self, from: NodeId, frame: &Bytes) -> Option<(NodeId, Message)> {
-        let message = match decode_to_witness(frame) {
-            Ok(ToWitness::Core(message)) => message,
-            Ok(ToWitness::Members(index, members)) => {
-                self.know_members(from, index, members).await;
-                return None;
+    async fn take(&mut self, from: NodeId, frame: &Bytes) -> Option<Answer> {
+        match self.keeper.hear(from, frame) {
+            Ok(Heard::Answer(answer)) => Some(answer),
+            Ok(Heard::Store(record)) => self.store(&record).await,
+            Ok(Heard::Members(identity)) => {
+                self.connect(identity).await;
+                None
             }
-            Ok(ToWitness::Other) => {
-                self.shared.dropped.count_one(from, Reason::NotForThis);
-                return None;
-            }
-            Err(_) => {
-                self.shared.dropped.count_one(from, Reason::UnreadableFrame);
-                return None;
-            }
-        };
-        match self.witness.handle(from, &message) {
-            Ok(Reaction::Answer(answer)) => Some((from, answer)),
-            Ok(Reaction::Store(record)) => self.store(&record).await,
-            Err(why) => {
-                debug!("ignored a message of box {from}: {why:?}: {message:?}");
-                self.shared.dropped.count_one(from, why.into());
+            Ok(Heard::Nothing) => None,
+            Err(Ignored { reason, why }) => {
+                self.shared.dropped.drop_because(from, reason, why.as_deref().unwrap_or("ignored"));
                 None
             }
         }
     }
 
-    /// Accepts the list of members from a leader: new members may connect, removed ones may not. The list is saved in
-    /// `identity.json`. It is not a promise: a leader sends a lost list again.
-    async fn know_members(&mut self, from: NodeId, index: LogIndex, mut members: Vec<MemberRecord>) {
-        let (site, me) = (&self.shared.identity.site, self.shared.identity.me());
-        let own = members.iter().find(|record| record.id == me.id);
-        // A leader that was cut off may tell an old list; one without this witness is none to live by.
-        if index < self.members_as_of || own.is_none_or(|own| own.key != me.key || own.role != me.role) {
-            return self.shared.dropped.count_one(from, Reason::StaleMembers);
-        }
-        self.members_as_of = index;
-        // What the site calls it and where it says this witness is must agree with this machine's own files.
-        members.iter_mut().filter(|member| member.id == me.id).for_each(|own| *own = me.clone());
-        if members == *self.shared.members() {
-            return;
-        }
-        let identity = Identity { members, ..self.shared.identity.clone() };
-        if let Err(why) = identity.check() {
-            return self.shared.dropped.drop_because(from, Reason::BadConfiguration, &why);
-        }
+    /// Connects to the members that a leader has told of, and keeps them for the next start.
+    async fn connect(&mut self, identity: Identity) {
+        let site = &self.shared.identity.site;
         let names: Vec<&str> = identity.members.iter().map(|member| member.name.as_str()).collect();
         info!("site {site:?}: the members are {names:?}");
         if let Err(error) = self.shared.transport.set_members(&identity.members) {
@@ -190,7 +161,7 @@ impl Slot {
         }
     }
 
-    async fn store(&mut self, record: &WitnessRecord) -> Option<(NodeId, Message)> {
+    async fn store(&mut self, record: &WitnessRecord) -> Option<Answer> {
         let result = self.store.write(record).await;
         let site = &self.shared.identity.site;
         let mut view = self.shared.view();
@@ -199,14 +170,14 @@ impl Slot {
                 if view.trouble.take().is_some() {
                     info!("site {site:?}: the record can be written again");
                 }
-                let answer = self.witness.stored();
-                view.record = *self.witness.record();
+                let answer = self.keeper.stored();
+                view.record = *self.keeper.record();
                 view.writes = self.store.writes();
                 info!("site {site:?}: record {}: {record:?}", view.writes);
                 answer
             }
             Err(why) => {
-                self.witness.not_stored();
+                let answer = self.keeper.not_stored();
                 self.shared.failures.raise();
                 // It is asked again and again: the same trouble is told once.
                 if view.trouble.as_ref() != Some(&why) {
@@ -215,7 +186,7 @@ impl Slot {
                     );
                     view.trouble = Some(why);
                 }
-                None
+                answer
             }
         }
     }

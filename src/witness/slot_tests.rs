@@ -1,7 +1,7 @@
 use super::*;
-use crate::node::{ToWitness, decode_to_witness};
-use tally_core::id::{KeyHash, Subterm, Term};
-use tally_core::raft::{Body, MemberRole, NodeSet};
+use crate::node::{ToWitness, decode_to_witness, encode_from_witness};
+use tally_core::id::{KeyHash, LogIndex, Subterm, Term};
+use tally_core::raft::{Body, MemberRole, Message, NodeSet};
 
 const BOX: NodeId = NodeId(1);
 
@@ -48,9 +48,9 @@ fn nothing_is_answered_that_the_disk_did_not_take() {
         assert!(slot.shared.view().trouble.is_some());
         std::fs::remove_dir(in_the_way).unwrap();
         let answer = Message { term: Term(5), body: Body::VoteAnswer { granted: true } };
-        assert_eq!(slot.take(BOX, &vote(5)).await, Some((BOX, answer)));
+        assert_eq!(slot.take(BOX, &vote(5)).await, Some((BOX, encode_from_witness(answer))));
         // The same again costs no write.
-        assert_eq!(slot.take(BOX, &vote(5)).await, Some((BOX, answer)));
+        assert_eq!(slot.take(BOX, &vote(5)).await, Some((BOX, encode_from_witness(answer))));
         let view = slot.shared.view().clone();
         assert_eq!((view.writes, view.record.term, view.trouble), (1, Term(5), None));
     });
@@ -79,9 +79,10 @@ fn a_ping_is_answered_as_boxes_read_it_and_costs_no_write() {
         let mut slot = slot(dir.path()).await;
         let ping = Message { term: Term(4), body: Body::WitnessPing { round: 7 } };
         let (to, answer) = slot.take(BOX, &encode_from_witness(ping)).await.unwrap();
-        assert_eq!((to, answer.body), (BOX, Body::HeartbeatAnswer { round: 7 }));
+        let pong = Message { term: Term(4), body: Body::HeartbeatAnswer { round: 7 } };
+        assert_eq!((to, &answer), (BOX, &encode_from_witness(pong)));
         // A box takes it for the answer to a heartbeat, clock and all.
-        assert_eq!(decode_to_witness(&encode_from_witness(answer)), Ok(ToWitness::Other));
+        assert_eq!(decode_to_witness(&answer), Ok(ToWitness::Other));
         assert_eq!(slot.shared.view().writes, 0);
     });
 }
@@ -104,18 +105,24 @@ fn members_are_learnt_from_a_leader_and_an_older_list_undoes_nothing() {
             let boxes = ids.iter().map(|id| record(*id, &format!("box{id}"), key(*id), Voter));
             boxes.chain([record(3, "w", own, Witness)]).collect()
         };
+        async fn hear(slot: &mut Slot, index: LogIndex, members: Vec<MemberRecord>) {
+            let mut members = members;
+            members.sort_by_key(|member| member.id);
+            let frame = crate::node::wire::Frame::Members { index, members }.encode();
+            assert_eq!(slot.take(BOX, &frame).await, None);
+        }
         let names = |slot: &Slot| -> Vec<String> {
             slot.shared.members().iter().map(|member| member.name.clone()).collect()
         };
-        slot.know_members(NodeId(1), LogIndex(9), boxes(&[1, 4])).await;
-        assert_eq!(names(&slot), ["box1", "box4", "w"]);
+        hear(&mut slot, LogIndex(9), boxes(&[1, 4])).await;
+        assert_eq!(names(&slot), ["box1", "w", "box4"]);
         let kept = Identity::load(dir.path()).unwrap().unwrap();
         assert_eq!((&kept.members, kept.me()), (&*slot.shared.members(), slot.shared.identity.me()));
         // Of a leader that was cut off; without this witness; under another key: nothing of it is taken.
-        slot.know_members(NodeId(1), LogIndex(8), boxes(&[1, 2])).await;
-        slot.know_members(NodeId(1), LogIndex(10), boxes(&[1, 2])[..2].to_vec()).await;
+        hear(&mut slot, LogIndex(8), boxes(&[1, 2])).await;
+        hear(&mut slot, LogIndex(10), boxes(&[1, 2])[..2].to_vec()).await;
         let other = [record(1, "box1", key(1), Voter), record(3, "w", key(7), Witness)];
-        slot.know_members(NodeId(1), LogIndex(11), other.to_vec()).await;
+        hear(&mut slot, LogIndex(11), other.to_vec()).await;
         assert_eq!((names(&slot).len(), slot.shared.dropped.sum(false)), (3, 3));
         assert!(slot.shared.transport.peers().iter().any(|peer| peer.name == "box4"));
     });

@@ -1,18 +1,17 @@
 //! The promises of a witness on disk: one small file for each slot.
 //!
 //! The file is written under another name, synced and renamed, and its directory is synced. Two fixed places with a
-//! checksum would work as
-//! well and save the file system some work, but a record is written at most twice per failure, so the simple method that is
+//! checksum would work as well and save the file system some work, but a record is written at most twice per failure, so the simple method that is
 //! used elsewhere wins: a reader sees either the old or the new record, whatever fails.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tally_core::raft::{RecordError, WITNESS_RECORD_BYTES, WitnessRecord};
 
-use crate::identity::{IdentityError, write_file};
+use crate::deliberate::{self, Bug};
 use crate::permissions;
+use crate::storage::{FileSystem, RealFileSystem, StoredFile};
 
 /// The file in the slot's directory.
 pub(super) const FILE: &str = "witness.state";
@@ -73,28 +72,29 @@ pub enum StoreError {
         /// The system's error.
         source: io::Error,
     },
-    /// The new state could not be written.
-    #[error(transparent)]
-    Write(#[from] IdentityError),
 }
 
 /// The file of a slot, which no other process has open.
 #[derive(Debug)]
-pub(super) struct Store {
+pub struct Store<F: FileSystem = RealFileSystem> {
+    fs: F,
     path: PathBuf,
     boot: u64,
     writes: u64,
     /// Held until the process ends.
-    _lock: File,
+    _lock: F::File,
 }
 
-impl Store {
+impl<F: FileSystem> Store<F> {
     /// Reads the record, or starts with an empty one, and raises the boot counter of this witness durably:
     /// by it, peers recognise a witness whose disk was emptied, restored or copied.
-    pub(super) fn open(dir: &Path, name: &str) -> Result<(Store, WitnessRecord), StoreError> {
-        let lock = lock(dir)?;
+    ///
+    /// # Errors
+    /// The record cannot be used, or the file system refused.
+    pub fn open(fs: F, dir: &Path, name: &str) -> Result<(Store<F>, WitnessRecord), StoreError> {
+        let lock = lock(&fs, dir)?;
         let path = dir.join(FILE);
-        let (boot, writes, record) = match fs::read(&path) {
+        let (boot, writes, record) = match read(&fs, &path) {
             Ok(bytes) => decode(&bytes).map_err(|error| match error {
                 DecodeError::Newer(what) => StoreError::Newer { path: path.clone(), what },
                 DecodeError::Damaged(what) => {
@@ -104,14 +104,15 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (0, 0, WitnessRecord::default()),
             Err(source) => return Err(StoreError::Io { path, source }),
         };
-        let store = Store { path, boot: boot.saturating_add(1), writes, _lock: lock };
+        let store = Store { fs, path, boot: boot.saturating_add(1), writes, _lock: lock };
         // Also when nothing was read: what was read is then durable for certain, whatever the last incarnation saw fail.
-        write_file(&store.path, &store.image(&record, writes), 0o600)?;
+        write_file(&store.fs, &store.path, &store.image(&record, writes))
+            .map_err(|source| StoreError::Io { path: store.path.clone(), source })?;
         Ok((store, record))
     }
 
     /// The boot counter: how often the file was opened.
-    pub(super) const fn boot(&self) -> u64 {
+    pub const fn boot(&self) -> u64 {
         self.boot
     }
 
@@ -120,23 +121,49 @@ impl Store {
         self.writes
     }
 
-    /// Makes a record durable. After an error it is unknown which record the disk has, until the next write succeeds.
-    pub(super) async fn write(&mut self, record: &WitnessRecord) -> Result<(), String> {
-        let (path, image) = (self.path.clone(), self.image(record, self.writes + 1));
-        let written = tokio::task::spawn_blocking(move || write_file(&path, &image, 0o600)).await;
-        match written {
-            Ok(Ok(())) => {
-                self.writes += 1;
-                Ok(())
-            }
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(format!("{}: the writing thread ended: {error}", self.path.display())),
-        }
+    /// Makes a record durable, and waits for it. After an error it is unknown which record the disk has, until the next
+    /// write succeeds.
+    ///
+    /// # Errors
+    /// The file system refused.
+    pub fn write_now(&mut self, record: &WitnessRecord) -> io::Result<()> {
+        write_file(&self.fs, &self.path, &self.image(record, self.writes + 1))?;
+        self.writes += 1;
+        Ok(())
     }
 
     fn image(&self, record: &WitnessRecord, writes: u64) -> [u8; FILE_BYTES] {
         encode(self.boot, writes, record)
     }
+}
+
+impl Store {
+    /// The same as [`write_now`](Store::write_now), on a thread that may wait for the disk.
+    pub(super) async fn write(&mut self, record: &WitnessRecord) -> Result<(), String> {
+        let (path, image) = (self.path.clone(), self.image(record, self.writes + 1));
+        let written = tokio::task::spawn_blocking(move || write_file(&RealFileSystem, &path, &image)).await;
+        match written {
+            Ok(Ok(())) => {
+                self.writes += 1;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(format!("cannot write {}: {error}", self.path.display())),
+            Err(error) => Err(format!("{}: the writing thread ended: {error}", self.path.display())),
+        }
+    }
+}
+
+/// Replaces the file by one with these bytes, durably: whatever fails, it is the old or the new one.
+fn write_file(fs: &impl FileSystem, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_added_extension("new");
+    let file = fs.create(&beside)?;
+    file.write_at(0, bytes)?;
+    file.sync_data()?;
+    fs.rename(&beside, path)?;
+    if deliberate::is(Bug::WitnessSkipsNameSync) {
+        return Ok(());
+    }
+    fs.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// Why the bytes of a file are not the state of a witness; each variant says what is wrong.
@@ -197,19 +224,28 @@ pub fn decode(bytes: &[u8]) -> Result<(u64, u64, WitnessRecord), DecodeError> {
     Ok((number(8), number(16), record))
 }
 
-fn lock(dir: &Path) -> Result<File, StoreError> {
+fn read(fs: &impl FileSystem, path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs.open(path)?;
+    // One that is longer is not this file, and is not read into memory.
+    let mut bytes = vec![0; FILE_BYTES + 1];
+    let length = file.read_at(0, &mut bytes)?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+fn lock<F: FileSystem>(fs: &F, dir: &Path) -> Result<F::File, StoreError> {
     let path = dir.join(LOCK);
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = opened.map_err(|source| StoreError::Io { path: path.clone(), source })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { dir: dir.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(StoreError::Io { path, source }),
+    let locked = fs.open_or_create(&path).and_then(|file| Ok((file.try_lock()?, file)));
+    match locked.map_err(|source| StoreError::Io { path, source })? {
+        (true, file) => Ok(file),
+        (false, _) => Err(StoreError::Locked { dir: dir.to_owned() }),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use tally_core::id::{NodeId, Term};
 
@@ -224,20 +260,32 @@ mod tests {
     #[test]
     fn what_was_written_comes_back_and_each_incarnation_is_counted() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut store, record) = Store::open(dir.path(), "w").unwrap();
+        let (mut store, record) = Store::open(RealFileSystem, dir.path(), "w").unwrap();
         assert_eq!((record, store.boot(), store.writes()), (WitnessRecord::default(), 1, 0));
         run(store.write(&voted(7))).unwrap();
-        let second = Store::open(dir.path(), "w").unwrap_err();
+        let second = Store::open(RealFileSystem, dir.path(), "w").unwrap_err();
         assert!(matches!(second, StoreError::Locked { .. }), "{second}");
         drop(store);
-        let (store, record) = Store::open(dir.path(), "w").unwrap();
+        let (store, record) = Store::open(RealFileSystem, dir.path(), "w").unwrap();
         assert_eq!((record, store.boot(), store.writes()), (voted(7), 2, 1));
+    }
+
+    #[test]
+    fn only_the_owner_may_read_the_record_and_hold_the_lock() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(RealFileSystem, dir.path(), "w").unwrap();
+        run(store.write(&voted(7))).unwrap();
+        for file in [FILE, LOCK] {
+            let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
     }
 
     #[test]
     fn a_write_that_fails_leaves_the_old_record_and_the_next_one_counts() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut store, _) = Store::open(dir.path(), "w").unwrap();
+        let (mut store, _) = Store::open(RealFileSystem, dir.path(), "w").unwrap();
         run(store.write(&voted(7))).unwrap();
         let in_the_way = dir.path().join("witness.state.new");
         fs::create_dir(&in_the_way).unwrap();
@@ -255,7 +303,7 @@ mod tests {
     #[test]
     fn no_damage_passes_and_a_later_version_is_told_apart() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(dir.path(), "w").unwrap();
+        let (store, _) = Store::open(RealFileSystem, dir.path(), "w").unwrap();
         let good = store.image(&voted(7), 3);
         assert_eq!(decode(&good).unwrap(), (1, 3, voted(7)));
         for at in 0..FILE_BYTES {

@@ -19,7 +19,7 @@ use tallyd::node::{
 use tallyd::random::Random;
 use tallyd::storage::faulty::{Fault, FaultyFileSystem};
 use tallyd::storage::{Entry, Options, Owner, Storage};
-use tallyd::transport::TransportMetrics;
+use tallyd::transport::{SeenIncarnations, TransportMetrics};
 use tokio::sync::mpsc;
 
 use crate::links::Outlet;
@@ -51,6 +51,8 @@ pub(crate) struct SimBox {
     pub(crate) slowness: u64,
     /// Somebody has switched the box off for good.
     pub(crate) is_off: bool,
+    /// What it has seen of witnesses. It is on its disk within milliseconds; here it is at once.
+    pub(crate) seen: SeenIncarnations,
     /// How often the box was started.
     pub(crate) incarnations: u64,
     pub(crate) incarnation: Option<Incarnation>,
@@ -124,6 +126,7 @@ impl SimBox {
             hangs_until: 0,
             slowness: 1,
             is_off: false,
+            seen: SeenIncarnations::default(),
             incarnations: 0,
             incarnation: None,
         }

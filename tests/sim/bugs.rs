@@ -148,6 +148,21 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         // A disk that is put back.
         Bug::ReusesNumbers => |plan| *plan = plan.clone().of_put_back(),
         Bug::MetersByProcess => |plan| plan.pollers = 2,
+        // Two boxes and a witness.
+        Bug::WitnessAnswersFirst
+        | Bug::WitnessSkipsNameSync
+        | Bug::WitnessTrustsFailure
+        | Bug::WitnessForgetsVote
+        | Bug::WitnessForgetsConfirmed
+        | Bug::AdmitsEarlier
+        | Bug::ToleratesOneMore
+        | Bug::ToleratesTooSoon
+        | Bug::ToleratesWhileCatchingUp => |plan| {
+            (plan.boxes, plan.has_witness, plan.calm, plan.sleeps) = (2, true, 200_000, None);
+        },
+        Bug::TellsNoWitness | Bug::LeadersAloneTell => |plan| {
+            (plan.boxes, plan.has_witness, plan.changes_every) = (2, true, Some(300_000));
+        },
         // Members that change often, some of them for the site's last majority.
         Bug::IgnoresMajority
         | Bug::ForgetsOutgoing
@@ -157,6 +172,7 @@ fn bend_for(bug: Bug) -> fn(&mut Plan) {
         | Bug::KeepsRemoved
         | Bug::GoesByFounders
         | Bug::TellsNobody
+        | Bug::NeverRestates
         | Bug::RepeatsChanges => |plan| plan.changes_every = Some(300_000),
         _ => |_| (),
     }

@@ -4,9 +4,10 @@ use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hasher};
 
 use crate::coverage::Coverage;
+use crate::events::Event;
 use crate::plan::Micros;
 use crate::sim::Setting;
-use crate::world::{self, Event};
+use crate::world;
 
 #[derive(Default)]
 pub(crate) struct Digest(DefaultHasher);

@@ -2,8 +2,9 @@
 
 use crate::boxes::SimBox;
 use crate::clients::{Gateways, Habit, Meter, Poller, Statsd, Visitor};
+use crate::events::Event;
 use crate::plan::{Micros, SECOND, size};
-use crate::world::{Event, World};
+use crate::world::World;
 use tally_core::id::NodeId;
 use tallyd::site::entry;
 

@@ -6,8 +6,9 @@ use tally_core::id::NodeId;
 use tallyd::node::{Command, Input, StopTimes};
 use tokio::sync::oneshot;
 
+use crate::events::Event;
 use crate::plan::SECOND;
-use crate::world::{Event, World};
+use crate::world::World;
 
 impl World {
     pub(crate) fn start(&mut self, at: NodeId) {
@@ -60,11 +61,7 @@ impl World {
 
     fn go_away(&mut self, at: NodeId) {
         self.drop_upstream(World::place(at));
-        for (a, b, serial) in self.network.all() {
-            if (a == at || b == at) && self.network.disconnect(a, b, serial) {
-                self.unlink(a, b, serial);
-            }
-        }
+        self.lose_connections(at);
         let away = self.rng.pick(&[20_000, 300_000, 3 * SECOND]);
         let away = self.rng.between(5_000, away);
         self.after(away, Event::Start { at });

@@ -1,7 +1,7 @@
 //! The kinds of events that a full run must cover.
 
 /// Each of these must have happened in a full run.
-pub(crate) const MUST_HAPPEN: [&str; 120] = [
+pub(crate) const MUST_HAPPEN: [&str; 143] = [
     "boxes started",
     "boxes that could not start",
     "power lost at a box",
@@ -122,4 +122,27 @@ pub(crate) const MUST_HAPPEN: [&str; 120] = [
     "boxes turned away that are not known",
     "connections closed to those who left",
     "configurations made",
+    "sites founded with a witness",
+    "sites of four boxes founded with a witness",
+    "witnesses that came to the site",
+    "witnesses in the place of others",
+    "witnesses started",
+    "witnesses that could not start",
+    "witnesses told of other members",
+    "witnesses moved",
+    "witness records stored",
+    "witness records refused by the disk",
+    "witnesses that lost their power while they wrote",
+    "power lost at a witness",
+    "witnesses whose disk failed",
+    "witnesses cut off",
+    "frames that waited for a witness's disk",
+    "leaders that died after a witness's promise",
+    "candidates that died after a witness's promise",
+    "witnesses that came back with an old copy",
+    "witnesses that came back with an emptied disk",
+    "connections refused to a witness that was more",
+    "witnesses given up",
+    "failures borne as the status said",
+    "leaders that failed as soon as the status bore it",
 ];

@@ -24,6 +24,8 @@ mod clients;
 #[path = "../seeds/coverage.rs"]
 mod coverage;
 mod digest;
+mod ending;
+mod events;
 mod forms;
 mod guests;
 mod incarnations;
@@ -40,10 +42,13 @@ mod roster;
 #[path = "../seeds/run.rs"]
 mod run;
 mod sim;
+mod tolerance;
 mod trouble;
 mod uplink;
 mod upstreams;
 mod wires;
+mod witness_trouble;
+mod witnesses;
 mod world;
 
 use std::time::Duration;

@@ -9,11 +9,15 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::boxes::{Incarnation, SimBox};
 use crate::clients::{Answer, Counter, any_box, propose};
+use crate::events::Event;
 use crate::plan::{Micros, SECOND, size};
-use crate::world::{Event, World};
+use crate::witnesses::{SimWitness, WitnessEvent};
+use crate::world::World;
 
 /// So many answers are waited for at most.
 const ANSWERS_MAX: usize = 32;
+/// So many witnesses come one after the other.
+const WITNESSES_MAX: usize = 4;
 
 /// What an operator has asked for: done only as long as the answers are waited for.
 #[derive(Debug, Default)]
@@ -44,7 +48,7 @@ impl World {
         self.after(span, Event::Change);
     }
 
-    fn ask_for(&mut self, nonce: u64, change: MemberChange) {
+    pub(crate) fn ask_for(&mut self, nonce: u64, change: MemberChange) {
         let what = match &change {
             MemberChange::Put(_) => "members put",
             MemberChange::Role { role: MemberRole::Voter, .. } => "members promoted",
@@ -92,6 +96,19 @@ impl World {
         if boxes.is_empty() {
             return None;
         }
+        if self.plan.has_witness && self.rng.chance(150) {
+            let named = known.iter().find(|one| one.role == MemberRole::Witness).cloned();
+            let boxes: Vec<MemberRecord> = boxes.into_iter().cloned().collect();
+            return match named {
+                Some(named) if self.rng.chance(300) => {
+                    let address = format!("10.0.{}.{}:7400", self.rng.between(1, 9), named.id);
+                    self.coverage.count("witnesses moved");
+                    Some(MemberChange::Put(MemberRecord { address, ..named }))
+                }
+                Some(named) => Some(MemberChange::Remove { name: named.name }),
+                None => Some(self.a_witness(&boxes)),
+            };
+        }
         let voters = boxes.iter().filter(|one| one.role == MemberRole::Voter).count();
         let any = boxes[size(self.rng.below(boxes.len() as u64))];
         let name = any.name.clone();
@@ -126,6 +143,30 @@ impl World {
         }
         let stranger = strangers[size(self.rng.below(strangers.len() as u64))].clone();
         Some(MemberChange::Put(MemberRecord { role: MemberRole::Voter, ..stranger }))
+    }
+
+    /// A witness, provisioned now or before, where the site has none. One that was removed does not return.
+    fn a_witness(&mut self, boxes: &[MemberRecord]) -> MemberChange {
+        let last = self.witnesses.last().map(|last| (last.forgets, last.record().clone()));
+        match last {
+            Some((false, last)) if self.witnesses.len() == WITNESSES_MAX || self.rng.chance(300) => {
+                return MemberChange::Put(last);
+            }
+            Some(_) => self.coverage.count("witnesses in the place of others"),
+            None => self.coverage.count("witnesses that came to the site"),
+        }
+        let identity = crate::roster::witness(&self.plan, self.witnesses.len(), boxes);
+        let (record, seed) = (identity.me().clone(), self.rng.next());
+        self.witnesses.push(SimWitness::new(identity, seed));
+        self.witness_comes(record.id);
+        MemberChange::Put(record)
+    }
+
+    /// A witness is started, and has its troubles.
+    pub(crate) fn witness_comes(&mut self, at: NodeId) {
+        let (span, calm) = (self.rng.below(500_000), self.rng.between(100_000, SECOND));
+        self.after(span, Event::Witness { at, event: WitnessEvent::Starts });
+        self.after(calm, Event::Witness { at, event: WitnessEvent::Trouble });
     }
 
     /// Somebody provisions a further box, and asks for it before it is started or after.

@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     /// Between one change of the members and the next, on average, if they change; and how many boxes may come.
     pub(crate) changes_every: Option<Micros>,
     pub(crate) comers: u64,
+    /// Whether a witness is provisioned, at the founding if the boxes are even in number.
+    pub(crate) has_witness: bool,
     pub(crate) broker: BrokerPlan,
     /// Clients whose series an operator removes and renames.
     pub(crate) fading: u64,
@@ -59,6 +61,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Whether the site begins with a witness.
+    pub(crate) fn founds_witness(&self) -> bool {
+        self.has_witness && self.boxes.is_multiple_of(2)
+    }
+
     pub(crate) fn new(rng: &mut Rng) -> Plan {
         let plan = Plan {
             boxes: rng.pick(&[1, 2, 3, 3, 3, 4, 5]),
@@ -85,6 +92,7 @@ impl Plan {
             has_clocks: rng.chance(850),
             changes_every: rng.chance(400).then(|| rng.between(150_000, 1_500_000)),
             comers: rng.between(1, 4),
+            has_witness: rng.chance(550),
             broker: BrokerPlan::new(rng),
             fading: if rng.chance(300) { rng.between(1, 3) } else { 0 },
             put_back: rng.chance(50),

@@ -3,8 +3,9 @@
 
 use crate::checks::Checks;
 use crate::clients::{Adder, Operator, Reader, Reporter};
+use crate::events::Event;
 use crate::plan::SECOND;
-use crate::world::{Event, World};
+use crate::world::World;
 
 /// The clients of the second life have keys of their own.
 const SECOND_LIFE: u64 = 100;

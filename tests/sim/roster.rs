@@ -6,6 +6,7 @@ use tallyd::identity::{Identity, MEMBERS_MAX, MemberRecord};
 
 use crate::boxes::SITE_ID;
 use crate::plan::Plan;
+use crate::witnesses::{FIRST_WITNESS, is_witness};
 
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
@@ -16,7 +17,8 @@ pub(crate) struct Roster {
 
 impl Roster {
     pub(crate) fn new(plan: &Plan) -> Roster {
-        let founders = (1..=plan.boxes).map(|id| record(id, MemberRole::Voter));
+        let witness = plan.founds_witness().then(|| record(FIRST_WITNESS, MemberRole::Witness));
+        let founders = (1..=plan.boxes).map(|id| record(id, MemberRole::Voter)).chain(witness);
         Roster { provisioned: founders.collect(), comers: plan.comers }
     }
 
@@ -34,7 +36,8 @@ impl Roster {
     /// A further box, or one in the place of another; none if as many have come as were to.
     pub(crate) fn extend(&mut self, plan: &Plan, replaces: Option<&str>) -> Option<Identity> {
         self.comers = self.comers.checked_sub(1)?;
-        let id = self.provisioned.iter().map(|member| member.id.0).max().unwrap_or(0) + 1;
+        let boxes = self.provisioned.iter().map(|member| member.id).filter(|id| !is_witness(*id));
+        let id = boxes.map(|id| id.0).max().unwrap_or(0) + 1;
         let mut made = record(id, MemberRole::Observer);
         if let Some(name) = replaces
             && let Some(place) = self.provisioned.iter().position(|member| member.name == name)
@@ -43,7 +46,8 @@ impl Roster {
             (made.name, made.address) = (old.name, old.address);
         }
         // It follows in silence until the site's leader says more; the newest of the others are enough.
-        let mut members: Vec<MemberRecord> = self.provisioned.clone();
+        let mut members = self.provisioned.clone();
+        members.retain(|member| !is_witness(member.id));
         members.drain(..members.len().saturating_sub(MEMBERS_MAX - 1));
         members.push(made.clone());
         self.provisioned.push(MemberRecord { role: MemberRole::Voter, ..made });
@@ -51,10 +55,19 @@ impl Roster {
     }
 }
 
+/// A witness that comes to a site that has none, after so many others.
+pub(crate) fn witness(plan: &Plan, others: usize, boxes: &[MemberRecord]) -> Identity {
+    let own = record(FIRST_WITNESS + others as u64, MemberRole::Witness);
+    let boxes = boxes.iter().map(|member| MemberRecord { role: MemberRole::Voter, ..member.clone() });
+    identity(plan, own.id, boxes.chain([own.clone()]).collect())
+}
+
 fn record(id: u64, role: MemberRole) -> MemberRecord {
+    // One that replaces another has its name.
+    let name = if role == MemberRole::Witness { "witness".to_owned() } else { format!("box{id}") };
     MemberRecord {
         id: NodeId(id),
-        name: format!("box{id}"),
+        name,
         address: format!("10.0.0.{id}:7400"),
         role,
         key: KeyHash([id as u8; 32]),

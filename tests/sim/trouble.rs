@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 use tally_core::id::NodeId;
 
 use crate::boxes::SimBox;
+use crate::events::Event;
 use crate::plan::{SECOND, size};
-use crate::world::{Event, World};
+use crate::world::World;
 
 /// How far a clock is ahead or behind at most, in seconds.
 pub(crate) const AHEAD_MAX_S: i64 = 30_000_000;

@@ -4,10 +4,11 @@ use tallyd::mqtt::{Answer, Ending, Limits};
 use tallyd::upstream::Input;
 
 use crate::broker::{self, Packet, Topic};
+use crate::events::Event;
 use crate::forms::Form;
 use crate::plan::{SECOND, size};
 use crate::upstreams::{REQUEST_WAIT, UpstreamEvent};
-use crate::world::{Event, World};
+use crate::world::World;
 
 impl World {
     pub(crate) fn connects(&mut self, place: usize, incarnation: u64, number: u64) {

@@ -15,9 +15,10 @@ use tokio::sync::oneshot;
 use crate::boxes::{Incarnation, SITE_ID};
 use crate::broker::{Packet, SimBroker, Topic};
 use crate::checks::Checks;
+use crate::events::Event;
 use crate::forms::{self, Forms};
 use crate::plan::{Micros, SECOND};
-use crate::world::{Event, World};
+use crate::world::World;
 
 /// How long a request waits for its answer, and a connection for the broker's.
 pub(crate) const REQUEST_WAIT: Micros = 10 * SECOND;

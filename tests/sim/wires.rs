@@ -1,11 +1,13 @@
 //! The world's part of connections: it makes and breaks them, and delivers frames.
 
 use tally_core::id::NodeId;
+use tallyd::transport::Compared;
 
+use crate::events::Event;
 use crate::links::Sent;
 use crate::network::Route;
 use crate::plan::{Micros, SECOND};
-use crate::world::{Event, World};
+use crate::world::World;
 
 /// A connection over which nothing comes ends after about so long.
 const IDLE: Micros = 2 * SECOND;
@@ -50,6 +52,9 @@ impl World {
                 self.after(span + more, Event::Linked { at: other, peer: one, serial });
             }
         }
+        for witness in 0..self.witnesses.len() {
+            (0..self.boxes.len()).for_each(|place| self.dial_witness(witness, place));
+        }
         let span = self.rng.between(50_000, 200_000);
         self.after(span, Event::Dial);
     }
@@ -79,6 +84,34 @@ impl World {
                 }
             }
         }
+    }
+
+    /// All connections of one that is gone.
+    pub(crate) fn lose_connections(&mut self, at: NodeId) {
+        for (a, b, serial) in self.network.all() {
+            if (a == at || b == at) && self.network.disconnect(a, b, serial) {
+                self.unlink(a, b, serial);
+            }
+        }
+    }
+
+    /// A witness and a box connect if they name each other, and if it is not one of earlier.
+    fn dial_witness(&mut self, witness: usize, place: usize) {
+        let (one, other) = (&mut self.witnesses[witness], &mut self.boxes[place]);
+        let (Some(hello), Some(running)) = (one.hello(), &other.incarnation) else { return };
+        let (at, peer, incarnations) = (other.id, one.id, (running.number, hello.nonce));
+        let is_there = self.network.is_cut(at, peer) || self.network.is_connected(at, peer, incarnations);
+        if is_there || !one.pins(other.record()) || !running.outlet.pins(one.record()) {
+            return;
+        }
+        if other.seen.compare(peer, hello) == Compared::Earlier {
+            return self.coverage.count("connections refused to a witness that was more");
+        }
+        other.seen.note(peer, hello);
+        one.told.insert(at, hello.boot);
+        let serial = self.network.connect(at, peer, incarnations);
+        let span = self.rng.between(200, 5_000);
+        self.after(span, Event::Linked { at, peer, serial });
     }
 
     pub(crate) fn unlink(&mut self, a: NodeId, b: NodeId, serial: u64) {

@@ -3,15 +3,15 @@
 use tally_core::id::NodeId;
 use tallyd::deliberate;
 use tallyd::node::{Done, Input};
-use tallyd::site::Site;
 use tallyd::transport::Event as LinkEvent;
 
 use crate::boxes::SimBox;
-use crate::checks::{Checks, Histories, progress, replicas};
+use crate::checks::{Checks, progress};
 use crate::clients::{Adder, Counter, Operator, Reader, Reporter};
 use crate::coverage::Coverage;
 use crate::digest::Digest;
-use crate::guests::{Guest, Guests};
+use crate::events::{Event, concerned};
+use crate::guests::Guests;
 use crate::links::Sent;
 use crate::members::Changes;
 use crate::network::Network;
@@ -22,75 +22,7 @@ use crate::roster::Roster;
 use crate::sim::Setting;
 use crate::trouble;
 use crate::upstreams::{Outside, UpstreamEvent};
-
-/// Once nothing is wrong everything is done within so long.
-const PATIENCE: Micros = 120 * SECOND;
-const HOUR_US: i64 = 3_600_000_000;
-
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// A frame arrives, if its connection is still there.
-    Frame {
-        from: NodeId,
-        to: NodeId,
-        serial: u64,
-        sent: Sent,
-    },
-    /// A box hears that it is connected.
-    Linked {
-        at: NodeId,
-        peer: NodeId,
-        serial: u64,
-    },
-    /// A box hears nothing any more of what it was connected to.
-    Unlinked {
-        at: NodeId,
-        peer: NodeId,
-        serial: u64,
-    },
-    /// Connections that can be made are made.
-    Dial,
-    /// A node is due, if it still is at this time.
-    Wake {
-        at: NodeId,
-        incarnation: u64,
-        due: Micros,
-    },
-    /// The disk begins its next job.
-    DiskBegins {
-        at: NodeId,
-        incarnation: u64,
-    },
-    /// The disk is done with one.
-    DiskDone {
-        at: NodeId,
-        incarnation: u64,
-        done: Vec<Done>,
-    },
-    /// Something is asked of a box.
-    Ask {
-        place: usize,
-        input: Option<Input>,
-    },
-    Adder(usize),
-    Reporter(usize),
-    Reader,
-    Counts(usize),
-    Operator,
-    /// Somebody wishes for other members.
-    Change,
-    Upstream(UpstreamEvent),
-    Guest(Guest),
-    /// The whole site stands still, and time does not.
-    Sleep,
-    Trouble,
-    Start {
-        at: NodeId,
-    },
-    DiskRecovers {
-        at: NodeId,
-    },
-}
+use crate::witnesses::{SimWitness, is_witness};
 
 pub(crate) struct World {
     pub(crate) now: Micros,
@@ -110,6 +42,7 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     pub(crate) guests: Guests,
     pub(crate) roster: Roster,
+    pub(crate) witnesses: Vec<SimWitness>,
     pub(crate) changes: Changes,
     /// Nothing goes wrong any more.
     pub(crate) healed: bool,
@@ -149,6 +82,7 @@ impl World {
             self.come_to_rest();
         }
         self.check_end();
+        self.put_tolerance_to_the_test();
     }
 
     fn new(seed: u64, setting: Setting, trace: bool) -> World {
@@ -157,8 +91,11 @@ impl World {
         (setting.bend)(&mut plan);
         plan.calm = setting.calm.unwrap_or(plan.calm);
         let roster = Roster::new(&plan);
-        let founders = roster.founders(&plan).into_iter();
+        let (witnesses, founders): (Vec<_>, Vec<_>) =
+            roster.founders(&plan).into_iter().partition(|identity| is_witness(identity.node_id()));
+        let witnesses = witnesses.into_iter().map(|identity| SimWitness::new(identity, rng.next())).collect();
         let boxes: Vec<SimBox> = founders
+            .into_iter()
             .map(|identity| SimBox::new(&plan, identity, rng.between(950, 1050), rng.next()))
             .collect();
         let mut world = World {
@@ -182,6 +119,7 @@ impl World {
             operator: Operator::default(),
             guests: Guests::default(),
             roster,
+            witnesses,
             changes: Changes::default(),
             counters: (0..plan.boxes).map(|_| Counter::default()).collect(),
             healed: false,
@@ -192,6 +130,12 @@ impl World {
         };
         world.tell(|world| format!("{:?}", world.plan));
         world.checks.removed.founders(world.boxes.iter().map(|one| one.id));
+        for at in world.witnesses.iter().map(|one| one.id).collect::<Vec<NodeId>>() {
+            world.coverage.count("sites founded with a witness");
+            let is_of_four = u64::from(world.plan.boxes == 4);
+            world.coverage.add("sites of four boxes founded with a witness", is_of_four);
+            world.witness_comes(at);
+        }
         if let Some(every) = world.plan.changes_every {
             world.after(SECOND, Event::Change);
             world.coverage.add("sites whose members change", u64::from(every > 0));
@@ -243,37 +187,6 @@ impl World {
         }
     }
 
-    pub(crate) fn come_to_rest(&mut self) {
-        let limit = self.now + PATIENCE;
-        // What was counted is to be in the windows in which it was, if anything can be said of those.
-        let mut are_ahead = !self.are_clocks_right();
-        if are_ahead {
-            self.set_clocks_ahead();
-        }
-        loop {
-            self.run_until(self.now + 100_000);
-            if !are_ahead && progress::is_committed(&self.members()) {
-                are_ahead = true;
-                self.set_clocks_ahead();
-            }
-            let is_idle =
-                self.adders.iter().all(Adder::is_idle) && self.reporters.iter().all(Reporter::is_idle);
-            let refuses = |series: &str| self.outside.broker.refuses_for_good(series);
-            let uncounted = self.uncounted_meters();
-            if is_idle && progress::is_at_rest(&self.members(), refuses) {
-                if uncounted.is_empty() {
-                    return;
-                }
-                assert!(self.now < limit, "meters: what they grew by is not counted: {uncounted:?}");
-            }
-            assert!(
-                self.now < limit,
-                "progress after healing: none although nothing is wrong: {}",
-                self.describe()
-            );
-        }
-    }
-
     pub(crate) fn place(at: NodeId) -> usize {
         size(at.0) - 1
     }
@@ -295,6 +208,9 @@ impl World {
             Event::Frame { from, to, serial, sent } => {
                 if self.network.serial(from, to) == Some(serial) {
                     let Sent { lane, frame, .. } = sent;
+                    if is_witness(to) {
+                        return self.witness_hears(to, from, frame);
+                    }
                     self.checks.changes.heard(self.now, to, from);
                     self.step(to, Some(Input::Links(LinkEvent::Received { from, lane, frame })));
                 }
@@ -308,6 +224,10 @@ impl World {
                 }
             }
             Event::Unlinked { at, peer, serial } => {
+                // A witness does not look who is there.
+                if is_witness(at) {
+                    return;
+                }
                 // Another one may have taken its place.
                 if self.network.serial(at, peer).is_none_or(|current| current == serial)
                     && let Some(incarnation) = &self.boxes[World::place(at)].incarnation
@@ -345,6 +265,7 @@ impl World {
                 }
             }
             Event::Guest(guest) => self.guest(guest),
+            Event::Witness { at, event } => self.witness_happens(at, event),
             Event::Change => {
                 if let Some(every) = self.plan.changes_every.filter(|_| !self.healed) {
                     self.change_members(every);
@@ -487,135 +408,5 @@ impl World {
             running.disk_works = true;
             self.after(1, Event::DiskBegins { at, incarnation });
         }
-    }
-
-    pub(crate) fn heal(&mut self) {
-        self.tell(|_| "healed".to_owned());
-        self.healed = true;
-        self.mend();
-        self.network.heal();
-        self.heal_broker();
-        for place in 0..self.boxes.len() {
-            let one = &mut self.boxes[place];
-            one.fs.break_down(None);
-            one.fs.limit(None);
-            one.fs.disarm();
-            one.slowness = 1;
-            one.hangs_until = 0;
-            one.paused_until = one.paused_until.min(self.now + 1_000);
-            if let Some(incarnation) = &one.incarnation {
-                incarnation.outlet.congest_none();
-            }
-        }
-        self.heal_boxes();
-    }
-
-    /// All clocks say a later time than any said so far, so that all windows close.
-    fn set_clocks_ahead(&mut self) {
-        let ahead = if self.are_clocks_right() { HOUR_US * 2 } else { trouble::AHEAD_MAX_S * 2_000_000 };
-        for one in &mut self.boxes {
-            one.wall_ahead = ahead;
-            one.is_synced = true;
-        }
-    }
-
-    fn check_end(&mut self) {
-        for one in &self.boxes {
-            if let Some(incarnation) = &one.incarnation {
-                self.checks.refused.ended(one.id, incarnation);
-            }
-        }
-        let members: Vec<NodeId> = self.members().iter().map(|one| one.id).collect();
-        for one in self.boxes.iter().filter(|one| !members.contains(&one.id)) {
-            self.checks.conservation.left(one.id);
-        }
-        let members = self.members();
-        let incarnation = members[0].incarnation.as_ref().expect("all members run at the end");
-        let checks = &self.checks;
-        if checks.founded >= 2 && !checks.is_narrow && checks.fading == 0 {
-            checks.refused.are_none();
-        }
-        members
-            .iter()
-            .filter_map(|one| one.incarnation.as_ref())
-            .for_each(|other| replicas::show_the_same(incarnation, other));
-        incarnation.handle.site(|site| {
-            checks.conservation.holds(site, checks.founded, &checks.refused);
-            checks.departed.hold(site, &checks.conservation, &checks.publications);
-            checks.retained.hold(site);
-            checks.publications.add_up(site, checks.forms, &checks.told);
-            self.check_windows(site);
-            // Where time went back at a box the later value can have the earlier time; before level 2 ties went otherwise.
-            let is_steady = self.never([
-                "clocks stepped by an operator",
-                "clocks set wrong",
-                "sites that stood still for an hour",
-            ]);
-            if self.plan.level >= 2 && is_steady {
-                checks.lasts.hold(site, &checks.conservation, &checks.refused);
-            }
-        });
-        self.coverage.add("configurations made", checks.changes.made());
-        self.coverage.add("leaders elected", checks.leaders.terms() as u64);
-        self.coverage.add("numbers published", checks.publications.numbers() as u64);
-        self.coverage.add("numbers published in two formats", checks.publications.numbers_of_two() as u64);
-        self.coverage.add("numbers set aside", checks.told.set_aside());
-        self.coverage.add("numbers released", checks.told.released);
-    }
-
-    fn check_windows(&self, site: &Site) {
-        if self.never(["history bounded"]) {
-            Histories::sum_up(site);
-            // A leader that is started anew after a long time goes by the end of its log for a moment. Sites that are
-            // down to two voters are without a leader for that long.
-            let is_plain = self.never(["window spans changed", "sites that stood still for an hour"])
-                && self.plan.changes_every.is_none();
-            let checks = &self.checks;
-            if is_plain && checks.founded >= 2 && !checks.is_narrow && self.are_clocks_right() {
-                checks.histories.hold(site, &checks.conservation);
-            }
-        }
-    }
-
-    /// Whether none of these kinds, all of which must happen in a full run, has happened in this history.
-    pub(crate) fn never<const N: usize>(&self, kinds: [&'static str; N]) -> bool {
-        let missing = self.coverage.missing();
-        kinds.iter().all(|kind| missing.contains(kind))
-    }
-
-    fn describe(&self) -> String {
-        let of = |one: &SimBox| match &one.incarnation {
-            None => format!("\n{} is down", one.id),
-            Some(incarnation) => {
-                let status = incarnation.handle.status();
-                format!(
-                    "\n{}: {} of term {}, applied {}, commit {}, digest {}, {:?}, {:?}, outbox {:?}, {}",
-                    one.id,
-                    status.role.as_str(),
-                    status.term,
-                    status.applied,
-                    status.commit,
-                    status.digest,
-                    incarnation.handle.accumulator().backlog(),
-                    status.storage.state,
-                    status.outbox,
-                    progress::describe(incarnation)
-                )
-            }
-        };
-        let clients = format!("\n{:?}\n{:?}\n{:?}", self.adders, self.reporters, self.uncounted_meters());
-        self.boxes.iter().map(of).chain([clients, self.outside.describe()]).collect()
-    }
-}
-
-/// Which box an event happens at, if it cannot while that is paused; and whether its disk is at work for it.
-fn concerned(event: &Event) -> Option<(NodeId, bool)> {
-    match event {
-        Event::Frame { to, .. } => Some((*to, false)),
-        Event::Linked { at, .. } | Event::Unlinked { at, .. } | Event::Wake { at, .. } => Some((*at, false)),
-        Event::DiskBegins { at, .. } | Event::DiskDone { at, .. } => Some((*at, true)),
-        Event::Ask { place, .. } => Some((NodeId(*place as u64 + 1), false)),
-        Event::Upstream(event) => event.place().map(|place| (NodeId(place as u64 + 1), false)),
-        _ => None,
     }
 }

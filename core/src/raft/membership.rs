@@ -124,6 +124,25 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
         Ok((entries, self.configuration))
     }
 
+    /// A leader writes the configuration in force once more, for those who only know what the log says of it: a site that
+    /// was never changed has no entry that says who is in it. The entry is stored as with
+    /// [`change_membership`](Raft::change_membership).
+    ///
+    /// # Errors
+    /// Why it is not written now.
+    pub fn restate_configuration(
+        &mut self,
+        now: Instant,
+    ) -> Result<(EntryRange, Configuration), MembershipError> {
+        self.clock(now);
+        self.may_change()?;
+        if self.configuration.is_joint() {
+            return Err(MembershipError::InProgress);
+        }
+        let same = self.configuration;
+        Ok((self.append_configuration(&same), same))
+    }
+
     /// The configuration in force: the latest of the log, committed or not.
     #[must_use]
     pub const fn configuration(&self) -> &Configuration {

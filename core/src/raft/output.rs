@@ -70,6 +70,9 @@ pub struct Status<const NODES: usize> {
     pub transfer: Option<NodeId>,
     /// For which voter the witness stands in, at a leader.
     pub witness_for: Option<NodeId>,
+    /// The entry with which a leader's subterm begins. A voter that lacks it may lack what the witness counted for, too: then
+    /// the witness refuses it its vote.
+    pub subterm_start: LogIndex,
     /// The witness does not vote for this candidate, because another voter may have more: there is no leader
     /// until that one returns.
     pub refused_by_witness: bool,
@@ -190,6 +193,7 @@ impl<const NODES: usize, const RUNS: usize, M: Mutation> Raft<NODES, RUNS, M> {
             configuration: self.configuration_entry(),
             transfer: self.transfer.map(|transfer| transfer.to),
             witness_for: self.swapped.filter(|_| self.role == Role::Leader),
+            subterm_start: self.subterm_start,
             refused_by_witness: self.witness_slot().is_some_and(|slot| {
                 let campaigns = matches!(self.role, Role::PreCandidate | Role::Candidate);
                 campaigns && self.peers[slot].answered && !self.peers[slot].granted

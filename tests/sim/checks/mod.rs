@@ -23,6 +23,7 @@ mod site_time;
 mod stamps;
 mod told;
 mod windows;
+mod witnesses;
 
 pub(crate) use agreed::AgreedMembers;
 pub(crate) use changes::Changes;
@@ -45,6 +46,7 @@ pub(crate) use site_time::SiteTimes;
 pub(crate) use stamps::Stamps;
 pub(crate) use told::Told;
 pub(crate) use windows::Windows;
+pub(crate) use witnesses::Witnesses;
 
 use tally_core::id::NodeId;
 
@@ -90,6 +92,7 @@ pub(crate) struct Checks {
     pub(crate) stamps: Stamps,
     pub(crate) told: Told,
     pub(crate) windows: Windows,
+    pub(crate) witnesses: Witnesses,
 }
 
 impl Checks {
@@ -117,6 +120,7 @@ impl Checks {
             return incarnation.logged.clear();
         }
         let role = *incarnation.handle.role().borrow();
+        self.witnesses.leads(role.leader);
         if role.leads {
             self.leaders.leads(at, role.term);
             self.changes.leads(now, at, role.term);

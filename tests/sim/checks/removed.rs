@@ -7,6 +7,7 @@ use tally_core::id::{LogIndex, NodeId};
 use tallyd::site::Site;
 
 use crate::boxes::Incarnation;
+use crate::witnesses::is_witness;
 
 #[derive(Debug, Default)]
 pub(crate) struct Removed {
@@ -32,7 +33,8 @@ impl Removed {
     /// A box shows another configuration in force, in this term.
     pub(crate) fn changed(&mut self, site: &Site, term: u64) {
         let (index, Some(now)) = (site.applied(), site.configuration()) else { return };
-        for part in &now.parts {
+        // A witness leaves while voters change, and comes back.
+        for part in now.parts.iter().filter(|part| !is_witness(part.id)) {
             let since = self.was_in.entry(part.id).or_insert(index);
             *since = index.min(*since);
         }

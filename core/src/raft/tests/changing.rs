@@ -70,6 +70,22 @@ fn range_of(index: u64) -> EntryRange {
 }
 
 #[test]
+fn a_configuration_that_is_stated_again_is_the_same_at_another_place_of_the_log() {
+    let net = &mut Net::elect(3, 0);
+    let (now, before) = (net.now, *net.raft(1).configuration());
+    let (range, same) = net.raft(1).restate_configuration(now).unwrap();
+    assert_eq!((range.first.0, same), (2, before));
+    net.node(1).log.put(&range);
+    net.node(1).log.put_configuration(range.first, same);
+    assert_eq!(net.raft(1).restate_configuration(now), Err(MembershipError::InProgress));
+    net.pass(2 * HEARTBEAT);
+    assert_eq!(net.commits(), [2; 3]);
+    for id in 1..=3 {
+        assert_eq!((*net.raft(id).configuration(), net.raft(id).configuration_index().0), (before, 2));
+    }
+}
+
+#[test]
 fn an_observer_is_promoted_by_way_of_a_joint_configuration_that_is_left_by_itself() {
     let net = &mut three_and_an_observer();
     let (range, joint) = net.change(1, &[promote(4)]).unwrap();

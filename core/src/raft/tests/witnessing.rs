@@ -63,6 +63,8 @@ fn a_silent_follower_is_swapped_for_the_witness_by_one_write_and_comes_back_with
     net.pass(3 * TIMEOUT);
     assert_eq!(net.raft(1).status().witness_for, None);
     assert_eq!(net.raft(1).last().subterm, Subterm(2));
+    let status = net.raft(1).status();
+    assert_eq!((status.subterm_start, status.peers[0].matched), (status.last.index, status.last.index));
     assert_eq!((net.witness.asked, net.witness.writes), (asked, 1), "none for a recovery");
     assert_eq!(net.commits(), [24; 2]);
     net.cut_off(2);
