@@ -73,7 +73,7 @@ impl Site {
     /// A leader begins, and goes on from site time as the log has it until it knows the boxes' clocks.
     fn begin_term(&mut self) {
         if self.level >= Level::FOUR {
-            self.led_since = self.stamp.site;
+            self.leap.begin_term(self.stamp.site);
         }
     }
 
@@ -100,8 +100,8 @@ impl Site {
         let passed_ms = self.stamp.elapsed.since_ms(before.elapsed);
         let by_ms = self.stamp.site.0.saturating_sub(before.site.0).saturating_sub(passed_ms);
         if by_ms > self.settings.window_grace_ms() {
-            self.meters.jump_ahead(self.led_since, by_ms);
-            self.led_since = SiteTime(self.led_since.0.saturating_add(by_ms));
+            let since = self.leap.jump(before.site, by_ms);
+            self.meters.jump_ahead(since, by_ms);
         }
     }
 
@@ -132,7 +132,7 @@ impl Site {
         }
         if to < from {
             self.meters.step_clock(to);
-            self.led_since = self.led_since.min(to);
+            self.leap.step_back(to);
         }
         self.stamp.site = to;
         self.digest = mix(self.digest, to.0);

@@ -12,8 +12,10 @@ use tally_core::meter::{
 use tally_core::time::{Elapsed, SiteTime};
 
 use super::digest::{mix, mix_bytes};
+use super::leap::Leap;
 use super::view::{HeldJump, Refusal, SeriesId};
 use crate::codec::{Malformed, Reader, put_bytes};
+use crate::deliberate::{self, Bug};
 
 /// The longest name of a meter, in bytes.
 pub const METER_NAME_BYTES_MAX: usize = 128;
@@ -114,14 +116,19 @@ impl Meters {
         &self,
         series: SeriesId,
         told: &MeterReading<'_>,
-        moment: Moment,
+        (moment, leap): (Moment, &Leap),
         room: &Room,
     ) -> Result<Step, Refusal> {
         let known = self.find(series, told.meter);
         if known.is_none() && !self.has_room(room) {
             return Err(Refusal::TooManyMeters);
         }
-        Ok(step(known, &told.reading, &told.rule, moment))
+        match known {
+            Some(known) if may_be_before(known, &told.reading, moment, leap) => {
+                Ok(Step { meter: *known, increase: 0, outcome: Outcome::Late })
+            }
+            _ => Ok(step(known, &told.reading, &told.rule, moment)),
+        }
     }
 
     /// Keeps what a reading that was counted has made of its meter. Returns the digest.
@@ -187,17 +194,12 @@ impl Meters {
         }
     }
 
-    /// Site time jumped ahead: what was heard after `since` was heard by a time that was behind.
+    /// Site time jumped ahead: what waits since `since` waits on for as long as it was to.
     pub(super) fn jump_ahead(&mut self, since: SiteTime, by_ms: u64) {
         let later = |at: SiteTime| SiteTime(at.0.saturating_add(by_ms));
-        let heard_since: Vec<(u64, Meter)> = self
-            .rows
-            .iter()
-            .filter(|(_, row)| row.meter.heard > since)
-            .map(|(id, row)| (*id, row.meter))
-            .collect();
-        for (id, mut meter) in heard_since {
-            meter.heard = later(meter.heard);
+        let waiting: Vec<u64> = self.due.iter().map(|(_, id)| *id).chain(self.held.iter().copied()).collect();
+        for id in waiting {
+            let Some(mut meter) = self.rows.get(&id).map(|row| row.meter) else { continue };
             match &mut meter.pending {
                 Pending::Fall { at, due, .. } if *at > since => (*at, *due) = (later(*at), later(*due)),
                 Pending::Jump { at, .. } if *at > since => *at = later(*at),
@@ -341,6 +343,18 @@ impl Meters {
         }
         Ok(meters)
     }
+}
+
+/// Whether a reading of another source, which shows less or an incarnation before, may have been taken before what is
+/// known, since site time jumped ahead in between: then it is no fall.
+fn may_be_before(known: &Meter, told: &Reading, moment: Moment, leap: &Leap) -> bool {
+    let slack_ms = leap.slack_ms(known.heard);
+    if slack_ms == 0 || told.source == known.source || deliberate::is(Bug::MetersMissJumps) {
+        return false;
+    }
+    let is_other = known.incarnation != 0 && told.incarnation != 0 && known.incarnation != told.incarnation;
+    let latest = known.heard.0.saturating_add(slack_ms).saturating_add(moment.grace_ms);
+    (is_other || told.value < known.base) && told.heard.min(moment.now).0 <= latest
 }
 
 impl Room {

@@ -16,6 +16,7 @@ mod gap;
 mod history;
 mod keys;
 mod layers;
+mod leap;
 mod level;
 mod members;
 mod meters;
@@ -46,6 +47,7 @@ use access::AccessTokens;
 use departures::Departures;
 use history::History;
 use keys::Keys;
+use leap::Leap;
 use members::Members;
 use meters::Meters;
 use outbox::Outbox;
@@ -145,8 +147,8 @@ pub struct Site {
     tokens: Tokens,
     departures: Departures,
     gap: Option<NumberGap>,
-    /// Site time when the present leader began, from level 4 on.
-    led_since: SiteTime,
+    /// From level 4 on.
+    leap: Leap,
     access: AccessTokens,
 }
 
@@ -174,7 +176,7 @@ impl Site {
             tokens: Tokens::default(),
             departures: Departures::default(),
             gap: None,
-            led_since: SiteTime(0),
+            leap: Leap::default(),
             access: AccessTokens::default(),
         };
         site.set_level(founding.level);

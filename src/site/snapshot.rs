@@ -12,6 +12,7 @@ use super::departures::Departures;
 use super::gap::NumberGap;
 use super::history::History;
 use super::keys::Keys;
+use super::leap::Leap;
 use super::level::Level;
 use super::members::Members;
 use super::meters::Meters;
@@ -94,7 +95,7 @@ impl Site {
             self.table.put_states(&mut out);
             self.departures.put(&mut out);
             NumberGap::put(self.gap, &mut out);
-            out.extend_from_slice(&self.led_since.0.to_le_bytes());
+            self.leap.put(&mut out);
         }
         if version > VERSION_WITHOUT_ACCESS {
             self.access.put(&mut out);
@@ -172,7 +173,7 @@ impl Site {
             table.read_states(&mut reader).map_err(damaged("its series"))?;
         }
         table.link().map_err(damaged("its names"))?;
-        let (mut departures, mut gap, mut led_since) = (Departures::default(), None, SiteTime(0));
+        let (mut departures, mut gap, mut leap) = (Departures::default(), None, Leap::default());
         if has_departures {
             let state = |id: u32| match table.rows.get(id as usize)?.state {
                 RowState::Live => Some(true),
@@ -181,7 +182,7 @@ impl Site {
             };
             departures = Departures::read(&mut reader, state).map_err(damaged("its names that left"))?;
             gap = NumberGap::read(&mut reader, outbox.last()).map_err(damaged("its gap in the numbers"))?;
-            led_since = SiteTime(reader.u64().map_err(damaged("its leader's time"))?);
+            leap = Leap::read(&mut reader).map_err(damaged("its leap of time"))?;
         }
         let mut access = AccessTokens::default();
         if version > VERSION_WITHOUT_ACCESS {
@@ -207,7 +208,7 @@ impl Site {
             departures,
             gap,
             tokens,
-            led_since,
+            leap,
             access,
         };
         site.set_level(level);

@@ -27,7 +27,7 @@ impl Site {
         let room = self.meter_room();
         let id = self.series_of_meter(series, heard, clock, &room)?;
         let moment = Moment { now: self.stamp.site, grace_ms: self.settings.window_grace_ms() };
-        let step = self.meters.judge(id, told, moment, &room)?;
+        let step = self.meters.judge(id, told, (moment, &self.leap), &room)?;
         if step.increase > 0 {
             self.add_amount(id, heard, Amount::Counter(step.increase), clock)?;
         }
