@@ -197,6 +197,13 @@ impl Subscriber {
         subscriber
     }
 
+    /// What came on a topic, in order, repetitions included.
+    pub(crate) fn at(&self, topic: &str) -> Vec<Message> {
+        let mut messages = self.on(topic);
+        messages.retain(|message| message.topic == topic);
+        messages
+    }
+
     /// What came on topics that begin so, in order, repetitions included.
     pub(crate) fn on(&self, prefix: &str) -> Vec<Message> {
         let received = self.received.lock().unwrap();

@@ -152,7 +152,7 @@ fn a_leader_that_does_not_reach_the_broker_hands_over_to_the_box_that_does() {
     assert_eq!(until_connected(&site), successor);
     let all = [("a".to_owned(), 7)].into();
     Ledger::until_all(&subscriber, &all).assert_sound();
-    let states: Vec<String> = subscriber.on(&format!("tally/{SITE}/status")).iter().map(state).collect();
+    let states: Vec<String> = subscriber.at(&format!("tally/{SITE}/status")).iter().map(state).collect();
     assert!(!states.contains(&"offline".to_owned()), "it was never offline: {states:?}");
 
     // Where the leader is well nothing moves back.

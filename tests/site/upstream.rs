@@ -123,7 +123,7 @@ fn a_summary_says_what_the_contract_says() {
         assert_eq!(summary[key], value, "{key} of {summary}");
     }
     assert_eq!(summary["start"].as_u64().unwrap() % 1000, 0);
-    let online = until("the status comes", || subscriber.on(&format!("tally/{SITE}/status")).pop());
+    let online = until("the status comes", || subscriber.at(&format!("tally/{SITE}/status")).pop());
     assert_eq!(online.json()["state"], "online");
 }
 
