@@ -1,13 +1,15 @@
 //! The end of a history: nothing goes wrong any more, everything settles, and what is left must be right.
 
 use tally_core::id::NodeId;
-use tallyd::site::Site;
+use tallyd::identity::MemberRecord;
+use tallyd::site::{MemberChange, Site};
 
 use crate::boxes::SimBox;
 use crate::checks::{Histories, progress, replicas};
 use crate::clients::{Adder, Reporter};
 use crate::plan::{Micros, SECOND};
 use crate::trouble;
+use crate::witnesses::is_witness;
 use crate::world::World;
 
 /// Once nothing is wrong everything is done within so long.
@@ -22,8 +24,13 @@ impl World {
         if are_ahead {
             self.set_clocks_ahead();
         }
+        let mut looks = self.now;
         loop {
             self.run_until(self.now + 100_000);
+            if self.now >= looks {
+                looks = self.now + 5 * SECOND;
+                self.let_go_of_strangers();
+            }
             if !are_ahead && progress::is_committed(&self.members()) {
                 are_ahead = true;
                 self.set_clocks_ahead();
@@ -44,6 +51,32 @@ impl World {
                 "progress after healing: none although nothing is wrong: {}",
                 self.describe()
             );
+        }
+    }
+
+    /// A member that has never heard of any of the others, all whom it was provisioned with being gone, lets nobody in and
+    /// reaches nobody: its operator takes it out, to provision it anew.
+    fn let_go_of_strangers(&mut self) {
+        let Some(foremost) = self.foremost() else { return };
+        let members: Vec<MemberRecord> = foremost.handle.site(|site| site.members().to_vec());
+        let knows = |one: &MemberRecord, other: &MemberRecord| match is_witness(one.id) {
+            true => self.witnesses[World::witness_place(one.id)].pins(other),
+            // One that does not run may know somebody.
+            false => {
+                let running = self.boxes[World::place(one.id)].incarnation.as_ref();
+                running.is_none_or(|running| running.outlet.pins(other))
+            }
+        };
+        let is_stranger = |one: &&MemberRecord| {
+            let mut others =
+                members.iter().filter(|other| other.id != one.id && !is_witness(other.id)).peekable();
+            others.peek().is_some() && !others.any(|other| knows(one, other))
+        };
+        let strangers: Vec<String> = members.iter().filter(is_stranger).map(|one| one.name.clone()).collect();
+        for name in strangers {
+            self.coverage.count("members let go that knew nobody any more");
+            let nonce = self.rng.next();
+            self.ask_for(nonce, MemberChange::Remove { name });
         }
     }
 
@@ -162,7 +195,13 @@ impl World {
                 )
             }
         };
-        let clients = format!("\n{:?}\n{:?}\n{:?}", self.adders, self.reporters, self.uncounted_meters());
+        let told = (self.tells_tolerance(), self.witness_knows_members());
+        let clients = format!(
+            "\ntolerance and members told: {told:?}\n{:?}\n{:?}\n{:?}",
+            self.adders,
+            self.reporters,
+            self.uncounted_meters()
+        );
         self.boxes.iter().map(of).chain([clients, self.outside.describe()]).collect()
     }
 }

@@ -45,13 +45,14 @@ pub(crate) fn is_at_rest(boxes: &[&SimBox], refuses: impl Fn(&str) -> bool) -> b
 /// What it may still have to do.
 pub(crate) fn describe(incarnation: &Incarnation) -> String {
     format!(
-        "{}, {}: {:?}, by {:?}, connects to {:?}, waits for {:?}",
+        "{}, {}: {:?}, by {:?}, connects to {:?}, waits for {:?}, is to clear {:?}",
         if has_committed(incarnation) { "committed" } else { "commits" },
         if members_are_in_force(incarnation) { "as wished" } else { "not as wished" },
         incarnation.handle.site(wishes),
         incarnation.node.configuration(),
         incarnation.outlet.pinned(),
-        incarnation.handle.status().changing.waits
+        incarnation.handle.status().changing.waits,
+        incarnation.handle.site(|site| site.departures_due(3))
     )
 }
 
