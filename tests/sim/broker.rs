@@ -202,7 +202,8 @@ impl SimBroker {
         coverage: &mut Coverage,
     ) -> Option<Reaction> {
         let current = self.current.as_mut().filter(|current| current.serial == serial)?;
-        current.unanswered += 1;
+        // Receive Maximum is of publications (MQTT 5, 3.3.4); a stop publishes beside a subscription without an answer.
+        current.unanswered += usize::from(packet.message.is_some());
         let most = self.limits.receive_max.map_or(usize::MAX, usize::from);
         let sent = current.unanswered;
         assert!(sent <= most, "limits: {sent} messages at once, and the broker takes {most}");
@@ -275,7 +276,7 @@ impl SimBroker {
         Reaction { took: packet.message.is_some(), answer, ends: None }
     }
 
-    /// An answer is on its way.
+    /// The answer to a publication is on its way.
     pub(crate) fn answered(&mut self, serial: u64) {
         if let Some(current) = self.current.as_mut().filter(|current| current.serial == serial) {
             current.unanswered = current.unanswered.saturating_sub(1);

@@ -1,5 +1,6 @@
 //! More clients of the boxes: pollers and gateways with their meters, StatsD programs, visitors with bad input.
 
+use crate::boxes::SimBox;
 use crate::clients::{Gateways, Habit, Meter, Poller, Statsd, Visitor};
 use crate::events::Event;
 use crate::plan::{Micros, SECOND, size};
@@ -88,6 +89,7 @@ impl World {
                 }
                 let asked = gateways.wake(of, (now, is_steady), boxes, rng, coverage);
                 if let Some((place, input)) = asked {
+                    self.tell(|world| world.tell_gateway(which, of, place));
                     self.after(1, Event::Ask { place, input: Some(input) });
                 }
                 2 * METER_EVERY
@@ -111,6 +113,15 @@ impl World {
         }
         let span = self.rng.between(1_000, every);
         self.after(span, Event::Guest(guest));
+    }
+
+    /// What a gateway reports, by the clock of which box, and what is counted.
+    fn tell_gateway(&self, which: usize, of: usize, place: usize) -> String {
+        let meter = &self.guests.gateways[which].meter;
+        let clock = |one: &SimBox| one.incarnation.as_ref().map(|running| running.handle.clock().site());
+        let clocks: Vec<_> = self.boxes.iter().map(clock).collect();
+        let counted = meter.counted(&self.boxes);
+        format!("gateway {of} tells box {}: {meter:?}, {counted:?} is counted; clocks: {clocks:?}", place + 1)
     }
 
     /// Meters of whose growth something is not counted, where that can be told.

@@ -100,7 +100,9 @@ impl World {
         if let Answer::Refused(_, refusal) = &answer {
             self.checks.set_aside.refused(&packet.topic, refusal.code);
         }
-        self.outside.broker.answered(current.serial);
+        if packet.message.is_some() {
+            self.outside.broker.answered(current.serial);
+        }
         let broker::Connected { place, incarnation, number, .. } = current;
         let mut delay = self.delay();
         if self.rng.chance(self.plan.broker.late_permille) && !self.healed {
