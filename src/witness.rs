@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tally_core::raft::MemberRole;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::api::{self, ApiError, Listeners};
 use crate::config::{Config, ConfigError, Found};
@@ -97,12 +97,16 @@ pub async fn run(config_file: Option<PathBuf>, data_dir: Option<PathBuf>) -> Res
     let overview = Arc::new(overview);
     let api_config = startup::api_config(&config, &dir, ("", ""))?;
     let page = Page::new(&api_config, overview.clone());
-    startup::log_api(&api_config);
+    if api_config.encryption.is_some() {
+        startup::log_api(&api_config);
+    }
+    let status = format!("{}/v1/status", api_config.url());
     // There is nothing to administer: no admin socket.
     let serving = startup::serve(Listeners { tcp, socket: None }, page, api_config);
     let run = |slot: Slot| tokio::spawn(slot.run(serving.stop.subscribe()));
     let slots: Vec<_> = slots.into_iter().map(run).collect();
     let service = service::ready(move || overview.line());
+    info!("the witness serves its status at {status}");
 
     let mut reload = Reload::new(config, config_file, data_dir).of_witness();
     // It commits nothing.

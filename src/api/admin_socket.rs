@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
@@ -17,6 +20,8 @@ use crate::environment;
 pub(crate) const SOCKET: &str = "tallyd.sock";
 /// Where the service's is.
 pub(crate) const SERVICE_SOCKET: &str = "/run/tallyd/tallyd.sock";
+/// How long a stop waits until its file is removed.
+const REMOVED_WITHIN: Duration = Duration::from_millis(200);
 /// How many connections wait until they are accepted.
 const BACKLOG: i32 = 64;
 /// Its members may connect, too, where there is this group.
@@ -127,7 +132,7 @@ impl AdminSocket {
 
     /// Whether it is still where it was made.
     pub(crate) fn is_there(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
+        is_it(&self.path, self.inode)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -144,11 +149,25 @@ impl AdminSocket {
 }
 
 impl Drop for AdminSocket {
+    /// On a disk that hangs the file stays, and the next start replaces it: a stop waits for no disk.
     fn drop(&mut self) {
-        if self.is_there() {
-            let _ = fs::remove_file(&self.path);
+        let (path, inode) = (self.path.clone(), self.inode);
+        let (done, is_done) = mpsc::channel();
+        let remove = move || {
+            if is_it(&path, inode) {
+                let _ = fs::remove_file(&path);
+            }
+            // Nobody may wait any more.
+            let _ = done.send(());
+        };
+        if thread::Builder::new().name("socket".to_owned()).spawn(remove).is_ok() {
+            let _ = is_done.recv_timeout(REMOVED_WITHIN);
         }
     }
+}
+
+fn is_it(path: &Path, inode: u64) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.ino() == inode)
 }
 
 fn group_id() -> Option<u32> {

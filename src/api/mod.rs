@@ -101,6 +101,12 @@ impl ApiConfig {
             idle_max: Duration::from_secs(60),
         }
     }
+
+    /// Where it listens.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.encryption.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.listen)
+    }
 }
 
 /// Answers requests, whatever listener received them.

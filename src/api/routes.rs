@@ -207,10 +207,8 @@ mod tests {
         }
         for route in ROUTES {
             for (method, _) in route.methods {
-                assert!(
-                    described.contains(&((*method).to_owned(), example(route.path))),
-                    "{method} {route:?}"
-                );
+                let is_it = |(known, path): &(String, String)| known == method && fits(route.path, path);
+                assert!(described.iter().any(is_it), "{method} {route:?}");
             }
         }
     }

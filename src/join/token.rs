@@ -1,6 +1,6 @@
 //! The token as people see it, `tally1-` and 30 letters, and what both ends derive from it.
 //!
-//! See [`crate::letters`] for the letters: 128 random bits and a check of 20 bits.
+//! See `letters` for the letters: 128 random bits and a check of 20 bits.
 
 use std::fmt;
 

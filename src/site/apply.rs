@@ -73,7 +73,7 @@ impl Site {
     /// A leader begins, and goes on from site time as the log has it until it knows the boxes' clocks.
     fn begin_term(&mut self) {
         if self.level >= Level::FOUR {
-            self.leap.begin_term(self.stamp.site);
+            self.leap.begin_term(self.stamp);
         }
     }
 
@@ -94,13 +94,12 @@ impl Site {
         }
     }
 
-    /// After an outage a leader's first stamps can be behind the boxes' clocks by as much, and then jump ahead. What
-    /// was heard under it before was heard just now, not before all that others heard meanwhile.
+    /// After an outage a leader's first stamps can be behind the boxes' clocks by as much, and then jump ahead.
     fn follow_jump(&mut self, before: Stamp) {
         let passed_ms = self.stamp.elapsed.since_ms(before.elapsed);
         let by_ms = self.stamp.site.0.saturating_sub(before.site.0).saturating_sub(passed_ms);
         if by_ms > self.settings.window_grace_ms() {
-            let since = self.leap.jump(before.site, by_ms);
+            let since = self.leap.jump(before.site, self.stamp.site);
             self.meters.jump_ahead(since, by_ms);
         }
     }

@@ -77,7 +77,7 @@ impl Site {
         }
         self.digest = mix(self.digest, u64::from(level.get()));
         if self.level < Level::FOUR && level >= Level::FOUR {
-            self.leap.begin_term(self.stamp.site);
+            self.leap.begin_term(self.stamp);
         }
         self.set_level(level);
     }

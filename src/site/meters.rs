@@ -348,13 +348,13 @@ impl Meters {
 /// Whether a reading of another source, which shows less or an incarnation before, may have been taken before what is
 /// known, since site time jumped ahead in between: then it is no fall.
 fn may_be_before(known: &Meter, told: &Reading, moment: Moment, leap: &Leap) -> bool {
-    let slack_ms = leap.slack_ms(known.heard);
-    if slack_ms == 0 || told.source == known.source || deliberate::is(Bug::MetersMissJumps) {
+    let Some(latest) = leap.latest(known.heard).filter(|_| told.source != known.source) else { return false };
+    if deliberate::is(Bug::MetersMissJumps) {
         return false;
     }
     let is_other = known.incarnation != 0 && told.incarnation != 0 && known.incarnation != told.incarnation;
-    let latest = known.heard.0.saturating_add(slack_ms).saturating_add(moment.grace_ms);
-    (is_other || told.value < known.base) && told.heard.min(moment.now).0 <= latest
+    let is_within = told.heard.min(moment.now).0 <= latest.0.saturating_add(moment.grace_ms);
+    (is_other || told.value < known.base) && is_within
 }
 
 impl Room {

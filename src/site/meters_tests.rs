@@ -211,6 +211,8 @@ const OUTAGE_MS: u64 = 7_200_000;
 
 /// Site time as it goes on after an outage: a leader begins, and learns of the boxes' clocks half a second later.
 fn outage(driver: &mut Driver, meanwhile: impl FnOnce(&mut Driver)) {
+    driver.pass(120_000);
+    driver.apply(&entry::tick());
     driver.apply_empty();
     driver.pass(500);
     meanwhile(driver);
@@ -229,6 +231,19 @@ fn a_reading_that_was_taken_before_another_is_no_fall_though_site_time_jumped_in
     driver.pass(10_000);
     read(&mut driver, &mut two, parts(50));
     assert_eq!(driver.total("parts"), 160, "a restart is one still");
+}
+
+#[test]
+fn a_reading_under_a_leader_that_failed_before_it_knew_the_clocks_is_no_fall_either() {
+    let (mut driver, mut one, mut two) = driver();
+    read(&mut driver, &mut one, parts(1_000));
+    outage(&mut driver, |driver| {
+        assert_eq!(read(driver, &mut two, parts(1_100)), None);
+        driver.apply_empty();
+        driver.pass(500);
+    });
+    read(&mut driver, &mut one, Heard { ago: 800, ..parts(1_090) });
+    assert_eq!(driver.total("parts"), 100);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{BaseTopic, client_id};
 use crate::identity::SiteId;
 use crate::mqtt::{Answer, Connection, Learned, Message};
 
-/// Clears the status and the totals of these series under the base topic of that site, unless the configuration has a
+/// Clears the status, the last number and the totals of these series under the base topic of that site, unless the configuration has a
 /// base topic of its own, which stays. The upstream has stopped: this takes its session over and ends it.
 ///
 /// # Errors
@@ -29,6 +29,7 @@ pub(crate) async fn clear_retained(
         .format
         .iter()
         .flat_map(|format| series.iter().map(|name| format.total_topic(&naming, name)))
+        .chain([naming.numbered_topic()])
         .map(cleared)
         .chain([status]);
     let window = connection.limits().window();

@@ -40,6 +40,8 @@ pub(crate) struct SimBox {
     options: Options,
     /// Its monotonic clock runs so many thousandths of the true speed.
     pub(crate) permille: u64,
+    /// When the site stood still, and for how long.
+    pub(crate) slept: Option<(Micros, Micros)>,
     /// Its wall clock is so many microseconds ahead.
     pub(crate) wall_ahead: i64,
     pub(crate) is_synced: bool,
@@ -119,6 +121,7 @@ impl SimBox {
                 bytes_max: 8 << 20,
             },
             permille,
+            slept: None,
             has_clock: plan.has_clocks,
             wall_ahead: 0,
             is_synced: plan.has_clocks,
@@ -144,7 +147,10 @@ impl SimBox {
     fn moment(&self, time: &TimeSource, began: Micros, now: Micros) -> Moment {
         let true_us = if self.has_clock { START_US + now } else { now - began };
         let wall_us = true_us.saturating_add_signed(self.wall_ahead);
-        time.set(Duration::from_micros((now - began) * self.permille / 1000), wall_us);
+        // Nobody's clock is off by minutes in an hour: while the site stands still they all run alike.
+        let slept = self.slept.filter(|(at, _)| began <= *at).map_or(0, |(_, span)| span);
+        let awake = now - began - slept;
+        time.set(Duration::from_micros(awake * self.permille / 1000 + slept), wall_us);
         Moment { now: time.now(), wall: Wall { us: wall_us, synced: self.is_synced } }
     }
 

@@ -273,7 +273,11 @@ impl World {
             }
             Event::Sleep => {
                 self.coverage.count("sites that stood still for an hour");
-                self.now += self.plan.sleeps.unwrap_or_default();
+                let span = self.plan.sleeps.unwrap_or_default();
+                for one in &mut self.boxes {
+                    one.slept = Some((self.now, span));
+                }
+                self.now += span;
             }
             other => self.client(other),
         }

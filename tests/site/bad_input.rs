@@ -58,7 +58,8 @@ fn what_is_malformed_is_refused_and_counts_nothing() {
         ("/v1/samples/a", r#"{"value":1}"#, (409, "wrong-kind")),
         ("/v1/counters/s", good, (409, "wrong-kind")),
         ("/v1/nothing", good, (404, "not-found")),
-        ("/v1/series/a", good, (405, "method-not-allowed")),
+        ("/v1/series/a", good, (401, "unauthorized")),
+        ("/v1/windows/a", good, (405, "method-not-allowed")),
     ];
     let mut client = one.client();
     for (path, body, expected) in table {

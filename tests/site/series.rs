@@ -12,8 +12,7 @@ use crate::harness::{tallyd, until};
 
 impl TestBox {
     pub(crate) fn client_command(&self, args: &[&str]) -> Output {
-        let url = format!("http://127.0.0.1:{}", self.http);
-        tallyd().args(args).args(["--url", &url]).output().unwrap()
+        tallyd().args(args).args(["--url", &self.admin_url()]).output().unwrap()
     }
 
     pub(crate) fn told(&self, args: &[&str]) -> String {
@@ -113,7 +112,7 @@ fn the_command_line_removes_renames_and_lists_and_takes_no_prefix_for_granted() 
     let url = format!("http://127.0.0.1:{}", one.http);
     let output = tallyd().args(["series", "--json", "--url", &url, "--", "remove"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("\"remove\""));
-    let mut client = one.client();
+    let mut client = one.admin();
     let answer = client.request("DELETE", "/v1/series", &[], b"").unwrap();
     assert_eq!(answer.status, 400, "a forgotten prefix removes nothing");
 }
