@@ -67,7 +67,7 @@ impl Plan {
     }
 
     pub(crate) fn new(rng: &mut Rng) -> Plan {
-        let plan = Plan {
+        Plan {
             boxes: rng.pick(&[1, 2, 3, 3, 3, 4, 5]),
             trouble: rng.between(4, 12) * SECOND,
             calm: rng.between(200_000, 2 * SECOND),
@@ -96,8 +96,7 @@ impl Plan {
             broker: BrokerPlan::new(rng),
             fading: if rng.chance(300) { rng.between(1, 3) } else { 0 },
             put_back: rng.chance(50),
-        };
-        if plan.put_back { plan.of_put_back() } else { plan }
+        }
     }
 
     /// One box at the newest level, with nothing that is followed over its whole life.
@@ -107,6 +106,7 @@ impl Plan {
             level: Level::MAX.get(),
             pollers: 0,
             gateways: 0,
+            has_witness: false,
             is_narrow: false,
             is_late: false,
             sleeps: None,

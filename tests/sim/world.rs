@@ -89,6 +89,9 @@ impl World {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::new(&mut rng);
         (setting.bend)(&mut plan);
+        if plan.put_back {
+            plan = plan.of_put_back();
+        }
         plan.calm = setting.calm.unwrap_or(plan.calm);
         let roster = Roster::new(&plan);
         let (witnesses, founders): (Vec<_>, Vec<_>) =
