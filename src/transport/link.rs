@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::frame::{Decoder, Encoder};
 use super::incarnations::{HELLO_BYTES, Hello};
 use super::peer::{Fresh, Link, Peer, Removed};
-use super::refusal::CLOSE_REFUSED;
+use super::refusal::{CLOSE_REFUSED, NOT_A_MEMBER};
 use super::{Event, Lane, Refusal, TransportShared};
 
 /// How long a replaced connection stays open for data in flight.
@@ -66,7 +66,12 @@ pub(super) async fn start(shared: Arc<TransportShared>, peer: Arc<Peer>, fresh: 
     let Fresh { connection, control, first, incarnation, dialled_here, begun } = fresh;
     shared.metrics.connections_made.raise();
     let announcing = peer.announcing.lock().await;
-    let added = peer.add(connection, incarnation, dialled_here, begun);
+    let Some(added) =
+        shared.add_link(&peer, |peer| peer.add(connection.clone(), incarnation, dialled_here, begun))
+    else {
+        // Its key or address changed, or it was removed, while the handshake went on. It dials again, if it may.
+        return connection.close(CLOSE_REFUSED, NOT_A_MEMBER);
+    };
     tracing::debug!(
         "connection {} with {} at {} ({}, {})",
         added.link.serial,

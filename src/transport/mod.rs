@@ -318,7 +318,7 @@ impl Transport {
         peers.retain(|peer| {
             let stays = members.iter().any(|member| peer.is(member));
             if !stays {
-                peer.close(refusal::CLOSE_REFUSED, b"not a member of the site");
+                peer.close(refusal::CLOSE_REFUSED, refusal::NOT_A_MEMBER);
                 tasks.dialling.retain(|(id, task)| {
                     if *id == peer.id {
                         task.abort();
@@ -427,6 +427,12 @@ impl TransportShared {
 
     fn other_key(&self) -> Option<Keys> {
         self.other_key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds a connection of a peer that is one still: whom [`Transport::set_members`] lets go has none afterwards.
+    fn add_link<T>(&self, peer: &Arc<Peer>, add: impl FnOnce(&Peer) -> T) -> Option<T> {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.iter().any(|known| Arc::ptr_eq(known, peer)).then(|| add(peer))
     }
 
     // At most eight others: a walk is quicker than a hash.

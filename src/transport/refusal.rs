@@ -15,6 +15,8 @@ pub(super) const CLOSE_GOING: VarInt = VarInt::from_u32(1);
 pub(super) const CLOSE_SUPERSEDED: VarInt = VarInt::from_u32(2);
 /// The peer was refused.
 pub(crate) const CLOSE_REFUSED: VarInt = VarInt::from_u32(3);
+/// Said to a box that is let go.
+pub(super) const NOT_A_MEMBER: &[u8] = b"not a member of the site";
 
 /// TLS alerts that the verifiers cause (see tls.rs) and rustls sends; QUIC error codes are 0x100 and
 /// the alert.
