@@ -103,6 +103,8 @@ impl Books {
             (Some("status"), None) => {
                 payload["state"].as_str().unwrap_or_default().clone_into(&mut self.state)
             }
+            // How far the numbers go: for the boxes.
+            (Some("status"), Some("numbered")) => {}
             _ => self.wrongs.push(format!("a message on the topic {topic}")),
         }
     }
