@@ -15,7 +15,7 @@ use crate::config::Found;
 use crate::identity::{Identity, IdentityError, write_file};
 use crate::node::Handle;
 use crate::request::{MemberError, RequestError};
-use crate::site::{MemberChange, SeriesId};
+use crate::site::MemberChange;
 use crate::upstream;
 
 /// The file in the data directory with the wish.
@@ -115,10 +115,7 @@ impl Renaming {
         identity: &Identity,
     ) -> Result<Founded, IdentityError> {
         if self.site != identity.site {
-            let names = handle.site(|site| {
-                let ids = (0..site.series_len()).map(|id| SeriesId(id as u32));
-                ids.map(|id| site.name(id).to_owned()).collect()
-            });
+            let names = handle.site(|site| site.series_ids().map(|id| site.name(id).to_owned()).collect());
             let config = &found.config.upstream;
             let cleared = upstream::clear_retained(config, &identity.site, identity.site_id, names);
             match tokio::time::timeout(CLEAR_MAX, cleared)

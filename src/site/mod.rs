@@ -249,7 +249,7 @@ impl Site {
     /// What all counters, updowns and samples have come to together: how much is lost with this state.
     #[must_use]
     pub fn counts(&self) -> u128 {
-        self.table.rows.iter().map(|row| row.total.unsigned_abs()).fold(0, u128::saturating_add)
+        self.series_ids().map(|id| self.series_total(id).unsigned_abs()).fold(0, u128::saturating_add)
     }
 
     /// The members by number, as agreed; none before the site's first leader has told.
